@@ -1,0 +1,210 @@
+"""Figures of a study: each is one function from the table of `frontier_table` to a matplotlib Figure.
+
+Figures are drawn without pyplot: no state is shared, no display is needed. Colours are those of Okabe and
+Ito (2008), which colour-blind people tell apart; supervision is also told by the shape of a marker.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullLocator
+
+from analysis.frontier import AXES, size_order, supervision
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+MARKERS = ("^", "D", "v", "P", "p", "X")  # of mixtures; plain answers are a circle, reasoning a square
+LABELS = {"training_flops": "training FLOPs", "inference_flops": "inference FLOPs per item"}
+GREY = "#444444"
+PANEL = (3.1, 2.5)  # inches
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which colour and which marker stand for what, the same in all panels of a figure."""
+
+    colours: dict[str, str]  # by size
+    markers: dict[float, str]  # by share
+    both_orders: bool  # mixtures of both orders occur: shuffled ones are drawn hollow
+
+    @classmethod
+    def of(cls, points: pd.DataFrame) -> Look:
+        sizes = size_order(points)
+        shares = sorted(points["share"].dropna().unique())
+        mixed = [share for share in shares if 0 < share < 1]
+        markers = {0.0: "o", 1.0: "s", **{s: MARKERS[i % len(MARKERS)] for i, s in enumerate(mixed)}}
+        orders = points.loc[points["share"].isin(mixed), "order"].dropna().unique()
+        return cls(
+            colours={size: COLOURS[i % len(COLOURS)] for i, size in enumerate(sizes)},
+            markers={share: markers[share] for share in shares},
+            both_orders=len(orders) > 1,
+        )
+
+    def draw(self, axes: Axes, rows: pd.DataFrame, x: str, full: pd.Series[bool]) -> None:
+        """The students of `rows` with bars of one standard error; those not `full` are small and pale."""
+        low, high = rows["accuracy"] - rows["stderr"], rows["accuracy"] + rows["stderr"]
+        rows = rows.assign(full=full, low=low, high=high).sort_values("full")
+        students: list[dict[Any, Any]] = rows.to_dict("records")
+        colours = [pale(self.colours.get(s["size"], GREY), 0.0 if s["full"] else 0.55) for s in students]
+        axes.vlines(rows[x], rows["low"], rows["high"], colours, lw=0.9, zorder=2)
+        for student, colour in zip(students, colours, strict=True):
+            face = "white" if self.hollow(student) else colour
+            marker, size = self.markers.get(student["share"], "o"), 6.5 if student["full"] else 5.0
+            axes.plot(
+                student[x], student["accuracy"], marker, color=colour, markerfacecolor=face, ms=size, zorder=3
+            )
+
+    def hollow(self, student: dict[Any, Any]) -> bool:
+        return self.both_orders and 0 < student["share"] < 1 and student["order"] == "shuffled"
+
+    def legend(self) -> list[list[Line2D]]:
+        """What the colours mean, and what the markers mean."""
+
+        def entry(label: str, colour: str, marker: str, face: str | None = None) -> Line2D:
+            face = face or colour
+            return Line2D([], [], ls="", label=label, color=colour, marker=marker, markerfacecolor=face)
+
+        sizes = [entry(size, colour, "o") for size, colour in self.colours.items()]
+        shares = [entry(supervision(share), GREY, marker) for share, marker in self.markers.items()]
+        return [sizes, shares + ([entry("shuffled", GREY, "D", "white")] if self.both_orders else [])]
+
+
+def frontier(points: pd.DataFrame, x: str = "training_flops") -> Figure:
+    """Accuracy against compute, a panel for each scope in `points`, the frontier as a step line.
+
+    Args:
+        points: rows of `analysis.frontier.frontier_table`, all or some of its scopes.
+        x: "training_flops" or "inference_flops" (per item).
+
+    Returns:
+        A figure; students on the frontier are drawn full, the others pale; bars are standard errors.
+    """
+    look = Look.of(points)
+    figure, panels = _panels(points)
+    for axes, rows in panels:
+        known = rows.dropna(subset=[x, "accuracy"])
+        known = known[known[x] > 0]
+        if known.empty:
+            axes.text(0.5, 0.5, f"no {LABELS[x]} known", ha="center", transform=axes.transAxes, color=GREY)
+            axes.set(xticks=[], yticks=[])
+            continue
+        _log_axis(axes, known[x])
+        steps = known[known[AXES[x]]].sort_values([x, "accuracy"])
+        ends = [*steps[x], axes.get_xlim()[1]]  # the frontier goes on until someone is better
+        heights = [*steps["accuracy"], steps["accuracy"].max()]
+        axes.step(ends, heights, where="post", color=GREY, lw=1, zorder=1)
+        look.draw(axes, known, x, known[AXES[x]])
+    sizes, shares = look.legend()
+    line = Line2D([], [], color=GREY, lw=1, label="frontier")
+    _finish(figure, f"Accuracy against {LABELS[x]}", LABELS[x], [[*sizes, line], shares])
+    return figure
+
+
+def mixtures(points: pd.DataFrame) -> Figure:
+    """Accuracy against the share of reasoning rows, a panel for each scope, a line for each size.
+
+    A line joins the means over seeds; where mixtures of both orders occur, the shuffled ones are dashed.
+
+    Args:
+        points: rows of `analysis.frontier.frontier_table`; those without a share are left out.
+    """
+    points = points.dropna(subset=["share", "accuracy"])
+    look = Look.of(points)
+    figure, panels = _panels(points)
+    for axes, rows in panels:
+        for size, own in rows.groupby("size"):
+            colour = look.colours[str(size)]
+            for order, line in _orders(own):
+                means = line.groupby("share")["accuracy"].mean()
+                dashes = "--" if look.both_orders and order == "shuffled" else "-"
+                axes.plot(means.index, means, dashes, color=colour, lw=1.3, zorder=1)
+        look.draw(axes, rows, "share", pd.Series(True, rows.index))
+        axes.set_xticks(sorted(points["share"].unique()))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.0f}"))
+        axes.set_xlim(-0.06, 1.06)
+    title = "Accuracy against the share of reasoning in the training data"
+    _finish(figure, title, "share of reasoning, %", look.legend())
+    return figure
+
+
+def _orders(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Rows by the order of their mixtures; students of one kind of data only belong to every order."""
+    mixed = rows[rows["share"].between(0, 1, inclusive="neither")]
+    pure = rows.drop(mixed.index)
+    if mixed.empty:
+        return [("", pure)]
+    return [(str(order), pd.concat([pure, own])) for order, own in mixed.groupby("order", dropna=False)]
+
+
+def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with a titled panel for each scope, in the table's order; `_finish` lays it out."""
+    names = list(dict.fromkeys(points["scope"]))
+    columns = min(len(names), 3 if len(names) < 8 else 4)
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(max(PANEL[0] * columns, 2 * PANEL[0]), PANEL[1] * rows))
+    found = []
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy * 100:.3g}"))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.grid(color="#e6e6e6", lw=0.6)
+        axes.set_axisbelow(True)
+        found.append((axes, points[points["scope"] == name]))
+    return figure, found
+
+
+def _log_axis(axes: Axes, values: pd.Series[float]) -> None:
+    """A logarithmic x axis with room around the points; a short one has labels between powers of 10."""
+    low, high = math.log10(values.min()), math.log10(values.max())
+    margin = max(0.08 * (high - low), 0.1)
+    axes.set_xscale("log")
+    axes.set_xlim(10 ** (low - margin), 10 ** (high + margin))
+    subs = (1.0, 2.0, 5.0) if high - low < 0.9 else (1.0, 3.0) if high - low < 1.6 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    axes.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(9, 9)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _finish(figure: Figure, title: str, x_label: str, legend: list[list[Line2D]]) -> None:
+    """Labels of the axes; above the panels the title and a legend, each list of which starts a line.
+
+    The margins are set in inches. matplotlib could find them by drawing all twice, which takes longer than
+    all else in a report.
+    """
+    width, panels = figure.get_size_inches()
+    fit = int(width / 1.4)  # entries in one line
+    lines = [part[i : i + fit] for part in legend for i in range(0, len(part), fit)]
+    longest = max(map(len, lines))
+    blank = Line2D([], [], ls="", label=" ")
+    padded = [line + [blank] * (longest - len(line)) for line in lines]
+    top, bottom = 0.62 + 0.2 * len(lines), 0.55
+    height = panels + top + bottom - 0.5
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=0.62 / width, right=1 - 0.12 / width, top=1 - top / height, bottom=bottom / height,
+        wspace=0.16, hspace=0.36,
+    )  # fmt: skip
+    figure.legend(
+        handles=[line[i] for i in range(longest) for line in padded],  # matplotlib fills column by column
+        loc="upper center", ncols=longest, frameon=False, fontsize=8.5, handletextpad=0.4,
+        columnspacing=1.2, title=title, title_fontproperties={"size": 12, "weight": "bold"},
+    )  # fmt: skip
+    middle = (bottom + (height - top - bottom) / 2) / height
+    figure.text(0.62 / width + (1 - 0.74 / width) / 2, 0.12 / height, x_label, ha="center", fontsize=10)
+    figure.text(0.12 / width, middle, "accuracy, %", va="center", rotation="vertical", fontsize=10)
+
+
+def pale(colour: str, by: float) -> str:
+    """A colour mixed with white, opaque so that nothing shows through it."""
+    red, green, blue = (part + (1 - part) * by for part in to_rgb(colour))
+    return to_hex((red, green, blue))

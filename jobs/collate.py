@@ -1,0 +1,201 @@
+"""One dataset a mode: the prompts that have a good answer in both, in the same order in both files.
+
+Reads what a generate unit published, or a published dataset of pairs (columns prompt, reasoning, ift).
+Every prompt that is left out is counted under one reason. Rows are streamed; only their lengths are kept.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.context import Context
+from jobs.prompts import open_source, prompt_id, sample
+from jobs.rundir import read_jsonl
+from jobs.thinking import Thinking
+
+MODES = ("ift", "reasoning")
+REASONS = ("truncated", "unclosed", "empty", "duplicate", "unpaired")
+ROW_GROUP = 2000  # rows
+PAIR_COLUMNS = ("prompt", "reasoning", "ift")
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("prompt", pa.string()), ("reasoning", pa.string()), ("answer", pa.string())]
+    + [(f"tokens_{part}", pa.int64()) for part in ("prompt", "reasoning", "answer")]
+)
+
+
+class Answer(NamedTuple):
+    """A row's answer in one mode; counts are None where nobody has counted tokens."""
+
+    reasoning: str
+    answer: str
+    closed: bool
+    truncated: bool
+    tokens: dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt with its answer by mode; a mode that is missing has no entry."""
+
+    id: str
+    prompt: str
+    answers: dict[str, Answer]
+
+
+def run(ctx: Context) -> None:
+    """Collate the unit's input."""
+    config = ctx.unit.config
+    thinking = Thinking.of(config.get("thinking"))
+    spec = config.get("pairs")
+    pairs = published_pairs(ctx, spec, thinking) if spec else generated_pairs(ctx.input("generate"), thinking)
+    staged = ctx.staging()
+    dropped: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+    lengths = {mode: array("q") for mode in MODES}
+    kept = write(staged, good(pairs, thinking, dropped), lengths)
+    if not kept:
+        raise ValueError(
+            f"no prompt has a good answer in both modes; left out: {dict(dropped)}. Truncated answers need a "
+            "higher max_tokens; unclosed ones mean that the model's thinking ends with another tag than "
+            f"{thinking.close!r}, or with none (thinking: null in the study)."
+        )
+    result = {
+        "prompts": kept,
+        "dropped": dict(dropped),
+        "lengths": {mode: summary(lengths[mode]) for mode in MODES},
+        "lengths_in": "characters" if spec else "tokens",
+    }
+    ctx.publish(staged, result)
+
+
+def good(pairs: Iterator[Pair], thinking: Thinking, dropped: Counter[str]) -> Iterator[Pair]:
+    """The pairs to keep; the others are counted in `dropped` by why they are not."""
+    seen: set[str] = set()
+    for pair in pairs:
+        reason = fault(pair, thinking) if pair.id not in seen else "duplicate"
+        seen.add(pair.id)
+        if reason:
+            dropped[reason] += 1
+        else:
+            yield pair
+
+
+def fault(pair: Pair, thinking: Thinking) -> str | None:
+    """Why a pair cannot be used: the first of unpaired, truncated, unclosed, empty that holds."""
+    if len(pair.answers) < len(MODES) or not pair.prompt.strip():
+        return "unpaired"
+    plain, thought = (pair.answers[mode] for mode in MODES)
+    if plain.truncated or thought.truncated:
+        return "truncated"
+    if not thought.closed or (plain.reasoning and not plain.closed):
+        return "unclosed"
+    if not plain.answer.strip() or not thought.answer.strip():
+        return "empty"
+    return "empty" if thinking.close and not thought.reasoning.strip() else None
+
+
+def generated_pairs(folder: Path, thinking: Thinking) -> Iterator[Pair]:
+    """The pairs of a generate unit, chunk by chunk."""
+    for path in sorted((folder / "chunks").glob("*.jsonl")):
+        chunk: dict[str, Pair] = {}
+        for row in read_jsonl(path):
+            pair = chunk.setdefault(row["id"], Pair(row["id"], row["prompt"], {}))
+            closed = not thinking.close or thinking.close in row["text"]
+            pair.answers[row["mode"]] = Answer(
+                row["reasoning"], row["answer"], closed, row["finish"] == "length", row["tokens"]
+            )
+        yield from chunk.values()
+
+
+def published_pairs(ctx: Context, spec: dict[str, Any], thinking: Thinking) -> Iterator[Pair]:
+    """The pairs of a dataset that was generated elsewhere: `count` of its rows, drawn by `seed`.
+
+    Raises:
+        ValueError: a column is missing, or the dataset has fewer rows.
+    """
+    source = open_source(spec, ctx.resolve)
+    wanted = None
+    if (count := spec.get("count")) is not None:
+        total = sum(len(batch) for batch in source.batches(["prompt"]))
+        if count > total:
+            raise ValueError(f"{source.name}: {count} pairs are wanted, and it has {total} rows")
+        wanted = set(sample(total, count, spec.get("seed") or 0).to_pylist())
+    place = 0
+    for batch in source.batches(PAIR_COLUMNS):
+        for row in batch.to_pylist():
+            if wanted is None or place in wanted:
+                yield _pair(row, thinking)
+            place += 1
+
+
+def _pair(row: dict[str, str | None], thinking: Thinking) -> Pair:
+    prompt, answers = row["prompt"] or "", {}
+    for mode in MODES:
+        text = row[mode]
+        if text is not None:
+            answers[mode] = Answer(
+                *thinking.split(text), False, dict.fromkeys(("prompt", "reasoning", "answer"))
+            )
+    return Pair(prompt_id(prompt), prompt, answers)
+
+
+def write(folder: Path, pairs: Iterator[Pair], lengths: dict[str, Any]) -> int:
+    """Write both datasets and collect their answers' lengths; returns the number of prompts."""
+    kept = 0
+    buffers: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+    with ExitStack() as stack:
+        files = {m: stack.enter_context(pq.ParquetWriter(folder / f"{m}.parquet", SCHEMA)) for m in MODES}
+
+        def flush() -> None:
+            for mode, rows in buffers.items():
+                if rows:
+                    files[mode].write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows.clear()
+
+        for pair in pairs:
+            kept += 1
+            for mode in MODES:
+                row = _row(pair, mode)
+                buffers[mode].append(row)
+                lengths[mode].append(_length(row))
+            if kept % ROW_GROUP == 0:
+                flush()
+        flush()
+    return kept
+
+
+def _row(pair: Pair, mode: str) -> dict[str, Any]:
+    found = pair.answers[mode]
+    tokens = {f"tokens_{part}": count for part, count in found.tokens.items()}
+    if mode == "ift":  # a plain answer has no thinking, even where the teacher could not help it
+        tokens["tokens_reasoning"] = None if tokens["tokens_reasoning"] is None else 0
+    reasoning = found.reasoning if mode == "reasoning" else ""
+    return {"id": pair.id, "prompt": pair.prompt, "reasoning": reasoning, "answer": found.answer, **tokens}
+
+
+def _length(row: dict[str, Any]) -> int:
+    if row["tokens_answer"] is None:
+        return len(row["reasoning"]) + len(row["answer"])
+    return int(row["tokens_reasoning"] + row["tokens_answer"])
+
+
+def summary(lengths: Any) -> dict[str, Any]:
+    """Mean, median, 90th percentile, maximum and sum."""
+    values = np.asarray(lengths)
+    p50, p90 = np.percentile(values, [50, 90])
+    return {
+        "mean": float(values.mean()),
+        "p50": float(p50),
+        "p90": float(p90),
+        "max": int(values.max()),
+        "total": int(values.sum()),
+    }

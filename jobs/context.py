@@ -1,0 +1,83 @@
+"""What a stage is given when it runs: its unit, its folder, its inputs and its place among the ranks.
+
+A stage reads `ctx.unit.config`, finds its inputs by `ctx.input(role)`, builds its result under
+`ctx.staging()` and calls `ctx.publish(result)`. It never builds a path of the run directory itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.progress import Progress
+from jobs.provenance import provenance
+from jobs.rundir import UnitDir, study_of, write_json
+from jobs.unit import Unit
+
+REFERENCE = "@prepare/"  # a path in a study that names a file of the prepare stage's result
+
+
+@dataclass(frozen=True)
+class Context:
+    """One process's view of the unit that it works on.
+
+    Args:
+        folder: the unit's folder.
+        attempt: names this attempt among all of the unit's.
+        rank, local_rank, world_size: place among the processes of this worker.
+        worker: place among the workers that share the unit.
+    """
+
+    folder: UnitDir
+    attempt: str = "0"
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    worker: int = 0
+
+    @cached_property
+    def unit(self) -> Unit:
+        return self.folder.unit()
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Progress, written by the first rank of the first worker only."""
+        return Progress(self.folder.progress if self.rank == 0 and self.worker == 0 else None)
+
+    def input(self, role: str) -> Path:
+        """The published result of the input with this role.
+
+        Raises:
+            FileNotFoundError: it is not published (any more).
+        """
+        found = next(i for i in self.unit.inputs if i.role == role)
+        out = study_of(self.folder.path).unit(found).out
+        if not out.is_dir():
+            raise FileNotFoundError(
+                f"{self.unit.stage} {self.unit.name} needs the result of {found.stage} {found.name}, and "
+                f"{out} does not exist: was it deleted? 'sor submit' makes it again."
+            )
+        return out
+
+    def resolve(self, path: str) -> str:
+        """A path or hub name of the study, with @prepare/… put where the prepare stage published it."""
+        if path.startswith(REFERENCE):
+            return str(self.input("prepare") / path.removeprefix(REFERENCE))
+        return path
+
+    def staging(self) -> Path:
+        """A fresh folder in which this attempt builds its result (first rank only)."""
+        staged = self.folder.staging(f"{self.attempt}.{self.worker}")
+        if staged.exists():
+            shutil.rmtree(staged)
+        staged.mkdir(parents=True)
+        return staged
+
+    def publish(self, staged: Path, result: dict[str, Any]) -> None:
+        """Add result.json and provenance.json to `staged` and make it the unit's result, at once."""
+        write_json(staged / "result.json", result)
+        write_json(staged / "provenance.json", provenance())
+        self.folder.publish(staged)

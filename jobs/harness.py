@@ -1,0 +1,151 @@
+"""lm-eval's view of an engine: it asks, the engine answers, and what was computed is counted per item.
+
+Thinking is taken off an answer before lm-eval sees it, and stop strings hold in the answer only. Imports
+lm-eval at once: to be imported only by who is about to run it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+
+from jobs.engines import Engine, Request
+from jobs.generate import row_seed
+from jobs.thinking import Thinking
+
+
+@dataclass
+class Usage:
+    """What the requests of one item took; one entry a request.
+
+    Args:
+        prompts, outputs, reasoning: tokens of each generated answer.
+        scored: tokens of each sequence that was scored.
+    """
+
+    prompts: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    reasoning: list[int] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How a student answers: the same for every task of a group."""
+
+    thinking: Thinking
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+
+
+class EngineLM(TemplateLM):  # type: ignore[misc]
+    """lm-eval's language model over one of our engines.
+
+    Args:
+        engine: answers.
+        answering: how.
+        report: told after each step how many of how many requests are done.
+    """
+
+    def __init__(self, engine: Engine, answering: Answering, report: Callable[[int, int], None]) -> None:
+        super().__init__()
+        if engine.tokenizer.chat_template is None:
+            raise ValueError(f"{engine.tokenizer.name_or_path}: its tokenizer has no chat template")
+        self.tokenizer = engine.tokenizer
+        self.max_length = engine.max_length
+        self.usage: dict[tuple[str, int], Usage] = defaultdict(Usage)
+        self._engine, self._answering, self._report = engine, answering, report
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The prompt's text; without `add_generation_prompt` the last message is to be continued."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Tokens of a text; the chat template has written the special ones already."""
+        return self._engine.encode(string)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """An answer a request, its thinking taken off. Of a task's own settings only `until` holds."""
+        answers: dict[int, str] = {}
+        asked = [self._request(index, instance) for index, instance in enumerate(requests)]
+        thinking = self._answering.thinking
+        for answer in self._engine.generate(asked, lambda: self._report(len(answers), len(asked))):
+            request = asked[answer.key]
+            answers[answer.key] = thinking.split(answer.text, request.opened).answer
+            reasoning, _ = thinking.counts(
+                answer.ids, lambda ids: self._engine.decode(ids, thinking), request.opened
+            )
+            usage = self._usage(requests[answer.key])
+            usage.prompts.append(len(request.prompt))
+            usage.outputs.append(len(answer.ids))
+            usage.reasoning.append(reasoning)
+        return [answers[index] for index in range(len(asked))]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """ln p of each continuation after its context, and whether it is the likeliest."""
+        pairs = [self._encode_pair(context, rest) for context, rest in (r.args for r in requests)]
+        scored = self._engine.score(pairs, lambda: self._report(0, len(pairs)))
+        for instance, (context, rest) in zip(requests, pairs, strict=True):
+            self._usage(instance).scored.append(len(context) + len(rest))
+        return scored
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
+        raise AssertionError("loglikelihood goes to the engine at once")
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        raise ValueError(
+            "this task measures perplexity of whole texts, which says nothing of a model that answers in a "
+            "chat: take a task that generates (generate_until) or chooses (multiple_choice)"
+        )
+
+    def _usage(self, instance: Instance) -> Usage:
+        return self.usage[str(instance.task_name), int(instance.doc_id or 0)]
+
+    def _request(self, index: int, instance: Instance) -> Request:
+        text, settings = instance.args
+        until = settings.get("until") or []
+        how = self._answering
+        prompt = self._engine.encode(text)
+        room = self._engine.room(len(prompt), how.max_tokens)
+        if room < 1:
+            raise ValueError(
+                f"task {instance.task_name}, item {instance.doc_id}: its prompt has {len(prompt)} tokens and "
+                f"the model's context is {self.max_length}: use fewer examples (fewshot) or another task"
+            )
+        return Request(
+            key=index,
+            prompt=prompt,
+            max_tokens=room,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            top_k=how.top_k,
+            seed=row_seed(how.seed, f"{instance.task_name}:{instance.doc_id}:{index}", "evaluate"),
+            until=tuple([until] if isinstance(until, str) else until),
+            thinking=how.thinking,
+            opened=how.thinking.opened(text),
+        )

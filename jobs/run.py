@@ -1,0 +1,102 @@
+"""The function that every job runs: one attempt at one unit, as one of its processes.
+
+It finds its place among the ranks, runs the unit's stage and writes down how the attempt ended. What a
+stage does stands in the stage's own module; who starts jobs is launch's business.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from jobs.context import Context
+from jobs.rundir import UnitDir, append_jsonl
+
+STAGE_MODULES = {
+    "prepare": "jobs.prepare",
+    "generate": "jobs.generate",
+    "collate": "jobs.collate",
+    "pack": "jobs.pack",
+    "train": "jobs.train",
+    "evaluate": "jobs.evaluate",
+    "report": "analysis.report",
+}
+
+
+def run_unit(folder: str, attempt: int, worker: int = 0) -> None:
+    """Run one process of one attempt.
+
+    Args:
+        folder: the unit's folder.
+        attempt: its number, counted from 1.
+        worker: place among the workers that share the unit.
+    """
+    place = submitit.JobEnvironment()
+    unit_dir = UnitDir(Path(folder))
+    if unit_dir.done:
+        print(f"{folder} is done already: nothing to do.", flush=True)
+        return
+    unit = unit_dir.unit()
+    set_environment(place, unit.resources.cpus_per_task)
+    ctx = Context(unit_dir, str(attempt), place.global_rank, place.local_rank, place.num_tasks, worker)
+    print(
+        f"{unit.stage} {unit.name} ({unit.id}), attempt {attempt}, rank {ctx.rank} of {ctx.world_size}",
+        flush=True,
+    )
+    try:
+        importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
+    except BaseException as error:
+        traceback.print_exc()
+        append_jsonl(unit_dir.attempts, ended(ctx, f"{type(error).__name__}: {error}"))
+        # Not an exception: a peer that waits for this rank, or a thread of a library, would keep it alive.
+        os._exit(1)
+    append_jsonl(unit_dir.attempts, ended(ctx, None))
+
+
+def ended(ctx: Context, error: str | None) -> dict[str, Any]:
+    """How this process's attempt ended, as a line of attempts.jsonl; `error` is None if all went well."""
+    return {
+        "attempt": int(ctx.attempt),
+        "worker": ctx.worker,
+        "rank": ctx.rank,
+        "host": socket.gethostname(),
+        "time": time.time(),
+        "error": error,
+    }
+
+
+def set_environment(place: submitit.JobEnvironment, cpus: int) -> None:
+    """What torch.distributed and the numeric libraries read; a value that is set already stays."""
+    values: dict[str, Any] = {"OMP_NUM_THREADS": cpus, "TOKENIZERS_PARALLELISM": "false"}
+    if place.num_tasks > 1:
+        values |= distributed(place)
+    for name, value in values.items():
+        os.environ.setdefault(name, str(value))
+
+
+def distributed(place: submitit.JobEnvironment) -> dict[str, Any]:
+    """What a process must know to find the other ranks of its job."""
+    local_size = place.num_tasks // place.num_nodes
+    alone = place.num_nodes == 1
+    return {
+        "MASTER_ADDR": "127.0.0.1" if alone else place.hostnames[0],
+        "MASTER_PORT": port(place.job_id),
+        "RANK": place.global_rank,
+        "WORLD_SIZE": place.num_tasks,
+        "LOCAL_RANK": place.local_rank,
+        "LOCAL_WORLD_SIZE": local_size,
+        "LOCAL_SIZE": local_size,
+    }
+
+
+def port(job_id: str) -> int:
+    """A port that all ranks of a job agree on and that jobs on one machine rarely share."""
+    digits = "".join(c for c in job_id if c.isdigit())
+    return 20000 + int(digits or 0) % 20000

@@ -1,0 +1,199 @@
+"""Every file name of a run directory and every atomic write: the only module that knows them.
+
+A run directory (`runs/STUDY`) looks like this:
+
+    study.json             the resolved study: presets and defaults filled in
+    ledger.jsonl           what was submitted and how it ended, append-only
+    STAGE/NAME-ID/         one unit of work
+        unit.json          what it is: config, inputs, resources
+        out/               its published result; exists if and only if the unit is done
+            result.json    what the stage says of itself: counts, FLOPs, accuracies
+            provenance.json  commit, versions, hardware
+        work/              what a later attempt can resume from: chunks, claims, checkpoints
+        logs/JOB/          what each attempt printed, a file a rank
+        superseded.N/      the result of attempt N, whose inputs were made again since
+        progress.json      how far the running attempt is
+        attempts.jsonl     how each attempt ended, as the job itself saw it
+    report/latest/         what `sor report` wrote last
+
+A result is published by renaming a complete directory to `out`, once: a reader sees all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.unit import Input, Unit
+
+
+@dataclass(frozen=True)
+class UnitDir:
+    """The folder of one unit."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "unit.json"
+
+    @property
+    def out(self) -> Path:
+        return self.path / "out"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.out / "result.json"
+
+    @property
+    def done(self) -> bool:
+        """Done is what is on disk: a published result. Never what a scheduler says."""
+        return self.out.is_dir()
+
+    def unit(self) -> Unit:
+        """The unit as it was planned."""
+        return Unit.from_json(read_json(self.spec))
+
+    def staging(self, attempt: str) -> Path:
+        """Where an attempt builds its result, beside `out` so that one rename publishes it."""
+        return self.path / f"out.{attempt}.tmp"
+
+    def superseded(self, attempt: int) -> Path:
+        """Where an attempt's result is kept once its inputs were made again."""
+        return self.path / f"superseded.{attempt}"
+
+    def last_log(self) -> list[Path]:
+        """The log files of the last job, a file a rank; none before the first job has started."""
+        jobs = sorted(self.logs.glob("*/"), key=lambda p: p.stat().st_mtime)
+        return sorted(jobs[-1].glob("*_log.out")) if jobs else []
+
+    def publish(self, staged: Path) -> bool:
+        """Make `staged` the unit's result.
+
+        Returns:
+            False if another copy of the unit published first; `staged` is then removed.
+        """
+        fsync_tree(staged)
+        try:
+            os.rename(staged, self.out)
+        except OSError:
+            if not self.done:
+                raise
+            shutil.rmtree(staged)
+            return False
+        fsync_dir(self.path)
+        return True
+
+
+@dataclass(frozen=True)
+class StudyDir:
+    """The folder of one study."""
+
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        return self.path / "study.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def written_report(self) -> Path:
+        """Where `sor report` writes what is known so far; the report stage has a unit's folder."""
+        return self.path / "report" / "latest"
+
+    def unit(self, unit: Unit | Input) -> UnitDir:
+        return UnitDir(self.path / unit.stage / f"{unit.name}-{unit.id}")
+
+    def published(self, stage: str) -> list[UnitDir]:
+        """All units of a stage that are done, also those that the study no longer wants, by name."""
+        return [d for p in sorted(self.path.glob(f"{stage}/*/out")) if (d := UnitDir(p.parent)).done]
+
+
+def study_of(unit_dir: Path) -> StudyDir:
+    """The study that a unit's folder belongs to."""
+    return StudyDir(unit_dir.parent.parent)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one, never half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    aside.write_text(json.dumps(data, indent=1) + "\n")
+    os.replace(aside, path)
+
+
+def append_jsonl(path: Path, record: dict[str, Any]) -> None:
+    """Append one line, in one write, and have it on disk before returning."""
+    line = (json.dumps(record) + "\n").encode()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(fd, line)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a JSONL file; a torn last line (a writer died in it) is left out.
+
+    Raises:
+        ValueError: a line before the last is not JSON.
+    """
+    if not path.exists():
+        return
+    with path.open() as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                if not line.endswith("\n"):
+                    return
+                raise ValueError(f"{path}, line {number}: not JSON ({error}): {line[:80]!r}") from None
+
+
+def fsync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_tree(path: Path) -> None:
+    """Have every file below `path` on disk: a rename must not publish what a power cut would empty."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            fsync_dir(Path(folder, name))
+        fsync_dir(Path(folder))

@@ -1,0 +1,140 @@
+"""The demo's world: sums modulo ten, a tokenizer, a teacher trained to know them, prompts and benchmarks.
+
+A question is a label and digits, `c:3+7+5=`, and its answer their sum modulo ten. The steps are one addition
+each, `0+3=3;3+7=0;0+5=5`. The labels mean nothing; they let the few short sums be asked in many ways. The
+teacher learns both to write the steps and to answer at once, which it manages for short sums only: whoever
+learns from its plain answers learns its guesses too. Nothing else of the project may depend on this module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from jobs.localtask import write_task
+from jobs.pack import Blocks, Writer, encode
+from jobs.progress import Progress
+from jobs.rundir import write_json
+from jobs.thinking import join
+from jobs.train import Recipe, accelerate, build, fit, save
+
+LABELS = "abcdefghijklmnopqrst"
+OPEN, CLOSE = "<think>", "</think>"
+# Qwen3's convention: without thinking, an empty trace is put into the prompt.
+TEMPLATE = (
+    "{%- for m in messages -%}<|{{ m.role }}|>{{ m.content }}<|end|>{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>"
+    "{%- if enable_thinking is defined and enable_thinking is false -%}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif -%}{%- endif -%}"
+)
+Question = tuple[str, tuple[int, ...]]  # label, digits
+
+
+def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Make the demo's files: tokenizer/, teacher/, prompts.jsonl, benchmarks/.
+
+    Args:
+        args: prompts ({number of digits: how many}), items (per benchmark), teacher (architecture,
+            learning_rate, batch, epochs), seed.
+    """
+    prompts, held_out = questions({int(k): n for k, n in args["prompts"].items()}, args["seed"])
+    tokens = tokenizer()
+    tokens.save_pretrained(staged / "tokenizer")
+    with (staged / "prompts.jsonl").open("w") as file:
+        file.writelines(json.dumps({"prompt": text(q)}) + "\n" for q in prompts)
+    shortest, longest = min(held_out), max(held_out)
+    for name, digits in (("toy_short", sorted(held_out)[1]), ("toy_long", longest)):
+        items = [{"prompt": text(q), "answer": answer(q)} for q in held_out[digits][: args["items"]]]
+        write_task(staged / "benchmarks", name, items, source="made by jobs/toy.py, free to use")
+    taught = train_teacher(staged, tokens, prompts, args["teacher"], args["seed"], progress)
+    return {"prompts": len(prompts), "digits": [shortest, longest], "teacher": taught}
+
+
+def questions(wanted: dict[int, int], seed: int) -> tuple[list[Question], dict[int, list[Question]]]:
+    """Distinct questions to learn from, and others to ask later, by their number of digits."""
+    rng = random.Random(seed)
+    learn: list[Question] = []
+    held_out: dict[int, list[Question]] = {}
+    for digits, count in wanted.items():
+        if digits <= 2:  # few enough to list
+            found = list(itertools.product(LABELS, itertools.product(range(10), repeat=digits)))
+            rng.shuffle(found)
+        else:
+            drawn = (
+                (rng.choice(LABELS), tuple(rng.randrange(10) for _ in range(digits)))
+                for _ in range(3 * count)
+            )
+            found = list(dict.fromkeys(drawn))
+        learn += found[:count]
+        held_out[digits] = found[count:]
+    rng.shuffle(learn)
+    return learn, held_out
+
+
+def text(question: Question) -> str:
+    """The question as it is asked."""
+    label, digits = question
+    return f"{label}:{'+'.join(map(str, digits))}="
+
+
+def answer(question: Question) -> str:
+    """Its right answer."""
+    return str(sum(question[1]) % 10)
+
+
+def steps(question: Question) -> str:
+    """The additions that lead to the answer."""
+    sums = list(itertools.accumulate(question[1], lambda a, b: (a + b) % 10, initial=0))
+    return ";".join(f"{a}+{d}={b}" for a, d, b in zip(sums, question[1], sums[1:], strict=False))
+
+
+def tokenizer() -> Any:
+    """A tokenizer with a token a character, and a chat template with a switch for thinking."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
+    characters = [*special, "\n", *"0123456789+=;:", *LABELS]
+    made = Tokenizer(models.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="<|pad|>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    made.decoder = decoders.Fuse()
+    made.add_special_tokens([AddedToken(t, special=True) for t in special])
+    made.add_tokens([AddedToken(OPEN), AddedToken(CLOSE)])  # a model writes these: not special
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="<|end|>", pad_token="<|pad|>", chat_template=TEMPLATE
+    )
+
+
+def train_teacher(
+    staged: Path, tokens: Any, prompts: list[Question], args: dict[str, Any], seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Train the teacher on the true answers in both modes and save it."""
+    recipe = Recipe(
+        epochs=args["epochs"], batch=args["batch"], learning_rate=args["learning_rate"], warmup=0.05,
+        schedule="cosine", weight_decay=0.01, betas=(0.9, 0.98), clip=1.0, dtype="fp32", seed=seed,
+    )  # fmt: skip
+    asked = [text(q) for q in prompts]
+    plain = encode(tokens, asked, [answer(q) for q in prompts], enable_thinking=False)
+    traces = [join(steps(q), answer(q), OPEN, CLOSE) for q in prompts]
+    thought = encode(tokens, asked, traces, enable_thinking=True)
+    packed = staged / "packed"
+    packed.mkdir()
+    with Writer(packed, args["block"], tokens.pad_token_id) as writer:
+        writer.phase(itertools.chain.from_iterable(zip(plain, thought, strict=True)))
+    write_json(packed / "result.json", writer.result())
+    preset = {"init": "random", "architecture": {**args["architecture"], "vocab_size": len(tokens)}}
+    execution = {"deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"]}
+    accelerator = accelerate(recipe, execution, world=1)
+    model, totals = fit(
+        accelerator, build(preset, recipe, execution), Blocks.open(packed), recipe, args["batch"], progress,
+        staged / "teacher.jsonl",
+    )  # fmt: skip
+    model = accelerator.unwrap_model(model)
+    save(model, model.state_dict(), tokens, staged / "teacher", recipe.dtype)
+    for file in packed.iterdir():
+        file.unlink()
+    packed.rmdir()
+    return {"loss": totals.loss, "flops": totals.flops, "tokens": totals.tokens, "seconds": totals.seconds}

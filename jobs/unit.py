@@ -1,0 +1,97 @@
+"""The unit of work: one thing that is done, running, or still to do.
+
+Its identity is a hash over everything that changes its result and nothing that does not, so that the
+same work is never run twice and changed work is never mistaken for the old. This module holds data
+only; it must not touch files or import anything heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+# The stages in the order in which data flows. The number is the version of a stage's recipe: raise it
+# when its code changes what it makes, and every unit of it (and after it) is new.
+RECIPES = {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 1, "evaluate": 1, "report": 1}
+STAGES = tuple(RECIPES)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a unit asks the machine for. It never changes a result, hence not an identity."""
+
+    nodes: int = 1
+    tasks_per_node: int = 1  # one task a GPU where there are GPUs
+    gpus_per_node: int = 0
+    cpus_per_task: int = 1
+    workers: int = 1  # independent copies that share the unit's work (generation)
+    hours: float = 1.0
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the unit holds while all its workers run."""
+        return self.nodes * self.gpus_per_node * self.workers
+
+    @property
+    def world_size(self) -> int:
+        """Processes of one worker."""
+        return self.nodes * self.tasks_per_node
+
+
+@dataclass(frozen=True)
+class Input:
+    """A published result that a unit reads; `role` is the name by which its stage asks for it."""
+
+    role: str
+    stage: str
+    name: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of work.
+
+    Args:
+        stage: one of STAGES.
+        name: what people call it, unique within its stage.
+        config: all that changes the result, as JSON values.
+        inputs: the units whose results this one reads.
+        execution: how it is run (micro-batch, ZeRO stage, engine …): JSON values, not in the identity.
+        resources: what it asks the machine for, not in the identity.
+        flops: estimated floating-point operations; None where nothing is computed with a model.
+    """
+
+    stage: str
+    name: str
+    config: dict[str, Any]
+    inputs: tuple[Input, ...] = ()
+    execution: dict[str, Any] = field(default_factory=dict)
+    resources: Resources = Resources()
+    flops: int | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """12 hexadecimal digits over stage, recipe, config and the inputs' identities."""
+        what = [self.stage, RECIPES[self.stage], self.config, sorted((i.role, i.id) for i in self.inputs)]
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def as_input(self, role: str | None = None) -> Input:
+        """This unit, as an input of another one; its role is its stage unless told."""
+        return Input(role or self.stage, self.stage, self.name, self.id)
+
+    def to_json(self) -> dict[str, Any]:
+        """The unit as `unit.json` holds it."""
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Unit:
+        """The reverse of `to_json`."""
+        data = {k: v for k, v in data.items() if k != "id"}
+        data["inputs"] = tuple(Input(**i) for i in data["inputs"])
+        data["resources"] = Resources(**data["resources"])
+        return cls(**data)

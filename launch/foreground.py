@@ -1,0 +1,191 @@
+"""Run a study on this machine, in the foreground: start what is ready and fits, until nothing is left.
+
+Largest work first among what is ready, so that the last hour does not wait for one long job. A unit whose
+input failed is left out; the others go on.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobs.rundir import read_jsonl, write_json
+from jobs.unit import Unit
+from launch.backends import Backend, fits
+from launch.ledger import Attempt, Job, Ledger
+from launch.observe import Seen, error_of
+from launch.reconcile import Difference
+
+TICK = 0.2  # seconds between two looks at the running jobs
+PEERS_GRACE = 30.0  # seconds that the other ranks have to end once one has failed
+
+
+@dataclass
+class Running:
+    """A unit that jobs have in hand."""
+
+    seen: Seen
+    attempt: Attempt
+    cores: int
+    gpus: tuple[int, ...]
+    started: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that ended without a result."""
+
+    seen: Seen
+    reason: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person who watches wants to know: "started", "done" or "failed"."""
+
+    kind: str
+    unit: Unit
+    text: str = ""
+
+
+class Foreground:
+    """One run of a difference.
+
+    Args:
+        cores, gpus: what the machine has for it.
+        tell: is called for every event.
+        tick: is called after every look at the jobs.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        ledger: Ledger,
+        cores: int,
+        gpus: int,
+        tell: Callable[[Event], None],
+        tick: Callable[[], None],
+    ) -> None:
+        self._backend, self._ledger, self._tell, self._tick = backend, ledger, tell, tick
+        self._size = (cores, gpus)
+        self._cores, self._gpus = cores, list(range(gpus))
+        self.running: dict[str, Running] = {}
+        self.failures: list[Failure] = []
+        self.blocked: list[Seen] = []
+        self._waiting: list[Seen] = []
+        self._missing: set[str] = set()
+
+    def run(self, difference: Difference) -> list[Failure]:
+        """Do it all; returns what failed.
+
+        Raises:
+            KeyboardInterrupt: a person asked to stop; the running jobs were cancelled first.
+        """
+        self._waiting = sorted(difference.submit, key=lambda s: -(s.unit.flops or 0))
+        for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
+            assert seen.attempt is not None
+            self._take(seen, seen.attempt)
+        self._missing = {s.unit.id for s in (*difference.submit, *difference.active)}
+        try:
+            while self._waiting or self.running:
+                self._reap()
+                self._start()
+                self._tick()
+                if self.running:
+                    time.sleep(TICK)
+        except KeyboardInterrupt:
+            self._cancel_all()
+            raise
+        return self.failures
+
+    def _start(self) -> None:
+        for seen in list(self._waiting):
+            inputs = {i.id for i in seen.unit.inputs}
+            failed = inputs & {s.unit.id for s in (*(f.seen for f in self.failures), *self.blocked)}
+            impossible = fits(seen.unit.resources, *self._size)
+            if failed:
+                self._waiting.remove(seen)
+                self.blocked.append(seen)
+            elif impossible:
+                self._waiting.remove(seen)
+                self._fail(seen, impossible)
+            elif not inputs & self._missing and self._room(seen.unit):
+                self._waiting.remove(seen)
+                self._submit(seen)
+
+    def _room(self, unit: Unit) -> bool:
+        cores, gpus = _wants(unit)
+        return cores <= self._cores and gpus <= len(self._gpus)
+
+    def _submit(self, seen: Seen) -> None:
+        unit, folder = seen.unit, seen.folder
+        number = seen.attempt.number + 1 if seen.attempt else 1
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_json(folder.spec, unit.to_json())
+        self._ledger.intent(unit, number)
+        attempt = Attempt(number, time.time())
+        for worker in range(unit.resources.workers):
+            if worker and not self._room(unit):
+                break  # the workers that there is room for do the work of all
+            running = self._take(seen, attempt)
+            gpus = running.gpus[-unit.resources.gpus_per_node :] if unit.resources.gpus_per_node else ()
+            job = self._backend.submit(unit, folder, number, worker, gpus)
+            self._ledger.submitted(unit, number, job)
+            attempt = Attempt(number, attempt.begun, (*attempt.jobs, Job(job, socket.gethostname())))
+            running.attempt = attempt
+        self._tell(Event("started", unit, f"job {', '.join(j.id for j in attempt.jobs)}"))
+
+    def _take(self, seen: Seen, attempt: Attempt) -> Running:
+        """Reserve room for one worker of a unit."""
+        cores, gpus = _wants(seen.unit)
+        held = self.running.setdefault(seen.unit.id, Running(seen, attempt, 0, ()))
+        held.cores += cores
+        self._cores -= cores
+        held.gpus += tuple(self._gpus[:gpus])
+        del self._gpus[:gpus]
+        return held
+
+    def _reap(self) -> None:
+        for id, running in list(self.running.items()):
+            seen, attempt = running.seen, running.attempt
+            if self._backend.state(attempt, seen.folder) is not None:
+                self._end_peers(running)
+                continue
+            del self.running[id]
+            self._cores += running.cores
+            self._gpus = sorted([*self._gpus, *running.gpus])
+            if seen.folder.done:
+                self._missing.discard(id)
+                self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
+            else:
+                reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
+                self._ledger.failed(seen.unit, attempt.number, reason)
+                self._fail(seen, reason)
+
+    def _end_peers(self, running: Running) -> None:
+        """End ranks that wait for one that has failed, which they may do for half an hour."""
+        folder, number = running.seen.folder, running.attempt.number
+        if not folder.attempts.exists():
+            return
+        ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == number and e["error"]]
+        if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
+            for job in running.attempt.jobs:
+                self._backend.cancel(job, folder)
+
+    def _fail(self, seen: Seen, reason: str) -> None:
+        self.failures.append(Failure(seen, reason))
+        self._tell(Event("failed", seen.unit, reason))
+
+    def _cancel_all(self) -> None:
+        for running in self.running.values():
+            for job in running.attempt.jobs:
+                self._backend.cancel(job, running.seen.folder)
+            self._ledger.cancelled(running.seen.unit, running.attempt.number)
+
+
+def _wants(unit: Unit) -> tuple[int, int]:
+    """Cores and GPUs of one worker; with GPUs the cores are not what is scarce."""
+    r = unit.resources
+    return (0 if r.gpus_per_node else r.tasks_per_node * r.cpus_per_task), r.gpus_per_node

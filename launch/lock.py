@@ -1,0 +1,126 @@
+"""One submitter a study at a time, also where several login nodes share a file system.
+
+The lock is a file made by exclusive create, which NFS and Lustre do right, and kept fresh while it is held.
+One whose owner died is taken over, with a word about whose it was.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+REFRESH = 20.0  # seconds between two signs of life of the owner
+STALE = 180.0  # seconds without one after which an owner on another host is taken for dead
+
+
+class Locked(Exception):
+    """Somebody else is submitting this study."""
+
+
+class Lock:
+    """Holds a study's lock as a context manager.
+
+    Args:
+        path: the lock's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._released = threading.Event()
+        self._token = f"{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
+        self.took_over: str | None = None
+
+    def __enter__(self) -> Lock:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while not self._create():
+            self._take_over()
+        threading.Thread(target=self._keep_fresh, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        if self._owner().get("token") == self._token:
+            self._path.unlink()
+
+    def _create(self) -> bool:
+        try:
+            fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        owner = {
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "token": self._token,
+        }
+        with os.fdopen(fd, "w") as file:
+            json.dump({**owner, "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
+        return True
+
+    def _owner(self) -> dict[str, Any]:
+        """Who holds the lock; empty while its file is being written or gone."""
+        try:
+            owner: dict[str, Any] = json.loads(self._path.read_text())
+        except (OSError, json.JSONDecodeError):
+            return {}
+        return owner
+
+    def _take_over(self) -> None:
+        """Remove a dead owner's lock.
+
+        Raises:
+            Locked: the owner lives, or may.
+        """
+        owner, silent = self._owner(), self._silence()
+        here = owner.get("host") == socket.gethostname()
+        dead = not _lives(owner["pid"]) if here else silent > STALE
+        whose = (
+            f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
+            f"(process {owner.get('pid', 'unknown')}) since {owner.get('since', 'a moment ago')}"
+        )
+        if not dead:
+            raise Locked(
+                f"this study is being submitted by {whose}; its last sign of life is {silent:.0f} s old. "
+                f"Wait until it ends. If you are sure that it is dead, remove {self._path}"
+            )
+        aside = self._path.with_name(f"{self._path.name}.{self._token}.stale")
+        with suppress(FileNotFoundError):  # another one was faster
+            os.rename(self._path, aside)
+            aside.unlink()
+            self.took_over = whose
+
+    def _silence(self) -> float:
+        """Seconds since the owner's last sign of life, by the file server's clock."""
+        probe = self._path.with_name(f"{self._path.name}.{self._token}.clock")
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+        try:
+            return now - self._path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def _keep_fresh(self) -> None:
+        while not self._released.wait(REFRESH):
+            with suppress(OSError):
+                os.utime(self._path)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

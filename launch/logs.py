@@ -1,0 +1,44 @@
+"""Print the logs of a unit's last attempt, all ranks, and go on with what is added."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from launch.backends import Local
+from launch.observe import Seen
+
+PAUSE = 0.5  # seconds between two looks for more
+
+
+def print_logs(seen: Seen, follow: bool) -> int:
+    """Print them to standard output; returns the exit code."""
+    files = seen.folder.last_log()
+    if not files and not follow:
+        print(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", file=sys.stderr)
+        return 1
+    backend, streams = Local(), {path: path.open(errors="replace") for path in files}
+    shown = None
+    while True:
+        for path, stream in streams.items():
+            shown = _copy(path, stream, shown, len(streams) > 1)
+        alive = seen.attempt is not None and backend.state(seen.attempt, seen.folder) is not None
+        if not follow or not alive:
+            return 0
+        time.sleep(PAUSE)
+        for path in seen.folder.last_log():
+            if path not in streams:
+                streams[path] = path.open(errors="replace")
+
+
+def _copy(path: Path, stream: TextIO, shown: Path | None, several: bool) -> Path | None:
+    """Print what was added to one log, under its name where the last words came from another one."""
+    text = stream.read()
+    if not text:
+        return shown
+    if several and path != shown:
+        print(f"==> {path} <==")
+    print(text, end="" if text.endswith("\n") else "\n", flush=True)
+    return path

@@ -1,0 +1,53 @@
+"""Plan x disk x machine -> what to do now. Pure: it changes nothing.
+
+Run twice, it asks for the same work once: what is done stays, what a job has in hand is left to it, and
+the rest is to do. A result made from inputs that are to be made again is set aside first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launch.observe import Seen, Snapshot
+from launch.states import ACTIVE, State
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What should be, less what is.
+
+    Args:
+        submit: units to start, inputs before what reads them.
+        outdated: results to set aside before anything starts, readers before what they read.
+        active: units that a job has in hand.
+        done: how many need nothing.
+    """
+
+    submit: tuple[Seen, ...]
+    outdated: tuple[Seen, ...]
+    active: tuple[Seen, ...]
+    done: int
+
+    @property
+    def nothing(self) -> bool:
+        return not self.submit
+
+
+def reconcile(now: Snapshot, only: str | None = None) -> Difference:
+    """The difference between a study's plan and its state.
+
+    Args:
+        only: a stage; units of other stages are left alone, and units whose inputs those would have to make
+            first are left for later.
+    """
+    submit: list[Seen] = []
+    ready = {u.unit.id for u in now.units if u.state == State.DONE}
+    for seen in now.units:
+        if seen.state == State.DONE or seen.state in ACTIVE:
+            continue
+        if only is not None and (seen.unit.stage != only or any(i.id not in ready for i in seen.unit.inputs)):
+            continue
+        submit.append(seen)
+        ready.add(seen.unit.id)
+    stale = [u for u in now.units if u.published and u.state != State.DONE]
+    return Difference(tuple(submit), tuple(reversed(stale)), tuple(now.of(*ACTIVE)), len(now.of(State.DONE)))

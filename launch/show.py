@@ -1,0 +1,183 @@
+"""What people see in a terminal: plans, differences, states, the live view of a run.
+
+Turns data into rich renderables. It asks nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobs.unit import STAGES, Unit
+from launch.foreground import Event, Running
+from launch.observe import Seen, Snapshot, current_progress
+from launch.plan import gpu_hours, totals
+from launch.reconcile import Difference
+from launch.states import State
+
+STYLES = {
+    State.WAITING: "dim",
+    State.QUEUED: "cyan",
+    State.RUNNING: "blue",
+    State.STALLED: "magenta",
+    State.PREEMPTED: "yellow",
+    State.DONE: "green",
+    State.FAILED: "bold red",
+    State.BLOCKED: "red",
+}
+SIGNS = {
+    "started": ("▶", "blue"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+    "blocked": ("·", "red"),
+}
+
+
+def amount(flops: float | None) -> str:
+    """FLOPs in words: 1.2e18 -> '1.20e18'."""
+    if flops is None:
+        return "unknown"
+    mantissa, _, exponent = f"{flops:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def needs(unit: Unit) -> str:
+    """What a unit asks for, in a few words."""
+    r = unit.resources
+    parts = [f"{r.workers} x"] if r.workers > 1 else []
+    parts += [f"{r.nodes} nodes"] if r.nodes > 1 else []
+    if r.gpus_per_node:
+        parts.append(f"{r.gpus_per_node} GPU{'s' * (r.gpus_per_node > 1)}")
+    else:
+        cores = r.tasks_per_node * r.cpus_per_task
+        parts.append(f"{cores} core{'s' * (cores > 1)}")
+    return " ".join(parts)
+
+
+def plan_view(now: Snapshot) -> RenderableType:
+    """The units of a study by stage: what each needs, its estimated compute, its state."""
+    table = Table(
+        "stage", "unit", "needs", "limit (h)", "GPU hours", "FLOPs", "state", box=None, pad_edge=False
+    )
+    for column in table.columns[3:6]:
+        column.justify = "right"
+    last = ""
+    for seen in now.units:
+        unit = seen.unit
+        hours = f"{gpu_hours(unit):,.1f}" if unit.resources.gpus else "-"
+        flops = amount(unit.flops) if unit.flops is not None or unit.stage == "generate" else "-"
+        stage = unit.stage if unit.stage != last else ""
+        last = unit.stage
+        table.add_row(
+            stage, unit.name, needs(unit), f"{unit.resources.hours:g}", hours, flops,
+            Text(seen.state, STYLES[seen.state]),
+        )  # fmt: skip
+    return Group(table, "", stage_sums([s.unit for s in now.units]))
+
+
+def stage_sums(units: list[Unit]) -> Table:
+    """Sums by stage and over all."""
+    table = Table("stage", "units", "FLOPs (estimate)", "GPU hours", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for stage in STAGES:
+        of_stage = [u for u in units if u.stage == stage]
+        if of_stage:
+            _sum_row(table, stage, of_stage)
+    table.add_section()
+    _sum_row(table, "all", units, "bold")
+    return table
+
+
+def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> None:
+    sums = totals(units)
+    flops = amount(sums["flops"]) if sums["flops"] != 0 else "-"
+    hours = f"{sums['gpu_hours']:,.0f}" if sums["gpu_hours"] else "-"
+    table.add_row(name, str(sums["units"]), flops, hours, style=style)
+
+
+def difference_view(difference: Difference) -> RenderableType:
+    """What `sor submit` is about to do."""
+    lines = [Text(f"{difference.done} done, {len(difference.active)} running")]
+    for seen in difference.outdated:
+        line = f"! set aside {seen.unit.stage} {seen.unit.name}: {seen.reason}"
+        lines.append(Text(line, "yellow"))
+    for stage in STAGES:
+        names = [s for s in difference.submit if s.unit.stage == stage]
+        if names:
+            again = sum(1 for s in names if s.attempt)
+            retried = f" ({again} again)" if again else ""
+            lines.append(Text(f"+ {stage} {len(names)}{retried}: {_names(names)}", "green"))
+    return Group(*lines)
+
+
+def _names(seen: list[Seen], most: int = 6) -> str:
+    names = ", ".join(s.unit.name for s in seen[:most])
+    return names + (f" and {len(seen) - most} more" if len(seen) > most else "")
+
+
+def status_view(now: Snapshot) -> RenderableType:
+    """Stages with counts, what runs, and what needs attention."""
+    table = Table("stage", "total", *State, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in now.stages():
+        counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in State]
+        table.add_row(row["stage"], str(row["total"]), *counts)
+    parts: list[RenderableType] = [table]
+    running = now.of(State.RUNNING, State.STALLED)
+    parts += ["", running_table((s.unit, s.progress) for s in running)] if running else []
+    for seen in now.of(State.STALLED, State.FAILED):
+        parts.append(problem(seen))
+    blocked = now.of(State.BLOCKED)
+    if blocked:
+        parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
+    return Group(*parts)
+
+
+def problem(seen: Seen) -> Text:
+    """A unit that needs attention: what happened and what to do."""
+    where = f"{seen.unit.stage} {seen.unit.name}"
+    return Text(f"{seen.state}: {where}: {seen.reason}\n  sor logs STUDY {seen.unit.id} shows why", "red")
+
+
+def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
+    """Units at work with how far they are."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for unit, p in units:
+        if p is None:
+            table.add_row(Text("▶", "blue"), unit.stage, unit.name, "", "starting", "")
+            continue
+        bar = ProgressBar(total=max(p["total"], 1), completed=p["done"], width=24)
+        facts = [p["phase"]] if "phase" in p else []
+        facts += [f"loss {p['loss']:.3f}"] if p.get("loss") is not None else []
+        facts += [f"{p['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in p else []
+        count = f"{p['done']:,} of {p['total']:,} {p['unit']}"
+        table.add_row(Text("▶", "blue"), unit.stage, unit.name, bar, count, ", ".join(facts))
+    return table
+
+
+def event_line(event: Event) -> Text:
+    """One event of a run."""
+    sign, style = SIGNS[event.kind]
+    return Text.assemble((sign, style), f" {event.unit.stage} {event.unit.name}", (f"  {event.text}", "dim"))
+
+
+def live_view(units: list[Unit], done: set[str], running: dict[str, Running]) -> RenderableType:
+    """A bar a stage, and the units at work."""
+    stages = Table(box=None, pad_edge=False, show_header=False)
+    for stage in STAGES:
+        ids = [u.id for u in units if u.stage == stage]
+        if ids:
+            finished = len(done.intersection(ids))
+            bar = ProgressBar(total=len(ids), completed=finished, width=24)
+            stages.add_row("  " + stage, bar, f"{finished} of {len(ids)}")
+    at_work = running_table(
+        (r.seen.unit, current_progress(r.seen.folder, r.attempt)) for r in running.values()
+    )
+    return Group("", stages, "", at_work)

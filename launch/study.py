@@ -1,0 +1,422 @@
+"""The study file: its schema, its presets, and every mistake in it named at once.
+
+A study is one YAML file. What it names (models, benchmark groups) stands in configs/, one file each; this
+module reads all of them into one frozen `Study`. It decides nothing about what is to be done (plan.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PREPARED = "@prepare/"  # a path below what the study's prepare function made
+SIZES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong in a file."""
+
+    file: Path
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
+
+
+class StudyError(ValueError):
+    """Everything that is wrong in a study and the files it names."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(str(m) for m in mistakes))
+
+
+class Strict(BaseModel):
+    """Frozen, and any key that it does not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Name = Annotated[str, Field(pattern=rf"^{SIZES.pattern}$", max_length=60)]
+Share = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T")
+OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class Prepare(Strict):
+    """What must be made before anything else, by a function of one's own."""
+
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$", description="module:function")]
+    args: dict[str, Any] = {}
+
+
+class Source(Strict):
+    """Where texts come from: a local file or a dataset of a hub at a revision."""
+
+    path: str | None = None
+    dataset: str | None = None
+    subset: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    column: str = "prompt"
+    count: Annotated[int, Field(gt=0)] | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Source:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either 'path' (a JSONL or Parquet file) or 'dataset' (a hub's name)")
+        if self.dataset is not None and self.revision is None:
+            raise ValueError(
+                f"'dataset: {self.dataset}' needs a 'revision', or the data may change under you"
+            )
+        return self
+
+
+class Sampling(Strict):
+    """How tokens are drawn; temperature 0 takes the likeliest one."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1)] = -1
+
+
+class Mode(Sampling):
+    """One of the teacher's two ways to answer: what its chat template is told, and how it samples."""
+
+    chat_template_kwargs: dict[str, Any]
+    max_tokens: Annotated[int, Field(gt=0)]
+
+
+class Modes(Strict):
+    """Plain answers (instruction fine-tuning data) and answers with their reasoning."""
+
+    ift: Mode
+    reasoning: Mode
+
+
+class Thinking(Strict):
+    """The marks around a reasoning trace."""
+
+    open: str = "<think>"
+    close: str = "</think>"
+
+
+class Training(Strict):
+    """How one model is trained, wherever that differs from another: size, memory, speed."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    micro_batch: Annotated[int, Field(gt=0)] = 1
+    zero: Annotated[int, Field(ge=0, le=3)] | None = None
+    gradient_checkpointing: bool = False
+    nodes: Annotated[int, Field(gt=0)] = 1
+    tasks_per_node: Annotated[int, Field(gt=0)] = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    cpus: Annotated[int, Field(gt=0, description="per task, where there is no GPU")] = 1
+
+
+class Serving(Strict):
+    """How one model generates: engine, GPUs it is spread over, independent workers that share the work."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    max_model_len: Annotated[int, Field(gt=0)] | None = None
+    nodes: Annotated[int, Field(gt=0)] = 1
+    gpus: Annotated[int, Field(ge=0, description="per worker and node")] = 0
+    workers: Annotated[int, Field(gt=0)] = 1
+    cpus: Annotated[int, Field(gt=0, description="where there is no GPU")] = 1
+
+
+class Model(Strict):
+    """A preset of configs/models: a teacher, a student, or both.
+
+    With `init: random` the weights are drawn from `architecture`; otherwise `model` is loaded and
+    `architecture` serves to count FLOPs before anything is downloaded.
+    """
+
+    name: Name
+    size: str
+    model: str | None = None
+    revision: str | None = None
+    tokenizer: str | None = None
+    init: Literal["pretrained", "random"] = "pretrained"
+    architecture: dict[str, Any]
+    thinking: Thinking = Thinking()
+    training: Training | None = None
+    serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Model:
+        if self.init == "pretrained" and self.model is None:
+            raise ValueError("'model' is missing: a hub's name, a folder, or @prepare/… (or 'init: random')")
+        if self.init == "random" and self.tokenizer is None:
+            raise ValueError("'init: random' needs a 'tokenizer': a hub's name, a folder, or @prepare/…")
+        return self
+
+    @property
+    def tokens_with(self) -> str:
+        """Where its tokenizer is."""
+        found = self.tokenizer or self.model
+        assert found is not None
+        return found
+
+
+class Mixtures(Strict):
+    """Which students are trained: shares of reasoning rows, in which order, each with every seed."""
+
+    shares: OneOrMore[Share]
+    order: OneOrMore[Literal["sequential", "shuffled"]] = ("sequential",)
+
+
+class Recipe(Strict):
+    """How every student is trained. `batch` and `block` together are the tokens of a step."""
+
+    epochs: Annotated[int, Field(gt=0)] = 1
+    batch: Annotated[int, Field(gt=0, description="blocks per optimizer step")] = 32
+    block: Annotated[int, Field(gt=0, description="tokens per packed block")] = 4096
+    warmup: Share = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    dtype: Literal["bf16", "fp32"] = "bf16"
+
+
+class Task(Strict):
+    """One benchmark as lm-eval names it, and which of its metrics counts."""
+
+    task: str
+    metric: str = "exact_match"
+    filter: str = "none"
+    fewshot: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(gt=0)] | None = None
+    items: Annotated[int, Field(gt=0, description="how many it has, for estimates")]
+    choices: Annotated[int, Field(gt=1)] | None = None
+
+
+class EvalGroup(Strict):
+    """A preset of configs/evals: benchmarks of one domain and format, evaluated together."""
+
+    name: Name
+    domain: Literal["general", "math"]
+    format: Literal["multiple-choice", "open-ended"]
+    include: str | None = None
+    max_tokens: Annotated[int, Field(gt=0)]
+    sampling: Sampling = Sampling()
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
+
+
+class Expect(Strict):
+    """Mean tokens per row, for estimates before the data exist."""
+
+    prompt: Annotated[int, Field(gt=0)]
+    ift: Annotated[int, Field(gt=0)]
+    reasoning: Annotated[int, Field(gt=0)]
+
+
+class Study(Strict):
+    """A whole study with its presets filled in."""
+
+    name: Name
+    prepare: Prepare | None = None
+    teacher: Model | None = None
+    prompts: OneOrMore[Source] | None = None
+    modes: Modes | None = None
+    pairs: OneOrMore[Source] | None = None
+    students: Annotated[tuple[Model, ...], Field(min_length=1)]
+    mixtures: Mixtures
+    training: Recipe = Recipe()
+    benchmarks: Annotated[tuple[EvalGroup, ...], Field(min_length=1)]
+    seeds: OneOrMore[int] = (0,)
+    expect: Expect
+
+    @model_validator(mode="after")
+    def _rows_from_somewhere(self) -> Study:
+        generated = (self.teacher, self.prompts, self.modes)
+        if self.pairs is None and None in generated:
+            raise ValueError(
+                "give 'teacher', 'prompts' and 'modes' to generate answers, or 'pairs' to read them"
+            )
+        if self.pairs is not None and generated != (None, None, None):
+            raise ValueError("'pairs' are already answered: leave out 'teacher', 'prompts' and 'modes'")
+        return self
+
+
+PRESETS = {"teacher": "models", "students": "models", "benchmarks": "evals"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-5 as a number, as YAML 1.2 does and PyYAML does not."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a path, or a name in configs/studies.
+
+    Raises:
+        StudyError: there is none.
+    """
+    for path in (Path(name), CONFIGS / "studies" / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = known_names("studies")
+    raise StudyError([Mistake(Path(name), "", f"no such study: neither a file nor one of {known}")])
+
+
+def known_names(folder: str) -> str:
+    """The presets of a folder of configs/, in words."""
+    return ", ".join(sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml")))
+
+
+def load_study(name: str) -> Study:
+    """Read a study and the presets it names.
+
+    Args:
+        name: a YAML path, or a name in configs/studies.
+
+    Raises:
+        StudyError: with every mistake in every file.
+    """
+    file = find_study(name)
+    data, mistakes = read_yaml(file)
+    data.setdefault("name", file.stem)
+    for key, folder in PRESETS.items():
+        if data.get(key) is not None:
+            data[key] = _presets(file, key, data[key], folder, mistakes)
+    study = validate(Study, data, file, mistakes, presets=True)
+    if study is not None:
+        mistakes += _crosscheck(study, file)
+    if mistakes or study is None:
+        raise StudyError(mistakes)
+    return study
+
+
+def read_yaml(file: Path) -> tuple[dict[str, Any], list[Mistake]]:
+    """A YAML mapping, and what is wrong with the file."""
+    try:
+        data = yaml.load(file.read_text(), _Loader)
+    except yaml.YAMLError as error:
+        return {}, [Mistake(file, "", f"not YAML: {' '.join(str(error).split())}")]
+    if not isinstance(data, dict):
+        return {}, [Mistake(file, "", f"a mapping of keys is needed, found {type(data).__name__}")]
+    return data, []
+
+
+def _presets(file: Path, key: str, names: Any, folder: str, mistakes: list[Mistake]) -> Any:
+    """Replace the names of presets by what their files hold; the mistakes found go to `mistakes`."""
+    found = []
+    for name in _listed(names):
+        path = CONFIGS / folder / f"{name}.yaml"
+        if isinstance(name, str) and name.endswith(".yaml"):  # a preset of one's own, beside the study
+            path = file.parent / name
+        if not isinstance(name, str) or not path.is_file():
+            known = sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml"))
+            near = difflib.get_close_matches(str(name), known, 3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            message = f"{name!r} has no preset; {hint}configs/{folder} holds {', '.join(known)}"
+            mistakes.append(Mistake(file, key, message))
+            continue
+        data, errors = read_yaml(path)
+        mistakes += errors
+        data.setdefault("name", path.stem)
+        schema: type[Strict] = Model if folder == "models" else EvalGroup
+        preset = None if errors else validate(schema, data, path, mistakes)
+        found.append(preset)
+    return found[0] if key == "teacher" and found else tuple(p for p in found if p is not None)
+
+
+S = TypeVar("S", bound=Strict)
+
+
+def validate(
+    schema: type[S], data: dict[str, Any], file: Path, mistakes: list[Mistake], presets: bool = False
+) -> S | None:
+    """`data` as `schema`, or None with what is wrong added to `mistakes`."""
+    wrong_presets = {m.key for m in mistakes} if presets else set()
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        for e in error.errors(include_url=False):
+            top = str(e["loc"][0]) if e["loc"] else ""
+            if presets and (top in wrong_presets or (top in PRESETS and mistakes)):
+                continue  # said already, where the preset was looked for
+            key = ".".join(str(part) for part in e["loc"])
+            mistakes.append(Mistake(file, key, _words(schema, e)))
+        return None
+
+
+def _words(schema: type[BaseModel], error: Any) -> str:
+    """One validation error of pydantic, as what was found and what is allowed."""
+    found = error["input"]
+    if error["type"] == "extra_forbidden":
+        known = list(_fields_at(schema, error["loc"][:-1]))
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown key; {hint}allowed are {', '.join(known)}"
+    if error["type"] == "missing":
+        return "is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message
+    return f"found {found!r}; {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> tuple[str, ...]:
+    """The keys that the schema allows at a place in it."""
+    at: Any = schema
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = at.model_fields[part].annotation
+        at = next((m for m in _models_in(annotation)), None)
+        if at is None:
+            return ()
+    return tuple(at.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+
+
+def _crosscheck(study: Study, file: Path) -> list[Mistake]:
+    """What no single key shows: files that must exist, names that must differ, references that must lead
+    somewhere."""
+    wrong = []
+    for key in ("prompts", "pairs"):
+        for i, source in enumerate(getattr(study, key) or ()):
+            path = source.path
+            if path and not path.startswith(PREPARED) and not Path(path).is_file():
+                wrong.append(Mistake(file, f"{key}.{i}.path", f"no such file: {Path(path).absolute()}"))
+    for key, names in (("students", [m.name for m in study.students]),
+                       ("benchmarks", [g.name for g in study.benchmarks]),
+                       ("mixtures.shares", list(study.mixtures.shares)),
+                       ("seeds", list(study.seeds))):  # fmt: skip
+        twice = sorted({str(n) for n in names if names.count(n) > 1})  # type: ignore[arg-type]
+        if twice:
+            wrong.append(Mistake(file, key, f"named more than once: {', '.join(twice)}"))
+    for student in study.students:
+        if student.training is None:
+            wrong.append(
+                Mistake(file, "students", f"{student.name} cannot be trained: no 'training' in its preset")
+            )
+    if study.prepare is None and PREPARED in study.model_dump_json():
+        wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
+    return wrong

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from jobs import claims
+from jobs.claims import Claims
+
+
+def age(folder: Path, seconds: float) -> None:
+    for path in folder.glob("0*"):
+        now = path.stat().st_mtime
+        os.utime(path, (now - seconds, now - seconds))
+
+
+def test_each_piece_goes_to_one_worker(tmp_path: Path) -> None:
+    a, b = Claims(tmp_path, "a"), Claims(tmp_path, "b")
+    assert [a.take([0, 1, 2]), b.take([0, 1, 2]), a.take([0, 1, 2])] == [0, 1, 2]
+    assert a.take([0, 1, 2]) is None
+    assert not b.available([0, 1, 2])
+
+
+def test_an_expired_claim_is_taken_over_once_and_a_refreshed_one_is_not(tmp_path: Path) -> None:
+    dead, alive, third = (Claims(tmp_path, name) for name in ("dead", "alive", "third"))
+    assert (dead.take([0, 1]), alive.take([0, 1])) == (0, 1)
+    age(tmp_path, claims.LEASE_SECONDS + 1)
+    alive.refresh()
+    assert third.available([0, 1])
+    assert third.take([0, 1]) == 0
+    assert third.take([0, 1]) is None
+    dead.refresh()  # it was only slow: that does not make its old claim count again
+    assert alive.take([0]) is None
+
+
+def test_of_many_that_see_the_same_expired_claim_one_wins(tmp_path: Path) -> None:
+    for piece in range(30):
+        Claims(tmp_path, "dead").take([piece])
+        age(tmp_path, claims.LEASE_SECONDS + 1)
+        barrier, won = threading.Barrier(8), []
+
+        def race(name: str, piece: int = piece, barrier: threading.Barrier = barrier) -> None:
+            mine = Claims(tmp_path, name)
+            barrier.wait()
+            if mine.take([piece]) is not None:
+                won.append(name)  # noqa: B023 - the threads end before the next turn
+
+        threads = [threading.Thread(target=race, args=(f"w{i}",)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+
+
+def test_a_worker_that_died_while_taking_over_is_taken_over_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LEASE_SECONDS", 5.0)
+    for name in ("first", "second", "third"):
+        assert Claims(tmp_path, name).take([4]) == 4
+        age(tmp_path, 6)
+    assert sorted(p.name for p in tmp_path.glob("0*")) == ["00004.0", "00004.1", "00004.2"]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny
+
+from jobs import collate
+from jobs.rundir import StudyDir, read_json
+from jobs.thinking import join
+from jobs.unit import Input, Unit
+
+TEACHER = Input("generate", "generate", "teacher", "0" * 12)
+THINKING = {"open": "<think>", "close": "</think>"}
+
+
+def row(name: str, mode: str, text: str, finish: str = "stop", **tokens: int) -> dict[str, Any]:
+    parts = collate.Thinking.of(THINKING).split(text)
+    counts = {"prompt": 3, "reasoning": 10 if mode == "reasoning" else 0, "answer": 2, **tokens}
+    shared = {"id": name, "prompt": f"prompt {name}", "mode": mode, "text": text, "seed": 0}
+    return {
+        **shared, "reasoning": parts.reasoning, "answer": parts.answer, "tokens": counts, "finish": finish,
+    }  # fmt: skip
+
+
+def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> Path:
+    inputs = () if rows is None else (TEACHER,)
+    if rows is not None:
+        chunks = StudyDir(root).unit(TEACHER).out / "chunks"
+        chunks.mkdir(parents=True, exist_ok=True)
+        half = len(rows) // 2
+        for number, part in enumerate((rows[:half], rows[half:])):
+            lines = "".join(json.dumps(r) + "\n" for r in part)
+            (chunks / f"{number:05d}.jsonl").write_text(lines)
+    ctx = tiny.context(root, Unit("collate", "rows", {"thinking": THINKING, "pairs": None, **config}, inputs))
+    collate.run(ctx)
+    return Path(ctx.folder.out)
+
+
+def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -> None:
+    good = [
+        r
+        for name, length in (("a", 10), ("b", 20), ("c", 90))
+        for r in (
+            row(name, "ift", f"plain {name}"),
+            row(name, "reasoning", join("R\nr", "A"), reasoning=length),
+        )
+    ]
+    bad = [
+        row("cut", "ift", "plain"), row("cut", "reasoning", "<think>\nR", "length"),
+        row("cut2", "ift", "plain", "length"), row("cut2", "reasoning", join("R", "A")),
+        row("open", "ift", "plain"), row("open", "reasoning", "<think>\nR"),
+        row("never", "ift", "plain"), row("never", "reasoning", "it did not think"),
+        row("odd", "ift", "<think>\nR"), row("odd", "reasoning", join("R", "A")),
+        row("blank", "ift", " \n"), row("blank", "reasoning", join("R", "A")),
+        row("hollow", "ift", "plain"), row("hollow", "reasoning", join("", "A")),
+        row("alone", "ift", "plain"),
+        row("alone2", "reasoning", join("R", "A")),
+    ]  # fmt: skip
+    out = run(tmp_path, {}, good[:2] + bad + good[2:])
+    plain, thought = (pq.read_table(out / f"{mode}.parquet") for mode in ("ift", "reasoning"))
+    assert plain["id"].to_pylist() == thought["id"].to_pylist() == ["a", "b", "c"]
+    assert plain["answer"].to_pylist() == ["plain a", "plain b", "plain c"]
+    assert plain["reasoning"].to_pylist() == ["", "", ""]
+    assert thought["reasoning"].to_pylist() == ["R\nr"] * 3
+    assert thought["tokens_reasoning"].to_pylist() == [10, 20, 90]
+    result = read_json(out / "result.json")
+    assert result["prompts"] == 3
+    assert result["dropped"] == {"truncated": 2, "unclosed": 3, "empty": 2, "duplicate": 0, "unpaired": 2}
+    assert result["lengths_in"] == "tokens"
+    assert result["lengths"]["ift"]["total"] == 6
+    assert result["lengths"]["reasoning"] == {
+        "mean": 42.0, "p50": 22.0, "p90": pytest.approx(78.0), "max": 92, "total": 126,
+    }  # fmt: skip
+
+
+def test_a_teacher_without_tags_gives_its_steps_as_the_answer(tmp_path: Path) -> None:
+    rows = [row("a", "ift", "7"), row("a", "reasoning", "Step 1. So 7")]
+    with pytest.raises(ValueError, match="no prompt has a good answer in both modes.*'unclosed': 1"):
+        run(tmp_path / "tags", {}, rows)
+    out = run(tmp_path / "none", {"thinking": None}, rows)
+    assert pq.read_table(out / "reasoning.parquet")["answer"].to_pylist() == ["Step 1. So 7"]
+
+
+def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "prompt": ["p1", "p2", "p1", "p3", "p4", "p5"],
+            "reasoning": [join("R1", "A1"), "R2\n</think>\n\nA2", join("R", "A"), "<think>\nR", None, join("R5", "A5")],
+            "ift": ["I1", "I2", "I", "I3", "I4", "I5"],
+            "other": range(6),
+        }
+    )  # fmt: skip
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    pairs = {"path": str(tmp_path / "pairs.parquet"), "count": None, "seed": 0}
+    out = run(tmp_path / "s", {"pairs": pairs})
+    plain, thought = (pq.read_table(out / f"{mode}.parquet") for mode in ("ift", "reasoning"))
+    assert plain["prompt"].to_pylist() == thought["prompt"].to_pylist() == ["p1", "p2", "p5"]
+    assert thought["reasoning"].to_pylist() == ["R1", "R2", "R5"]
+    assert thought["answer"].to_pylist() == ["A1", "A2", "A5"]
+    assert thought["tokens_answer"].to_pylist() == [None] * 3
+    result = read_json(out / "result.json")
+    assert result["dropped"] == {"truncated": 0, "unclosed": 1, "empty": 0, "duplicate": 1, "unpaired": 1}
+    assert result["lengths_in"] == "characters"
+    assert result["lengths"]["reasoning"]["total"] == 12
+    few = read_json(run(tmp_path / "few", {"pairs": {**pairs, "count": 4}}) / "result.json")
+    assert few["prompts"] + sum(few["dropped"].values()) == 4
+    with pytest.raises(ValueError, match="7 pairs are wanted, and it has 6 rows"):
+        run(tmp_path / "many", {"pairs": {**pairs, "count": 7}})
+    pq.write_table(table.drop_columns("ift"), tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match="no column 'ift'; it has prompt, reasoning, other"):
+        run(tmp_path / "lacks", {"pairs": pairs})
+
+
+def test_row_groups_are_written_as_the_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collate, "ROW_GROUP", 4)
+    rows = [row(f"{i}", mode, join("R", f"{i}")) for i in range(10) for mode in ("ift", "reasoning")]
+    out = run(tmp_path, {}, rows)
+    file = pq.ParquetFile(out / "reasoning.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]
+    assert file.read()["answer"].to_pylist() == [f"{i}" for i in range(10)]

@@ -1,0 +1,273 @@
+"""Results of this project's runs and of lm-eval, as it writes them now and as it did."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_results import benchmark, evaluation
+
+from analysis.collect import COLUMNS, DataWarning, collect
+
+# Evaluates lm-eval's own dummy model on three tiny tasks, one of them a group, and saves as its command does.
+LM_EVAL = r"""
+import json, sys
+from pathlib import Path
+import lm_eval
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+
+folder = Path(sys.argv[1])
+tasks = folder / "tasks"
+tasks.mkdir()
+rows = [{"q": f"{i}+1=", "c": ["lol", "x"], "g": i % 2} for i in range(6)]
+(tasks / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def task(name, more):
+    (tasks / f"{name}.yaml").write_text(
+        f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tasks}/d.jsonl}}}}\n"
+        "test_split: test\ndoc_to_text: '{{q}}'\n" + more)
+task("gsm_toy", '''output_type: generate_until
+doc_to_target: "{{c[0]}}"
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+filter_list:
+  - {name: strict, filter: [{function: regex, regex_pattern: "(l.l)"}, {function: take_first}]}
+  - {name: flexible, filter: [{function: regex, regex_pattern: "(zzz)"}, {function: take_first}]}
+metadata: {version: 3.0}
+''')
+for name in ("mc_a", "mc_b"):
+    task(name, '''output_type: multiple_choice
+doc_to_choice: "{{c}}"
+doc_to_target: g
+metric_list: [{metric: acc}, {metric: acc_norm}]
+metadata: {version: 1.0}
+''')
+(tasks / "mc.yaml").write_text('''group: mc
+task: [mc_a, mc_b]
+aggregate_metric_list: [{metric: acc, aggregation: mean, weight_by_size: true}]
+metadata: {version: 2}
+''')
+manager = TaskManager(include_defaults=False, include_path=str(tasks))
+made = lm_eval.simple_evaluate(
+    "dummy", model_args="pretrained=org/model", tasks=["gsm_toy", "mc"], task_manager=manager, limit=5,
+    bootstrap_iters=10)
+tracker = EvaluationTracker(output_path=str(folder / "out"))
+tracker.general_config_tracker.log_experiment_args("dummy", "pretrained=org/model", None, None, False)
+samples = made.pop("samples")
+tracker.save_results_aggregated(made, samples)
+for name, rows in samples.items():
+    tracker.save_results_samples(name, rows)
+"""
+
+
+@pytest.fixture(scope="module")
+def lm_eval_output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("lm_eval")
+    folder = tmp_path_factory.mktemp("lm_eval")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    subprocess.run([sys.executable, "-c", LM_EVAL, folder], env=os.environ | offline, check=True, cwd=folder)
+    return folder / "out"
+
+
+def said(path: Path, **arguments: Any) -> tuple[Any, list[str]]:
+    """The table, and the warnings given on the way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        table = collect(path, **arguments)
+    return table, [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+
+
+def old_file(folder: Path, task: str, values: dict[str, Any], **other: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"results": {task: values}, "versions": {task: 0}, "config": {"model_args": "pretrained=gpt2,x=y"}}
+    file = folder / "results.json"
+    file.write_text(json.dumps(data | other))
+    return file
+
+
+def test_an_evaluation_of_this_project(tmp_path: Path) -> None:
+    made = benchmark("sums", 0.75, domain="math", output_tokens=40.5, flops_per_item=123_456)
+    evaluation(tmp_path, "1B-half", 6 * 10**22, [made, benchmark("facts", 0.5)], share=0.5, seed=3)
+    table, warned = said(tmp_path)
+    assert not warned
+    assert list(table.columns) == list(COLUMNS)
+    row = table.set_index("benchmark").loc["sums"]
+    assert (row.student, row["size"], row.share, row.order, row.seed) == (
+        "1B-half",
+        "1B",
+        0.5,
+        "sequential",
+        3,
+    )
+    assert (row.domain, row["format"], row.metric) == ("math", "open-ended", "exact_match,strict")
+    assert (row.accuracy, row.n, row.training_flops, row.inference_flops) == (0.75, 100, 6e22, 123_456)
+    assert (row.output_tokens, row.task_version) == (40.5, "1")
+    assert (tmp_path / row.source).name == "result.json"
+
+
+def test_only_the_units_asked_for_and_the_newest_of_several(tmp_path: Path) -> None:
+    old = evaluation(tmp_path, "a", 10, [benchmark("sums", 0.25)])
+    new = evaluation(tmp_path, "a", 10, [benchmark("sums", 0.75)])
+    for unit, time in ((old, 1e9), (new, 2e9)):
+        os.utime(next(tmp_path.glob(f"evaluate/*-{unit.id}/out/result.json")), (time, time))
+    assert said(tmp_path, units={old.id})[0].accuracy.tolist() == [0.25]
+    table, warned = said(tmp_path)
+    assert table.accuracy.tolist() == [0.75]
+    assert len(warned) == 1
+    assert "a, sums: 2 results; the newest is taken" in warned[0]
+    assert old.id in warned[0]
+    with pytest.raises(ValueError, match="no evaluation has been published"):
+        collect(tmp_path, units=set())
+
+
+def test_unlike_measurements_are_said(tmp_path: Path) -> None:
+    evaluation(tmp_path, "a", 10, [benchmark("sums", 0.5, n=100, task_version="1")])
+    evaluation(tmp_path, "b", None, [benchmark("sums", 0.5, n=99, task_version="2", filter="flexible")])
+    evaluation(tmp_path, "c", 0, [benchmark("sums", 0.5)])
+    text = " ".join(said(tmp_path)[1])
+    for words in ("different task versions", "different numbers of items", "different metrics"):
+        assert f"sums: results of {words}" in text
+    assert "training FLOPs of b are not known" in text
+    assert "training FLOPs of c are 0" in text
+
+
+def test_broken_results_of_this_project_are_named(tmp_path: Path) -> None:
+    evaluation(tmp_path, "a", 10, [benchmark("sums", 1.5)])
+    with pytest.raises(ValueError, match=r"result\.json: accuracy of sums is 1\.5"):
+        collect(tmp_path)
+    file = next(tmp_path.glob("evaluate/*/out/result.json"))
+    result = json.loads(file.read_text())
+    del result["benchmarks"][0]["accuracy"]
+    file.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"result\.json: the key 'accuracy' is missing"):
+        collect(tmp_path)
+    file.write_text("{")
+    with pytest.raises(ValueError, match=r"result\.json: not JSON"):
+        collect(tmp_path)
+
+
+def test_what_lm_eval_writes_now(lm_eval_output: Path) -> None:
+    table, warned = said(lm_eval_output)
+    table = table.set_index("benchmark")
+    assert sorted(table.index) == ["gsm_toy", "mc"]  # the group stands for its parts
+    toy, group = table.loc["gsm_toy"], table.loc["mc"]
+    assert (toy.student, toy.metric, toy.accuracy, toy.n) == ("org/model", "exact_match,strict", 1.0, 5)
+    assert (toy.domain, toy["format"], toy.task_version) == ("math", "open-ended", "3.0")
+    raw = json.loads(next(lm_eval_output.rglob("results_*.json")).read_text())["results"]["mc"]
+    assert (group.metric, group.accuracy, group.stderr) == (
+        "acc,none",
+        raw["acc,none"],
+        raw["acc_stderr,none"],
+    )
+    assert (group.n, group["format"], group.task_version) == (10, "multiple-choice", "2")
+    assert table.training_flops.isna().all()
+    assert any("gsm_toy is scored by exact_match,strict" in w and "flexible" in w for w in warned)
+    assert any("compute.csv" in w for w in warned)
+
+
+def test_the_newest_of_several_lm_eval_runs(lm_eval_output: Path, tmp_path: Path) -> None:
+    shutil.copytree(lm_eval_output, tmp_path / "out")
+    first = next((tmp_path / "out").rglob("results_*.json"))
+    data = json.loads(first.read_text())
+    data["results"]["gsm_toy"]["exact_match,strict"] = 0.25
+    data["date"] += 60
+    first.with_name("results_2099-01-01T00-00-00.000000.json").write_text(json.dumps(data))
+    table, warned = said(tmp_path / "out")
+    assert table.set_index("benchmark").accuracy["gsm_toy"] == 0.25
+    assert any("org/model, gsm_toy: 2 results; the newest is taken" in w for w in warned)
+
+
+def test_older_lm_eval_formats(tmp_path: Path) -> None:
+    old_file(
+        tmp_path / "v0.3",
+        "arc_easy",
+        {"acc": 0.5, "acc_stderr": 0.01, "acc_norm": 0.6, "acc_norm_stderr": 0.02},
+    )
+    early = {"acc,none": 0.25, "acc_stderr,none": "N/A", "alias": "mmlu"}
+    part = {"acc,none": 0.1, "acc_stderr,none": 0.1, "alias": " - formal_logic"}
+    old_file(
+        tmp_path / "v0.4.0", "mmlu", early, results={"mmlu": early, "mmlu_formal_logic": part},
+        groups={"mmlu": early},
+        config={"model_args": {"pretrained": "/models/mine/"}, "model_num_parameters": 494032768},
+    )  # fmt: skip
+    table = said(tmp_path)[0].set_index("benchmark")
+    assert sorted(table.index) == ["arc_easy", "mmlu"]
+    arc, mmlu = table.loc["arc_easy"], table.loc["mmlu"]
+    assert (arc.student, arc.metric, arc.accuracy, arc.stderr, arc.task_version) == (
+        "gpt2",
+        "acc",
+        0.5,
+        0.01,
+        "0",
+    )
+    assert (mmlu.student, mmlu["size"], mmlu.accuracy) == ("mine", "494M", 0.25)
+    assert math.isnan(mmlu.stderr)
+    assert table.n.isna().all()
+
+
+def test_models_in_folders_of_one_name_keep_their_paths(tmp_path: Path) -> None:
+    for parent in ("x", "y"):
+        old_file(tmp_path / parent, "t", {"acc": 0.5}, model_name=f"/runs/{parent}/model")
+    assert sorted(said(tmp_path)[0].student) == ["/runs/x/model", "/runs/y/model"]
+
+
+def test_a_score_that_is_no_fraction_is_left_out_and_said(tmp_path: Path) -> None:
+    old_file(tmp_path / "a", "squadv2", {"exact": 71.5, "f1": 80.0})
+    old_file(tmp_path / "b", "t", {"acc": 0.5})
+    table, warned = said(tmp_path)
+    assert table.benchmark.tolist() == ["t"]
+    assert any("squadv2 has exact = 71.5, no fraction of 1: left out" in w for w in warned)
+
+
+def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
+    for name, size in (("a", 0), ("b", 3_000_000_000), ("c", 0)):
+        config = {"model_num_parameters": size}
+        old_file(tmp_path / name, "t", {"acc": 0.5}, model_name=name, config=config)
+    (tmp_path / "compute.csv").write_text(
+        "student,training_flops,size,share,inference_flops\na,1e21,0.5B,1,2e12\nb,3e21,,0,\nz,1,,,\n"
+    )
+    table, warned = said(tmp_path)
+    table = table.set_index("student")
+    assert table.training_flops[["a", "b"]].tolist() == [1e21, 3e21]
+    assert table["size"][["a", "b"]].tolist() == ["0.5B", "3B"]  # what the file leaves open stays as it was
+    assert table.share[["a", "b"]].tolist() == [1.0, 0.0]
+    assert table.inference_flops["a"] == 2e12
+    assert any("no results of z" in w for w in warned)
+    assert any("no training_flops of c" in w for w in warned)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,training_flops\na,1\n", "column 'student' is missing"),
+        ("student,training_flops,colour\na,1,red\n", "unknown column 'colour'; allowed are student"),
+        ("student,training_flops\na,1\na,2\n", "a stands in more than one line"),
+        ("student,training_flops\na,lots\n", "training_flops of a is lots"),
+        ("student,training_flops\na,-1\n", "training_flops of a is -1"),
+    ],
+)
+def test_a_wrong_compute_file_is_named(tmp_path: Path, text: str, words: str) -> None:
+    old_file(tmp_path / "x", "t", {"acc": 0.5}, model_name="a")
+    (tmp_path / "compute.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"compute\.csv: .*{words}"):
+        collect(tmp_path)
+
+
+def test_folders_without_results_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a folder"):
+        collect(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="no results found"):
+        collect(tmp_path)
+    (tmp_path / "results.json").write_text('{"scores": 1}')
+    with pytest.raises(ValueError, match=r"results\.json: the key 'results'"):
+        collect(tmp_path)
+    evaluation(tmp_path / "demo", "a", 1, [benchmark("t", 0.5)])
+    with pytest.raises(ValueError, match="holds the studies demo"):
+        collect(tmp_path)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from jobs import engines
+from jobs.engines import Completion, Engine, Request
+from jobs.thinking import Thinking, join
+
+TAGS = Thinking("<think>", "</think>")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture(scope="module")
+def vllm(folder: Path) -> Any:
+    engine = engines.load(str(folder), None, {"engine": "vllm"})
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Engine:
+    return engines.load(str(folder), None, {"engine": "transformers"})
+
+
+def prompts(engine: Engine, count: int = 40) -> list[list[int]]:
+    return [engine.encode(f"<|user|>{i}+{i * 7}=?<|end|><|assistant|>") for i in range(count)]
+
+
+def answers(engine: Engine, **sampling: Any) -> list[Completion]:
+    asked = [Request(i, p, 40, **sampling) for i, p in enumerate(prompts(engine))]
+    return sorted(engine.generate(asked), key=lambda c: c.key)
+
+
+def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
+    assert vllm.name.startswith("vllm")
+    assert engines._why_not_vllm() == ""
+
+
+def test_both_engines_give_the_same_greedy_answers(vllm: Engine, plain: Engine) -> None:
+    expected = answers(plain)
+    assert answers(vllm) == expected
+    assert len({c.text for c in expected}) > 5  # a test on one constant answer would show nothing
+
+
+def test_an_answer_ends_at_the_end_token_which_is_counted_and_not_shown(tmp_path: Path) -> None:
+    engine = engines.load(str(tiny.save(tmp_path, says="7.8")), None, {"engine": "transformers"})
+    (answer,) = engine.generate([Request("k", engine.encode("<|user|>5<|end|><|assistant|>"), 40)])
+    assert answer == Completion("k", [*engine.encode("7.8"), engine.tokenizer.eos_token_id], "7.8", "stop")
+
+
+@pytest.mark.parametrize("name", ["vllm", "plain"])
+def test_a_seeded_row_does_not_depend_on_its_company(name: str, request: pytest.FixtureRequest) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    every = [Request(i, p, 30, 1.0, 0.9, 20, seed=i) for i, p in enumerate(prompts(engine))]
+    together = {c.key: c.ids for c in engine.generate(every)}
+    alone = {c.key: c.ids for r in every[5:8] for c in engine.generate([r])}
+    assert alone == {k: together[k] for k in (5, 6, 7)}
+    (other,) = engine.generate([Request(5, every[5].prompt, 30, 1.0, 0.9, 20, seed=99)])
+    assert other.ids != together[5]
+
+
+def test_many_seeded_prompts_at_once_do_not_crash_on_a_cpu(vllm: Engine) -> None:
+    # More prompt tokens than one step takes: in pieces, a prompt with a seed would crash vLLM.
+    long = prompts(vllm, 1)[0] * 40
+    found = list(vllm.generate(Request(i, long, 3, temperature=1.0, seed=i) for i in range(60)))
+    assert sorted(c.key for c in found) == list(range(60))
+
+
+def test_both_engines_stop_at_the_same_strings(vllm: Engine, plain: Engine) -> None:
+    stopped = answers(vllm, until=("a", "7"))
+    assert stopped == answers(plain, until=("a", "7"))
+    free = answers(vllm)
+    for short, long in zip(stopped, free, strict=True):
+        ends = [at for s in ("a", "7") if (at := long.text.find(s)) >= 0]
+        assert short.text == long.text[: min(ends, default=None)]
+        assert len(short.ids) <= len(long.ids)
+    assert sum(len(c.ids) for c in stopped) < sum(len(c.ids) for c in free)
+
+
+def test_scores_agree_and_know_the_greedy_answer(vllm: Engine, plain: Engine) -> None:
+    free = answers(plain)
+    pairs = [(p, vllm.encode("7 apples")) for p in prompts(vllm)]
+    pairs += [(p, c.ids[:5]) for p, c in zip(prompts(vllm), free, strict=True)]
+    ours, theirs = vllm.score(pairs), plain.score(pairs)
+    assert [g for _, g in ours] == [g for _, g in theirs] == [False] * 40 + [True] * 40
+    assert max(abs(a - b) for (a, _), (b, _) in zip(ours, theirs, strict=True)) < 1e-3
+
+
+def test_requests_are_drawn_as_places_become_free(vllm: Engine) -> None:
+    drawn = 0
+
+    def endless() -> Any:
+        nonlocal drawn
+        for i in range(2000):
+            drawn += 1
+            yield Request(i, prompts(vllm, 1)[0], 3)
+
+    for done, _ in enumerate(vllm.generate(endless())):
+        if done == 100:
+            break
+    assert drawn < 1000
+    assert [c.key for c in vllm.generate([Request("next", prompts(vllm, 1)[0], 3)])] == ["next"]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tags_are_kept_in_the_text_whether_special_or_not(special: bool, tmp_path: Path) -> None:
+    model = tiny.save(tmp_path, says="<think>\n2+5</think>7", tags_special=special)
+    engine = engines.load(str(model), None, {"engine": "transformers"})
+    (answer,) = engine.generate([Request(0, engine.encode("<|assistant|>"), 40, thinking=TAGS)])
+    assert answer.text == "<think>\n2+5</think>7"
+    assert TAGS.counts(answer.ids, lambda ids: engine.decode(ids, TAGS)) == (6, 2)
+
+
+def test_tags_of_many_tokens_are_found_too(tmp_path: Path) -> None:
+    says = "<think>2+5</THINK>7"  # no letter twice in what the model was taught
+    tokenizer = tiny.tokenizer(tags=False)
+    ids = tokenizer(says, add_special_tokens=False)["input_ids"]
+    assert len(ids) == len(says)
+    tags = Thinking("<think>", "</THINK>")
+    assert tags.counts(ids, tokenizer.decode) == (18, 1)
+
+
+def test_mistakes_are_named(tmp_path: Path, plain: Engine) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        engines.load(str(tmp_path / "nothing"), None, {})
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        engines.load(str(tmp_path), None, {})
+    with pytest.raises(ValueError, match=r"100 tokens and an answer of up to 500 .* 512 tokens"):
+        list(plain.generate([Request(0, [5] * 100, 500)]))
+    with pytest.raises(ValueError, match=r"scoring needs 600 \+ 1 tokens"):
+        plain.score([([5] * 600, [5])])
+
+
+def test_thinking_is_split_where_it_ends() -> None:
+    assert TAGS.split(join("2+5", "7")) == ("2+5", "7", True)
+    assert TAGS.split("2+5\n</think>\n\n7", opened=True) == ("2+5", "7", True)
+    assert TAGS.split("<think>\n2+5") == ("2+5", "", False)
+    assert TAGS.split("2+5", opened=True) == ("2+5", "", False)
+    assert TAGS.split("    return 7\n") == ("", "    return 7\n", False)
+    assert Thinking.of(None).split("<think>") == ("", "<think>", True)
+    assert TAGS.opened("<|assistant|><think>\n")
+    assert not TAGS.opened("<think>\n\n</think>\n\n")
+
+
+def test_stop_strings_hold_in_the_answer_only() -> None:
+    text = join("a\n\nb.", "c.\n\nd")
+    assert text[: TAGS.end(text, ["\n\n"])] == join("a\n\nb.", "c.")
+    assert TAGS.end("<think>\na\n\nb", ["\n\n"]) is None
+    assert TAGS.end("a\n\nb", ["\n\n"], opened=True) is None
+    assert TAGS.end("a\n\nb", ["\n\n"]) == 1
+    assert TAGS.end("abc", []) is None

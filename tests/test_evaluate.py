@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # read at import, and this process has one
+
+from jobs import evaluate
+from jobs.localtask import write_task
+from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
+from jobs.unit import Input, Unit
+
+STUDENT = {"name": "tiny ift", "size": "tiny", "share": 0.0, "order": "sequential", "seed": 0}
+SAYS = "<think>\n2+5</think>7.89"
+CHOICE = """\
+task: choose
+custom_dataset: !function local_items.load
+dataset_kwargs: {items: easy.jsonl}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{prompt}}"
+doc_to_choice: ["7", "3"]
+doc_to_target: "{{'7 3'.split().index(answer)}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 2.0}
+"""
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Items whose answer is 7 in three cases of ten."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    items = [{"prompt": f"{i}+?", "answer": "7" if i in (1, 4, 8) else "3"} for i in range(10)]
+    write_task(folder, "easy", items, source="made here")
+    write_task(folder, "digit", items, source="made here", extract="([0-9])")
+    write_task(folder, "stops", items, source="made here")
+    stops = folder / "stops.yaml"
+    stops.write_text(stops.read_text().replace("until: []", 'until: ["+", "."]'))
+    (folder / "choose.yaml").write_text(CHOICE)
+    return folder
+
+
+def tasks(
+    *names: str, metric: str = "exact_match", filter: str = "none", **more: Any
+) -> list[dict[str, Any]]:
+    return [
+        {"task": n, "metric": metric, "filter": filter, "fewshot": None, "limit": None, **more} for n in names
+    ]
+
+
+def prepare(root: Path, says: str, include: Path, wanted: list[dict[str, Any]], engine: str = "auto") -> Any:
+    trained = Input("train", "train", "tiny ift", "1" * 12)
+    out = StudyDir(root).unit(trained).out
+    tiny.save(out / "model", says=says)
+    write_json(out / "result.json", {"flops": 123, "tokens": 45, "loss": 0.1})
+    group = {
+        "name": "easy", "domain": "math", "format": "open-ended", "include": str(include), "max_tokens": 20,
+        "tasks": wanted,
+    }  # fmt: skip
+    config = {
+        "student": STUDENT,
+        "group": group,
+        "sampling": {"temperature": 0.0, "top_p": 1.0, "top_k": 0},
+        "thinking": {"open": "<think>", "close": "</think>"},
+    }
+    execution = {"engine": engine, "tensor_parallel": 1, "max_model_len": None}
+    return tiny.context(root, Unit("evaluate", "tiny ift easy", config, (trained,), execution))
+
+
+def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path, tmp_path: Path) -> None:
+    wanted = [
+        *tasks("stops"), *tasks("easy"), *tasks("digit", filter="answer"), *tasks("choose", metric="acc"),
+    ]  # fmt: skip
+    ctx = prepare(tmp_path / "s", SAYS, benchmarks, wanted)
+    evaluate.run(ctx)
+    result = read_json(ctx.folder.result)
+    assert result["student"] == STUDENT
+    assert result["training"] == {"flops": 123, "tokens": 45}
+    found = {b["task"]: b for b in result["benchmarks"]}
+    # It says 7.89: that is 7 to who stops at the point, and its last digit is 9.
+    assert {name: b["accuracy"] for name, b in found.items()} == {
+        "stops": 0.3, "easy": 0.0, "digit": 0.0, "choose": 0.3,
+    }  # fmt: skip
+    assert found["stops"]["stderr"] == pytest.approx((0.3 * 0.7 / 9) ** 0.5)
+    assert all(b["n"] == 10 and b["domain"] == "math" for b in found.values())
+    # <think> \n 2 + 5 </think> and then 7 . 8 9 end, of which the stop string leaves 7 and the point
+    assert (found["easy"]["reasoning_tokens"], found["easy"]["output_tokens"]) == (6, 11)
+    assert (found["stops"]["reasoning_tokens"], found["stops"]["output_tokens"]) == (6, 8)
+    assert found["stops"]["flops_per_item"] < found["easy"]["flops_per_item"]
+    assert (found["choose"]["output_tokens"], found["choose"]["task_version"]) == (0, 2.0)
+    assert found["choose"]["flops_per_item"] > 0
+    items = list(read_jsonl(ctx.folder.out / "items.jsonl"))
+    assert [i["correct"] for i in items if i["task"] == "stops"] == [float(i in (1, 4, 8)) for i in range(10)]
+    assert [i["item"] for i in items if i["task"] == "stops"] == [str(i) for i in range(10)]
+    files = sorted(p.name for p in (ctx.folder.out / "lm_eval").iterdir())
+    assert [f.split("_20")[0] for f in files] == ["results"] * 4 + [
+        f"samples_{n}" for n in ("choose", "digit", "easy", "stops")
+    ]
+    samples = list(read_jsonl(ctx.folder.out / "lm_eval" / files[-1]))
+    assert samples[0]["resps"] == [["7"]]
+
+
+def test_a_finished_benchmark_is_not_run_again(
+    benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [*tasks("easy"), *tasks("digit", metric="acc", filter="answer")]
+    ctx = prepare(tmp_path / "s", "7", benchmarks, broken, "transformers")
+    with pytest.raises(ValueError, match="no metric 'acc' with filter 'answer'.*exact_match,answer"):
+        evaluate.run(ctx)
+    assert not ctx.folder.done
+    kept = ctx.folder.work / "easy" / "benchmark.json"
+    write_json(kept, {**read_json(kept), "marked": True})
+    capsys.readouterr()
+    done = prepare(tmp_path / "s", "7", benchmarks, tasks("easy"), "transformers")
+    ctx.folder.work.rename(done.folder.work)
+    evaluate.run(done)
+    (benchmark,) = read_json(done.folder.result)["benchmarks"]
+    assert benchmark["marked"]
+    assert benchmark["accuracy"] == 0.3
+    assert "loaded by" not in capsys.readouterr().out  # nothing was left that needs the model
+
+
+def test_limit_and_examples_reach_lm_eval(benchmarks: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shots"
+    items = [{"prompt": f"{i}+?", "answer": "7"} for i in range(8)]
+    write_task(folder, "shots", items, source="made here")
+    path = folder / "shots.yaml"
+    path.write_text(path.read_text() + "fewshot_split: test\nnum_fewshot: 0\n")
+    both = {}
+    for shots in (0, 2):
+        wanted = tasks("shots", fewshot=shots, limit=3)
+        ctx = prepare(tmp_path / f"s{shots}", "7", folder, wanted, "transformers")
+        evaluate.run(ctx)
+        (both[shots],) = read_json(ctx.folder.result)["benchmarks"]
+    assert [both[s]["n"] for s in (0, 2)] == [3, 3]
+    assert both[2]["prompt_tokens"] > 2 * both[0]["prompt_tokens"]
+
+
+def test_mistakes_are_named(benchmarks: Path, tmp_path: Path) -> None:
+    ctx = prepare(tmp_path / "a", "7", benchmarks, tasks("eazy"), "transformers")
+    with pytest.raises(ValueError, match="no task 'eazy'; close to it: easy"):
+        evaluate.run(ctx)
+    ctx = prepare(tmp_path / "b", "7", tmp_path / "nowhere", tasks("easy"), "transformers")
+    with pytest.raises(ValueError, match="there is no folder .*nowhere"):
+        evaluate.run(ctx)
+
+
+def test_the_hub_is_left_alone_where_all_data_are_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    (tmp_path / "a.yaml").write_text("task: a\ndataset_path: json\n")
+    (tmp_path / "b.yaml").write_text("task: b\ndataset_path: openai/gsm8k\n")
+    evaluate.prepare_environment(tmp_path)
+    assert "HF_HUB_OFFLINE" not in os.environ
+    (tmp_path / "b.yaml").unlink()
+    evaluate.prepare_environment(tmp_path)
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"

@@ -1,0 +1,187 @@
+"""The report: its files say what the results say, and figures and page show every student."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_results import benchmark, evaluation
+from matplotlib.colors import to_hex
+from rich.console import Console
+
+from analysis import plots
+from analysis.collect import collect
+from analysis.frontier import frontier_table
+from analysis.report import run, terminal_table, write_report
+from jobs.context import Context
+from jobs.rundir import StudyDir, read_json, write_json
+from jobs.unit import Unit
+
+SHARES = (0.0, 0.5, 1.0)
+HARD = "hard</script><b>"
+Study = tuple[Path, list[Unit]]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """Three sizes times three shares on two benchmarks, the name of one of which would end a script."""
+    root, units = tmp_path / "demo", []
+    for i, size in enumerate(("0.5B", "3B", "14B")):
+        for j, share in enumerate(SHARES):
+            name = f"{size}-{share:.0%}"
+            flops, cost = 10 ** (18 + i) * (1 + j), 1e9 * 3**i * (1 + j)
+            made = [
+                benchmark("easy", 0.4 + 0.1 * i + 0.01 * j, flops_per_item=cost),
+                benchmark(HARD, 0.1 + 0.1 * i + 0.1 * j, flops_per_item=cost, domain="math"),
+            ]
+            units.append(evaluation(root, name, flops, made, size=size, share=share))
+    return root, units
+
+
+def page_data(page: Path) -> dict[str, Any]:
+    (found,) = re.findall(
+        r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL
+    )
+    data: dict[str, Any] = json.loads(found)
+    return data
+
+
+def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_path: Path) -> None:
+    root, _ = study
+    report = write_report(root, tmp_path / "new" / "out")
+    out, data = report.page.parent, page_data(report.page)
+    results, points = pd.read_csv(out / "results.csv"), pd.read_csv(out / "frontier.csv")
+    assert len(results) == len(report.results) == 18
+    assert results["accuracy"].tolist() == report.results["accuracy"].tolist()
+    assert len(points) == len(data["points"]) == 9 * 5  # the mean, two groups, two benchmarks
+    assert points["on_training_frontier"].tolist() == report.points["on_training_frontier"].tolist()
+    assert {file.name for file in out.iterdir()} == {*data["files"], "report.html"}
+    for name in ("frontier-training", "frontier-inference", "mixtures-benchmarks"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
+    assert "easy" in (out / "frontier-training-benchmarks.svg").read_text()
+    assert data["points"][0]["accuracy"] == pytest.approx(0.25)
+    assert data["sizes"] == ["0.5B", "3B", "14B"]
+    page = report.page.read_text()
+    assert page.count("</script>") == 2  # a benchmark's name does not end the script
+    assert not re.findall(
+        r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page
+    )  # nothing from a network
+    stages = {entry["stage"]: entry for entry in data["provenance"]}
+    assert stages["evaluate"]["count"] == "9"
+    assert stages["train"]["commit"] == "0123456789abcdef with uncommitted changes"
+    assert "2 × NVIDIA H100" in stages["train"]["hardware"]
+    assert "torch 2.13.0" in stages["train"]["packages"]
+
+
+def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
+    root, both = tmp_path / "run", [benchmark("easy", 0.5), benchmark("hard", 0.5, domain="math")]
+    evaluation(root, "whole", 10, both)
+    evaluation(root, "half-done", None, [benchmark("easy", 0.99, stderr=None)])
+    report = write_report(root, tmp_path / "out")
+    assert page_data(report.page)["warnings"] == list(report.warnings)
+    text = " ".join(report.warnings)
+    assert "half-done has no result for hard" in text
+    assert "training FLOPs of half-done are not known" in text
+    found = [p for p in page_data(report.page)["points"] if p["student"] == "half-done"]
+    assert {p["scope"] for p in found} == {"easy", "general, open-ended"}
+    assert {(p["training_flops"], p["stderr"], p["on_training_frontier"]) for p in found} == {
+        (None, None, False)
+    }
+
+
+def test_results_without_compute_have_a_report_but_no_frontier(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    made = {"results": {"t": {"acc,none": 0.5}}, "model_name": "org/m", "lm_eval_version": "0.4.9"}
+    (folder / "results_2025-01-01T00-00-00.json").write_text(json.dumps(made))
+    report = write_report(folder, tmp_path / "out")
+    assert page_data(report.page)["files"] == ["results.csv", "frontier.csv"]
+    assert page_data(report.page)["provenance"][0]["packages"] == "lm_eval 0.4.9"
+    assert any("compute.csv" in text for text in report.warnings)
+
+
+def test_the_report_stage_takes_its_inputs_only(study: Study) -> None:
+    root, units = study
+    unit = Unit("report", "report", {}, tuple(u.as_input(f"evaluate-{i}") for i, u in enumerate(units[:4])))
+    folder = StudyDir(root).unit(unit)
+    folder.path.mkdir(parents=True)
+    write_json(folder.spec, unit.to_json())
+    run(Context(folder))
+    assert read_json(folder.result) == {"students": 4, "benchmarks": 2, "rows": 8}
+    assert len(pd.read_csv(folder.out / "results.csv")) == 8
+    assert (folder.out / "provenance.json").exists()
+
+
+def printed(root: Path, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(terminal_table(collect(root), width))
+    return console.export_text()
+
+
+def drawn(axes: Any) -> dict[tuple[float, float], tuple[str, str]]:
+    """Markers of a panel: (x, y) -> (shape, colour)."""
+    return {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])): (
+            line.get_marker(),
+            to_hex(line.get_color()),
+        )
+        for line in axes.lines
+        if line.get_marker() not in ("None", "", None)
+    }
+
+
+def test_a_figure_draws_every_student_once_and_its_frontier(study: Study) -> None:
+    points = frontier_table(collect(study[0]))
+    figure = plots.frontier(points, "inference_flops")
+    assert [axes.get_title("left") for axes in figure.axes] == list(dict.fromkeys(points["scope"]))
+    easy = points[points["scope"] == "easy"]
+    axes = figure.axes[3]
+    marks = drawn(axes)
+    assert marks.keys() == set(zip(easy["inference_flops"], easy["accuracy"], strict=True))
+    on = easy[easy["on_inference_frontier"]]
+    (steps,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert list(steps.get_xdata())[:-1] == on["inference_flops"].tolist()
+    shapes = {row.share: marks[(row.inference_flops, row.accuracy)][0] for row in easy.itertuples()}
+    assert len(set(shapes.values())) == 3
+    colours = {row.size: marks[(row.inference_flops, row.accuracy)][1] for row in on.itertuples()}
+    assert len(set(colours.values())) == len(set(on["size"]))
+    assert axes.get_xscale() == "log"
+
+
+def test_mixture_curves_join_each_size(study: Study) -> None:
+    figure = plots.mixtures(frontier_table(collect(study[0])))
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
+    assert [list(line.get_xdata()) for line in curves] == [list(SHARES)] * 3
+
+
+def test_orders_of_mixtures_are_told_apart(study: Study) -> None:
+    root, _ = study
+    made = [benchmark("easy", 0.33), benchmark(HARD, 0.33, domain="math")]
+    evaluation(root, "shuffled", 10**19, made, size="3B", share=0.5, order="shuffled")
+    figure = plots.mixtures(frontier_table(collect(root)))
+    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert dashed[0].get_ydata()[1] == pytest.approx(0.33)
+    assert "shuffled" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "50 % reasoning, shuffled" in printed(root, 200)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_terminal_table_fits_and_marks_the_frontier(study: Study, width: int) -> None:
+    root, _ = study
+    evaluation(root, "half-done", 10, [benchmark("easy", 0.99)], share=0.5)
+    text = printed(root, width)
+    assert "…" not in text
+    assert ("multiple" in text or "math" in text) == (width == 140)
+    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert lines["14B-100%"].count("●") == 2
+    assert "3.00e20 ●" in lines["14B-100%"]
+    assert "56.0 ± 0.7" in lines["14B-100%"]
+    assert "●" not in lines["3B-0%"]  # 0.5B-100% is as accurate at less
+    assert lines["half-done"].count("–") >= 3
