@@ -226,7 +226,7 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
         ValueError: there is no such model folder, or the engine asked for cannot run here.
     """
     quiet()
-    if Path(model).is_absolute() or model.startswith((".", "~")):
+    if model.startswith((".", "~", "/")) or model.count("/") > 1:  # a hub's name has one slash at most
         folder = Path(model).expanduser()
         if not (folder / "config.json").is_file():
             found = "it holds no config.json" if folder.is_dir() else "there is no such folder"

@@ -21,6 +21,7 @@ A result is published by renaming a complete directory to `out`, once: a reader 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -155,11 +156,19 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
-    """Append one line, in one write, and have it on disk before returning."""
+    """Append one line, in one write, and have it on disk before returning.
+
+    Raises:
+        OSError: it could not be written whole: the disk is full.
+    """
     line = (json.dumps(record) + "\n").encode()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(fd, line)
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            line = b"\n" + line  # a writer died in its line, or is in the middle of it: stay apart
+        if os.write(fd, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -175,12 +184,16 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         return
     with path.open() as lines:
         for number, line in enumerate(lines, 1):
+            if line == "\n":
+                continue
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
                 if not line.endswith("\n"):
                     return
-                raise ValueError(f"{path}, line {number}: not JSON ({error}): {line[:80]!r}") from None
+                raise ValueError(
+                    f"{path}, line {number}: not JSON ({error}): {line[:80]!r}. Remove it, if its writer died"
+                ) from None
 
 
 def fsync_dir(path: Path) -> None:

@@ -105,13 +105,24 @@ def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import DeepSpeedPlugin
 
     micro = micro_steps(recipe.batch, execution["micro_batch"], world)
     if execution["deepspeed"] is None:
         mixed = "bf16" if recipe.dtype == "bf16" else "no"
         cpu = not torch.cuda.is_available()
-        return Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=micro)
+        made = Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=micro)
+    else:
+        made = with_deepspeed(recipe, execution, micro)
+    assert made.num_processes == world, f"accelerate sees {made.num_processes} processes of {world}"
+    return made
+
+
+def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any:
+    """An Accelerator that trains through DeepSpeed; `micro` is the number of micro-batches per step."""
+    import torch
+    from accelerate import Accelerator, PartialState
+    from accelerate.utils import DeepSpeedPlugin
+
     config = {
         **execution["deepspeed"],
         "bf16": {"enabled": recipe.dtype == "bf16"},
@@ -119,12 +130,29 @@ def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:
         "train_micro_batch_size_per_gpu": execution["micro_batch"],
         "gradient_accumulation_steps": micro,
     }
+    # Of a job of one process; without them DeepSpeed would look for MPI.
     for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("MASTER_ADDR", "127.0.0.1")):
-        os.environ.setdefault(name, str(value))  # of a job of one process; DeepSpeed would look for MPI
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # and no `cpu=True`: it would drop DeepSpeed silently
+        os.environ.setdefault(name, str(value))
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        prepare_cpu()
     plugin = DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=config["zero_optimization"]["stage"] == 3)
-    return Accelerator(deepspeed_plugin=plugin, gradient_accumulation_steps=micro)
+    made = Accelerator(deepspeed_plugin=plugin, gradient_accumulation_steps=micro)
+    if on_cpu:  # where accelerate knows no backend it leaves DeepSpeed's processes uncounted
+        for state in (PartialState(), made.state):
+            state.num_processes = torch.distributed.get_world_size()
+            state.process_index = torch.distributed.get_rank()
+            state.local_process_index = int(os.environ["LOCAL_RANK"])
+    return made
+
+
+def prepare_cpu() -> None:
+    """Have DeepSpeed run on CPUs through gloo, and not compile its shared-memory exchange, which would need
+    a minute, a C++ compiler and Python's headers for the sake of small tests."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # `cpu=True` of accelerate would drop DeepSpeed silently
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def micro_steps(batch: int, micro_batch: int, world: int) -> int:
@@ -244,7 +272,7 @@ def fit(
         totals.flops += train_flops(architecture, lengths)
         totals.seconds = time.monotonic() - start
         if step % max(1, total // LOG_LINES) == 0 or step == total - 1:
-            totals.loss = float(accelerator.reduce(loss, "sum"))
+            totals.loss = summed(loss)
             if accelerator.is_main_process:
                 append_jsonl(log, metrics(totals, rate(step, total, recipe)))
         speed = totals.tokens / totals.seconds
@@ -258,6 +286,15 @@ def fit(
             phase="training",
         )
     return model, totals
+
+
+def summed(loss: Any) -> float:
+    """The sum of all processes' parts of the loss."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(loss)
+    return float(loss)
 
 
 def metrics(totals: Totals, learning_rate: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Run a study on this machine, in the foreground: start what is ready and fits, until nothing is left.
 
-Largest work first among what is ready, so that the last hour does not wait for one long job. A unit whose
-input failed is left out; the others go on.
+Stage by stage, and in a stage the largest work first, so that the last hour does not wait for one long job.
+A unit whose input failed is left out; the others go on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobs.rundir import read_jsonl, write_json
-from jobs.unit import Unit
+from jobs.unit import STAGES, Unit
 from launch.backends import Backend, fits
 from launch.ledger import Attempt, Job, Ledger
 from launch.observe import Seen, error_of
@@ -77,13 +77,14 @@ class Foreground:
         self._waiting: list[Seen] = []
         self._missing: set[str] = set()
 
-    def run(self, difference: Difference) -> list[Failure]:
-        """Do it all; returns what failed.
+    def run(self, difference: Difference) -> None:
+        """Do it all; `failures` and `blocked` then hold what could not be done.
 
         Raises:
             KeyboardInterrupt: a person asked to stop; the running jobs were cancelled first.
         """
-        self._waiting = sorted(difference.submit, key=lambda s: -(s.unit.flops or 0))
+        order = {stage: i for i, stage in enumerate(STAGES)}
+        self._waiting = sorted(difference.submit, key=lambda s: (order[s.unit.stage], -(s.unit.flops or 0)))
         for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
             assert seen.attempt is not None
             self._take(seen, seen.attempt)
@@ -98,9 +99,9 @@ class Foreground:
         except KeyboardInterrupt:
             self._cancel_all()
             raise
-        return self.failures
 
     def _start(self) -> None:
+        full: set[bool] = set()  # kinds, with GPUs and without, of which a larger unit waits for room
         for seen in list(self._waiting):
             inputs = {i.id for i in seen.unit.inputs}
             failed = inputs & {s.unit.id for s in (*(f.seen for f in self.failures), *self.blocked)}
@@ -111,9 +112,12 @@ class Foreground:
             elif impossible:
                 self._waiting.remove(seen)
                 self._fail(seen, impossible)
-            elif not inputs & self._missing and self._room(seen.unit):
-                self._waiting.remove(seen)
-                self._submit(seen)
+            elif not inputs & self._missing and (kind := seen.unit.resources.gpus > 0) not in full:
+                if self._room(seen.unit):
+                    self._waiting.remove(seen)
+                    self._submit(seen)
+                else:
+                    full.add(kind)  # smaller ones would keep it waiting for ever
 
     def _room(self, unit: Unit) -> bool:
         cores, gpus = _wants(unit)

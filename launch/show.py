@@ -30,12 +30,7 @@ STYLES = {
     State.FAILED: "bold red",
     State.BLOCKED: "red",
 }
-SIGNS = {
-    "started": ("▶", "blue"),
-    "done": ("✓", "green"),
-    "failed": ("✗", "bold red"),
-    "blocked": ("·", "red"),
-}
+SIGNS = {"started": ("▶", "blue"), "done": ("✓", "green"), "failed": ("✗", "bold red")}
 
 
 def amount(flops: float | None) -> str:

@@ -17,7 +17,7 @@ from jobs.unit import Unit
 from launch.backends import Local, visible_gpus
 from launch.cluster import load_cluster
 from launch.estimate import Lengths
-from launch.foreground import Event, Failure, Foreground
+from launch.foreground import Event, Foreground
 from launch.ledger import Ledger
 from launch.lock import Lock, Locked
 from launch.observe import Seen, Snapshot, observe
@@ -99,12 +99,12 @@ def _run(console: Console, now: Snapshot, difference: Difference) -> int:
     view.run = run
     try:
         with view.live:
-            failures = run.run(difference)
+            run.run(difference)
     except KeyboardInterrupt:
         console.print("stopped; what was finished stays, and 'sor submit' goes on from there")
         return 130
-    _summary(console, failures, now.root)
-    return 1 if failures else 0
+    _summary(console, run, now.root)
+    return 1 if run.failures else 0
 
 
 def set_aside(seen: Seen, ledger: Ledger) -> None:
@@ -140,19 +140,18 @@ class _View:
             self.live.update(live_view(self._units, self._done, self.run.running), refresh=True)
 
 
-def _summary(console: Console, failures: list[Failure], root: StudyDir) -> None:
-    failed = [f for f in failures if f.reason != "an input failed"]
-    for failure in failed:
+def _summary(console: Console, run: Foreground, root: StudyDir) -> None:
+    for failure in run.failures:
         unit = failure.seen.unit
         logs = failure.seen.folder.last_log()
-        console.print(f"\nfailed: {unit.stage} {unit.name}: {failure.reason}", style="red")
+        console.print(f"\nfailed: {unit.stage} {unit.name}: {failure.reason}", style="red", soft_wrap=True)
         if logs:
             console.print(f"  log: {logs[0]}", soft_wrap=True)
-    if failures:
-        blocked = len(failures) - len(failed)
-        console.print(f"\n{len(failed)} failed, {blocked} left out because of them; 'sor submit' tries again")
+    if run.failures:
+        blocked = f", {len(run.blocked)} left out because of that" if run.blocked else ""
+        console.print(f"\n{len(run.failures)} failed{blocked}; 'sor submit' tries again")
     else:
-        console.print(f"all done: {root.path}")
+        console.print(f"all done: {root.path}", soft_wrap=True)
 
 
 def cancel_units(root: StudyDir, units: list[Seen]) -> list[str]:

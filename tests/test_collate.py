@@ -32,7 +32,7 @@ def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = 
     if rows is not None:
         chunks = StudyDir(root).unit(TEACHER).out / "chunks"
         chunks.mkdir(parents=True, exist_ok=True)
-        half = len(rows) // 2
+        half = len(rows) // 4 * 2  # a prompt's rows are always in one chunk
         for number, part in enumerate((rows[:half], rows[half:])):
             lines = "".join(json.dumps(r) + "\n" for r in part)
             (chunks / f"{number:05d}.jsonl").write_text(lines)
@@ -80,7 +80,7 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
 
 def test_a_teacher_without_tags_gives_its_steps_as_the_answer(tmp_path: Path) -> None:
     rows = [row("a", "ift", "7"), row("a", "reasoning", "Step 1. So 7")]
-    with pytest.raises(ValueError, match="no prompt has a good answer in both modes.*'unclosed': 1"):
+    with pytest.raises(ValueError, match=r"no prompt has a good answer in both modes.*'unclosed': 1"):
         run(tmp_path / "tags", {}, rows)
     out = run(tmp_path / "none", {"thinking": None}, rows)
     assert pq.read_table(out / "reasoning.parquet")["answer"].to_pylist() == ["Step 1. So 7"]
@@ -90,7 +90,9 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
     table = pa.table(
         {
             "prompt": ["p1", "p2", "p1", "p3", "p4", "p5"],
-            "reasoning": [join("R1", "A1"), "R2\n</think>\n\nA2", join("R", "A"), "<think>\nR", None, join("R5", "A5")],
+            "reasoning": [
+                join("R1", "A1"), "R2\n</think>\n\nA2", join("R", "A"), "<think>\nR", None, join("R5", "A5"),
+            ],
             "ift": ["I1", "I2", "I", "I3", "I4", "I5"],
             "other": range(6),
         }

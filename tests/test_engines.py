@@ -69,8 +69,8 @@ def test_a_seeded_row_does_not_depend_on_its_company(name: str, request: pytest.
 
 def test_many_seeded_prompts_at_once_do_not_crash_on_a_cpu(vllm: Engine) -> None:
     # More prompt tokens than one step takes: in pieces, a prompt with a seed would crash vLLM.
-    long = prompts(vllm, 1)[0] * 40
-    found = list(vllm.generate(Request(i, long, 3, temperature=1.0, seed=i) for i in range(60)))
+    long = [vllm.encode(f"{i:02d}" * 240) for i in range(60)]
+    found = list(vllm.generate(Request(i, p, 3, temperature=1.0, seed=i) for i, p in enumerate(long)))
     assert sorted(c.key for c in found) == list(range(60))
 
 

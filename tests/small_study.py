@@ -1,0 +1,174 @@
+"""A study that needs no model to begin with, and units that do what a test asks for, for the tests of launch.
+
+The function `prepare` runs in real jobs. What it does is told by files in a folder, not by its arguments, so
+that a test can change it without making a new unit of it:
+
+    NAME.fail   raise an error          NAME.hold   wait until the file is gone
+    NAME.runs   is appended to by every run, with the number of its process
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.progress import Progress
+from jobs.rundir import StudyDir, append_jsonl, read_jsonl, write_json
+from jobs.unit import Resources, Unit
+from launch.backends import Local
+from launch.foreground import Event, Foreground
+from launch.ledger import Ledger
+from launch.observe import observe
+from launch.reconcile import reconcile
+from launch.submit import set_aside
+
+TESTS = Path(__file__).parent
+SOR = Path(sys.executable).with_name("sor")
+LONGEST = 60.0  # seconds that a job waits to be let go
+
+
+def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Make a few pairs, after what the files in `args["folder"]` ask for."""
+    folder, name = Path(args["folder"]), args.get("name", "study")
+    append_jsonl(folder / f"{name}.runs", {"pid": os.getpid(), "parent": os.getppid()})
+    print(f"{name} says hello", flush=True)
+    progress.update(1, 2, "parts", force=True)
+    until = time.monotonic() + LONGEST
+    while (folder / f"{name}.hold").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    if (folder / f"{name}.fail").exists():
+        raise RuntimeError(f"{name} was told to fail")
+    print(f"{name} says goodbye", flush=True)
+    pairs = [{"prompt": f"p{i}", "reasoning": f"<think>\nr\n</think>\n\na{i}", "ift": f"a{i}"} for i in range(4)]
+    (staged / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
+    return {"pairs": len(pairs)}
+
+
+def runs(folder: Path, name: str = "study") -> list[dict[str, Any]]:
+    """The processes that ran `prepare` so far."""
+    return list(read_jsonl(folder / f"{name}.runs"))
+
+
+ARCHITECTURE = {
+    "model_type": "qwen3", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1,
+    "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 32, "vocab_size": 64,
+    "tie_word_embeddings": True, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def student(**training: Any) -> dict[str, Any]:
+    """A preset of a student that is drawn at random."""
+    return {
+        "size": "1K", "init": "random", "tokenizer": "@prepare/tokenizer", "architecture": ARCHITECTURE,
+        "training": {"learning_rate": 1e-3, **training},
+    }  # fmt: skip
+
+
+def write_study(folder: Path, students: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Path:
+    """Write the study `small` with its presets beside it; returns its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    students = students or {"s": student(), "m": student()}
+    groups: dict[str, dict[str, Any]] = {
+        name: {"domain": "math", "format": "open-ended", "max_tokens": 8, "tasks": [{"task": name, "items": 9}]}
+        for name in ("easy", "hard")
+    }
+    for name, preset in {**students, **groups}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(preset))
+    study: dict[str, Any] = {
+        "prepare": {"function": "small_study:prepare", "args": {"folder": str(folder)}},
+        "pairs": {"path": "@prepare/pairs.jsonl"},
+        "students": [f"{name}.yaml" for name in students],
+        "mixtures": {"shares": [0, 0.5]},
+        "benchmarks": [f"{name}.yaml" for name in groups],
+        "expect": {"prompt": 1, "ift": 1, "reasoning": 3},
+    }
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(study | changes))
+    return file
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Where jobs find this module, and what keeps them small."""
+    return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+
+
+def sor(*args: str | Path, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(
+        [SOR, *map(str, args)], env=environment(**more), cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+
+
+def start(*args: str | Path) -> subprocess.Popen[str]:
+    """Start the program in a process group of its own, as a shell would."""
+    return subprocess.Popen(
+        [SOR, *map(str, args)], env=environment(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def wait_for(true: Any, what: str, seconds: float = 60.0) -> None:
+    """Wait until a condition holds; fail if it does not in time."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def unit(folder: Path, name: str, *inputs: Unit, **resources: Any) -> Unit:
+    """A unit of the prepare stage, which may read others unlike in a study."""
+    args = {"folder": str(folder), "name": name}
+    config = {"function": "small_study:prepare", "args": args}
+    return Unit(
+        "prepare", name, config, tuple(i.as_input(i.name) for i in inputs), resources=Resources(**resources)
+    )
+
+
+def publish(root: StudyDir, unit: Unit, result: dict[str, Any] | None = None) -> None:
+    """Publish a made-up result of a unit."""
+    folder = root.unit(unit)
+    staged = folder.staging("0")
+    staged.mkdir(parents=True)
+    write_json(folder.spec, unit.to_json())
+    write_json(staged / "result.json", result or {"made_up": True})
+    assert folder.publish(staged)
+
+
+class Run:
+    """One run of units in the foreground, with what it told."""
+
+    def __init__(self, units: list[Unit], root: StudyDir, cores: int = 4) -> None:
+        self.events: list[Event] = []
+        self.ledger = Ledger(root.ledger)
+        now = observe(units, root, Local())
+        self.difference = reconcile(now)
+        for seen in self.difference.outdated:
+            set_aside(seen, self.ledger)
+        self.foreground = Foreground(Local(), self.ledger, cores, 0, self.events.append, self.tick)
+        self.held: list[set[str]] = []  # names of the units at work, at every look
+
+    def tick(self) -> None:
+        self.held.append({r.seen.unit.name for r in self.foreground.running.values()})
+
+    def go(self) -> Run:
+        self.foreground.run(self.difference)
+        return self
+
+    def names(self, kind: str) -> list[str]:
+        """Units with an event of this kind, in the order of the events."""
+        return [e.unit.name for e in self.events if e.kind == kind]

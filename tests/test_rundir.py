@@ -1,0 +1,253 @@
+"""Results are published whole and once, and files survive writers that die in the middle."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_study import lives, publish, wait_for
+
+from jobs.context import Context
+from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_json, read_jsonl, study_of, write_json
+from jobs.unit import Unit
+
+FORK = multiprocessing.get_context("fork")
+FILES = 20
+
+
+def stage(folder: UnitDir, attempt: str) -> Path:
+    """A result of several files that all name their attempt."""
+    staged = folder.staging(attempt)
+    staged.mkdir(parents=True)
+    for i in range(FILES):
+        (staged / f"{i}.txt").write_text(attempt)
+    return staged
+
+
+def race(folder: UnitDir, attempt: str, go: Any, answers: Any) -> None:
+    staged = stage(folder, attempt)
+    go.wait()
+    answers.put((attempt, folder.publish(staged)))
+
+
+@pytest.mark.parametrize("again", range(5))
+def test_of_two_publishers_one_wins_and_the_other_is_told(tmp_path: Path, again: int) -> None:
+    folder = UnitDir(tmp_path / "unit")
+    go, answers = FORK.Barrier(2), FORK.SimpleQueue()
+    racers = [FORK.Process(target=race, args=(folder, a, go, answers)) for a in ("1", "2")]
+    for racer in racers:
+        racer.start()
+    told = dict(answers.get() for _ in racers)
+    for racer in racers:
+        racer.join(10)
+    (winner,) = [attempt for attempt, won in told.items() if won]
+    assert sorted(told) == ["1", "2"]
+    assert {p.read_text() for p in folder.out.iterdir()} == {winner}
+    assert len(list(folder.out.iterdir())) == FILES
+    assert [p.name for p in folder.path.iterdir()] == ["out"], "the loser's result is still there"
+
+
+def test_publish_does_not_hide_other_errors(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path / "unit")
+    folder.path.mkdir()
+    with pytest.raises(OSError, match="No such file"):
+        folder.publish(folder.staging("1"))
+    assert not folder.done
+
+
+def test_a_file_named_out_is_no_result(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path / "unit")
+    staged = stage(folder, "1")
+    folder.out.write_text("")
+    assert not folder.done
+    with pytest.raises(OSError, match="Not a directory"):
+        folder.publish(staged)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from jobs.rundir import UnitDir
+
+folder = UnitDir(Path(sys.argv[1]))
+staged = folder.staging("1")
+staged.mkdir(parents=True)
+for i in range(10**9):
+    (staged / str(i)).write_text("x")
+"""
+
+
+def test_killed_in_the_middle_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: Path) -> None:
+    unit = Unit("prepare", "p", {})
+    folder = StudyDir(tmp_path).unit(unit)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder.path)])
+    wait_for(lambda: (folder.staging("1") / "50").exists(), "the writer to write")
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert not folder.done
+    assert StudyDir(tmp_path).published("prepare") == []
+    publish(StudyDir(tmp_path), unit)
+    assert folder.done
+    assert [d.path for d in StudyDir(tmp_path).published("prepare")] == [folder.path]
+
+
+def test_a_reader_never_sees_half_of_a_json_file(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    big = {"numbers": list(range(5000))}
+    write_json(path, big)
+
+    def rewrite() -> None:
+        for i in range(300):
+            write_json(path, {**big, "i": i})
+
+    writer = FORK.Process(target=rewrite)
+    writer.start()
+    reads = 0
+    while writer.is_alive():
+        assert read_json(path)["numbers"] == big["numbers"]
+        reads += 1
+    writer.join()
+    assert reads > 10
+    assert read_json(path)["i"] == 299
+    assert list(tmp_path.iterdir()) == [path], "temporary files were left"
+
+
+def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+
+    def write(writer: int) -> None:
+        for i in range(100):
+            append_jsonl(path, {"writer": writer, "i": i, "text": "x" * 3000})
+
+    writers = [FORK.Process(target=write, args=(w,)) for w in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    records = list(read_jsonl(path))
+    for w in range(3):
+        assert [r["i"] for r in records if r["writer"] == w] == list(range(100))
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    assert list(read_jsonl(path)) == []
+    append_jsonl(path, {"i": 0})
+    append_jsonl(path, {"i": 1})
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for cut in range(first + 1, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert list(read_jsonl(path)) == [{"i": 0}]
+    path.write_bytes(whole[:-1])  # all but the end of the line: the record itself is whole
+    assert list(read_jsonl(path)) == [{"i": 0}, {"i": 1}]
+
+
+def test_a_torn_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"i": 0}\n{"i": \n{"i": 2}\n')
+    with pytest.raises(ValueError, match=r"ledger\.jsonl, line 2: not JSON .*'\{\"i\": \\n'"):
+        list(read_jsonl(path))
+
+
+def test_a_line_after_a_torn_one_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append_jsonl(path, {"i": 0})
+    with path.open("a") as file:
+        file.write('{"i": 1, "te')
+    append_jsonl(path, {"i": 2})
+    lines = path.read_text().splitlines()
+    assert [json.loads(lines[0]), json.loads(lines[-1])] == [{"i": 0}, {"i": 2}]
+    with pytest.raises(ValueError, match=r"line 2: not JSON .*Remove it, if its writer died"):
+        list(read_jsonl(path))
+
+
+def test_a_full_disk_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append_jsonl(path, {"i": 0})
+
+    def write() -> None:
+        room = path.stat().st_size + 5
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        try:
+            append_jsonl(path, {"i": 1})
+        except OSError:
+            os._exit(7)
+
+    writer = FORK.Process(target=write)
+    writer.start()
+    writer.join(10)
+    assert writer.exitcode == 7
+    assert list(read_jsonl(path)) == [{"i": 0}]
+
+
+def test_paths_lead_back_to_the_study(tmp_path: Path) -> None:
+    study, unit = StudyDir(tmp_path), Unit("train", "s-r50", {})
+    folder = study.unit(unit)
+    assert study.unit(unit.as_input()) == folder
+    assert study_of(folder.path) == study
+    publish(study, unit)
+    assert folder.unit() == unit
+
+
+def test_last_log_is_that_of_the_last_job_a_file_a_rank(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path)
+    assert folder.last_log() == []
+    for age, job in ((100, "9"), (0, "10")):
+        logs = folder.logs / job
+        logs.mkdir(parents=True)
+        for rank in (1, 0):
+            (logs / f"{job}_{rank}_log.out").touch()
+        os.utime(logs, (time.time() - age,) * 2)
+    assert [p.name for p in folder.last_log()] == ["10_0_log.out", "10_1_log.out"]
+
+
+def test_input_that_is_gone_is_named(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    first = Unit("prepare", "p", {})
+    reader = Unit("collate", "c", {}, (first.as_input(),))
+    publish(study, first)
+    publish(study, reader)
+    ctx = Context(study.unit(reader))
+    assert ctx.input("prepare") == study.unit(first).out
+    assert ctx.resolve("@prepare/a/b") == str(study.unit(first).out / "a" / "b")
+    assert ctx.resolve("org/model") == "org/model"
+    study.unit(first).out.rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError, match=r"collate c needs the result of prepare p.*was it deleted"):
+        ctx.input("prepare")
+
+
+def test_staging_of_an_attempt_starts_empty(tmp_path: Path) -> None:
+    study, unit = StudyDir(tmp_path), Unit("prepare", "p", {})
+    folder = study.unit(unit)
+    folder.path.mkdir(parents=True)
+    write_json(folder.spec, unit.to_json())
+    ctx = Context(folder, "3", worker=1)
+    (ctx.staging() / "old").touch()
+    staged = ctx.staging()
+    assert list(staged.iterdir()) == []
+    assert staged != Context(folder, "3", worker=0).staging() != Context(folder, "4", worker=1).staging()
+    ctx.publish(staged, {"n": 1})
+    assert read_json(folder.result) == {"n": 1}
+    found = read_json(folder.out / "provenance.json")
+    assert found["python"] == sys.version.split()[0]
+    assert found["packages"]["submitit"]
+    assert found["hardware"]["cores"] >= 1
+
+
+def test_helper_sees_processes() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    assert lives(process.pid)
+    process.kill()
+    wait_for(lambda: not lives(process.pid), "the process to end")  # a zombie until it is waited for
+    process.wait()
+    assert not lives(process.pid)
