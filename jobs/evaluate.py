@@ -26,6 +26,7 @@ from jobs.thinking import Thinking
 if TYPE_CHECKING:
     from jobs.harness import EngineLM, Usage
 
+CHECKOUT = Path(__file__).resolve().parent.parent  # a relative `include` is one of its folders
 LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never ask the hub
 
 
@@ -34,7 +35,7 @@ def run(ctx: Context) -> None:
     config = ctx.unit.config
     tasks = config["group"]["tasks"]
     include = config["group"].get("include")
-    folder = Path(ctx.resolve(include)).resolve() if include else None
+    folder = CHECKOUT / ctx.resolve(include) if include else None
     prepare_environment(folder)
     left = [t for t in tasks if not _finished(ctx, t).is_dir()]
     if left:

@@ -46,7 +46,7 @@ class Answering:
     seed: int
 
 
-class EngineLM(TemplateLM):  # type: ignore[misc]
+class EngineLM(TemplateLM):
     """lm-eval's language model over one of our engines.
 
     Args:

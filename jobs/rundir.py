@@ -87,7 +87,7 @@ class UnitDir:
 
     def last_log(self) -> list[Path]:
         """The log files of the last job, a file a rank; none before the first job has started."""
-        jobs = sorted(self.logs.glob("*/"), key=lambda p: p.stat().st_mtime)
+        jobs = sorted({p.parent for p in self.logs.glob("*/*_log.out")}, key=lambda p: p.stat().st_mtime)
         return sorted(jobs[-1].glob("*_log.out")) if jobs else []
 
     def publish(self, staged: Path) -> bool:

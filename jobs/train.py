@@ -62,8 +62,9 @@ def run(ctx: Context) -> None:
     config, execution = ctx.unit.config, ctx.unit.execution
     recipe = Recipe(**config["recipe"])
     preset = {**config["model"], "model": ctx.resolve(config["model"]["model"] or "")}
-    source = ctx.resolve(preset["tokenizer"] or preset["model"])
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=preset["revision"])
+    tokenizer = AutoTokenizer.from_pretrained(
+        ctx.resolve(preset["tokenizer"]), revision=preset["tokenizer_revision"]
+    )
     blocks = Blocks.open(ctx.input("pack"))
     ctx.progress.update(0, steps(blocks, recipe), "steps", force=True, phase="loading the model")
     accelerator = accelerate(recipe, execution, ctx.world_size)

@@ -42,7 +42,7 @@ class TransformersEngine(Engine):
             width = max(len(r.prompt) for r in batch)
             pads = [width - len(r.prompt) for r in batch]
             rows = _Rows(self, batch, width, tick)
-            config = GenerationConfig(  # type: ignore[no-untyped-call]
+            config = GenerationConfig(
                 max_new_tokens=max(r.max_tokens for r in batch), do_sample=False, pad_token_id=0
             )
             self._model.generation_config = config  # the model's own would add penalties of its makers

@@ -42,7 +42,7 @@ class Local:
     """Jobs as processes of this machine, through submitit's LocalExecutor."""
 
     def submit(self, unit: Unit, folder: UnitDir, attempt: int, worker: int, gpus: Sequence[int]) -> str:
-        executor = submitit.LocalExecutor(folder=folder.logs / "%j")
+        executor = submitit.LocalExecutor(folder=folder.logs.resolve() / "%j")
         executor.update_parameters(
             timeout_min=unit.resources.hours * 60,
             tasks_per_node=unit.resources.tasks_per_node,
@@ -50,7 +50,7 @@ class Local:
             visible_gpus=tuple(gpus),
             stderr_to_stdout=True,
         )
-        return str(executor.submit(run_unit, str(folder.path.absolute()), attempt, worker).job_id)
+        return str(executor.submit(run_unit, str(folder.path.resolve()), attempt, worker).job_id)
 
     def state(self, attempt: Attempt, folder: UnitDir) -> State | None:
         return State.RUNNING if any(self.lives(job, folder) for job in attempt.jobs) else None
@@ -63,7 +63,7 @@ class Local:
             command = Path(f"/proc/{job.id}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             return False
-        return str(folder.logs.absolute()) in command  # empty for a process that has ended
+        return str(folder.logs.resolve()) in command  # empty for a process that has ended
 
     def cancel(self, job: Job, folder: UnitDir) -> None:
         tree = [int(job.id), *_children(int(job.id))]

@@ -164,9 +164,16 @@ class Foreground:
                 self._missing.discard(id)
                 self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
             else:
-                reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
-                self._ledger.failed(seen.unit, attempt.number, reason)
-                self._fail(seen, reason)
+                self._fail(seen, self._end_of(seen, attempt))
+
+    def _end_of(self, seen: Seen, attempt: Attempt) -> str:
+        """Why an attempt ended without a result, written down unless `sor cancel` has done so."""
+        written = self._ledger.attempts()[seen.unit.id]
+        if written.ended == "cancelled":
+            return "cancelled"
+        reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
+        self._ledger.failed(seen.unit, attempt.number, reason)
+        return reason
 
     def _end_peers(self, running: Running) -> None:
         """End ranks that wait for one that has failed, which they may do for half an hour."""

@@ -79,25 +79,42 @@ class Lock:
         """Remove a dead owner's lock.
 
         Raises:
+            Locked: the owner lives, or may; or somebody else is about to take over.
+        """
+        whose = self._dead_owner()
+        alone = self._path.with_name(f"{self._path.name}.takeover")
+        try:
+            alone.open("x").close()
+        except FileExistsError:
+            raise Locked(
+                f"somebody else is taking over the lock of {whose} right now: try again in a moment. If "
+                f"this goes on, remove {alone}"
+            ) from None
+        try:
+            whose = self._dead_owner()  # looked at again: meanwhile another one may have taken over
+            self._path.unlink(missing_ok=True)
+            self.took_over = whose
+        finally:
+            alone.unlink()
+
+    def _dead_owner(self) -> str:
+        """Who holds the lock, in words.
+
+        Raises:
             Locked: the owner lives, or may.
         """
         owner, silent = self._owner(), self._silence()
         here = owner.get("host") == socket.gethostname()
-        dead = not _lives(owner["pid"]) if here else silent > STALE
         whose = (
             f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
             f"(process {owner.get('pid', 'unknown')}) since {owner.get('since', 'a moment ago')}"
         )
-        if not dead:
+        if _lives(owner["pid"]) if here else silent <= STALE:
             raise Locked(
                 f"this study is being submitted by {whose}; its last sign of life is {silent:.0f} s old. "
                 f"Wait until it ends. If you are sure that it is dead, remove {self._path}"
             )
-        aside = self._path.with_name(f"{self._path.name}.{self._token}.stale")
-        with suppress(FileNotFoundError):  # another one was faster
-            os.rename(self._path, aside)
-            aside.unlink()
-            self.took_over = whose
+        return whose
 
     def _silence(self) -> float:
         """Seconds since the owner's last sign of life, by the file server's clock."""

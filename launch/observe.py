@@ -83,9 +83,10 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
 def _look(
     unit: Unit, folder: UnitDir, attempt: Attempt | None, backend: Backend, states: dict[str, State]
 ) -> Seen:
+    # The job first: one that ends during the look has published before it does.
+    job = backend.state(attempt, folder) if attempt and not attempt.ended else None
     published = folder.done
     inputs = tuple((f"{i.stage} {i.name}", states[i.id]) for i in unit.inputs)
-    job = backend.state(attempt, folder) if attempt and not attempt.ended else None
     progress = current_progress(folder, attempt) if attempt and not published else None
     facts = Facts(
         published=published,

@@ -30,16 +30,22 @@ class Variant:
     order: str
     seed: int
 
-    def mixture(self, study: Study) -> str:
-        """The mixture's name: the share in percent, and what else tells it from the study's others."""
-        name = f"r{100 * self.share:g}"
-        if len(study.mixtures.order) > 1 and 0 < self.share < 1:
-            name += f"-{self.order}"
-        return name + (f"-s{self.seed}" if len(study.seeds) > 1 else "")
+    @property
+    def mixture(self) -> str:
+        """The mixture's name: the share in percent, and what is not as usual.
 
-    def name(self, study: Study) -> str:
+        Nothing else of the study has a part in it: a unit's folder bears it and must be found again when the
+        study grows by a seed or an order.
+        """
+        name = f"r{100 * self.share:g}"
+        if self.order == "shuffled" and 0 < self.share < 1:
+            name += "-shuffled"
+        return name + (f"-s{self.seed}" if self.seed else "")
+
+    @property
+    def name(self) -> str:
         """The name of the trained student."""
-        return f"{self.student.name}-{self.mixture(study)}"
+        return f"{self.student.name}-{self.mixture}"
 
 
 def plan(study: Study, cluster: Cluster, measured: Lengths | None = None) -> list[Unit]:
@@ -130,25 +136,29 @@ class _Planner:
         )
 
     def pack(self, v: Variant) -> Unit:
-        sources = list(dict.fromkeys(m.tokens_with for m in self.study.students))
+        tokenizer, revision = v.student.tokens_with
         config = {
-            "tokenizer": v.student.tokens_with,
-            "revision": v.student.revision,
+            "tokenizer": tokenizer,
+            "revision": revision,
             "thinking": v.student.thinking.model_dump(),
             "share": v.share,
             "order": v.order,
             "block_size": self.study.training.block,
             "seed": v.seed,
         }
-        name = v.mixture(self.study) if len(sources) == 1 else v.name(self.study)
+        name = f"{v.mixture}.{tokenizer.rpartition('/')[2]}"
         return self.unit("pack", name, config, (self.collate,))
 
     def train(self, v: Variant, pack: Unit) -> Unit:
         training, recipe = v.student.training, self.study.training
         assert training is not None  # the study was checked
-        model = v.student.model_dump(
-            include={"name", "size", "model", "revision", "tokenizer", "init", "architecture"}, mode="json"
-        )
+        wanted = {"name", "size", "model", "revision", "init", "architecture"}
+        tokenizer, revision = v.student.tokens_with
+        model = {
+            **v.student.model_dump(include=wanted, mode="json"),
+            "tokenizer": tokenizer,
+            "tokenizer_revision": revision,
+        }
         config = {
             "model": model,
             "recipe": _recipe(recipe, training.learning_rate, v.seed),
@@ -168,7 +178,7 @@ class _Planner:
             cpus_per_task=self.cluster.cpus_per_gpu if training.gpus_per_node else training.cpus,
         )
         flops = training_flops(v.student.architecture, self.rows, v.share, recipe.epochs)
-        return self.unit("train", v.name(self.study), config, (pack,), execution, resources, flops)
+        return self.unit("train", v.name, config, (pack,), execution, resources, flops)
 
     def evaluate(self, v: Variant, train: Unit, group: EvalGroup) -> Unit:
         wanted = {"name", "domain", "format", "include", "max_tokens"}
@@ -189,7 +199,7 @@ class _Planner:
             "thinking": v.student.thinking.model_dump(),
         }
         flops = evaluation_flops(v.student.architecture, self.rows, v.share, group)
-        name, execution = f"{v.name(self.study)}.{group.name}", self.engine(v.student)
+        name, execution = f"{v.name}.{group.name}", self.engine(v.student)
         return self.unit("evaluate", name, config, (train,), execution, self.serving(v.student), flops)
 
     def serving(self, model: Model) -> Resources:

@@ -151,6 +151,7 @@ class Model(Strict):
     model: str | None = None
     revision: str | None = None
     tokenizer: str | None = None
+    tokenizer_revision: str | None = None
     init: Literal["pretrained", "random"] = "pretrained"
     architecture: dict[str, Any]
     thinking: Thinking = Thinking()
@@ -166,11 +167,11 @@ class Model(Strict):
         return self
 
     @property
-    def tokens_with(self) -> str:
-        """Where its tokenizer is."""
-        found = self.tokenizer or self.model
-        assert found is not None
-        return found
+    def tokens_with(self) -> tuple[str, str | None]:
+        """Where its tokenizer is, and at which revision: its own, or its weights'."""
+        found = (self.tokenizer, self.tokenizer_revision) if self.tokenizer else (self.model, self.revision)
+        assert found[0] is not None
+        return found[0], found[1]
 
 
 class Mixtures(Strict):

@@ -3,7 +3,7 @@
 The function `prepare` runs in real jobs. What it does is told by files in a folder, not by its arguments, so
 that a test can change it without making a new unit of it:
 
-    NAME.fail   raise an error          NAME.hold   wait until the file is gone
+    NAME.hold   wait until the file is gone       NAME.fail   raise an error, in the rank that the file names
     NAME.runs   is appended to by every run, with the number of its process
 """
 
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,15 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     append_jsonl(folder / f"{name}.runs", {"pid": os.getpid(), "parent": os.getppid()})
     print(f"{name} says hello", flush=True)
     progress.update(1, 2, "parts", force=True)
-    until = time.monotonic() + LONGEST
+    fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST
+    if fail.exists() and fail.read_text() in ("", os.environ["SUBMITIT_LOCAL_GLOBALID"]):
+        raise RuntimeError(f"{name} was told to fail")
     while (folder / f"{name}.hold").exists() and time.monotonic() < until:
         time.sleep(0.02)
-    if (folder / f"{name}.fail").exists():
-        raise RuntimeError(f"{name} was told to fail")
     print(f"{name} says goodbye", flush=True)
-    pairs = [{"prompt": f"p{i}", "reasoning": f"<think>\nr\n</think>\n\na{i}", "ift": f"a{i}"} for i in range(4)]
+    pairs = [
+        {"prompt": f"p{i}", "reasoning": f"<think>\nr\n</think>\n\na{i}", "ift": f"a{i}"} for i in range(4)
+    ]
     (staged / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
     return {"pairs": len(pairs)}
 
@@ -76,7 +79,12 @@ def write_study(folder: Path, students: dict[str, dict[str, Any]] | None = None,
     folder.mkdir(parents=True, exist_ok=True)
     students = students or {"s": student(), "m": student()}
     groups: dict[str, dict[str, Any]] = {
-        name: {"domain": "math", "format": "open-ended", "max_tokens": 8, "tasks": [{"task": name, "items": 9}]}
+        name: {
+            "domain": "math",
+            "format": "open-ended",
+            "max_tokens": 8,
+            "tasks": [{"task": name, "items": 9}],
+        }
         for name in ("easy", "hard")
     }
     for name, preset in {**students, **groups}.items():
@@ -150,25 +158,38 @@ def publish(root: StudyDir, unit: Unit, result: dict[str, Any] | None = None) ->
 
 
 class Run:
-    """One run of units in the foreground, with what it told."""
+    """One run of units in the foreground, with what it told.
 
-    def __init__(self, units: list[Unit], root: StudyDir, cores: int = 4) -> None:
+    Args:
+        at_look: is called at every look at the jobs, so that a test can do something meanwhile.
+    """
+
+    def __init__(
+        self, units: list[Unit], root: StudyDir, cores: int = 4, at_look: Callable[[], object] = bool
+    ) -> None:
         self.events: list[Event] = []
-        self.ledger = Ledger(root.ledger)
-        now = observe(units, root, Local())
-        self.difference = reconcile(now)
-        for seen in self.difference.outdated:
-            set_aside(seen, self.ledger)
-        self.foreground = Foreground(Local(), self.ledger, cores, 0, self.events.append, self.tick)
-        self.held: list[set[str]] = []  # names of the units at work, at every look
+        self.at_work: list[set[str]] = []  # names of the units at work, at every look
+        self._at_look = at_look
+        ledger = Ledger(root.ledger)
+        difference = reconcile(observe(units, root, Local()))
+        for seen in difference.outdated:
+            set_aside(seen, ledger)
+        self.foreground = Foreground(Local(), ledger, cores, 0, self.events.append, self._tick)
+        self.foreground.run(difference)
 
-    def tick(self) -> None:
-        self.held.append({r.seen.unit.name for r in self.foreground.running.values()})
-
-    def go(self) -> Run:
-        self.foreground.run(self.difference)
-        return self
+    def _tick(self) -> None:
+        self.at_work.append({r.seen.unit.name for r in self.foreground.running.values()})
+        self._at_look()
 
     def names(self, kind: str) -> list[str]:
         """Units with an event of this kind, in the order of the events."""
         return [e.unit.name for e in self.events if e.kind == kind]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The failed units and why."""
+        return {f.seen.unit.name: f.reason for f in self.foreground.failures}
+
+    @property
+    def blocked(self) -> list[str]:
+        return [s.unit.name for s in self.foreground.blocked]

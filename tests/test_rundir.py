@@ -208,6 +208,7 @@ def test_last_log_is_that_of_the_last_job_a_file_a_rank(tmp_path: Path) -> None:
         for rank in (1, 0):
             (logs / f"{job}_{rank}_log.out").touch()
         os.utime(logs, (time.time() - age,) * 2)
+    (folder.logs / "%j").mkdir()  # submitit makes it, and nothing in it
     assert [p.name for p in folder.last_log()] == ["10_0_log.out", "10_1_log.out"]
 
 

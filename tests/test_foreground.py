@@ -1,0 +1,289 @@
+"""Units run as real jobs of this machine: in order, within its cores, and through failures of all kinds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_study import TESTS, Run, lives, publish, runs, unit, wait_for
+
+from jobs.rundir import StudyDir, UnitDir, read_json, write_json
+from jobs.unit import Resources, Unit
+from launch import foreground
+from launch.backends import Local, fits
+from launch.ledger import Attempt, Job, Ledger
+from launch.observe import Seen, observe
+from launch.states import State
+from launch.submit import cancel_units
+
+
+@pytest.fixture(autouse=True)
+def _jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[StudyDir]:
+    """A study's folder; no job of it may be left when the test is over."""
+    found = StudyDir(tmp_path / "a study")
+    yield found
+    left = [p for file in tmp_path.glob("*.runs") for p in runs(tmp_path, file.stem)]
+    for pid in [p[which] for which in ("parent", "pid") for p in left if lives(p[which])]:
+        os.kill(pid, signal.SIGKILL)
+        pytest.fail(f"process {pid} of a job was left")
+
+
+def state(unit: Unit, root: StudyDir, units: list[Unit]) -> Seen:
+    return next(s for s in observe(units, root, Local()).units if s.unit == unit)
+
+
+def test_units_run_after_what_they_read_and_only_once(root: StudyDir, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    b, c = unit(tmp_path, "b", a), unit(tmp_path, "c", a)
+    d = unit(tmp_path, "d", b, c)
+    run = Run([a, b, c, d], root)
+    done = run.names("done")
+    assert (done[0], set(done[1:3]), done[3]) == ("a", {"b", "c"}, "d")
+    assert run.failures == {}
+    assert {"b", "c"} in run.at_work, "two that fit were not run at once"
+    for each in (a, b, c, d):
+        assert read_json(root.unit(each).result) == {"pairs": 4}
+        assert len(runs(tmp_path, each.name)) == 1
+    again = Run([a, b, c, d], root)
+    assert again.events == []
+    assert [len(runs(tmp_path, each.name)) for each in (a, b, c, d)] == [1, 1, 1, 1]
+
+
+def test_a_failure_is_named_and_the_others_go_on(root: StudyDir, tmp_path: Path) -> None:
+    a, c = unit(tmp_path, "a"), unit(tmp_path, "c")
+    b = unit(tmp_path, "b", a)
+    units = [a, c, b]
+    (tmp_path / "a.fail").touch()
+    run = Run(units, root)
+    assert run.failures == {"a": "RuntimeError: a was told to fail"}
+    assert run.blocked == ["b"]
+    assert run.names("done") == ["c"]
+    (log,) = root.unit(a).last_log()
+    assert "a was told to fail" in log.read_text()
+    assert "Traceback" in log.read_text()
+    seen = state(a, root, units)
+    assert (seen.state, seen.reason) == (State.FAILED, "RuntimeError: a was told to fail")
+    assert state(b, root, units).state == State.BLOCKED
+
+    (tmp_path / "a.fail").unlink()
+    run = Run(units, root)
+    assert run.names("done") == ["a", "b"]
+    assert len(runs(tmp_path, "c")) == 1
+    seen = state(a, root, units)
+    assert (seen.state, seen.attempt and seen.attempt.number) == (State.DONE, 2)
+
+
+def test_a_killed_job_is_reported(root: StudyDir, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    (tmp_path / "a.hold").touch()
+
+    def kill() -> None:
+        for process in runs(tmp_path, "a"):
+            if lives(process["pid"]):
+                os.kill(process["pid"], signal.SIGKILL)
+
+    run = Run([a], root, at_look=kill)
+    assert run.failures == {"a": "ended without a word: was it killed?"}
+    seen = state(a, root, [a])
+    assert (seen.state, seen.reason) == (State.FAILED, "ended without a word: was it killed?")
+
+
+def test_no_more_at_once_than_there_are_cores(root: StudyDir, tmp_path: Path) -> None:
+    small = [unit(tmp_path, name) for name in ("a", "b")]
+    large = unit(tmp_path, "large", cpus_per_task=2)
+    run = Run([*small, large], root, cores=2)
+    assert sorted(run.names("done")) == ["a", "b", "large"]
+    assert {"a", "b"} in run.at_work
+    assert all(at_work in ({"large"}, set()) for at_work in run.at_work if "large" in at_work)
+
+
+def test_largest_first(root: StudyDir, tmp_path: Path) -> None:
+    units = [
+        Unit("prepare", str(n), {**unit(tmp_path, str(n)).config}, flops=n) for n in (2, 3, 1)
+    ]  # fmt: skip
+    assert Run(units, root, cores=1).names("started") == ["3", "2", "1"]
+
+
+def test_workers_share_a_unit_as_far_as_there_is_room(root: StudyDir, tmp_path: Path) -> None:
+    a, b = unit(tmp_path, "a", workers=2), unit(tmp_path, "b", workers=2)
+    (tmp_path / "a.hold").touch()
+
+    def release() -> None:
+        if len(runs(tmp_path, "a")) == 2:
+            (tmp_path / "a.hold").unlink(missing_ok=True)
+
+    run = Run([a], root, cores=2, at_look=release)
+    assert run.names("done") == ["a"]
+    assert len({p["pid"] for p in runs(tmp_path, "a")}) == 2
+    assert Run([b], root, cores=1).names("done") == ["b"]
+    assert len(runs(tmp_path, "b")) == 1
+
+
+def test_what_can_never_run_is_said_and_not_tried(root: StudyDir, tmp_path: Path) -> None:
+    two_nodes = unit(tmp_path, "a", nodes=2)
+    reader, large, gpu = (
+        unit(tmp_path, "b", two_nodes),
+        unit(tmp_path, "c", cpus_per_task=9),
+        unit(tmp_path, "d"),
+    )
+    gpu = unit(tmp_path, "d", gpus_per_node=1)
+    run = Run([two_nodes, reader, large, gpu], root, cores=2)
+    assert run.failures == {
+        "a": "needs 2 nodes, and this is one machine",
+        "c": "needs 9 cores, and this machine has 2",
+        "d": "needs 1 GPUs, and this machine has 0",
+    }
+    assert run.blocked == ["b"]
+    assert run.names("started") == []
+    assert not root.ledger.exists()
+
+
+def test_what_fits() -> None:
+    assert fits(Resources(tasks_per_node=2, cpus_per_task=2), cores=4, gpus=0) is None
+    assert fits(Resources(tasks_per_node=2, cpus_per_task=3), cores=4, gpus=0) is not None
+    # Where there are GPUs, the cores that a preset wants per GPU are a wish.
+    assert fits(Resources(tasks_per_node=2, gpus_per_node=2, cpus_per_task=8), cores=4, gpus=2) is None
+    assert fits(Resources(workers=99), cores=1, gpus=0) is None
+
+
+def test_ranks_that_wait_for_a_failed_one_are_ended(
+    root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreground, "PEERS_GRACE", 0.5)
+    a = unit(tmp_path, "a", tasks_per_node=2)
+    (tmp_path / "a.hold").touch()
+    (tmp_path / "a.fail").write_text("1")
+    run = Run([a], root)
+    assert run.failures == {"a": "RuntimeError: a was told to fail"}
+    assert len(runs(tmp_path, "a")) == 2
+    assert len(root.unit(a).last_log()) == 2
+
+
+def test_cancelled_meanwhile(root: StudyDir, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    b = unit(tmp_path, "b", a)
+    (tmp_path / "a.hold").touch()
+    ended: list[str] = []
+
+    def cancel() -> None:
+        if runs(tmp_path, "a") and not ended:
+            ended.extend(cancel_units(root, list(observe([a, b], root, Local()).units)))
+
+    run = Run([a, b], root, at_look=cancel)
+    assert ended == ["prepare a"]
+    assert run.names("done") == []
+    assert run.failures == {"a": "cancelled"}
+    assert run.blocked == ["b"]
+    seen = state(a, root, [a, b])
+    assert (seen.state, seen.reason) == (State.WAITING, "cancelled")
+    (tmp_path / "a.hold").unlink()
+    assert Run([a, b], root).names("done") == ["a", "b"]
+
+
+def test_a_job_that_ignores_being_asked_is_ended(root: StudyDir, tmp_path: Path) -> None:
+    """Its process is started by hand: nothing here may wait for it as its parent."""
+    a = unit(tmp_path, "a")
+    folder = root.unit(a)
+    folder.path.mkdir(parents=True)
+    write_json(folder.spec, a.to_json())
+    (tmp_path / "a.hold").touch()
+    job = Job(Local().submit(a, folder, 1, 0, ()), os.uname().nodename)
+    wait_for(lambda: runs(tmp_path, "a"), "the job to run")
+    (process,) = runs(tmp_path, "a")
+    assert process["parent"] == int(job.id)
+    os.kill(int(job.id), signal.SIGSTOP)  # deaf to everything but SIGKILL
+    Local().cancel(job, folder)
+    assert not Local().lives(job, folder)
+    wait_for(lambda: not lives(process["pid"]), "its rank to end", 5)
+    Local().cancel(job, folder)  # no error
+
+
+def test_a_job_is_told_from_another_process_with_its_number(root: StudyDir, tmp_path: Path) -> None:
+    folder = root.unit(unit(tmp_path, "a"))
+    assert not Local().lives(Job(str(os.getpid()), os.uname().nodename), folder)
+    assert not Local().lives(Job("1", "another-host"), folder)
+
+
+def test_a_running_job_is_seen_with_its_progress_from_everywhere(
+    root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = unit(tmp_path, "a")
+    (tmp_path / "a.hold").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    seen: list[Seen] = []
+
+    def look() -> None:
+        if runs(tmp_path, "a") and not seen:
+            wait_for(root.unit(a).progress.exists, "progress")
+            seen.append(state(a, root, [a]))
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            seen.append(state(a, StudyDir(Path("..", root.path.name)), [a]))
+            seen.append(state(a, StudyDir(tmp_path / "link" / root.path.name), [a]))
+            (tmp_path / "a.hold").unlink()
+
+    Run([a], root, at_look=look)
+    assert [s.state for s in seen] == [State.RUNNING] * 3
+    for shown in seen:
+        data = shown.to_json()
+        assert data["progress"] == {"done": 1, "total": 2, "unit": "parts"}
+        assert data["attempts"] == 1
+        assert data["job"] == str(runs(tmp_path, "a")[0]["parent"])
+
+
+def test_a_job_that_publishes_during_the_look_is_not_called_removed(root: StudyDir, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    ledger = Ledger(root.ledger)
+    ledger.intent(a, 1)
+    ledger.submitted(a, 1, "1")
+
+    class Ending(Local):
+        """A machine on which the job ends just before it is asked for."""
+
+        def state(self, attempt: Attempt, folder: UnitDir) -> State | None:
+            publish(root, a)
+            return None
+
+    (seen,) = observe([a], root, Ending()).units
+    assert (seen.state, seen.reason) == (State.DONE, None)
+
+
+@pytest.mark.parametrize("removed", ["a", "b", "c"])
+def test_what_was_made_from_a_removed_result_is_made_again(
+    root: StudyDir, tmp_path: Path, removed: str
+) -> None:
+    a, other = unit(tmp_path, "a"), unit(tmp_path, "other")
+    b = unit(tmp_path, "b", a)
+    c = unit(tmp_path, "c", b, other)
+    units = [a, other, b, c]
+    for each in units:
+        publish(root, each, {"first": each.name})
+    gone = next(u for u in units if u.name == removed)
+    root.unit(gone).out.rename(tmp_path / "gone")
+    expected = ["a", "b", "c"]["abc".index(removed) :]
+    assert Run(units, root).names("done") == expected
+    for each in units:
+        folder = root.unit(each)
+        again = each.name in expected
+        assert read_json(folder.result) == ({"pairs": 4} if again else {"first": each.name})
+        kept = [read_json(p / "out" / "result.json") for p in folder.path.glob("superseded.*")]
+        assert kept == ([{"first": each.name}] if again and each != gone else [])
+
+
+def test_results_are_set_aside_again_and_again(root: StudyDir, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    b = unit(tmp_path, "b", a)
+    for time in range(3):
+        Run([a, b], root)
+        root.unit(a).out.rename(tmp_path / f"gone{time}")
+    Run([a, b], root)
+    assert len(list(root.unit(b).path.glob("superseded.*/out/result.json"))) == 3
+    assert state(b, root, [a, b]).state == State.DONE

@@ -1,0 +1,189 @@
+"""One submitter a study: a living owner is respected and named, a dead one's lock is taken over, once."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import multiprocessing
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_study import environment
+
+from launch import lock as locks
+from launch.lock import STALE, Lock, Locked
+
+FORK = multiprocessing.get_context("fork")
+HOLDER = """
+import sys
+from pathlib import Path
+from launch.lock import Lock
+with Lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    """Another process that holds the lock until its standard input is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], env=environment(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def write(path: Path, age: float = 0.0, **owner: Any) -> None:
+    """A lock that somebody else left."""
+    made = {"user": "ann", "host": "other-host", "pid": 1, "token": "t", "since": "2026-01-01 00:00:00"}
+    path.write_text(json.dumps(made | owner))
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_held_then_free(tmp_path: Path) -> None:
+    path = tmp_path / "study" / "lock"
+    with Lock(path) as lock:
+        owner = json.loads(path.read_text())
+        assert (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname())
+        assert lock.took_over is None
+    assert list(path.parent.iterdir()) == []
+
+
+def test_freed_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), Lock(tmp_path / "lock"):
+        raise KeyError
+    with Lock(tmp_path / "lock"):
+        pass
+
+
+def test_a_living_owner_is_named_and_stays_the_owner(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    process = holder(path)
+    said = rf"submitted by {getpass.getuser()} on {socket.gethostname()} \(process {process.pid}\) since 20"
+    with pytest.raises(Locked, match=said) as error, Lock(path):
+        pass
+    assert str(path) in str(error.value)
+    os.utime(path, (0, 0))  # on this host its process is proof enough, however long it was silent
+    with pytest.raises(Locked), Lock(path):
+        pass
+    process.communicate("")
+    assert process.returncode == 0
+    with Lock(path) as lock:
+        assert lock.took_over is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    process = holder(path)
+    process.kill()
+    process.communicate()
+    with Lock(path) as lock:
+        assert f"process {process.pid})" in str(lock.took_over)
+        with pytest.raises(Locked, match=f"process {os.getpid()}"), Lock(path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_hosts_lock_counts_while_it_is_fresh(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    write(path, age=STALE - 30)
+    with (
+        pytest.raises(Locked, match=r"ann on other-host \(process 1\) since 2026.*150 s old.*remove"),
+        Lock(path),
+    ):
+        pass
+    write(path, age=STALE + 30)
+    with Lock(path) as lock:
+        assert "ann on other-host" in str(lock.took_over)
+
+
+def test_a_lock_that_is_just_being_written_is_respected(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with pytest.raises(Locked, match="somebody on an unknown host"), Lock(path):
+        pass
+    os.utime(path, (time.time() - STALE - 1,) * 2)  # its writer died in it
+    with Lock(path):
+        pass
+
+
+def test_held_locks_are_kept_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "REFRESH", 0.05)
+    path = tmp_path / "lock"
+    with Lock(path):
+        os.utime(path, (0, 0))
+        time.sleep(0.5)
+        assert time.time() - path.stat().st_mtime < 5
+
+
+def test_a_lock_that_was_lost_is_not_removed_from_its_new_owner(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with Lock(path):
+        write(path)
+    assert json.loads(path.read_text())["host"] == "other-host"
+
+
+def test_a_fresh_lock_is_not_mistaken_for_the_dead_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two see the dead owner; one takes over; the other, slower, must not take it over from that one."""
+    path = tmp_path / "lock"
+    write(path, host=socket.gethostname(), pid=dead_pid())
+    fast, slow = Lock(path), Lock(path)
+    silence = slow._silence
+
+    def overtaken() -> float:
+        found = silence()
+        if fast.took_over is None:
+            fast.__enter__()
+        return found
+
+    monkeypatch.setattr(slow, "_silence", overtaken)
+    with pytest.raises(Locked, match=re.escape(f"process {os.getpid()}")):
+        slow.__enter__()
+    assert json.loads(path.read_text())["token"] == fast._token
+    fast.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def contend(path: Path, go: Any, done: Any, answers: Any) -> None:
+    go.wait()
+    try:
+        with Lock(path) as lock:
+            answers.put("took over" if lock.took_over else "held")
+            done.wait()
+    except Locked:
+        answers.put("refused")
+        done.wait()
+
+
+def test_of_many_one_takes_over(tmp_path: Path) -> None:
+    for again in range(10):
+        path = tmp_path / str(again) / "lock"
+        path.parent.mkdir()
+        write(path, host=socket.gethostname(), pid=dead_pid())
+        go, done, answers = FORK.Barrier(4), FORK.Barrier(4), FORK.SimpleQueue()
+        processes = [FORK.Process(target=contend, args=(path, go, done, answers)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        told = [answers.get() for _ in processes]
+        for process in processes:
+            process.join(10)
+        assert told.count("refused") == 3
+        assert list(path.parent.iterdir()) == []

@@ -1,0 +1,105 @@
+"""Over random graphs and random facts: nothing twice, nothing without its inputs, nothing forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.rundir import StudyDir
+from jobs.unit import STAGES, Unit
+from launch.observe import Seen, Snapshot
+from launch.reconcile import reconcile
+from launch.states import ACTIVE, Facts, State, state_of
+
+ROOT = StudyDir(Path("runs/none"))
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """A study of up to ten units in which each reads some of those before it."""
+    units: list[Unit] = []
+    seen: list[Seen] = []
+    for i in range(draw(st.integers(0, 10))):
+        inputs = draw(st.lists(st.sampled_from(units), max_size=3, unique_by=lambda u: u.id)) if units else []
+        unit = Unit(
+            draw(st.sampled_from(STAGES)), str(i), {"i": i}, tuple(u.as_input(u.name) for u in inputs)
+        )
+        states = {s.unit.id: s.state for s in seen}
+        facts = Facts(
+            published=draw(st.booleans()),
+            job=draw(st.sampled_from([None, None, State.QUEUED, State.RUNNING, State.PREEMPTED])),
+            attempts=draw(st.integers(0, 2)),
+            silence=draw(st.sampled_from([None, 1.0, 1e6])),
+            cancelled=draw(st.booleans()),
+            removed=draw(st.booleans()),
+            inputs=tuple((u.name, states[u.id]) for u in inputs),
+        )
+        state, reason = state_of(facts)
+        units.append(unit)
+        seen.append(Seen(unit, ROOT.unit(unit), state, reason, None, facts.published, None))
+    return Snapshot(ROOT, tuple(seen))
+
+
+def ancestors(now: Snapshot, unit: Unit) -> set[str]:
+    """Ids of all that a unit's result was made from."""
+    by_id = {s.unit.id: s.unit for s in now.units}
+    found: set[str] = set()
+    for i in unit.inputs:
+        found |= {i.id, *ancestors(now, by_id[i.id])}
+    return found
+
+
+@given(snapshots())
+def test_submits_all_that_nobody_has_done_or_does_and_nothing_else(now: Snapshot) -> None:
+    difference = reconcile(now)
+    at_rest = [s for s in now.units if s.state != State.DONE and s.state not in ACTIVE]
+    assert list(difference.submit) == at_rest
+    assert difference.nothing == (not at_rest)
+    assert {s.state for s in difference.active} <= set(ACTIVE)
+    assert len(difference.submit) + len(difference.active) + difference.done == len(now.units)
+
+
+@given(snapshots())
+def test_inputs_are_done_or_at_work_or_submitted_before(now: Snapshot) -> None:
+    difference = reconcile(now)
+    there = {s.unit.id for s in now.units if s.state == State.DONE or s.state in ACTIVE}
+    for seen in difference.submit:
+        assert {i.id for i in seen.unit.inputs} <= there
+        there.add(seen.unit.id)
+
+
+@given(snapshots())
+def test_sets_aside_what_was_made_from_something_that_is_not_done(now: Snapshot) -> None:
+    published = {s.unit.id for s in now.units if s.published}
+    stale = {u for s in now.units if (u := s.unit.id) in published and ancestors(now, s.unit) - published}
+    outdated = reconcile(now).outdated
+    assert {s.unit.id for s in outdated} == stale
+    gone: set[str] = set()
+    for seen in outdated:
+        assert not ancestors(now, seen.unit) & gone, "an input was set aside before what reads it"
+        gone.add(seen.unit.id)
+
+
+@given(snapshots(), st.sampled_from(STAGES))
+def test_only_one_stage(now: Snapshot, stage: str) -> None:
+    difference = reconcile(now, stage)
+    done = {s.unit.id for s in now.of(State.DONE)}
+    chosen = [s.unit.id for s in difference.submit]
+    for seen in now.units:
+        if seen.unit.id in chosen:
+            assert seen.unit.stage == stage
+            before = set(chosen[: chosen.index(seen.unit.id)])
+            assert {i.id for i in seen.unit.inputs} <= done | before
+        elif seen.unit.stage == stage and seen.state != State.DONE and seen.state not in ACTIVE:
+            assert {i.id for i in seen.unit.inputs} - done - set(chosen), "left out, but it could be done"
+    assert set(chosen) <= {s.unit.id for s in reconcile(now).submit}
+
+
+@given(snapshots(), st.none() | st.sampled_from(STAGES))
+def test_asking_again_asks_for_nothing(now: Snapshot, only: str | None) -> None:
+    started = {s.unit.id for s in reconcile(now, only).submit}
+    units = tuple(replace(s, state=State.RUNNING) if s.unit.id in started else s for s in now.units)
+    assert reconcile(replace(now, units=units), only).nothing

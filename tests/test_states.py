@@ -1,0 +1,68 @@
+"""Every row of the table of states, and that the disk comes first."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from launch.states import STALLED_AFTER, Facts, State, state_of
+
+DONE, FAILED, BLOCKED, WAITING, RUNNING = (
+    State.DONE, State.FAILED, State.BLOCKED, State.WAITING, State.RUNNING,
+)  # fmt: skip
+IN = ("train s", DONE)
+
+ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
+    "never tried": ({}, WAITING, None),
+    "input to do": ({"inputs": (IN, ("pack p", WAITING))}, WAITING, "needs pack p"),
+    "inputs to do": ({"inputs": (("a", RUNNING), ("b", WAITING), ("c", DONE))}, WAITING, "needs a and 1 more"),
+    "ready": ({"inputs": (IN,)}, WAITING, None),
+    "queued": ({"job": State.QUEUED, "attempts": 1}, State.QUEUED, None),
+    "running": ({"job": RUNNING, "attempts": 1}, RUNNING, None),
+    "running, heard of": ({"job": RUNNING, "attempts": 1, "silence": STALLED_AFTER - 1}, RUNNING, None),
+    "silent": ({"job": RUNNING, "attempts": 1, "silence": 1200.0}, State.STALLED, "no sign of life for 20 min"),
+    "silent in the queue": ({"job": State.QUEUED, "attempts": 2, "silence": 9999.0}, State.QUEUED, None),
+    "preempted": ({"job": State.PREEMPTED, "attempts": 1, "silence": 9999.0}, State.PREEMPTED, None),
+    "published": ({"published": True, "inputs": (IN,)}, DONE, None),
+    "published, job still ending": ({"published": True, "job": RUNNING, "attempts": 1}, DONE, None),
+    "published, attempt failed after": ({"published": True, "attempts": 1, "error": "E"}, DONE, None),
+    "published, input to do": ({"published": True, "inputs": (("a", WAITING),)}, WAITING, "needs a"),
+    "published, input failed": ({"published": True, "inputs": (("a", FAILED),)}, BLOCKED, "needs a, which"),
+    "failed": ({"attempts": 2, "error": "ValueError: no"}, FAILED, "ValueError: no"),
+    "failed without a word": ({"attempts": 1}, FAILED, "without saying why"),
+    "cancelled": ({"attempts": 1, "cancelled": True, "error": "KeyboardInterrupt: "}, WAITING, "cancelled"),
+    "removed": ({"attempts": 1, "removed": True}, WAITING, "its result was removed"),
+    "input failed": ({"inputs": (("a", FAILED), ("b", WAITING))}, BLOCKED, "needs a, which failed"),
+    "input blocked": ({"inputs": (("a", BLOCKED), ("b", FAILED))}, BLOCKED, "needs a and 1 more, which"),
+    "failed, now its input is too": ({"attempts": 1, "error": "E", "inputs": (("a", FAILED),)}, BLOCKED, "a"),
+    "running, input removed": ({"job": RUNNING, "attempts": 1, "inputs": (("a", WAITING),)}, RUNNING, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_row(row: str) -> None:
+    facts, state, reason = ROWS[row]
+    found, said = state_of(Facts(**{"published": False, **facts}))
+    assert found == state
+    if reason is None:
+        assert said is None
+    else:
+        assert said is not None
+        assert reason in said
+
+
+def test_done_is_published_and_made_of_done_inputs_whatever_else_is_known() -> None:
+    seen = set()
+    for published, job, attempts, silence, cancelled, removed, error, of_input in product(
+        (True, False), (None, State.QUEUED, RUNNING, State.PREEMPTED), (0, 1), (None, 0.0, 1e6),
+        (True, False), (True, False), (None, "E"), (None, *State),
+    ):  # fmt: skip
+        inputs = ((("a", of_input),)) if of_input else ()
+        facts = Facts(published, job, attempts, silence, cancelled, removed, error, inputs)
+        state, reason = state_of(facts)
+        seen.add(state)
+        assert (state == DONE) == (published and of_input in (None, DONE))
+        assert (reason is not None) or state not in (State.STALLED, FAILED, BLOCKED)
+    assert seen == set(State)
