@@ -152,10 +152,11 @@ class _Planner:
     def train(self, v: Variant, pack: Unit) -> Unit:
         training, recipe = v.student.training, self.study.training
         assert training is not None  # the study was checked
-        wanted = {"name", "size", "model", "revision", "init", "architecture"}
+        wanted = {"size", "model", "revision", "init", "architecture"}
         tokenizer, revision = v.student.tokens_with
         model = {
             **v.student.model_dump(include=wanted, mode="json"),
+            "name": v.name,
             "tokenizer": tokenizer,
             "tokenizer_revision": revision,
         }
@@ -185,7 +186,7 @@ class _Planner:
         shown = {"task", "metric", "filter", "fewshot", "limit"}
         config = {
             "student": {
-                "name": v.student.name,
+                "name": v.name,
                 "size": v.student.size,
                 "share": v.share,
                 "order": v.order,

@@ -58,7 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    yield Demo(StudyDir(runs / "demo"), done.stdout)
+    return Demo(StudyDir(runs / "demo"), done.stdout)
 
 
 def rows(demo: Demo) -> list[dict[str, Any]]:
