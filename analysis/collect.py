@@ -94,7 +94,7 @@ def collect(path: str | Path, units: Container[str] | None = None) -> pd.DataFra
 def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, Any]]:
     """Rows of this project's evaluate units."""
     for folder in study.published("evaluate"):
-        if units is not None and folder.path.name.rpartition("-")[2] not in units:
+        if units is not None and folder.id not in units:
             continue
         file = folder.result
         try:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,8 +57,12 @@ def run(ctx: Context) -> None:
     """Collate the unit's input."""
     config = ctx.unit.config
     thinking = Thinking.of(config.get("thinking"))
-    spec = config.get("pairs")
-    pairs = published_pairs(ctx, spec, thinking) if spec else generated_pairs(ctx.input("generate"), thinking)
+    sources = config["pairs"]
+    pairs: Iterator[Pair]
+    if sources:
+        pairs = chain.from_iterable(published_pairs(ctx, spec, thinking) for spec in sources)
+    else:
+        pairs = generated_pairs(ctx.input("generate"), thinking)
     staged = ctx.staging()
     dropped: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
     lengths = {mode: array("q") for mode in MODES}
@@ -65,14 +70,14 @@ def run(ctx: Context) -> None:
     if not kept:
         raise ValueError(
             f"no prompt has a good answer in both modes; left out: {dict(dropped)}. Truncated answers need a "
-            "higher max_tokens; unclosed ones mean that the model's thinking ends with another tag than "
-            f"{thinking.close!r}, or with none (thinking: null in the study)."
+            "higher max_tokens; unclosed ones mean that the model's thinking does not end with "
+            f"{thinking.close!r}, which its preset can change ('thinking')."
         )
     result = {
         "prompts": kept,
         "dropped": dict(dropped),
         "lengths": {mode: summary(lengths[mode]) for mode in MODES},
-        "lengths_in": "characters" if spec else "tokens",
+        "lengths_in": "characters" if sources else "tokens",
     }
     ctx.publish(staged, result)
 

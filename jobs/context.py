@@ -63,10 +63,12 @@ class Context:
         return out
 
     def resolve(self, path: str) -> str:
-        """A path or hub name of the study, with @prepare/… put where the prepare stage published it."""
+        """A path or hub name of the study: @prepare/… is where the prepare stage published it, a file named
+        by its contents where it lay when the unit was submitted."""
         if path.startswith(REFERENCE):
             return str(self.input("prepare") / path.removeprefix(REFERENCE))
-        return path
+        files: dict[str, str] = self.unit.execution.get("files", {})
+        return files.get(path, path)
 
     def staging(self) -> Path:
         """A fresh folder in which this attempt builds its result (first rank only)."""

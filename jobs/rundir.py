@@ -41,6 +41,11 @@ class UnitDir:
     path: Path
 
     @property
+    def id(self) -> str:
+        """The unit's identity, which its folder's name ends with."""
+        return self.path.name.rpartition("-")[2]
+
+    @property
     def spec(self) -> Path:
         return self.path / "unit.json"
 

@@ -174,10 +174,9 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
-    from transformers.utils.import_utils import is_flash_attn_2_available
 
     set_seed(recipe.seed)
-    attention = "flash_attention_2" if is_flash_attn_2_available() and torch.cuda.is_available() else "sdpa"
+    attention = "flash_attention_2" if flash() else "sdpa"
     if preset["init"] == "random":
         architecture = AutoConfig.for_model(**preset["architecture"])
         model = AutoModelForCausalLM.from_config(architecture, attn_implementation=attention)
@@ -193,6 +192,14 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
     if execution["gradient_checkpointing"]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def flash() -> bool:
+    """Whether flash attention is at hand."""
+    import torch
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    return is_flash_attn_2_available() and torch.cuda.is_available()
 
 
 def training_order(phases: tuple[int, ...], epochs: int, seed: int) -> NDArray[np.int64]:
@@ -345,6 +352,10 @@ def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: A
     tokens = torch.from_numpy(blocks.tokens[chosen].astype(np.int64)).to(device)
     positions = torch.from_numpy(blocks.positions(chosen)).to(device)
     learn = torch.from_numpy((blocks.flags[chosen] & LEARN) != 0).to(device)
+    if flash():
+        # There, transformers (5.19) tells packed rows apart in a batch of one only: of more, rows would
+        # attend to those before them. As one long block they are told apart like the rows within one.
+        tokens, positions, learn = (x.reshape(1, -1) for x in (tokens, positions, learn))
     logits = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
     wanted = learn[:, 1:]
     return torch.nn.functional.cross_entropy(
@@ -354,11 +365,12 @@ def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: A
 
 def decayed(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters in two groups: matrices decay, norms and biases do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: tuple[list[Any], list[Any]] = ([], [])
+    for p in model.parameters():
+        if p.requires_grad:
+            shape = getattr(p, "ds_shape", p.shape)  # ZeRO 3 has flattened what it has spread
+            groups[len(shape) <= 1].append(p)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
 def save(model: Any, state: dict[str, Any], tokenizer: Any, folder: Path, dtype: str) -> None:
@@ -370,6 +382,7 @@ def save(model: Any, state: dict[str, Any], tokenizer: Any, folder: Path, dtype:
     model.config.eos_token_id = model.generation_config.eos_token_id = end
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     to = torch.bfloat16 if dtype == "bf16" else torch.float32
-    model.config.dtype = to
     model.save_pretrained(folder, state_dict={name: weight.to(to) for name, weight in state.items()})
+    model.config.dtype = to  # there it wrote the model's own, which the weights were just turned from
+    model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

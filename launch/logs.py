@@ -22,9 +22,10 @@ def print_logs(seen: Seen, follow: bool) -> int:
     backend, streams = Local(), {path: path.open(errors="replace") for path in files}
     shown = None
     while True:
+        # Asked before the logs are read: what a job that has ended wrote is all there then.
+        alive = seen.attempt is not None and backend.state(seen.attempt, seen.folder) is not None
         for path, stream in streams.items():
             shown = _copy(path, stream, shown, len(streams) > 1)
-        alive = seen.attempt is not None and backend.state(seen.attempt, seen.folder) is not None
         if not follow or not alive:
             return 0
         time.sleep(PAUSE)

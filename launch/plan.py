@@ -1,14 +1,16 @@
 """Study -> units: the graph of work, each unit with its identity, its needs and its estimated FLOPs.
 
-Pure: it reads no run directory and asks no scheduler. Units come in an order in which they can be done.
+It reads no run directory and asks no scheduler. Units come in an order in which they can be done.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,7 +18,7 @@ import yaml
 from jobs.unit import Resources, Unit
 from launch.cluster import Cluster
 from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, training_flops
-from launch.study import CONFIGS, PREPARED, EvalGroup, Model, Recipe, Study
+from launch.study import CONFIGS, PREPARED, EvalGroup, Model, Recipe, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
 
@@ -118,22 +120,23 @@ class _Planner:
             "model": teacher.model,
             "revision": teacher.revision,
             "thinking": teacher.thinking.model_dump(),
-            "prompts": [source.model_dump(mode="json") for source in study.prompts],
+            "prompts": [_source(source) for source in study.prompts],
             "modes": study.modes.model_dump(mode="json"),
             "seed": study.seeds[0],
         }
         resources = self.serving(teacher)
         flops = generation_flops(teacher.architecture, self.rows)
-        return self.unit("generate", teacher.name, config, (), self.engine(teacher), resources, flops)
+        execution = {**self.engine(teacher), "files": _files(study.prompts)}
+        return self.unit("generate", teacher.name, config, (), execution, resources, flops)
 
     @cached_property
     def collate(self) -> Unit:
         study = self.study
         teacher = study.teacher.thinking if study.teacher else study.students[0].thinking
-        pairs = [p.model_dump(mode="json") for p in study.pairs] if study.pairs else None
-        return self.unit(
-            "collate", study.name, {"pairs": pairs, "thinking": teacher.model_dump()}, (self.generate,)
-        )
+        pairs = [_source(p) for p in study.pairs] if study.pairs else None
+        config = {"pairs": pairs, "thinking": teacher.model_dump()}
+        execution = {"files": _files(study.pairs or ())}
+        return self.unit("collate", study.name, config, (self.generate,), execution)
 
     def pack(self, v: Variant) -> Unit:
         tokenizer, revision = v.student.tokens_with
@@ -218,6 +221,25 @@ class _Planner:
             "tensor_parallel": max(1, serving.gpus),
             "max_model_len": serving.max_model_len,
         }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    """A source of texts, a local file named by its contents: it may be edited, and it may be moved."""
+    local = _files((source,))
+    return {**source.model_dump(mode="json"), "path": next(iter(local), source.path)}
+
+
+def _files(sources: Iterable[Source]) -> dict[str, str]:
+    """Where the local files are that sources name by their contents."""
+    files = [Path(s.path).absolute() for s in sources if s.path and not s.path.startswith(PREPARED)]
+    return {f"sha256:{_digest(file, file.stat().st_mtime_ns)}": str(file) for file in files}
+
+
+@cache
+def _digest(file: Path, changed: int) -> str:
+    """The SHA-256 of a file's contents, read once for each time that it changed."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _recipe(recipe: Recipe, learning_rate: float, seed: int) -> dict[str, Any]:

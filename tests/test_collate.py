@@ -99,7 +99,7 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
     )  # fmt: skip
     pq.write_table(table, tmp_path / "pairs.parquet")
     pairs = {"path": str(tmp_path / "pairs.parquet"), "count": None, "seed": 0}
-    out = run(tmp_path / "s", {"pairs": pairs})
+    out = run(tmp_path / "s", {"pairs": [pairs]})
     plain, thought = (pq.read_table(out / f"{mode}.parquet") for mode in ("ift", "reasoning"))
     assert plain["prompt"].to_pylist() == thought["prompt"].to_pylist() == ["p1", "p2", "p5"]
     assert thought["reasoning"].to_pylist() == ["R1", "R2", "R5"]
@@ -109,13 +109,16 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
     assert result["dropped"] == {"truncated": 0, "unclosed": 1, "empty": 0, "duplicate": 1, "unpaired": 1}
     assert result["lengths_in"] == "characters"
     assert result["lengths"]["reasoning"]["total"] == 12
-    few = read_json(run(tmp_path / "few", {"pairs": {**pairs, "count": 4}}) / "result.json")
+    few = read_json(run(tmp_path / "few", {"pairs": [{**pairs, "count": 4}]}) / "result.json")
     assert few["prompts"] + sum(few["dropped"].values()) == 4
+    both = read_json(run(tmp_path / "both", {"pairs": [pairs, pairs]}) / "result.json")
+    assert both["prompts"] == 3
+    assert both["dropped"]["duplicate"] == 7, "all of the second source, and one of the first"
     with pytest.raises(ValueError, match="7 pairs are wanted, and it has 6 rows"):
-        run(tmp_path / "many", {"pairs": {**pairs, "count": 7}})
+        run(tmp_path / "many", {"pairs": [{**pairs, "count": 7}]})
     pq.write_table(table.drop_columns("ift"), tmp_path / "pairs.parquet")
     with pytest.raises(ValueError, match="no column 'ift'; it has prompt, reasoning, other"):
-        run(tmp_path / "lacks", {"pairs": pairs})
+        run(tmp_path / "lacks", {"pairs": [pairs]})
 
 
 def test_row_groups_are_written_as_the_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

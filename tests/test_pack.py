@@ -1,0 +1,225 @@
+"""Rows stay whole in their blocks, loss counts on answers only, and mixtures hold what they say."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import context
+
+from jobs import pack, toy
+from jobs.pack import (
+    LEARN, OPEN_BLOCKS, PADDING, START, Blocks, Row, Writer, encode, mixture, packed, turn_end,
+)  # fmt: skip
+from jobs.rundir import StudyDir, read_json, write_json
+from jobs.unit import Unit
+
+THINKING = {"open": "<think>", "close": "</think>"}
+SIZE = 40
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    pytest.importorskip("transformers")
+    return toy.tokenizer()
+
+
+def row(number: int, length: int) -> Row:
+    """A row that can be told from others: its number is in each of its tokens."""
+    return Row([number] * (length // 2), [number] * (length - length // 2))
+
+
+lengths = st.lists(st.integers(1, SIZE), max_size=200)
+
+
+@given(lengths)
+def test_every_row_is_in_one_block_and_no_block_is_too_full(lengths: list[int]) -> None:
+    rows = [row(i, n) for i, n in enumerate(lengths)]
+    blocks = list(packed(rows, SIZE))
+    assert sorted(r.answer[0] for r in chain.from_iterable(blocks)) == list(range(len(rows)))
+    assert all(0 < sum(map(len, block)) <= SIZE for block in blocks)
+
+
+@given(lengths)
+def test_two_blocks_that_fit_into_one_are_one(lengths: list[int]) -> None:
+    """First fit: while all blocks are open, at most one can be half empty or emptier."""
+    rows = [row(i, n) for i, n in enumerate(lengths)]
+    blocks = list(packed(rows, SIZE))
+    if len(blocks) <= OPEN_BLOCKS:
+        assert sum(2 * sum(map(len, block)) <= SIZE for block in blocks) <= 1
+
+
+def test_rows_stay_near_their_place() -> None:
+    rng = random.Random(0)
+    rows = [row(i, rng.randint(1, SIZE)) for i in range(5000)]
+    order = [r.answer[0] for block in packed(rows, SIZE) for r in block]
+    moved = [abs(place - number) for place, number in enumerate(order)]
+    assert np.mean(moved) < 3 * OPEN_BLOCKS, "the order of training is lost"
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.25, 1 / 3, 0.5, 0.75, 1])
+@pytest.mark.parametrize("order", ["sequential", "shuffled"])
+@pytest.mark.parametrize("prompts", [1, 2, 97, 1000])
+def test_mixture_holds_each_prompt_once_and_its_share(share: float, order: str, prompts: int) -> None:
+    phases = mixture(prompts, share, order, seed=3)
+    used = {mode: np.concatenate([i for p in phases for m, i in p if m == mode] or [np.array([], int)])
+            for mode in ("ift", "reasoning")}  # fmt: skip
+    assert sorted([*used["ift"], *used["reasoning"]]) == list(range(prompts))
+    assert abs(len(used["reasoning"]) - share * prompts) <= 0.5
+    assert all(len(index) for phase in phases for _, index in phase), "an empty part"
+    modes = [[mode for mode, _ in phase] for phase in phases]
+    if order == "sequential":
+        assert modes == [[m] for m in ("ift", "reasoning") if len(used[m])]
+    else:
+        assert modes == [[m for m in ("ift", "reasoning") if len(used[m])]]
+
+
+def test_a_larger_share_holds_the_prompts_of_a_smaller_one() -> None:
+    def reasoning(share: float, seed: int = 0) -> set[int]:
+        found = [i for p in mixture(500, share, "shuffled", seed) for m, i in p if m == "reasoning"]
+        return {int(n) for index in found for n in index}
+
+    sets = [reasoning(share / 20) for share in range(21)]
+    for smaller, larger in zip(sets, sets[1:], strict=False):
+        assert smaller < larger
+    assert reasoning(0.5, seed=1) != reasoning(0.5, seed=0)
+    assert reasoning(0.5) != set(range(250)), "the first prompts, not a sample of them"
+
+
+def table(folder: Path, prompts: int) -> Unit:
+    """Publish collated rows whose answers name prompt and mode; returns the unit."""
+    unit = Unit("collate", "rows", {"prompts": prompts})
+    out = StudyDir(folder).unit(unit).out
+    out.mkdir(parents=True)
+    asked = [f"a:{'+'.join(str(i))}=" for i in range(prompts)]
+    for mode in ("ift", "reasoning"):
+        reasoning = [f"0+{i % 10}={i % 10}" if mode == "reasoning" else "" for i in range(prompts)]
+        answers = [("1" if mode == "reasoning" else "0") + str(i % 10) for i in range(prompts)]
+        pq.write_table(
+            pa.table({"prompt": asked, "reasoning": reasoning, "answer": answers}), out / f"{mode}.parquet"
+        )
+    return unit
+
+
+def run(folder: Path, tokenizer: Any, prompts: int = 60, **changes: Any) -> Path:
+    """Pack; returns the published result's folder."""
+    tokenizer.save_pretrained(folder / "tokenizer")
+    config = {
+        "tokenizer": str(folder / "tokenizer"), "revision": None, "thinking": THINKING, "share": 0.5,
+        "order": "sequential", "block_size": 48, "seed": 0,
+    }  # fmt: skip
+    ctx = context(folder, Unit("pack", "p", config | changes, (table(folder, prompts).as_input(),)))
+    pack.run(ctx)
+    return ctx.folder.out
+
+
+def rows_of(blocks: Blocks, first: int = 0, last: int | None = None) -> list[tuple[list[int], list[int]]]:
+    """Prompt and answer tokens of all rows in some blocks, read from tokens and flags alone."""
+    found: list[tuple[list[int], list[int]]] = []
+    tokens, flags = blocks.tokens[first:last].reshape(-1), blocks.flags[first:last].reshape(-1)
+    for token, flag in zip(tokens.tolist(), flags.tolist(), strict=True):
+        if flag & PADDING:
+            continue
+        if flag & START:
+            found.append(([], []))
+        found[-1][bool(flag & LEARN)].append(token)
+    return found
+
+
+def test_rows_come_out_of_the_blocks_as_they_went_in(tmp_path: Path, tokenizer: Any) -> None:
+    out = run(tmp_path, tokenizer)
+    blocks, result = Blocks.open(out), read_json(out / "result.json")
+    assert len(blocks.phases) == 2
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    texts = []
+    for prompt, answer in rows_of(blocks):
+        assert answer[-1] == end, "an answer must end with the turn's end, and learn it"
+        texts.append((tokenizer.decode(prompt), tokenizer.decode(answer[:-1])))
+    plain, thought = mixture(60, 0.5, "sequential", 0)
+    expected = []
+    for mode, index in (*plain, *thought):
+        for i in index.tolist():
+            prompt = f"<|user|>a:{'+'.join(str(i))}=<|end|><|assistant|>"
+            steps = f"<think>\n0+{i % 10}={i % 10}\n</think>\n\n1" if mode == "reasoning" else "0"
+            expected.append((prompt, f"{steps}{i % 10}"))
+    assert sorted(texts) == sorted(expected)
+    in_first = rows_of(blocks, 0, blocks.phases[0])
+    assert {tokenizer.decode(a)[0] for _, a in in_first} == {"0"}, "the plain phase holds reasoning"
+    assert len(in_first) == 30
+    assert result["rows"] == 60
+    assert result["too_long"] == 0
+    assert result["tokens"] == sum(len(p) + len(a) for p, a in rows_of(blocks))
+    assert result["answer_tokens"] == sum(len(a) for _, a in rows_of(blocks))
+    assert result["row_squares"] == sum((len(p) + len(a)) ** 2 for p, a in rows_of(blocks))
+    assert result["filled"] == pytest.approx(result["tokens"] / blocks.tokens.size)
+
+
+def test_shuffled_is_one_phase_in_which_modes_alternate(tmp_path: Path, tokenizer: Any) -> None:
+    blocks = Blocks.open(run(tmp_path, tokenizer, order="shuffled", share=0.25, prompts=200))
+    assert len(blocks.phases) == 1
+    kinds = ["think" if len(answer) > 3 else "plain" for _, answer in rows_of(blocks)]
+    assert kinds.count("think") == 50
+    for part in range(4):  # evenly, not one after the other
+        assert 5 <= kinds[50 * part : 50 * (part + 1)].count("think") <= 20
+
+
+def test_pure_students_read_one_mode(tmp_path: Path, tokenizer: Any) -> None:
+    for share, mode in ((0, "0"), (1, "<think>")):
+        blocks = Blocks.open(run(tmp_path / mode.strip("<>"), tokenizer, share=share))
+        assert {tokenizer.decode(a[:1]) for _, a in rows_of(blocks)} == {mode}
+
+
+def test_rows_that_fit_nowhere_are_counted(tmp_path: Path, tokenizer: Any) -> None:
+    result = read_json(run(tmp_path / "some", tokenizer, block_size=16) / "result.json")
+    assert result["too_long"] == 30, "those with their reasoning"
+    assert result["rows"] == 30
+    with pytest.raises(
+        ValueError, match="none of 60 rows fits into a block of 8 tokens: raise training.block"
+    ):
+        run(tmp_path / "none", tokenizer, block_size=8)
+
+
+def test_lengths_and_positions(tmp_path: Path) -> None:
+    rows = [row(1, 5), row(2, 3), row(3, 8), row(4, 1)]
+    with Writer(tmp_path, 10, padding=0) as writer:
+        writer.phase(rows)
+    write_json(tmp_path / "result.json", writer.result())
+    blocks = Blocks.open(tmp_path)
+    assert [sorted(blocks.lengths(np.array([i]))) for i in range(2)] == [[1, 3, 5], [8]]
+    assert sorted(blocks.lengths(np.array([1, 0]))) == [1, 3, 5, 8]
+    both = blocks.positions(np.array([0, 1]))
+    assert both[0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0, 0], "the padding begins anew"
+    assert both[1].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+
+
+def test_template_options_reach_the_prompt(tokenizer: Any) -> None:
+    (plain,) = encode(tokenizer, ["a:1="], ["1"], enable_thinking=False)
+    (free,) = encode(tokenizer, ["a:1="], ["1"])
+    assert tokenizer.decode(plain.prompt) == tokenizer.decode(free.prompt) + "<think>\n\n</think>\n\n"
+    assert plain.answer == free.answer
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (toy.TEMPLATE, "<|end|>"),
+        (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+            "<|im_end|>",
+        ),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "<|end|>"),  # none: the tokenizer's own
+    ],
+)
+def test_turn_end_is_the_templates(template: str, end: str) -> None:
+    pytest.importorskip("transformers")
+    made = toy.tokenizer()
+    made.chat_template = template
+    assert turn_end(made) == end

@@ -1,0 +1,345 @@
+"""A student is really trained: on its rows alone, the same however it is spread, and better than before."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from small_study import TESTS, publish, wait_for
+from tiny import context
+
+from analysis.flops import train_flops
+from jobs import pack, toy, train
+from jobs.pack import LEARN, Blocks, Row, Writer, encode
+from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
+from jobs.thinking import join
+from jobs.train import Recipe, answer_loss, build, micro_steps, rate, steps, training_order
+from jobs.unit import Resources, Unit
+from launch.backends import Local
+from launch.ledger import Attempt, Job
+from launch.study import CONFIGS
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+BLOCK = 48
+ARCHITECTURE = {
+    "model_type": "qwen3", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 64, "vocab_size": 41,
+    "tie_word_embeddings": True, "initializer_range": 0.05, "max_position_embeddings": 64,
+}  # fmt: skip
+PRESET = {
+    "name": "t", "size": "tiny", "model": None, "revision": None, "tokenizer": "@prepare/tokenizer",
+    "tokenizer_revision": None, "init": "random", "architecture": ARCHITECTURE,
+}  # fmt: skip
+START = {**PRESET, "init": "pretrained", "model": "@prepare/start"}
+RECIPE = {
+    "epochs": 1, "batch": 4, "learning_rate": 1e-2, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.5,
+    "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
+}  # fmt: skip
+ALONE = {"micro_batch": 4, "deepspeed": None, "gradient_checkpointing": False}
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """accelerate keeps the state of a process for ever, and a job is a process."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    torch.set_num_threads(1)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+class Study:
+    """A study's folder with a tokenizer, and rows that are packed: half plain, half with their steps."""
+
+    def __init__(self, path: Path) -> None:
+        self.root = StudyDir(path)
+        self.tokenizer = toy.tokenizer()
+        every = [(label, (digit,)) for label, digit in itertools.product(toy.LABELS, range(10))]
+        every = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
+        self.learnt, self.held_out = every[:160], every[160:]
+        self.prepare, collate = Unit("prepare", "p", {}), Unit("collate", "c", {})
+        publish(self.root, self.prepare)
+        publish(self.root, collate)
+        made = self.root.unit(self.prepare).out
+        self.tokenizer.save_pretrained(made / "tokenizer")
+        build(PRESET, Recipe(**RECIPE), ALONE).save_pretrained(made / "start")
+        for mode in ("ift", "reasoning"):
+            rows = {
+                "prompt": [toy.text(q) for q in self.learnt],
+                "reasoning": [toy.steps(q) if mode == "reasoning" else "" for q in self.learnt],
+                "answer": [toy.answer(q) for q in self.learnt],
+            }
+            pq.write_table(pa.table(rows), self.root.unit(collate).out / f"{mode}.parquet")
+        config = {
+            "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": "sequential",
+            "thinking": {"open": toy.OPEN, "close": toy.CLOSE}, "block_size": BLOCK, "seed": 0,
+        }  # fmt: skip
+        self.pack = Unit("pack", "r50", config, (collate.as_input(), self.prepare.as_input()))
+        pack.run(context(path, self.pack))
+        self.blocks = Blocks.open(self.root.unit(self.pack).out)
+
+    def train(self, name: str, recipe: dict[str, Any], execution: dict[str, Any], processes: int = 1) -> Path:
+        """Train a student: here, or in a job of its own where it has several processes."""
+        config = {
+            "model": START,
+            "recipe": {**RECIPE, **recipe},
+            "share": 0.5,
+            "order": "sequential",
+            "seed": 0,
+        }
+        inputs = (self.pack.as_input(), self.prepare.as_input())
+        resources = Resources(tasks_per_node=processes)
+        unit = Unit("train", name, config | {"called": name}, inputs, {**ALONE, **execution}, resources)
+        ctx = context(self.root.path, unit)
+        if processes == 1:
+            train.run(ctx)
+        else:
+            job = Job(Local().submit(unit, ctx.folder, 1, 0, ()), os.uname().nodename)
+            wait_for(lambda: Local().state(Attempt(1, 0, (job,)), ctx.folder) is None, "the training", 240)
+            assert ctx.folder.done, "\n".join(log.read_text() for log in ctx.folder.last_log())
+        return ctx.folder.out
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def curve(study: Study) -> list[float]:
+    """The losses of one process that takes the whole batch at once."""
+    return losses(study.train("alone", {}, {}))
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in read_jsonl(out / "metrics.jsonl")]
+
+
+def alone(model: Any, tokens: Any, learn: Any) -> float:
+    """The summed loss of one row's answer, in a batch of its own."""
+    ids = torch.from_numpy(tokens.astype(np.int64))
+    with torch.no_grad():
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+    wanted = torch.from_numpy(learn[1:])
+    return float(torch.nn.functional.cross_entropy(logits[wanted], ids[1:][wanted], reduction="sum"))
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "flash attention's layout"])
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_packed_rows_are_learnt_as_if_each_were_alone(
+    study: Study, micro_batch: int, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(PRESET, Recipe(**RECIPE), ALONE).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # far from nothing to say: leaks would show
+            weight.mul_(3.0)
+    monkeypatch.setattr(train, "flash", lambda: kernel != "sdpa")
+    blocks = study.blocks
+    total = 0.0
+    for number in range(micro_batch):
+        starts = [*np.flatnonzero(blocks.flags[number] & pack.START), BLOCK]
+        assert len(starts) > 3, "a block of one row shows nothing"
+        for start, end in itertools.pairwise(starts):
+            learn = (blocks.flags[number, start:end] & LEARN) != 0
+            total += alone(model, blocks.tokens[number, start:end], learn) if learn.any() else 0.0
+    chosen = np.arange(micro_batch)
+    with torch.no_grad():
+        found = float(answer_loss(model, blocks, chosen, "cpu"))
+    assert found == pytest.approx(total, rel=1e-5)
+    leaking = sum(alone(model, blocks.tokens[n], (blocks.flags[n] & LEARN) != 0) for n in range(micro_batch))
+    assert abs(leaking - total) > 1e-3 * total, "the model does not mind leaks: this test shows nothing"
+
+
+@pytest.mark.parametrize(
+    "execution", [{"micro_batch": 1}, {"micro_batch": 2}, {"micro_batch": 2, "gradient_checkpointing": True}]
+)
+def test_the_micro_batch_does_not_change_the_training(
+    study: Study, curve: list[float], execution: dict[str, Any]
+) -> None:
+    found = losses(study.train("-".join(map(str, execution.values())), {}, execution))
+    assert len(found) == len(curve) > 5
+    assert found == pytest.approx(curve, rel=1e-5)
+
+
+def zero(stage: int) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text())
+    return {"deepspeed": loaded}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["zero 2", "zero 3", "without DeepSpeed"])
+def test_two_processes_train_the_same_student(
+    study: Study, curve: list[float], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    execution = zero(int(how[-1])) if how[-1].isdigit() else {}
+    if execution:
+        pytest.importorskip("deepspeed")
+    out = study.train(how.replace(" ", "-"), {}, {"micro_batch": 1, **execution}, processes=2)
+    assert losses(out) == pytest.approx(curve, rel=1e-4)
+    one = study.root.unit(next(d.unit() for d in study.root.published("train") if d.unit().name == "alone"))
+    single, shared = read_json(one.result), read_json(out / "result.json")
+    for key in ("tokens", "answer_tokens", "flops", "step", "parameters"):
+        assert shared[key] == single[key]
+    weights = load(one.out), load(out)
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-3), name
+
+
+def load(out: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    found: dict[str, Any] = load_file(out / "model" / "model.safetensors")
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(study: Study) -> Path:
+    """A student that had time to learn."""
+    return study.train("trained", {"epochs": 12}, {})
+
+
+def held_out(study: Study, folder: Path) -> Blocks:
+    questions = study.held_out
+    answers = [join(toy.steps(q), toy.answer(q)) for q in questions]  # as in the last phase
+    rows: list[Row] = list(encode(study.tokenizer, [toy.text(q) for q in questions], answers))
+    folder.mkdir()
+    with Writer(folder, BLOCK, padding=0) as writer:
+        writer.phase(rows)
+    write_json(folder / "result.json", writer.result())
+    return Blocks.open(folder)
+
+
+def test_the_student_has_learnt_and_loads_as_it_is(study: Study, trained: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    recipe = Recipe(**RECIPE)
+    start = build(PRESET, recipe, ALONE)
+    student = AutoModelForCausalLM.from_pretrained(trained / "model")
+    tokenizer = AutoTokenizer.from_pretrained(trained / "model")
+    before, after = start.state_dict(), student.state_dict()
+    assert before.keys() == after.keys()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(moved) == len(before), "some weights were not trained"
+
+    unseen = held_out(study, tmp_path / "held")
+    every, answers = np.arange(len(unseen.tokens)), int(np.count_nonzero(unseen.flags & LEARN))
+    with torch.no_grad():
+        untrained, found = (float(answer_loss(m, unseen, every, "cpu")) / answers for m in (start, student))
+    assert untrained > 3.0, "near the logarithm of the vocabulary's size"
+    assert found < 0.5 * untrained
+
+    assert tokenizer.chat_template == toy.TEMPLATE
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert tokenizer.eos_token_id == end
+    assert student.config.eos_token_id == student.generation_config.eos_token_id == end
+    assert student.dtype == torch.float32
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a:3="}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    with torch.no_grad():
+        answer = student.generate(**prompt, max_new_tokens=40, do_sample=False)[0]
+    assert answer[-1] == end, "it has not learnt to end its turn"
+    assert len(answer) < 40
+
+
+def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:
+    result, blocks = read_json(trained / "result.json"), study.blocks
+    recipe = Recipe(**{**RECIPE, "epochs": 12})
+    order = training_order(blocks.phases, 12, 0)
+    done = order[: len(order) // 4 * 4]
+    lengths = blocks.lengths(done)
+    assert result["flops"] == train_flops(ARCHITECTURE, lengths)
+    assert result["tokens"] == sum(lengths)
+    assert result["answer_tokens"] == int(np.count_nonzero(blocks.flags[done] & LEARN))
+    assert result["step"] == steps(blocks, recipe) == len(order) // 4
+    assert {k: result[k] for k in ("student", "size", "share", "order", "seed")} == {
+        "student": "t", "size": "tiny", "share": 0.5, "order": "sequential", "seed": 0,
+    }  # fmt: skip
+    assert result["parameters"] == sum(w.numel() for w in load(trained).values())
+    log = list(read_jsonl(trained / "metrics.jsonl"))
+    assert log[-1]["step"] == result["step"]
+    assert log[-1]["flops"] == result["flops"]
+    assert log[-1]["loss"] == result["loss"] < log[0]["loss"]
+    for line in log:
+        assert line["learning_rate"] == rate(line["step"] - 1, result["step"], recipe)
+        assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"])
+    assert 0 < log[0]["flops"] < log[-1]["flops"]
+
+
+def test_half_precision_is_saved_as_such(study: Study, curve: list[float]) -> None:
+    out = study.train("half", {"dtype": "bf16"}, {})
+    assert {w.dtype for w in load(out).values()} == {torch.bfloat16}
+    assert read_json(out / "model" / "config.json")["dtype"] == "bfloat16"
+    assert losses(out) == pytest.approx(curve, rel=0.05)
+
+
+def test_a_seed_changes_weights_and_order(study: Study) -> None:
+    models = [build(PRESET, Recipe(**{**RECIPE, "seed": seed}), ALONE).state_dict() for seed in (0, 0, 1)]
+    name = "model.embed_tokens.weight"
+    assert torch.equal(models[0][name], models[1][name])
+    assert not torch.equal(models[0][name], models[2][name])
+    first, again, other = (training_order(study.blocks.phases, 2, seed) for seed in (0, 0, 1))
+    assert first.tolist() == again.tolist() != other.tolist()
+
+
+def test_training_order_takes_each_phase_in_turn_and_each_block_once_an_epoch() -> None:
+    order = training_order((7, 5), epochs=3, seed=0).tolist()
+    epochs = [order[i : i + 7] for i in (0, 7, 14)] + [order[i : i + 5] for i in (21, 26, 31)]
+    assert [sorted(e) for e in epochs] == [list(range(7))] * 3 + [list(range(7, 12))] * 3
+    assert len({tuple(e) for e in epochs}) == 6, "two epochs have the same order"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_learning_rate(schedule: str) -> None:
+    recipe = Recipe(**{**RECIPE, "schedule": schedule, "learning_rate": 2.0, "warmup": 0.1})
+    rates = [rate(step, 100, recipe) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert max(rates) == rates[10] == 2.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    middle, last = {"cosine": (1.0, 0.01), "linear": (1.0, 0.05), "constant": (2.0, 2.0)}[schedule]
+    assert rates[55] == pytest.approx(middle, rel=1e-6)
+    assert rates[99] <= last
+    assert all(math.isfinite(r) and r > 0 for r in rates)
+
+
+def test_learning_rate_without_warm_up_and_of_one_step() -> None:
+    recipe = Recipe(**{**RECIPE, "warmup": 0.0})
+    assert rate(0, 1, recipe) == RECIPE["learning_rate"]
+    assert rate(0, 1, Recipe(**RECIPE)) == RECIPE["learning_rate"]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_in_words(study: Study) -> None:
+    assert micro_steps(12, 2, 3) == 2
+    with pytest.raises(ValueError, match=r"training.batch is 4 blocks, which 1 processes with a micro_batch of 3 .*"
+                                         r"make it a multiple of 3, or change micro_batch"):  # fmt: skip
+        study.train("shared", {}, {"micro_batch": 3})
+    with pytest.raises(
+        ValueError, match=r"packs into \d+ blocks over all epochs, and training.batch asks for 4096"
+    ):
+        study.train("batch", {"batch": 4096}, {"micro_batch": 4})
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    groups = train.decayed(build(PRESET, Recipe(**RECIPE), ALONE), 0.1)
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+    counted = sum(p.numel() for g in groups for p in g["params"])
+    assert counted == build(PRESET, Recipe(**RECIPE), ALONE).num_parameters()
