@@ -38,7 +38,8 @@ LONGEST = 60.0  # seconds that a job waits to be let go
 def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Make a few pairs, after what the files in `args["folder"]` ask for."""
     folder, name = Path(args["folder"]), args.get("name", "study")
-    append_jsonl(folder / f"{name}.runs", {"pid": os.getpid(), "parent": os.getppid()})
+    told = {key: os.environ.get(key) for key in ("RANK", "WORLD_SIZE", "MASTER_PORT", "OMP_NUM_THREADS")}
+    append_jsonl(folder / f"{name}.runs", {"pid": os.getpid(), "parent": os.getppid(), **told})
     print(f"{name} says hello", flush=True)
     progress.update(1, 2, "parts", force=True)
     fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST

@@ -74,8 +74,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
     assert done.returncode == 0
     for command in ("plan", "submit", "status", "monitor", "cancel", "logs", "report", "doctor"):
         assert re.search(rf"\b{command}\b", done.stdout)
-    code = "import sys; sys.argv = ['sor', '--help']\nfrom launch.cli import main\ntry: main()\nexcept SystemExit: pass"
-    loaded = loaded_by(code)
+    loaded = loaded_by("from launch.cli import app; app(['--help'], standalone_mode=False)")
     assert "launch.cli" in loaded
     assert not loaded & {*HEAVY, "launch.study"}
 
@@ -99,7 +98,7 @@ def test_the_login_node_loads_no_model_libraries(module: str) -> None:
 
 
 def test_planning_loads_no_model_libraries_either() -> None:
-    code = "from pathlib import Path\nfrom launch.submit import look\nlook('scale-or-reason', 'local', Path('none'))"
+    code = "import pathlib, launch.submit as s; s.look('scale-or-reason', 'local', pathlib.Path('none'))"
     assert not loaded_by(code) & {"torch", "pandas", "numpy", "vllm", "transformers", "matplotlib", "pyarrow"}
 
 

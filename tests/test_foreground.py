@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,10 +107,21 @@ def test_no_more_at_once_than_there_are_cores(root: StudyDir, tmp_path: Path) ->
 
 
 def test_largest_first(root: StudyDir, tmp_path: Path) -> None:
-    units = [
-        Unit("prepare", str(n), {**unit(tmp_path, str(n)).config}, flops=n) for n in (2, 3, 1)
-    ]  # fmt: skip
+    units = [replace(unit(tmp_path, str(n)), flops=n) for n in (2, 3, 1)]
     assert Run(units, root, cores=1).names("started") == ["3", "2", "1"]
+
+
+def test_a_large_one_is_not_passed_by_small_ones_for_ever(root: StudyDir, tmp_path: Path) -> None:
+    first, small = (unit(tmp_path, name) for name in ("first", "small"))
+    large = unit(tmp_path, "large", cpus_per_task=2)
+    (tmp_path / "first.hold").touch()
+
+    def release() -> None:
+        if runs(tmp_path, "first"):
+            (tmp_path / "first.hold").unlink(missing_ok=True)
+
+    units = [replace(u, flops=n) for u, n in ((small, 1), (large, 2), (first, 3))]
+    assert Run(units, root, cores=2, at_look=release).names("started") == ["first", "large", "small"]
 
 
 def test_workers_share_a_unit_as_far_as_there_is_room(root: StudyDir, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,17 @@ from tiny import context
 
 from jobs import pack, toy
 from jobs.pack import (
-    LEARN, OPEN_BLOCKS, PADDING, START, Blocks, Row, Writer, encode, mixture, packed, turn_end,
+    LEARN,
+    OPEN_BLOCKS,
+    PADDING,
+    START,
+    Blocks,
+    Row,
+    Writer,
+    encode,
+    mixture,
+    packed,
+    turn_end,
 )  # fmt: skip
 from jobs.rundir import StudyDir, read_json, write_json
 from jobs.unit import Unit
@@ -88,7 +98,7 @@ def test_a_larger_share_holds_the_prompts_of_a_smaller_one() -> None:
         return {int(n) for index in found for n in index}
 
     sets = [reasoning(share / 20) for share in range(21)]
-    for smaller, larger in zip(sets, sets[1:], strict=False):
+    for smaller, larger in pairwise(sets):
         assert smaller < larger
     assert reasoning(0.5, seed=1) != reasoning(0.5, seed=0)
     assert reasoning(0.5) != set(range(250)), "the first prompts, not a sample of them"
@@ -182,7 +192,7 @@ def test_rows_that_fit_nowhere_are_counted(tmp_path: Path, tokenizer: Any) -> No
     assert result["too_long"] == 30, "those with their reasoning"
     assert result["rows"] == 30
     with pytest.raises(
-        ValueError, match="none of 60 rows fits into a block of 8 tokens: raise training.block"
+        ValueError, match=r"none of 60 rows fits into a block of 8 tokens: raise training\.block"
     ):
         run(tmp_path / "none", tokenizer, block_size=8)
 

@@ -107,6 +107,7 @@ class Study:
             train.run(ctx)
         else:
             job = Job(Local().submit(unit, ctx.folder, 1, 0, ()), os.uname().nodename)
+            wait_for(ctx.folder.last_log, "the job to start")
             wait_for(lambda: Local().state(Attempt(1, 0, (job,)), ctx.folder) is None, "the training", 240)
             assert ctx.folder.done, "\n".join(log.read_text() for log in ctx.folder.last_log())
         return ctx.folder.out
@@ -327,8 +328,8 @@ def test_learning_rate_without_warm_up_and_of_one_step() -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_words(study: Study) -> None:
     assert micro_steps(12, 2, 3) == 2
-    with pytest.raises(ValueError, match=r"training.batch is 4 blocks, which 1 processes with a micro_batch of 3 .*"
-                                         r"make it a multiple of 3, or change micro_batch"):  # fmt: skip
+    words = r"batch is 4 blocks, which 1 processes with a micro_batch of 3 .*: make it a multiple of 3, or"
+    with pytest.raises(ValueError, match=words):
         study.train("shared", {}, {"micro_batch": 3})
     with pytest.raises(
         ValueError, match=r"packs into \d+ blocks over all epochs, and training.batch asks for 4096"

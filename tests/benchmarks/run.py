@@ -1,0 +1,34 @@
+"""Run all benchmarks and write results.json beside this file, with the versions and the hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import bench_analysis
+import bench_jobs
+import bench_launch
+
+from jobs.provenance import provenance
+
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def main() -> None:
+    """Print each ratio as it is known, and write them all."""
+    found = []
+    for file in (bench_launch, bench_jobs, bench_analysis):
+        for ratio in file.ratios():
+            print(ratio, flush=True)
+            found.append(ratio.to_json())
+    where = provenance()
+    kept = {key: where[key] for key in ("python", "code", "packages", "hardware")}
+    RESULTS.write_text(json.dumps({**kept, "ratios": found}, indent=1) + "\n")
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

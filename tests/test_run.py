@@ -1,0 +1,90 @@
+"""What a job's process finds out about itself, and what it leaves when it ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from small_study import TESTS, publish, runs, unit, wait_for
+
+from jobs.run import STAGE_MODULES, port
+from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
+from jobs.unit import STAGES, Unit
+from launch.backends import Local
+
+
+def job(root: StudyDir, unit: Unit, attempt: int = 1) -> UnitDir:
+    """Run one job of a unit to its end."""
+    folder = root.unit(unit)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.spec, unit.to_json())
+    Local().submit(unit, folder, attempt, 0, ())
+    ranks = unit.resources.world_size
+
+    def ended() -> bool:
+        logs = folder.last_log()
+        return len(logs) == ranks and all("Exiting" in log.read_text() for log in logs)
+
+    wait_for(lambda: ended() or len(list(read_jsonl(folder.attempts))) == ranks, "the job to end")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_ranks_are_told_how_to_find_each_other(tmp_path: Path) -> None:
+    a = unit(tmp_path, "a", tasks_per_node=2, cpus_per_task=3)
+    folder = job(StudyDir(tmp_path / "s"), a)
+    found = sorted(runs(tmp_path, "a"), key=lambda p: str(p["RANK"]))
+    assert [(p["RANK"], p["WORLD_SIZE"], p["OMP_NUM_THREADS"]) for p in found] == [
+        ("0", "2", "3"), ("1", "2", "3"),
+    ]  # fmt: skip
+    assert {p["MASTER_PORT"] for p in found} == {str(port(str(found[0]["parent"])))}
+    ends = list(read_jsonl(folder.attempts))
+    assert sorted(e["rank"] for e in ends) == [0, 1]
+
+
+def test_a_process_alone_is_not_told_of_others_and_keeps_what_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    a = unit(tmp_path, "a", cpus_per_task=3)
+    folder = job(StudyDir(tmp_path / "s"), a, attempt=4)
+    (process,) = runs(tmp_path, "a")
+    assert (process["RANK"], process["MASTER_PORT"], process["OMP_NUM_THREADS"]) == (None, None, "2")
+    (end,) = read_jsonl(folder.attempts)
+    assert (end["attempt"], end["worker"], end["rank"], end["error"]) == (4, 0, 0, None)
+    assert end["host"] == os.uname().nodename
+    assert folder.done
+
+
+def test_what_is_done_already_is_left_alone(tmp_path: Path) -> None:
+    root, a = StudyDir(tmp_path / "s"), unit(tmp_path, "a")
+    publish(root, a)
+    folder = job(root, a)
+    assert runs(tmp_path, "a") == []
+    assert not folder.attempts.exists()
+    assert "is done already: nothing to do" in folder.last_log()[0].read_text()
+
+
+def test_an_error_is_written_down(tmp_path: Path) -> None:
+    (tmp_path / "a.fail").touch()
+    folder = job(StudyDir(tmp_path / "s"), unit(tmp_path, "a"))
+    (end,) = read_jsonl(folder.attempts)
+    assert end["error"] == "RuntimeError: a was told to fail"
+    assert not folder.done
+
+
+def test_every_stage_has_a_module() -> None:
+    assert set(STAGE_MODULES) == set(STAGES)
+
+
+def test_ports_are_free_for_users_and_differ_between_jobs() -> None:
+    ports = {port(str(job)) for job in range(5000, 6000)}
+    assert len(ports) == 1000
+    assert all(1024 < p < 65536 for p in ports)
+    assert port("123_4") == port("123_4") != port("123_5")
