@@ -62,6 +62,11 @@ class UnitDir:
         return self.path / "logs"
 
     @property
+    def local_errors(self) -> Path:
+        """What the processes that watch jobs on this machine have to complain of."""
+        return self.logs / "local_errors.log"
+
+    @property
     def progress(self) -> Path:
         return self.path / "progress.json"
 

@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +51,9 @@ class Local:
             visible_gpus=tuple(gpus),
             stderr_to_stdout=True,
         )
-        return str(executor.submit(run_unit, str(folder.path.resolve()), attempt, worker).job_id)
+        with _errors_to(folder.local_errors):
+            job = executor.submit(run_unit, str(folder.path.resolve()), attempt, worker)
+        return str(job.job_id)
 
     def state(self, attempt: Attempt, folder: UnitDir) -> State | None:
         return State.RUNNING if any(self.lives(job, folder) for job in attempt.jobs) else None
@@ -75,6 +78,23 @@ class Local:
             until = time.monotonic() + wait
             while self.lives(job, folder) and time.monotonic() < until:
                 time.sleep(0.05)
+
+
+@contextmanager
+def _errors_to(path: Path) -> Iterator[None]:
+    """Have processes that are started now write their errors to a file.
+
+    submitit's controller is started with ours, and would print a traceback a job at every Ctrl-C.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ours = os.dup(2)
+    with path.open("a") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(ours)
 
 
 def _children(pid: int) -> list[int]:

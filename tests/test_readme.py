@@ -1,0 +1,66 @@
+"""What the README says can be done, done: its own study, its commands, its Python."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+README = (CHECKOUT / "README.md").read_text()
+
+
+def block(language: str, having: str) -> str:
+    """The README's first code block of a language that contains some text."""
+    blocks = (fenced.partition("\n") for fenced in README.split("```")[1::2])
+    return next(text for name, _, text in blocks if name == language and having in text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("readme")
+    (made / "mine.yaml").write_text(block("yaml", "teacher:"))
+    return made
+
+
+def sor(folder: Path, *args: str) -> str:
+    command = [str(CHECKOUT / ".venv/bin/sor"), *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_study_of_the_readme_can_be_planned_and_submitted(folder: Path) -> None:
+    commands = re.findall(r"^sor (\w+) mine.yaml", block("sh", "mine.yaml"), re.MULTILINE)
+    assert commands == ["plan", "submit", "status", "report"]
+    plan = json.loads(sor(folder, "plan", "mine.yaml", "--json"))
+    assert sum(u["stage"] == "train" for u in plan["units"]) == 2 * 4
+    assert "+ train 8" in sor(folder, "submit", "mine.yaml", "--dry-run")
+    assert "waiting" in sor(folder, "status", "mine.yaml")
+    assert not (folder / "runs").exists()
+
+
+def test_the_contract_names_the_keys_that_are_printed(folder: Path) -> None:
+    for verb in ("plan", "status"):
+        described = block("", f'"{"totals" if verb == "plan" else "stages"}"')
+        printed = json.loads(sor(folder, verb, "mine.yaml", "--json"))
+        keys = {
+            *printed,
+            *printed["units"][0],
+            *(printed["totals"] if verb == "plan" else printed["stages"][0]),
+        }
+        assert keys <= set(re.findall(r'"(\w+)"', described))
+
+
+def test_every_shipped_study_is_named() -> None:
+    shipped = {p.stem for p in (CHECKOUT / "configs/studies").glob("*.yaml")}
+    assert shipped == set(re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE))
+
+
+def test_doctor_finds_the_machine_fit(folder: Path) -> None:
+    printed = sor(folder, "doctor")
+    assert "problem" not in printed
+    assert "torch 2." in printed
