@@ -77,7 +77,7 @@ def test_all_is_done_and_the_frontier_is_printed(demo: Demo) -> None:
     single = dict.fromkeys(("prepare", "generate", "collate", "report"), 1)
     assert totals == {**single, "pack": 3, "train": 9, "evaluate": 9}
     assert "●" in demo.printed
-    page = Path(demo.printed.split("report: ")[-1].strip())
+    page = Path(demo.printed.split("report: ")[-1].splitlines()[0])
     assert page.is_file()
     assert "http" not in page.read_text().replace("http://www.w3.org", "")  # it asks no network
 
