@@ -1,7 +1,7 @@
 """A real Slurm cluster on one machine, for tests and for trying the toolkit without a cluster.
 
-`Cluster` starts slurmctld, several slurmd, and for accounting slurmdbd on MariaDB, with munge between them, on
-loopback and in one scratch directory. Nodes claim CPUs, memory and GPUs that the machine need not have (a GPU
+`Cluster` starts slurmctld, several slurmd, and for accounting slurmdbd on MariaDB, with munge between them,
+on loopback and in one scratch directory. Nodes claim CPUs, memory and GPUs that the machine need not have (a GPU
 is a link to /dev/null), so that 4 nodes of 8 GPUs run on a laptop; jobs are ordinary processes.
 
     with Cluster(nodes=2) as cluster:

@@ -1,4 +1,4 @@
-"""The programs that the test cluster needs: which are missing, and their installation from Debian's packages."""
+"""What the test cluster needs: which programs are missing, and their installation from Debian's packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def missing() -> list[str]:
 
 
 def install() -> str | None:
-    """Install what is missing; returns why that is impossible here, and what to do, or None when all is there."""
+    """Install what is missing; returns why that cannot be done, and what to do, or None when all is there."""
     lacks = missing()
     if not lacks:
         return None

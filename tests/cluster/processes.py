@@ -1,4 +1,4 @@
-"""The processes of a test cluster: started with their ids written down, ended by them, and nothing else ended.
+"""The processes of a test cluster: started with their ids written down, and ended by them, and nothing else.
 
 A written id is trusted only while its process has this cluster's SLURM_CONF in its environment, since ids are
 used again. The ids outlive the process that started the cluster; see `Owner`.

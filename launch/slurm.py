@@ -1,0 +1,401 @@
+"""What Slurm says: the text of its programs in, frozen dataclasses out; the only module that knows its formats.
+
+Pure: controller.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
+seen is a job that would be submitted twice. Only the text formats are read, which are the same in all
+versions; the JSON is not. Times are seconds since the epoch, durations seconds, and None stands for none,
+unknown or unlimited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from launch.states import State
+
+T = TypeVar("T")
+SEPARATOR = "\x1f"  # a job's name may hold any character that can be typed
+
+NOTHING = frozenset(
+    ("", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned")
+)
+
+LIVE = {
+    "PENDING": State.QUEUED, "CONFIGURING": State.QUEUED, "REQUEUED": State.QUEUED,
+    "REQUEUE_FED": State.QUEUED, "REQUEUE_HOLD": State.QUEUED, "RESV_DEL_HOLD": State.QUEUED,
+    "SPECIAL_EXIT": State.QUEUED, "POWER_UP_NODE": State.QUEUED, "EXPEDITING": State.QUEUED,
+    "RUNNING": State.RUNNING, "COMPLETING": State.RUNNING, "RESIZING": State.RUNNING,
+    "SIGNALING": State.RUNNING, "STAGE_OUT": State.RUNNING, "STOPPED": State.RUNNING,
+    "UPDATE_DB": State.RUNNING, "SUSPENDED": State.PREEMPTED,
+}  # fmt: skip
+ENDED = frozenset((
+    "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL",
+    "DEADLINE", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL",
+))  # fmt: skip
+
+
+def live_state(state: str) -> State | None:
+    """What Slurm's state of a job means for its unit; None: the job has ended, and the disk says how.
+
+    A state that is not known counts as running: to take it for ended could start a second copy.
+    """
+    return None if state in ENDED else LIVE.get(state, State.RUNNING)
+
+
+class SlurmUnavailable(RuntimeError):
+    """One of Slurm's programs gave no answer; the message says which, why, and what to do."""
+
+
+class NoAccounting(SlurmUnavailable):
+    """This cluster keeps no accounts: there is no history and no limit to ask for."""
+
+
+@dataclass(frozen=True)
+class Table(Generic[T]):
+    """What parsed, and the lines that did not."""
+
+    rows: tuple[T, ...]
+    malformed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One condition of a dependency: the state is "unfulfilled", "fulfilled" or "failed" (for ever)."""
+
+    kind: str
+    job: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job, or one element of an array (`18_3`), that the controller still knows; it may have ended.
+
+    Args:
+        reason: why it waits, or why it ended, in Slurm's word.
+        start: when it began, or when Slurm guesses that it will.
+        nodes: in Slurm's notation, as `n[1-4]`.
+    """
+
+    id: str
+    state: str
+    reason: str | None
+    partition: str
+    submitted: int | None
+    start: int | None
+    dependencies: tuple[Dependency, ...]
+    nodes: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastJob:
+    """A run of a job that the accounts know; a job that was requeued has several.
+
+    Args:
+        cancelled_by: the numeric id of the user.
+        exit_code, signal: of the batch script. Older versions write an exit code of 128 + n as n.
+    """
+
+    id: str
+    state: str
+    cancelled_by: int | None
+    exit_code: int
+    signal: int
+    submitted: int | None
+    started: int | None
+    ended: int | None
+    nodes: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """The controller's settings that matter here.
+
+    Args:
+        max_array_size: the largest index of an array is one less.
+        max_jobs: jobs and array elements of all users that the controller holds.
+        min_job_age: seconds for which squeue remembers a job that has ended.
+        enforced: what accounting enforces, as "associations", "limits", "qos".
+    """
+
+    cluster: str
+    version: str
+    max_array_size: int
+    max_jobs: int
+    min_job_age: int
+    accounting: bool
+    enforced: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition; `max_nodes` is of one job, `nodes` all there are."""
+
+    name: str
+    default: bool
+    up: bool
+    nodes: int
+    max_nodes: int | None
+    max_seconds: int | None
+    preempt_mode: str
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes of a partition that are alike: of each its MiB of memory and its GPUs, as (type or "gpu", count)."""
+
+    partition: str
+    count: int
+    cpus: int
+    memory: int
+    gpus: tuple[tuple[str, int], ...]
+    state: str
+
+
+@dataclass(frozen=True)
+class Cap:
+    """A limit at one level: jobs that run, jobs in the queue (those that run too), GPUs in use."""
+
+    jobs: int | None
+    submitted: int | None
+    gpus: int | None
+
+
+@dataclass(frozen=True)
+class Association:
+    """What a user may do under an account, or, without a user, what an account may do.
+
+    Args:
+        parent: the account above; None for a user's row, whose account is the one above.
+        own: limits of each user, inherited ones included.
+        group: limits that all below share, of this level alone.
+        job_gpus, job_seconds: limits of one job.
+    """
+
+    account: str
+    user: str | None
+    parent: str | None
+    partition: str | None
+    own: Cap
+    group: Cap
+    job_gpus: int | None
+    job_seconds: int | None
+    qos: tuple[str, ...]
+    default_qos: str | None
+
+
+@dataclass(frozen=True)
+class Qos:
+    """A quality of service: limits of each user in it, of each account, of all together, and of one job."""
+
+    name: str
+    user: Cap
+    account: Cap
+    group: Cap
+    job_gpus: int | None
+    job_seconds: int | None
+
+
+QUEUE = ("%i", "%T", "%r", "%P", "%V", "%S", "%E", "%N", "%j")
+HISTORY = ("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "JobName")
+NODES = ("%R", "%D", "%c", "%m", "%G", "%T")
+ASSOCIATION = (
+    "Account", "User", "ParentName", "Partition", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES",
+    "MaxTRES", "MaxWall", "QOS", "DefaultQOS",
+)  # fmt: skip
+QOS = (
+    "Name", "MaxJobsPU", "MaxSubmitPU", "MaxTRESPU", "MaxJobsPA", "MaxSubmitPA", "MaxTRESPA", "GrpJobs",
+    "GrpSubmit", "GrpTRES", "MaxTRES", "MaxWall",
+)  # fmt: skip
+
+
+def parse_queue(text: str) -> Table[QueuedJob]:
+    """squeue's lines in the format `QUEUE`; a line that stands for many elements becomes many jobs."""
+
+    def row(f: Sequence[str]) -> list[QueuedJob]:
+        times, conditions = (_number(f[4]), _number(f[5])), parse_dependencies(f[6])
+        rest = (f[1], _text(f[2]), f[3], *times, conditions, _text(f[7]), f[8])
+        return [QueuedJob(id, *rest) for id in expand(f[0])]
+
+    return _table(text, len(QUEUE), row)
+
+
+def parse_history(text: str) -> Table[PastJob]:
+    """sacct's lines in the format `HISTORY`."""
+
+    def row(f: Sequence[str]) -> list[PastJob]:
+        state, _, by = f[1].partition(" by ")
+        code, signal = f[2].split(":")
+        rest = (
+            state.rstrip("+"), _number(by), int(code), int(signal), _number(f[3]), _number(f[4]),
+            _number(f[5]), _text(f[6]), f[7],
+        )  # fmt: skip
+        return [PastJob(id, *rest) for id in expand(f[0])]
+
+    return _table(text, len(HISTORY), row)
+
+
+def parse_config(text: str) -> Config:
+    """The output of `scontrol show config`.
+
+    Raises:
+        SlurmUnavailable: a setting is missing.
+    """
+    found = {key.strip(): value.strip() for key, _, value in (ln.partition("=") for ln in text.splitlines())}
+    try:
+        return Config(
+            cluster=found["ClusterName"],
+            version=found["SLURM_VERSION"],
+            max_array_size=int(found["MaxArraySize"]),
+            max_jobs=int(found["MaxJobCount"]),
+            min_job_age=int(found["MinJobAge"].split()[0]),
+            accounting=found["AccountingStorageType"] not in ("accounting_storage/none", "(null)", ""),
+            enforced=_names(found["AccountingStorageEnforce"].removesuffix("none")),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise SlurmUnavailable(f"'scontrol show config' gave an unknown format: {error!r}") from error
+
+
+def parse_partitions(text: str) -> Table[Partition]:
+    """The output of `scontrol show partition --oneliner`."""
+
+    def row(fields: Sequence[str]) -> list[Partition]:
+        found = dict(field.split("=", 1) for field in fields[0].split(" ") if "=" in field)
+        try:
+            return [
+                Partition(
+                    name=found["PartitionName"],
+                    default=found["Default"] == "YES",
+                    up=found["State"] == "UP",
+                    nodes=int(found["TotalNodes"]),
+                    max_nodes=_number(found["MaxNodes"]),
+                    max_seconds=parse_duration(found["MaxTime"]),
+                    preempt_mode=found["PreemptMode"],
+                )
+            ]
+        except KeyError as error:
+            raise ValueError(f"{error} is missing") from error
+
+    return _table(text, 1, row)
+
+
+def parse_nodes(text: str) -> Table[NodeGroup]:
+    """sinfo's lines in the format `NODES`."""
+
+    def row(f: Sequence[str]) -> list[NodeGroup]:
+        gpus: dict[str, int] = {}
+        for kind, count in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", f[4]):
+            gpus[kind or "gpu"] = gpus.get(kind or "gpu", 0) + int(count)
+        state = f[5].rstrip("*~#!%$@^-+")  # marks of nodes that do not answer, sleep, boot, ...
+        return [NodeGroup(f[0], int(f[1]), int(f[2]), int(f[3]), tuple(gpus.items()), state)]
+
+    return _table(text, len(NODES), row)
+
+
+def parse_associations(text: str) -> Table[Association]:
+    """sacctmgr's lines in the format `ASSOCIATION`."""
+
+    def row(f: Sequence[str]) -> list[Association]:
+        own, group = Cap(_number(f[4]), _number(f[5]), None), Cap(_number(f[6]), _number(f[7]), _gpus(f[8]))
+        user, parent, partition = (_text(x) for x in f[1:4])
+        last = _gpus(f[9]), parse_duration(f[10]), _names(f[11]), _text(f[12])
+        return [Association(f[0], user, parent, partition, own, group, *last)]
+
+    return _table(text, len(ASSOCIATION), row)
+
+
+def parse_qos(text: str) -> Table[Qos]:
+    """sacctmgr's lines in the format `QOS`."""
+
+    def row(f: Sequence[str]) -> list[Qos]:
+        user, account, group = (Cap(_number(f[i]), _number(f[i + 1]), _gpus(f[i + 2])) for i in (1, 4, 7))
+        return [Qos(f[0], user, account, group, _gpus(f[10]), parse_duration(f[11]))]
+
+    return _table(text, len(QOS), row)
+
+
+def expand(id: str) -> list[str]:
+    """The ids that an id stands for: `18_[3-11:4%3]` is `18_3`, `18_7`, `18_11`.
+
+    Raises:
+        ValueError: it is no id, or one whose end was cut off.
+    """
+    array, bracket, elements = id.partition("_[")
+    if not bracket:
+        if not re.fullmatch(r"\d+(_\d+|\+\d+)?", id):
+            raise ValueError(f"{id!r} is no id of a job")
+        return [id]
+    ids = []
+    for part in elements.removesuffix("]").split("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if not (match and array.isdigit()):
+            raise ValueError(f"{id!r} is no list of elements, or a cut one")
+        first, last, step = match.groups()
+        ids += [f"{array}_{i}" for i in range(int(first), int(last or first) + 1, int(step or 1))]
+    return ids
+
+
+def parse_duration(text: str) -> int | None:
+    """Seconds of `7-00:00:00`, `01:00:00`, `30:00` or `5` (minutes, as Slurm reads them)."""
+    if text in NOTHING:
+        return None
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no duration")
+    days, *parts = (int(part or 0) for part in match.groups())
+    hours_first = bool(match[1] or match[4])
+    hours, minutes, seconds = parts if hours_first else (0, parts[0], parts[1])
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def parse_dependencies(text: str) -> tuple[Dependency, ...]:
+    """The conditions of `afterok:12(unfulfilled),aftercorr:13_*(failed)`; those without a job left out."""
+    if text in NOTHING:
+        return ()
+    found = re.findall(r"(\w+):([\d_*]+)(?:\+\d+)?\((\w+)\)", text)
+    return tuple(Dependency(*condition) for condition in found)
+
+
+def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:
+    """The last run of each job, by its id."""
+    last: dict[str, PastJob] = {}
+    for job in history:
+        if job.id not in last or (job.submitted or 0) >= (last[job.id].submitted or 0):
+            last[job.id] = job
+    return last
+
+
+def _table(text: str, fields: int, row: Callable[[Sequence[str]], list[T]]) -> Table[T]:
+    """Parse line by line; the last field, a job's name, may hold the separator."""
+    rows: list[T] = []
+    malformed = []
+    for line in filter(None, text.split("\n")):
+        values = line.split(SEPARATOR, fields - 1)
+        try:
+            if len(values) != fields:
+                raise ValueError(f"{len(values)} fields, not {fields}")
+            rows += row(values)
+        except ValueError:
+            malformed.append(line)
+    return Table(tuple(rows), tuple(malformed))
+
+
+def _text(value: str) -> str | None:
+    return None if value in NOTHING else value
+
+
+def _number(value: str) -> int | None:
+    return None if value in NOTHING else int(value)
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return () if value in NOTHING else tuple(value.split(","))
+
+
+def _gpus(tres: str) -> int | None:
+    """The smallest number of GPUs, of any type, in `cpu=32,gres/gpu=16,gres/gpu:h100=8`."""
+    return min((int(n) for n in re.findall(r"gres/gpu(?::[^=,]+)?=(\d+)", tres)), default=None)
