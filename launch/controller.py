@@ -16,6 +16,7 @@ from launch.slurm import (
     Config,
     NoAccounting,
     NodeGroup,
+    NotSetUp,
     Partition,
     PastJob,
     Qos,
@@ -50,7 +51,7 @@ class Controller:
         )
 
     def history(self, since: int) -> Table[PastJob]:
-        """All runs of this user's jobs since a time; some seconds behind, and without those that wait.
+        """All runs of this user's jobs since a time after 0; some seconds behind, and without those that wait.
 
         Raises:
             NoAccounting: the cluster keeps none.
@@ -125,9 +126,7 @@ def _fail(program: str, said: str) -> NoReturn:
     if "accounting storage is disabled" in said or "not running a supported accounting_storage" in said:
         raise NoAccounting("this cluster keeps no accounts (its AccountingStorageType is 'none')")
     if NOT_SET_UP in said:
-        raise SlurmUnavailable(
-            "Slurm's programs are here, but no slurm.conf: set SLURM_CONF to the cluster's"
-        )
+        raise NotSetUp("Slurm's programs are here, but no slurm.conf: SLURM_CONF has to name the cluster's")
     last = said.strip().splitlines()[-1] if said.strip() else "nothing"
     raise SlurmUnavailable(f"'{program}' failed and said: {last}. {_advice(program)}")
 

@@ -9,7 +9,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,16 @@ from rich.text import Text
 
 from jobs.provenance import hardware, version
 from launch.backends import visible_gpus
+from launch.controller import Controller
+from launch.limits import in_words, limits
+from launch.slurm import (
+    Config,
+    NoAccounting,
+    NodeGroup,
+    NotSetUp,
+    Partition,
+    SlurmUnavailable,
+)
 
 STACK = ("torch", "transformers", "accelerate", "deepspeed", "lm_eval", "datasets")
 INSTALL = "pip install -e '.[gpu]' where there are NVIDIA GPUs, 'make install' for the CPU stack"
@@ -36,7 +48,7 @@ class Finding:
 
 def examine(runs: Path) -> int:
     """Print what was found; returns 1 if there is a problem."""
-    findings = [*_machine(), *_packages(), *_folder(runs)]
+    findings = [*_machine(), *_packages(), *_folder(runs), *_slurm()]
     console = Console()
     for finding in findings:
         console.print(Text.assemble((f"{finding.verdict:8}", STYLES[finding.verdict]), finding.text))
@@ -116,3 +128,70 @@ def _renames(folder: Path) -> bool:
     except OSError:
         return (folder / "out" / "file").exists()
     return False
+
+
+def _slurm() -> Iterator[Finding]:
+    """Slurm, where its programs are; its absence is no finding, since one machine needs none."""
+    if not (shutil.which("squeue") and shutil.which("scontrol")):
+        return
+    controller = Controller()
+    try:
+        began = time.monotonic()
+        config = controller.config()
+        waited = time.monotonic() - began
+        yield Finding("ok", f"Slurm {config.version}, cluster {config.cluster}, answered in {waited:.2f} s")
+        partitions, nodes = controller.partitions(), controller.nodes()
+        yield from _partitions(partitions.rows, nodes.rows)
+        yield from _unknown([*partitions.malformed, *nodes.malformed])
+        yield Finding(
+            "ok",
+            f"limits of the cluster: array indices up to {config.max_array_size - 1}, {config.max_jobs} jobs",
+        )
+        yield from _accounting(controller, config)
+    except NotSetUp as error:
+        yield Finding("warning", f"{error}. Studies run on this machine alone")
+    except SlurmUnavailable as error:
+        yield Finding("problem", str(error))
+
+
+def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Iterator[Finding]:
+    for partition in partitions:
+        groups = [group for group in nodes if group.partition == partition.name]
+        gpus = Counter[str]()
+        for group in groups:
+            gpus.update({kind: group.count * count for kind, count in group.gpus})
+        held = ", ".join(f"{count} {kind} GPUs" for kind, count in gpus.items()) or "no GPUs"
+        limit = f", at most {partition.max_seconds / 3600:g} h a job" if partition.max_seconds else ""
+        name = f"partition {partition.name}{' (the default)' if partition.default else ''}"
+        yield Finding(
+            "ok" if partition.up else "warning",
+            f"{name}: {partition.nodes} nodes, {held}{limit}{'' if partition.up else '; it is not up'}",
+        )
+    if not any(partition.default for partition in partitions):
+        yield Finding("warning", "no default partition: the cluster file has to name one")
+
+
+def _accounting(controller: Controller, config: Config) -> Iterator[Finding]:
+    try:
+        associations, qos = controller.associations(config.cluster), controller.qos()
+    except NoAccounting:
+        yield Finding(
+            "warning",
+            f"no accounting: what ended is known for {config.min_job_age} s, then from the disk alone",
+        )
+        return
+    yield Finding("ok", "accounting answers")
+    yield from _unknown([*associations.malformed, *qos.malformed])
+    mine = [row for row in associations.rows if row.user]
+    if not mine and "associations" in config.enforced:
+        yield Finding("problem", "you have no account here, and jobs without one are refused: ask for one")
+    for row in mine:
+        found = limits(row, associations.rows, qos.rows)
+        yield Finding("ok", f"account {row.account}: {in_words(found)}; QOS {', '.join(row.qos) or 'none'}")
+
+
+def _unknown(lines: Sequence[str]) -> Iterator[Finding]:
+    if lines:
+        yield Finding(
+            "warning", f"{len(lines)} lines of Slurm's were not understood, the first: {lines[0]!r}"
+        )

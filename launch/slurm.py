@@ -1,4 +1,4 @@
-"""What Slurm says: the text of its programs in, frozen dataclasses out; the only module that knows its formats.
+"""What Slurm says: the text of its programs in, frozen dataclasses out; alone in knowing its formats.
 
 Pure: controller.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
 seen is a job that would be submitted twice. Only the text formats are read, which are the same in all
@@ -46,6 +46,10 @@ def live_state(state: str) -> State | None:
 
 class SlurmUnavailable(RuntimeError):
     """One of Slurm's programs gave no answer; the message says which, why, and what to do."""
+
+
+class NotSetUp(SlurmUnavailable):
+    """Slurm's programs are installed, but belong to no cluster."""
 
 
 class NoAccounting(SlurmUnavailable):
@@ -141,12 +145,11 @@ class Partition:
     nodes: int
     max_nodes: int | None
     max_seconds: int | None
-    preempt_mode: str
 
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of a partition that are alike: of each its MiB of memory and its GPUs, as (type or "gpu", count)."""
+    """Nodes of a partition that are alike: MiB of memory and GPUs, (type or "gpu", count), of each."""
 
     partition: str
     count: int
@@ -274,7 +277,6 @@ def parse_partitions(text: str) -> Table[Partition]:
                     nodes=int(found["TotalNodes"]),
                     max_nodes=_number(found["MaxNodes"]),
                     max_seconds=parse_duration(found["MaxTime"]),
-                    preempt_mode=found["PreemptMode"],
                 )
             ]
         except KeyError as error:

@@ -1,8 +1,8 @@
 """A real Slurm cluster on one machine, for tests and for trying the toolkit without a cluster.
 
 `Cluster` starts slurmctld, several slurmd, and for accounting slurmdbd on MariaDB, with munge between them,
-on loopback and in one scratch directory. Nodes claim CPUs, memory and GPUs that the machine need not have (a GPU
-is a link to /dev/null), so that 4 nodes of 8 GPUs run on a laptop; jobs are ordinary processes.
+on loopback and in one scratch directory. Nodes claim CPUs, memory and GPUs that the machine need not have (a
+GPU is a link to /dev/null), so that 4 nodes of 8 GPUs run on a laptop; jobs are ordinary processes.
 
     with Cluster(nodes=2) as cluster:
         subprocess.run(["sbatch", "--wrap=hostname"], env=cluster.environment)
@@ -98,7 +98,8 @@ class Cluster:
         self._start_munge()
         if self.shape.accounting:
             self._start_mariadb()
-            self._start_slurmdbd()
+            self.start_slurmdbd()
+            self._add_user()
         self.start_slurmctld()
         for node in self.nodes:
             self.start_node(node)
@@ -132,11 +133,17 @@ class Cluster:
     def start_slurmctld(self) -> None:
         """Start the controller, also again after `processes.end("slurmctld")`."""
         self._launch("slurmctld", "slurmctld", "-D")
-        self._wait("slurmctld", lambda: "UP" in self._says(["scontrol", "ping"]))
+        self._wait("slurmctld", lambda: "UP" in (self._says(["scontrol", "ping"]) or ""))
 
     def start_node(self, node: str) -> None:
         """Start the daemon of one node, also again after `processes.end(node)`."""
         self._launch(node, "slurmd", "-D", "-N", node)
+
+    def start_slurmdbd(self) -> None:
+        """Start the accounts, also again after `processes.end("slurmdbd")`."""
+        self._launch("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=str(config.database_socket(self.scratch)))
+        listed = ["sacctmgr", "--noheader", "--parsable2", "show", "cluster"]
+        self._wait("slurmdbd", lambda: self._says(listed) is not None)
 
     def _start_munge(self) -> None:
         folder = self.scratch / "munge"
@@ -149,7 +156,7 @@ class Cluster:
             f"--socket={munge_socket}", f"--pid-file={folder}/pid", f"--log-file={folder}/log",
             f"--seed-file={folder}/seed",
         )  # fmt: skip
-        self._wait("munged", lambda: self._says(["munge", "-n", "-S", str(munge_socket)]) != "")
+        self._wait("munged", lambda: self._says(["munge", "-n", "-S", str(munge_socket)]))
 
     def _start_mariadb(self) -> None:
         data, user = self.scratch / "mariadb", config.user()
@@ -168,10 +175,7 @@ class Cluster:
         self._wait("mariadbd", lambda: self._says([*client, "-Ne", "select 1"]) == "1")
         self.run(*client, "-e", f"create database {config.DATABASE}")
 
-    def _start_slurmdbd(self) -> None:
-        self._launch("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=str(config.database_socket(self.scratch)))
-        listed = ["sacctmgr", "--noheader", "--parsable2", "show", "cluster"]
-        self._wait("slurmdbd", lambda: self._answers(listed))
+    def _add_user(self) -> None:
         add = ("sacctmgr", "--immediate", "--quiet", "add")
         self.run(*add, "cluster", config.NAME)
         self.run(*add, "account", config.ACCOUNT, f"Cluster={config.NAME}")
@@ -180,21 +184,14 @@ class Cluster:
     def _launch(self, name: str, *command: str, **more: str) -> None:
         self.processes.start(name, command, {**self.environment, **more})
 
-    def _says(self, command: list[str]) -> str:
-        """What a program prints; nothing where it fails, or has no answer yet."""
+    def _says(self, command: list[str]) -> str | None:
+        """What a program prints; None where it fails, or has no answer yet."""
         try:
             return self.run(*command, timeout=5)
         except (ClusterError, subprocess.TimeoutExpired):
-            return ""
+            return None
 
-    def _answers(self, command: list[str]) -> bool:
-        try:
-            self.run(*command, timeout=5)
-        except (ClusterError, subprocess.TimeoutExpired):
-            return False
-        return True
-
-    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+    def _wait(self, name: str, ready: Callable[[], object]) -> None:
         until = time.monotonic() + TIMEOUT
         while not ready():
             if not self.processes.alive(name) or time.monotonic() > until:
