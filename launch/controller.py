@@ -5,9 +5,10 @@ Nothing here changes anything in Slurm. What the answers mean is slurm.py's busi
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import subprocess
+from pathlib import Path
 from typing import NoReturn
 
 from launch import slurm
@@ -32,7 +33,7 @@ NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds n
 
 
 class Controller:
-    """The Slurm that this machine belongs to.
+    """The Slurm that this machine belongs to; SLURM_CONF tells where that is not the usual one.
 
     Every question raises SlurmUnavailable when it gets no answer within `timeout` seconds.
     """
@@ -51,7 +52,7 @@ class Controller:
         )
 
     def history(self, since: int) -> Table[PastJob]:
-        """All runs of this user's jobs since a time after 0; some seconds behind, and without those that wait.
+        """Runs of this user's jobs since a time after 0; some seconds behind, and without those that wait.
 
         Raises:
             NoAccounting: the cluster keeps none.
@@ -59,7 +60,7 @@ class Controller:
         return slurm.parse_history(
             self._ask(
                 "sacct", "--allocations", "--duplicates", "--noheader", "--parsable2",
-                f"--delimiter={slurm.SEPARATOR}", f"--user={getpass.getuser()}", f"--starttime=uts{since}",
+                f"--delimiter={slurm.SEPARATOR}", f"--user={_user()}", f"--starttime=uts{since}",
                 f"--format={','.join(slurm.HISTORY)}",
             )
         )  # fmt: skip
@@ -85,7 +86,7 @@ class Controller:
         """
         answers = [
             self._manager("association", slurm.ASSOCIATION, "where", f"cluster={cluster}", f"user={user}")
-            for user in (getpass.getuser(), "")
+            for user in (_user(), "")
         ]
         return slurm.parse_associations("\n".join(answers))
 
@@ -104,6 +105,9 @@ class Controller:
         return text.replace("|", slurm.SEPARATOR)  # it has no choice of a separator, and no field with a bar
 
     def _ask(self, *command: str) -> str:
+        conf = os.environ.get("SLURM_CONF")
+        if conf and not Path(conf).exists():  # Slurm's programs would wait for it for a minute
+            raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")
         own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: lists are never cut
         try:
@@ -122,11 +126,15 @@ class Controller:
         return done.stdout
 
 
+def _user() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name  # what Slurm goes by, whatever LOGNAME says
+
+
 def _fail(program: str, said: str) -> NoReturn:
     if "accounting storage is disabled" in said or "not running a supported accounting_storage" in said:
         raise NoAccounting("this cluster keeps no accounts (its AccountingStorageType is 'none')")
     if NOT_SET_UP in said:
-        raise NotSetUp("Slurm's programs are here, but no slurm.conf: SLURM_CONF has to name the cluster's")
+        raise NotSetUp("Slurm's programs found no slurm.conf: set SLURM_CONF to the cluster's")
     last = said.strip().splitlines()[-1] if said.strip() else "nothing"
     raise SlurmUnavailable(f"'{program}' failed and said: {last}. {_advice(program)}")
 

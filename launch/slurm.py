@@ -220,8 +220,8 @@ def parse_queue(text: str) -> Table[QueuedJob]:
     """squeue's lines in the format `QUEUE`; a line that stands for many elements becomes many jobs."""
 
     def row(f: Sequence[str]) -> list[QueuedJob]:
-        times, conditions = (_number(f[4]), _number(f[5])), parse_dependencies(f[6])
-        rest = (f[1], _text(f[2]), f[3], *times, conditions, _text(f[7]), f[8])
+        times = _number(f[4]), _number(f[5])
+        rest = f[1], _text(f[2]), f[3], *times, parse_dependencies(f[6]), _text(f[7]), f[8]
         return [QueuedJob(id, *rest) for id in expand(f[0])]
 
     return _table(text, len(QUEUE), row)
@@ -356,14 +356,16 @@ def parse_duration(text: str) -> int | None:
 
 def parse_dependencies(text: str) -> tuple[Dependency, ...]:
     """The conditions of `afterok:12(unfulfilled),aftercorr:13_*(failed)`; those without a job left out."""
-    if text in NOTHING:
-        return ()
     found = re.findall(r"(\w+):([\d_*]+)(?:\+\d+)?\((\w+)\)", text)
     return tuple(Dependency(*condition) for condition in found)
 
 
 def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:
-    """The last run of each job, by its id."""
+    """The last run of each job, by its id.
+
+    Ask it only for what the queue does not hold: until a requeued job starts again, the accounts show nothing
+    but the run that ended, as REQUEUED, PREEMPTED or NODE_FAIL.
+    """
     last: dict[str, PastJob] = {}
     for job in history:
         if job.id not in last or (job.submitted or 0) >= (last[job.id].submitted or 0):

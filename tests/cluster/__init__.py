@@ -180,6 +180,8 @@ class Cluster:
         self.run(*add, "cluster", config.NAME)
         self.run(*add, "account", config.ACCOUNT, f"Cluster={config.NAME}")
         self.run(*add, "user", config.user(), f"Account={config.ACCOUNT}", "AdminLevel=Admin")
+        modify = ("sacctmgr", "--immediate", "--quiet", "modify")  # root has an account of its own already
+        self.run(*modify, "user", config.user(), "set", f"DefaultAccount={config.ACCOUNT}")
 
     def _launch(self, name: str, *command: str, **more: str) -> None:
         self.processes.start(name, command, {**self.environment, **more})
@@ -222,4 +224,4 @@ def remove_abandoned(but: Path) -> None:
     for scratch in Path("/tmp").glob(SCRATCH + "*"):
         if scratch != but and scratch.stat().st_uid == os.getuid() and owned(scratch) is False:
             Processes(scratch).end_all(scratch / "slurm.conf")
-            shutil.rmtree(scratch)
+            shutil.rmtree(scratch, ignore_errors=True)  # another one may be doing it, too

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from pathlib import Path
 
-from cluster import Cluster, ClusterError, Shape, packages
+from cluster import Cluster, ClusterError, Shape, config, packages
 
 
 def main() -> int:
@@ -19,7 +18,7 @@ def main() -> int:
     parser.add_argument("--no-accounting", action="store_true", help="without slurmdbd and MariaDB")
     args = parser.parse_args()
     shape = {"nodes": args.nodes, "cpus": args.cpus, "gpus": args.gpus, "accounting": not args.no_accounting}
-    cluster = Cluster(Path(f"/tmp/slurm-of-{getpass.getuser()}"), **shape)
+    cluster = Cluster(Path(f"/tmp/slurm-of-{config.user()}"), **shape)
     return up(cluster) if args.action == "up" else down(cluster)
 
 

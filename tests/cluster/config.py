@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import ipaddress
+import os
+import pwd
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +112,7 @@ StorageLoc={database}
 
 def user() -> str:
     """Who runs the cluster, its jobs and its database."""
-    return getpass.getuser()
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def database_socket(scratch: Path) -> Path:
@@ -129,7 +130,6 @@ def write(scratch: Path, shape: Shape, ports: list[int]) -> None:
     files = f"{scratch}/gpu/nvidia[0-{shape.gpus - 1}]"
     gres = f"NodeName=n[1-{shape.nodes}] Name=gpu Type={GPU} File={files}\n" if shape.gpus else ""
     (scratch / "gres.conf").write_text(gres)
-    (scratch / "cgroup.conf").write_text("CgroupAutomount=no\n")
     if shape.accounting:
         file = scratch / "slurmdbd.conf"
         file.write_text(

@@ -68,8 +68,10 @@ class Processes:
         """End every job and every daemon, the controller before the database that it reports to."""
         names = [p.name for p in self._pids.iterdir()] if self._pids.exists() else []
         self.end("slurmctld", *(n for n in names if n.startswith("n")))
-        for pid in self._jobs():
-            _kill(pid)
+        while jobs := list(self._jobs()):  # again, since a job may have started another process meanwhile
+            for pid in jobs:
+                _kill(pid)
+            time.sleep(0.02)
         for name in ("slurmdbd", "mariadbd", "munged"):
             self.end(name)
 
@@ -95,8 +97,9 @@ class Owner:
     """Marks a scratch directory as in use for as long as this process lives, however it ends."""
 
     def __init__(self, scratch: Path) -> None:
-        self._file = (scratch / "owner").open("w")
+        self._file = (scratch / "owner.new").open("w")
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        (scratch / "owner.new").rename(scratch / "owner")  # locked from its first moment
 
     def release(self) -> None:
         self._file.close()

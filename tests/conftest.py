@@ -1,0 +1,21 @@
+"""What several test files share: a real Slurm cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster, packages
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A cluster of two nodes for all tests of a run. Skipped where it cannot be had, but never in CI."""
+    why = packages.install()
+    if why and os.environ.get("CI"):
+        pytest.fail(why)
+    if why:
+        pytest.skip(why)
+    with Cluster(nodes=2, gpus=4) as cluster:
+        yield cluster
