@@ -268,19 +268,15 @@ def parse_partitions(text: str) -> Table[Partition]:
 
     def row(fields: Sequence[str]) -> list[Partition]:
         found = dict(field.split("=", 1) for field in fields[0].split(" ") if "=" in field)
-        try:
-            return [
-                Partition(
-                    name=found["PartitionName"],
-                    default=found["Default"] == "YES",
-                    up=found["State"] == "UP",
-                    nodes=int(found["TotalNodes"]),
-                    max_nodes=_number(found["MaxNodes"]),
-                    max_seconds=parse_duration(found["MaxTime"]),
-                )
-            ]
-        except KeyError as error:
-            raise ValueError(f"{error} is missing") from error
+        partition = Partition(
+            name=found["PartitionName"],
+            default=found["Default"] == "YES",
+            up=found["State"] == "UP",
+            nodes=int(found["TotalNodes"]),
+            max_nodes=_number(found["MaxNodes"]),
+            max_seconds=parse_duration(found["MaxTime"]),
+        )
+        return [partition]
 
     return _table(text, 1, row)
 
@@ -383,7 +379,7 @@ def _table(text: str, fields: int, row: Callable[[Sequence[str]], list[T]]) -> T
             if len(values) != fields:
                 raise ValueError(f"{len(values)} fields, not {fields}")
             rows += row(values)
-        except ValueError:
+        except (ValueError, KeyError):
             malformed.append(line)
     return Table(tuple(rows), tuple(malformed))
 

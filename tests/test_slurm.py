@@ -493,7 +493,7 @@ def test_doctor_where_slurm_is_not_set_up(slurm: Cluster, tmp_path: Path) -> Non
 DIES = """
 from cluster import Cluster
 with Cluster(nodes=1, gpus=0, accounting=False) as cluster:
-    cluster.run("sbatch", "--wrap=echo $$ > running; sleep 300", f"--chdir={cluster.scratch}")
+    cluster.run("sbatch", "--wrap=env -i sh -c 'echo $$ > running; sleep 300'", f"--chdir={cluster.scratch}")
     print(cluster.scratch, flush=True)
     input()
 """
@@ -542,3 +542,17 @@ def test_by_hand_up_twice_after_a_crash_and_down(
     assert not (tmp_path / "c").exists()
     assert down(seen()) == 0
     assert "there is no cluster" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_where_slurm_cannot_be_had_its_tests_are_skipped_with_the_reason_but_never_in_ci(
+    ci: str, tmp_path: Path
+) -> None:
+    test = f"{__file__}::{test_doctor_on_a_cluster.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test], cwd=TESTS.parent,
+        env={**os.environ, "PATH": str(tmp_path), "CI": ci}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.search(r"no Slurm here: .*sbatch.* missing, and no apt-get: the test cluster", done.stdout)
+    assert ("1 error" if ci else "1 skipped") in done.stdout
+    assert (done.returncode != 0) == bool(ci)

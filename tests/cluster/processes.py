@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 GRACE = 10.0  # seconds that a daemon has to end by itself
@@ -68,10 +68,11 @@ class Processes:
         """End every job and every daemon, the controller before the database that it reports to."""
         names = [p.name for p in self._pids.iterdir()] if self._pids.exists() else []
         self.end("slurmctld", *(n for n in names if n.startswith("n")))
-        while jobs := list(self._jobs()):  # again, since a job may have started another process meanwhile
+        until = time.monotonic() + GRACE
+        while (jobs := self._jobs()) and time.monotonic() < until:
             for pid in jobs:
                 _kill(pid)
-            time.sleep(0.02)
+            time.sleep(0.02)  # and look again: a job may have started another process meanwhile
         for name in ("slurmdbd", "mariadbd", "munged"):
             self.end(name)
 
@@ -83,14 +84,18 @@ class Processes:
         ]
         return "\n".join(lines)
 
-    def _jobs(self) -> Iterator[int]:
-        """Processes of jobs, and the step daemons that watch them, which survive the node's daemon."""
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                environment = _environment(int(folder.name))
-                job = any(v.startswith(b"SLURMD_NODENAME=") for v in environment)  # is set inside jobs alone
-                if self._mark in environment and (job or _name(folder) == "slurmstepd"):
-                    yield int(folder.name)
+    def _jobs(self) -> set[int]:
+        """The step daemons, which survive the node's daemon, and all processes of jobs."""
+        parents = {int(f.name): _parent(f) for f in Path("/proc").iterdir() if f.name.isdigit()}
+        found = set[int]()
+        for pid in parents:
+            environment = _environment(pid)
+            job = any(v.startswith(b"SLURMD_NODENAME=") for v in environment)  # is set inside jobs alone
+            if self._mark in environment and (job or _name(pid) == "slurmstepd"):
+                found.add(pid)
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more  # those that a job gave another environment
+        return found
 
 
 class Owner:
@@ -124,11 +129,18 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
-def _name(folder: Path) -> str:
+def _name(pid: int) -> str:
     try:
-        return (folder / "comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def _parent(folder: Path) -> int:
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _kill(pid: int) -> None:
