@@ -18,9 +18,7 @@ from launch.states import State
 T = TypeVar("T")
 SEPARATOR = "\x1f"  # a job's name may hold any character that can be typed
 
-NOTHING = frozenset(
-    ("", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned")
-)
+NOTHING = {"", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned"}
 
 LIVE = {
     "PENDING": State.QUEUED, "CONFIGURING": State.QUEUED, "REQUEUED": State.QUEUED,

@@ -390,6 +390,20 @@ def test_a_requeued_job_has_two_runs(slurm: Cluster, controller: Controller) -> 
     assert latest(runs(controller, id))[id].state == "RUNNING"
 
 
+def test_a_preempted_job_waits_to_run_again_while_the_accounts_call_it_ended(
+    slurm: Cluster, controller: Controller
+) -> None:
+    low = sbatch(slurm, "sleep 300", "--requeue", "--partition=low")
+    eventually(lambda: state(controller, low) == "RUNNING")
+    high = sbatch(slurm, "sleep 300", "--partition=high", "--nodes=2", "--exclusive")
+    eventually(lambda: state(controller, high) == "RUNNING")
+    eventually(lambda: state(controller, low) == "PENDING")
+    eventually(lambda: [run.state for run in runs(controller, low)] == ["PREEMPTED"])
+    assert live_state(latest(runs(controller, low))[low].state) is None
+    assert (found := job(controller, low)) is not None
+    assert live_state(found.state) == State.QUEUED
+
+
 def test_a_dependency_that_can_never_be_satisfied(slurm: Cluster, controller: Controller) -> None:
     first = sbatch(slurm, "false")
     second = sbatch(slurm, "true", f"--dependency=afterok:{first}")
