@@ -51,7 +51,9 @@ def examine(runs: Path) -> int:
     findings = [*_machine(), *_packages(), *_folder(runs), *_slurm()]
     console = Console()
     for finding in findings:
-        console.print(Text.assemble((f"{finding.verdict:8}", STYLES[finding.verdict]), finding.text))
+        console.print(
+            Text.assemble((f"{finding.verdict:8}", STYLES[finding.verdict]), finding.text), soft_wrap=True
+        )
     return int(any(f.verdict == "problem" for f in findings))
 
 
