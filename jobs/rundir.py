@@ -26,12 +26,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.unit import Input, Unit
+
+
+class Damaged(ValueError):
+    """A file of a run directory that cannot be read as what it should be."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,12 @@ class UnitDir:
         """Where an attempt's result is kept once its inputs were made again."""
         return self.path / f"superseded.{attempt}"
 
+    def logs_of(self, jobs: Iterable[str]) -> list[Path]:
+        """The log files of some jobs, a file a rank; none before they have started."""
+        return [log for job in jobs for log in sorted((self.logs / job).glob("*_log.out"))]
+
     def last_log(self) -> list[Path]:
-        """The log files of the last job, a file a rank; none before the first job has started."""
+        """The log files of the job that began last, a file a rank; none before the first has started."""
         jobs = sorted({p.parent for p in self.logs.glob("*/*_log.out")}, key=lambda p: p.stat().st_mtime)
         return sorted(jobs[-1].glob("*_log.out")) if jobs else []
 
@@ -188,7 +196,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a JSONL file; a torn last line (a writer died in it) is left out.
 
     Raises:
-        ValueError: a line before the last is not JSON.
+        Damaged: a line before the last is not JSON.
     """
     if not path.exists():
         return
@@ -201,7 +209,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 if not line.endswith("\n"):
                     return
-                raise ValueError(
+                raise Damaged(
                     f"{path}, line {number}: not JSON ({error}): {line[:80]!r}. Remove it, if its writer died"
                 ) from None
 

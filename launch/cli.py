@@ -37,11 +37,12 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        mistakes = getattr(error, "mistakes", None)
-        if mistakes is None:
+        from jobs.rundir import Damaged
+        from launch.study import StudyError
+
+        if not isinstance(error, StudyError | Damaged):
             raise
-        for mistake in mistakes:
-            print(f"sor: {mistake}", file=sys.stderr)
+        print("\n".join(f"sor: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
 
 

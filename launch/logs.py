@@ -15,23 +15,22 @@ PAUSE = 0.5  # seconds between two looks for more
 
 def print_logs(seen: Seen, follow: bool) -> int:
     """Print them to standard output; returns the exit code."""
-    files = seen.folder.last_log()
-    if not files and not follow:
+    jobs = [job.id for job in seen.attempt.jobs] if seen.attempt else []
+    if not seen.folder.logs_of(jobs) and not follow:
         print(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", file=sys.stderr)
         return 1
-    backend, streams = Local(), {path: path.open(errors="replace") for path in files}
-    shown = None
+    backend, streams, shown = Local(), dict[Path, TextIO](), None
     while True:
         # Asked before the logs are read: what a job that has ended wrote is all there then.
         alive = seen.attempt is not None and backend.state(seen.attempt, seen.folder) is not None
+        for path in seen.folder.logs_of(jobs):
+            if path not in streams:
+                streams[path] = path.open(errors="replace")
         for path, stream in streams.items():
             shown = _copy(path, stream, shown, len(streams) > 1)
         if not follow or not alive:
             return 0
         time.sleep(PAUSE)
-        for path in seen.folder.last_log():
-            if path not in streams:
-                streams[path] = path.open(errors="replace")
 
 
 def _copy(path: Path, stream: TextIO, shown: Path | None, several: bool) -> Path | None:

@@ -468,3 +468,13 @@ def test_doctor_says_what_is_wrong(tmp_path: Path) -> None:
     assert done.returncode == 1
     said = " ".join(done.stdout.split())  # in lines of a terminal's width
     assert re.search(r"problem \S+file/runs: cannot be written .*use another --runs", said)
+
+
+def test_a_damaged_ledger_is_named_with_the_line(study: Path, out: Path) -> None:
+    ledger = StudyDir(out / "small").ledger
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text('{"event": "inte\n{"event": "intent"}\n')
+    done = sor("status", study, "--runs", out)
+    assert done.returncode == 2
+    assert f"sor: {ledger}, line 1: not JSON" in done.stderr
+    assert "Traceback" not in done.stderr

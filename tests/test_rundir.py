@@ -210,6 +210,9 @@ def test_last_log_is_that_of_the_last_job_a_file_a_rank(tmp_path: Path) -> None:
         os.utime(logs, (time.time() - age,) * 2)
     (folder.logs / "%j").mkdir()  # submitit makes it, and nothing in it
     assert [p.name for p in folder.last_log()] == ["10_0_log.out", "10_1_log.out"]
+    assert [p.name for p in folder.logs_of(["10", "9"])] == [
+        f"{job}_{rank}_log.out" for job in ("10", "9") for rank in (0, 1)
+    ]
 
 
 def test_input_that_is_gone_is_named(tmp_path: Path) -> None:
