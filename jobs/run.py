@@ -74,7 +74,11 @@ def ended(ctx: Context, error: str | None) -> dict[str, Any]:
 
 def set_environment(place: submitit.JobEnvironment, cpus: int) -> None:
     """What torch.distributed and the numeric libraries read; a value that is set already stays."""
-    values: dict[str, Any] = {"OMP_NUM_THREADS": cpus, "TOKENIZERS_PARALLELISM": "false"}
+    values: dict[str, Any] = {
+        "OMP_NUM_THREADS": cpus,
+        "RAYON_NUM_THREADS": cpus,  # of the tokenizers
+        "TOKENIZERS_PARALLELISM": "true" if cpus > 1 else "false",
+    }
     if place.num_tasks > 1:
         values |= distributed(place)
     for name, value in values.items():

@@ -16,6 +16,8 @@ from launch.cluster import Cluster
 from launch.study import EvalGroup, Study
 
 STARTUP = 0.1  # hours to load a model, compile and save
+TOKENIZED = 50_000  # tokens per second and core; measured: 51,000 on a busy core of an AMD EPYC
+MANY = 10**8  # tokens from which on packing is worth several cores
 CHOICE_TOKENS = 10  # of one candidate answer, where likelihoods of several are compared
 
 
@@ -76,6 +78,15 @@ def evaluation_flops(config: dict[str, Any], rows: Lengths, share: float, group:
         else:
             total += items * generate_flops(model, rows.prompt, new)
     return total
+
+
+def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
+    """What tokenizing and packing one mixture needs."""
+    if rows.prompts is None:
+        return Resources(cpus_per_task=cluster.cpus_per_gpu, hours=cluster.max_hours)
+    tokens = rows.prompts * (rows.prompt + rows.output(share))
+    cpus = cluster.cpus_per_gpu if tokens > MANY else 1
+    return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
 
 
 def hours(flops: int | None, stage: str, resources: Resources, cluster: Cluster) -> float:

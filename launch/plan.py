@@ -17,10 +17,18 @@ import yaml
 
 from jobs.unit import Resources, Unit
 from launch.cluster import Cluster
-from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, training_flops
+from launch.estimate import (
+    Lengths,
+    evaluation_flops,
+    generation_flops,
+    hours,
+    packing,
+    training_flops,
+)
 from launch.study import CONFIGS, PREPARED, EvalGroup, Model, Recipe, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
+LEAST = 0.5  # hours; no time limit is shorter
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,14 @@ class _Planner:
         found = [u.as_input() for u in inputs if u is not None]
         if self.prepare is not None and PREPARED in str(config):
             found.append(self.prepare.as_input())
-        if flops is not None or stage in ("generate", "train", "evaluate"):
-            wanted = MARGIN * hours(flops, stage, resources, self.cluster)
-            resources = replace(resources, hours=round(min(max(wanted, 0.5), self.cluster.max_hours), 2))
+        if stage in ("generate", "train", "evaluate"):
+            resources = self.limited(resources, hours(flops, stage, resources, self.cluster))
         return Unit(stage, name, config, tuple(found), execution or {}, resources, flops)
+
+    def limited(self, resources: Resources, expected: float) -> Resources:
+        """These resources with a time limit for so many hours of work."""
+        wanted = max(MARGIN * expected, LEAST)
+        return replace(resources, hours=round(min(wanted, self.cluster.max_hours), 2))
 
     @cached_property
     def prepare(self) -> Unit | None:
@@ -150,7 +162,8 @@ class _Planner:
             "seed": v.seed,
         }
         name = f"{v.mixture}.{tokenizer.rpartition('/')[2]}"
-        return self.unit("pack", name, config, (self.collate,))
+        needed = packing(self.rows, v.share, self.cluster)
+        return self.unit("pack", name, config, (self.collate,), resources=self.limited(needed, needed.hours))
 
     def train(self, v: Variant, pack: Unit) -> Unit:
         training, recipe = v.student.training, self.study.training

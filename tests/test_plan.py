@@ -208,6 +208,20 @@ def test_time_limits_stay_within_the_cluster(tmp_path: Path) -> None:
         assert 0 < unit.resources.hours <= limit
 
 
+def test_packing_asks_for_time_by_its_tokens(tmp_path: Path) -> None:
+    cluster = load_cluster("local")
+    packs = {
+        name: [u.resources for u in plan(load_study(name), cluster) if u.stage == "pack"]
+        for name in ("demo", "scale-or-reason")
+    }
+    assert {(r.cpus_per_task, r.hours) for r in packs["demo"]} == {(1, 0.5)}
+    hours = [r.hours for r in packs["scale-or-reason"]]
+    assert hours == sorted(set(hours))  # more reasoning, more tokens
+    assert {r.cpus_per_task for r in packs["scale-or-reason"]} == {cluster.cpus_per_gpu}
+    tokens = 1_142_707 * (150 + 3300)
+    assert hours[-1] * 3600 * cluster.cpus_per_gpu * 100_000 > tokens  # at twice the speed that was seen
+
+
 def test_measured_lengths_change_estimates(tmp_path: Path) -> None:
     study, cluster = load_study("demo"), load_cluster("local")
     short, long = (plan(study, cluster, Lengths(100, 10, 2, n)) for n in (20, 40))
