@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from launch.wording import in_words
+
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PREPARED = "@prepare/"  # a path below what the study's prepare function made
-SIZES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Name = Annotated[str, Field(pattern=rf"^{SIZES.pattern}$", max_length=60)]
+Name = Annotated[str, Field(pattern=rf"^{WORD.pattern}$", max_length=60)]
 Share = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -358,43 +360,8 @@ def validate(
             if presets and (top in wrong_presets or (top in PRESETS and mistakes)):
                 continue  # said already, where the preset was looked for
             key = ".".join(str(part) for part in e["loc"])
-            mistakes.append(Mistake(file, key, _words(schema, e)))
+            mistakes.append(Mistake(file, key, in_words(schema, e)))
         return None
-
-
-def _words(schema: type[BaseModel], error: Any) -> str:
-    """One validation error of pydantic, as what was found and what is allowed."""
-    found = error["input"]
-    if error["type"] == "extra_forbidden":
-        known = list(_fields_at(schema, error["loc"][:-1]))
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown key; {hint}allowed are {', '.join(known)}"
-    if error["type"] == "missing":
-        return "is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return message
-    return f"found {found!r}; {message[0].lower()}{message[1:]}"
-
-
-def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> tuple[str, ...]:
-    """The keys that the schema allows at a place in it."""
-    at: Any = schema
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = at.model_fields[part].annotation
-        at = next((m for m in _models_in(annotation)), None)
-        if at is None:
-            return ()
-    return tuple(at.model_fields)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
 
 
 def _crosscheck(study: Study, file: Path) -> list[Mistake]:
