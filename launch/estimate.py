@@ -83,7 +83,7 @@ def evaluation_flops(config: dict[str, Any], rows: Lengths, share: float, group:
 def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
     """What tokenizing and packing one mixture needs."""
     if rows.prompts is None:
-        return Resources(cpus_per_task=cluster.cpus_per_gpu, hours=cluster.max_hours)
+        return Resources(hours=cluster.max_hours)
     tokens = rows.prompts * (rows.prompt + rows.output(share))
     cpus = cluster.cpus_per_gpu if tokens > MANY else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
