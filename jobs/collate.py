@@ -23,8 +23,8 @@ from jobs.context import Context
 from jobs.prompts import open_source, prompt_id, sample
 from jobs.rundir import read_jsonl
 from jobs.thinking import Thinking
+from jobs.unit import MODES
 
-MODES = ("ift", "reasoning")
 REASONS = ("truncated", "unclosed", "empty", "duplicate", "unpaired")
 ROW_GROUP = 2000  # rows
 PAIR_COLUMNS = ("prompt", "reasoning", "ift")

@@ -15,9 +15,7 @@ from typing import Any
 from jobs.progress import Progress
 from jobs.provenance import provenance
 from jobs.rundir import UnitDir, study_of, write_json
-from jobs.unit import Unit
-
-REFERENCE = "@prepare/"  # a path in a study that names a file of the prepare stage's result
+from jobs.unit import PREPARED, Unit
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ class Context:
     def resolve(self, path: str) -> str:
         """A path or hub name of the study: @prepare/… is where the prepare stage published it, a file named
         by its contents where it lay when the unit was submitted."""
-        if path.startswith(REFERENCE):
-            return str(self.input("prepare") / path.removeprefix(REFERENCE))
+        if path.startswith(PREPARED):
+            return str(self.input("prepare") / path.removeprefix(PREPARED))
         files: dict[str, str] = self.unit.execution.get("files", {})
         return files.get(path, path)
 

@@ -31,9 +31,9 @@ from jobs.engines import Completion, Engine, Request, load, quiet
 from jobs.prompts import load_prompts
 from jobs.rundir import fsync_dir, read_json, read_jsonl, write_json
 from jobs.thinking import Thinking
+from jobs.unit import MODES
 
 CHUNK_ROWS = 256  # prompts; what a worker claims at a time
-MODES = ("ift", "reasoning")
 
 
 def run(ctx: Context) -> None:

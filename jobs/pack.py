@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from jobs.context import Context
 from jobs.rundir import read_json
 from jobs.thinking import join
+from jobs.unit import MODES
 
 LEARN, START, PADDING = 1, 2, 4  # the flags of a token: loss counts here, a row starts here, no row
 OPEN_BLOCKS = 64  # blocks that still take rows at any time: more pack tighter, fewer keep the order
@@ -84,7 +85,7 @@ def run(ctx: Context) -> None:
     tokenizer = AutoTokenizer.from_pretrained(ctx.resolve(config["tokenizer"]), revision=config["revision"])
     data = ctx.input("collate")
     columns = ["prompt", "reasoning", "answer"]
-    modes = {mode: pq.read_table(data / f"{mode}.parquet", columns=columns) for mode in ("ift", "reasoning")}
+    modes = {mode: pq.read_table(data / f"{mode}.parquet", columns=columns) for mode in MODES}
     wanted = mixture(modes["ift"].num_rows, config["share"], config["order"], config["seed"])
     total = sum(len(index) for phase in wanted for _, index in phase)
     ctx.progress.update(0, total, "rows", force=True)

@@ -18,6 +18,9 @@ from typing import Any
 RECIPES = {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 1, "evaluate": 1, "report": 1}
 STAGES = tuple(RECIPES)
 
+MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
+PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
+
 
 @dataclass(frozen=True)
 class Resources:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from jobs.unit import Resources, Unit
+from jobs.unit import PREPARED, Resources, Unit
 from launch.cluster import Cluster
 from launch.estimate import (
     Lengths,
@@ -25,7 +25,7 @@ from launch.estimate import (
     packing,
     training_flops,
 )
-from launch.study import CONFIGS, PREPARED, EvalGroup, Model, Recipe, Source, Study
+from launch.study import CONFIGS, EvalGroup, Model, Recipe, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
 LEAST = 0.5  # hours; no time limit is shorter

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from jobs.unit import PREPARED
 from launch.wording import in_words
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-PREPARED = "@prepare/"  # a path below what the study's prepare function made
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.prompt import Confirm
 
 from jobs.rundir import StudyDir, read_json, write_json
-from jobs.unit import Unit
+from jobs.unit import MODES, Unit
 from launch.backends import Local, visible_gpus
 from launch.cluster import load_cluster
 from launch.estimate import Lengths
@@ -50,7 +50,7 @@ def measured(result: Path, expected: Lengths) -> Lengths:
     found = read_json(result)
     if found["lengths_in"] != "tokens":
         return Lengths(found["prompts"], expected.prompt, expected.ift, expected.reasoning)
-    means = {mode: round(found["lengths"][mode]["mean"]) for mode in ("ift", "reasoning")}
+    means = {mode: round(found["lengths"][mode]["mean"]) for mode in MODES}
     return Lengths(found["prompts"], expected.prompt, **means)
 
 
