@@ -69,8 +69,8 @@ class Context:
         return files.get(path, path)
 
     def staging(self) -> Path:
-        """A fresh folder in which this attempt builds its result (first rank only)."""
-        staged = self.folder.staging(f"{self.attempt}.{self.worker}")
+        """A fresh folder in which this process builds the result."""
+        staged = self.folder.staging(f"{self.attempt}.{self.worker}.{self.rank}")
         if staged.exists():
             shutil.rmtree(staged)
         staged.mkdir(parents=True)
