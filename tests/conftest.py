@@ -9,6 +9,13 @@ import pytest
 from cluster import Cluster, packages
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real Slurm, for `make test-slurm-versions`."""
+    for item in items:
+        if "slurm" in getattr(item, "fixturenames", ()):
+            item.add_marker("slurm")
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
     """A cluster of two nodes for all tests of a run. Skipped where it cannot be had, but never in CI."""

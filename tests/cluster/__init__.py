@@ -137,7 +137,7 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Start the daemon of one node, also again after `processes.end(node)`."""
-        self._launch(node, "slurmd", "-D", "-N", node)
+        self._launch(node, "slurmd", "-D", "-N", node, "-d", str(config.daemons() / "slurmstepd"))
 
     def start_slurmdbd(self) -> None:
         """Start the accounts, also again after `processes.end("slurmdbd")`."""

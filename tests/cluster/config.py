@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import pwd
+import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ NAME = "lab"
 ACCOUNT = "students"
 DATABASE = "slurm_acct_db"
 GPU = "h100"
-MEMORY = 8000  # MiB that a node claims
+MEMORY = 4000  # MiB that a node claims for each CPU, which is what a job gets for each
 
 SLURM = """\
 ClusterName={NAME}
@@ -30,6 +31,7 @@ CredType=cred/munge
 {loopback_only}
 MpiDefault=none
 SwitchType=switch/none
+{plugins}
 MailProg=/bin/true
 
 # Without cgroups, so that it runs in containers and without root: the memory limit is kept by polling.
@@ -44,7 +46,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=2000,sched_interval=2,bf_interval=2,bf_continue
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=100
+DefMemPerCPU={MEMORY}
 MaxArraySize=100001
 MaxJobCount=200000
 KillWait=3
@@ -72,7 +74,7 @@ SlurmdLogFile={scratch}/log/%n.log
 {accounting}
 {gpu_types}
 NodeName=DEFAULT CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 \
-RealMemory={MEMORY} {gpus} State=UNKNOWN
+RealMemory={node_memory} {gpus} State=UNKNOWN
 {nodes}
 
 # Jobs of a higher tier preempt those of a lower one: at once, after a grace time, or for good.
@@ -100,6 +102,7 @@ DbdHost=localhost
 DbdAddr=127.0.0.1
 DbdPort={port}
 {loopback_only}
+{plugins}
 SlurmUser={user}
 LogFile={scratch}/log/slurmdbd.log
 PidFile={scratch}/slurmdbd.pid
@@ -113,6 +116,13 @@ StorageLoc={database}
 def user() -> str:
     """Who runs the cluster, its jobs and its database."""
     return pwd.getpwuid(os.getuid()).pw_name
+
+
+def daemons() -> Path:
+    """The folder of Slurm's daemons, of which slurmd looks for slurmstepd only where Slurm was built for."""
+    found = shutil.which("slurmctld", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    assert found, "no slurmctld"
+    return Path(found).parent
 
 
 def database_socket(scratch: Path) -> Path:
@@ -132,11 +142,11 @@ def write(scratch: Path, shape: Shape, ports: list[int]) -> None:
     (scratch / "gres.conf").write_text(gres)
     if shape.accounting:
         file = scratch / "slurmdbd.conf"
-        file.write_text(
-            SLURMDBD.format(
-                scratch=scratch, port=database, user=user(), database=DATABASE, loopback_only=_loopback_only()
-            )
-        )
+        text = SLURMDBD.format(
+            scratch=scratch, port=database, user=user(), database=DATABASE, loopback_only=_loopback_only(),
+            plugins=_plugins(),
+        )  # fmt: skip
+        file.write_text(text)
         file.chmod(0o600)  # slurmdbd refuses one that others can read
 
 
@@ -146,11 +156,13 @@ def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: l
     text = SLURM.format(
         NAME=NAME,
         MEMORY=MEMORY,
+        node_memory=MEMORY * shape.cpus,
         scratch=scratch,
         host=host,
         user=user(),
         controller_port=controller,
         loopback_only=_loopback_only(),
+        plugins=_plugins(),
         accounting=accounting if shape.accounting else "AccountingStorageType=accounting_storage/none",
         cpus=shape.cpus,
         gpu_types="GresTypes=gpu" if shape.gpus else "",
@@ -171,6 +183,12 @@ def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: l
 
 def _host() -> str:
     return socket.gethostname().partition(".")[0]
+
+
+def _plugins() -> str:
+    """Plugins of a Slurm that `versions` unpacked; any other finds its own."""
+    folder = daemons().with_name("plugins")
+    return f"PluginDir={folder}" if folder.is_dir() else ""
 
 
 def _loopback_only() -> str:

@@ -89,13 +89,21 @@ class Processes:
         parents = {int(f.name): _parent(f) for f in Path("/proc").iterdir() if f.name.isdigit()}
         found = set[int]()
         for pid in parents:
-            environment = _environment(pid)
+            environment, step = _environment(pid), _name(pid) == "slurmstepd"
             job = any(v.startswith(b"SLURMD_NODENAME=") for v in environment)  # is set inside jobs alone
-            if self._mark in environment and (job or _name(pid) == "slurmstepd"):
+            ours = self._mark in environment or (step and self._writes_log(pid))
+            if ours and (job or step):
                 found.add(pid)
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more  # those that a job gave another environment
         return found
+
+    def _writes_log(self, pid: int) -> bool:
+        """Whether a process has a log of this cluster open; new step daemons overwrite their environment."""
+        try:
+            return any(f.readlink().is_relative_to(self._logs) for f in Path(f"/proc/{pid}/fd").iterdir())
+        except OSError:
+            return False
 
 
 class Owner:
