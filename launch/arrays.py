@@ -1,0 +1,339 @@
+"""Units to submit -> Slurm job arrays: what each array waits for and how many of its jobs run at once.
+
+Pure: it calls nothing and reads no file. As few arrays as can be, since each is one call of sbatch; but an
+element waits for the results that it reads and for nothing else, and the caps hold in whatever order Slurm
+starts what may start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import groupby
+from math import ceil, log2
+from operator import and_, or_
+
+from jobs.unit import Resources, Unit
+from launch.caps import LATER, NO_LIMIT, Caps
+
+FEW = 32  # units; fewer are not worth an array of their own for a shorter time limit
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The limits to keep; None is no limit.
+
+    Args:
+        max_array_size: Slurm's MaxArraySize; the largest index is one less.
+        room: jobs that may still be put into the queue; each element of an array counts.
+        max_jobs: of this study that run at once, over all arrays.
+        max_gpus: of this study in use at once.
+    """
+
+    max_array_size: int
+    room: int | None
+    max_jobs: int | None
+    max_gpus: int | None
+
+
+@dataclass(frozen=True)
+class Element:
+    """One job of an array: one worker of a unit."""
+
+    index: int
+    unit: Unit
+    worker: int
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What an array waits for.
+
+    Args:
+        kind: "afterok", "aftercorr" or "afterany", as Slurm means them.
+        array: the position of an array in the plan, or the id of one that Slurm already has.
+        indices: these elements of it; None is the whole array.
+    """
+
+    kind: str
+    array: int | str
+    indices: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Array:
+    """One job array.
+
+    Args:
+        resources: of each element, with the time limit of the longest; `workers` are those of the array.
+        any: one of the conditions is enough.
+        throttle: how many elements may run at once.
+    """
+
+    stage: str
+    resources: Resources
+    elements: tuple[Element, ...]
+    after: tuple[Condition, ...]
+    any: bool
+    throttle: int
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """Arrays in the order of submission, and the units left for a later submit, each with the reason."""
+
+    arrays: tuple[Array, ...]
+    held: tuple[tuple[Unit, str], ...]
+
+
+def plan_arrays(
+    units: Sequence[Unit], submit: Collection[str], live: Mapping[str, tuple[str, ...]], rules: Rules
+) -> ArrayPlan:
+    """Arrays for the units to submit. Each unit is in one array, with all its workers, or held.
+
+    Args:
+        units: all of the study, inputs before what reads them.
+        submit: ids of those to submit; their inputs are among them, live, or done.
+        live: of each unit that a job has in hand, the ids of its jobs ("123_4"), one a worker.
+    """
+    return _Planner(_Pending(units, frozenset(submit), live), rules).plan()
+
+
+def dependency(array: Array, ids: Sequence[str]) -> str | None:
+    """What sbatch's --dependency takes, or None; `ids` are the job ids of the plan's arrays so far."""
+    kinds: dict[str, list[str]] = {}
+    for condition in array.after:
+        id = condition.array if isinstance(condition.array, str) else ids[condition.array]
+        jobs = [id] if condition.indices is None else [f"{id}_{i}" for i in condition.indices]
+        kinds.setdefault(condition.kind, []).extend(jobs)
+    if array.any:  # jobs behind one kind would all be waited for
+        return "?".join(f"{kind}:{job}" for kind, jobs in kinds.items() for job in jobs)
+    return ",".join(f"{kind}:{':'.join(jobs)}" for kind, jobs in kinds.items()) or None
+
+
+def array_spec(array: Array) -> str:
+    """What sbatch's --array takes."""
+    parts = []
+    indices = sorted(element.index for element in array.elements)
+    for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0]):
+        first, *rest = (index for _, index in run)
+        parts.append(f"{first}-{rest[-1]}" if rest else str(first))
+    return ",".join(parts) + (f"%{array.throttle}" if array.throttle < len(indices) else "")
+
+
+class _Pending:
+    """The graph of the units that are not done. A set of them is an integer: bit p is the unit at position p.
+
+    Attributes:
+        waits: what a unit reads, less what that waits for itself.
+        needs: all that has to be done before it.
+        levels: the positions of units to submit; each reads only live ones and those of earlier levels.
+        places: the elements that do a unit, as array and index; of the live ones at first.
+        load: live units, by the jobs and the GPUs of each.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], submit: frozenset[str], live: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.units = [u for u in units if u.id in submit or u.id in live]
+        self.waits: list[int] = []
+        self.needs: list[int] = []
+        self.levels: defaultdict[int, list[int]] = defaultdict(list)
+        self.places: dict[int, list[tuple[int | str, int]]] = {}
+        self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
+        at: dict[str, tuple[int, int]] = {}  # position and level
+        for position, unit in enumerate(self.units):
+            # A live unit was submitted earlier than those of now: it does not wait for them.
+            inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
+            read = reduce(or_, (1 << p for p, _ in inputs), 0)
+            before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
+            self.waits.append(read & ~before)
+            self.needs.append(read | before)
+            level = max((level for _, level in inputs), default=-1) + 1
+            if unit.id in live:
+                level, ids = -1, live[unit.id]
+                self.places[position] = [(a, int(i)) for a, _, i in (id.partition("_") for id in ids)]
+                self.load[len(ids), len(ids) * _gpus(unit.resources)] |= 1 << position
+            else:
+                self.levels[level].append(position)
+            at[unit.id] = position, level
+
+
+class _Planner:
+    def __init__(self, pending: _Pending, rules: Rules) -> None:
+        self.pending, self.rules = pending, rules
+        self.caps = Caps(rules.max_jobs, rules.max_gpus, pending.load)
+        self.arrays: list[Array] = []
+        self.held: dict[int, str] = {}
+        self.out = 0  # the held ones, as a set
+
+    def plan(self) -> ArrayPlan:
+        pending, workers = self.pending, self._fill()
+        for _, level in sorted(pending.levels.items()):
+            shapes: dict[object, list[int]] = {}
+            for p in (p for p in level if p in workers):
+                if missing := pending.needs[p] & self.out:
+                    first = pending.units[next(_positions(missing))]
+                    self._hold(p, f"it needs {first.stage} {first.name}, which cannot be submitted yet")
+                else:
+                    shapes.setdefault(_shape(pending.units[p], workers[p]), []).append(p)
+            for alike in shapes.values():
+                for group in _by_hours({p: pending.units[p].resources.hours for p in alike}):
+                    self._add_all({p: workers[p] for p in group})
+        arrays = zip(self.arrays, self.caps.throttles(), strict=True)
+        held = tuple((pending.units[p], why) for p, why in sorted(self.held.items()))
+        return ArrayPlan(tuple(replace(array, throttle=most) for array, most in arrays), held)
+
+    def _fill(self) -> dict[int, int]:
+        """Workers of each unit that the queue has room for. Where not all fit, fewer do the work."""
+        left = NO_LIMIT if self.rules.room is None else self.rules.room
+        workers = {}
+        for p in sorted(p for level in self.pending.levels.values() for p in level):
+            if left < 1:  # from here on, so that what needs this one is held, too
+                self._hold(p, f"the queue has room for {self.rules.room} jobs of yours: {LATER}")
+                continue
+            workers[p] = min(self.pending.units[p].resources.workers, left, self.rules.max_array_size)
+            left -= workers[p]
+        return workers
+
+    def _hold(self, position: int, why: str) -> None:
+        self.held[position] = why
+        self.out |= 1 << position
+
+    def _add_all(self, workers: dict[int, int]) -> None:
+        """The fewest arrays for units of one shape, given with their workers.
+
+        Units that wait for the same fit into one array. So do units that differ in the element of an array
+        that they wait for, one unit for each element: they take its index.
+        """
+        size = self.rules.max_array_size
+        jobs: dict[int, list[tuple[int, int]]] = {}  # unit and worker, by the set that they wait for
+        for p, count in workers.items():
+            jobs.setdefault(self.pending.waits[p], []).extend((p, worker) for worker in range(count))
+        for (shared, alike), family in self._families(jobs).items():
+            rounds = _rounds([len(jobs[waits]) for waits in family], size)
+            for r in range(rounds):
+                chosen = [waits for waits in family if len(jobs[waits]) > r]
+                self._add(shared, alike, {self._index(waits & ~shared): jobs[waits][r] for waits in chosen})
+            for waits in family:
+                rest = jobs[waits][rounds:]
+                for start in range(0, len(rest), size):
+                    self._add(waits, frozenset(), dict(enumerate(rest[start : start + size])))
+
+    def _families(self, sets: Collection[int]) -> dict[tuple[int, frozenset[int | str]], list[int]]:
+        """Sets of units, by what they share and the arrays of the rest, whose elements have one index."""
+        if len(sets) == 1:
+            return {(units, frozenset()): [units] for units in sets}
+        ways = {units: list(self._ways(units)) for units in sets}
+        popular = Counter(way for each in ways.values() for way in each)
+        families: dict[tuple[int, frozenset[int | str]], list[int]] = {}
+        for units, each in ways.items():
+            families.setdefault(max(each, key=popular.__getitem__), []).append(units)
+        return families
+
+    def _ways(self, units: int) -> Iterator[tuple[int, frozenset[int | str]]]:
+        """The ways to split a set into a part to share and elements of one index in some arrays."""
+        by_index: defaultdict[int, dict[int | str, int]] = defaultdict(dict)
+        for p in _positions(units):
+            if len(self.pending.places[p]) == 1:
+                array, index = self.pending.places[p][0]
+                by_index[index][array] = 1 << p
+        for found in by_index.values():
+            if len(found) > 1:
+                yield units & ~reduce(or_, found.values()), frozenset(found)
+            for array, unit in found.items():
+                yield units & ~unit, frozenset([array])
+        yield units, frozenset()
+
+    def _index(self, units: int) -> int:
+        return self.pending.places[next(_positions(units))][0][1]
+
+    def _add(self, shared: int, alike: frozenset[int | str], jobs: dict[int, tuple[int, int]]) -> None:
+        """Make an array, or hold its units if the caps leave no room for one of its jobs.
+
+        Args:
+            shared: the set that all elements wait for.
+            alike: arrays of which each element waits for that of its own index.
+            jobs: unit and worker, by index.
+        """
+        positions = list(dict.fromkeys(p for p, _ in jobs.values()))
+        units = [self.pending.units[p] for p in positions]
+        own = reduce(or_, (1 << p for p in positions))
+        needed = reduce(and_, (self.pending.needs[p] for p in positions))
+        if why := self.caps.admit(own, needed, len(jobs), _gpus(units[0].resources)):
+            for p in positions:
+                self._hold(p, why)
+            return
+        after, either = self._conditions(shared, alike)
+        for index, (p, _) in sorted(jobs.items()):
+            self.pending.places.setdefault(p, []).append((len(self.arrays), index))
+        elements = tuple(Element(i, self.pending.units[p], worker) for i, (p, worker) in sorted(jobs.items()))
+        hours, workers = max(u.resources.hours for u in units), len(jobs) if len(units) == 1 else 1
+        resources = replace(units[0].resources, hours=hours, workers=workers)
+        self.arrays.append(Array(units[0].stage, resources, elements, after, either, len(jobs)))
+
+    def _conditions(self, shared: int, alike: frozenset[int | str]) -> tuple[tuple[Condition, ...], bool]:
+        """The conditions of an array, and whether one of them is enough.
+
+        A unit of several workers is done when the first of them succeeds. But Slurm has no "or" within an
+        "and", and under caps the others must not run on beside what comes next: then all have to end.
+        """
+        places, inputs = self.pending.places, list(_positions(shared))
+        either = not (self.caps.given or alike) and len(inputs) == 1 and len(places[inputs[0]]) > 1
+        found: dict[tuple[str, int | str], list[int]] = {}
+        for p in inputs:
+            kind = "afterok" if either or len(places[p]) == 1 else "afterany"
+            for array, index in places[p]:
+                found.setdefault((kind, array), []).append(index)
+        after = []
+        for (kind, array), indices in found.items():
+            whole = isinstance(array, int) and len(indices) == len(self.arrays[array].elements) and not either
+            after.append(Condition(kind, array, None if whole else tuple(sorted(indices))))
+        after += [Condition("aftercorr", array, None) for array in sorted(alike, key=str)]
+        return tuple(after), either
+
+
+def _rounds(counts: Sequence[int], size: int) -> int:
+    """How many arrays had best take one unit of each of these groups, when each group's rest is an array."""
+
+    def arrays(rounds: int) -> int:
+        return rounds + sum(ceil(max(n - rounds, 0) / size) for n in counts)
+
+    return min(sorted({0, *counts}, reverse=True), key=arrays) if len(counts) > 1 else 0
+
+
+def _shape(unit: Unit, workers: int) -> tuple[object, ...]:
+    """What the units of an array have in common beside their hours; one of several workers is alone."""
+    return unit.stage, replace(unit.resources, hours=0, workers=1), unit.id if workers > 1 else None
+
+
+def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
+    """Units of one shape, apart where their hours differ by more than to the next power of two.
+
+    A few units join those that take longer: an array more, with its share of the caps, costs more than a time
+    limit that is too long.
+    """
+    buckets: dict[int, list[int]] = {}
+    for p, length in hours.items():
+        buckets.setdefault(ceil(log2(length)), []).append(p)
+    group: list[int] = []
+    for bucket in sorted(buckets):
+        group += buckets[bucket]
+        if len(group) >= FEW or bucket == max(buckets):
+            yield sorted(group)
+            group = []
+
+
+def _gpus(resources: Resources) -> int:
+    """GPUs of one job."""
+    return resources.nodes * resources.gpus_per_node
+
+
+def _positions(units: int) -> Iterator[int]:
+    """The positions in a set, in order."""
+    while units:
+        lowest = units & -units
+        yield lowest.bit_length() - 1
+        units ^= lowest
