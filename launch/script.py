@@ -1,0 +1,89 @@
+"""A cluster, a stage and its needs -> the whole text of an sbatch script, by submitit's SlurmExecutor.
+
+It writes nothing and calls nothing of Slurm: scripts can be made where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from pathlib import Path
+
+from submitit import SlurmExecutor
+
+from jobs.secrets import revealed
+from jobs.unit import Resources
+from launch.cluster import Cluster
+from launch.study import Mistake, StudyError
+from launch.templates import render
+
+# Slurm gives % and \ a meaning in file names, and a script's header is made of lines; PYTHONPATH and lists of
+# mounts are separated by : and ,
+UNUSABLE = re.compile(r"[%\\:,\x00-\x1f\x7f]")
+
+
+class _Writer(SlurmExecutor):
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # without srun, too
+
+
+def sbatch_script(
+    cluster: Cluster,
+    stage: str,
+    resources: Resources,
+    *,
+    name: str,
+    folder: Path,
+    study: Path,
+    code: Path,
+    array: str,
+    dependency: str | None,
+) -> str:
+    """The script of one submission.
+
+    Args:
+        name: the job's name in Slurm.
+        folder: the submission's, for the logs and for what the elements are to do.
+        study, code: the study's folder, and the snapshot of the code below it.
+        array: the elements, as `0-99%8`.
+        dependency: as `afterok:12:13`.
+
+    Raises:
+        StudyError: an option is missing, a path cannot be used, or the script would show a secret.
+    """
+    folder, study, code = (path.absolute() for path in (folder, study, code))
+    if bad := UNUSABLE.search(str(folder)):
+        message = f"Slurm's jobs cannot work in a folder with {bad[0]!r} in its name: give --runs another one"
+        raise StudyError([Mistake(folder, "", message)])
+    given = {
+        "python": sys.executable,
+        "code": str(code),
+        "submission": str(folder),
+        "log": str(folder / "%A_%a_%t_log.out"),
+        "study": str(study),
+    }
+    body = render(cluster.slurm.template, {**cluster.slurm.variables, **given})
+    executor = _Writer(folder)
+    executor.update_parameters(
+        job_name=name,
+        time=math.ceil(60 * resources.hours),
+        nodes=resources.nodes,
+        ntasks_per_node=resources.tasks_per_node,
+        cpus_per_task=resources.cpus_per_task,
+        dependency=dependency,
+        stderr_to_stdout=True,
+        use_srun=False,
+        wckey=None,  # submitit's own name, which clusters that keep such keys refuse
+        additional_parameters={
+            **cluster.sbatch_options(stage, resources.gpus_per_node),
+            "array": array,
+            "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
+        },
+    )
+    text: str = executor._make_submission_file_text(body, uid=name)
+    if shown := revealed(text, cluster.slurm.secrets):
+        message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
+        raise StudyError([Mistake(Path(cluster.name), "slurm", message)])
+    return text

@@ -1,0 +1,52 @@
+"""The code that jobs run: a copy in the run directory, so that editing the checkout does not change them.
+
+A copy is named by its contents, made once, and published by one rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from jobs.provenance import SNAPSHOT, commit
+from jobs.rundir import StudyDir, fsync_dir, fsync_tree, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("jobs", "analysis")
+SUFFIXES = (".py", ".html")
+
+
+def snapshot(root: StudyDir) -> Path:
+    """The folder with a copy of this code; it is made where there is none yet.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    files = {str(path.relative_to(ROOT)): path.read_bytes() for path in _sources()}
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:12]
+    target = root.code / digest
+    if target.is_dir():
+        return target
+    root.code.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.code, prefix=".") as aside:
+        staged = Path(aside, digest)
+        for name, contents in files.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_bytes(contents)
+        write_json(staged / SNAPSHOT, {"snapshot": digest, **commit(ROOT)})
+        fsync_tree(staged)
+        try:
+            os.rename(staged, target)
+        except OSError:
+            if not target.is_dir():  # another submitter was first
+                raise
+    fsync_dir(root.code)
+    return target
+
+
+def _sources() -> list[Path]:
+    """The files of the packages, without what editors leave beside them."""
+    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
+    return [path for path in found if path.suffix in SUFFIXES and not path.name.startswith(".")]

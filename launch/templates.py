@@ -1,0 +1,72 @@
+"""sbatch_templates: shell that a person may read and edit -> the body of a job's script.
+
+A placeholder is a name in double braces. Its value is quoted for the shell when it is put in; a list becomes
+quoted words. Nothing here knows clusters or Slurm.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from launch.study import CONFIGS, Mistake, StudyError
+
+FOLDER = CONFIGS.parent / "sbatch_templates"
+PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+GIVEN = (  # what the toolkit gives to every template
+    "python",  # the interpreter that sor was called with
+    "code",  # the folder with the copy of the code that the job is to run
+    "submission",  # the folder that says which units the job is to run
+    "log",  # a file for each rank, as srun's --output takes it
+    "study",  # the folder which everything that jobs write is in
+)
+
+
+def placeholders(name: str) -> dict[str, int]:
+    """The names in a template, each with the first line that it stands in.
+
+    Raises:
+        StudyError: there is no such template.
+    """
+    found: dict[str, int] = {}
+    for number, line in enumerate(_read(name).splitlines(), 1):
+        for match in PLACEHOLDER.finditer(line):
+            found.setdefault(match[1], number)
+    return found
+
+
+def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
+    """A template with its values put in.
+
+    Args:
+        name: of a file in sbatch_templates.
+        variables: a text, or a list of words, for every placeholder.
+
+    Raises:
+        StudyError: there is no such template, or a placeholder has no value.
+    """
+    words = (
+        f"has no value: give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
+    )
+    mistakes = [
+        Mistake(FOLDER / f"{name}.sh", f"line {line}", f"{{{{{placeholder}}}}} {words}")
+        for placeholder, line in placeholders(name).items()
+        if placeholder not in variables
+    ]
+    if mistakes:
+        raise StudyError(mistakes)
+
+    def quoted(match: re.Match[str]) -> str:
+        value = variables[match[1]]
+        return shlex.join([value] if isinstance(value, str) else value)
+
+    return PLACEHOLDER.sub(quoted, _read(name))
+
+
+def _read(name: str) -> str:
+    file = FOLDER / f"{name}.sh"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.sh")))
+        raise StudyError([Mistake(file, "", f"no such template; there are {known}")])
+    return file.read_text()

@@ -1,0 +1,10 @@
+# A container of Apptainer or Singularity, whose own Python runs a copy of the code. Variables:
+#   program  apptainer or singularity        image  its file
+#   gpu      --nv (NVIDIA) or --rocm (AMD)   binds  folders that jobs need besides the study's: /a,/b
+# Names in double braces are filled in, quoted already: write no quotes around them.
+
+# export HF_HOME=/scratch/me/huggingface HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1   # nodes without internet
+
+srun --unbuffered --output={{log}} --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  {{program}} exec {{gpu}} --bind={{study}} --bind={{binds}} {{image}} \
+  env PYTHONPATH={{code}}:"$PWD" PYTHONSAFEPATH=1 python3 -u -m jobs.element {{submission}}

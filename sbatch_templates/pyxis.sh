@@ -1,0 +1,10 @@
+# A container of enroot through Slurm's plugin pyxis, whose own Python runs a copy of the code. Variables:
+#   image   a name in a registry, or the path of a .sqsh file
+#   mounts  folders that jobs need besides the study's: /a:/a,/b:/b
+# Names in double braces are filled in, quoted already: write no quotes around them.
+
+# export HF_HOME=/scratch/me/huggingface HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1   # nodes without internet
+
+srun --unbuffered --output={{log}} --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  --container-image={{image}} --container-mounts={{study}}:{{study}},{{mounts}} \
+  env PYTHONPATH={{code}}:"$PWD" PYTHONSAFEPATH=1 python3 -u -m jobs.element {{submission}}

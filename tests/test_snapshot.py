@@ -1,0 +1,110 @@
+"""A snapshot holds the code as it was, once for each content, whoever makes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from jobs.provenance import provenance
+from jobs.rundir import StudyDir
+from launch import snapshot as module
+from launch.snapshot import ROOT, snapshot
+
+PRINT = "import json, jobs.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> StudyDir:
+    return StudyDir(tmp_path / "runs" / "study")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small checkout that may be changed."""
+    folder = tmp_path / "checkout"
+    for name in (
+        "jobs/a.py",
+        "jobs/sub/b.py",
+        "analysis/c.html",
+        "jobs/.hidden.py",
+        "jobs/a.pyc",
+        "launch/d.py",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    monkeypatch.setattr(module, "ROOT", folder)
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_it_holds_what_git_would_ship(root: StudyDir) -> None:
+    folder = snapshot(root)
+    assert folder.parent == root.code
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "jobs", "analysis"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert files(folder) == {*listed.stdout.split(), "snapshot.json"}
+
+
+def test_jobs_that_run_from_it_say_so(root: StudyDir) -> None:
+    folder = snapshot(root)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT], env={**os.environ, "PYTHONPATH": str(folder)}, cwd="/",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    file, code = json.loads(done.stdout)
+    assert Path(file).is_relative_to(folder)
+    ours = provenance()["code"]
+    assert ours["snapshot"] is None
+    assert code == {**ours, "snapshot": folder.name}
+
+
+def test_once_for_each_content(root: StudyDir, checkout: Path) -> None:
+    first = snapshot(root)
+    assert files(first) == {"jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "snapshot.json"}
+    made = first.stat().st_mtime_ns
+    (checkout / "launch/d.py").write_text("other")
+    assert snapshot(root) == first
+    (checkout / "jobs/a.py").write_text("other")
+    second = snapshot(root)
+    (checkout / "jobs/a.py").rename(checkout / "jobs/e.py")
+    third = snapshot(root)
+    assert {first, second, third} == set(root.code.iterdir())  # three, and nothing beside them
+    assert (first / "jobs/a.py").read_text() == "jobs/a.py"
+    assert first.stat().st_mtime_ns == made
+
+
+def test_submitters_at_the_same_time_make_one(root: StudyDir, checkout: Path) -> None:
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(snapshot(root))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert set(found) == set(root.code.iterdir())
+
+
+def test_a_crash_before_the_rename_does_no_harm(
+    root: StudyDir, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fsync_tree", full)
+        with pytest.raises(OSError, match="disk full"):
+            snapshot(root)
+    assert list(root.code.iterdir()) == []
+    (root.code / ".left-by-a-crash").mkdir()
+    assert files(snapshot(root)) == {"jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "snapshot.json"}
