@@ -23,22 +23,20 @@ class Context:
     """One process's view of the unit that it works on.
 
     Args:
-        folder: the unit's folder.
+        unit: what is to be done.
+        folder: its folder.
         attempt: names this attempt among all of the unit's.
         rank, local_rank, world_size: place among the processes of this worker.
         worker: place among the workers that share the unit.
     """
 
+    unit: Unit
     folder: UnitDir
     attempt: str = "0"
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
     worker: int = 0
-
-    @cached_property
-    def unit(self) -> Unit:
-        return self.folder.unit()
 
     @cached_property
     def progress(self) -> Progress:

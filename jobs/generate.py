@@ -291,7 +291,8 @@ def _publish(ctx: Context, pool: Pool) -> None:
             "rows": tally.rows,
             "tokens": tally.tokens,
             "finish": tally.finish,
-            "flops": tally.flops,
+            "flops": sum(tally.flops.values()),
+            "flops_by_mode": tally.flops,
             "seconds": round(sum(w["seconds"] for w in workers), 1),
             "engine": ", ".join(sorted({w["engine"] for w in workers})),
         },
@@ -304,7 +305,7 @@ class Tally:
 
     model: Any
     rows: int = 0
-    flops: int = 0
+    flops: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MODES, 0))
     tokens: dict[str, dict[str, int]] = field(
         default_factory=lambda: {m: {"prompt": 0, "reasoning": 0, "answer": 0} for m in MODES}
     )
@@ -319,8 +320,10 @@ class Tally:
             self.finish[row["mode"]][row["finish"]] += 1
             for part, count in row["tokens"].items():
                 self.tokens[row["mode"]][part] += count
-        made = [r["tokens"] for r in rows if r["tokens"]["reasoning"] + r["tokens"]["answer"]]
         self.rows += len(rows)
-        self.flops += generate_flops(
-            self.model, [t["prompt"] for t in made], [t["reasoning"] + t["answer"] for t in made]
-        )
+        for mode in MODES:
+            made = [r["tokens"] for r in rows if r["mode"] == mode]
+            made = [t for t in made if t["reasoning"] + t["answer"]]
+            self.flops[mode] += generate_flops(
+                self.model, [t["prompt"] for t in made], [t["reasoning"] + t["answer"] for t in made]
+            )

@@ -17,7 +17,8 @@ from typing import Any
 import submitit
 
 from jobs.context import Context
-from jobs.rundir import UnitDir, append_jsonl
+from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs.unit import Unit
 
 STAGE_MODULES = {
     "prepare": "jobs.prepare",
@@ -30,22 +31,26 @@ STAGE_MODULES = {
 }
 
 
-def run_unit(folder: str, attempt: int, worker: int = 0) -> None:
+def run_unit(spec: dict[str, Any], root: str, attempt: int, worker: int = 0) -> None:
     """Run one process of one attempt.
 
     Args:
-        folder: the unit's folder.
+        spec: the unit, as `Unit.to_json` gives it.
+        root: the study's folder.
         attempt: its number, counted from 1.
         worker: place among the workers that share the unit.
     """
     place = submitit.JobEnvironment()
-    unit_dir = UnitDir(Path(folder))
+    unit = Unit.from_json(spec)
+    unit_dir = StudyDir(Path(root)).unit(unit)
     if unit_dir.done:
-        print(f"{folder} is done already: nothing to do.", flush=True)
+        print(f"{unit_dir.path} is done already: nothing to do.", flush=True)
         return
-    unit = unit_dir.unit()
+    unit_dir.path.mkdir(parents=True, exist_ok=True)
+    if place.global_rank == 0:
+        write_json(unit_dir.spec, spec)
     set_environment(place, unit.resources.cpus_per_task)
-    ctx = Context(unit_dir, str(attempt), place.global_rank, place.local_rank, place.num_tasks, worker)
+    ctx = Context(unit, unit_dir, str(attempt), place.global_rank, place.local_rank, place.num_tasks, worker)
     print(
         f"{unit.stage} {unit.name} ({unit.id}), attempt {attempt}, rank {ctx.rank} of {ctx.world_size}",
         flush=True,
@@ -88,10 +93,11 @@ def set_environment(place: submitit.JobEnvironment, cpus: int) -> None:
 def distributed(place: submitit.JobEnvironment) -> dict[str, Any]:
     """What a process must know to find the other ranks of its job."""
     local_size = place.num_tasks // place.num_nodes
-    alone = place.num_nodes == 1
+    # Of the node that srun was called on, the first one. A name that Slurm has for it may not resolve.
+    first = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or place.hostnames[0]
     return {
-        "MASTER_ADDR": "127.0.0.1" if alone else place.hostnames[0],
-        "MASTER_PORT": port(place.job_id),
+        "MASTER_ADDR": "127.0.0.1" if place.num_nodes == 1 else first,
+        "MASTER_PORT": port(place.raw_job_id),
         "RANK": place.global_rank,
         "WORLD_SIZE": place.num_tasks,
         "LOCAL_RANK": place.local_rank,
@@ -101,6 +107,9 @@ def distributed(place: submitit.JobEnvironment) -> dict[str, Any]:
 
 
 def port(job_id: str) -> int:
-    """A port that all ranks of a job agree on and that jobs on one machine rarely share."""
-    digits = "".join(c for c in job_id if c.isdigit())
-    return 20000 + int(digits or 0) % 20000
+    """A port that all ranks of a job agree on, and that jobs on one machine rarely share.
+
+    Args:
+        job_id: its number; an element of an array has one of its own.
+    """
+    return 20000 + int(job_id) % 20000

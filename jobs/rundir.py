@@ -10,10 +10,14 @@ A run directory (`runs/STUDY`) looks like this:
             result.json    what the stage says of itself: counts, FLOPs, accuracies
             provenance.json  commit, versions, hardware
         work/              what a later attempt can resume from: chunks, claims, checkpoints
-        logs/JOB/          what each attempt printed, a file a rank
         superseded.N/      the result of attempt N, whose inputs were made again since
         progress.json      how far the running attempt is
         attempts.jsonl     how each attempt ended, as the job itself saw it
+    submissions/NAME/      what was handed to the machine at once
+        elements.jsonl     the units in it, an element of the array each
+        submit.sh          the script
+        JOB_RANK_log.out   what each rank of each of its jobs printed
+    code/HASH/             the code that jobs run, as it was when they were submitted
     report/latest/         what `sor report` wrote last
 
 A result is published by renaming a complete directory to `out`, once: a reader sees all of it or nothing.
@@ -26,7 +30,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,15 +66,6 @@ class UnitDir:
         return self.path / "work"
 
     @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def local_errors(self) -> Path:
-        """What the processes that watch jobs on this machine have to complain of."""
-        return self.logs / "local_errors.log"
-
-    @property
     def progress(self) -> Path:
         return self.path / "progress.json"
 
@@ -98,15 +93,6 @@ class UnitDir:
     def superseded(self, attempt: int) -> Path:
         """Where an attempt's result is kept once its inputs were made again."""
         return self.path / f"superseded.{attempt}"
-
-    def logs_of(self, jobs: Iterable[str]) -> list[Path]:
-        """The log files of some jobs, a file a rank; none before they have started."""
-        return [log for job in jobs for log in sorted((self.logs / job).glob("*_log.out"))]
-
-    def last_log(self) -> list[Path]:
-        """The log files of the job that began last, a file a rank; none before the first has started."""
-        jobs = sorted({p.parent for p in self.logs.glob("*/*_log.out")}, key=lambda p: p.stat().st_mtime)
-        return sorted(jobs[-1].glob("*_log.out")) if jobs else []
 
     def publish(self, staged: Path) -> bool:
         """Make `staged` the unit's result.
@@ -149,8 +135,29 @@ class StudyDir:
         """Where `sor report` writes what is known so far; the report stage has a unit's folder."""
         return self.path / "report" / "latest"
 
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
+
+    def submission(self, name: str) -> Path:
+        """The folder of what was handed over under this name."""
+        return self.path.absolute() / "submissions" / name
+
+    def logs(self, submission: str, job: str | None) -> list[Path]:
+        """The log files of one job, a file a rank; none before it has started."""
+        found = self.submission(submission).glob(f"{job}_*_log.out")
+        return sorted(found, key=lambda path: int(path.name.split("_")[-2]))
+
     def unit(self, unit: Unit | Input) -> UnitDir:
-        return UnitDir(self.path / unit.stage / f"{unit.name}-{unit.id}")
+        return UnitDir(self.path / f"{unit.stage}/{unit.name}-{unit.id}")
+
+    def begun(self, stage: str) -> set[str]:
+        """The ids of the units of a stage that have a folder: one listing for all of them."""
+        try:
+            names = os.listdir(self.path / stage)
+        except FileNotFoundError:
+            return set()
+        return {name.rpartition("-")[2] for name in names}
 
     def published(self, stage: str) -> list[UnitDir]:
         """All units of a stage that are done, also those that the study no longer wants, by name."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,8 @@ from typing import Any
 # when its code changes what it makes, and every unit of it (and after it) is new.
 RECIPES = {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 1, "evaluate": 1, "report": 1}
 STAGES = tuple(RECIPES)
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
 PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
@@ -80,16 +82,16 @@ class Unit:
     def id(self) -> str:
         """12 hexadecimal digits over stage, recipe, config and the inputs' identities."""
         what = [self.stage, RECIPES[self.stage], self.config, sorted((i.role, i.id) for i in self.inputs)]
-        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(_canonical(what).encode()).hexdigest()[:12]
 
     def as_input(self, role: str | None = None) -> Input:
         """This unit, as an input of another one; its role is its stage unless told."""
         return Input(role or self.stage, self.stage, self.name, self.id)
 
     def to_json(self) -> dict[str, Any]:
-        """The unit as `unit.json` holds it."""
-        return {"id": self.id, **asdict(self)}
+        """The unit as `unit.json` holds it; it shares the parts of this one."""
+        parts = {"inputs": [vars(i) for i in self.inputs], "resources": vars(self.resources)}
+        return {"id": self.id, **vars(self), **parts}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:

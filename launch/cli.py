@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: `sor --help` must answer at
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from launch.observe import Seen, Snapshot
+    from launch.project import Project
 
 app = typer.Typer(
     help="Scale or Reason: run a whole distillation study, and answer its question.",
@@ -23,33 +25,47 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 StudyArg = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a name in configs/studies.")]
-UnitArg = Annotated[str, typer.Argument(metavar="UNIT", help="Its name or id, as `sor status --json` lists.")]
-ClusterOpt = Annotated[str, typer.Option("--cluster", metavar="NAME", help="A name in configs/clusters.")]
+ClusterOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="NAME", envvar="SOR_CLUSTER",
+        help="A name in configs/clusters, or a YAML file. Without it: where it runs already, or 'local'.",
+    ),
+]  # fmt: skip
 RunsOpt = Annotated[
     Path, typer.Option("--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.")
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
-LOCAL, RUNS = "local", Path("runs")
+RUNS = Path("runs")
+# New objects between two searches for garbage, of which thousands of units give none: searching as often as
+# Python does by itself would take half of the time.
+GARBAGE = 100_000
 
 
 def main() -> None:
-    """The `sor` program: a user's mistake is answered in words, with exit code 2."""
+    """The `sor` program: a mistake is answered in words with exit code 2, what may pass with 1."""
+    gc.set_threshold(GARBAGE)
     try:
         app()
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         from jobs.rundir import Damaged
+        from jobs.secrets import SecretsError
+        from launch.admission import Refusal
+        from launch.lock import Locked
+        from launch.slurm import SlurmUnavailable
         from launch.study import StudyError
 
-        if not isinstance(error, StudyError | Damaged):
+        known = StudyError | Damaged | Refusal | SecretsError | Locked | SlurmUnavailable
+        if not isinstance(error, known):
             raise
         print("\n".join(f"sor: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, Locked | SlurmUnavailable) else 2)
 
 
 @app.command()
-def plan(study: StudyArg, cluster: ClusterOpt = LOCAL, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
+def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show the units of a study, what each needs, and what is done already."""
-    now = _look(study, cluster, runs)
+    now = _open(study, cluster, runs).look()
     if not json:
         from launch.show import plan_view
 
@@ -64,24 +80,38 @@ def plan(study: StudyArg, cluster: ClusterOpt = LOCAL, runs: RunsOpt = RUNS, jso
 @app.command()
 def submit(
     study: StudyArg,
-    cluster: ClusterOpt = LOCAL,
+    cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")] = False,
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Only this stage.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and show progress (always so here).")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and show progress, as here anyway.")] = False,
 ) -> None:
-    """Do what is missing: compare what should be with what is, and run the difference."""
+    """Do what is missing: compare what should be with what is, and hand over the difference."""
     from launch import submit as submitting
 
     _stage(only)
-    sys.exit(submitting.submit(study, cluster, runs, yes=yes, dry_run=dry_run, only=only))
+    if out and not dry_run:
+        raise typer.BadParameter("goes with --dry-run alone", param_hint="--out")
+    project = _open(study, cluster, runs)
+    if dry_run:
+        sys.exit(submitting.preview(project, only, out))
+    code = submitting.submit(project, yes=yes, only=only)
+    if watch and code == 0 and project.cluster.backend == "slurm":
+        from launch.monitor import INTERVALS
+        from launch.monitor import watch as watch_jobs
+
+        code = watch_jobs(project.look, INTERVALS["slurm"], only_jobs=True)
+    sys.exit(code)
 
 
 @app.command()
-def status(study: StudyArg, cluster: ClusterOpt = LOCAL, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
+def status(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show where a study stands."""
-    now = _look(study, cluster, runs)
+    now = _open(study, cluster, runs).look()
     if json:
         units = [seen.to_json() for seen in now.units]
         root = str(now.root.path.absolute())
@@ -95,51 +125,63 @@ def status(study: StudyArg, cluster: ClusterOpt = LOCAL, runs: RunsOpt = RUNS, j
 @app.command()
 def monitor(
     study: StudyArg,
-    cluster: ClusterOpt = LOCAL,
+    cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    interval: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 5,
+    interval: Annotated[
+        float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
+    ] = None,
 ) -> None:
     """Keep showing where a study stands, until it is done or Ctrl-C."""
-    from launch.monitor import watch
+    from launch.monitor import INTERVALS, watch
 
-    watch(lambda: _look(study, cluster, runs), interval)
+    project = _open(study, cluster, runs)
+    watch(project.look, interval or INTERVALS[project.cluster.backend])
 
 
 @app.command()
 def logs(
     study: StudyArg,
-    unit: UnitArg,
-    cluster: ClusterOpt = LOCAL,
+    unit: Annotated[
+        str | None, typer.Argument(metavar="[UNIT]", help="Its name or id, as `sor status --json` lists.")
+    ] = None,
+    cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is added.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="The end of the log of each failed unit.")] = False,
 ) -> None:
     """Print what the last attempt at a unit printed, all its ranks."""
-    from launch.logs import print_logs
+    from launch.logs import print_failed, print_logs
 
-    [seen] = _chosen(_look(study, cluster, runs), [unit])
-    sys.exit(print_logs(seen, follow))
+    if failed == (unit is not None):
+        raise typer.BadParameter("name a unit, or ask for --failed")
+    project = _open(study, cluster, runs)
+    now = project.look()
+    if unit is None:
+        sys.exit(print_failed(now))
+    [seen] = _chosen(now, [unit])
+    sys.exit(print_logs(seen, project, follow))
 
 
 @app.command()
 def cancel(
     study: StudyArg,
     unit: Annotated[list[str] | None, typer.Argument(metavar="[UNIT ...]")] = None,
-    cluster: ClusterOpt = LOCAL,
+    cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
 ) -> None:
     """End the running jobs of a study, or those of some units. What they had finished stays."""
-    from launch.submit import cancel_units
+    from launch.submit import cancel as cancel_units
 
-    now = _look(study, cluster, runs)
-    chosen = _chosen(now, unit) if unit else list(now.units)
-    ended = cancel_units(now.root, chosen)
+    project = _open(study, cluster, runs)
+    now = project.look()
+    ended = cancel_units(project, now, _chosen(now, unit) if unit else None)
     print(f"cancelled: {', '.join(ended)}" if ended else "nothing is running: nothing to cancel")
 
 
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A study, or a folder of lm-eval results.")],
-    cluster: ClusterOpt = LOCAL,
+    cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write it.")] = None,
 ) -> None:
@@ -150,18 +192,24 @@ def report(
 
 
 @app.command()
-def doctor(runs: RunsOpt = RUNS) -> None:
-    """Check that this machine can run a study, and say what to do where it cannot."""
+def doctor(
+    cluster: Annotated[
+        str | None, typer.Option(metavar="NAME", envvar="SOR_CLUSTER", help="Have a job look at its nodes.")
+    ] = None,
+    runs: RunsOpt = RUNS,
+) -> None:
+    """Check that this machine, or a cluster, can run a study, and say what to do where it cannot."""
+    from launch.cluster import load_cluster
     from launch.doctor import examine
 
-    sys.exit(examine(runs))
+    found = load_cluster(cluster) if cluster else None
+    sys.exit(examine(runs, found if found and found.backend == "slurm" else None))
 
 
-def _look(study: str, cluster: str, runs: Path) -> Snapshot:
-    """The study as it is now."""
-    from launch.submit import look
+def _open(study: str, cluster: str | None, runs: Path) -> Project:
+    from launch.project import open_project
 
-    return look(study, cluster, runs)
+    return open_project(study, cluster, runs)
 
 
 def _planned(seen: Seen) -> dict[str, Any]:

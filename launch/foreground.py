@@ -9,12 +9,12 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from jobs.rundir import read_jsonl, write_json
+from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
-from launch.backends import Backend, fits
-from launch.ledger import Attempt, Job, Ledger
+from launch.ledger import Attempt, Begun, Job, Ledger, new_name
+from launch.local import Local, fits
 from launch.observe import Seen, error_of
 from launch.reconcile import Difference
 
@@ -28,6 +28,7 @@ class Running:
 
     seen: Seen
     attempt: Attempt
+    jobs: tuple[Job, ...]
     cores: int
     gpus: tuple[int, ...]
     started: float = field(default_factory=time.time)
@@ -39,6 +40,7 @@ class Failure:
 
     seen: Seen
     reason: str
+    jobs: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Foreground:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Local,
         ledger: Ledger,
         cores: int,
         gpus: int,
@@ -124,27 +126,27 @@ class Foreground:
         return cores <= self._cores and gpus <= len(self._gpus)
 
     def _submit(self, seen: Seen) -> None:
-        unit, folder = seen.unit, seen.folder
+        unit = seen.unit
         number = seen.attempt.number + 1 if seen.attempt else 1
-        folder.path.mkdir(parents=True, exist_ok=True)
-        write_json(folder.spec, unit.to_json())
-        self._ledger.intent(unit, number)
-        attempt = Attempt(number, time.time())
+        attempt = Attempt(number, time.time(), "local")
         for worker in range(unit.resources.workers):
             if worker and not self._room(unit):
                 break  # the workers that there is room for do the work of all
             running = self._take(seen, attempt)
             gpus = running.gpus[-unit.resources.gpus_per_node :] if unit.resources.gpus_per_node else ()
-            job = self._backend.submit(unit, folder, number, worker, gpus)
-            self._ledger.submitted(unit, number, job)
-            attempt = Attempt(number, attempt.begun, (*attempt.jobs, Job(job, socket.gethostname())))
-            running.attempt = attempt
-        self._tell(Event("started", unit, f"job {', '.join(j.id for j in attempt.jobs)}"))
+            name = new_name(f"{unit.stage}-{unit.name}")
+            self._ledger.intent(name, [Begun(unit.id, number)])
+            id = self._backend.submit(unit, name, number, worker, gpus)
+            self._ledger.submitted(name, id)
+            running.jobs = (*running.jobs, Job(name, id, socket.gethostname()))
+            attempt = running.attempt = replace(attempt, jobs=running.jobs)
+        self._tell(Event("started", unit, f"job {', '.join(j.id or '' for j in running.jobs)}"))
 
     def _take(self, seen: Seen, attempt: Attempt) -> Running:
         """Reserve room for one worker of a unit."""
         cores, gpus = _wants(seen.unit)
-        held = self.running.setdefault(seen.unit.id, Running(seen, attempt, 0, ()))
+        jobs = seen.live.jobs if seen.live else ()
+        held = self.running.setdefault(seen.unit.id, Running(seen, attempt, jobs, 0, ()))
         held.cores += cores
         self._cores -= cores
         held.gpus += tuple(self._gpus[:gpus])
@@ -152,9 +154,10 @@ class Foreground:
         return held
 
     def _reap(self) -> None:
+        live = self._backend.live({id: running.attempt for id, running in self.running.items()})
         for id, running in list(self.running.items()):
             seen, attempt = running.seen, running.attempt
-            if self._backend.state(attempt, seen.folder) is not None:
+            if id in live:
                 self._end_peers(running)
                 continue
             del self.running[id]
@@ -164,7 +167,7 @@ class Foreground:
                 self._missing.discard(id)
                 self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
             else:
-                self._fail(seen, self._end_of(seen, attempt))
+                self._fail(seen, self._end_of(seen, attempt), running.jobs)
 
     def _end_of(self, seen: Seen, attempt: Attempt) -> str:
         """Why an attempt ended without a result, written down unless `sor cancel` has done so."""
@@ -172,7 +175,7 @@ class Foreground:
         if written.ended == "cancelled":
             return "cancelled"
         reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
-        self._ledger.failed(seen.unit, attempt.number, reason)
+        self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
         return reason
 
     def _end_peers(self, running: Running) -> None:
@@ -182,18 +185,16 @@ class Foreground:
             return
         ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == number and e["error"]]
         if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
-            for job in running.attempt.jobs:
-                self._backend.cancel(job, folder)
+            self._backend.cancel(running.jobs)
 
-    def _fail(self, seen: Seen, reason: str) -> None:
-        self.failures.append(Failure(seen, reason))
+    def _fail(self, seen: Seen, reason: str, jobs: tuple[Job, ...] = ()) -> None:
+        self.failures.append(Failure(seen, reason, jobs))
         self._tell(Event("failed", seen.unit, reason))
 
     def _cancel_all(self) -> None:
         for running in self.running.values():
-            for job in running.attempt.jobs:
-                self._backend.cancel(job, running.seen.folder)
-            self._ledger.cancelled(running.seen.unit, running.attempt.number)
+            self._backend.cancel(running.jobs)
+            self._ledger.ended("cancelled", [(running.seen.unit.id, running.attempt.number, "cancelled")])
 
 
 def _wants(unit: Unit) -> tuple[int, int]:

@@ -1,27 +1,39 @@
 """What was submitted and how it ended: one append-only file of JSON lines a study.
 
-The intent is written before a job is started and the job's id after it, so that a crash between the two
-can be told from no attempt at all. The ledger never says that a unit is done: the disk does.
+The intent is written before a submission is handed over, under a name that the machine keeps, and the job's
+id after it: what a crash between the two left behind can be found by that name. The ledger never says that a
+unit is done: the disk does.
 """
 
 from __future__ import annotations
 
+import secrets
 import socket
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.rundir import append_jsonl, read_jsonl
-from jobs.unit import Unit
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of an attempt: its id on the machine that runs it."""
+    """One job of an attempt.
 
-    id: str
+    Args:
+        submission: the name that it was handed over under, which its folder bears.
+        id: on the machine that runs it: a process, or an element of an array (`123_4`). None: nobody wrote
+            it down, and the machine may not have taken it.
+        host: where it was submitted.
+        index: in its array; None where the submission is one job.
+    """
+
+    submission: str
+    id: str | None
     host: str
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -31,57 +43,90 @@ class Attempt:
     Args:
         number: counted from 1.
         begun: seconds since the epoch.
-        ended: "failed", "cancelled" or "outdated" once somebody wrote that down.
+        ended: "failed", "cancelled", "outdated", "refused" or "lost" once somebody wrote that down.
     """
 
     number: int
     begun: float
+    cluster: str
     jobs: tuple[Job, ...] = ()
     ended: str | None = None
     reason: str | None = None
 
 
-class Ledger:
-    """The ledger of one study."""
+@dataclass(frozen=True)
+class Begun:
+    """What a submission holds of one unit: one of the workers of one attempt."""
 
-    def __init__(self, path: Path) -> None:
+    unit: str
+    attempt: int
+    index: int | None = None
+
+
+def new_name(what: str) -> str:
+    """A name for a submission that no other one has."""
+    return f"{what}-{secrets.token_hex(4)}"
+
+
+class Ledger:
+    """The ledger of one study.
+
+    Args:
+        cluster: where submissions go that are written down now.
+    """
+
+    def __init__(self, path: Path, cluster: str = "local") -> None:
         self._path = path
+        self._cluster = cluster
 
     def attempts(self) -> dict[str, Attempt]:
         """The last attempt at every unit that was ever begun, by the unit's id."""
+        records = list(read_jsonl(self._path))
+        ids = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
         last: dict[str, Attempt] = {}
-        for record in read_jsonl(self._path):
-            event, unit = record["event"], record["unit"]
-            if event == "intent":
-                last[unit] = Attempt(record["attempt"], record["time"])
-            elif event == "submitted":
-                job = Job(record["job"], record["host"])
-                last[unit] = replace(last[unit], jobs=(*last[unit].jobs, job))
-            elif last[unit].number == record["attempt"]:
-                last[unit] = replace(last[unit], ended=event, reason=record["reason"])
+        for record in records:
+            if record["event"] == "intent":
+                name, host, id = record["submission"], record["host"], ids.get(record["submission"])
+                for unit, number, *index in record["elements"]:
+                    job = Job(name, id and element_id(id, *index), host, *index)
+                    attempt = last.get(unit)
+                    if attempt is None or attempt.number != number:
+                        last[unit] = Attempt(number, record["time"], record["cluster"], (job,))
+                    else:
+                        last[unit] = replace(attempt, jobs=(*attempt.jobs, job))
+            elif record["event"] != "submitted":
+                for unit, number, reason in record["attempts"]:
+                    if last[unit].number == number:
+                        last[unit] = replace(last[unit], ended=record["event"], reason=reason)
         return last
 
-    def intent(self, unit: Unit, attempt: int) -> None:
-        """An attempt is about to be started."""
-        self._append("intent", unit, attempt, stage=unit.stage, name=unit.name)
+    def intent(self, submission: str, elements: Sequence[Begun]) -> None:
+        """A submission is about to be handed over."""
+        listed = [[e.unit, e.attempt, *([] if e.index is None else [e.index])] for e in elements]
+        host = socket.gethostname()
+        self._append("intent", submission=submission, cluster=self._cluster, host=host, elements=listed)
 
-    def submitted(self, unit: Unit, attempt: int, job: str) -> None:
-        """One of the attempt's jobs was started on this host."""
-        self._append("submitted", unit, attempt, job=job, host=socket.gethostname())
+    def submitted(self, submission: str, job: str) -> None:
+        """The machine took it, under this id."""
+        self._append("submitted", submission=submission, job=job)
 
-    def failed(self, unit: Unit, attempt: int, reason: str) -> None:
-        """The attempt ended without a result."""
-        self._append("failed", unit, attempt, reason=reason)
+    def ended(self, how: str, attempts: Iterable[tuple[str, int, str]]) -> None:
+        """Attempts ended without a result.
 
-    def cancelled(self, unit: Unit, attempt: int) -> None:
-        """A person ended the attempt."""
-        self._append("cancelled", unit, attempt, reason="cancelled")
+        Args:
+            how: "failed"; "cancelled" by a person; "outdated": the result was set aside; "refused" by the
+                machine when it was handed over; "lost": the machine never took it.
+            attempts: (unit, number, reason) of each.
+        """
+        listed = [list(attempt) for attempt in attempts]
+        if listed:
+            self._append(how, attempts=listed)
 
-    def outdated(self, unit: Unit, attempt: int) -> None:
-        """The attempt's result was set aside, since its inputs are made again."""
-        self._append("outdated", unit, attempt, reason="its inputs were made again")
-
-    def _append(self, event: str, unit: Unit, attempt: int, **more: Any) -> None:
+    def _append(self, event: str, **more: Any) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"event": event, "unit": unit.id, "attempt": attempt, "time": time.time(), **more}
-        append_jsonl(self._path, record)
+        append_jsonl(self._path, {"event": event, "time": time.time(), **more})
+
+
+def element_id(id: str, index: int | None = None) -> str:
+    """The id of an element of an array, or of a submission that is one job."""
+    return id if index is None else f"{id}_{index}"

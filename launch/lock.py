@@ -1,7 +1,7 @@
 """One submitter a study at a time, also where several login nodes share a file system.
 
-The lock is a file made by exclusive create, which NFS and Lustre do right, and kept fresh while it is held.
-One whose owner died is taken over, with a word about whose it was.
+The lock is a file that appears with its owner in it, by a hard link, which NFS and Lustre do right. It is
+kept fresh while it is held; one whose owner died is taken over, with a word about whose it was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REFRESH = 20.0  # seconds between two signs of life of the owner
 STALE = 180.0  # seconds without one after which an owner on another host is taken for dead
 
 
-class Locked(Exception):
+class Locked(RuntimeError):
     """Somebody else is submitting this study."""
 
 
@@ -53,22 +53,23 @@ class Lock:
             self._path.unlink()
 
     def _create(self) -> bool:
-        try:
-            fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
         owner = {
             "user": getpass.getuser(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "token": self._token,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        with os.fdopen(fd, "w") as file:
-            json.dump({**owner, "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
-        return True
+        mine = self._path.with_name(f"{self._path.name}.{self._token}")
+        mine.write_text(json.dumps(owner))
+        with suppress(FileExistsError):
+            os.link(mine, self._path)
+        made = mine.stat().st_nlink == 2  # NFS may lose the answer to a link that it made
+        mine.unlink()
+        return made
 
     def _owner(self) -> dict[str, Any]:
-        """Who holds the lock; empty while its file is being written or gone."""
+        """Who holds the lock; empty when its file is gone, or was made by something else."""
         try:
             owner: dict[str, Any] = json.loads(self._path.read_text())
         except (OSError, json.JSONDecodeError):
@@ -79,31 +80,25 @@ class Lock:
         """Remove a dead owner's lock.
 
         Raises:
-            Locked: the owner lives, or may; or somebody else is about to take over.
+            Locked: the owner lives, or may; or somebody else is taking over.
         """
-        whose = self._dead_owner()
-        alone = self._path.with_name(f"{self._path.name}.takeover")
-        try:
-            alone.open("x").close()
-        except FileExistsError:
-            raise Locked(
-                f"somebody else is taking over the lock of {whose} right now: try again in a moment. If "
-                f"this goes on, remove {alone}"
-            ) from None
-        try:
+        if self._dead_owner() is None:
+            return
+        with Lock(self._path.with_name(f"{self._path.name}.takeover")):
             whose = self._dead_owner()  # looked at again: meanwhile another one may have taken over
-            self._path.unlink(missing_ok=True)
-            self.took_over = whose
-        finally:
-            alone.unlink()
+            if whose is not None:
+                self._path.unlink(missing_ok=True)
+                self.took_over = whose
 
-    def _dead_owner(self) -> str:
-        """Who holds the lock, in words.
+    def _dead_owner(self) -> str | None:
+        """Who holds the lock, in words; None: nobody does any more.
 
         Raises:
             Locked: the owner lives, or may.
         """
         owner, silent = self._owner(), self._silence()
+        if silent is None:
+            return None
         here = owner.get("host") == socket.gethostname()
         whose = (
             f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
@@ -116,8 +111,8 @@ class Lock:
             )
         return whose
 
-    def _silence(self) -> float:
-        """Seconds since the owner's last sign of life, by the file server's clock."""
+    def _silence(self) -> float | None:
+        """Seconds since the owner's last sign of life, by the file server's clock; None: the lock is gone."""
         probe = self._path.with_name(f"{self._path.name}.{self._token}.clock")
         probe.touch()
         now = probe.stat().st_mtime
@@ -125,7 +120,7 @@ class Lock:
         try:
             return now - self._path.stat().st_mtime
         except FileNotFoundError:
-            return 0.0
+            return None
 
     def _keep_fresh(self) -> None:
         while not self._released.wait(REFRESH):

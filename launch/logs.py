@@ -1,29 +1,34 @@
-"""Print the logs of a unit's last attempt, all ranks, and go on with what is added."""
+"""Print the logs of units' last attempts, all ranks, and go on with what is added."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import TextIO
 
-from launch.backends import Local
-from launch.observe import Seen
+from jobs.rundir import StudyDir
+from launch.observe import Seen, Snapshot
+from launch.project import Project
+from launch.states import State
 
 PAUSE = 0.5  # seconds between two looks for more
+SLURM_PAUSE = 10.0  # seconds between two questions to Slurm whether the job still lives
+TAIL = 20  # lines of each failed unit
 
 
-def print_logs(seen: Seen, follow: bool) -> int:
-    """Print them to standard output; returns the exit code."""
-    jobs = [job.id for job in seen.attempt.jobs] if seen.attempt else []
-    if not seen.folder.logs_of(jobs) and not follow:
+def print_logs(seen: Seen, project: Project, follow: bool) -> int:
+    """Print those of one unit to standard output; returns the exit code."""
+    if not logs_of(seen, project.root) and not (follow and seen.live):
         print(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", file=sys.stderr)
         return 1
-    backend, streams, shown = Local(), dict[Path, TextIO](), None
+    streams, shown = dict[Path, TextIO](), None
+    patience, looked = PAUSE if project.cluster.backend == "local" else SLURM_PAUSE, time.monotonic()
     while True:
         # Asked before the logs are read: what a job that has ended wrote is all there then.
-        alive = seen.attempt is not None and backend.state(seen.attempt, seen.folder) is not None
-        for path in seen.folder.logs_of(jobs):
+        alive = seen.live is not None
+        for path in logs_of(seen, project.root):
             if path not in streams:
                 streams[path] = path.open(errors="replace")
         for path, stream in streams.items():
@@ -31,6 +36,28 @@ def print_logs(seen: Seen, follow: bool) -> int:
         if not follow or not alive:
             return 0
         time.sleep(PAUSE)
+        if time.monotonic() - looked > patience:
+            seen = next(s for s in project.look().units if s.unit.id == seen.unit.id)
+            looked = time.monotonic()
+
+
+def print_failed(now: Snapshot) -> int:
+    """Print the end of the log of each failed unit; returns the exit code."""
+    failed = now.of(State.FAILED)
+    for seen in failed:
+        print(f"==> {seen.unit.stage} {seen.unit.name}: {seen.reason}")
+        for path in logs_of(seen, now.root):
+            print(f"--> {path}")
+            with path.open(errors="replace") as lines:
+                print("".join(deque(lines, TAIL)))
+    if not failed:
+        print("no unit has failed")
+    return 0
+
+
+def logs_of(seen: Seen, root: StudyDir) -> list[Path]:
+    """The log files of a unit's last attempt, a file a rank, worker by worker."""
+    return [log for job in seen.jobs for log in root.logs(job.submission, job.id)]
 
 
 def _copy(path: Path, stream: TextIO, shown: Path | None, several: bool) -> Path | None:

@@ -7,28 +7,57 @@ is shown show.py's.
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
-from launch.backends import Backend
-from launch.ledger import Attempt, Ledger
-from launch.states import Facts, State, state_of
+from launch.backends import Backend, Live
+from launch.ledger import Attempt, Job, Ledger
+from launch.states import Facts, State, in_vain, state_of
+
+NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One unit as it is now."""
+    """One unit as it is now.
+
+    Args:
+        attempt: the last one.
+        live: what the machine says of it, while any of its jobs lives.
+        in_vain: its job waits for something that can never come.
+    """
 
     unit: Unit
-    folder: UnitDir
+    root: StudyDir
     state: State
     reason: str | None
     attempt: Attempt | None
+    live: Live | None
+    in_vain: bool
     published: bool
     progress: dict[str, Any] | None
+
+    @property
+    def folder(self) -> UnitDir:
+        return self.root.unit(self.unit)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs of its last attempt; those that live have ids, also where nobody wrote them down."""
+        known = (*(self.attempt.jobs if self.attempt else ()), *(self.live.jobs if self.live else ()))
+        return tuple({(job.submission, job.index): job for job in known}.values())
+
+    @property
+    def unheard(self) -> bool:
+        """Whether its last attempt was to be handed over, and nobody knows whether the machine took it."""
+        if self.published or self.attempt is None or self.attempt.ended or self.state == State.FAILED:
+            return False
+        return all(job.id is None for job in self.jobs)
 
     def to_json(self) -> dict[str, Any]:
         """The unit as `sor status --json` prints it."""
@@ -38,7 +67,7 @@ class Seen:
             "stage": self.unit.stage,
             "name": self.unit.name,
             "state": self.state,
-            "job": self.attempt.jobs[-1].id if self.attempt and self.attempt.jobs else None,
+            "job": self.jobs[-1].id if self.jobs else None,
             "attempts": self.attempt.number if self.attempt else 0,
             "reason": self.reason,
             "progress": {k: p[k] for k in ("done", "total", "unit")} if p else None,
@@ -48,10 +77,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A study as it is now, in the order of its plan."""
+    """A study as it is now, in the order of its plan.
+
+    Args:
+        former: jobs that live for units which the study no longer has, since it was edited.
+    """
 
     root: StudyDir
     units: tuple[Seen, ...]
+    former: tuple[Job, ...] = ()
 
     def of(self, *states: State) -> list[Seen]:
         """The units in these states."""
@@ -69,37 +103,79 @@ class Snapshot:
 
 
 def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
-    """Look at every unit once."""
+    """Look at every unit once.
+
+    Raises:
+        SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
+    """
     attempts = Ledger(root.ledger).attempts()
+    published = _published(units, root)
+    begun = {u.id: attempts[u.id] for u in units if u.id in attempts and u.id not in published}
+    others = attempts.keys() - {u.id for u in units}
+    former = {id: attempts[id] for id in others if attempts[id].ended is None}
+    live = backend.live(begun | former) if begun or former else {}
+    # The disk again, after the jobs: one that ended meanwhile has published before it did.
+    over = {u.id: root.unit(u) for u in units if u.id in begun and u.id not in live}
+    published |= {id for id, folder in over.items() if _appeared(folder)}
+    ended = {id: a for id, a in begun.items() if id in over and id not in published}
+    errors = {id: error for id, a in ended.items() if (error := _written_error(over[id], a))}
+    unexplained = {id: a for id, a in ended.items() if id not in errors and a.ended is None}
+    errors |= backend.ends(unexplained) if unexplained else {}
     states: dict[str, State] = {}
     seen = []
     for unit in units:
-        one = _look(unit, root.unit(unit), attempts.get(unit.id), backend, states)
+        one = _look(
+            unit, root, attempts.get(unit.id), live.get(unit.id), unit.id in published, errors.get(unit.id),
+            states,
+        )  # fmt: skip
         states[unit.id] = one.state
         seen.append(one)
-    return Snapshot(root, tuple(seen))
+    return Snapshot(root, tuple(seen), tuple(job for id in former if id in live for job in live[id].jobs))
+
+
+def _published(units: list[Unit], root: StudyDir) -> set[str]:
+    """The units with a result. Only those with a folder, which few have at first, are asked for it."""
+    begun = {stage: root.begun(stage) for stage in {unit.stage for unit in units}}
+    return {u.id for u in units if u.id in begun[u.stage] and root.unit(u).done}
+
+
+def _appeared(folder: UnitDir) -> bool:
+    """Whether the result of a unit whose job has ended is there by now.
+
+    A client of a network file system may remember for a minute that it was not: the folder is opened, which
+    has it ask again.
+    """
+    with suppress(FileNotFoundError):
+        return folder.out.name in os.listdir(folder.path)
+    return False
 
 
 def _look(
-    unit: Unit, folder: UnitDir, attempt: Attempt | None, backend: Backend, states: dict[str, State]
+    unit: Unit,
+    root: StudyDir,
+    attempt: Attempt | None,
+    live: Live | None,
+    published: bool,
+    error: str | None,
+    states: dict[str, State],
 ) -> Seen:
-    # The job first: one that ends during the look has published before it does.
-    job = backend.state(attempt, folder) if attempt and not attempt.ended else None
-    published = folder.done
-    inputs = tuple((f"{i.stage} {i.name}", states[i.id]) for i in unit.inputs)
-    progress = current_progress(folder, attempt) if attempt and not published else None
+    begun = attempt is not None and not published and (live is None or live.state == State.RUNNING)
+    progress = current_progress(root.unit(unit), attempt) if attempt and begun else None
+    over = attempt is not None and not published and live is None
     facts = Facts(
         published=published,
-        job=job,
+        job=live.state if live else None,
+        waits_for=live.reason if live else None,
+        dead=live is not None and live.dead,
         attempts=attempt.number if attempt else 0,
         silence=time.time() - progress["updated"] if progress else None,
-        cancelled=attempt is not None and attempt.ended == "cancelled",
-        removed=attempt is not None and not published and job is None and removed(folder, attempt),
-        error=error_of(folder, attempt) if attempt and not published and job is None else None,
-        inputs=inputs,
+        put_off=_put_off(root.unit(unit), attempt, error) if attempt and over else None,
+        error=(error or attempt.reason) if attempt and over else None,
+        inputs=tuple((f"{i.stage} {i.name}", states[i.id]) for i in unit.inputs),
     )
     state, reason = state_of(facts)
-    return Seen(unit, folder, state, reason, attempt, published, progress)
+    vain = live is not None and in_vain(facts)
+    return Seen(unit, root, state, reason, attempt, live, vain, published, progress)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
@@ -111,18 +187,26 @@ def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None
     return progress if progress["updated"] >= attempt.begun else None
 
 
-def removed(folder: UnitDir, attempt: Attempt) -> bool:
-    """Whether the attempt published a result that is not there any more."""
-    if attempt.ended == "outdated" or not folder.path.exists():
-        return True
+def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None:
+    """Why an attempt without a result is no failure."""
+    if attempt.ended in ("cancelled", "refused", "lost"):
+        return attempt.reason
     ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number]
-    return bool(ends) and not any(e["error"] for e in ends)
+    if all(job.id is None for job in attempt.jobs) and not ends:
+        return NEVER
+    if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
+        return "its result was removed"
+    if error is None and attempt.ended is None and not folder.path.exists():
+        return "there is nothing of it: its job ended before its work began, or its folder was removed"
+    return None
+
+
+def _written_error(folder: UnitDir, attempt: Attempt) -> str | None:
+    """The first error that one of the attempt's processes wrote down."""
+    ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number and e["error"]]
+    return str(min(ends, key=lambda e: float(e["time"]))["error"]) if ends else None
 
 
 def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
-    """Why the attempt ended: the first error that one of its processes wrote down, else the ledger's word."""
-    ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number and e["error"]]
-    if not ends:
-        return attempt.reason
-    first = min(ends, key=lambda e: float(e["time"]))
-    return str(first["error"])
+    """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
+    return _written_error(folder, attempt) or attempt.reason

@@ -260,6 +260,7 @@ def _recipe(recipe: Recipe, learning_rate: float, seed: int) -> dict[str, Any]:
     return {**recipe.model_dump(exclude={"block"}, mode="json"), "learning_rate": learning_rate, "seed": seed}
 
 
+@cache
 def _deepspeed(stage: int) -> dict[str, Any]:
     """DeepSpeed's configuration for a ZeRO stage."""
     loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from launch.ledger import Job
 from launch.observe import Seen, Snapshot
 from launch.states import ACTIVE, State
 
@@ -19,18 +20,22 @@ class Difference:
     Args:
         submit: units to start, inputs before what reads them.
         outdated: results to set aside before anything starts, readers before what they read.
+        withdraw: units with a job that waits for something that can never come.
         active: units that a job has in hand.
         done: how many need nothing.
+        former: jobs of units that the study no longer has.
     """
 
     submit: tuple[Seen, ...]
     outdated: tuple[Seen, ...]
+    withdraw: tuple[Seen, ...]
     active: tuple[Seen, ...]
     done: int
+    former: tuple[Job, ...] = ()
 
     @property
     def nothing(self) -> bool:
-        return not self.submit
+        return not (self.submit or self.withdraw)
 
 
 def reconcile(now: Snapshot, only: str | None = None) -> Difference:
@@ -50,4 +55,11 @@ def reconcile(now: Snapshot, only: str | None = None) -> Difference:
         submit.append(seen)
         ready.add(seen.unit.id)
     stale = [u for u in now.units if u.published and u.state != State.DONE]
-    return Difference(tuple(submit), tuple(reversed(stale)), tuple(now.of(*ACTIVE)), len(now.of(State.DONE)))
+    return Difference(
+        submit=tuple(submit),
+        outdated=tuple(reversed(stale)),
+        withdraw=tuple(u for u in now.units if u.in_vain),
+        active=tuple(now.of(*ACTIVE)),
+        done=len(now.of(State.DONE)),
+        former=now.former,
+    )

@@ -8,17 +8,17 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.rundir import StudyDir
+from launch.project import open_project
 from launch.states import State
-from launch.submit import look
 
 
-def make_report(study: str, cluster: str, runs: Path, out: Path | None) -> int:
+def make_report(study: str, cluster: str | None, runs: Path, out: Path | None) -> int:
     """Write the report and print its table; returns the exit code."""
-    from analysis.report import terminal_table, write_report
+    from analysis.report import claims_table, terminal_table, write_report
 
     folder, units = Path(study), None
     if not folder.is_dir():
-        now = look(study, cluster, runs)
+        now = open_project(study, cluster, runs).look()
         evaluations = [s for s in now.units if s.unit.stage == "evaluate"]
         done = [s for s in evaluations if s.state == State.DONE]
         if not done:
@@ -37,6 +37,7 @@ def make_report(study: str, cluster: str, runs: Path, out: Path | None) -> int:
         return 1
     console = Console()
     console.print(terminal_table(report.results))
+    console.print(claims_table(report.tables["claims"]))
     for warning in report.warnings:
         console.print(f"! {warning}", style="yellow")
     console.print(f"report: {report.page}", soft_wrap=True)

@@ -5,7 +5,7 @@ Turns data into rich renderables. It asks nothing and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -98,7 +98,14 @@ def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> Non
 
 def difference_view(difference: Difference) -> RenderableType:
     """What `sor submit` is about to do."""
-    lines = [Text(f"{difference.done} done, {len(difference.active)} running")]
+    lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
+    if difference.withdraw:
+        jobs = f"- withdraw {len(difference.withdraw)} jobs that wait for one that failed"
+        lines.append(Text(f"{jobs}: {_names(list(difference.withdraw))}", "yellow"))
+    if difference.former:
+        ids = ", ".join(job.id or job.submission for job in difference.former)
+        line = f"! jobs work for units that the study no longer has; 'sor cancel STUDY' ends them, too: {ids}"
+        lines.append(Text(line, "yellow"))
     for seen in difference.outdated:
         line = f"! set aside {seen.unit.stage} {seen.unit.name}: {seen.reason}"
         lines.append(Text(line, "yellow"))
@@ -109,6 +116,14 @@ def difference_view(difference: Difference) -> RenderableType:
             retried = f" ({again} again)" if again else ""
             lines.append(Text(f"+ {stage} {len(names)}{retried}: {_names(names)}", "green"))
     return Group(*lines)
+
+
+def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
+    """What was left for the next submit, and why."""
+    reasons: dict[str, list[Unit]] = {}
+    for unit, why in held:
+        reasons.setdefault(why, []).append(unit)
+    return Group(*(Text(f"{len(units)} units wait: {why}", "yellow") for why, units in reasons.items()))
 
 
 def _names(seen: list[Seen], most: int = 6) -> str:

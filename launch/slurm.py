@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from launch.states import State
 
 T = TypeVar("T")
 SEPARATOR = "\x1f"  # a job's name may hold any character that can be typed
 
+ID = re.compile(r"\d+(_\d+|\+\d+)?")
 NOTHING = {"", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned"}
 
 LIVE = {
@@ -50,6 +52,10 @@ class NotSetUp(SlurmUnavailable):
     """Slurm's programs are installed, but belong to no cluster."""
 
 
+class Refused(RuntimeError):
+    """Slurm did not take a submission; the message is its reason."""
+
+
 class NoAccounting(SlurmUnavailable):
     """This cluster keeps no accounts: there is no history and no limit to ask for."""
 
@@ -71,9 +77,10 @@ class Dependency:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedJob:
+class QueuedJob(NamedTuple):
     """A job, or one element of an array (`18_3`), that the controller still knows; it may have ended.
+
+    A named tuple, since there may be very many: a frozen dataclass takes four times as long to make.
 
     Args:
         reason: why it waits, or why it ended, in Slurm's word.
@@ -217,12 +224,16 @@ QOS = (
 def parse_queue(text: str) -> Table[QueuedJob]:
     """squeue's lines in the format `QUEUE`; a line that stands for many elements becomes many jobs."""
 
-    def row(f: Sequence[str]) -> list[QueuedJob]:
-        times = _number(f[4]), _number(f[5])
-        rest = f[1], _text(f[2]), f[3], *times, parse_dependencies(f[6]), _text(f[7]), f[8]
-        return [QueuedJob(id, *rest) for id in expand(f[0])]
+    @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
+    def rest(text: str) -> tuple[Any, ...]:
+        f = _fields(text, len(QUEUE) - 1)
+        times = _number(f[3]), _number(f[4])
+        return f[0], _text(f[1]), f[2], *times, parse_dependencies(f[5]), _text(f[6]), f[7]
 
-    return _table(text, len(QUEUE), row)
+    def row(f: Sequence[str]) -> list[QueuedJob]:
+        return [QueuedJob(id, *rest(f[1])) for id in expand(f[0])]
+
+    return _table(text, 2, row)
 
 
 def parse_history(text: str) -> Table[PastJob]:
@@ -322,7 +333,7 @@ def expand(id: str) -> list[str]:
     """
     array, bracket, elements = id.partition("_[")
     if not bracket:
-        if not re.fullmatch(r"\d+(_\d+|\+\d+)?", id):
+        if not ID.fullmatch(id):
             raise ValueError(f"{id!r} is no id of a job")
         return [id]
     ids = []
@@ -372,14 +383,18 @@ def _table(text: str, fields: int, row: Callable[[Sequence[str]], list[T]]) -> T
     rows: list[T] = []
     malformed = []
     for line in filter(None, text.split("\n")):
-        values = line.split(SEPARATOR, fields - 1)
         try:
-            if len(values) != fields:
-                raise ValueError(f"{len(values)} fields, not {fields}")
-            rows += row(values)
+            rows += row(_fields(line, fields))
         except (ValueError, KeyError):
             malformed.append(line)
     return Table(tuple(rows), tuple(malformed))
+
+
+def _fields(text: str, count: int) -> list[str]:
+    values = text.split(SEPARATOR, count - 1)
+    if len(values) != count:
+        raise ValueError(f"{len(values)} fields, not {count}")
+    return values
 
 
 def _text(value: str) -> str | None:

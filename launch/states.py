@@ -6,8 +6,8 @@ scheduler or the ledger says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 STALLED_AFTER = 900.0  # seconds without a sign of life from a job that gave some before
 
@@ -28,56 +28,65 @@ class State(StrEnum):
 ACTIVE = (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED)  # a job has it in hand
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of one unit.
+class Facts(NamedTuple):
+    """What is known of one unit. A named tuple, which is made four times as fast as a frozen dataclass.
 
     Args:
         published: its result is on disk.
         job: what the machine says of its last attempt's jobs: State.QUEUED, RUNNING or PREEMPTED while any
             of them lives, None when none does.
+        waits_for: what the machine says of a job that waits.
+        dead: the job waits for something that can never come.
         attempts: how many were begun.
         silence: seconds since the running attempt's last sign of life; None before the first.
-        cancelled: a person ended the last attempt.
-        removed: the last attempt had published, and its result is gone: a person's doing, or set aside.
+        put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
         inputs: (name, state) of what it reads.
     """
 
     published: bool
     job: State | None = None
+    waits_for: str | None = None
+    dead: bool = False
     attempts: int = 0
     silence: float | None = None
-    cancelled: bool = False
-    removed: bool = False
+    put_off: str | None = None
     error: str | None = None
-    inputs: tuple[tuple[str, State], ...] = field(default=())
+    inputs: tuple[tuple[str, State], ...] = ()
 
 
 def state_of(facts: Facts) -> tuple[State, str | None]:
     """The unit's state, and its reason where one helps.
 
-    A result whose inputs are not all done (any more) is not done: it was made from something else.
+    A result whose inputs are not all done (any more) is not done: it was made from something else. A job that
+    waits for an input which no job has in hand any more will wait for ever, and does not count.
     """
     missing = [(name, state) for name, state in facts.inputs if state != State.DONE]
     if facts.published and not missing:
         return State.DONE, None
     if facts.job == State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
         return State.STALLED, f"no sign of life for {facts.silence / 60:.0f} minutes"
-    if facts.job is not None:
-        return facts.job, None
+    if facts.job is not None and not in_vain(facts):
+        return facts.job, facts.waits_for
     if missing:
         broken = [name for name, state in missing if state in (State.FAILED, State.BLOCKED)]
         if broken:
             return State.BLOCKED, f"needs {_some(broken)}, which failed"
         return State.WAITING, f"needs {_some([name for name, _ in missing])}"
-    if facts.cancelled:
-        return State.WAITING, "cancelled"
-    if facts.removed:
-        return State.WAITING, "its result was removed"
+    if facts.job is not None:
+        return State.WAITING, "its job waits for one that failed, and is withdrawn by the next 'sor submit'"
+    if facts.put_off:
+        return State.WAITING, facts.put_off
     if facts.attempts:
         return State.FAILED, facts.error or "ended without a result and without saying why: killed?"
     return State.WAITING, None
+
+
+def in_vain(facts: Facts) -> bool:
+    """Whether a job waits for something that can never come."""
+    if facts.job != State.QUEUED:
+        return False
+    return facts.dead or any(state != State.DONE and state not in ACTIVE for _, state in facts.inputs)
 
 
 def _some(names: list[str]) -> str:

@@ -19,7 +19,7 @@ from jobs.unit import PREPARED
 from launch.wording import in_words
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,14 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Name = Annotated[str, Field(pattern=rf"^{WORD.pattern}$", max_length=60)]
+def _word(value: Any) -> Any:
+    if not (isinstance(value, str) and WORD.fullmatch(value)):
+        allowed = "up to 60 of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit"
+        raise ValueError(f"found {value!r}; {allowed}. It is the file's name unless that says 'name: …'")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_word)]
 Share = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]

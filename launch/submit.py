@@ -1,84 +1,94 @@
-"""What `sor submit`, `sor cancel` and `sor status` do, between the command line and the pure parts."""
+"""`sor submit` and `sor cancel`: reconcile a study under its lock, and hand over what is missing.
+
+What to do is decided by pure functions (reconcile.py, arrays.py); this module puts them into an order in
+which a crash at any line loses nothing and starts nothing twice.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
 from rich.prompt import Confirm
 
-from jobs.rundir import StudyDir, read_json, write_json
-from jobs.unit import MODES, Unit
-from launch.backends import Local, visible_gpus
-from launch.cluster import load_cluster
-from launch.estimate import Lengths
-from launch.foreground import Event, Foreground
+from jobs.rundir import write_json
+from jobs.secrets import FILE, missing_secrets
+from jobs.unit import Unit
+from launch.admission import Admission, Refusal
+from launch.arrays import Array, ArrayPlan, plan_arrays
+from launch.handover import hand_over, write_out
 from launch.ledger import Ledger
-from launch.lock import Lock, Locked
-from launch.observe import Seen, Snapshot, observe
-from launch.plan import plan
+from launch.lock import Lock
+from launch.observe import NEVER, Seen, Snapshot
+from launch.on_slurm import Slurm
+from launch.project import Project
 from launch.reconcile import Difference, reconcile
-from launch.show import difference_view, event_line, live_view
+from launch.run_here import run_here
+from launch.show import difference_view, held_view
+from launch.slurm import Refused
 from launch.states import State
-from launch.study import load_study
-
-FRAMES = 0.5  # seconds between two looks at the progress files for the live view
 
 
-def look(study_name: str, cluster_name: str, runs: Path) -> Snapshot:
-    """The study as it is now.
+def submit(project: Project, *, yes: bool, only: str | None) -> int:
+    """Reconcile a study; returns the exit code.
 
     Raises:
-        StudyError: the study or the cluster has mistakes.
+        Locked: somebody else is submitting it.
+        Refusal: units that the cluster would never run.
+        SlurmUnavailable: the cluster's scheduler does not answer.
     """
-    study, cluster = load_study(study_name), load_cluster(cluster_name)
-    root = StudyDir(runs / study.name)
-    units = plan(study, cluster)
-    collate = next(u for u in units if u.stage == "collate")
-    if root.unit(collate).done:  # real lengths make better estimates
-        units = plan(study, cluster, measured(root.unit(collate).result, Lengths.expected(study)))
-    return observe(units, root, Local())
-
-
-def measured(result: Path, expected: Lengths) -> Lengths:
-    """The counts and lengths that the collate stage found; prompts' lengths stay as expected."""
-    found = read_json(result)
-    if found["lengths_in"] != "tokens":
-        return Lengths(found["prompts"], expected.prompt, expected.ift, expected.reasoning)
-    means = {mode: round(found["lengths"][mode]["mean"]) for mode in MODES}
-    return Lengths(found["prompts"], expected.prompt, **means)
-
-
-def submit(
-    study_name: str, cluster_name: str, runs: Path, *, yes: bool, dry_run: bool, only: str | None
-) -> int:
-    """Reconcile a study; returns the exit code."""
     console = Console()
-    now = look(study_name, cluster_name, runs)
+    if not yes:
+        now = project.look()
+        difference = reconcile(now, only)
+        console.print(difference_view(difference))
+        if not any(s.unheard for s in now.units) and _idle(project, difference, console):
+            return 0
+        if not _agreed(console):
+            return 0
+    with Lock(project.root.lock) as lock:
+        if lock.took_over:
+            console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
+        now = _settled(project, console)
+        difference = reconcile(now, only)
+        if yes:
+            console.print(difference_view(difference))
+        if _idle(project, difference, console):
+            return 0
+        planned = None if project.cluster.backend == "local" else _arrays(project, now, difference)
+        write_json(project.root.study, project.study.model_dump(mode="json"))
+        withdraw(project, difference.withdraw)
+        for seen in difference.outdated:
+            set_aside(seen, project.ledger)
+        if planned is None:
+            return run_here(console, project, now, difference)
+        return _hand_over(console, project, planned, _numbers(difference.submit))
+
+
+def preview(project: Project, only: str | None, out: Path | None) -> int:
+    """Show what `submit` would do, and write its scripts to `out` if there is one; returns the exit code.
+
+    Raises:
+        Refusal: there is nothing to write scripts for, or `out` holds something.
+        SlurmUnavailable: the cluster's scheduler does not answer.
+    """
+    if out is not None and project.cluster.backend == "local":
+        raise Refusal("--out writes scripts for Slurm: name the cluster, as --cluster generic")
+    console, now = Console(), project.look()
     difference = reconcile(now, only)
     console.print(difference_view(difference))
-    if difference.nothing and not difference.active:
-        console.print("nothing to do")
+    if out is None:
         return 0
-    if dry_run or not (yes or _agreed(console)):
-        return 0
-    try:
-        with Lock(now.root.lock) as lock:
-            if lock.took_over:
-                console.print(
-                    f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow"
-                )
-            now = look(study_name, cluster_name, runs)  # it may have changed while a person thought
-            write_json(now.root.study, load_study(study_name).model_dump(mode="json"))
-            return _run(console, now, reconcile(now, only))
-    except Locked as error:
-        console.print(f"sor: {error}", style="red")
-        return 1
+    planned = _arrays(project, now, difference)
+    script = write_out(planned.arrays, project, out, _numbers(difference.submit))
+    console.print(held_view(planned.held))
+    console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
+    console.print("'sor submit' knows nothing of jobs submitted by hand before they are done: wait with it")
+    return 0
 
 
 def _agreed(console: Console) -> bool:
@@ -88,23 +98,69 @@ def _agreed(console: Console) -> bool:
     return Confirm.ask("Do it?", console=console)
 
 
-def _run(console: Console, now: Snapshot, difference: Difference) -> int:
-    ledger = Ledger(now.root.ledger)
-    for seen in difference.outdated:
-        set_aside(seen, ledger)
-    done = {s.unit.id for s in now.of(State.DONE)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job can be ended by it even if we are not
-    view = _View(console, [s.unit for s in now.units], done)
-    run = Foreground(Local(), ledger, len(os.sched_getaffinity(0)), visible_gpus(), view.tell, view.tick)
-    view.run = run
+def _idle(project: Project, difference: Difference, console: Console) -> bool:
+    """Whether there is nothing to hand over, nor, on this machine, to wait for; then it says so."""
+    if not difference.nothing or (difference.active and project.cluster.backend == "local"):
+        return False
+    console.print("nothing to submit: jobs have the rest in hand" if difference.active else "nothing to do")
+    return True
+
+
+def _settled(project: Project, console: Console) -> Snapshot:
+    """The study as it is, once it is known what became of every submission, with that written down."""
+    now = project.look()
+    until = time.monotonic() + project.backend.settle
+    if project.backend.settle and any(s.unheard for s in now.units):
+        console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
+    while any(s.unheard for s in now.units) and time.monotonic() < until:
+        time.sleep(1)
+        now = project.look()
+    lost = [(s.unit.id, s.attempt.number, NEVER) for s in now.units if s.attempt and s.unheard]
+    if lost:
+        project.ledger.ended("lost", lost)
+        now = project.look()
+    write_down(project, now)
+    return now
+
+
+def write_down(project: Project, now: Snapshot) -> None:
+    """Put into the ledger what machine and disk told: ids that were missing, and how attempts ended."""
+    ids: dict[str, str] = {}
+    for seen in now.units:
+        if seen.live and seen.attempt:
+            unknown = {job.submission for job in seen.attempt.jobs if job.id is None}
+            for job in seen.live.jobs:
+                if job.submission in unknown and job.id:
+                    ids[job.submission] = job.id if job.index is None else job.id.partition("_")[0]
+    for submission, id in ids.items():
+        project.ledger.submitted(submission, id)
+    failed = [s for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
+    project.ledger.ended(
+        "failed", [(s.unit.id, s.attempt.number, s.reason or "") for s in failed if s.attempt]
+    )
+
+
+def _hand_over(console: Console, project: Project, planned: ArrayPlan, numbers: dict[str, int]) -> int:
+    """Submit the arrays, and tell of each."""
+    assert isinstance(project.backend, Slurm)
+
+    def tell(array: Array, id: str) -> None:
+        console.print(f"  {id:>10}  {array.stage}, {len(array.elements)} jobs")
+
     try:
-        with view.live:
-            run.run(difference)
-    except KeyboardInterrupt:
-        console.print("stopped; what was finished stays, and 'sor submit' goes on from there")
-        return 130
-    _summary(console, run, now.root)
-    return 1 if run.failures else 0
+        hand_over(planned.arrays, project, project.backend.controller, numbers, tell)
+    except Refused as error:
+        print(
+            f"sor: Slurm refused a submission: {error}. What was submitted before stays, and 'sor submit' "
+            "goes on from there; 'sor doctor' shows your limits",
+            file=sys.stderr,
+        )
+        return 1
+    console.print(held_view(planned.held))
+    if planned.arrays:
+        name = project.study.name
+        console.print(f"'sor monitor {name}' shows how it goes; nobody has to stay logged in")
+    return 0
 
 
 def set_aside(seen: Seen, ledger: Ledger) -> None:
@@ -116,52 +172,69 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
         if part.exists():
             os.rename(part, aside / part.name)
     if seen.attempt:
-        ledger.outdated(seen.unit, number)
+        ledger.ended("outdated", [(seen.unit.id, number, "its inputs were made again")])
 
 
-class _View:
-    """The live view of a run in a terminal; lines where there is none."""
+def _arrays(project: Project, now: Snapshot, difference: Difference) -> ArrayPlan:
+    """The arrays that a difference becomes, under the cluster's limits.
 
-    def __init__(self, console: Console, units: list[Unit], done: set[str]) -> None:
-        self.live = Live(console=console, auto_refresh=False, transient=True)
-        self.run: Foreground | None = None
-        self._console, self._units, self._done = console, units, done
-        self._drawn = 0.0
+    Raises:
+        Refusal: some units can never run.
+    """
+    if not difference.submit:
+        return ArrayPlan((), ())
+    missing = missing_secrets(project.cluster.slurm.secrets)
+    if missing:
+        raise Refusal(
+            f"{', '.join(missing)}: the cluster file names this secret, and neither the environment nor the "
+            f"file {FILE} holds its value"
+        )
+    assert isinstance(project.backend, Slurm)
+    admission = Admission.ask(project.cluster, project.backend.controller)
+    if admission.associations is None:
+        print(
+            "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "
+            "over them Slurm refuses, or lets wait",
+            file=sys.stderr,
+        )
+    wanted = {s.unit.id for s in difference.submit}
+    allowed = {u.id: u for u in admission.admit([s.unit for s in difference.submit])}
+    units = [allowed.get(s.unit.id, s.unit) for s in now.units]
+    live = {
+        s.unit.id: tuple(job.id for job in s.live.jobs if job.id)
+        for s in difference.active
+        if s.live is not None
+    }
+    queued = project.backend.queued() - sum(len(s.live.jobs) for s in difference.withdraw if s.live)
+    return plan_arrays(units, wanted, live, admission.rules([u.stage for u in allowed.values()], queued))
 
-    def tell(self, event: Event) -> None:
-        if event.kind == "done":
-            self._done.add(event.unit.id)
-        clock = time.strftime("%H:%M:%S ")
-        self.live.console.print(clock, event_line(event), sep="")
 
-    def tick(self) -> None:
-        if self._console.is_terminal and self.run and time.monotonic() - self._drawn > FRAMES:
-            self._drawn = time.monotonic()
-            self.live.update(live_view(self._units, self._done, self.run.running), refresh=True)
+def _numbers(submit: Sequence[Seen]) -> dict[str, int]:
+    """The number of each unit's next attempt."""
+    return {s.unit.id: s.attempt.number + 1 if s.attempt else 1 for s in submit}
 
 
-def _summary(console: Console, run: Foreground, root: StudyDir) -> None:
-    for failure in run.failures:
-        unit = failure.seen.unit
-        logs = failure.seen.folder.last_log()
-        console.print(f"\nfailed: {unit.stage} {unit.name}: {failure.reason}", style="red", soft_wrap=True)
-        if logs:
-            console.print(f"  log: {logs[0]}", soft_wrap=True)
-    if run.failures:
-        blocked = f", {len(run.blocked)} left out because of that" if run.blocked else ""
-        console.print(f"\n{len(run.failures)} failed{blocked}; 'sor submit' tries again")
-    else:
-        console.print(f"all done: {root.path}", soft_wrap=True)
+def withdraw(project: Project, units: Sequence[Seen]) -> list[Unit]:
+    """End the jobs of these units, and write it down; returns those that had any."""
+    found = [s for s in units if s.live is not None or s.unheard]
+    # Written first, so that a submit that waits for a job on this machine finds out why it ended.
+    project.ledger.ended(
+        "cancelled", [(s.unit.id, s.attempt.number, "cancelled") for s in found if s.attempt]
+    )
+    # Readers first: one that waits for any end of its input must not be let go by it.
+    project.backend.cancel([job for s in reversed(found) if s.live for job in s.live.jobs])
+    return [s.unit for s in found]
 
 
-def cancel_units(root: StudyDir, units: list[Seen]) -> list[str]:
-    """End the jobs of these units; returns the names of those that had any."""
-    backend, ledger, ended = Local(), Ledger(root.ledger), []
-    for seen in units:
-        if seen.attempt is None or backend.state(seen.attempt, seen.folder) is None:
-            continue
-        ledger.cancelled(seen.unit, seen.attempt.number)  # first, so that a waiting submit finds out why
-        for job in seen.attempt.jobs:
-            backend.cancel(job, seen.folder)
-        ended.append(f"{seen.unit.stage} {seen.unit.name}")
+def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
+    """`sor cancel`: end the jobs of these units, or all; what ended before is written down, too.
+
+    Returns:
+        What was ended, in words.
+    """
+    write_down(project, now)
+    ended = [f"{u.stage} {u.name}" for u in withdraw(project, now.units if units is None else units)]
+    if units is None:
+        project.backend.cancel(now.former)
+        ended += [f"job {job.id} of a unit that the study no longer has" for job in now.former]
     return ended

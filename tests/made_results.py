@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from analysis.collect import COLUMNS
 from jobs.rundir import StudyDir, write_json
 from jobs.unit import Unit
 
@@ -20,9 +24,15 @@ def benchmark(task: str, accuracy: float, **other: Any) -> dict[str, Any]:
 
 
 def evaluation(
-    root: Path, student: str, flops: int | None, benchmarks: list[dict[str, Any]], **other: Any
+    root: Path,
+    student: str,
+    flops: int | None,
+    benchmarks: list[dict[str, Any]],
+    scores: dict[str, dict[str, float]] | None = None,
+    **other: Any,
 ) -> Unit:
-    """Publish an evaluation below `root`, with the training that it comes from."""
+    """Publish an evaluation below `root`, with the training that it comes from; `scores` are those of items,
+    by benchmark."""
     study = StudyDir(root)
     root.mkdir(parents=True, exist_ok=True)
     write_json(study.study, {})
@@ -38,6 +48,13 @@ def evaluation(
         staged.mkdir(parents=True)
         write_json(folder.spec, made.to_json())
         write_json(staged / "result.json", result)
+        if made is unit:
+            lines = [
+                {"task": task, "item": item, "correct": correct, "prompt_tokens": 10, "output_tokens": 20}
+                for task, correctness in (scores or {}).items()
+                for item, correct in correctness.items()
+            ]
+            (staged / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         code = {"commit": "0123456789abcdef", "dirty": made.stage == "train"}
         hardware = {"cpu": "A processor", "cores": 2, "gpus": ["NVIDIA H100"] * 2}
         packages = {"torch": "2.13.0"}
@@ -47,3 +64,12 @@ def evaluation(
         )
         folder.publish(staged)
     return unit
+
+
+def results_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table that `analysis.collect.collect` would make of these rows; what they lack is the same."""
+    same = {
+        "order": "sequential", "domain": "general", "format": "open-ended", "metric": "exact_match,none",
+        "seed": 0, "task_version": "1", "source": "made", "output_tokens": 10.0, "reasoning_tokens": 0.0,
+    }  # fmt: skip
+    return pd.DataFrame([same | row for row in rows]).reindex(columns=list(COLUMNS)).astype(COLUMNS)

@@ -23,9 +23,9 @@ import yaml
 from jobs.progress import Progress
 from jobs.rundir import StudyDir, append_jsonl, read_jsonl, write_json
 from jobs.unit import Resources, Unit
-from launch.backends import Local
 from launch.foreground import Event, Foreground
 from launch.ledger import Ledger
+from launch.local import Local
 from launch.observe import observe
 from launch.reconcile import reconcile
 from launch.submit import set_aside
@@ -43,7 +43,7 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     print(f"{name} says hello", flush=True)
     progress.update(1, 2, "parts", force=True)
     fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST
-    if fail.exists() and fail.read_text() in ("", os.environ["SUBMITIT_LOCAL_GLOBALID"]):
+    if fail.exists() and fail.read_text() in ("", os.environ.get("RANK", "0")):
         raise RuntimeError(f"{name} was told to fail")
     while (folder / f"{name}.hold").exists() and time.monotonic() < until:
         time.sleep(0.02)
@@ -158,6 +158,12 @@ def publish(root: StudyDir, unit: Unit, result: dict[str, Any] | None = None) ->
     assert folder.publish(staged)
 
 
+def logs(root: StudyDir, unit: Unit) -> list[Path]:
+    """The logs of a unit's last attempt."""
+    attempt = Ledger(root.ledger).attempts()[unit.id]
+    return [log for job in attempt.jobs for log in root.logs(job.submission, job.id)]
+
+
 class Run:
     """One run of units in the foreground, with what it told.
 
@@ -172,10 +178,10 @@ class Run:
         self.at_work: list[set[str]] = []  # names of the units at work, at every look
         self._at_look = at_look
         ledger = Ledger(root.ledger)
-        difference = reconcile(observe(units, root, Local()))
+        difference = reconcile(observe(units, root, Local(root)))
         for seen in difference.outdated:
             set_aside(seen, ledger)
-        self.foreground = Foreground(Local(), ledger, cores, 0, self.events.append, self._tick)
+        self.foreground = Foreground(Local(root), ledger, cores, 0, self.events.append, self._tick)
         self.foreground.run(difference)
 
     def _tick(self) -> None:

@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ from small_study import (
 
 from jobs.rundir import StudyDir, read_json, write_json
 from jobs.unit import STAGES, Unit
+from launch.backends import Live
 from launch.cluster import load_cluster
-from launch.logs import print_logs
+from launch.ledger import Attempt
+from launch.local import Local
+from launch.logs import logs_of, print_logs
+from launch.observe import Snapshot
 from launch.plan import plan
+from launch.project import open_project
 from launch.states import State
 from launch.study import load_study
-from launch.submit import look
 
 HEAVY = ("torch", "pandas", "numpy", "pydantic", "vllm", "transformers", "matplotlib", "submitit", "lm_eval")
 COUNTS = ["waiting", "queued", "running", "stalled", "preempted", "done", "failed", "blocked"]
@@ -54,6 +59,10 @@ def study(tmp_path: Path) -> Iterator[Path]:
 def out(tmp_path: Path) -> Path:
     """Where run directories go."""
     return tmp_path / "runs"
+
+
+def look(study: Path, out: Path) -> Snapshot:
+    return open_project(str(study), None, out).look()
 
 
 def units(study: Path) -> list[Unit]:
@@ -81,7 +90,19 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "plan", "observe", "reconcile", "submit", "foreground", "show", "monitor", "logs", "doctor"],
+    [
+        "cli",
+        "plan",
+        "observe",
+        "reconcile",
+        "project",
+        "submit",
+        "foreground",
+        "show",
+        "monitor",
+        "logs",
+        "doctor",
+    ],
 )
 def test_the_login_node_loads_no_model_libraries(module: str) -> None:
     loaded = loaded_by(f"import launch.{module}")
@@ -98,7 +119,7 @@ def test_the_login_node_loads_no_model_libraries(module: str) -> None:
 
 
 def test_planning_loads_no_model_libraries_either() -> None:
-    code = "import pathlib, launch.submit as s; s.look('scale-or-reason', 'local', pathlib.Path('none'))"
+    code = "import pathlib, launch.project as p; p.open_project('demo', None, pathlib.Path('none')).look()"
     assert not loaded_by(code) & {"torch", "pandas", "numpy", "vllm", "transformers", "matplotlib", "pyarrow"}
 
 
@@ -245,7 +266,7 @@ def test_two_stages_for_real(study: Path, out: Path) -> None:
     """Its own function makes pairs, which the collate stage reads."""
     for stage in ("prepare", "collate"):
         assert sor("submit", study, "--runs", out, "--yes", "--only", stage).returncode == 0
-    states = {s.unit.stage: s.state for s in look(str(study), "local", out).units}
+    states = {s.unit.stage: s.state for s in look(study, out).units}
     assert (states["prepare"], states["collate"], states["pack"]) == (State.DONE, State.DONE, State.WAITING)
     root = StudyDir(out / "small")
     collate = root.unit(next(u for u in units(study) if u.stage == "collate"))
@@ -271,11 +292,11 @@ def test_ctrl_c_ends_the_jobs_and_the_next_submit_goes_on(study: Path, out: Path
     assert not lives(job["pid"])
     assert not lives(job["parent"])
     assert not (out / "small" / "lock").exists()
-    first = look(str(study), "local", out).units[0]
+    first = look(study, out).units[0]
     assert (first.state, first.reason) == (State.WAITING, "cancelled")
     hold.unlink()
     assert sor("submit", study, "--runs", out, "--yes", "--only", "prepare").returncode == 0
-    assert look(str(study), "local", out).units[0].state == State.DONE
+    assert look(study, out).units[0].state == State.DONE
 
 
 def test_a_killed_submit_leaves_its_job_and_the_next_one_waits_for_it(study: Path, out: Path) -> None:
@@ -285,7 +306,7 @@ def test_a_killed_submit_leaves_its_job_and_the_next_one_waits_for_it(study: Pat
     wait_for(lambda: runs(study.parent), "the job to run")
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert look(str(study), "local", out).units[0].state == State.RUNNING
+    assert look(study, out).units[0].state == State.RUNNING
     second = start("submit", study, "--runs", out, "--yes", "--only", "prepare")
     assert second.stdout is not None
     said = second.stdout.readline() + second.stdout.readline()
@@ -293,7 +314,7 @@ def test_a_killed_submit_leaves_its_job_and_the_next_one_waits_for_it(study: Pat
     wait_for(lambda: str(second.pid) in (out / "small" / "lock").read_text(), "the second to have the lock")
     third = sor("submit", study, "--runs", out, "--yes")
     assert third.returncode == 1
-    assert f"(process {second.pid})" in third.stdout
+    assert f"(process {second.pid})" in third.stderr
     assert second.poll() is None
     hold.unlink()
     output, _ = second.communicate(timeout=60)
@@ -341,15 +362,20 @@ def test_the_last_words_of_a_job_are_printed(
     """The job writes and ends after the log was read and before it is asked whether it lives."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     sor("submit", study, "--runs", out, "--yes", "--only", "prepare")
-    seen = look(str(study), "local", out).units[0]
-    (log,) = seen.folder.last_log()
+    project = open_project(str(study), None, out)
+    root, seen = project.root, project.look().units[0]
+    (log,) = logs_of(seen, root)
 
-    def ends(*_: Any) -> None:
-        with log.open("a") as file:
-            file.write("last words\n")
+    class Ending(Local):
+        def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+            with log.open("a") as file:
+                file.write("last words\n")
+            return {}
 
-    monkeypatch.setattr("launch.backends.Local.state", ends)
-    assert print_logs(seen, follow=True) == 0
+    assert seen.attempt
+    seen = replace(seen, live=Live(State.RUNNING, seen.attempt.jobs))
+    root.unit(units(study)[0]).out.rename(out / "not published yet")
+    assert print_logs(seen, replace(project, backend=Ending(root)), follow=True) == 0
     assert capsys.readouterr().out.endswith("last words\n")
 
 
@@ -370,7 +396,7 @@ def dry(study: Path, out: Path) -> dict[str, int]:
 
 def test_nothing_to_do_when_all_is_done(study: Path, out: Path, finished: list[Unit]) -> None:
     done = sor("submit", study, "--runs", out, "--yes")
-    assert (done.returncode, done.stdout) == (0, f"{len(finished)} done, 0 running\nnothing to do\n")
+    assert (done.returncode, done.stdout) == (0, f"{len(finished)} done, 0 in hand\nnothing to do\n")
     assert sor("monitor", study, "--runs", out).returncode == 0
     assert runs(study.parent) == []
 

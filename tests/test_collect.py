@@ -1,4 +1,4 @@
-"""Results of this project's runs and of lm-eval, as it writes them now and as it did."""
+"""Results of this project's runs and of lm-eval."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from made_results import benchmark, evaluation
 
-from analysis.collect import COLUMNS, DataWarning, collect
+from analysis.collect import COLUMNS, DataWarning, charge_teacher, collect
+from analysis.items import item_scores
+from jobs.rundir import StudyDir, write_json
+from jobs.unit import Unit
 
 # Evaluates lm-eval's own dummy model on three tiny tasks, one of them a group, and saves as its command does.
 LM_EVAL = r"""
@@ -84,9 +88,9 @@ def said(path: Path, **arguments: Any) -> tuple[Any, list[str]]:
     return table, [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
 
 
-def old_file(folder: Path, task: str, values: dict[str, Any], **other: Any) -> Path:
+def made_elsewhere(folder: Path, task: str, values: dict[str, Any], **other: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    data = {"results": {task: values}, "versions": {task: 0}, "config": {"model_args": "pretrained=gpt2,x=y"}}
+    data = {"results": {task: values}, "versions": {task: 0}, "model_name": folder.name}
     file = folder / "results.json"
     file.write_text(json.dumps(data | other))
     return file
@@ -184,43 +188,25 @@ def test_the_newest_of_several_lm_eval_runs(lm_eval_output: Path, tmp_path: Path
     assert any("org/model, gsm_toy: 2 results; the newest is taken" in w for w in warned)
 
 
-def test_older_lm_eval_formats(tmp_path: Path) -> None:
-    old_file(
-        tmp_path / "v0.3",
-        "arc_easy",
-        {"acc": 0.5, "acc_stderr": 0.01, "acc_norm": 0.6, "acc_norm_stderr": 0.02},
-    )
-    early = {"acc,none": 0.25, "acc_stderr,none": "N/A", "alias": "mmlu"}
-    part = {"acc,none": 0.1, "acc_stderr,none": 0.1, "alias": " - formal_logic"}
-    old_file(
-        tmp_path / "v0.4.0", "mmlu", early, results={"mmlu": early, "mmlu_formal_logic": part},
-        groups={"mmlu": early},
-        config={"model_args": {"pretrained": "/models/mine/"}, "model_num_parameters": 494032768},
-    )  # fmt: skip
-    table = said(tmp_path)[0].set_index("benchmark")
-    assert sorted(table.index) == ["arc_easy", "mmlu"]
-    arc, mmlu = table.loc["arc_easy"], table.loc["mmlu"]
-    assert (arc.student, arc.metric, arc.accuracy, arc.stderr, arc.task_version) == (
-        "gpt2",
-        "acc",
-        0.5,
-        0.01,
-        "0",
-    )
-    assert (mmlu.student, mmlu["size"], mmlu.accuracy) == ("mine", "494M", 0.25)
-    assert math.isnan(mmlu.stderr)
-    assert table.n.isna().all()
+def test_a_task_without_a_number_of_items_or_an_error(tmp_path: Path) -> None:
+    config = {"model_num_parameters": 494032768}
+    values = {"acc,none": 0.25, "acc_stderr,none": "N/A", "alias": "t"}
+    made_elsewhere(tmp_path / "a", "t", values, model_name="/models/mine/", config=config)
+    (row,) = said(tmp_path)[0].itertuples()
+    assert (row.student, row.size, row.accuracy, row.task_version) == ("mine", "494M", 0.25, "0")
+    assert math.isnan(row.stderr)
+    assert row.n is pd.NA
 
 
 def test_models_in_folders_of_one_name_keep_their_paths(tmp_path: Path) -> None:
     for parent in ("x", "y"):
-        old_file(tmp_path / parent, "t", {"acc": 0.5}, model_name=f"/runs/{parent}/model")
+        made_elsewhere(tmp_path / parent, "t", {"acc": 0.5}, model_name=f"/runs/{parent}/model")
     assert sorted(said(tmp_path)[0].student) == ["/runs/x/model", "/runs/y/model"]
 
 
 def test_a_score_that_is_no_fraction_is_left_out_and_said(tmp_path: Path) -> None:
-    old_file(tmp_path / "a", "squadv2", {"exact": 71.5, "f1": 80.0})
-    old_file(tmp_path / "b", "t", {"acc": 0.5})
+    made_elsewhere(tmp_path / "a", "squadv2", {"exact": 71.5, "f1": 80.0})
+    made_elsewhere(tmp_path / "b", "t", {"acc": 0.5})
     table, warned = said(tmp_path)
     assert table.benchmark.tolist() == ["t"]
     assert any("squadv2 has exact = 71.5, no fraction of 1: left out" in w for w in warned)
@@ -229,7 +215,7 @@ def test_a_score_that_is_no_fraction_is_left_out_and_said(tmp_path: Path) -> Non
 def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
     for name, size in (("a", 0), ("b", 3_000_000_000), ("c", 0)):
         config = {"model_num_parameters": size}
-        old_file(tmp_path / name, "t", {"acc": 0.5}, model_name=name, config=config)
+        made_elsewhere(tmp_path / name, "t", {"acc": 0.5}, model_name=name, config=config)
     (tmp_path / "compute.csv").write_text(
         "student,training_flops,size,share,inference_flops\na,1e21,0.5B,1,2e12\nb,3e21,,0,\nz,1,,,\n"
     )
@@ -254,7 +240,7 @@ def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_compute_file_is_named(tmp_path: Path, text: str, words: str) -> None:
-    old_file(tmp_path / "x", "t", {"acc": 0.5}, model_name="a")
+    made_elsewhere(tmp_path / "x", "t", {"acc": 0.5}, model_name="a")
     (tmp_path / "compute.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"compute\.csv: .*{words}"):
         collect(tmp_path)
@@ -271,3 +257,91 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
     evaluation(tmp_path / "demo", "a", 1, [benchmark("t", 0.5)])
     with pytest.raises(ValueError, match="holds the studies demo"):
         collect(tmp_path)
+
+
+def test_a_table_that_a_report_wrote_can_be_read_again(tmp_path: Path) -> None:
+    evaluation(tmp_path / "run", "a", 10, [benchmark("s", 0.25), benchmark("t", 0.5)])
+    table = collect(tmp_path / "run")
+    (tmp_path / "copy").mkdir()
+    table.to_csv(tmp_path / "copy" / "results.csv", index=False)
+    pd.testing.assert_frame_equal(
+        collect(tmp_path / "copy").drop(columns="source"), table.drop(columns="source")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("student,benchmark\na,t\n", "the column 'accuracy' is missing"),
+        ("student,benchmark,accuracy\na,t,51.5\n", "accuracy of a, t is 51.5; a fraction"),
+        ("student,benchmark,accuracy\na,t,\n", "accuracy of a, t is nan; a fraction"),
+        ("student,benchmark,accuracy\na,t,0.5\na,t,0.6\n", "a, t stands in more than one line"),
+        ("student,benchmark,accuracy,n\na,t,0.5,many\n", "n of a is many"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "results.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"results\.csv: {words}"):
+        collect(tmp_path)
+
+
+def test_no_number_is_made_of_nan(tmp_path: Path) -> None:
+    made_elsewhere(tmp_path / "a", "t", {"acc,none": math.nan})
+    made_elsewhere(tmp_path / "b", "t", {"acc,none": 0.5})
+    table, warned = said(tmp_path)
+    assert table.student.tolist() == ["b"]
+    assert any("t has acc,none = nan, no fraction of 1: left out" in w for w in warned)
+    evaluation(tmp_path / "run", "a", 10, [benchmark("sums", math.nan)])
+    with pytest.raises(ValueError, match=r"accuracy of sums is nan"):
+        collect(tmp_path / "run")
+
+
+def test_the_teachers_cost_is_charged_by_what_is_used(tmp_path: Path) -> None:
+    for name, share in (("plain", 0.0), ("half", 0.5), ("full", 1.0)):
+        unit = evaluation(tmp_path, name, 10, [benchmark("s", 0.5)], share=share)
+        study = StudyDir(tmp_path)
+        made = Unit("generate", "teacher", {})
+        out = study.unit(made).out
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "result.json", {"flops_by_mode": {"ift": 30, "reasoning": 600}})
+        train = study.unit(unit.inputs[0])
+        write_json(train.spec, Unit("train", name, {}, (made.as_input(),)).to_json())
+    results = collect(tmp_path)
+    alone, shared = (
+        charge_teacher(results, shared).set_index("student")["training_flops"].to_dict()
+        for shared in (False, True)
+    )
+    assert alone == {"plain": 10 + 30, "half": 10 + 15 + 300, "full": 10 + 600}
+    assert shared == pytest.approx({"plain": 10 + 20, "half": 10 + 10 + 200, "full": 10 + 400})
+    assert sum(shared.values()) == 3 * 10 + 630  # what generation cost, once
+
+
+def test_items_of_this_project_and_what_is_said_of_them(tmp_path: Path) -> None:
+    three = {"s": {"0": 1.0, "1": 0.0, "2": 1.0}}
+    evaluation(tmp_path, "a", 10, [benchmark("s", 2 / 3, n=3)], three)
+    evaluation(tmp_path, "b", 10, [benchmark("s", 0.5, n=2)], {"s": {"1": 0.0, "2": 1.0}})
+    evaluation(tmp_path, "c", 10, [benchmark("s", 0.9)], {"s": {"0": 1.0}})
+    evaluation(tmp_path, "d", 10, [benchmark("s", 0.9)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        scores = item_scores(tmp_path, collect(tmp_path))
+    text = " ".join(str(w.message) for w in caught)
+    assert scores["s"].loc["a"].tolist() == [1.0, 0.0, 1.0]
+    assert scores["s"].loc["b", ["1", "2"]].tolist() == [0.0, 1.0]
+    assert sorted(scores["s"].index) == ["a", "b"]
+    for words in ("different numbers of items", "different items (2 and 3 of 3)", "d, s has no scores",
+                  "c, s has items whose mean is not its accuracy"):  # fmt: skip
+        assert words in text
+    next(tmp_path.glob("evaluate/a*/out/items.jsonl")).write_text('{"task": "s"}\n')
+    with pytest.raises(ValueError, match=r"items\.jsonl, line 1: the key 'item' is missing"):
+        item_scores(tmp_path, collect(tmp_path))
+
+
+def test_items_that_lm_eval_logged(lm_eval_output: Path) -> None:
+    results = said(lm_eval_output)[0]
+    scores = item_scores(lm_eval_output, results)
+    assert scores["gsm_toy"].loc["org/model"].tolist() == [1.0] * 5  # by the filter that was chosen
+    assert scores["mc"].shape == (1, 10)  # both of the group's parts
+    assert scores["mc"].mean(axis=1).tolist() == pytest.approx(
+        [results.set_index("benchmark").accuracy["mc"]]
+    )

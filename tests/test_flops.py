@@ -121,6 +121,14 @@ def test_generation_matches_the_counter(model: Any, prompt: int, new: int) -> No
     assert work == pytest.approx(flops.generate_flops(model.config, prompt, new), rel=1e-3)
 
 
+@pytest.mark.parametrize("cached", [1, 20, 36])
+def test_a_cached_prefix_matches_the_counter(model: Any, cached: int) -> None:
+    prefix, rest = tokens(1, 37).split([cached, 37 - cached], dim=1)
+    past = model(prefix, use_cache=True).past_key_values
+    work = counted(lambda: model(rest, past_key_values=past, logits_to_keep=1))
+    assert work == pytest.approx(flops.generate_flops(model.config, 37, 1, cached), rel=1e-3)
+
+
 def test_generation_sums_requests_and_an_empty_answer_costs_its_prompt(model: Any) -> None:
     one_by_one = sum(flops.generate_flops(model.config, p, n) for p, n in ((5, 7), (11, 1), (3, 0)))
     assert flops.generate_flops(model.config, [5, 11, 3], [7, 1, 0]) == one_by_one
@@ -213,6 +221,8 @@ def test_bad_token_counts_are_named() -> None:
         flops.generate_flops(config, [1, 2], [3])
     with pytest.raises(ValueError, match="prompt of 0 tokens"):
         flops.generate_flops(config, 0, 3)
+    with pytest.raises(ValueError, match="fewer cached tokens"):
+        flops.generate_flops(config, [5, 9], [3, 3], [0, 9])
 
 
 def test_counting_needs_nothing_heavy() -> None:

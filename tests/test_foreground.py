@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_study import TESTS, Run, lives, publish, runs, unit, wait_for
+from small_study import TESTS, Run, lives, logs, publish, runs, unit, wait_for
 
-from jobs.rundir import StudyDir, UnitDir, read_json, write_json
+from jobs.rundir import StudyDir, read_json
 from jobs.unit import Resources, Unit
 from launch import foreground
-from launch.backends import Local, fits
-from launch.ledger import Attempt, Job, Ledger
+from launch.backends import Live
+from launch.ledger import Attempt, Begun, Job, Ledger
+from launch.local import Local, fits
 from launch.observe import Seen, observe
 from launch.states import State
-from launch.submit import cancel_units
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Iterator[StudyDir]:
 
 
 def state(unit: Unit, root: StudyDir, units: list[Unit]) -> Seen:
-    return next(s for s in observe(units, root, Local()).units if s.unit == unit)
+    return next(s for s in observe(units, root, Local(root)).units if s.unit == unit)
 
 
 def test_units_run_after_what_they_read_and_only_once(root: StudyDir, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_failure_is_named_and_the_others_go_on(root: StudyDir, tmp_path: Path)
     assert run.failures == {"a": "RuntimeError: a was told to fail"}
     assert run.blocked == ["b"]
     assert run.names("done") == ["c"]
-    (log,) = root.unit(a).last_log()
+    (log,) = logs(root, a)
     assert "a was told to fail" in log.read_text()
     assert "Traceback" in log.read_text()
     seen = state(a, root, units)
@@ -176,7 +176,7 @@ def test_ranks_that_wait_for_a_failed_one_are_ended(
     run = Run([a], root)
     assert run.failures == {"a": "RuntimeError: a was told to fail"}
     assert len(runs(tmp_path, "a")) == 2
-    assert len(root.unit(a).last_log()) == 2
+    assert len(logs(root, a)) == 2
 
 
 def test_cancelled_meanwhile(root: StudyDir, tmp_path: Path) -> None:
@@ -187,10 +187,14 @@ def test_cancelled_meanwhile(root: StudyDir, tmp_path: Path) -> None:
 
     def cancel() -> None:
         if runs(tmp_path, "a") and not ended:
-            ended.extend(cancel_units(root, list(observe([a, b], root, Local()).units)))
+            seen = state(a, root, [a, b])
+            assert seen.live
+            Ledger(root.ledger).ended("cancelled", [(a.id, 1, "cancelled")])
+            Local(root).cancel(seen.live.jobs)
+            ended.append(seen.unit.name)
 
     run = Run([a, b], root, at_look=cancel)
-    assert ended == ["prepare a"]
+    assert ended == ["a"]
     assert run.names("done") == []
     assert run.failures == {"a": "cancelled"}
     assert run.blocked == ["b"]
@@ -203,25 +207,43 @@ def test_cancelled_meanwhile(root: StudyDir, tmp_path: Path) -> None:
 def test_a_job_that_ignores_being_asked_is_ended(root: StudyDir, tmp_path: Path) -> None:
     """Its process is started by hand: nothing here may wait for it as its parent."""
     a = unit(tmp_path, "a")
-    folder = root.unit(a)
-    folder.path.mkdir(parents=True)
-    write_json(folder.spec, a.to_json())
     (tmp_path / "a.hold").touch()
-    job = Job(Local().submit(a, folder, 1, 0, ()), os.uname().nodename)
+    local = Local(root)
+    job = Job("prepare-a-1234", local.submit(a, "prepare-a-1234", 1, 0, ()), os.uname().nodename)
+    attempt = Attempt(1, 0, "local", (job,))
     wait_for(lambda: runs(tmp_path, "a"), "the job to run")
     (process,) = runs(tmp_path, "a")
-    assert process["parent"] == int(job.id)
-    os.kill(int(job.id), signal.SIGSTOP)  # deaf to everything but SIGKILL
-    Local().cancel(job, folder)
-    assert not Local().lives(job, folder)
+    assert str(process["parent"]) == job.id
+    assert local.live({a.id: attempt}) == {a.id: Live(State.RUNNING, (job,))}
+    os.kill(process["parent"], signal.SIGSTOP)  # deaf to everything but SIGKILL
+    local.cancel([job])
+    assert local.live({a.id: attempt}) == {}
     wait_for(lambda: not lives(process["pid"]), "its rank to end", 5)
-    Local().cancel(job, folder)  # no error
+    local.cancel([job])  # no error
 
 
 def test_a_job_is_told_from_another_process_with_its_number(root: StudyDir, tmp_path: Path) -> None:
-    folder = root.unit(unit(tmp_path, "a"))
-    assert not Local().lives(Job(str(os.getpid()), os.uname().nodename), folder)
-    assert not Local().lives(Job("1", "another-host"), folder)
+    for job in (Job("s", str(os.getpid()), os.uname().nodename), Job("s", "1", "another-host")):
+        assert Local(root).live({"a": Attempt(1, 0, "local", (job,))}) == {}
+
+
+def test_a_job_whose_id_nobody_wrote_down_is_found_and_waited_for(root: StudyDir, tmp_path: Path) -> None:
+    """The submit that started it was killed before it could write."""
+    a = unit(tmp_path, "a")
+    (tmp_path / "a.hold").touch()
+    Ledger(root.ledger).intent("prepare-a-5678", [Begun(a.id, 1)])
+    seen = state(a, root, [a])
+    assert (seen.state, seen.reason) == (
+        State.WAITING, "it was to be submitted, and never was: 'sor submit' was interrupted",
+    )  # fmt: skip
+    id = Local(root).submit(a, "prepare-a-5678", 1, 0, ())
+    wait_for(lambda: runs(tmp_path, "a"), "the job to run")
+    seen = state(a, root, [a])
+    assert seen.live
+    assert (seen.state, [job.id for job in seen.live.jobs]) == (State.RUNNING, [id])
+    run = Run([a], root, at_look=lambda: (tmp_path / "a.hold").unlink(missing_ok=True))
+    assert run.names("done") == ["a"]
+    assert len(runs(tmp_path, "a")) == 1
 
 
 def test_a_running_job_is_seen_with_its_progress_from_everywhere(
@@ -254,17 +276,17 @@ def test_a_running_job_is_seen_with_its_progress_from_everywhere(
 def test_a_job_that_publishes_during_the_look_is_not_called_removed(root: StudyDir, tmp_path: Path) -> None:
     a = unit(tmp_path, "a")
     ledger = Ledger(root.ledger)
-    ledger.intent(a, 1)
-    ledger.submitted(a, 1, "1")
+    ledger.intent("s", [Begun(a.id, 1)])
+    ledger.submitted("s", "1")
 
     class Ending(Local):
         """A machine on which the job ends just before it is asked for."""
 
-        def state(self, attempt: Attempt, folder: UnitDir) -> State | None:
+        def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
             publish(root, a)
-            return None
+            return {}
 
-    (seen,) = observe([a], root, Ending()).units
+    (seen,) = observe([a], root, Ending(root)).units
     assert (seen.state, seen.reason) == (State.DONE, None)
 
 
@@ -299,3 +321,18 @@ def test_results_are_set_aside_again_and_again(root: StudyDir, tmp_path: Path) -
     Run([a, b], root)
     assert len(list(root.unit(b).path.glob("superseded.*/out/result.json"))) == 3
     assert state(b, root, [a, b]).state == State.DONE
+
+
+def test_a_job_of_a_unit_that_the_study_no_longer_has_is_named(root: StudyDir, tmp_path: Path) -> None:
+    a, b = unit(tmp_path, "a"), unit(tmp_path, "b")
+    (tmp_path / "a.hold").touch()
+    former: list[tuple[Job, ...]] = []
+
+    def look() -> None:
+        if runs(tmp_path, "a") and not former:
+            former.append(observe([b], root, Local(root)).former)
+            (tmp_path / "a.hold").unlink()
+
+    Run([a], root, at_look=look)
+    assert [job.id for job in former[0]] == [str(runs(tmp_path, "a")[0]["parent"])]
+    assert observe([b], root, Local(root)).former == ()

@@ -6,14 +6,26 @@ import math
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import benchmark, evaluation
+from made_results import benchmark, evaluation, results_table
 
+from analysis.bootstrap import intervals, resample
 from analysis.collect import DataWarning, collect
-from analysis.frontier import average, frontier_table, pareto, size_order, supervision
+from analysis.frontier import (
+    average,
+    frontier_table,
+    over_seeds,
+    pareto,
+    redrawn,
+    size_order,
+    standing,
+    supervision,
+    with_configuration,
+)  # fmt: skip
 
 # Few values, so that ties are common; and missing ones.
 VALUE = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.5, 1e24, math.nan, -math.inf])
@@ -33,6 +45,19 @@ def test_pareto_is_its_definition(points: list[tuple[float, float]], random: obj
     assert list(found.index) == index
 
 
+@given(st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=1, max_size=12))
+def test_pareto_of_one_cost_and_of_two_is_that_of_an_independent_package(
+    points: list[tuple[float, ...]],
+) -> None:
+    moocore = pytest.importorskip("moocore")
+    table = pd.DataFrame(points, columns=["x", "z", "y"]).replace(-math.inf, -1e9).dropna()
+    if len(table):
+        for costs in (["x"], ["x", "z"]):
+            wanted = table[[*costs, "y"]].assign(y=-table["y"]).to_numpy()
+            expected = moocore.is_nondominated(wanted, keep_weakly=True)
+            assert pareto(table, costs, "y").tolist() == expected.tolist()
+
+
 def test_known_frontier_with_ties_and_gaps() -> None:
     table = pd.DataFrame({"x": [1, 1, 2, 2, 3, None, 4], "y": [0.1, 0.1, 0.1, 0.3, 0.2, 0.9, None]})
     assert pareto(table, "x", "y").tolist() == [True, True, False, True, False, False, False]
@@ -42,7 +67,7 @@ def test_means_weigh_benchmarks_alike_and_carry_their_errors(tmp_path: Path) -> 
     easy = benchmark("easy", 0.9, stderr=0.03, n=1000, flops_per_item=1e9)
     hard = benchmark("hard", 0.1, stderr=0.04, n=10, flops_per_item=3e9)
     evaluation(tmp_path, "a", 10, [easy, hard])
-    (row,) = average(collect(tmp_path), "both").itertuples()
+    (row,) = average(over_seeds(collect(tmp_path)), "both").itertuples()
     assert row.accuracy == pytest.approx(0.5)
     assert row.stderr == pytest.approx(0.025)  # √(0.03² + 0.04²) / 2
     assert (row.inference_flops, row.n, row.benchmarks, row.training_flops) == (2e9, 1010, 2, 10)
@@ -82,7 +107,7 @@ def test_a_missing_error_or_cost_stays_missing(tmp_path: Path) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        (row,) = average(collect(tmp_path), "both").itertuples()
+        (row,) = average(over_seeds(collect(tmp_path)), "both").itertuples()
     assert math.isnan(row.stderr)
     assert math.isnan(row.inference_flops)
     assert row.accuracy == 0.5
@@ -102,3 +127,103 @@ def test_sizes_in_order_and_supervision_in_words() -> None:
     words = [supervision(0.0, "shuffled"), supervision(1.0), supervision(0.25), supervision(0.5, "shuffled")]
     assert words == ["plain answers", "reasoning", "25 % reasoning", "50 % reasoning, shuffled"]
     assert supervision(math.nan) == "unknown"
+
+
+def rows_of(student: str, flops: float, accuracy: float, **other: object) -> dict[str, object]:
+    row = {"student": student, "benchmark": "s", "accuracy": accuracy, "stderr": 0.01, "n": 2500}
+    return row | {"training_flops": flops, "inference_flops": 1e9} | other
+
+
+def tables_of(rows: list[dict[str, object]]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Points and redrawn accuracies of students without scores of items."""
+    results = results_table(rows)
+    points = frontier_table(results)
+    return points, redrawn(results, points, resample(with_configuration(results), {}))
+
+
+def test_seeds_are_one_configuration_whose_error_has_both_parts() -> None:
+    results = results_table(
+        [rows_of("a", 10, 0.4), rows_of("a-s1", 10, 0.6, seed=1), rows_of("b-s2", 20, 0.5, seed=1)]
+    )
+    table = over_seeds(results).set_index("student")
+    assert table["seeds"].to_dict() == {"a": 2, "b-s2": 1}  # its seed is not 2: that is its name
+    assert table.loc["a", "accuracy"] == pytest.approx(0.5)
+    assert table.loc["a", "stderr"] == pytest.approx(math.sqrt(0.01**2 + 0.02 / 2))
+    with pytest.warns(DataWarning, match=r"a: its benchmarks are means over different numbers of seeds"):
+        over_seeds(pd.concat([results, results.iloc[[0]].assign(benchmark="t")]))
+
+
+def test_standing_of_constructed_points() -> None:
+    points, drawn = tables_of(
+        [rows_of("cheap", 1, 0.2), rows_of("tie", 1, 0.2), rows_of("worse", 2, 0.1), rows_of("best", 3, 0.5)]
+    )
+    table = standing(points, drawn)
+    table = table[(table["scope"] == "s") & (table["axis"] == "training_flops")].set_index("student")
+    assert table["gap"].to_dict() == pytest.approx({"cheap": 0, "tie": 0, "worse": 0.1, "best": -0.3})
+    assert table["probability"].round(1).to_dict() == {"cheap": 0.5, "tie": 0.5, "worse": 0.0, "best": 1.0}
+    surely = table["gap_low"] > 0
+    assert surely[surely].index.tolist() == ["worse"]
+    assert table.loc["best", "gap_high"] < 0 < table.loc["cheap", "gap_high"] < 0.06
+    assert ((table["band_low"] < [0.2, 0.2, 0.2, 0.5]) & (table["band_high"] > [0.2, 0.2, 0.2, 0.5])).all()
+
+
+def test_both_costs_count_together() -> None:
+    rows = [rows_of("a", 1, 0.2), rows_of("b", 2, 0.2, inference_flops=5e8), rows_of("c", 2, 0.2)]
+    points = frontier_table(results_table(rows)).groupby("student").first()
+    assert points["on_both_frontier"].to_dict() == {"a": True, "b": True, "c": False}
+    assert points["on_training_frontier"].to_dict() == {"a": True, "b": False, "c": False}
+    assert points["on_inference_frontier"].to_dict() == {"a": False, "b": True, "c": False}
+
+
+def test_an_unknown_error_leaves_all_that_needs_it_open() -> None:
+    points, drawn = tables_of([rows_of("a", 1, 0.2), rows_of("b", 2, 0.4, stderr=None, n=None)])
+    table = standing(points, drawn)
+    table = table[(table["scope"] == "s") & (table["axis"] == "training_flops")].set_index("student")
+    assert table.loc["b", "gap"] == pytest.approx(-0.2)
+    assert table.loc["b", ["probability", "gap_low", "gap_high", "band_low"]].isna().all()
+    assert table.loc["a", "band_low"] < 0.2
+
+
+def test_all_right_is_not_known_for_certain() -> None:
+    """Agresti and Coull's interval of 200 right out of 200 begins at 0.981; the exact one at 0.982."""
+    results = results_table([rows_of("a", 1, 1.0, stderr=0.0, n=200)])
+    items = {"s": pd.DataFrame(1.0, index=["a"], columns=range(200))}
+    for scores in (items, {}):
+        drawn = resample(with_configuration(results), scores, 4000).accuracy[:, 0, 0]
+        assert 1 - 1.96 * drawn.std() == pytest.approx(0.986, abs=0.002)
+
+
+def test_paired_differences_are_known_better_than_their_sides() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.random(1000) < 0.5
+    second = np.where(rng.random(1000) < 0.1, ~first, first)
+    table = pd.DataFrame({"a": first, "b": second}).T.astype(float)
+    results = results_table([rows_of(s, 1, table.loc[s].mean(), n=1000) for s in "ab"])
+    drawn = resample(with_configuration(results), {"s": table}, 2000).accuracy[:, :, 0]
+    exact = (table.loc["a"] - table.loc["b"]).std() / math.sqrt(1000)
+    assert (drawn[:, 0] - drawn[:, 1]).std() == pytest.approx(exact, rel=0.05)
+    assert drawn[:, 0].std() == pytest.approx(0.5 / math.sqrt(1000), rel=0.05)
+
+
+def test_seeds_are_resampled_with_their_whole_variance() -> None:
+    accuracies = [0.40, 0.46, 0.52]
+    results = results_table(
+        [rows_of("a" + (f"-s{i}" if i else ""), 1, a, n=10**6, seed=i) for i, a in enumerate(accuracies)]
+    )
+    one = pd.DataFrame({student: [a] for student, a in zip(results["student"], accuracies, strict=True)}).T
+    drawn = resample(with_configuration(results), {"s": one}, 4000).accuracy[:, 0, 0]
+    assert drawn.std() == pytest.approx(np.std(accuracies, ddof=1) / math.sqrt(3), rel=0.05)
+
+
+def test_intervals_of_a_family_are_those_of_its_largest_distance() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(20_000, 10))
+    table = intervals(np.zeros(10), draws)
+    assert table["high"].to_numpy() == pytest.approx(1.96, abs=0.08)
+    assert table["high_all"].to_numpy() == pytest.approx(2.80, abs=0.1)  # Šidák, 1967
+    same = intervals(np.zeros(10), np.repeat(draws[:, :1], 10, axis=1))
+    assert same["high_all"].to_numpy() == pytest.approx(1.96, abs=0.08)  # one question, asked ten times
+    far = np.array([0.0, 2.5])
+    apart = intervals(far, far + draws[:, :2], np.array(["one", "two"]))
+    assert apart["p_all"][1] == pytest.approx(0.0124, abs=0.003)
+    assert math.isnan(intervals(np.array([0.1]), np.full((9, 1), math.nan))["low"][0])

@@ -30,7 +30,8 @@ from jobs.rundir import UnitDir
 generate.CHUNK_ROWS = {rows}
 claims.LEASE_SECONDS = generate.LEASE_SECONDS = 3.0
 transformers_engine.BATCH = 8
-generate.run(Context(UnitDir(Path({folder!r})), attempt=sys.argv[1], worker=int(sys.argv[2])))
+folder = UnitDir(Path({folder!r}))
+generate.run(Context(folder.unit(), folder, attempt=sys.argv[1], worker=int(sys.argv[2])))
 """
 
 
@@ -91,7 +92,8 @@ def test_each_prompt_gets_both_modes_in_order_from_vllm(model: Path, tmp_path: P
     for mode in ("ift", "reasoning"):
         for part in ("prompt", "reasoning", "answer"):
             assert result["tokens"][mode][part] == sum(r["tokens"][part] for r in rows if r["mode"] == mode)
-    assert result["flops"] > 0
+    assert all(flops > 0 for flops in result["flops_by_mode"].values())
+    assert result["flops"] == sum(result["flops_by_mode"].values())
     assert result["seconds"] > 0
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.unit import Unit
-from launch.ledger import Attempt, Job, Ledger
+from launch.ledger import Attempt, Begun, Job, Ledger, new_name
 
-A, B = Unit("prepare", "a", {}), Unit("train", "b", {"lr": 1})
+A, B = "a" * 12, "b" * 12
 HERE = socket.gethostname()
 
 
@@ -23,36 +23,52 @@ def test_no_ledger_is_no_attempt(tmp_path: Path) -> None:
 
 
 def test_an_attempt_from_intent_to_end(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "study" / "ledger.jsonl")
+    ledger = Ledger(tmp_path / "study" / "ledger.jsonl", "generic")
     before = time.time()
-    ledger.intent(A, 1)
-    first = ledger.attempts()[A.id]
-    assert (first.number, first.jobs, first.ended) == (1, (), None)
+    ledger.intent("s1", [Begun(A, 1)])
+    first = ledger.attempts()[A]
+    assert (first.number, first.jobs, first.ended) == (1, (Job("s1", None, HERE),), None)
     assert before <= first.begun <= time.time()
-    ledger.submitted(A, 1, "100")
-    ledger.intent(B, 1)
-    ledger.submitted(A, 1, "101")
-    ledger.failed(A, 1, "ValueError: no")
-    ledger.submitted(B, 1, "102")
+    ledger.submitted("s1", "100")
+    ledger.intent("s2", [Begun(A, 1), Begun(B, 1)])  # a second worker of A
+    ledger.submitted("s2", "101")
+    ledger.ended("failed", [(A, 1, "ValueError: no")])
+    jobs = (Job("s1", "100", HERE), Job("s2", "101", HERE))
     assert ledger.attempts() == {
-        A.id: Attempt(1, first.begun, (Job("100", HERE), Job("101", HERE)), "failed", "ValueError: no"),
-        B.id: Attempt(1, ledger.attempts()[B.id].begun, (Job("102", HERE),)),
+        A: Attempt(1, first.begun, "generic", jobs, "failed", "ValueError: no"),
+        B: Attempt(1, ledger.attempts()[B].begun, "generic", jobs[1:]),
     }
+
+
+def test_elements_of_an_array_get_their_ids_from_its(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.intent("s", [Begun(A, 1, 0), Begun(A, 1, 1), Begun(B, 3, 12)])
+    assert {job.id for a in ledger.attempts().values() for job in a.jobs} == {None}
+    ledger.submitted("s", "77")
+    found = ledger.attempts()
+    assert found[A].jobs == (Job("s", "77_0", HERE, 0), Job("s", "77_1", HERE, 1))
+    assert (found[B].number, found[B].jobs) == (3, (Job("s", "77_12", HERE, 12),))
 
 
 def test_a_new_attempt_begins_with_nothing_of_the_old_and_is_not_ended_by_it(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intent(A, 1)
-    ledger.submitted(A, 1, "100")
-    ledger.cancelled(A, 1)
-    assert ledger.attempts()[A.id].ended == "cancelled"
-    ledger.intent(A, 2)
-    ledger.submitted(A, 2, "200")
-    ledger.failed(A, 1, "late news of the first attempt")
-    now = ledger.attempts()[A.id]
-    assert (now.number, now.jobs, now.ended, now.reason) == (2, (Job("200", HERE),), None, None)
-    ledger.outdated(A, 2)
-    assert ledger.attempts()[A.id].ended == "outdated"
+    ledger.intent("s1", [Begun(A, 1)])
+    ledger.submitted("s1", "100")
+    ledger.ended("cancelled", [(A, 1, "cancelled")])
+    assert ledger.attempts()[A].ended == "cancelled"
+    ledger.intent("s2", [Begun(A, 2)])
+    ledger.submitted("s2", "200")
+    ledger.ended("failed", [(A, 1, "late news of the first attempt")])
+    now = ledger.attempts()[A]
+    assert (now.number, now.jobs, now.ended, now.reason) == (2, (Job("s2", "200", HERE),), None, None)
+    ledger.submitted("s1", "100")  # written again by one that did not know: late, too
+    assert ledger.attempts()[A] == now
+    ledger.ended("outdated", [(A, 2, "why")])
+    assert ledger.attempts()[A] == replace(now, ended="outdated", reason="why")
+
+
+def test_names_of_submissions_differ() -> None:
+    assert len({new_name("train-demo") for _ in range(1000)}) == 1000
 
 
 @settings(max_examples=40)
@@ -64,9 +80,9 @@ def test_cut_anywhere_it_holds_what_was_written_before(part: float) -> None:
         for number in range(1, 4):
             for unit in (A, B):
                 for write in (
-                    lambda u, n: ledger.intent(u, n),
-                    lambda u, n: ledger.submitted(u, n, f"job{n}"),
-                    lambda u, n: ledger.failed(u, n, "why"),
+                    lambda u, n: ledger.intent(f"s{u}{n}", [Begun(u, n, 3)]),
+                    lambda u, n: ledger.submitted(f"s{u}{n}", f"{n}"),
+                    lambda u, n: ledger.ended("failed", [(u, n, "why")]),
                 ):
                     states.append((path.stat().st_size if path.exists() else 0, ledger.attempts()))
                     write(unit, number)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from jobs.rundir import StudyDir
 from jobs.unit import STAGES, Unit
+from launch.backends import Live
 from launch.observe import Seen, Snapshot
 from launch.reconcile import reconcile
-from launch.states import ACTIVE, Facts, State, state_of
+from launch.states import ACTIVE, Facts, State, in_vain, state_of
 
 ROOT = StudyDir(Path("runs/none"))
 
@@ -33,13 +34,15 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             job=draw(st.sampled_from([None, None, State.QUEUED, State.RUNNING, State.PREEMPTED])),
             attempts=draw(st.integers(0, 2)),
             silence=draw(st.sampled_from([None, 1.0, 1e6])),
-            cancelled=draw(st.booleans()),
-            removed=draw(st.booleans()),
+            put_off=draw(st.sampled_from([None, "cancelled"])),
+            dead=draw(st.booleans()),
             inputs=tuple((u.name, states[u.id]) for u in inputs),
         )
         state, reason = state_of(facts)
         units.append(unit)
-        seen.append(Seen(unit, ROOT.unit(unit), state, reason, None, facts.published, None))
+        live = Live(facts.job, (), dead=facts.dead) if facts.job else None
+        vain = live is not None and in_vain(facts)
+        seen.append(Seen(unit, ROOT, state, reason, None, live, vain, facts.published, None))
     return Snapshot(ROOT, tuple(seen))
 
 
@@ -57,7 +60,7 @@ def test_submits_all_that_nobody_has_done_or_does_and_nothing_else(now: Snapshot
     difference = reconcile(now)
     at_rest = [s for s in now.units if s.state != State.DONE and s.state not in ACTIVE]
     assert list(difference.submit) == at_rest
-    assert difference.nothing == (not at_rest)
+    assert difference.nothing == (not at_rest and not difference.withdraw)
     assert {s.state for s in difference.active} <= set(ACTIVE)
     assert len(difference.submit) + len(difference.active) + difference.done == len(now.units)
 
@@ -101,5 +104,18 @@ def test_only_one_stage(now: Snapshot, stage: str) -> None:
 @given(snapshots(), st.none() | st.sampled_from(STAGES))
 def test_asking_again_asks_for_nothing(now: Snapshot, only: str | None) -> None:
     started = {s.unit.id for s in reconcile(now, only).submit}
-    units = tuple(replace(s, state=State.RUNNING) if s.unit.id in started else s for s in now.units)
+    units = tuple(
+        replace(s, state=State.RUNNING if s.unit.id in started else s.state, in_vain=False) for s in now.units
+    )
     assert reconcile(replace(now, units=units), only).nothing
+
+
+@given(snapshots())
+def test_a_job_that_waits_in_vain_is_withdrawn_and_its_unit_not_left_to_it(now: Snapshot) -> None:
+    difference = reconcile(now)
+    lost = {s.unit.id for s in now.units if s.state != State.DONE and s.state not in ACTIVE}
+    for seen in now.units:
+        waits = seen.live is not None and seen.live.state == State.QUEUED
+        if waits and any(i.id in lost for i in seen.unit.inputs):
+            assert seen in difference.withdraw
+            assert seen not in difference.active

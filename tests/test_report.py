@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from rich.console import Console
 from analysis import plots
 from analysis.collect import collect
 from analysis.frontier import frontier_table
-from analysis.report import run, terminal_table, write_report
+from analysis.report import analyse, claims_table, run, terminal_table, write_report
 from jobs.context import Context
 from jobs.rundir import StudyDir, read_json, write_json
 from jobs.unit import Unit
@@ -60,7 +63,9 @@ def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_p
     assert len(results) == len(report.results) == 18
     assert results["accuracy"].tolist() == report.results["accuracy"].tolist()
     assert len(points) == len(data["points"]) == 9 * 5  # the mean, two groups, two benchmarks
-    assert points["on_training_frontier"].tolist() == report.points["on_training_frontier"].tolist()
+    assert (
+        points["on_training_frontier"].tolist() == report.tables["frontier"]["on_training_frontier"].tolist()
+    )
     assert {file.name for file in out.iterdir()} == {*data["files"], "report.html"}
     for name in ("frontier-training", "frontier-inference", "mixtures-benchmarks"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -113,7 +118,7 @@ def test_the_report_stage_takes_its_inputs_only(study: Study) -> None:
     folder = StudyDir(root).unit(unit)
     folder.path.mkdir(parents=True)
     write_json(folder.spec, unit.to_json())
-    run(Context(folder))
+    run(Context(unit, folder))
     assert read_json(folder.result) == {"students": 4, "benchmarks": 2, "rows": 8}
     assert len(pd.read_csv(folder.out / "results.csv")) == 8
     assert (folder.out / "provenance.json").exists()
@@ -185,3 +190,98 @@ def test_the_terminal_table_fits_and_marks_the_frontier(study: Study, width: int
     assert "56.0 ± 0.7" in lines["14B-100%"]
     assert "●" not in lines["3B-0%"]  # 0.5B-100% is as accurate at less
     assert lines["half-done"].count("–") >= 3
+
+
+# What a reader does, and what is on the page after it.
+VISIT = """
+<script>
+{
+const seen = {}, text = id => document.getElementById(id).textContent;
+const points = () => document.querySelectorAll("#frontier .point").length;
+const titles = ["frontier-title", "points-title", "matched-title"];
+const note = name => { seen[name] = [points(), ...titles.map(text)]; };
+note("at first");
+const first = document.querySelector("#frontier .point");
+first.dispatchEvent(new MouseEvent("mouseenter"));
+seen.tip = [document.getElementById("tip").hidden, text("tip")];
+first.dispatchEvent(new MouseEvent("mouseleave"));
+seen.left = document.getElementById("tip").hidden;
+document.querySelector("input[value=inference_flops]").click();
+note("inference");
+const scope = document.getElementById("scope");
+seen.scopes = [...scope.options].map(o => o.value);
+scope.value = "math, open-ended";
+scope.dispatchEvent(new Event("change"));
+note("group");
+seen.band = document.querySelector("#frontier .band").getAttribute("d");
+seen.claims = [...document.querySelectorAll("#claims tbody tr")].map(r => r.cells[3].textContent);
+seen.rows = [...document.querySelectorAll("#points tbody tr")].map(r => [...r.cells].map(c => c.textContent));
+const pre = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) });
+document.body.replaceChildren(pre);
+}
+</script>
+"""
+
+
+def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no chromium here")
+    report = write_report(study[0], tmp_path / "out")
+    page = tmp_path / "visit.html"
+    page.write_text(report.page.read_text().replace("</body>", VISIT + "</body>"))
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}/profile",
+        "--dump-dom",
+    ]
+    made = subprocess.run(
+        [browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    (found,) = re.findall(r"<pre>(.*)</pre>", made.stdout, re.DOTALL)
+    seen = json.loads(html.unescape(found))
+    title = "Accuracy against {}: {}"
+    assert seen["at first"][:2] == [9, title.format("training FLOPs", "all benchmarks")]
+    assert seen["at first"][3] == "At the same training FLOPs: all benchmarks"
+    hidden, tip = seen["tip"]
+    assert not hidden
+    assert "trained on" in tip
+    assert "on the frontier in" in tip
+    assert seen["left"]
+    assert seen["inference"][1] == title.format("inference FLOPs per item", "all benchmarks")
+    assert seen["group"][:2] == [9, title.format("inference FLOPs per item", "math, open-ended")]
+    assert seen["group"][2] == "Students: math, open-ended"
+    assert seen["scopes"] == list(dict.fromkeys(report.tables["frontier"]["scope"]))
+    assert re.fullmatch(r"M[\d.,HVLZ]+", seen["band"])
+    assert seen["claims"] == report.tables["claims"]["answer"].tolist()
+    rows = {row[0]: row for row in seen["rows"]}
+    stood = (
+        report.tables["standing"]
+        .query("scope == 'math, open-ended' and axis == 'inference_flops'")
+        .set_index("student")
+    )
+    for student, row in rows.items():
+        assert row[7] == f"{100 * stood.loc[student, 'probability']:.0f}"
+    assert rows["0.5B-0%"][-1] == "yes"
+
+
+def test_claims_fit_a_terminal(study: Study) -> None:
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(claims_table(analyse(study[0]).tables["claims"]))
+    text = " ".join(console.export_text().split())
+    assert "…" not in text
+    assert "Is plain fine-tuning on or near" in text
+
+
+def test_every_figure_of_a_study_shows_its_table(study: Study) -> None:
+    found = analyse(study[0]).tables
+    heat = plots.probabilities(found["standing"]).axes[0]
+    assert [t.get_text() for t in heat.get_yticklabels()] == list(dict.fromkeys(found["standing"]["student"]))
+    assert heat.images[0].get_array().shape == (9, 5)
+    gains = plots.gains(found["gains"]).axes[0]
+    drawn_gains = {float(y) for line in gains.lines for y in line.get_ydata() if line.get_marker() == "s"}
+    assert drawn_gains == set(found["gains"].query("group == 'general, open-ended'")["gain"])
+    band = plots.frontier(found["frontier"], "training_flops", found["standing"]).axes[0].collections
+    assert any(len(b.get_paths()[0].vertices) > 9 for b in band)  # a step for each student, there and back

@@ -9,21 +9,19 @@ import pytest
 from small_study import TESTS, publish, runs, unit, wait_for
 
 from jobs.run import STAGE_MODULES, port
-from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
+from jobs.rundir import StudyDir, UnitDir, read_jsonl
 from jobs.unit import STAGES, Unit
-from launch.backends import Local
+from launch.local import Local
 
 
 def job(root: StudyDir, unit: Unit, attempt: int = 1) -> UnitDir:
     """Run one job of a unit to its end."""
     folder = root.unit(unit)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.spec, unit.to_json())
-    Local().submit(unit, folder, attempt, 0, ())
+    id = Local(root).submit(unit, "prepare-a-1234", attempt, 0, ())
     ranks = unit.resources.world_size
 
     def ended() -> bool:
-        logs = folder.last_log()
+        logs = root.logs("prepare-a-1234", id)
         return len(logs) == ranks and all("Exiting" in log.read_text() for log in logs)
 
     wait_for(lambda: ended() or len(list(read_jsonl(folder.attempts))) == ranks, "the job to end")
@@ -68,7 +66,10 @@ def test_what_is_done_already_is_left_alone(tmp_path: Path) -> None:
     folder = job(root, a)
     assert runs(tmp_path, "a") == []
     assert not folder.attempts.exists()
-    assert "is done already: nothing to do" in folder.last_log()[0].read_text()
+    assert (
+        "is done already: nothing to do"
+        in next(root.submission("prepare-a-1234").glob("*_0_log.out")).read_text()
+    )
 
 
 def test_an_error_is_written_down(tmp_path: Path) -> None:
@@ -87,4 +88,3 @@ def test_ports_are_free_for_users_and_differ_between_jobs() -> None:
     ports = {port(str(job)) for job in range(5000, 6000)}
     assert len(ports) == 1000
     assert all(1024 < p < 65536 for p in ports)
-    assert port("123_4") == port("123_4") != port("123_5")

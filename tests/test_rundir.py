@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -199,20 +198,15 @@ def test_paths_lead_back_to_the_study(tmp_path: Path) -> None:
     assert folder.unit() == unit
 
 
-def test_last_log_is_that_of_the_last_job_a_file_a_rank(tmp_path: Path) -> None:
-    folder = UnitDir(tmp_path)
-    assert folder.last_log() == []
-    for age, job in ((100, "9"), (0, "10")):
-        logs = folder.logs / job
-        logs.mkdir(parents=True)
-        for rank in (1, 0):
-            (logs / f"{job}_{rank}_log.out").touch()
-        os.utime(logs, (time.time() - age,) * 2)
-    (folder.logs / "%j").mkdir()  # submitit makes it, and nothing in it
-    assert [p.name for p in folder.last_log()] == ["10_0_log.out", "10_1_log.out"]
-    assert [p.name for p in folder.logs_of(["10", "9"])] == [
-        f"{job}_{rank}_log.out" for job in ("10", "9") for rank in (0, 1)
-    ]
+def test_logs_are_those_of_one_job_a_file_a_rank(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    assert study.logs("train-s-12", "7_1") == []
+    folder = study.submission("train-s-12")
+    folder.mkdir(parents=True)
+    for name in ("7_1_10", "7_1_9", "7_10_0", "17_1_0"):
+        (folder / f"{name}_log.out").touch()
+    assert [p.name for p in study.logs("train-s-12", "7_1")] == ["7_1_9_log.out", "7_1_10_log.out"]
+    assert study.logs("train-s-12", None) == []
 
 
 def test_input_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -221,7 +215,7 @@ def test_input_that_is_gone_is_named(tmp_path: Path) -> None:
     reader = Unit("collate", "c", {}, (first.as_input(),))
     publish(study, first)
     publish(study, reader)
-    ctx = Context(study.unit(reader))
+    ctx = Context(reader, study.unit(reader))
     assert ctx.input("prepare") == study.unit(first).out
     assert ctx.resolve("@prepare/a/b") == str(study.unit(first).out / "a" / "b")
     assert ctx.resolve("org/model") == "org/model"
@@ -235,11 +229,14 @@ def test_staging_of_an_attempt_starts_empty(tmp_path: Path) -> None:
     folder = study.unit(unit)
     folder.path.mkdir(parents=True)
     write_json(folder.spec, unit.to_json())
-    ctx = Context(folder, "3", worker=1)
+    ctx = Context(unit, folder, "3", worker=1)
     (ctx.staging() / "old").touch()
     staged = ctx.staging()
     assert list(staged.iterdir()) == []
-    assert staged != Context(folder, "3", worker=0).staging() != Context(folder, "4", worker=1).staging()
+    others = [
+        Context(unit, folder, *place) for place in (("3", 0, 0, 1, 0), ("4", 0, 0, 1, 1), ("3", 1, 1, 2, 1))
+    ]
+    assert len({staged, *(other.staging() for other in others)}) == 4
     ctx.publish(staged, {"n": 1})
     assert read_json(folder.result) == {"n": 1}
     found = read_json(folder.out / "provenance.json")

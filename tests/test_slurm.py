@@ -507,7 +507,8 @@ def test_doctor_where_slurm_is_not_set_up(slurm: Cluster, tmp_path: Path) -> Non
 DIES = """
 from cluster import Cluster
 with Cluster(nodes=1, gpus=0, accounting=False) as cluster:
-    cluster.run("sbatch", "--wrap=env -i sh -c 'echo $$ > running; sleep 300'", f"--chdir={cluster.scratch}")
+    script = "echo $PPID > step; env -i sh -c 'echo $$ > running; sleep 300'"
+    cluster.run("sbatch", f"--wrap={script}", f"--chdir={cluster.scratch}")
     print(cluster.scratch, flush=True)
     input()
 """
@@ -522,7 +523,8 @@ def test_the_cluster_of_a_process_that_was_killed_is_ended_and_removed(slurm: Cl
     scratch = Path(process.stdout.readline().strip())
     assert scratch.name.startswith(SCRATCH)
     wait_for(lambda: (scratch / "running").exists() and (scratch / "running").read_text(), "the job")
-    pids = [int(file.read_text()) for file in (*(scratch / "pids").iterdir(), scratch / "running")]
+    files = (*(scratch / "pids").iterdir(), scratch / "running", scratch / "step")
+    pids = [int(file.read_text()) for file in files]
     remove_abandoned(but=slurm.scratch)
     assert scratch.exists()  # its process lives
     process.kill()

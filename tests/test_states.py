@@ -32,8 +32,12 @@ ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "published, input failed": ({"published": True, "inputs": (("a", FAILED),)}, BLOCKED, "needs a, which"),
     "failed": ({"attempts": 2, "error": "ValueError: no"}, FAILED, "ValueError: no"),
     "failed without a word": ({"attempts": 1}, FAILED, "without saying why"),
-    "cancelled": ({"attempts": 1, "cancelled": True, "error": "KeyboardInterrupt: "}, WAITING, "cancelled"),
-    "removed": ({"attempts": 1, "removed": True}, WAITING, "its result was removed"),
+    "cancelled": ({"attempts": 1, "put_off": "cancelled", "error": "KeyboardInterrupt: "}, WAITING, "cancel"),
+    "queued, says why": ({"job": State.QUEUED, "waits_for": "Priority"}, State.QUEUED, "Priority"),
+    "queued for nothing": ({"job": State.QUEUED, "dead": True}, WAITING, "is withdrawn by the"),
+    "queued, input failed": ({"job": State.QUEUED, "inputs": (("a", FAILED),)}, BLOCKED, "needs a, which"),
+    "queued, input gone": ({"job": State.QUEUED, "inputs": (("a", WAITING),)}, WAITING, "needs a"),
+    "queued, input at work": ({"job": State.QUEUED, "inputs": (("a", RUNNING),)}, State.QUEUED, None),
     "input failed": ({"inputs": (("a", FAILED), ("b", WAITING))}, BLOCKED, "needs a, which failed"),
     "input blocked": ({"inputs": (("a", BLOCKED), ("b", FAILED))}, BLOCKED, "needs a and 1 more, which"),
     "failed, now its input is too": ({"attempts": 1, "error": "E", "inputs": (("a", FAILED),)}, BLOCKED, "a"),
@@ -55,12 +59,12 @@ def test_row(row: str) -> None:
 
 def test_done_is_published_and_made_of_done_inputs_whatever_else_is_known() -> None:
     seen = set()
-    for published, job, attempts, silence, cancelled, removed, error, of_input in product(
-        (True, False), (None, State.QUEUED, RUNNING, State.PREEMPTED), (0, 1), (None, 0.0, 1e6),
-        (True, False), (True, False), (None, "E"), (None, *State),
+    for published, job, dead, attempts, silence, put_off, error, of_input in product(
+        (True, False), (None, State.QUEUED, RUNNING, State.PREEMPTED), (True, False), (0, 1),
+        (None, 0.0, 1e6), (None, "cancelled"), (None, "E"), (None, *State),
     ):  # fmt: skip
         inputs = ((("a", of_input),)) if of_input else ()
-        facts = Facts(published, job, attempts, silence, cancelled, removed, error, inputs)
+        facts = Facts(published, job, None, dead, attempts, silence, put_off, error, inputs)
         state, reason = state_of(facts)
         seen.add(state)
         assert (state == DONE) == (published and of_input in (None, DONE))

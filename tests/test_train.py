@@ -24,8 +24,8 @@ from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
 from jobs.thinking import join
 from jobs.train import Recipe, answer_loss, build, micro_steps, rate, steps, training_order
 from jobs.unit import Resources, Unit
-from launch.backends import Local
 from launch.ledger import Attempt, Job
+from launch.local import Local
 from launch.study import CONFIGS
 
 torch = pytest.importorskip("torch")
@@ -106,10 +106,12 @@ class Study:
         if processes == 1:
             train.run(ctx)
         else:
-            job = Job(Local().submit(unit, ctx.folder, 1, 0, ()), os.uname().nodename)
-            wait_for(ctx.folder.last_log, "the job to start")
-            wait_for(lambda: Local().state(Attempt(1, 0, (job,)), ctx.folder) is None, "the training", 240)
-            assert ctx.folder.done, "\n".join(log.read_text() for log in ctx.folder.last_log())
+            local, submission = Local(self.root), f"train-{name}-1234"
+            job = Job(submission, local.submit(unit, submission, 1, 0, ()), os.uname().nodename)
+            attempts = {unit.id: Attempt(1, 0, "local", (job,))}
+            wait_for(lambda: not local.live(attempts), "the training", 240)
+            logs = self.root.logs(submission, job.id)
+            assert ctx.folder.done, "\n".join(log.read_text() for log in logs)
         return ctx.folder.out
 
 

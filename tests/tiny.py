@@ -93,4 +93,4 @@ def context(root: Path, unit: Any, **place: Any) -> Any:
     folder = StudyDir(root).unit(unit)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.spec, unit.to_json())
-    return Context(folder, **place)
+    return Context(unit, folder, **place)

@@ -1,0 +1,52 @@
+"""What each rank of an element of a Slurm array runs: the unit that the submission lists for it.
+
+The program of the sbatch scripts. Which unit that is stands in the submission's folder, in one file for all
+elements; nothing here is pickled, and nothing asks Slurm.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from jobs.run import run_unit
+from jobs.secrets import load_secrets
+
+ELEMENTS = "elements.jsonl"
+
+
+def element(submission: Path, index: int) -> dict[str, Any]:
+    """The line of an element: unit, root, attempt, worker.
+
+    Raises:
+        LookupError: there is none with this index.
+    """
+    with (submission / ELEMENTS).open() as lines:
+        mine = next((line for line in lines if line.startswith(f'{{"index": {index},')), None)
+    if mine is None:
+        raise LookupError(f"{submission / ELEMENTS} lists no element {index}: was it edited?")
+    found: dict[str, Any] = json.loads(mine)
+    return found
+
+
+def line(index: int, unit: dict[str, Any], root: Path, attempt: int, worker: int) -> str:
+    """The line that `element` finds."""
+    found = {"index": index, "root": str(root), "attempt": attempt, "worker": worker, "unit": unit}
+    return json.dumps(found) + "\n"
+
+
+def main() -> None:
+    """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names."""
+    index = submitit.JobEnvironment().array_task_id
+    assert index is not None, "every submission is an array"
+    load_secrets()
+    mine = element(Path(sys.argv[1]), int(index))
+    run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What the cluster lets this user do: asked once a submit, and held against every unit before it begins.
+
+What can never run is refused with all reasons at once; how much fits into the queue now is arrays.py's
+business, by the rules that are made here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+
+from jobs.unit import Resources, Unit
+from launch.arrays import Rules
+from launch.cluster import Cluster
+from launch.controller import Controller
+from launch.limits import Limits, NeverRuns, fitted, limits
+from launch.slurm import Association, Config, NodeGroup, Partition, Qos, SlurmUnavailable
+
+
+class Refusal(ValueError):
+    """Units that can never run on this cluster as they are; the message holds each reason once."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A cluster's settings, as far as they bear on submitting.
+
+    Args:
+        associations: None where the accounts do not answer: what they limit is left to the controller then.
+    """
+
+    cluster: Cluster
+    config: Config
+    partitions: tuple[Partition, ...]
+    nodes: tuple[NodeGroup, ...]
+    associations: tuple[Association, ...] | None
+    qos: tuple[Qos, ...]
+
+    @classmethod
+    def ask(cls, cluster: Cluster, controller: Controller) -> Admission:
+        """Ask the cluster.
+
+        Raises:
+            SlurmUnavailable: it does not answer.
+        """
+        config = controller.config()
+        associations: tuple[Association, ...] | None = ()
+        qos: tuple[Qos, ...] = ()
+        with ThreadPoolExecutor() as pool:  # slurmdbd takes a third of a second for each question
+            partitions, nodes = pool.submit(controller.partitions), pool.submit(controller.nodes)
+            if config.accounting and config.enforced:
+                kinds = pool.submit(controller.qos)
+                try:
+                    associations, qos = controller.associations(config.cluster).rows, kinds.result().rows
+                except SlurmUnavailable:
+                    associations = None
+            return cls(cluster, config, partitions.result().rows, nodes.result().rows, associations, qos)
+
+    def admit(self, units: Sequence[Unit]) -> list[Unit]:
+        """The units, with time limits that the cluster allows.
+
+        Raises:
+            Refusal: some can never run.
+        """
+
+        @cache  # many units of a stage need the same
+        def allowed(stage: str, resources: Resources) -> Resources:
+            return fitted(resources, self._partition(stage), self.nodes, self.limits(stage))
+
+        admitted, refused = [], dict[str, list[str]]()
+        for unit in units:
+            try:
+                resources = allowed(unit.stage, unit.resources)
+                admitted.append(unit if resources == unit.resources else replace(unit, resources=resources))
+            except NeverRuns as error:
+                refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
+        if refused:
+            raise Refusal(
+                "\n".join(
+                    f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"
+                    for why, names in refused.items()
+                )
+            )
+        return admitted
+
+    def rules(self, stages: Sequence[str], queued: int) -> Rules:
+        """What arrays have to keep to, with so many of the user's jobs in the queue."""
+        room = [self.config.max_jobs - queued]
+        for found in {self.limits(stage) for stage in set(stages)}:
+            if found is not None and found.submitted is not None:
+                room.append(found.submitted - queued)
+        return Rules(
+            self.config.max_array_size, max(0, min(room)), self.cluster.slurm.max_jobs,
+            self.cluster.slurm.max_gpus,
+        )  # fmt: skip
+
+    def limits(self, stage: str) -> Limits | None:
+        """The limits of jobs of this stage; None where the cluster keeps none, or nobody tells.
+
+        Raises:
+            NeverRuns: the user has no account, or not the one that is asked for.
+        """
+        if self.associations is None:
+            return None
+        mine = [row for row in self.associations if row.user]
+        account = self._option(stage, "account")
+        chosen = [row for row in mine if account in (None, row.account)]
+        if not chosen and "associations" in self.config.enforced:
+            if not mine:
+                raise NeverRuns(
+                    "you have no account on this cluster, and it refuses jobs without one: ask for one"
+                )
+            names = ", ".join(sorted({row.account for row in mine}))
+            raise NeverRuns(f"account {account!r} is none of yours: {names}. Set it in the cluster file")
+        if not chosen or not {"limits", "qos", "safe"} & set(self.config.enforced):
+            return None
+        qos = self._option(stage, "qos")
+        found = [limits(row, self.associations, self.qos, qos) for row in chosen]
+        return min(found, key=lambda f: (f.submitted is None, f.submitted or 0))
+
+    def _partition(self, stage: str) -> Partition:
+        wanted = self._option(stage, "partition")
+        known = {p.name: p for p in self.partitions}
+        if wanted is None:
+            default = next((p for p in self.partitions if p.default), None)
+            if default is None:
+                raise NeverRuns(
+                    "this cluster has no default partition: name one in the cluster file, as "
+                    f"'sbatch: {{partition: …}}'. There are {', '.join(known)}"
+                )
+            return default
+        found = [known[name] for name in wanted.split(",") if name in known]
+        if not found:
+            raise NeverRuns(f"there is no partition {wanted!r}: there are {', '.join(known)}")
+        return max(found, key=lambda p: (p.max_seconds is None, p.max_seconds or 0))
+
+    def _option(self, stage: str, name: str) -> str | None:
+        """An option of sbatch as it will be read: the environment goes before the script."""
+        given = self.cluster.sbatch_options(stage, 0).get(name)
+        return os.environ.get(f"SBATCH_{name.upper()}") or (None if given is None else str(given))

@@ -1,0 +1,256 @@
+"""What `sor doctor --cluster NAME` adds: the cluster file held against the cluster, and a job on one node.
+
+The job is a prepare unit in a run directory of its own, with the cluster's template: what would keep jobs of
+a study from running shows here. It is cancelled, and what it wrote is removed, however this ends.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from jobs.element import ELEMENTS, line
+from jobs.probe import FINDINGS, MADE_BEFORE, MADE_HERE, Finding, creates, mark
+from jobs.rundir import StudyDir, read_json, read_jsonl
+from jobs.secrets import FILE, SecretsError, missing_secrets
+from jobs.unit import STAGES, Resources, Unit
+from launch.admission import Admission, Refusal
+from launch.cluster import Cluster
+from launch.controller import Controller
+from launch.handover import SCRIPT
+from launch.ledger import new_name
+from launch.script import sbatch_script
+from launch.slurm import QueuedJob, Refused, SlurmUnavailable, live_state
+from launch.snapshot import snapshot
+from launch.states import State
+from launch.study import StudyError
+
+PATIENCE = 60.0  # seconds that the job may wait for a node
+LONGEST = 300.0  # seconds that it may take there: a first import of torch is slow on a shared file system
+NEEDS = Resources(hours=1 / 6)
+STAGE = "evaluate"  # whose partition and options the job takes: it needs all of the stack, and few nodes
+PAUSE = 1.0  # seconds between two looks at the queue
+GRACE = 15.0  # seconds that a job has to end when it is cancelled
+WORDS = 8  # lines of the log of a job that failed
+UNTESTED = Finding("warning", "nothing was tested on a compute node: first mend what is said above")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The job that looks.
+
+    Args:
+        root: the run directory that is made for it.
+        submission: its name in Slurm.
+    """
+
+    root: StudyDir
+    unit: Unit
+    submission: str
+    id: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root.submission(self.submission)
+
+
+def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
+    """What is found of a cluster: first without a job, then, if that is well, with one.
+
+    Args:
+        runs: where run directories are.
+        tell: is called with what is being waited for.
+    """
+    template = f"its template is '{cluster.slurm.template}'"
+    yield Finding("ok", f"cluster {cluster.name}: its file holds no mistakes; {template}")
+    controller = Controller()
+    try:
+        missing = missing_secrets(cluster.slurm.secrets)
+        admission = Admission.ask(cluster, controller)
+        admission.admit([Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES])
+        resources, no_gpu = _resources(admission)
+    except (StudyError, SecretsError, Refusal, SlurmUnavailable) as error:
+        yield from (Finding("problem", words) for words in str(error).splitlines())
+        yield UNTESTED
+        return
+    yield Finding("ok", "jobs of every stage would be taken, as far as partitions and accounts go")
+    if no_gpu:
+        yield Finding("ok", f"no GPU ({no_gpu}): studies whose presets ask for none run here")
+    for name in missing:
+        yield Finding("problem", f"the secret {name} has no value: export it, or write it into {FILE}")
+    if missing:
+        yield UNTESTED
+    else:
+        yield from _from_a_node(cluster, resources, runs.absolute(), tell)
+
+
+def _resources(admission: Admission) -> tuple[Resources, str | None]:
+    """What the job asks for: one GPU and its share of cores; without a GPU where there is none, and why.
+
+    Raises:
+        Refusal: it would not be taken.
+    """
+    with_gpu = replace(NEEDS, gpus_per_node=1, cpus_per_task=admission.cluster.cpus_per_gpu)
+    try:
+        return admission.admit([Unit(STAGE, "jobs", {}, resources=with_gpu)])[0].resources, None
+    except Refusal as error:
+        return admission.admit([Unit(STAGE, "jobs", {}, resources=NEEDS)])[0].resources, str(error)
+
+
+def _from_a_node(
+    cluster: Cluster, resources: Resources, runs: Path, tell: Callable[[str], None]
+) -> Iterator[Finding]:
+    """What a job finds out. It is waited for, but not for long."""
+    controller = Controller()
+    try:
+        with _ctrl_c() as stop, _job(cluster, resources, runs, controller) as job:
+            yield Finding(
+                "ok", f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it"
+            )
+            last = _wait(controller, job.submission, tell, stop)
+            if stop.is_set():
+                return
+            if last and live_state(last.state) == State.QUEUED:
+                yield _busy(last)
+            else:
+                yield from _found(job, runs, last.state if last else "one that Slurm forgot")
+    except (StudyError, Refused, SlurmUnavailable) as error:
+        yield from (Finding("problem", words) for words in str(error).splitlines())
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Event]:
+    """Have Ctrl-C set a flag and interrupt at the end, so that it cannot come between a job and its end."""
+    stop = Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Controller) -> Iterator[Job]:
+    """The job, submitted, in a run directory that ends with it."""
+    with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
+        root, name = StudyDir(Path(made)), new_name("doctor")
+        folder = root.submission(name)
+        args = {"folder": made, "script": str(folder / SCRIPT), "gpus": resources.gpus_per_node}
+        config = {"function": "jobs.probe:probe", "args": args}
+        unit = Unit("prepare", "probe", config, resources=resources)
+        script = sbatch_script(
+            cluster, STAGE, resources, name=name, folder=folder, study=root.path, code=snapshot(root),
+            array="0", dependency=None,
+        )  # fmt: skip
+        folder.mkdir(parents=True)
+        (folder / ELEMENTS).write_text(line(0, unit.to_json(), root.path, 1, 0))
+        (folder / SCRIPT).write_text(script)
+        (root.path / MADE_BEFORE).touch()
+        try:
+            yield Job(root, unit, name, controller.submit(folder / SCRIPT))
+        finally:
+            _end(controller, name)
+
+
+def _row(controller: Controller, name: str) -> QueuedJob | None:
+    return next((row for row in controller.queue().rows if row.name == name), None)
+
+
+def _wait(controller: Controller, name: str, tell: Callable[[str], None], stop: Event) -> QueuedJob | None:
+    """Wait for the job's end, or until `stop` is set; returns what Slurm said of it last."""
+    began = time.monotonic()
+    while (row := _row(controller, name)) and (state := live_state(row.state)):
+        waited = time.monotonic() - began
+        if waited > (PATIENCE if state == State.QUEUED else LONGEST):
+            return row
+        tell(f"job {row.id} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
+        if stop.wait(PAUSE):
+            break
+    return row
+
+
+def _end(controller: Controller, name: str) -> None:
+    """End the job if it lives, also one whose id nobody was told; its files can be removed then."""
+    until = time.monotonic() + GRACE
+    while (row := _row(controller, name)) and live_state(row.state) and time.monotonic() < until:
+        controller.cancel([row.id])
+        time.sleep(PAUSE)
+
+
+def _busy(row: QueuedJob) -> Finding:
+    return Finding(
+        "warning",
+        f"the queue is busy: job {row.id} waited {PATIENCE:.0f} s ({row.reason}) and is cancelled now, so "
+        "that nothing was tested on a node. Try again later, or with SBATCH_PARTITION or SBATCH_QOS set to "
+        "what this cluster has for short tests",
+    )
+
+
+def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
+    """What the job left behind, and what that says."""
+    logs = [log.read_text(errors="replace") for log in job.folder.glob("*_log.out")]
+    found = [Finding(**record) for record in read_jsonl(job.root.path / FINDINGS)]
+    yield shared(runs, state, bool(logs or found))
+    yield from found
+    unit = job.root.unit(job.unit)
+    if unit.done:
+        if creates(job.root.path / MADE_HERE):
+            words = f"{runs}: what a node made exclusively can be made again here: use another --runs"
+            yield Finding("problem", words)
+        yield from _cache(read_json(unit.result)["cache"])
+    elif logs:
+        yield broken_off(state, logs[0])
+
+
+def shared(runs: Path, state: str, seen: bool) -> Finding:
+    """Whether this machine and the nodes see the same files.
+
+    Args:
+        state: of the job, in Slurm's word.
+        seen: whether there is anything that it wrote.
+    """
+    if seen:
+        return Finding("ok", f"{runs}: what a compute node writes is seen here")
+    return Finding(
+        "problem",
+        f"{runs}: nothing that a job wrote is seen here, and it ended as {state}: name a folder on a file "
+        "system that the compute nodes share as --runs",
+    )
+
+
+def broken_off(state: str, log: str) -> Finding:
+    """What to say of a job that did not get to its end."""
+    words = [line for line in log.splitlines() if line.strip()][-WORDS:]
+    how = (
+        f"was not through after {LONGEST:.0f} s"
+        if live_state(state)
+        else f"ended as {state} before it was through"
+    )
+    said = "\n".join(("; its last words:", *(f"           {line}" for line in words))) if words else ""
+    return Finding(
+        "problem",
+        f"a job {how}: look at the template, its variables in the cluster file, and its Python{said}",
+    )
+
+
+def _cache(found: tuple[str, list[int]] | None) -> Iterator[Finding]:
+    """Whether the hub's cache of the node is that of this machine."""
+    if found is None:
+        return
+    path, there = Path(found[0]), found[1]
+    if path.is_dir() and mark(path) == there:
+        yield Finding("ok", f"{path} is one folder here and there: jobs find what is fetched here")
+    else:
+        yield Finding(
+            "warning",
+            f"{path} is another folder here than on the node: set HF_HOME, in the template and here, to a "
+            "folder on the shared file system",
+        )

@@ -1,0 +1,107 @@
+"""Handing arrays over to Slurm, or writing them down for a person to do so.
+
+In this order, one array after another: the folder with all that the jobs read, the intent in the ledger,
+sbatch, the id in the ledger. A crash between any two leaves something that the next submit understands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from jobs.element import ELEMENTS, line
+from launch.admission import Refusal
+from launch.arrays import Array, array_spec, dependency
+from launch.controller import WELCOME, Controller
+from launch.ledger import Begun, new_name
+from launch.project import Project
+from launch.script import sbatch_script
+from launch.slurm import Refused
+from launch.snapshot import snapshot
+
+SCRIPT = "submit.sh"
+HEADER = """\
+#!/bin/bash
+# Submits what the folders beside this script hold, each array after those that it waits for. They are read by
+# the jobs, and their logs go there. 'sor submit' knows nothing of these jobs before they are done.
+set -euo pipefail
+cd "$(dirname "$0")"
+# As 'sor submit' does, whatever the shell has set for other jobs.
+for name in ${!SBATCH_@} ${!SLURM_@}; do
+  [[ " %s " == *" $name "* ]] || unset "$name"
+done
+"""
+
+
+def hand_over(
+    arrays: Sequence[Array],
+    project: Project,
+    controller: Controller,
+    numbers: Mapping[str, int],
+    tell: Callable[[Array, str], None],
+) -> None:
+    """Submit arrays, in an order in which each comes after those that it waits for.
+
+    Args:
+        numbers: of the attempt that each unit is given, by its id.
+        tell: is called with each array that Slurm has taken, and its job's id.
+
+    Raises:
+        Refused: Slurm said no; those before stay.
+        SlurmUnavailable: no answer; whether that array was taken, the next look finds out.
+    """
+    code, ids = snapshot(project.root), list[str]()
+    for array in arrays:
+        name = new_name(f"{array.stage}-{project.study.name}")
+        folder = project.root.submission(name)
+        write(array, project, folder, code, numbers, dependency(array, ids))
+        begun = [Begun(e.unit.id, numbers[e.unit.id], e.index) for e in array.elements]
+        project.ledger.intent(name, begun)
+        try:
+            id = controller.submit(folder / SCRIPT)
+        except Refused as error:
+            why = f"Slurm refused it: {error}"
+            project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
+            raise
+        project.ledger.submitted(name, id)
+        ids.append(id)
+        tell(array, id)
+
+
+def write_out(arrays: Sequence[Array], project: Project, out: Path, numbers: Mapping[str, int]) -> Path:
+    """Write what `hand_over` would submit, to be submitted by hand; returns the script that submits all.
+
+    Raises:
+        Refusal: the folder holds something, which jobs may be reading.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
+    out.mkdir(parents=True, exist_ok=True)
+    code, lines = snapshot(project.root), (HEADER % " ".join(WELCOME)).splitlines()
+    for number, array in enumerate(arrays):
+        folder = out.absolute() / f"{number:03}-{array.stage}"
+        write(array, project, folder, code, numbers, None)
+        after = dependency(array, [f"${{a{i}}}" for i in range(number)])
+        option = f' --dependency="{after}"' if after else ""
+        lines.append(f"a{number}=$(sbatch --parsable{option} {folder.name}/{SCRIPT} | cut -d';' -f1)")
+        lines.append(f'echo "{array.stage}, {len(array.elements)} jobs: $a{number}"')
+    script = out / "submit_all.sh"
+    script.write_text("\n".join(lines) + "\n")
+    script.chmod(0o755)
+    return script
+
+
+def write(
+    array: Array, project: Project, folder: Path, code: Path, numbers: Mapping[str, int], after: str | None
+) -> None:
+    """Write one submission's folder."""
+    root = project.root.path.absolute()
+    script = sbatch_script(
+        project.cluster, array.stage, array.resources, name=folder.name, folder=folder, study=root,
+        code=code, array=array_spec(array), dependency=after,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ELEMENTS).open("w") as file:
+        for e in array.elements:
+            file.write(line(e.index, e.unit.to_json(), root, numbers[e.unit.id], e.worker))
+    (folder / SCRIPT).write_text(script)

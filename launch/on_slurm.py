@@ -1,0 +1,146 @@
+"""The jobs of one study on a Slurm cluster: which live, why others ended, ending some.
+
+The queue decides what lives, in one call for all. The accounts only explain what has left it, and may be
+missing. What is in the queue under the name of a submission whose id nobody wrote down is that submission.
+"""
+
+from __future__ import annotations
+
+import pwd
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from launch.backends import Live
+from launch.controller import Controller
+from launch.ledger import Attempt, Job, element_id
+from launch.slurm import PastJob, QueuedJob, SlurmUnavailable, latest, live_state
+from launch.states import State
+
+# Seconds, from an answer on, after which a submission that the queue does not show will not come any more.
+# sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
+SETTLE = 15.0
+MANY = 500  # jobs that are named in one call of scancel
+
+ENDS = {
+    "TIMEOUT": "reached its time limit",
+    "OUT_OF_MEMORY": "ran out of memory",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not boot",
+    "PREEMPTED": "was preempted, and Slurm did not put it back",
+    "DEADLINE": "could not have ended before its deadline",
+    "COMPLETED": "ended well by Slurm's account, but left no result",
+}
+
+
+class Slurm:
+    """The jobs of one study on a cluster."""
+
+    settle = SETTLE
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self._ended: dict[str, QueuedJob] = {}
+
+    def queued(self) -> int:
+        """How many jobs of this user, of whatever study, are in the queue."""
+        table = self.controller.queue()
+        return len(table.malformed) + sum(live_state(row.state) is not None for row in table.rows)
+
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+        rows = self._rows(attempts)
+        alive = {row.id: (row, state) for row in rows if (state := live_state(row.state))}
+        self._ended = {row.id: row for row in rows if row.id not in alive}
+        unnamed = {job.submission for a in attempts.values() for job in a.jobs if job.id is None}
+        arrays = {row.name: row.id.partition("_")[0] for row in rows if row.name in unnamed}
+        found = {}
+        for unit, attempt in attempts.items():
+            jobs = [_identified(job, arrays) for job in attempt.jobs] if unnamed else attempt.jobs
+            living = [(job, *alive[job.id]) for job in jobs if job.id in alive]
+            if living:
+                found[unit] = _live(living)
+            elif attempt.ended is None and any(j.id is None for j in jobs) and _young(attempt):
+                found[unit] = Live(State.QUEUED, (), "is being submitted")
+        return found
+
+    def _rows(self, attempts: Mapping[str, Attempt]) -> tuple[QueuedJob, ...]:
+        """The queue.
+
+        Raises:
+            SlurmUnavailable: a line of one of the study's jobs could not be read.
+        """
+        table = self.controller.queue()
+        ours = {job.submission for attempt in attempts.values() for job in attempt.jobs}
+        for line in table.malformed:
+            if any(line.endswith(name) for name in ours):
+                raise SlurmUnavailable(
+                    f"a line of squeue's about a job of this study makes no sense: {line!r}"
+                )
+        return table.rows
+
+    def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
+        ids = {unit: [job.id for job in a.jobs if job.id] for unit, a in attempts.items()}
+        past: Mapping[str, PastJob | QueuedJob] = self._ended
+        if any(id not in self._ended for each in ids.values() for id in each):
+            with suppress(SlurmUnavailable):  # where no accounts are kept, or answer, it stays unknown
+                since = int(min(attempt.begun for attempt in attempts.values())) - 60
+                past = {**self._ended, **latest(self.controller.history(since).rows)}
+        over = {id: row for id, row in past.items() if live_state(row.state) is None}  # the accounts lag
+        words = {unit: [_end(over[id]) for id in each if id in over] for unit, each in ids.items()}
+        return {unit: said[0] for unit, said in words.items() if said}
+
+    def cancel(self, jobs: Iterable[Job]) -> None:
+        ids = [job.id for job in jobs if job.id]
+        elements = defaultdict[str, list[str]](list)
+        for id in ids:
+            array, _, index = id.partition("_")
+            elements[array].append(index)
+        names = [f"{array}_[{','.join(found)}]" for array, found in elements.items()]
+        for first in range(0, len(names), MANY):
+            self.controller.cancel(names[first : first + MANY])
+
+
+def _identified(job: Job, arrays: Mapping[str, str]) -> Job:
+    """The job with its id, if the queue holds its submission's name."""
+    id = None if job.id else arrays.get(job.submission)
+    return replace(job, id=element_id(id, job.index)) if id else job
+
+
+def _young(attempt: Attempt) -> bool:
+    """Whether Slurm may still be taking it."""
+    return time.time() - attempt.begun < SETTLE
+
+
+def _live(living: list[tuple[Job, QueuedJob, State]]) -> Live:
+    """One unit's jobs that live; it is as far as the farthest of its workers."""
+    states = [state for _, _, state in living]
+    jobs = tuple(job for job, _, _ in living)
+    for state in (State.RUNNING, State.PREEMPTED):
+        if state in states:
+            return Live(state, jobs)
+    reasons = [row.reason for _, row, _ in living]
+    return Live(State.QUEUED, jobs, reasons[0], dead=set(reasons) == {"DependencyNeverSatisfied"})
+
+
+def _end(job: PastJob | QueuedJob) -> str:
+    """Why a job ended, in words."""
+    words = ENDS.get(job.state)
+    if words:
+        return words
+    if job.state == "CANCELLED":
+        by = _user(job.cancelled_by) if isinstance(job, PastJob) and job.cancelled_by is not None else None
+        return f"was cancelled in Slurm{f' by {by}' if by else ''}"
+    if isinstance(job, PastJob) and job.signal:
+        return f"was killed by signal {job.signal}"
+    if isinstance(job, PastJob) and job.exit_code:
+        return f"ended with exit code {job.exit_code} without saying why"
+    return f"ended as {job.state} by Slurm's account"
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"

@@ -1,0 +1,102 @@
+"""One study on one machine, opened: its plan, its run directory, and the backend that its jobs run on.
+
+Every command begins here. What a command then does stands in its own module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.rundir import StudyDir, read_json
+from jobs.unit import MODES, Unit
+from launch.backends import Backend
+from launch.cluster import Cluster, load_cluster
+from launch.controller import Controller
+from launch.estimate import Lengths
+from launch.ledger import Attempt, Ledger
+from launch.local import Local
+from launch.observe import Snapshot, observe
+from launch.on_slurm import Slurm
+from launch.plan import plan
+from launch.study import Mistake, Study, StudyError, load_study
+
+
+@dataclass(frozen=True)
+class Project:
+    """A study, where it runs, and what it consists of."""
+
+    study: Study
+    cluster: Cluster
+    root: StudyDir
+    units: list[Unit]
+    backend: Backend
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.root.ledger, self.cluster.source)
+
+    def look(self) -> Snapshot:
+        """The study as it is now.
+
+        Raises:
+            SlurmUnavailable: the cluster's scheduler does not answer.
+        """
+        return observe(self.units, self.root, self.backend)
+
+
+def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Project:
+    """Read a study and all that it names.
+
+    Args:
+        cluster_name: where it runs; None: where it was submitted last, this machine before the first time.
+
+    Raises:
+        StudyError: the study or the cluster has mistakes, or its jobs are elsewhere.
+    """
+    study = load_study(study_name)
+    root = StudyDir(runs / study.name)
+    attempts = Ledger(root.ledger).attempts()
+    last = max(attempts.values(), key=lambda a: a.begun, default=None)
+    cluster = load_cluster(cluster_name or (last.cluster if last else "local"))
+    units = plan(study, cluster)
+    collate = next(u for u in units if u.stage == "collate")
+    if root.unit(collate).done:  # real lengths make better estimates
+        units = plan(study, cluster, measured(root.unit(collate).result, Lengths.expected(study)))
+    project = Project(study, cluster, root, units, backend_of(cluster, root))
+    _refuse_elsewhere(project, attempts)
+    return project
+
+
+def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
+    """What runs a study's jobs."""
+    return Local(root) if cluster.backend == "local" else Slurm(Controller())
+
+
+def _refuse_elsewhere(project: Project, attempts: dict[str, Attempt]) -> None:
+    """A second cluster knows nothing of the jobs of the first, and would start their units again."""
+    begun = {
+        u.id: a
+        for u in project.units
+        if (a := attempts.get(u.id)) and a.ended is None and a.cluster != project.cluster.source
+        if not project.root.unit(u).done
+    }
+    local = {id for id, a in begun.items() if a.cluster == "local"}
+    lost = local - Local(project.root).live(begun).keys()
+    elsewhere = sorted({a.cluster for id, a in begun.items() if id not in lost})
+    if elsewhere:
+        name = project.study.name
+        raise StudyError([Mistake(
+            project.root.path, "",
+            f"units of this study were submitted to {', '.join(elsewhere)}, and nobody wrote down that they "
+            f"ended: go on there, or end them with 'sor cancel {name} --cluster {elsewhere[0]}'",
+        )])  # fmt: skip
+
+
+def measured(result: Path, expected: Lengths) -> Lengths:
+    """The counts and lengths that the collate stage found; prompts' lengths stay as expected."""
+    found = read_json(result)
+    if found["lengths_in"] != "tokens":
+        return Lengths(found["prompts"], expected.prompt, expected.ift, expected.reasoning)
+    means = {mode: round(found["lengths"][mode]["mean"]) for mode in MODES}
+    return Lengths(found["prompts"], expected.prompt, **means)
