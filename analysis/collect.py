@@ -1,8 +1,9 @@
 """Results from disk to one tidy table: a row for each student and benchmark.
 
-Two sources are read: a run directory of this project, and any folder of lm-eval result files (of 0.4.13,
-of earlier 0.4 releases, and of 0.3). What is doubtful is said by a `DataWarning`; what is wrong is a
-ValueError that names file and key. Nothing is filled in: what is not known stays missing.
+Three sources are read: a run directory of this project, any folder of lm-eval result files (of 0.4.3, which
+gave them their form, to 0.4.13), and a CSV of such a table: one that a report wrote, or one typed from a
+publication. What is doubtful is said by a `DataWarning`; what is wrong is a ValueError that names file and
+key. Nothing is filled in: what is not known stays missing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from jobs.rundir import StudyDir, read_json
+from jobs.rundir import StudyDir, UnitDir, read_json
 
 COLUMNS = {
     "student": "str",
@@ -32,14 +33,17 @@ COLUMNS = {
     "accuracy": "float64",
     "stderr": "float64",
     "n": "Int64",
-    "training_flops": "float64",
+    "training_flops": "float64",  # model FLOPs of training the student alone
+    "teacher_ift_flops": "float64",  # of making all plain answers, and all reasoning, that were trained on
+    "teacher_reasoning_flops": "float64",
     "inference_flops": "float64",  # per item
     "output_tokens": "float64",  # per item, reasoning included
     "reasoning_tokens": "float64",
     "task_version": "str",
     "source": "str",  # the file, relative to the folder that was collected
 }
-COMPUTE = "compute.csv"
+COMPUTE, TABLE = "compute.csv", "results.csv"
+TABLE_NEEDS = ("student", "benchmark", "accuracy")
 COMPUTE_COLUMNS = (
     "student", "training_flops", "inference_flops", "size", "share", "order", "seed",
     "output_tokens", "reasoning_tokens",
@@ -66,8 +70,10 @@ def collect(path: str | Path, units: Container[str] | None = None) -> pd.DataFra
     """All results below a folder, newest ones where a student has several for a benchmark.
 
     Args:
-        path: a run directory of this project, or a folder of lm-eval result files, which may hold a
-            `compute.csv` with the columns student, training_flops and optionally others (COMPUTE_COLUMNS).
+        path: a run directory of this project; a folder of lm-eval result files, which may hold a
+            `compute.csv` with the columns student, training_flops and optionally others (COMPUTE_COLUMNS);
+            or a folder with a `results.csv` and no other results, which has the columns student, benchmark,
+            accuracy (a fraction) and others of COLUMNS.
         units: ids of the units to read; None reads every published one. Only for run directories.
 
     Returns:
@@ -104,6 +110,7 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
                 "student": student["name"],
                 **{key: student[key] for key in ("size", "share", "order", "seed")},
                 "training_flops": result["training"]["flops"],
+                **_teacher(study, folder),
                 "source": file.relative_to(study.path).as_posix(),
                 "_time": file.stat().st_mtime,
             }
@@ -126,16 +133,54 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
             raise ValueError(f"{file}: the key {error} is missing") from None
 
 
+def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, int]:
+    """The FLOPs by mode of the generation that an evaluated student's data come from, if there was one."""
+    todo = [evaluation]
+    while todo:
+        folder = todo.pop()
+        if folder.spec.exists():
+            inputs = folder.unit().inputs
+            if made := next((study.unit(given) for given in inputs if given.stage == "generate"), None):
+                by_mode = read_json(made.result).get("flops_by_mode", {}) if made.done else {}
+                return {f"teacher_{mode}_flops": flops for mode, flops in by_mode.items()}
+            todo += [study.unit(given) for given in inputs]
+    return {}
+
+
+def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:
+    """The table with the teacher's generation added to each student's training FLOPs.
+
+    A student is charged for what it was trained on: its share of the reasoning, and 1 - share of the plain
+    answers.
+
+    Args:
+        results: the table of `collect`.
+        shared: False charges each student as if the answers had been made for it alone; True divides each
+            kind of answers among all students in the table in proportion to what they use, so that together
+            they are charged what generation cost.
+    """
+    students = results.drop_duplicates("student").set_index("student")
+    uses = {"reasoning": students["share"], "ift": 1 - students["share"]}
+    charges = {
+        mode: students[f"teacher_{mode}_flops"] * used / ((used.sum() or 1) if shared else 1)
+        for mode, used in uses.items()
+    }
+    total = charges["reasoning"] + charges["ift"]
+    return results.assign(training_flops=results["training_flops"] + results["student"].map(total))
+
+
 def _foreign(root: Path) -> pd.DataFrame:
     """Rows of lm-eval's own result files, with what compute.csv knows of their students."""
     if studies := sorted(p.parent.name for p in root.glob("*/study.json")):
         raise ValueError(f"{root}: holds the studies {', '.join(studies)}; name the folder of one of them")
     files = sorted(p for p in root.rglob("*.json") if RESULT_FILE.fullmatch(p.name))
+    if not files and (root / TABLE).exists():
+        return _table(root / TABLE)
     rows = [row for file in files for row in _lm_eval_file(file, root)]
     if not rows:
         raise ValueError(
-            f"{root}: no results found. Expected a run directory of this project (with a study.json) or "
-            "lm-eval's result files (results_TIME.json or results.json) in any folder below."
+            f"{root}: no results found. Expected a run directory of this project (with a study.json), "
+            f"lm-eval's result files (results_TIME.json or results.json) in any folder below, or a {TABLE}."
         )
     table = pd.DataFrame(rows)
     table["student"] = _short_names(table["student"])
@@ -148,7 +193,7 @@ def _foreign(root: Path) -> pd.DataFrame:
 
 
 def _lm_eval_file(file: Path, root: Path) -> Iterator[dict[str, Any]]:
-    """Rows of one result file of lm-eval 0.3 to 0.4.13."""
+    """Rows of one result file of lm-eval."""
     try:
         data = json.loads(file.read_text())
     except json.JSONDecodeError as error:
@@ -158,7 +203,7 @@ def _lm_eval_file(file: Path, root: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{file}: the key 'results' of an lm-eval result file is missing")
     parts = _subtasks(data)
     common = {
-        "student": _model_name(data) or file.parent.name,
+        "student": str(data.get("model_name") or file.parent.name).rstrip("/"),
         "size": _size(data.get("config") or {}),
         "source": file.relative_to(root).as_posix(),
         "_time": float(data.get("date") or file.stat().st_mtime),
@@ -169,7 +214,7 @@ def _lm_eval_file(file: Path, root: Path) -> Iterator[dict[str, Any]]:
             continue
         metric = metrics[0]
         name, comma, filter_name = metric.partition(",")
-        if not 0 <= values[metric] <= 1:
+        if not 0 <= values[metric] <= 1:  # NaN is not
             warn(f"{file}: {task} has {metric} = {values[metric]:g}, no fraction of 1: left out.")
             continue
         yield {
@@ -190,8 +235,6 @@ def _subtasks(data: dict[str, Any]) -> set[str]:
     """Tasks that are parts of a group which has a score of its own: the group stands for them."""
     scored = {task for task, values in data["results"].items() if _metrics(values, {})}
     children: dict[str, list[str]] = data.get("group_subtasks") or {}
-    if not children and data.get("groups"):  # before 0.4.3 only the indented alias told
-        return {t for t, v in data["results"].items() if str(v.get("alias", "")).startswith(" ")}
     parts: set[str] = set()
     todo = [child for group, found in children.items() if group in scored for child in found]
     while todo:
@@ -225,19 +268,6 @@ def _items(data: dict[str, Any], task: str) -> int | None:
     parts = [_items(data, child) for child in (data.get("group_subtasks") or {}).get(task, [])]
     known = [n for n in parts if n is not None]
     return sum(known) if known and len(known) == len(parts) else None
-
-
-def _model_name(data: dict[str, Any]) -> str | None:
-    """The evaluated model: named by lm-eval since 0.4.3, before that only within its arguments."""
-    if name := data.get("model_name"):
-        return str(name).rstrip("/")
-    arguments = (data.get("config") or {}).get("model_args") or {}
-    if isinstance(arguments, str):
-        arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
-    for key in ("peft", "delta", "pretrained", "model", "path", "engine"):  # lm-eval's own order
-        if key in arguments:
-            return str(arguments[key]).rstrip("/")
-    return None
 
 
 def _short_names(names: pd.Series[str]) -> pd.Series[str]:
@@ -274,8 +304,7 @@ def _add_compute(table: pd.DataFrame, file: Path) -> pd.DataFrame:
             f"A file {COMPUTE} beside the results, with the columns student and training_flops, adds it."
         )
         return table
-    known = pd.read_csv(file, dtype={"student": "str", "size": "str", "order": "str"}, skipinitialspace=True)
-    _check_compute(known, file)
+    known = _read_csv(file, COMPUTE_COLUMNS[:2], COMPUTE_COLUMNS, ["student"])
     if unused := sorted(set(known["student"]) - set(students)):
         warn(f"{file}: no results of {', '.join(unused)}; there are results of {', '.join(students)}.")
     if missing := sorted(set(students) - set(known.dropna(subset="training_flops")["student"])):
@@ -287,20 +316,32 @@ def _add_compute(table: pd.DataFrame, file: Path) -> pd.DataFrame:
     return merged
 
 
-def _check_compute(known: pd.DataFrame, file: Path) -> None:
-    for column in ("student", "training_flops"):
-        if column not in known:
-            raise ValueError(f"{file}: the column {column!r} is missing; it has {', '.join(known.columns)}")
-    if strange := [column for column in known.columns if column not in COMPUTE_COLUMNS]:
-        raise ValueError(f"{file}: unknown column {strange[0]!r}; allowed are {', '.join(COMPUTE_COLUMNS)}")
-    if twice := sorted(set(known["student"][known["student"].duplicated()])):
-        raise ValueError(f"{file}: {twice[0]} stands in more than one line")
-    for column in set(known.columns) - {"student", "size", "order"}:
-        numbers = pd.to_numeric(known[column], errors="coerce")
-        bad = known[(numbers.isna() & known[column].notna()) | (numbers < 0)]
+def _table(file: Path) -> pd.DataFrame:
+    """A table that is there already, such as a report's."""
+    table = _read_csv(file, TABLE_NEEDS, tuple(COLUMNS), ["student", "benchmark"])
+    for student, benchmark, accuracy in table[list(TABLE_NEEDS)].itertuples(index=False):
+        _fraction(accuracy, f"{file}: accuracy of {student}, {benchmark}")
+    return table.assign(source=file.name)
+
+
+def _read_csv(file: Path, needed: tuple[str, ...], allowed: tuple[str, ...], key: list[str]) -> pd.DataFrame:
+    """A CSV whose lines differ in `key` and whose numbers are numbers from 0."""
+    words = [column for column, kind in COLUMNS.items() if kind == "str"]
+    table = pd.read_csv(file, dtype=dict.fromkeys(words, "str"), skipinitialspace=True)
+    for column in needed:
+        if column not in table:
+            raise ValueError(f"{file}: the column {column!r} is missing; it has {', '.join(table.columns)}")
+    if strange := [column for column in table.columns if column not in allowed]:
+        raise ValueError(f"{file}: unknown column {strange[0]!r}; allowed are {', '.join(allowed)}")
+    if (twice := table[table.duplicated(key)]).size:
+        raise ValueError(f"{file}: {', '.join(twice[key].iloc[0])} stands in more than one line")
+    for column in set(table.columns) - set(words):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = table[(numbers.isna() & table[column].notna()) | (numbers < 0)]
         if not bad.empty:
             student, found = bad[["student", column]].iloc[0]
             raise ValueError(f"{file}: {column} of {student} is {found}; a number from 0 is needed")
+    return table
 
 
 def _newest(table: pd.DataFrame) -> pd.DataFrame:

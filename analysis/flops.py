@@ -100,16 +100,20 @@ def recompute_flops(config: Config, lengths: Lengths) -> int:
 
 
 def generate_flops(
-    config: Config, prompt_tokens: int | Iterable[int], new_tokens: int | Iterable[int]
+    config: Config,
+    prompt_tokens: int | Iterable[int],
+    new_tokens: int | Iterable[int],
+    cached_tokens: int | Iterable[int] = 0,
 ) -> int:
-    """FLOPs of generating with a key-value cache and without prefix caching, summed over the requests.
+    """FLOPs of generating with a key-value cache, summed over the requests.
 
-    A prompt of p tokens is read in one pass (attention p², output layer at its last position only), which
-    gives the first new token. Each further one, i = 1 … n-1, passes the previous token through the model
-    and is multiplied with p+i keys:
+    A prompt of p tokens, the first c of which are in a prefix cache already, is read in one pass (attention
+    of p-c queries with p keys, output layer at its last position only), which gives the first new token.
+    Each further one, i = 1 … n-1, passes the previous token through the model and is multiplied with p+i
+    keys:
 
-        tokens passed    p + n - 1
-        attention pairs  p² + (n-1)·p + n·(n-1)/2
+        tokens passed    p - c + n - 1
+        attention pairs  (p-c)·p + (n-1)·p + n·(n-1)/2
         output rows      n
 
     The last token is never passed through. An empty answer (n = 0) costs what n = 1 does, since only the
@@ -117,9 +121,12 @@ def generate_flops(
 
     Args:
         prompt_tokens, new_tokens: an int each, or equally long sequences with one entry per request.
+        cached_tokens: how many of a prompt's tokens another request left in a prefix cache; an int is that of
+            every request. The default is none: no prefix caching. At least one token is always passed.
 
     Raises:
-        ValueError: an unknown architecture, sequences of different lengths, or a request without a prompt.
+        ValueError: an unknown architecture, sequences of different lengths, a request without a prompt, or
+            one with more cached tokens than its prompt less one.
     """
     model = architecture(config)
     prompts, news = _whole(prompt_tokens), _whole(new_tokens)
@@ -127,11 +134,15 @@ def generate_flops(
         raise ValueError(f"generate_flops: {len(prompts)} prompt lengths but {len(news)} answer lengths")
     if prompts and min(prompts) < 1:
         raise ValueError("generate_flops: a prompt of 0 tokens; a request starts from at least one token")
+    caches = _whole(cached_tokens)
+    caches = caches * len(prompts) if len(caches) == 1 else caches
+    if len(caches) != len(prompts) or any(c >= p for c, p in zip(caches, prompts, strict=True)):
+        raise ValueError("generate_flops: each prompt needs fewer cached tokens than it is long")
     passed = pairs = rows = 0
-    for p, n in zip(prompts, news, strict=True):
+    for p, n, c in zip(prompts, news, caches, strict=True):
         steps = max(n, 1) - 1
-        passed += p + steps
-        pairs += p * p + steps * p + steps * (steps + 1) // 2
+        passed += p - c + steps
+        pairs += (p - c) * p + steps * p + steps * (steps + 1) // 2
         rows += steps + 1
     return _count(model, passed, pairs, rows)
 

@@ -1,41 +1,103 @@
-"""Which students no other one beats: at less or the same compute, more accurate.
+"""Which configurations no other one beats: at less or the same compute, more accurate. And how surely so.
 
-Pure functions on the table of `analysis.collect`; nothing here reads files or draws.
+A configuration is what was trained: students that differ by their seed only are one, at the mean of their
+accuracies. Pure functions on the table of `analysis.collect`; nothing here reads files or draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from analysis.bootstrap import Array, Resampled, quantile
 from analysis.collect import warn
 
 AXES = {"training_flops": "on_training_frontier", "inference_flops": "on_inference_frontier"}
+# What configurations are compared by: each axis, and both together (none is cheaper in both respects).
+COSTS = {**{x: (x,) for x in AXES}, "both": tuple(AXES)}
+MARKS = {**AXES, "both": "on_both_frontier"}
 STUDENT = ["student", "size", "share", "order", "seed"]
 MEANS = ["inference_flops", "accuracy", "output_tokens", "reasoning_tokens"]
+STANDING = [
+    "kind", "scope", "axis", "student", "probability", "gap", "gap_low", "gap_high", "band_low", "band_high",
+]  # fmt: skip
 AVERAGE = "all benchmarks"
+Redrawn = dict[str, Array]  # by scope: resamples × its points
+NEAR = 0.01  # "near the frontier": at most one percentage point of accuracy below it
 
 
-def pareto(table: pd.DataFrame, x: str, y: str) -> pd.Series[bool]:
+def pareto(table: pd.DataFrame, x: str | Sequence[str], y: str) -> pd.Series[bool]:
     """Rows on the frontier of small `x` and large `y`.
 
-    A row is on it if no other row has an x as small and a y as large with one of the two strictly better.
-    Rows that are equal in both are on it together. A row without x or y never is.
+    A row is on it if no other row has every x as small and a y as large with one of them strictly better.
+    Rows that are equal in all are on it together. A row without x or y never is.
 
     Args:
         table: one row for each point.
-        x, y: names of numeric columns.
+        x: name of a numeric column, or of several that all count.
+        y: name of a numeric column.
 
     Returns:
         One bool for each row, with the table's index.
     """
-    points = table[[x, y]].astype("float64").dropna()
-    best = points.groupby(x)[y].max()  # sorted by x
-    at_most, before = points[x].map(best), points[x].map(best.cummax().shift())  # shift: at any smaller x
-    on = (points[y] == at_most) & ~(points[y] <= before)  # nothing is before the first: NaN, not beaten
-    return on.reindex(table.index, fill_value=False).astype(bool)
+    costs = table[[x] if isinstance(x, str) else list(x)].to_numpy(dtype="float64")
+    return pd.Series(unbeaten(costs, table[y].to_numpy(dtype="float64")), index=table.index, dtype=bool)
+
+
+def unbeaten(costs: Array, heights: Array) -> NDArray[np.bool_]:
+    """The definition of `pareto` for many sets of heights at once.
+
+    Args:
+        costs: points × kinds of cost.
+        heights: … × points.
+    """
+    found = ~np.isnan(heights) & ~np.isnan(costs).any(axis=1)
+    for point, cost in enumerate(costs):
+        as_cheap = (costs <= cost).all(axis=1)
+        cheaper = as_cheap & (costs < cost).any(axis=1)
+        own = heights[..., [point]]
+        beaten = (heights[..., as_cheap] > own).any(axis=-1) | (heights[..., cheaper] >= own).any(axis=-1)
+        found[..., point] &= ~beaten
+    return np.asarray(found)
+
+
+def with_configuration(results: pd.DataFrame) -> pd.DataFrame:
+    """The table with the column "configuration": the student's name without the "-sSEED" of its seed."""
+    names = [
+        str(name).removesuffix(f"-s{seed}")
+        for name, seed in zip(results["student"], results["seed"], strict=True)
+    ]
+    return results.assign(configuration=names)
+
+
+def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """A row for each configuration and benchmark: means over seeds, as "student" the configuration's name.
+
+    The squared standard error is the mean of the runs' (they share their items, so it does not shrink) plus
+    the variance between the runs over their number. "seeds" says how many there are.
+    """
+    results = with_configuration(results)
+    groups = results.groupby(["configuration", "benchmark"], sort=False)
+    table = groups.first()
+    for column in ("training_flops", *MEANS):
+        table[column] = groups[column].mean()
+    between = groups["accuracy"].var() / groups["accuracy"].count()
+    table["stderr"] = np.sqrt(
+        groups["stderr"].agg(lambda own: own.pow(2).mean(skipna=False)) + between.fillna(0.0)
+    )
+    table["seeds"] = groups.size()
+    for name, counts in table["seeds"].groupby("configuration"):
+        if counts.nunique() > 1:
+            warn(f"{name}: its benchmarks are means over different numbers of seeds ({_numbers(counts)}).")
+    return table.reset_index().assign(student=lambda t: t["configuration"])
+
+
+def _numbers(values: pd.Series[int]) -> str:
+    return " and ".join(map(str, sorted(set(values))))
 
 
 def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:
@@ -45,12 +107,12 @@ def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:
     benchmark is left out and said by a warning: a mean over fewer benchmarks is not comparable.
 
     Args:
-        results: rows of `collect`, of the benchmarks to be averaged only.
+        results: rows of `over_seeds`, of the benchmarks to be averaged only.
         scope: what the warning calls them.
 
     Returns:
-        One row for each student: STUDENT, training_flops, MEANS, stderr, n (items in all) and benchmarks
-        (how many).
+        One row for each student: STUDENT, seeds, training_flops, MEANS, stderr, n (items in all) and
+        benchmarks (how many).
     """
     wanted = set(results["benchmark"])
     lacking = {
@@ -64,7 +126,7 @@ def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:
     count = len(wanted)  # of rows of each student: a sum with fewer values than that is missing
     means = students[MEANS].sum(min_count=count) / count
     return (
-        students[[*STUDENT[1:], "training_flops"]]
+        students[[*STUDENT[1:], "seeds", "training_flops"]]
         .first()
         .join(means)
         .assign(stderr=students["stderr"].agg(lambda own: math.hypot(*own)) / count)
@@ -83,24 +145,118 @@ def scopes(results: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def frontier_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Each student at its compute, with and without being on the frontier, for every scope.
+    """Each configuration at its compute, with and without being on the frontier, for every scope.
 
     Args:
         results: the table of `collect`.
 
     Returns:
-        kind, scope, the columns of `average`, on_training_frontier and on_inference_frontier; scopes in the
-        order of `scopes`, students by training FLOPs.
+        kind, scope, the columns of `average`, and on_training_frontier, on_inference_frontier and
+        on_both_frontier; scopes in the order of `scopes`, configurations by training FLOPs.
     """
     tables = []
-    for kind, scope, rows in scopes(results):
+    for kind, scope, rows in scopes(over_seeds(results)):
         points = average(rows, scope)
-        for x, mark in AXES.items():
-            points[mark] = pareto(points, x, "accuracy")
+        for axis, mark in MARKS.items():
+            points[mark] = pareto(points, COSTS[axis], "accuracy")
         points.insert(0, "kind", kind)
         points.insert(1, "scope", scope)
         tables.append(points.sort_values(["training_flops", "student"]))
     return pd.concat(tables, ignore_index=True)
+
+
+def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:
+    """The accuracies of `points` (the table of `frontier_table`) by scope: resamples × its points."""
+    benchmarks = {scope: sorted(set(rows["benchmark"])) for _, scope, rows in scopes(results)}
+    return {
+        str(scope): resampled.mean(own["student"].tolist(), benchmarks[str(scope)])
+        for scope, own in points.groupby("scope", sort=False)
+    }
+
+
+def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
+    """How each configuration stands to the frontier, with its uncertainty, for every scope and axis.
+
+    The gap is the accuracy of the best other configuration that costs no more, minus its own: above 0 it is
+    that far below the frontier, below 0 it leads by so much, -∞ where there is no other. Its interval is that
+    of comparisons with the best (Hsu 1984): a max-T interval of every pair's difference gives the bounds
+    max(difference - q·se) and max(difference + q·se), which hold also where several are equally good, where a
+    bootstrap of the maximum itself does not. One family is all pairs of all scopes of one kind, for one axis.
+
+    The band is that of the frontier's height at this configuration's compute, in the same way from intervals
+    of the accuracies that hold together over the whole frontier of the scope.
+
+    Args:
+        points: the table of `frontier_table`.
+        drawn: its accuracies by `redrawn`.
+
+    Returns:
+        The columns of STANDING: axis is one of COSTS, probability the share of resamples in which it is on
+        the frontier; NaN where an error is not known. Configurations whose cost is not known have no row.
+    """
+    tables = []
+    for axis, columns in COSTS.items():
+        for _, rows in points.groupby("kind", sort=False):
+            parts, draws = [], []
+            for scope, own in rows.groupby("scope", sort=False):
+                known = own[[*columns, "accuracy"]].notna().all(axis=1).to_numpy()
+                parts.append(own[known])
+                draws.append(drawn[str(scope)][:, known])
+            costs = [own[list(columns)].to_numpy(dtype="float64") for own in parts]
+            spread = [_pairs_spread(c, d) for c, d in zip(costs, draws, strict=True)]
+            q = float(quantile(np.max([distance for _, distance in spread], axis=0)))
+            for own, cost, accuracy, (stderr, _) in zip(parts, costs, draws, spread, strict=True):
+                made = own[["kind", "scope", "student"]].assign(axis=axis)
+                on = unbeaten(cost, accuracy).mean(axis=0)
+                made["probability"] = np.where(np.isnan(accuracy).any(axis=0), np.nan, on)
+                height = own["accuracy"].to_numpy()
+                made[["gap", "gap_low", "gap_high"]] = _gaps(cost, height, q * stderr)
+                made[["band_low", "band_high"]] = _band(cost, height, accuracy)
+                tables.append(made)
+    return pd.concat(tables, ignore_index=True)[STANDING]
+
+
+def _as_cheap(costs: Array) -> NDArray[np.bool_]:
+    """[j, c]: whether j costs no more than c."""
+    return np.asarray((costs[:, None] <= costs[None]).all(axis=2))
+
+
+def _pairs_spread(costs: Array, redrawn: Array) -> tuple[Array, Array]:
+    """Standard errors of the differences of all pairs, and each resample's largest |T*| of those compared."""
+    centred = redrawn - redrawn.mean(axis=0)
+    cov = centred.T @ centred / (len(centred) - 1)
+    variances = cov.diagonal()
+    stderr = np.sqrt(np.maximum(variances[:, None] + variances - 2 * cov, 0.0))
+    as_cheap, largest = _as_cheap(costs), np.zeros(len(redrawn))
+    for c in range(len(costs)):
+        rivals = as_cheap[:, c] & (stderr[:, c] > 1e-12)  # NaN is not
+        if rivals.any():
+            distances = np.abs(centred[:, rivals] - centred[:, [c]]) / stderr[rivals, c]
+            np.maximum(largest, distances.max(axis=1), out=largest)
+    return stderr, largest
+
+
+def _gaps(costs: Array, heights: Array, margins: Array) -> Array:
+    """gap, gap_low and gap_high of each point, the margin of every pair's difference given."""
+    rivals = _as_cheap(costs) & ~np.eye(len(costs), dtype=bool)
+    difference = heights[:, None] - heights
+    bounds = (difference, difference - margins, difference + margins)
+    return np.stack(
+        [np.where(rivals, bound, -np.inf).max(axis=0, initial=-np.inf) for bound in bounds], axis=1
+    )
+
+
+def _band(costs: Array, heights: Array, redrawn: Array) -> Array:
+    """Bounds of the frontier's height at each point's cost, all of them together."""
+    stderr = redrawn.std(axis=0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = np.where(stderr > 1e-12, np.abs(redrawn - redrawn.mean(axis=0)) / stderr, 0.0)
+    margin = quantile(distances.max(axis=1, initial=0.0)) * stderr
+    as_cheap = _as_cheap(costs)
+    return np.stack(
+        [np.where(as_cheap, bound[:, None], -np.inf).max(axis=0, initial=-np.inf) for bound in
+         (heights - margin, heights + margin)], axis=1,
+    )  # fmt: skip
 
 
 def supervision(share: float, order: str | None = None) -> str:
@@ -109,7 +265,7 @@ def supervision(share: float, order: str | None = None) -> str:
         return "unknown"
     if share in (0, 1):
         return "reasoning" if share else "plain answers"
-    return f"{share:.0%} reasoning".replace("%", " %") + (f", {order}" if order else "")
+    return f"{share:.0%} reasoning".replace("%", " %") + (f", {order}" if isinstance(order, str) else "")
 
 
 def size_order(table: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 TERA, GIGABYTE = 10**12, 10**9
 DTYPES = {
@@ -81,6 +82,7 @@ GPUS = (
 )
 
 
+@cache
 def gpu(name: str) -> GPU:
     """The GPU that a name means: "h100", Slurm's "gpu:h100:4", torch's "NVIDIA A100-SXM4-80GB" …
 

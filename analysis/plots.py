@@ -1,4 +1,4 @@
-"""Figures of a study: each is one function from the table of `frontier_table` to a matplotlib Figure.
+"""Figures of a study: each is one function from tables of `analysis.frontier` and `matched` to a Figure.
 
 Figures are drawn without pyplot: no state is shared, no display is needed. Colours are those of Okabe and
 Ito (2008), which colour-blind people tell apart; supervision is also told by the shape of a marker.
@@ -76,12 +76,13 @@ class Look:
         return [sizes, shares + ([entry("shuffled", GREY, "D", "white")] if self.both_orders else [])]
 
 
-def frontier(points: pd.DataFrame, x: str = "training_flops") -> Figure:
+def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataFrame | None = None) -> Figure:
     """Accuracy against compute, a panel for each scope in `points`, the frontier as a step line.
 
     Args:
         points: rows of `analysis.frontier.frontier_table`, all or some of its scopes.
         x: "training_flops" or "inference_flops" (per item).
+        standing: the table of `analysis.frontier.standing`, for the frontier's 95 % band.
 
     Returns:
         A figure; students on the frontier are drawn full, the others pale; bars are standard errors.
@@ -100,9 +101,15 @@ def frontier(points: pd.DataFrame, x: str = "training_flops") -> Figure:
         ends = [*steps[x], axes.get_xlim()[1]]  # the frontier goes on until someone is better
         heights = [*steps["accuracy"], steps["accuracy"].max()]
         axes.step(ends, heights, where="post", color=GREY, lw=1, zorder=1)
+        if standing is not None:
+            own = standing[(standing["axis"] == x) & (standing["scope"] == rows["scope"].iloc[0])]
+            band = known.merge(own, on="student").dropna(subset="band_low").sort_values([x, "band_high"])
+            low, high = ([*band[name], *band[name].tail(1)] for name in ("band_low", "band_high"))
+            edges = [*band[x], *[axes.get_xlim()[1]][: len(band)]]
+            axes.fill_between(edges, low, high, step="post", color="#dddddd", lw=0, zorder=0.5)
         look.draw(axes, known, x, known[AXES[x]])
     sizes, shares = look.legend()
-    line = Line2D([], [], color=GREY, lw=1, label="frontier")
+    line = Line2D([], [], color=GREY, lw=1, label="frontier" + ("" if standing is None else ", 95 % band"))
     _finish(figure, f"Accuracy against {LABELS[x]}", LABELS[x], [[*sizes, line], shares])
     return figure
 
@@ -131,6 +138,62 @@ def mixtures(points: pd.DataFrame) -> Figure:
         axes.set_xlim(-0.06, 1.06)
     title = "Accuracy against the share of reasoning in the training data"
     _finish(figure, title, "share of reasoning, %", look.legend())
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """What reasoning adds to plain answers of the same size, against how much longer its answers are.
+
+    Args:
+        table: that of `analysis.matched.gains`, a panel for each of its groups. The largest size bears the
+            benchmark's name; bars are 95 % intervals, each for itself.
+    """
+    table = table[table["extra_tokens"] > 0].assign(scope=table["group"], share=1.0, order="")
+    look = Look.of(table)
+    figure, panels = _panels(table)
+    for axes, rows in panels:
+        _log_axis(axes, rows["extra_tokens"])
+        axes.axhline(0, color=GREY, lw=0.8)
+        for size, own in rows.groupby("size"):
+            colour = look.colours[str(size)]
+            axes.vlines(own["extra_tokens"], own["low"], own["high"], colour, lw=0.7, alpha=0.6)
+            axes.plot(own["extra_tokens"], own["gain"], "s", color=colour, ms=4)
+        named = rows[rows["size"] == list(look.colours)[-1]]
+        for x, y, name in named[["extra_tokens", "gain", "benchmark"]].itertuples(index=False):
+            axes.annotate(str(name), (x, y), (4, 3), textcoords="offset points", fontsize=6, color=GREY)
+    label = "tokens per answer, times those of plain answers"
+    _finish(figure, "Gain from reasoning against its extra tokens", label, look.legend()[:1], "gain, points")
+    return figure
+
+
+def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figure:
+    """A heat map: how often a configuration (row) is on a scope's frontier (column) when items are redrawn.
+
+    Args:
+        standing: the table of `analysis.frontier.standing`.
+        axis: one of `analysis.frontier.COSTS`.
+    """
+    rows = standing[standing["axis"] == axis]
+    wide = rows.pivot(index="student", columns="scope", values="probability")
+    wide = wide.reindex(index=rows["student"].unique(), columns=rows["scope"].unique())
+    left, below = (0.3 + 0.065 * max(map(len, names)) for names in (wide.index, wide.columns))
+    width, height = left + 0.2 + max(0.4 * wide.shape[1], 3.2), below + 0.6 + 0.22 * len(wide)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes(
+        (left / width, below / height, 1 - (left + 0.2) / width, 1 - (below + 0.6) / height)
+    )
+    axes.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(wide.shape[1]), wide.columns, rotation=55, ha="right", fontsize=8)
+    axes.set_yticks(range(len(wide)), wide.index, fontsize=8)
+    for i, line in enumerate(wide.to_numpy()):
+        for j, value in enumerate(line):
+            if not value < 0.01:  # NaN is not
+                shown, colour = f"{100 * value:.0f}".replace("nan", "–"), "white" if value > 0.6 else GREY
+                axes.text(j, i, shown, ha="center", va="center", fontsize=7, color=colour)
+    what = {**LABELS, "both": "training and inference FLOPs"}[axis]
+    axes.set_title(
+        f"How often on the frontier, % of resamples (blank: below 1)\n{what}", fontsize=10, loc="left"
+    )
     return figure
 
 
@@ -175,7 +238,9 @@ def _log_axis(axes: Axes, values: pd.Series[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _finish(figure: Figure, title: str, x_label: str, legend: list[list[Line2D]]) -> None:
+def _finish(
+    figure: Figure, title: str, x_label: str, legend: list[list[Line2D]], y_label: str = "accuracy, %"
+) -> None:
     """Labels of the axes; above the panels the title and a legend, each list of which starts a line.
 
     The margins are set in inches. matplotlib could find them by drawing all twice, which takes longer than
@@ -201,7 +266,7 @@ def _finish(figure: Figure, title: str, x_label: str, legend: list[list[Line2D]]
     )  # fmt: skip
     middle = (bottom + (height - top - bottom) / 2) / height
     figure.text(0.62 / width + (1 - 0.74 / width) / 2, 0.12 / height, x_label, ha="center", fontsize=10)
-    figure.text(0.12 / width, middle, "accuracy, %", va="center", rotation="vertical", fontsize=10)
+    figure.text(0.12 / width, middle, y_label, va="center", rotation="vertical", fontsize=10)
 
 
 def pale(colour: str, by: float) -> str:

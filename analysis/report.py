@@ -1,4 +1,4 @@
-"""The report of a study: tables, figures for print, one page for the browser, one table for the terminal.
+"""The report of a study: tables, figures for print, one page for the browser, tables for the terminal.
 
 Everything that is doubtful about the results stands in the report itself, beside the numbers. The page
 (report.html here is its template) works without a network: data, style and script are inside it.
@@ -7,10 +7,11 @@ Everything that is doubtful about the results stands in the report itself, besid
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,26 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from analysis import plots
+from analysis.bootstrap import resample
+from analysis.claims import claims
 from analysis.collect import DataWarning, collect
-from analysis.frontier import AVERAGE, AXES, frontier_table, size_order, supervision
+from analysis.frontier import (
+    AVERAGE,
+    AXES,
+    NEAR,
+    frontier_table,
+    redrawn,
+    size_order,
+    standing,
+    supervision,
+    with_configuration,
+)  # fmt: skip
+from analysis.items import Scores, item_scores
+from analysis.matched import gains, kept, matched
 from jobs.rundir import StudyDir, UnitDir, read_json, study_of
 
 if TYPE_CHECKING:
@@ -35,16 +51,52 @@ PARTS = (("", ("average", "group")), ("-benchmarks", ("benchmark",)))
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and what it was written from."""
+    """What is known of a study.
 
-    page: Path
+    Args:
+        results: the table of `analysis.collect.collect`.
+        tables: what follows from it, by the name of its file: "frontier" and "standing" (functions of
+            `analysis.frontier`), "matched", "kept" and "gains" (of `analysis.matched`) and "claims".
+        warnings: what is doubtful about them.
+        page: the report that was written.
+    """
+
     results: pd.DataFrame
-    points: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
     warnings: tuple[str, ...]
+    page: Path | None = None
+
+
+def analyse(path: str | Path, units: Container[str] | None = None) -> Report:
+    """Collect a study's results and work out all that can be said of them.
+
+    Args:
+        path, units: see `analysis.collect.collect`.
+
+    Raises:
+        ValueError: there are no results, or they cannot be understood.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        results = collect(path, units)
+        tables = derive(results, item_scores(path, results))
+    said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
+    return Report(results, tables, tuple(said))
+
+
+def derive(results: pd.DataFrame, scores: Scores) -> dict[str, pd.DataFrame]:
+    """All tables of a `Report` but the results, from these and their items' scores."""
+    points = frontier_table(results)
+    drawn = redrawn(results, points, resample(with_configuration(results), scores))
+    tables = {
+        "standing": standing(points, drawn), "matched": matched(points, drawn), "kept": kept(points, drawn)
+    }  # fmt: skip
+    gain = gains(results, points, drawn)
+    return {"frontier": points, **tables, "gains": gain, "claims": claims(points, **tables)}
 
 
 def write_report(path: str | Path, out: str | Path, units: Container[str] | None = None) -> Report:
-    """Write results.csv, frontier.csv, figures (.svg, .png) and report.html.
+    """Write a CSV of each table, figures (.svg, .png) and report.html.
 
     Args:
         path, units: see `analysis.collect.collect`.
@@ -54,25 +106,23 @@ def write_report(path: str | Path, out: str | Path, units: Container[str] | None
         ValueError: there are no results, or they cannot be understood.
     """
     path, out = Path(path), Path(out)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        results = collect(path, units)
-        points = frontier_table(results)
-    said = tuple(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning)))
+    found = analyse(path, units)
     out.mkdir(parents=True, exist_ok=True)
-    results.to_csv(out / "results.csv", index=False)
-    points.to_csv(out / "frontier.csv", index=False)
-    files = ["results.csv", "frontier.csv"]
-    for name, figure in _figures(points):
+    files = []
+    for name, table in {"results": found.results, **found.tables}.items():
+        if len(table):
+            files.append(f"{name}.csv")
+            table.to_csv(out / files[-1], index=False)
+    for name, figure in _figures(found.tables):
         _save(figure, out, name)
         files += [f"{name}.svg", f"{name}.png"]
     page = out / "report.html"
-    data = _page_data(path, results, points, said) | {"files": files}
+    data = _page_data(path, found) | {"files": files}
     text = json.dumps(data, allow_nan=False).replace(
         "<", "\\u003c"
     )  # no "</script>" of a name ends the script
     page.write_text(TEMPLATE.read_text(encoding="utf-8").replace("__DATA__", text), encoding="utf-8")
-    return Report(page, results, points, said)
+    return replace(found, page=page)
 
 
 def run(ctx: Context) -> None:
@@ -98,7 +148,6 @@ def terminal_table(results: pd.DataFrame, width: int | None = None) -> Table:
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
     room = (width or shutil.get_terminal_size().columns) - 85
     groups = names if 1 < len(names) <= room // 12 else []
-    words = dict(zip(results["student"], _trained_on(results), strict=True))
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -110,7 +159,9 @@ def terminal_table(results: pd.DataFrame, width: int | None = None) -> Table:
     for name in ("training\nFLOPs", "FLOPs\nper item", "tokens\nper item", "accuracy\n%", *groups):
         table.add_column(name.replace(", ", ",\n").replace("-", "-\n"), justify="right", no_wrap=True)
     cells = {(row["scope"], row["student"]): row for row in points.to_dict("records")}
-    for student, own in results.groupby("student", sort=False):
+    results = with_configuration(results)
+    words = dict(zip(results["configuration"], _trained_on(results), strict=True))
+    for student, own in results.groupby("configuration", sort=False):
         average = cells.get((AVERAGE, student), {})
         flops = {"training_flops": own["training_flops"].iloc[0], **average}
         table.add_row(
@@ -122,6 +173,22 @@ def terminal_table(results: pd.DataFrame, width: int | None = None) -> Table:
             style="bold" if any(average.get(mark) for mark in AXES.values()) else None,
         )
     return table
+
+
+def claims_table(table: pd.DataFrame) -> Table:
+    """The study's questions and answers as text.
+
+    Args:
+        table: that of `analysis.claims.claims`.
+    """
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
+    for name in ("question", "compute", "over", "answer", "evidence"):
+        shown.add_column(name, overflow="fold", ratio=3 if name in ("question", "evidence") else 1)
+    colours = {"yes": "green", "no": "red"}
+    for question, axis, scope, answer, evidence in table.to_numpy():
+        colour = colours.get(answer.split(",")[0], "yellow")
+        shown.add_row(question, axis, escape(scope), f"[{colour}]{answer}", escape(evidence))
+    return shown
 
 
 def _trained_on(table: pd.DataFrame) -> list[str]:
@@ -146,16 +213,21 @@ def _percent(row: dict[Any, Any]) -> str:
     )
 
 
-def _figures(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def _figures(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
     """Every figure of a report with its file name."""
+    points, stood, gain = tables["frontier"], tables["standing"], tables["gains"]
     for suffix, kinds in PARTS:
         part = points[points["kind"].isin(kinds)]
         for x in AXES:
-            if part[x].isna().all():
-                continue  # a warning says so
-            yield f"frontier-{x.removesuffix('_flops')}{suffix}", plots.frontier(part, x)
+            if part[x].notna().any():  # else a warning says so
+                yield f"frontier-{x.removesuffix('_flops')}{suffix}", plots.frontier(part, x, stood)
         if part["share"].notna().any():
             yield f"mixtures{suffix}", plots.mixtures(part)
+    if len(gain) and (gain["extra_tokens"] > 0).any():
+        yield "gains", plots.gains(gain)
+    for x in AXES:
+        if stood.loc[stood["axis"] == x, "probability"].notna().any():
+            yield f"probabilities-{x.removesuffix('_flops')}", plots.probabilities(stood, x)
 
 
 def _save(figure: Figure, out: Path, name: str) -> None:
@@ -165,28 +237,52 @@ def _save(figure: Figure, out: Path, name: str) -> None:
         figure.savefig(out / f"{name}.png", dpi=200)
 
 
-def _page_data(
-    path: Path, results: pd.DataFrame, points: pd.DataFrame, said: tuple[str, ...]
-) -> dict[str, Any]:
-    """What the page's script draws, as JSON values; missing numbers are null."""
+def _page_data(path: Path, found: Report) -> dict[str, Any]:
+    """What the page's script draws, as JSON values; missing and infinite numbers are null."""
 
     def records(table: pd.DataFrame) -> Any:
         return json.loads(table.to_json(orient="records", double_precision=15))
 
+    results, points, compared = found.results, found.tables["frontier"], found.tables["matched"]
     look = plots.Look.of(points)
+    if len(compared):
+        words = {"supervision": _trained_on(compared), "break_even": _break_even(compared)}
+        compared = compared.assign(**words)
     return {
         "study": path.resolve().name,
         "counts": {name: int(results[name].nunique()) for name in ("student", "benchmark")}
         | {"row": len(results)},
         "points": records(points.assign(supervision=_trained_on(points))),
         "results": records(results),
+        "standing": records(found.tables["standing"]),
+        "matched": records(compared),
+        "claims": records(found.tables["claims"]),
+        "near": NEAR,
         "sizes": size_order(points),
         "colours": look.colours,
         "markers": [[share, marker, supervision(share)] for share, marker in look.markers.items()],
         "both_orders": look.both_orders,
-        "warnings": list(said),
+        "warnings": list(found.warnings),
         "provenance": _provenance(path, results),
     }
+
+
+def _break_even(matched: pd.DataFrame) -> list[str]:
+    """The compute that plain answers need for the same accuracy, in words: a ratio, or why there is none."""
+
+    def word(value: float, own: float) -> str:
+        return (
+            "–"
+            if pd.isna(value)
+            else "never"
+            if value == math.inf
+            else f"{value / own:.2g}×"
+            if value
+            else "any"
+        )
+
+    bounds = matched[["break_even", "break_even_low", "break_even_high", "flops"]].itertuples(index=False)
+    return [f"{word(best, own)} [{word(low, own)}, {word(high, own)}]" for best, low, high, own in bounds]
 
 
 def _provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
@@ -223,7 +319,7 @@ def _records(path: Path, sources: list[str]) -> Iterator[tuple[str, dict[str, An
         if folder.spec.exists():
             todo += [StudyDir(path).unit(given).path for given in folder.unit().inputs]
     for source in sources:
-        if (path / source).name != "result.json":
+        if source.endswith(".json") and (path / source).name != "result.json":
             data = read_json(path / source)
             versions = {
                 "lm_eval": data.get("lm_eval_version"),
