@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -14,7 +15,7 @@ import yaml
 from measure import Ratio, median, seconds
 
 sys.path.append(str(Path(__file__).parent.parent))
-STUDENTS, BENCHMARKS = 50, 18
+STUDENTS, BENCHMARKS, ITEMS = 50, 18, 1000
 
 
 def ratios() -> Iterator[Ratio]:
@@ -22,6 +23,7 @@ def ratios() -> Iterator[Ratio]:
     yield counting()
     yield from against_torch()
     yield from collecting()
+    yield resampling()
 
 
 def preset() -> dict[str, Any]:
@@ -72,8 +74,8 @@ def against_torch() -> Iterator[Ratio]:
 
 
 def collecting() -> Iterator[Ratio]:
-    """A study of 50 students x 18 benchmarks: its table against reading its files, its report against
-    lm-eval's own table of the same numbers."""
+    """A study of 50 students x 18 benchmarks x 1,000 items in 900 result files: its table against reading
+    them, its report against lm-eval's own table of the same numbers."""
     from lm_eval.utils import make_table
     from made_results import benchmark, evaluation
 
@@ -83,14 +85,22 @@ def collecting() -> Iterator[Ratio]:
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "study")
-        for student in range(STUDENTS):
-            scores = [benchmark(f"task{b}", rng.random()) for b in range(BENCHMARKS)]
-            evaluation(root, f"student{student}", 10**18 * (student + 1), scores)
+        for s, b in itertools.product(range(STUDENTS), range(BENCHMARKS)):
+            scores = {str(item): float(rng.random() < (s + 5) / 60) for item in range(ITEMS)}
+            share, cost = s % 5 / 4, 10**18 * (1 + s // 5) * (1 + s % 5)
+            made = benchmark(
+                f"task{b}", sum(scores.values()) / ITEMS, n=ITEMS, flops_per_item=cost / 1e9,
+                domain=("math", "general")[b % 2], format=("open-ended", "multiple-choice")[b % 3 > 1],
+            )  # fmt: skip
+            who = {"size": f"{1 + s // 5}B", "share": share}
+            evaluation(root, f"student{s}", cost, [made], {f"task{b}": scores}, **who)
+        counts = [len(list(root.glob(f"evaluate/*/out/{name}"))) for name in ("result.json", "items.jsonl")]
+        assert counts == [STUDENTS * BENCHMARKS] * 2
         files = sorted(root.glob("evaluate/*/out/result.json"))
         results = [json.loads(f.read_text()) for f in files]
         ours = median(lambda: collect(root))
         read = median(lambda: [json.loads(f.read_text()) for f in files])
-        yield Ratio("collect of 50 x 18", "json.loads of its files", ours, read, "s")
+        yield Ratio("collect of 900 result files", "json.loads of its files", ours, read, "s")
         table = collect(root)
         like_lm_eval = [
             {
@@ -108,7 +118,45 @@ def collecting() -> Iterator[Ratio]:
             median(lambda: terminal_table(table)), tables, "s",
         )  # fmt: skip
         report = median(lambda: write_report(root, Path(folder, "report")), times=1)
-        yield Ratio("whole report of 50 x 18, with figures", "lm_eval's make_table", report, tables, "s")
+        yield Ratio(
+            "whole report of 900 result files, with 1e6 items and figures",
+            "lm_eval's make_table",
+            report,
+            tables,
+            "s",
+        )
+
+
+def resampling() -> Ratio:
+    """All of a study's accuracies redrawn 1,000 times, and every table from them."""
+    import numpy as np
+    import pandas as pd
+    from made_results import results_table
+    from scipy.stats import bootstrap
+
+    from analysis.report import derive
+
+    rng = np.random.default_rng(0)
+    scores, rows = {}, []
+    for b, s in itertools.product(range(BENCHMARKS), range(STUDENTS)):
+        size, share = s // 5, s % 5 / 4
+        correct = (rng.random(ITEMS) < 0.2 + 0.05 * size + 0.1 * share).astype(float)
+        scores.setdefault(f"b{b}", {})[f"s{s}"] = correct
+        rows.append(
+            {"student": f"s{s}", "size": f"{size + 1}B", "share": share, "benchmark": f"b{b}", "n": ITEMS,
+             "domain": ("math", "general")[b % 2], "format": ("open-ended", "multiple-choice")[b % 3 > 1],
+             "training_flops": 1e20 * (size + 1) * (1 + 5 * share),
+             "inference_flops": 1e9 * (size + 1) * (1 + 5 * share), "accuracy": correct.mean()}
+        )  # fmt: skip
+    results = results_table(rows)
+    frames = {name: pd.DataFrame(own).T for name, own in scores.items()}
+    ours = seconds(lambda: derive(results, frames))
+    one = np.stack(list(scores["b0"].values()))
+    theirs = BENCHMARKS * seconds(
+        lambda: bootstrap((one,), np.mean, axis=1, n_resamples=1000, batch=50, method="percentile")
+    )
+    what = "1,000 resamples of 50 x 18 x 1,000, and all tables"
+    return Ratio(what, "scipy.stats.bootstrap of the means alone", ours, theirs, "s")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import bench_analysis
 import bench_jobs
 import bench_launch
+import bench_slurm
 
 from jobs.provenance import provenance
 
@@ -20,7 +21,7 @@ RESULTS = Path(__file__).with_name("results.json")
 def main() -> None:
     """Print each ratio as it is known, and write them all."""
     found = []
-    for file in (bench_launch, bench_jobs, bench_analysis):
+    for file in (bench_launch, bench_slurm, bench_jobs, bench_analysis):
         for ratio in file.ratios():
             print(ratio, flush=True)
             found.append(ratio.to_json())

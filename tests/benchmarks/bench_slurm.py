@@ -1,0 +1,156 @@
+"""Submitting and watching at the scale of large clusters, on a real Slurm whose jobs are all held."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from measure import Ratio, seconds
+from rich.console import Console
+from submitit import SlurmExecutor
+
+sys.path.append(str(Path(__file__).parent.parent))
+from cluster import Cluster, packages
+from made_projects import made_project
+
+from jobs.run import run_unit
+from jobs.unit import Unit
+from launch.cli import GARBAGE
+from launch.cluster import load_cluster
+from launch.plan import plan
+from launch.project import Project
+from launch.show import status_view
+from launch.study import load_study
+from launch.submit import submit
+
+SUBMITTED, WATCHED, TURNS = 10_000, 50_000, 3
+HELD = {"hold": True}
+SLURM = {"sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "sinfo"}
+started: list[str] = []  # the programs that this process starts
+sys.addaudithook(lambda event, args: started.append(args[1][0]) if event == "subprocess.Popen" else None)
+
+
+def ratios() -> Iterator[Ratio]:
+    """All measurements of this file; none where there is no Slurm to be had."""
+    if why := packages.install():
+        print(why)
+        return
+    gc.set_threshold(GARBAGE)  # as `sor` does
+    with tempfile.TemporaryDirectory() as folder:  # removed at the end: what was is slow to write after it
+        for accounting in (True, False):
+            with Cluster(nodes=2, gpus=0, accounting=accounting) as cluster:
+                os.environ["SLURM_CONF"] = str(cluster.conf)
+                where = f"with{'' if accounting else 'out'} accounting"
+                yield from submitting(cluster, Path(folder, where), where)
+                if accounting:
+                    yield from watching(cluster, Path(folder, "watched"))
+
+
+def units(count: int) -> list[Unit]:
+    """So many evaluations as the shipped study has them, of which nothing is worked out yet."""
+    shipped = plan(load_study("scale-or-reason"), load_cluster("generic"))
+    real = [unit for unit in shipped if unit.stage == "evaluate"]
+    chosen = (real[i % len(real)] for i in range(count))
+    return [
+        Unit("evaluate", f"{u.name}-{i}", {**u.config, "i": i}, (), u.execution) for i, u in enumerate(chosen)
+    ]
+
+
+@dataclass
+class Seen:
+    """What some work took, each time that it was done: seconds; and of the last time, programs and files."""
+
+    times: list[float] = field(default_factory=list)
+    programs: int = 0
+    files: int = 0
+
+    def measure(self, work: Callable[[], object], folder: Path) -> None:
+        started.clear()
+        self.times.append(seconds(work))
+        self.programs = sum(name in SLURM for name in started)
+        self.files = sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def submitting(cluster: Cluster, folder: Path, where: str) -> Iterator[Ratio]:
+    """10,000 units by `sor submit` and by submitit's map_array, in turns; then `sor submit` once more."""
+    ours, again, theirs = Seen(), Seen(), Seen()
+    for turn in range(TURNS):
+        project = new(folder / f"ours{turn}", SUBMITTED)
+        ours.measure(lambda p=project: submitted(p), folder / f"ours{turn}")
+        again.measure(lambda p=project: submitted(p), folder / f"ours{turn}")
+        empty(cluster)
+        work, other = units(SUBMITTED), folder / f"theirs{turn}"
+        theirs.measure(lambda w=work, o=other: mapped(w, o), other)
+        empty(cluster)
+    what, other = f"sor submit of {SUBMITTED} units, {where}", "submitit's map_array of the same"
+    yield Ratio(what, other, median(ours.times), median(theirs.times), "s")
+    yield Ratio(f"{what}: programs of Slurm's", other, ours.programs, theirs.programs, "calls")
+    yield Ratio(f"{what}: files", other, ours.files, theirs.files, "files")
+    yield Ratio(f"{what}, again", "the first time", median(again.times), median(ours.times), "s")
+
+
+def new(folder: Path, count: int) -> Project:
+    folder.mkdir(parents=True)
+    return made_project(folder, units(count), sbatch=HELD)
+
+
+def submitted(project: Project) -> None:
+    with redirect_stdout(io.StringIO()):
+        assert submit(project, yes=True, only=None) == 0
+
+
+def mapped(work: list[Unit], folder: Path) -> None:
+    """Hand over with submitit what our jobs run."""
+    executor = SlurmExecutor(folder)
+    executor.update_parameters(additional_parameters=HELD, array_parallelism=len(work))
+    executor.map_array(run_unit, [u.to_json() for u in work], [str(folder)] * len(work), [1] * len(work))
+
+
+def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
+    """50,000 units in the queue, looked at and shown, by the processor time of both; Python runs already."""
+    project = new(folder, WATCHED)
+    submitted(project)
+
+    def look() -> None:
+        Console(file=io.StringIO()).print(status_view(project.look()))
+
+    def squeue() -> None:
+        subprocess.run(["squeue", "--noheader", "--array"], stdout=subprocess.DEVNULL, check=True)
+
+    started.clear()
+    ours, theirs = processor(look, resource.RUSAGE_SELF), processor(squeue, resource.RUSAGE_CHILDREN)
+    assert started == ["squeue"] * 2 * TURNS
+    what = f"sor status of {WATCHED} units in the queue: its own processor time"
+    yield Ratio(what, "squeue --noheader --array of the same queue", ours, theirs, "s")
+    empty(cluster)
+
+
+def processor(work: Callable[[], object], whose: int) -> float:
+    """Median seconds of processor time."""
+    times = []
+    for _ in range(TURNS):
+        before = resource.getrusage(whose)
+        work()
+        after = resource.getrusage(whose)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return median(times)
+
+
+def empty(cluster: Cluster) -> None:
+    """End all jobs."""
+    cluster.run("scancel", "--me", timeout=120)
+
+
+if __name__ == "__main__":
+    for ratio in ratios():
+        print(ratio, flush=True)
