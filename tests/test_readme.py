@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
+from small_study import wait_for
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text()
@@ -64,3 +66,19 @@ def test_doctor_finds_the_machine_fit(folder: Path) -> None:
     printed = sor(folder, "doctor")
     assert "problem" not in printed
     assert "torch 2." in printed
+
+
+def test_the_study_of_the_readme_goes_to_slurm(
+    folder: Path, tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = block("sh", "--cluster generic").splitlines()
+    commands = [line.partition("#")[0].split() for line in lines]
+    assert [words[1] for words in commands] == ["doctor", "submit", "status", "submit"]
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    monkeypatch.setenv("SOR_RUNS", str(tmp_path))
+    printed = [sor(folder, *words[1:], *["--yes"][: words[1] == "submit"]) for words in commands[1:]]
+    assert "nobody has to stay logged in" in printed[0]
+    assert "queued" in printed[1]
+    assert printed[2].splitlines()[-1] == "nothing to submit: jobs have the rest in hand"
+    assert "prepare mine" in sor(folder, "cancel", "mine.yaml")
+    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty")
