@@ -7,6 +7,7 @@ elements; nothing here is pickled, and nothing asks Slurm.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def main() -> None:
     """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names."""
     index = submitit.JobEnvironment().array_task_id
     assert index is not None, "every submission is an array"
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
     load_secrets()
     mine = element(Path(sys.argv[1]), int(index))
     run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from small_study import TESTS, publish, runs, unit, wait_for
 
+from jobs.element import ELEMENTS, element, line
 from jobs.run import STAGE_MODULES, port
 from jobs.rundir import StudyDir, UnitDir, read_jsonl
 from jobs.unit import STAGES, Unit
@@ -78,6 +82,29 @@ def test_an_error_is_written_down(tmp_path: Path) -> None:
     (end,) = read_jsonl(folder.attempts)
     assert end["error"] == "RuntimeError: a was told to fail"
     assert not folder.done
+
+
+def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is_near(tmp_path: Path) -> None:
+    root, units = StudyDir(tmp_path / "s"), [unit(tmp_path, name) for name in "ab"]
+    submission = root.submission("prepare-s-1234")
+    submission.mkdir(parents=True)
+    lines = [line(i, u.to_json(), root.path, 2, 0) for i, u in ((3, units[0]), (33, units[1]))]
+    (submission / ELEMENTS).write_text("".join(lines))
+    (tmp_path / "b.hold").touch()
+    slurm = {"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "33"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.element", str(submission)],
+        env={**os.environ, "SUBMITIT_EXECUTOR": "slurm", **slurm},
+    )
+    wait_for(lambda: runs(tmp_path, "b"), "it to run")
+    process.send_signal(signal.SIGUSR2)
+    (tmp_path / "b.hold").unlink()
+    assert process.wait(60) == 0
+    (end,) = read_jsonl(root.unit(units[1]).attempts)
+    assert (end["attempt"], end["error"], root.unit(units[1]).done) == (2, None, True)
+    assert not root.unit(units[0]).path.exists()
+    with pytest.raises(LookupError, match="lists no element 4: was it edited"):
+        element(submission, 4)
 
 
 def test_every_stage_has_a_module() -> None:
