@@ -119,7 +119,7 @@ class Controller:
                 "association", slurm.ASSOCIATION, "where", f"cluster={cluster}", f"user={user}"
             )
 
-        with ThreadPoolExecutor() as pool:  # slurmdbd takes a third of a second for each question
+        with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a third of a second for each
             return slurm.parse_associations("\n".join(pool.map(rows, (_user(), ""))))
 
     def qos(self) -> Table[Qos]:

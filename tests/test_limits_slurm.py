@@ -162,14 +162,16 @@ def test_how_often_slurm_is_asked_does_not_grow_with_the_study(
     monkeypatch.setattr("launch.controller.subprocess.run", run)
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     project = made_project(tmp_path, units(3 * STUDY), sbatch={"hold": True})
-    first = asked(lambda: submit(project, yes=True, only=None))
-    assert first.count("sbatch") == 1
-    assert len(first) <= 12
-    assert asked(project.look) == ["squeue"]
-    assert asked(lambda: submit(project, yes=True, only=None)) == ["squeue"]
+    try:
+        first = asked(lambda: submit(project, yes=True, only=None))
+        assert first.count("sbatch") == 1
+        assert len(first) <= 12
+        assert asked(project.look) == ["squeue"]
+        assert asked(lambda: submit(project, yes=True, only=None)) == ["squeue"]
+    finally:
+        slurm.run("scancel", "--me")
     [submission] = (project.root.path / "submissions").iterdir()
     assert {path.name for path in submission.iterdir()} == {"elements.jsonl", "submit.sh"}
-    slurm.run("scancel", "--me")
     wait_for(lambda: not queued(slurm), "the queue to be empty")
 
 

@@ -46,11 +46,12 @@ def ratios() -> Iterator[Ratio]:
         print(why)
         return
     gc.set_threshold(GARBAGE)  # as `sor` does
-    with tempfile.TemporaryDirectory() as folder:  # removed at the end: what was is slow to write after it
+    # One folder to the end, since ext4 makes files slowly where many were removed a moment ago.
+    with tempfile.TemporaryDirectory() as folder:
         for accounting in (True, False):
             with Cluster(nodes=2, gpus=0, accounting=accounting) as cluster:
                 os.environ["SLURM_CONF"] = str(cluster.conf)
-                where = f"with{'' if accounting else 'out'} accounting"
+                where = f"{cluster.run('sbatch', '--version')} with{'' if accounting else 'out'} accounting"
                 yield from submitting(cluster, Path(folder, where), where)
                 if accounting:
                     yield from watching(cluster, Path(folder, "watched"))
@@ -92,7 +93,7 @@ def submitting(cluster: Cluster, folder: Path, where: str) -> Iterator[Ratio]:
         work, other = units(SUBMITTED), folder / f"theirs{turn}"
         theirs.measure(lambda w=work, o=other: mapped(w, o), other)
         empty(cluster)
-    what, other = f"sor submit of {SUBMITTED} units, {where}", "submitit's map_array of the same"
+    what, other = f"sor submit of {SUBMITTED} units ({where})", "submitit's map_array of the same"
     yield Ratio(what, other, median(ours.times), median(theirs.times), "s")
     yield Ratio(f"{what}: programs of Slurm's", other, ours.programs, theirs.programs, "calls")
     yield Ratio(f"{what}: files", other, ours.files, theirs.files, "files")

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).with_name("results.json")
 def main() -> None:
     """Print each ratio as it is known, and write them all."""
     found = []
-    for file in (bench_launch, bench_slurm, bench_jobs, bench_analysis):
+    for file in (bench_launch, bench_jobs, bench_analysis, bench_slurm):
         for ratio in file.ratios():
             print(ratio, flush=True)
             found.append(ratio.to_json())
