@@ -85,12 +85,21 @@ class Local:
         mark = job.submission.encode()
         for pid in candidates:
             try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a process that has ended
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                # It is empty for one that has ended, but also for a moment after one has begun.
+                if not command and job.id and _begins(pid):
+                    return job
             except OSError:
                 continue
             if mark in command and b"submitit.local._local" in command:
                 return replace(job, id=pid)
         return None
+
+
+def _begins(pid: str) -> bool:
+    """Whether a process without a command line has not ended, and is none of the kernel's own."""
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return state not in "ZX" and parent not in ("0", "2")
 
 
 @contextmanager

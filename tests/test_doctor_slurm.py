@@ -88,7 +88,7 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
     for line in (
         r"account students: no limits",
         r"cluster mine: .* template is 'plain'",
-        r"no GPU \(.*needs 1 nodes with 9 cores and 1 GPUs.*\)",
+        r"no GPU \(.*needs 1 node with 9 cores and 1 GPU.*\)",
         r"Slurm took job \d+.*: waiting 60 s for it",
         re.escape(f"{runs}: what a compute node writes is seen here"),
         r"\S+ sees what is made here, and exclusive create and rename behave there",
