@@ -71,7 +71,7 @@ def test_names_of_submissions_differ() -> None:
     assert len({new_name("train-demo") for _ in range(1000)}) == 1000
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)  # it waits for the disk
 @given(st.floats(0, 1))
 def test_cut_anywhere_it_holds_what_was_written_before(part: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
