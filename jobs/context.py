@@ -7,11 +7,12 @@ A stage reads `ctx.unit.config`, finds its inputs by `ctx.input(role)`, builds i
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.preemption import Preemption
 from jobs.progress import Progress
 from jobs.provenance import provenance
 from jobs.rundir import UnitDir, study_of, write_json
@@ -25,18 +26,27 @@ class Context:
     Args:
         unit: what is to be done.
         folder: its folder.
-        attempt: names this attempt among all of the unit's.
+        attempt: its number among all of the unit's.
+        restart: how often the machine has begun this attempt again.
         rank, local_rank, world_size: place among the processes of this worker.
         worker: place among the workers that share the unit.
+        preemption: whether it was told to stop.
     """
 
     unit: Unit
     folder: UnitDir
-    attempt: str = "0"
+    attempt: int = 0
+    restart: int = 0
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
     worker: int = 0
+    preemption: Preemption = field(default_factory=Preemption)
+
+    @property
+    def run(self) -> str:
+        """Names this run of the unit among all that ever were, two of which may live at once."""
+        return f"{self.attempt}.{self.restart}"
 
     @cached_property
     def progress(self) -> Progress:
@@ -68,7 +78,7 @@ class Context:
 
     def staging(self) -> Path:
         """A fresh folder in which this process builds the result."""
-        staged = self.folder.staging(f"{self.attempt}.{self.worker}.{self.rank}")
+        staged = self.folder.staging(f"{self.run}.{self.worker}.{self.rank}")
         if staged.exists():
             shutil.rmtree(staged)
         staged.mkdir(parents=True)

@@ -87,7 +87,7 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     lm = EngineLM(engine, _answering(ctx.unit.config), report)
     report(0, 1)
     final = _finished(ctx, task)
-    aside = final.with_name(f".{final.name}.{ctx.attempt}.{os.getpid()}")
+    aside = final.with_name(f".{final.name}.{ctx.run}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "lm_eval").mkdir(parents=True)
     results = _evaluate(lm, manager, task, aside / "lm_eval", str(ctx.input("train") / "model"))

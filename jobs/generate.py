@@ -42,7 +42,7 @@ def run(ctx: Context) -> None:
         return
     quiet()
     pool = Pool(ctx.folder.work, _draw_prompts(ctx))
-    owner = f"{ctx.attempt}-{ctx.worker}-{uuid.uuid4().hex[:8]}"
+    owner = f"{ctx.run}-{ctx.worker}-{uuid.uuid4().hex[:8]}"
     claims = Claims(pool.work / "claims", owner)
     if _wait(pool, claims):
         config = ctx.unit.config

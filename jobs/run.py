@@ -50,9 +50,12 @@ def run_unit(spec: dict[str, Any], root: str, attempt: int, worker: int = 0) -> 
     if place.global_rank == 0:
         write_json(unit_dir.spec, spec)
     set_environment(place, unit.resources.cpus_per_task)
-    ctx = Context(unit, unit_dir, str(attempt), place.global_rank, place.local_rank, place.num_tasks, worker)
+    restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    ctx = Context(
+        unit, unit_dir, attempt, restart, place.global_rank, place.local_rank, place.num_tasks, worker
+    )
     print(
-        f"{unit.stage} {unit.name} ({unit.id}), attempt {attempt}, rank {ctx.rank} of {ctx.world_size}",
+        f"{unit.stage} {unit.name} ({unit.id}), attempt {ctx.run}, rank {ctx.rank} of {ctx.world_size}",
         flush=True,
     )
     try:
@@ -68,7 +71,7 @@ def run_unit(spec: dict[str, Any], root: str, attempt: int, worker: int = 0) -> 
 def ended(ctx: Context, error: str | None) -> dict[str, Any]:
     """How this process's attempt ended, as a line of attempts.jsonl; `error` is None if all went well."""
     return {
-        "attempt": int(ctx.attempt),
+        "attempt": ctx.attempt,
         "worker": ctx.worker,
         "rank": ctx.rank,
         "host": socket.gethostname(),

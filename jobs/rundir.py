@@ -86,9 +86,9 @@ class UnitDir:
         """The unit as it was planned."""
         return Unit.from_json(read_json(self.spec))
 
-    def staging(self, attempt: str) -> Path:
-        """Where an attempt builds its result, beside `out` so that one rename publishes it."""
-        return self.path / f"out.{attempt}.tmp"
+    def staging(self, run: str) -> Path:
+        """Where a run of the unit builds its result, beside `out` so that one rename publishes it."""
+        return self.path / f"out.{run}.tmp"
 
     def superseded(self, attempt: int) -> Path:
         """Where an attempt's result is kept once its inputs were made again."""

@@ -31,7 +31,7 @@ generate.CHUNK_ROWS = {rows}
 claims.LEASE_SECONDS = generate.LEASE_SECONDS = 3.0
 transformers_engine.BATCH = 8
 folder = UnitDir(Path({folder!r}))
-generate.run(Context(folder.unit(), folder, attempt=sys.argv[1], worker=int(sys.argv[2])))
+generate.run(Context(folder.unit(), folder, attempt=int(sys.argv[1]), worker=int(sys.argv[2])))
 """
 
 
