@@ -16,6 +16,7 @@ import submitit
 
 from jobs.run import run_unit
 from jobs.secrets import load_secrets
+from jobs.unit import Unit
 
 ELEMENTS = "elements.jsonl"
 
@@ -34,10 +35,10 @@ def element(submission: Path, index: int) -> dict[str, Any]:
     return found
 
 
-def line(index: int, unit: dict[str, Any], root: Path, attempt: int, worker: int) -> str:
+def line(index: int, unit: Unit, root: Path, attempt: int, worker: int) -> str:
     """The line that `element` finds."""
-    found = {"index": index, "root": str(root), "attempt": attempt, "worker": worker, "unit": unit}
-    return json.dumps(found) + "\n"
+    found = {"index": index, "root": str(root), "attempt": attempt, "worker": worker}
+    return f'{json.dumps(found)[:-1]}, "unit": {unit.to_text()}}}\n'
 
 
 def main() -> None:

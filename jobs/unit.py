@@ -81,8 +81,14 @@ class Unit:
     @cached_property
     def id(self) -> str:
         """12 hexadecimal digits over stage, recipe, config and the inputs' identities."""
-        what = [self.stage, RECIPES[self.stage], self.config, sorted((i.role, i.id) for i in self.inputs)]
-        return hashlib.sha256(_canonical(what).encode()).hexdigest()[:12]
+        inputs = _canonical(sorted((i.role, i.id) for i in self.inputs))
+        what = f'["{self.stage}",{RECIPES[self.stage]},{self._config},{inputs}]'
+        return hashlib.sha256(what.encode()).hexdigest()[:12]
+
+    @cached_property
+    def _config(self) -> str:
+        """The config as text, made once: of thousands of units it is most of what there is to write."""
+        return _canonical(self.config)
 
     def as_input(self, role: str | None = None) -> Input:
         """This unit, as an input of another one; its role is its stage unless told."""
@@ -90,13 +96,32 @@ class Unit:
 
     def to_json(self) -> dict[str, Any]:
         """The unit as `unit.json` holds it; it shares the parts of this one."""
-        parts = {"inputs": [vars(i) for i in self.inputs], "resources": vars(self.resources)}
-        return {"id": self.id, **vars(self), **parts}
+        return {**self._rest(), "config": self.config}
+
+    def to_text(self) -> str:
+        """The same as JSON text."""
+        return f'{json.dumps(self._rest())[:-1]}, "config": {self._config}}}'
+
+    def _rest(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "stage": self.stage,
+            "name": self.name,
+            "inputs": [vars(i) for i in self.inputs],
+            "execution": self.execution,
+            "resources": vars(self.resources),
+            "flops": self.flops,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
-        """The reverse of `to_json`."""
+        """The reverse of `to_json` and of `to_text`.
+
+        The config's keys come in the order of its canonical text: as their order has no part in the identity,
+        it must have none in the result.
+        """
         data = {k: v for k, v in data.items() if k != "id"}
+        data["config"] = json.loads(_canonical(data["config"]))
         data["inputs"] = tuple(Input(**i) for i in data["inputs"])
         data["resources"] = Resources(**data["resources"])
         return cls(**data)

@@ -49,7 +49,7 @@ class Admission:
         config = controller.config()
         associations: tuple[Association, ...] | None = ()
         qos: tuple[Qos, ...] = ()
-        with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a third of a second for some of these
+        with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a quarter of a second for some of these
             partitions, nodes = pool.submit(controller.partitions), pool.submit(controller.nodes)
             if config.accounting and config.enforced:
                 kinds = pool.submit(controller.qos)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from itertools import groupby
 from math import ceil, log2
 from operator import and_, or_
@@ -306,7 +306,13 @@ def _rounds(counts: Sequence[int], size: int) -> int:
 
 def _shape(unit: Unit, workers: int) -> tuple[object, ...]:
     """What the units of an array have in common beside their hours; one of several workers is alone."""
-    return unit.stage, replace(unit.resources, hours=0, workers=1), unit.id if workers > 1 else None
+    return unit.stage, _one_hour(unit.resources), unit.id if workers > 1 else None
+
+
+@cache
+def _one_hour(resources: Resources) -> Resources:
+    """What one worker asks for, whatever the time; thousands of units ask for the same."""
+    return replace(resources, hours=1, workers=1)
 
 
 def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:

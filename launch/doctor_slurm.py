@@ -151,7 +151,7 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
             array="0", dependency=None,
         )  # fmt: skip
         folder.mkdir(parents=True)
-        (folder / ELEMENTS).write_text(line(0, unit.to_json(), root.path, 1, 0))
+        (folder / ELEMENTS).write_text(line(0, unit, root.path, 1, 0))
         (folder / SCRIPT).write_text(script)
         (root.path / MADE_BEFORE).touch()
         try:

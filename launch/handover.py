@@ -103,5 +103,5 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ELEMENTS).open("w") as file:
         for e in array.elements:
-            file.write(line(e.index, e.unit.to_json(), root, numbers[e.unit.id], e.worker))
+            file.write(line(e.index, e.unit, root, numbers[e.unit.id], e.worker))
     (folder / SCRIPT).write_text(script)

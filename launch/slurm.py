@@ -182,6 +182,7 @@ class Association:
         own: limits of each user, inherited ones included.
         group: limits that all below share, of this level alone.
         job_gpus, job_seconds: limits of one job.
+        qos, default_qos: those of a user's row.
     """
 
     account: str
@@ -213,8 +214,9 @@ HISTORY = ("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "
 NODES = ("%R", "%D", "%c", "%m", "%G", "%T")
 ASSOCIATION = (
     "Account", "User", "ParentName", "Partition", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES",
-    "MaxTRES", "MaxWall", "QOS", "DefaultQOS",
+    "MaxTRES", "MaxWall",
 )  # fmt: skip
+SERVICES = ("Account", "Partition", "QOS", "DefaultQOS")
 QOS = (
     "Name", "MaxJobsPU", "MaxSubmitPU", "MaxTRESPU", "MaxJobsPA", "MaxSubmitPA", "MaxTRESPA", "GrpJobs",
     "GrpSubmit", "GrpTRES", "MaxTRES", "MaxWall",
@@ -303,16 +305,21 @@ def parse_nodes(text: str) -> Table[NodeGroup]:
     return _table(text, len(NODES), row)
 
 
-def parse_associations(text: str) -> Table[Association]:
-    """sacctmgr's lines in the format `ASSOCIATION`."""
+def parse_associations(text: str, services: str) -> Table[Association]:
+    """sacctmgr's lines in the format `ASSOCIATION`, with the user's in the format `SERVICES`."""
+    allowed = _table(services, len(SERVICES), lambda f: [((f[0], f[1]), (_names(f[2]), _text(f[3])))])
+    chosen = dict(allowed.rows)
 
     def row(f: Sequence[str]) -> list[Association]:
         own, group = Cap(_number(f[4]), _number(f[5]), None), Cap(_number(f[6]), _number(f[7]), _gpus(f[8]))
         user, parent, partition = (_text(x) for x in f[1:4])
-        last = _gpus(f[9]), parse_duration(f[10]), _names(f[11]), _text(f[12])
-        return [Association(f[0], user, parent, partition, own, group, *last)]
+        qos = chosen[f[0], f[3]] if user else ((), None)
+        return [
+            Association(f[0], user, parent, partition, own, group, _gpus(f[9]), parse_duration(f[10]), *qos)
+        ]
 
-    return _table(text, len(ASSOCIATION), row)
+    table = _table(text, len(ASSOCIATION), row)
+    return Table(table.rows, (*table.malformed, *allowed.malformed))
 
 
 def parse_qos(text: str) -> Table[Qos]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -50,7 +52,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             return 0
         if not _agreed(console):
             return 0
-    with Lock(project.root.lock) as lock:
+    with Lock(project.root.lock) as lock, _asked_ahead(project) as admission:
         if lock.took_over:
             console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
         now = _settled(project, console)
@@ -59,7 +61,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             console.print(difference_view(difference))
         if _idle(project, difference, console):
             return 0
-        planned = None if project.cluster.backend == "local" else _arrays(project, now, difference)
+        planned = None if project.cluster.backend == "local" else _arrays(project, now, difference, admission)
         write_json(project.root.study, project.study.model_dump(mode="json"))
         withdraw(project, difference.withdraw)
         for seen in difference.outdated:
@@ -83,12 +85,33 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(difference_view(difference))
     if out is None:
         return 0
-    planned = _arrays(project, now, difference)
+    with _asked_ahead(project) as admission:
+        planned = _arrays(project, now, difference, admission)
     script = write_out(planned.arrays, project, out, _numbers(difference.submit))
     console.print(held_view(planned.held))
     console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
     console.print("'sor submit' knows nothing of jobs submitted by hand before they are done: wait with it")
     return 0
+
+
+@contextmanager
+def _asked_ahead(project: Project) -> Iterator[Callable[[], Admission]]:
+    """What the cluster allows, to be called for once it is needed.
+
+    Slurm 22.05 takes a quarter of a second to tell. While some units were never submitted, which makes it all
+    but certain that it is needed, it is asked beside other work.
+    """
+    backend, cluster = project.backend, project.cluster
+
+    def ask() -> Admission:
+        assert isinstance(backend, Slurm)
+        return Admission.ask(cluster, backend.controller)
+
+    if isinstance(backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(ask).result
+    else:
+        yield ask
 
 
 def _agreed(console: Console) -> bool:
@@ -175,8 +198,10 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
         ledger.ended("outdated", [(seen.unit.id, number, "its inputs were made again")])
 
 
-def _arrays(project: Project, now: Snapshot, difference: Difference) -> ArrayPlan:
-    """The arrays that a difference becomes, under the cluster's limits.
+def _arrays(
+    project: Project, now: Snapshot, difference: Difference, ask: Callable[[], Admission]
+) -> ArrayPlan:
+    """The arrays that a difference becomes, under the cluster's limits, which `ask` tells.
 
     Raises:
         Refusal: some units can never run.
@@ -190,7 +215,7 @@ def _arrays(project: Project, now: Snapshot, difference: Difference) -> ArrayPla
             f"file {FILE} holds its value"
         )
     assert isinstance(project.backend, Slurm)
-    admission = Admission.ask(project.cluster, project.backend.controller)
+    admission = ask()
     if admission.associations is None:
         print(
             "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "

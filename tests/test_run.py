@@ -88,7 +88,7 @@ def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is
     root, units = StudyDir(tmp_path / "s"), [unit(tmp_path, name) for name in "ab"]
     submission = root.submission("prepare-s-1234")
     submission.mkdir(parents=True)
-    lines = [line(i, u.to_json(), root.path, 2, 0) for i, u in ((3, units[0]), (33, units[1]))]
+    lines = [line(i, u, root.path, 2, 0) for i, u in ((3, units[0]), (33, units[1]))]
     (submission / ELEMENTS).write_text("".join(lines))
     (tmp_path / "b.hold").touch()
     slurm = {"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "33"}

@@ -79,11 +79,12 @@ old¦1¦16¦64000¦gpu:2,craynetwork:4¦down*
 cpu¦300¦64¦250000¦(null)¦idle~
 """
 ASSOCIATIONS = """\
-ours¦ann¦¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00¦normal,long¦normal
-ours¦¦dept¦¦20¦150¦¦900¦cpu=999,gres/gpu=16¦¦¦normal,long¦
-dept¦¦root¦¦¦¦30¦500¦¦¦¦normal¦
-root¦¦¦¦¦¦¦¦¦¦¦normal¦
+ours¦ann¦¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00
+ours¦¦dept¦¦20¦150¦¦900¦cpu=999,gres/gpu=16¦¦
+dept¦¦root¦¦¦¦30¦500¦¦¦
+root¦¦¦¦¦¦¦¦¦¦
 """
+SERVICES = "ours¦¦normal,long¦normal\nours¦gpu¦long¦\n"
 QOS = "normal¦7¦¦gres/gpu=12,gres/gpu:h100=10¦¦¦¦¦¦¦¦12:00:00\nlong¦2¦4¦¦¦¦¦¦¦¦¦7-00:00:00\n"
 CONFIG = """\
 Configuration data as of 2026-11-23T01:33:48
@@ -219,19 +220,25 @@ def test_config() -> None:
 
 
 def test_of_all_levels_of_limits_the_smallest_counts() -> None:
-    rows, qos = parse_associations(real(ASSOCIATIONS)), parse_qos(real(QOS))
+    rows, qos = parse_associations(real(ASSOCIATIONS), real(SERVICES)), parse_qos(real(QOS))
     assert rows.malformed == qos.malformed == ()
+    assert [(row.qos, row.default_qos) for row in rows.rows] == [
+        (("normal", "long"), "normal"),
+        *[((), None)] * 3,
+    ]
     found = limits(rows.rows[0], rows.rows, qos.rows)
     assert (found.submitted, found.jobs) == (150, 7)  # of the association; of the QOS
     assert (found.gpus, found.job_gpus) == (10, 8)  # of the QOS, which the account's 16 exceed
     assert found.job_seconds == 12 * 3600
     assert in_words(found).startswith("at most 150 jobs in the queue, 7 jobs running, 10 GPUs in use, 8 GPUs")
     tight = real(ASSOCIATIONS.replace("¦30¦500¦", "¦3¦50¦"))
-    assert (
-        limits(rows.rows[0], parse_associations(tight).rows, qos.rows).submitted == 50
-    )  # of the account above
-    free = real("ours¦ann¦¦¦¦¦¦¦¦¦¦¦")
-    assert in_words(limits(parse_associations(free).rows[0], [], [])) == "no limits"
+    above = parse_associations(tight, real(SERVICES)).rows
+    assert limits(rows.rows[0], above, qos.rows).submitted == 50  # of the account above
+    free = parse_associations(real("ours¦ann¦¦¦¦¦¦¦¦¦"), real("ours¦¦¦"))
+    assert in_words(limits(free.rows[0], [], [])) == "no limits"
+    assert parse_associations(real("ours¦ann¦¦gpu¦¦¦¦¦¦¦"), real("ours¦¦¦\nours")).malformed == (
+        real("ours¦ann¦¦gpu¦¦¦¦¦¦¦"), "ours",
+    )  # fmt: skip
 
 
 def test_states() -> None:

@@ -59,7 +59,15 @@ def test_unit_survives_json(unit: Unit) -> None:
     again = Unit.from_json(json.loads(text))
     assert again == unit
     assert again.id == unit.id == json.loads(text)["id"]
-    assert json.dumps(again.to_json()) == text
+    assert json.loads(unit.to_text()) == json.loads(text)
+
+
+@given(units(), st.randoms())
+def test_a_job_sees_the_same_config_whatever_the_order_of_its_keys(unit: Unit, rng: random.Random) -> None:
+    other = replace(unit, config=shuffled(unit.config, rng))
+    seen = [Unit.from_json(json.loads(u.to_text())).config for u in (unit, other)]
+    seen += [Unit.from_json(u.to_json()).config for u in (unit, other)]
+    assert len({json.dumps(config) for config in seen}) == 1
 
 
 @given(units(), units())
