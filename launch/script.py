@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from submitit import SlurmExecutor
@@ -40,6 +41,9 @@ def sbatch_script(
     code: Path,
     array: str,
     dependency: str | None,
+    module: str = "jobs.element",
+    begin: str | None = None,
+    exclude: Collection[str] = (),
 ) -> str:
     """The script of one submission.
 
@@ -49,6 +53,9 @@ def sbatch_script(
         study, code: the study's folder, and the snapshot of the code below it.
         array: the elements, as `0-99%8`.
         dependency: as `afterok:12:13`.
+        module: the program.
+        begin: not before, as `now+60`.
+        exclude: nodes that it must not run on.
 
     Raises:
         StudyError: an option is missing, a path cannot be used, or the script would show a secret.
@@ -60,11 +67,18 @@ def sbatch_script(
     given = {
         "python": sys.executable,
         "code": str(code),
+        "module": module,
         "submission": str(folder),
         "log": str(folder / "%A_%a_%t_log.out"),
         "study": str(study),
     }
     body = render(cluster.slurm.template, {**cluster.slurm.variables, **given})
+    options = cluster.sbatch_options(stage, resources.gpus_per_node)
+    if exclude:
+        own = options.get("exclude")
+        options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
+    if begin:
+        options["begin"] = begin
     executor = _Writer(folder)
     executor.update_parameters(
         job_name=name,
@@ -77,7 +91,7 @@ def sbatch_script(
         use_srun=False,
         wckey=None,  # submitit's own name, which clusters that keep such keys refuse
         additional_parameters={
-            **cluster.sbatch_options(stage, resources.gpus_per_node),
+            **options,
             "array": array,
             "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
         },

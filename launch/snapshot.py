@@ -14,8 +14,8 @@ from jobs.provenance import SNAPSHOT, commit
 from jobs.rundir import StudyDir, fsync_dir, fsync_tree, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("jobs", "analysis")
-SUFFIXES = (".py", ".html")
+FOLDERS = ("jobs", "analysis", "launch", "configs", "sbatch_templates")  # launch: for the keeper
+SUFFIXES = (".py", ".html", ".yaml", ".sh", "")
 
 
 def snapshot(root: StudyDir) -> Path:
@@ -47,6 +47,6 @@ def snapshot(root: StudyDir) -> Path:
 
 
 def _sources() -> list[Path]:
-    """The files of the packages, without what editors leave beside them."""
-    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
-    return [path for path in found if path.suffix in SUFFIXES and not path.name.startswith(".")]
+    """The files of the folders, without what editors leave beside them."""
+    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))
+    return [p for p in found if p.suffix in SUFFIXES and not p.name.startswith(".") and p.is_file()]

@@ -17,6 +17,7 @@ PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 GIVEN = (  # what the toolkit gives to every template
     "python",  # the interpreter that sor was called with
     "code",  # the folder with the copy of the code that the job is to run
+    "module",  # the program, a module of that code: jobs.element, or launch.keeper
     "submission",  # the folder that says which units the job is to run
     "log",  # a file for each rank, as srun's --output takes it
     "study",  # the folder which everything that jobs write is in

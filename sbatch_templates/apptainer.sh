@@ -7,4 +7,4 @@
 
 srun --unbuffered --output={{log}} --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
   {{program}} exec {{gpu}} --bind={{study}} --bind={{binds}} {{image}} \
-  env PYTHONPATH={{code}}:"$PWD" PYTHONSAFEPATH=1 python3 -u -m jobs.element {{submission}}
+  env PYTHONPATH={{code}}:"$PWD" PYTHONSAFEPATH=1 python3 -u -m {{module}} {{submission}}

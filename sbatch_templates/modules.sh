@@ -16,4 +16,4 @@ export PYTHONSAFEPATH=1   # or Python would take the code of the working directo
 # export NCCL_DEBUG=WARN
 
 srun --unbuffered --output={{log}} --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-  {{python}} -u -m jobs.element {{submission}}
+  {{python}} -u -m {{module}} {{submission}}

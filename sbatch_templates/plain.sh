@@ -4,4 +4,4 @@ export PYTHONPATH={{code}}:"${PYTHONPATH:-}":"$PWD"
 export PYTHONSAFEPATH=1   # or Python would take the code of the working directory first
 
 srun --unbuffered --output={{log}} --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-  {{python}} -u -m jobs.element {{submission}}
+  {{python}} -u -m {{module}} {{submission}}

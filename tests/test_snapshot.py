@@ -18,6 +18,8 @@ from launch.snapshot import ROOT, snapshot
 
 PRINT = "import json, jobs.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
 
+SHIPPED = ("jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "launch/d.py", "configs/f.yaml", "configs/_g")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> StudyDir:
@@ -28,14 +30,7 @@ def root(tmp_path: Path) -> StudyDir:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small checkout that may be changed."""
     folder = tmp_path / "checkout"
-    for name in (
-        "jobs/a.py",
-        "jobs/sub/b.py",
-        "analysis/c.html",
-        "jobs/.hidden.py",
-        "jobs/a.pyc",
-        "launch/d.py",
-    ):
+    for name in (*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "tests/e.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     monkeypatch.setattr(module, "ROOT", folder)
@@ -50,7 +45,7 @@ def test_it_holds_what_git_would_ship(root: StudyDir) -> None:
     folder = snapshot(root)
     assert folder.parent == root.code
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "jobs", "analysis"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *module.FOLDERS],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert files(folder) == {*listed.stdout.split(), "snapshot.json"}
@@ -71,13 +66,13 @@ def test_jobs_that_run_from_it_say_so(root: StudyDir) -> None:
 
 def test_once_for_each_content(root: StudyDir, checkout: Path) -> None:
     first = snapshot(root)
-    assert files(first) == {"jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "snapshot.json"}
+    assert files(first) == {*SHIPPED, "snapshot.json"}
     made = first.stat().st_mtime_ns
-    (checkout / "launch/d.py").write_text("other")
+    (checkout / "tests/e.py").write_text("other")
     assert snapshot(root) == first
     (checkout / "jobs/a.py").write_text("other")
     second = snapshot(root)
-    (checkout / "jobs/a.py").rename(checkout / "jobs/e.py")
+    (checkout / "jobs/a.py").rename(checkout / "jobs/f.py")
     third = snapshot(root)
     assert {first, second, third} == set(root.code.iterdir())  # three, and nothing beside them
     assert (first / "jobs/a.py").read_text() == "jobs/a.py"
@@ -107,4 +102,4 @@ def test_a_crash_before_the_rename_does_no_harm(
             snapshot(root)
     assert list(root.code.iterdir()) == []
     (root.code / ".left-by-a-crash").mkdir()
-    assert files(snapshot(root)) == {"jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "snapshot.json"}
+    assert files(snapshot(root)) == {*SHIPPED, "snapshot.json"}

@@ -24,7 +24,7 @@ from launch.templates import FOLDER, placeholders, render
 
 TEMPLATES = sorted(p.stem for p in FOLDER.glob("*.sh"))
 SRUN = re.compile(
-    r"^srun --unbuffered --output=\{\{log\}\} (?:.*\\\n)*.* -u -m jobs\.element \{\{submission\}\}\n\Z", re.M
+    r"^srun --unbuffered --output=\{\{log\}\} (?:.*\\\n)*.* -u -m \{\{module\}\} \{\{submission\}\}\n\Z", re.M
 )
 NASTY = ["a b", "it's", 'a "b"', "$HOME `id` $(id)", "a\\b", "*", "ä #x", "", "--x", "a;b&c|d>e", "{{code}}"]
 
@@ -51,7 +51,7 @@ def header(text: str) -> dict[str, str]:
 def test_a_shipped_template_is_good_shell_and_ends_with_srun(name: str, tmp_path: Path) -> None:
     text = (FOLDER / f"{name}.sh").read_text()
     assert SRUN.search(text), text
-    assert {"code", "log", "submission"} <= placeholders(name).keys()
+    assert {"code", "log", "module", "submission"} <= placeholders(name).keys()
     assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in text  # srun does not take the job's over since 22.05
     rendered = render(name, dict.fromkeys(placeholders(name), "it's a `value`"))
     assert "{{" not in rendered
