@@ -55,13 +55,19 @@ def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, A
 
     Args:
         args: "folder", where the login node made a file, and where findings go; "script", that of this job;
-            "gpus" that it asked for.
+            "gpus" that it asked for; "keeper", whether the cluster file wants one.
 
     Returns:
         "cache": the hub's, and its `mark`, if there is one.
     """
     folder = Path(args["folder"])
-    looked_at = _files(folder), _packages(), _gpus(args["gpus"]), _submits(args["script"]), _hub()
+    looked_at = (
+        _files(folder),
+        _packages(),
+        _gpus(args["gpus"]),
+        _submits(args["script"], args["keeper"]),
+        _hub(),
+    )
     for finding in chain.from_iterable(looked_at):
         append_jsonl(folder / FINDINGS, asdict(finding))
     cache = _cache()
@@ -161,8 +167,9 @@ def _gpus(asked: int) -> Iterator[Finding]:
         )
 
 
-def _submits(script: str) -> Iterator[Finding]:
-    """Whether a job may submit jobs; sbatch looks at the job's own script, and submits nothing."""
+def _submits(script: str, keeper: bool) -> Iterator[Finding]:
+    """Whether a job may submit jobs, which a keeper has to; sbatch looks at the job's own script, and submits
+    nothing."""
     command = ("sbatch", "--test-only", script)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SBATCH_TIMEOUT, check=False)
@@ -172,9 +179,14 @@ def _submits(script: str) -> Iterator[Finding]:
     except subprocess.TimeoutExpired:
         error = f"no answer within {SBATCH_TIMEOUT:g} s"
     if error is None:
-        yield Finding("ok", "jobs may submit jobs")
+        words = "which the keeper does" if keeper else "so that 'slurm.keeper' of the cluster file works here"
+        yield Finding("ok", f"jobs may submit jobs, {words}")
+    elif keeper:
+        words = "take 'slurm.keeper' out of the cluster file, and call 'sor submit' on a login node instead"
+        yield Finding("problem", f"jobs cannot submit jobs ({error}): {words}")
     else:
-        yield Finding("warning", f"jobs cannot submit jobs ({error}): 'sor submit' on a login node has to")
+        words = "'sor submit' on a login node has to, and 'slurm.keeper' does not work here"
+        yield Finding("warning", f"jobs cannot submit jobs ({error}): {words}")
 
 
 def _hub() -> Iterator[Finding]:

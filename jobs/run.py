@@ -16,6 +16,7 @@ from typing import Any
 
 import submitit
 
+from jobs import nodes
 from jobs.context import Context
 from jobs.rundir import StudyDir, append_jsonl, write_json
 from jobs.unit import Unit
@@ -59,7 +60,8 @@ def run_unit(spec: dict[str, Any], root: str, attempt: int, worker: int = 0) -> 
         flush=True,
     )
     try:
-        importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
+        with nodes.told(StudyDir(Path(root)), unit.id, ctx.local_rank):
+            importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:
         traceback.print_exc()
         append_jsonl(unit_dir.attempts, ended(ctx, f"{type(error).__name__}: {error}"))

@@ -3,6 +3,8 @@
 A run directory (`runs/STUDY`) looks like this:
 
     study.json             the resolved study: presets and defaults filled in
+    submitted.json         how a person submitted it last, for the keeper to go on from
+    nodes/HOST.jsonl       failures in a row of jobs that ended soon after they had begun on this node
     ledger.jsonl           what was submitted and how it ended, append-only
     STAGE/NAME-ID/         one unit of work
         unit.json          what it is: config, inputs, resources
@@ -121,6 +123,18 @@ class StudyDir:
     @property
     def study(self) -> Path:
         return self.path / "study.json"
+
+    @property
+    def submitted(self) -> Path:
+        return self.path / "submitted.json"
+
+    @property
+    def nodes(self) -> Path:
+        return self.path / "nodes"
+
+    def node(self, name: str) -> Path:
+        """Where jobs tell of failures on a node, which Slurm knows by this name."""
+        return self.nodes / f"{name}.jsonl"
 
     @property
     def ledger(self) -> Path:

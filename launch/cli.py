@@ -111,15 +111,18 @@ def submit(
 @app.command()
 def status(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show where a study stands."""
-    now = _open(study, cluster, runs).look()
+    project = _open(study, cluster, runs)
+    now = project.look()
     if json:
         units = [seen.to_json() for seen in now.units]
         root = str(now.root.path.absolute())
         _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": units})
         return
-    from launch.show import status_view
+    from launch.nodes import verdict
+    from launch.show import nodes_view, status_view
 
     _print(status_view(now))
+    _print(nodes_view(verdict(project)))
 
 
 @app.command()

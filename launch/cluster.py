@@ -87,7 +87,8 @@ class Slurm(Strict):
     """How jobs are submitted.
 
     Options of sbatch go by their long names; `true` is an option without a value, `false` or nothing leaves
-    out one that `sbatch` sets for all stages.
+    out one that `sbatch` sets for all stages. With `keeper` a job goes on where jobs have ended, at most one
+    in so many seconds.
     """
 
     sbatch: Options = Field(default={})
@@ -99,6 +100,7 @@ class Slurm(Strict):
     max_jobs: Count | None = None
     max_gpus: Count | None = None
     secrets: OneOrMore[Annotated[str, BeforeValidator(_secret)]] = ()
+    keeper: Count | None = None
 
 
 class Cluster(Strict):
@@ -119,6 +121,10 @@ class Cluster(Strict):
         """What `load_cluster` finds it by from anywhere: its name, or the path of a file of one's own."""
         shipped = self._file.parent == CONFIGS / "clusters"
         return self.name if shipped else str(self._file.absolute())
+
+    def to_json(self) -> dict[str, Any]:
+        """What `restored` makes the same cluster of."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
     @model_validator(mode="after")
     def _one_backend(self) -> Cluster:
@@ -161,7 +167,7 @@ def load_cluster(name: str) -> Cluster:
     Raises:
         StudyError: there is none, or it holds mistakes.
     """
-    file = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "clusters" / f"{name}.yaml"
+    file = _file_of(name)
     if not file.is_file():
         known = known_names("clusters")
         raise StudyError([Mistake(file, "", f"no such cluster; known are {known}, or a path of a YAML file")])
@@ -173,6 +179,21 @@ def load_cluster(name: str) -> Cluster:
     if mistakes or cluster is None:
         raise StudyError(mistakes)
     return cluster
+
+
+def restored(saved: dict[str, Any], source: str) -> Cluster:
+    """A cluster as it was when `to_json` saved it, whatever its file says now.
+
+    Args:
+        source: of the cluster that was saved.
+    """
+    cluster = Cluster.model_validate(saved)
+    cluster._file = _file_of(source)
+    return cluster
+
+
+def _file_of(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "clusters" / f"{name}.yaml"
 
 
 def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
@@ -198,6 +219,9 @@ def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
                 free = ", ".join(n for n in used if n not in GIVEN) or "none"
                 words = f"no variable of the template {slurm.template!r}; it has {free}"
                 yield Mistake(file, f"slurm.variables.{name}", words)
+        if slurm.keeper is not None and "module" not in used:
+            words = f"the template {slurm.template!r} runs jobs.element alone: write {{{{module}}}} there"
+            yield Mistake(file, "slurm.keeper", words)
         render(slurm.template, {**slurm.variables, **dict.fromkeys(GIVEN, "")})
     except StudyError as error:
         yield from error.mistakes

@@ -143,7 +143,12 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
     with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
         root, name = StudyDir(Path(made)), new_name("doctor")
         folder = root.submission(name)
-        args = {"folder": made, "script": str(folder / SCRIPT), "gpus": resources.gpus_per_node}
+        args = {
+            "folder": made,
+            "script": str(folder / SCRIPT),
+            "gpus": resources.gpus_per_node,
+            "keeper": cluster.slurm.keeper is not None,
+        }
         config = {"function": "jobs.probe:probe", "args": args}
         unit = Unit("prepare", "probe", config, resources=resources)
         script = sbatch_script(

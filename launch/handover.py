@@ -38,12 +38,14 @@ def hand_over(
     project: Project,
     controller: Controller,
     numbers: Mapping[str, int],
+    avoid: Sequence[str],
     tell: Callable[[Array, str], None],
 ) -> None:
     """Submit arrays, in an order in which each comes after those that it waits for.
 
     Args:
         numbers: of the attempt that each unit is given, by its id.
+        avoid: nodes that no job may run on.
         tell: is called with each array that Slurm has taken, and its job's id.
 
     Raises:
@@ -54,18 +56,28 @@ def hand_over(
     for array in arrays:
         name = new_name(f"{array.stage}-{project.study.name}")
         folder = project.root.submission(name)
-        write(array, project, folder, code, numbers, dependency(array, ids))
+        write(array, project, folder, code, numbers, dependency(array, ids), avoid)
         begun = [Begun(e.unit.id, numbers[e.unit.id], e.index) for e in array.elements]
-        project.ledger.intent(name, begun)
-        try:
-            id = controller.submit(folder / SCRIPT)
-        except Refused as error:
-            why = f"Slurm refused it: {error}"
-            project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
-            raise
-        project.ledger.submitted(name, id)
-        ids.append(id)
-        tell(array, id)
+        ids.append(hand_in(project, controller, name, begun))
+        tell(array, ids[-1])
+
+
+def hand_in(project: Project, controller: Controller, name: str, begun: Sequence[Begun]) -> str:
+    """Submit what a submission's folder holds; returns the job's id.
+
+    Raises:
+        Refused: Slurm said no.
+        SlurmUnavailable: no answer; whether it was taken, the next look finds out.
+    """
+    project.ledger.intent(name, begun)
+    try:
+        id = controller.submit(project.root.submission(name) / SCRIPT)
+    except Refused as error:
+        why = f"Slurm refused it: {error}"
+        project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
+        raise
+    project.ledger.submitted(name, id)
+    return id
 
 
 def write_out(arrays: Sequence[Array], project: Project, out: Path, numbers: Mapping[str, int]) -> Path:
@@ -80,7 +92,7 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path, numbers: Map
     code, lines = snapshot(project.root), (HEADER % " ".join(WELCOME)).splitlines()
     for number, array in enumerate(arrays):
         folder = out.absolute() / f"{number:03}-{array.stage}"
-        write(array, project, folder, code, numbers, None)
+        write(array, project, folder, code, numbers, None, ())
         after = dependency(array, [f"${{a{i}}}" for i in range(number)])
         option = f' --dependency="{after}"' if after else ""
         lines.append(f"a{number}=$(sbatch --parsable{option} {folder.name}/{SCRIPT} | cut -d';' -f1)")
@@ -92,13 +104,19 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path, numbers: Map
 
 
 def write(
-    array: Array, project: Project, folder: Path, code: Path, numbers: Mapping[str, int], after: str | None
+    array: Array,
+    project: Project,
+    folder: Path,
+    code: Path,
+    numbers: Mapping[str, int],
+    after: str | None,
+    avoid: Sequence[str],
 ) -> None:
-    """Write one submission's folder."""
+    """Write one submission's folder; `avoid` are nodes."""
     root = project.root.path.absolute()
     script = sbatch_script(
         project.cluster, array.stage, array.resources, name=folder.name, folder=folder, study=root,
-        code=code, array=array_spec(array), dependency=after,
+        code=code, array=array_spec(array), dependency=after, exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ELEMENTS).open("w") as file:

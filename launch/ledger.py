@@ -10,12 +10,15 @@ from __future__ import annotations
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.rundir import append_jsonl, read_jsonl
+
+KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The last attempt at a unit.
+    """The last attempt at a unit, or, under the id KEEPER, the last keeper.
 
     Args:
         number: counted from 1.
         begun: seconds since the epoch.
-        ended: "failed", "cancelled", "outdated", "refused" or "lost" once somebody wrote that down.
+        ended: once somebody wrote that down; `Ledger.ended` says in which word.
     """
 
     number: int
@@ -80,25 +83,39 @@ class Ledger:
         self._cluster = cluster
 
     def attempts(self) -> dict[str, Attempt]:
-        """The last attempt at every unit that was ever begun, by the unit's id."""
+        """The last attempt at every unit that was ever begun, by the unit's id.
+
+        A keeper that the machine did not take never was: the one before it goes on.
+        """
         records = list(read_jsonl(self._path))
         ids = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
         last: dict[str, Attempt] = {}
+        former: Attempt | None = None  # the keeper before the last one
         for record in records:
             if record["event"] == "intent":
                 name, host, id = record["submission"], record["host"], ids.get(record["submission"])
                 for unit, number, *index in record["elements"]:
                     job = Job(name, id and element_id(id, *index), host, *index)
                     attempt = last.get(unit)
+                    former = attempt if unit == KEEPER else former
                     if attempt is None or attempt.number != number:
                         last[unit] = Attempt(number, record["time"], record["cluster"], (job,))
                     else:
                         last[unit] = replace(attempt, jobs=(*attempt.jobs, job))
             elif record["event"] != "submitted":
                 for unit, number, reason in record["attempts"]:
-                    if last[unit].number == number:
+                    if unit == KEEPER and record["event"] in ("refused", "lost"):
+                        last.update({KEEPER: former} if former else {})
+                    elif last[unit].number == number:
                         last[unit] = replace(last[unit], ended=record["event"], reason=reason)
         return last
+
+    def begun(self, since: float) -> Counter[str]:
+        """How many attempts at each unit were begun since a time, without those that the machine refused."""
+        records = [r for r in read_jsonl(self._path) if r["time"] >= since]
+        begun = {(e[0], e[1]) for r in records if r["event"] == "intent" for e in r["elements"]}
+        refused = {(a[0], a[1]) for r in records if r["event"] == "refused" for a in r["attempts"]}
+        return Counter(unit for unit, _ in begun - refused)
 
     def intent(self, submission: str, elements: Sequence[Begun]) -> None:
         """A submission is about to be handed over."""
@@ -114,8 +131,9 @@ class Ledger:
         """Attempts ended without a result.
 
         Args:
-            how: "failed"; "cancelled" by a person; "outdated": the result was set aside; "refused" by the
-                machine when it was handed over; "lost": the machine never took it.
+            how: "failed"; "cancelled" by a person; "withdrawn", since it waited for one that failed;
+                "outdated": the result was set aside; "refused" by the machine when it was handed over;
+                "lost": the machine never took it; "over": there was nothing left to do for the keeper.
             attempts: (unit, number, reason) of each.
         """
         listed = [list(attempt) for attempt in attempts]

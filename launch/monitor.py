@@ -42,7 +42,7 @@ def watch(look: Callable[[], Snapshot], interval: float, only_jobs: bool = False
                     continue
                 view = status_view(now)
                 live.update(view, refresh=True)
-                if not now.of(*ACTIVE) and (only_jobs or not now.of(State.WAITING)):
+                if not now.of(*ACTIVE) and not now.kept and (only_jobs or not now.of(State.WAITING)):
                     return int(bool(now.of(State.FAILED)))
                 time.sleep(interval)
         except KeyboardInterrupt:

@@ -16,10 +16,11 @@ from typing import Any
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
-from launch.ledger import Attempt, Job, Ledger
+from launch.ledger import KEEPER, Attempt, Job, Ledger
 from launch.states import Facts, State, in_vain, state_of
 
 NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
+REMOVED = "its result was removed"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Keeper:
+    """The last keeper of a study; `live` is what the machine says of it while it lives."""
+
+    attempt: Attempt
+    live: Live | None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A study as it is now, in the order of its plan.
 
@@ -86,6 +95,12 @@ class Snapshot:
     root: StudyDir
     units: tuple[Seen, ...]
     former: tuple[Job, ...] = ()
+    keeper: Keeper | None = None
+
+    @property
+    def kept(self) -> Live | None:
+        """The keeper, while there is one."""
+        return self.keeper.live if self.keeper else None
 
     def of(self, *states: State) -> list[Seen]:
         """The units in these states."""
@@ -109,16 +124,18 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
         SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
     """
     attempts = Ledger(root.ledger).attempts()
+    keeper = attempts.pop(KEEPER, None)
     published = _published(units, root)
     begun = {u.id: attempts[u.id] for u in units if u.id in attempts and u.id not in published}
     others = attempts.keys() - {u.id for u in units}
     former = {id: attempts[id] for id in others if attempts[id].ended is None}
-    live = backend.live(begun | former) if begun or former else {}
+    asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
+    live = backend.live(asked) if asked else {}
     # The disk again, after the jobs: one that ended meanwhile has published before it did.
     over = {u.id: root.unit(u) for u in units if u.id in begun and u.id not in live}
     published |= {id for id, folder in over.items() if _appeared(folder)}
     ended = {id: a for id, a in begun.items() if id in over and id not in published}
-    errors = {id: error for id, a in ended.items() if (error := _written_error(over[id], a))}
+    errors = {id: error for id, a in ended.items() if (error := written_error(over[id], a))}
     unexplained = {id: a for id, a in ended.items() if id not in errors and a.ended is None}
     errors |= backend.ends(unexplained) if unexplained else {}
     states: dict[str, State] = {}
@@ -130,7 +147,8 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
         )  # fmt: skip
         states[unit.id] = one.state
         seen.append(one)
-    return Snapshot(root, tuple(seen), tuple(job for id in former if id in live for job in live[id].jobs))
+    left = tuple(job for id in former if id in live for job in live[id].jobs)
+    return Snapshot(root, tuple(seen), left, Keeper(keeper, live.get(KEEPER)) if keeper else None)
 
 
 def _published(units: list[Unit], root: StudyDir) -> set[str]:
@@ -189,19 +207,19 @@ def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None
 
 def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None:
     """Why an attempt without a result is no failure."""
-    if attempt.ended in ("cancelled", "refused", "lost"):
+    if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
         return attempt.reason
     ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number]
     if all(job.id is None for job in attempt.jobs) and not ends:
         return NEVER
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
-        return "its result was removed"
+        return REMOVED
     if error is None and attempt.ended is None and not folder.path.exists():
         return "there is nothing of it: its job ended before its work began, or its folder was removed"
     return None
 
 
-def _written_error(folder: UnitDir, attempt: Attempt) -> str | None:
+def written_error(folder: UnitDir, attempt: Attempt) -> str | None:
     """The first error that one of the attempt's processes wrote down."""
     ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number and e["error"]]
     return str(min(ends, key=lambda e: float(e["time"]))["error"]) if ends else None
@@ -209,4 +227,4 @@ def _written_error(folder: UnitDir, attempt: Attempt) -> str | None:
 
 def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
     """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
-    return _written_error(folder, attempt) or attempt.reason
+    return written_error(folder, attempt) or attempt.reason

@@ -11,7 +11,7 @@ from pathlib import Path
 from jobs.rundir import StudyDir, read_json
 from jobs.unit import MODES, Unit
 from launch.backends import Backend
-from launch.cluster import Cluster, load_cluster
+from launch.cluster import Cluster, load_cluster, restored
 from launch.controller import Controller
 from launch.estimate import Lengths
 from launch.ledger import Attempt, Ledger
@@ -58,7 +58,22 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
     root = StudyDir(runs / study.name)
     attempts = Ledger(root.ledger).attempts()
     last = max(attempts.values(), key=lambda a: a.begun, default=None)
-    cluster = load_cluster(cluster_name or (last.cluster if last else "local"))
+    return _project(study, load_cluster(cluster_name or (last.cluster if last else "local")), root, attempts)
+
+
+def reopen_project(root: StudyDir) -> Project:
+    """A study as a person submitted it last, whatever its files say now.
+
+    Raises:
+        StudyError: its jobs are on another cluster.
+    """
+    submitted = read_json(root.submitted)
+    cluster = restored(submitted["cluster"], submitted["source"])
+    study = Study.model_validate(read_json(root.study))
+    return _project(study, cluster, root, Ledger(root.ledger).attempts())
+
+
+def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: dict[str, Attempt]) -> Project:
     units = plan(study, cluster)
     collate = next(u for u in units if u.stage == "collate")
     if root.unit(collate).done:  # real lengths make better estimates

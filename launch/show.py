@@ -5,6 +5,7 @@ Turns data into rich renderables. It asks nothing and changes nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from jobs.unit import STAGES, Unit
 from launch.foreground import Event, Running
+from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot, current_progress
 from launch.plan import gpu_hours, totals
 from launch.reconcile import Difference
@@ -147,7 +149,37 @@ def status_view(now: Snapshot) -> RenderableType:
     blocked = now.of(State.BLOCKED)
     if blocked:
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
+    parts += [keeper_line(now)] if now.keeper else []
     return Group(*parts)
+
+
+def keeper_line(now: Snapshot) -> Text:
+    """Whether a job keeps the study going, and why none does any more."""
+    assert now.keeper is not None
+    last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
+    if now.kept is not None:
+        return Text(f"kept by job {(*now.kept.jobs, job)[0].id}", "dim")
+    if last.ended is not None:
+        return Text(f"not kept any more: {last.reason}", "dim")
+    return Text(
+        f"not kept any more: job {job.id}, its keeper, is gone; 'sor submit' starts another", "yellow"
+    )
+
+
+def nodes_view(found: Verdict) -> RenderableType:
+    """Nodes on which jobs fail at once, and whether they are avoided."""
+    lines = [
+        f"node {n.name} is avoided until {time.strftime('%d %b %H:%M', time.localtime(n.until))}: "
+        f"{len(n.units)} jobs in a row failed on it at once, the last with {n.error}"
+        for n in found.avoid
+    ]
+    if found.many:
+        names = ", ".join(n.name for n in found.many)
+        lines.append(
+            f"jobs fail at once on {names}: too many nodes to avoid them, so that it is hardly the nodes. "
+            f"The last failed with {found.many[-1].error}"
+        )
+    return Group(*(Text(line, "yellow") for line in lines))
 
 
 def problem(seen: Seen) -> Text:

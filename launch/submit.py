@@ -20,19 +20,23 @@ from rich.prompt import Confirm
 from jobs.rundir import write_json
 from jobs.secrets import FILE, missing_secrets
 from jobs.unit import Unit
+from launch import keeping
 from launch.admission import Admission, Refusal
 from launch.arrays import Array, ArrayPlan, plan_arrays
 from launch.handover import hand_over, write_out
 from launch.ledger import Ledger
 from launch.lock import Lock
+from launch.nodes import verdict
 from launch.observe import NEVER, Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.project import Project
 from launch.reconcile import Difference, reconcile
 from launch.run_here import run_here
-from launch.show import difference_view, held_view
+from launch.show import difference_view, held_view, nodes_view
 from launch.slurm import Refused
 from launch.states import State
+
+WITHDRAWN = "its job waited for one that failed"
 
 
 def submit(project: Project, *, yes: bool, only: str | None) -> int:
@@ -48,27 +52,30 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         now = project.look()
         difference = reconcile(now, only)
         console.print(difference_view(difference))
-        if not any(s.unheard for s in now.units) and _idle(project, difference, console):
+        if not any(s.unheard for s in now.units) and _idle(project, now, difference, console):
             return 0
         if not _agreed(console):
             return 0
-    with Lock(project.root.lock) as lock, _asked_ahead(project) as admission:
+    with Lock(project.root.lock) as lock, asked_ahead(project) as admission:
         if lock.took_over:
             console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
-        now = _settled(project, console)
+        now = settled(project, console)
         difference = reconcile(now, only)
         if yes:
             console.print(difference_view(difference))
-        if _idle(project, difference, console):
+        if _idle(project, now, difference, console):
             return 0
-        planned = None if project.cluster.backend == "local" else _arrays(project, now, difference, admission)
+        local = project.cluster.backend == "local"
+        planned = None if local else arrays(project, now, difference, admission)
         write_json(project.root.study, project.study.model_dump(mode="json"))
-        withdraw(project, difference.withdraw)
+        keeping.record(project, only, difference.submit)
+        keeping.dismiss(project, now, "a person submitted the study again")
+        withdraw(project, difference.withdraw, "withdrawn", WITHDRAWN)
         for seen in difference.outdated:
             set_aside(seen, project.ledger)
         if planned is None:
             return run_here(console, project, now, difference)
-        return _hand_over(console, project, planned, _numbers(difference.submit))
+        return _hand_over(console, project, planned, numbers_of(difference.submit))
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
@@ -85,9 +92,9 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(difference_view(difference))
     if out is None:
         return 0
-    with _asked_ahead(project) as admission:
-        planned = _arrays(project, now, difference, admission)
-    script = write_out(planned.arrays, project, out, _numbers(difference.submit))
+    with asked_ahead(project) as admission:
+        planned = arrays(project, now, difference, admission)
+    script = write_out(planned.arrays, project, out, numbers_of(difference.submit))
     console.print(held_view(planned.held))
     console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
     console.print("'sor submit' knows nothing of jobs submitted by hand before they are done: wait with it")
@@ -95,7 +102,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
 
 
 @contextmanager
-def _asked_ahead(project: Project) -> Iterator[Callable[[], Admission]]:
+def asked_ahead(project: Project) -> Iterator[Callable[[], Admission]]:
     """What the cluster allows, to be called for once it is needed.
 
     Slurm 22.05 takes a quarter of a second to tell. While some units were never submitted, which makes it all
@@ -121,15 +128,17 @@ def _agreed(console: Console) -> bool:
     return Confirm.ask("Do it?", console=console)
 
 
-def _idle(project: Project, difference: Difference, console: Console) -> bool:
+def _idle(project: Project, now: Snapshot, difference: Difference, console: Console) -> bool:
     """Whether there is nothing to hand over, nor, on this machine, to wait for; then it says so."""
     if not difference.nothing or (difference.active and project.cluster.backend == "local"):
+        return False
+    if keeping.wanting(project, now):
         return False
     console.print("nothing to submit: jobs have the rest in hand" if difference.active else "nothing to do")
     return True
 
 
-def _settled(project: Project, console: Console) -> Snapshot:
+def settled(project: Project, console: Console) -> Snapshot:
     """The study as it is, once it is known what became of every submission, with that written down."""
     now = project.look()
     until = time.monotonic() + project.backend.settle
@@ -170,8 +179,14 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, numbers: 
     def tell(array: Array, id: str) -> None:
         console.print(f"  {id:>10}  {array.stage}, {len(array.elements)} jobs")
 
+    nodes = verdict(project)
+    console.print(nodes_view(nodes))
     try:
-        hand_over(planned.arrays, project, project.backend.controller, numbers, tell)
+        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, tell)
+        if project.cluster.slurm.keeper is not None:
+            keeping.hand_on(
+                project, planned.held, nodes.names, lambda id: console.print(f"  {id:>10}  keeper")
+            )
     except Refused as error:
         print(
             f"sor: Slurm refused a submission: {error}. What was submitted before stays, and 'sor submit' "
@@ -198,7 +213,7 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
         ledger.ended("outdated", [(seen.unit.id, number, "its inputs were made again")])
 
 
-def _arrays(
+def arrays(
     project: Project, now: Snapshot, difference: Difference, ask: Callable[[], Admission]
 ) -> ArrayPlan:
     """The arrays that a difference becomes, under the cluster's limits, which `ask` tells.
@@ -231,21 +246,20 @@ def _arrays(
         if s.live is not None
     }
     queued = project.backend.queued() - sum(len(s.live.jobs) for s in difference.withdraw if s.live)
+    queued += project.cluster.slurm.keeper is not None  # the next one needs a place, too
     return plan_arrays(units, wanted, live, admission.rules([u.stage for u in allowed.values()], queued))
 
 
-def _numbers(submit: Sequence[Seen]) -> dict[str, int]:
+def numbers_of(submit: Sequence[Seen]) -> dict[str, int]:
     """The number of each unit's next attempt."""
     return {s.unit.id: s.attempt.number + 1 if s.attempt else 1 for s in submit}
 
 
-def withdraw(project: Project, units: Sequence[Seen]) -> list[Unit]:
-    """End the jobs of these units, and write it down; returns those that had any."""
+def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:
+    """End the jobs of these units, and write down how and why; returns those that had any."""
     found = [s for s in units if s.live is not None or s.unheard]
     # Written first, so that a submit that waits for a job on this machine finds out why it ended.
-    project.ledger.ended(
-        "cancelled", [(s.unit.id, s.attempt.number, "cancelled") for s in found if s.attempt]
-    )
+    project.ledger.ended(how, [(s.unit.id, s.attempt.number, why) for s in found if s.attempt])
     # Readers first: one that waits for any end of its input must not be let go by it.
     project.backend.cancel([job for s in reversed(found) if s.live for job in s.live.jobs])
     return [s.unit for s in found]
@@ -258,7 +272,12 @@ def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> lis
         What was ended, in words.
     """
     write_down(project, now)
-    ended = [f"{u.stage} {u.name}" for u in withdraw(project, now.units if units is None else units)]
+    ended = []
+    if units is None and keeping.dismiss(project, now, "cancelled"):
+        ended.append("the keeper")
+        now = project.look()  # it may have submitted something meanwhile
+    chosen = now.units if units is None else units
+    ended += [f"{u.stage} {u.name}" for u in withdraw(project, chosen, "cancelled", "cancelled")]
     if units is None:
         project.backend.cancel(now.former)
         ended += [f"job {job.id} of a unit that the study no longer has" for job in now.former]

@@ -4,6 +4,7 @@ The function `prepare` runs in real jobs. What it does is told by files in a fol
 that a test can change it without making a new unit of it:
 
     NAME.hold   wait until the file is gone       NAME.fail   raise an error, in the rank that the file names
+    bad-node    raise an error on the node that it names
     NAME.runs   is appended to by every run, with the number of its process
 """
 
@@ -45,6 +46,9 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST
     if fail.exists() and fail.read_text() in ("", os.environ.get("RANK", "0")):
         raise RuntimeError(f"{name} was told to fail")
+    bad, node = folder / "bad-node", os.environ.get("SLURMD_NODENAME")
+    if bad.exists() and bad.read_text() == node:
+        raise RuntimeError(f"{node} is bad")
     while (folder / f"{name}.hold").exists() and time.monotonic() < until:
         time.sleep(0.02)
     print(f"{name} says goodbye", flush=True)

@@ -80,7 +80,7 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
     cache.mkdir(parents=True)
     more = {"HF_HOME": str(cache.parent), "HF_HUB_OFFLINE": "1", "HF_TOKEN": TOKEN, "TOO": TOKEN + "2"}
     # A GPU with 9 cores is nowhere, so that the job asks for none.
-    file = cluster_file({"secrets": ["HF_TOKEN", "TOO"]}, cpus_per_gpu=9)
+    file = cluster_file({"secrets": ["HF_TOKEN", "TOO"], "keeper": 300}, cpus_per_gpu=9)
     code, found = doctor("--cluster", file, "--runs", runs, **more)
     said = "\n".join(text for _, text in found)
     assert {verdict for verdict, _ in found} == {"ok"}, found
@@ -95,7 +95,7 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
         rf"Python 3\.\d+\.\d+ at {re.escape(sys.executable)}",
         *(rf"\b{name} \d+\.\d+" for name in probe.STACK),
         r"a C\+\+ compiler",
-        r"jobs may submit jobs",
+        r"jobs may submit jobs, which the keeper does",
         r"HF_HUB_OFFLINE is set",
         r"hub credentials: in HF_TOKEN",
         rf"the hub's cache {cache}: \d+ GB free",
@@ -305,12 +305,13 @@ def test_jobs_that_may_not_submit(slurm: Cluster, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n#SBATCH --partition=none\n")
-    [found] = probe._submits(str(script))
+    [found] = probe._submits(str(script), keeper=False)
     assert found.verdict == "warning"
     assert re.match(r"jobs cannot submit jobs \(.*partition.*\): 'sor submit' on a login node", found.text)
     monkeypatch.setenv("PATH", str(tmp_path))
-    [found] = probe._submits(str(script))
-    assert "(no sbatch there)" in found.text
+    [found] = probe._submits(str(script), keeper=True)
+    assert found.verdict == "problem"
+    assert re.search(r"\(no sbatch there\): take 'slurm.keeper' out of the cluster file", found.text)
 
 
 class _Hub(BaseHTTPRequestHandler):

@@ -1,0 +1,53 @@
+"""What jobs tell of the node that they run on: failures in a row, each soon after the work had begun.
+
+A node that is broken fails every job within seconds, and so gets the next one. Jobs only tell; whether a node
+is avoided is decided where jobs are submitted (launch/nodes.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jobs.preemption import Interrupted
+from jobs.rundir import StudyDir, append_jsonl
+
+FAST = 60.0  # seconds; work that went on for longer speaks for the node, however it ended
+
+
+@contextmanager
+def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
+    """Tell how work ends, where one process of each node does so.
+
+    Args:
+        unit: its id.
+    """
+    node = os.environ.get("SLURMD_NODENAME")  # Slurm's name for it, which need not be the host's
+    if node is None or local_rank != 0:
+        yield
+        return
+    note, began = root.node(node), time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        if time.monotonic() - began >= FAST:
+            _well(note)
+        elif not isinstance(error, Interrupted):
+            _badly(note, unit, error)
+        raise
+    _well(note)
+
+
+def _well(note: Path) -> None:
+    with suppress(OSError):  # it is not worth the loss of what went well
+        note.unlink(missing_ok=True)
+
+
+def _badly(note: Path, unit: str, error: BaseException) -> None:
+    with suppress(OSError):
+        note.parent.mkdir(exist_ok=True)
+        partition, words = os.environ.get("SLURM_JOB_PARTITION"), f"{type(error).__name__}: {error}"
+        append_jsonl(note, {"time": time.time(), "unit": unit, "partition": partition, "error": words})

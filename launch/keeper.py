@@ -1,0 +1,188 @@
+"""The keeper: a job that does what `sor submit` would do now, on the study as a person submitted it last.
+
+Unlike a person it decides nothing: what somebody cancelled or removed stays so, and what failed is begun
+again only where going on may help, a few times. It hands on to the next keeper as long as a job has something
+in hand, or units wait for room; then it says why it is the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jobs.rundir import Damaged, StudyDir, read_json
+from jobs.secrets import SecretsError, load_secrets
+from jobs.unit import Unit
+from launch.admission import Refusal
+from launch.arrays import Array
+from launch.controller import Controller
+from launch.handover import hand_over
+from launch.keeping import digest, hand_on
+from launch.ledger import KEEPER, Attempt, Ledger
+from launch.lock import Lock, Locked
+from launch.nodes import verdict
+from launch.observe import NEVER, REMOVED, Seen, Snapshot, written_error
+from launch.on_slurm import Slurm
+from launch.project import reopen_project
+from launch.reconcile import Difference, reconcile
+from launch.slurm import Refused, SlurmUnavailable
+from launch.states import State
+from launch.study import StudyError
+from launch.submit import WITHDRAWN, arrays, asked_ahead, numbers_of, settled, withdraw
+
+BUDGET = 3  # attempts at a unit since a person submitted, that one's included
+PAUSE = 20.0  # seconds after which Slurm, or the lock, is tried again
+ALL_DONE = "all that was asked for is done"
+
+
+def main() -> None:
+    """Keep the study whose submission the first argument names, as long as the time limit allows."""
+    for name in ("PATH", "PYTHONPATH"):  # the shell of each job adds to what it was passed, and passes it on
+        os.environ[name] = ":".join(dict.fromkeys(os.environ.get(name, "").split(":")))
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda *_: sys.exit(1))  # as Ctrl-C would: the lock is given back
+    load_secrets()
+    submission = Path(sys.argv[1])
+    root = StudyDir(submission.parent.parent)
+    while True:
+        try:
+            with Lock(root.lock):
+                keep(root, submission.name)
+                return
+        except (SlurmUnavailable, Refused, Locked) as error:
+            print(f"{error}\ntrying again in {PAUSE:.0f} s")
+            time.sleep(PAUSE)
+
+
+def keep(root: StudyDir, name: str) -> None:
+    """Reconcile once and hand on, if this is the keeper that the ledger names.
+
+    Args:
+        name: of the keeper's submission.
+
+    Raises:
+        SlurmUnavailable: Slurm does not answer.
+        Refused: Slurm did not take the next keeper.
+    """
+    ledger = Ledger(root.ledger)
+    attempt = _last(ledger)
+    if attempt.ended or attempt.jobs[0].submission != name:
+        print("this keeper was replaced: nothing to do")
+        return
+    try:
+        why = _reconcile(root)
+    except (StudyError, Refusal, SecretsError, Damaged) as error:
+        why = str(error)
+    if why is not None:
+        ledger.ended("over", [(KEEPER, attempt.number, why)])
+        print(f"no keeper follows: {why}")
+
+
+def _last(ledger: Ledger) -> Attempt:
+    """The last keeper that Slurm took.
+
+    Raises:
+        SlurmUnavailable: whether it took one is not known.
+    """
+    last = ledger.attempts()[KEEPER]
+    if last.ended is None and last.jobs[0].id is None:
+        live = Slurm(Controller()).live({KEEPER: last}).get(KEEPER)
+        if live is None:
+            ledger.ended("lost", [(KEEPER, last.number, NEVER)])
+            return ledger.attempts()[KEEPER]
+        if not live.jobs:
+            raise SlurmUnavailable("whether Slurm has taken the next keeper is not known yet")
+    return last
+
+
+def _reconcile(root: StudyDir) -> str | None:
+    """Submit what is to be submitted, and the next keeper; returns why there is none."""
+    submitted: dict[str, Any] = read_json(root.submitted)
+    project, console = reopen_project(root), Console(width=200)
+    assert isinstance(project.backend, Slurm)
+    if digest(project.units) != submitted["units"]:
+        return "a file that the study names has changed since: 'sor submit' decides what is to be done"
+    now = settled(project, console)
+    everything = reconcile(now, submitted["only"])
+    nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
+    wanted = helpful(everything, submitted["asked"], nodes.units, begun)
+    with asked_ahead(project) as admission:
+        planned = arrays(project, now, wanted, admission)
+    withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
+    refused, numbers = None, numbers_of(wanted.submit)
+    try:
+        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, _tell)
+    except Refused as error:
+        refused = f"Slurm refused a submission: {error}"
+        print(refused)
+    if hand_on(project, planned.held, nodes.names, lambda id: print(f"the next keeper is job {id}")):
+        return None
+    return refused or _why_over(project.look(), everything, planned.held)
+
+
+def _tell(array: Array, id: str) -> None:
+    print(f"submitted {array.stage}, {len(array.elements)} jobs: {id}")
+
+
+def helpful(
+    difference: Difference, asked: Collection[str], unlucky: Collection[str], begun: Counter[str]
+) -> Difference:
+    """The part of a difference that needs no person.
+
+    Args:
+        asked: ids of the units that a person submitted; there may have been no room for all of them.
+        unlucky: ids of the units that failed on a node which is avoided now.
+        begun: attempts at each unit since a person submitted.
+    """
+    submit, left_out = list[Seen](), set[str]()
+    for seen in difference.submit:
+        id, needs = seen.unit.id, {i.id for i in seen.unit.inputs}
+        first = id in asked and not begun[id]
+        again = begun[id] < BUDGET and (id in unlucky or may_help(seen))
+        if (first or again) and not needs & left_out:
+            submit.append(seen)
+        else:
+            left_out.add(id)
+    return replace(difference, submit=tuple(submit), outdated=())
+
+
+def may_help(seen: Seen) -> bool:
+    """Whether to begin a unit again may help it.
+
+    An error that a rank wrote down is the code's and comes again. What somebody cancelled or removed is
+    left so, and so is a result that was made from what was removed.
+    """
+    attempt = seen.attempt
+    if seen.published or attempt is None:
+        return False
+    if attempt.ended in ("withdrawn", "refused", "lost"):
+        return True
+    if attempt.ended in ("cancelled", "outdated") or written_error(seen.folder, attempt):
+        return False
+    reason = seen.reason or ""
+    return reason != REMOVED and not reason.startswith("was cancelled in Slurm")
+
+
+def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:
+    """Why nothing is in hand and nothing follows."""
+    if not everything.submit:
+        return ALL_DONE
+    failed = now.of(State.FAILED)
+    if failed:
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        first = failed[0]
+        return f"what failed is not begun again: {first.unit.stage} {first.unit.name}: {first.reason}{more}"
+    return held[0][1] if held else "what is left was cancelled, or its result removed: 'sor submit' makes it"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What keeps a study going while nobody is logged in: one job at a time, which starts when others have ended.
+
+Here is how that job is handed over; what it does is keeper.py's business. It is in the ledger like any other
+job, under KEEPER, and only the one that the ledger names last may do anything: all that is here happens under
+the study's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+
+from jobs.rundir import write_json
+from jobs.unit import Resources, Unit
+from launch.caps import LATER
+from launch.handover import SCRIPT, hand_in
+from launch.ledger import KEEPER, Begun, new_name
+from launch.observe import Seen, Snapshot
+from launch.on_slurm import Slurm
+from launch.project import Project
+from launch.script import sbatch_script
+from launch.snapshot import snapshot
+from launch.states import ACTIVE
+
+STAGE = "report"  # whose options the keeper takes: that stage needs little, too
+NEEDS = Resources(hours=0.25)
+MANY = 100  # jobs that are named in one dependency
+GRACE = 60.0  # seconds that a keeper has to end
+
+
+def record(project: Project, only: str | None, submit: Sequence[Seen]) -> None:
+    """Write down how a person submits a study now, for the keeper to go on from if there is to be one."""
+    if project.cluster.slurm.keeper is None:
+        return
+    submitted = {
+        "time": time.time(),
+        "asked": [seen.unit.id for seen in submit],
+        "only": only,
+        "units": digest(project.units),
+        "source": project.cluster.source,
+        "cluster": project.cluster.to_json(),
+    }
+    write_json(project.root.submitted, submitted)
+
+
+def digest(units: list[Unit]) -> str:
+    """Tells two plans apart."""
+    return hashlib.sha256(" ".join(u.id for u in units).encode()).hexdigest()[:12]
+
+
+def wanting(project: Project, now: Snapshot) -> bool:
+    """Whether there should be a keeper and is none, or the other way round."""
+    wanted = project.cluster.slurm.keeper is not None and bool(now.of(*ACTIVE))
+    return wanted != (now.kept is not None)
+
+
+def dismiss(project: Project, now: Snapshot, why: str) -> bool:
+    """End the keeper, and see it gone; returns whether there was one."""
+    if now.keeper is None or now.kept is None:
+        return False
+    # Written first: one that begins to run meanwhile finds it, and does nothing.
+    project.ledger.ended("cancelled", [(KEEPER, now.keeper.attempt.number, why)])
+    project.backend.cancel(now.kept.jobs)
+    until = time.monotonic() + GRACE
+    while project.backend.live({KEEPER: now.keeper.attempt}) and time.monotonic() < until:
+        time.sleep(0.5)
+    return True
+
+
+def hand_on(
+    project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[str], tell: Callable[[str], None]
+) -> bool:
+    """Submit the next keeper, if there is something for it to wait for; returns whether there is.
+
+    Args:
+        held: units that were not submitted, each with the reason.
+        avoid: nodes that it must not run on.
+        tell: is called with the id of its job.
+
+    Raises:
+        Refused: Slurm said no.
+        SlurmUnavailable: no answer.
+    """
+    assert isinstance(project.backend, Slurm)
+    now, controller, room = project.look(), project.backend.controller, wait_for_room(held)
+    if not (room or now.of(*ACTIVE)):
+        return False
+    name = new_name(f"{KEEPER}-{project.study.name}")
+    folder = project.root.submission(name)
+    script = sbatch_script(
+        project.cluster, STAGE, NEEDS, name=name, folder=folder, study=project.root.path,
+        code=snapshot(project.root), array="0", dependency=first_end(now, room), module="launch.keeper",
+        begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / SCRIPT).write_text(script)
+    number = now.keeper.attempt.number + 1 if now.keeper else 1
+    tell(hand_in(project, controller, name, [Begun(KEEPER, number, 0)]))
+    return True
+
+
+def wait_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
+    """Whether some units were held only until other jobs have ended."""
+    return any(LATER in why for _, why in held)
+
+
+def first_end(now: Snapshot, room: bool) -> str | None:
+    """The end of any array that is in hand, as sbatch's --dependency takes it; None where there is none.
+
+    Args:
+        room: the end of any of its elements, up to MANY, since others wait for its place.
+    """
+    jobs = [job.id for s in now.of(*ACTIVE) if s.live for job in s.live.jobs if job.id]
+    ids = jobs[:MANY] if room else list(dict.fromkeys(job.partition("_")[0] for job in jobs))
+    return "?".join(f"afterany:{id}" for id in ids) or None

@@ -1,0 +1,112 @@
+"""Which nodes the next submissions of a study avoid: those on which its jobs fail fast, several in a row.
+
+What jobs told (jobs/nodes.py) is judged by a pure function. Slurm is asked only where a node looks bad.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.rundir import read_jsonl
+from launch.on_slurm import Slurm
+from launch.project import Project
+
+ROW = 3  # failures in a row, of at least two units, after which a node looks bad
+WHILE = 24 * 3600.0  # seconds for which a failure counts
+MOST = 4  # not more than one node in so many is bad: then it is not the nodes
+
+
+@dataclass(frozen=True)
+class BadNode:
+    """A node on which jobs fail fast.
+
+    Args:
+        partition: of its last job.
+        units: that failed on it in a row, one for each time.
+        error: the last one.
+        until: when it will not look bad any more, in seconds since the epoch.
+    """
+
+    name: str
+    partition: str | None
+    units: tuple[str, ...]
+    error: str
+    until: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do about nodes.
+
+    Args:
+        avoid: to be excluded.
+        many: look bad too, but are too many of their partition to do without.
+    """
+
+    avoid: tuple[BadNode, ...] = ()
+    many: tuple[BadNode, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.avoid)
+
+    @property
+    def units(self) -> set[str]:
+        """Ids of units that failed on nodes to avoid."""
+        return {unit for node in self.avoid for unit in node.units}
+
+
+def verdict(project: Project) -> Verdict:
+    """Which nodes a study avoids now.
+
+    Raises:
+        SlurmUnavailable: a node looks bad, and Slurm does not say how many there are.
+    """
+    if not isinstance(project.backend, Slurm):
+        return Verdict()
+    found = {note.stem: list(read_jsonl(note)) for note in sorted(project.root.nodes.glob("*.jsonl"))}
+    bad = looks_bad(found, time.time())
+    if not bad:
+        return Verdict()
+    sizes = Counter[str]()
+    for group in project.backend.controller.nodes().rows:
+        sizes[group.partition] += group.count
+    return judge(bad, sizes, max(unit.resources.nodes for unit in project.units))
+
+
+def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:
+    """The nodes with enough failures in a row.
+
+    Args:
+        told: of each node, its failures since work went well on it; the oldest first.
+        now: seconds since the epoch.
+    """
+    bad = []
+    for name, failures in told.items():
+        recent = [f for f in failures if f["time"] > now - WHILE]
+        if len(recent) >= ROW and len({f["unit"] for f in recent}) > 1:
+            last = recent[-1]
+            units, until = tuple(f["unit"] for f in recent), recent[-ROW]["time"] + WHILE
+            bad.append(BadNode(name, last["partition"], units, last["error"], until))
+    return bad
+
+
+def judge(bad: Sequence[BadNode], sizes: Mapping[str, int], needs: int) -> Verdict:
+    """Avoid bad nodes, unless they are more than a quarter of a partition: then it is hardly the nodes, since
+    an error of the code fails everywhere.
+
+    Args:
+        sizes: nodes of each partition.
+        needs: nodes of the largest job, which have to remain.
+    """
+    counts = Counter(node.partition for node in bad)
+
+    def few(node: BadNode) -> bool:
+        size, count = sizes.get(node.partition or "", 0), counts[node.partition]
+        return count <= max(1, size // MOST) and size - count >= needs
+
+    return Verdict(tuple(n for n in bad if few(n)), tuple(n for n in bad if not few(n)))
