@@ -26,7 +26,7 @@ from launch.admission import Refusal
 from launch.arrays import Array
 from launch.controller import Controller
 from launch.handover import hand_over
-from launch.keeping import digest, hand_on
+from launch.keeping import digest, hand_on, waits_for_room
 from launch.ledger import KEEPER, Attempt, Ledger
 from launch.lock import Lock, Locked
 from launch.nodes import verdict
@@ -118,19 +118,22 @@ def _reconcile(root: StudyDir) -> str | None:
     with asked_ahead(project) as admission:
         planned = arrays(project, now, wanted, admission)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
-    refused, numbers = None, numbers_of(wanted.submit)
+    taken, refused = list[str](), None
+
+    def tell(array: Array, id: str) -> None:
+        taken.append(id)
+        print(f"submitted {array.stage}, {len(array.elements)} jobs: {id}")
+
     try:
-        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, _tell)
+        numbers = numbers_of(wanted.submit)
+        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, tell)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
         print(refused)
-    if hand_on(project, planned.held, nodes.names, lambda id: print(f"the next keeper is job {id}")):
-        return None
-    return refused or _why_over(project.look(), everything, planned.held)
-
-
-def _tell(array: Array, id: str) -> None:
-    print(f"submitted {array.stage}, {len(array.elements)} jobs: {id}")
+    if not (taken or everything.active or waits_for_room(planned.held)):
+        return refused or _why_over(now, everything, planned.held)
+    hand_on(project, planned.held, nodes.names, lambda id: print(f"the next keeper is job {id}"))
+    return None
 
 
 def helpful(

@@ -19,6 +19,7 @@ from launch.ledger import KEEPER, Begun, new_name
 from launch.observe import Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.project import Project
+from launch.reconcile import Difference
 from launch.script import sbatch_script
 from launch.snapshot import snapshot
 from launch.states import ACTIVE
@@ -49,10 +50,9 @@ def digest(units: list[Unit]) -> str:
     return hashlib.sha256(" ".join(u.id for u in units).encode()).hexdigest()[:12]
 
 
-def wanting(project: Project, now: Snapshot) -> bool:
-    """Whether there should be a keeper and is none, or the other way round."""
-    wanted = project.cluster.slurm.keeper is not None and bool(now.of(*ACTIVE))
-    return wanted != (now.kept is not None)
+def wanted(project: Project, difference: Difference) -> bool:
+    """Whether there should be a keeper, once the difference is submitted."""
+    return project.cluster.slurm.keeper is not None and bool(difference.submit or difference.active)
 
 
 def dismiss(project: Project, now: Snapshot, why: str) -> bool:
@@ -70,8 +70,8 @@ def dismiss(project: Project, now: Snapshot, why: str) -> bool:
 
 def hand_on(
     project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[str], tell: Callable[[str], None]
-) -> bool:
-    """Submit the next keeper, if there is something for it to wait for; returns whether there is.
+) -> None:
+    """Submit the next keeper, which starts when one of the jobs that are in hand has ended, or soon.
 
     Args:
         held: units that were not submitted, each with the reason.
@@ -83,24 +83,21 @@ def hand_on(
         SlurmUnavailable: no answer.
     """
     assert isinstance(project.backend, Slurm)
-    now, controller, room = project.look(), project.backend.controller, wait_for_room(held)
-    if not (room or now.of(*ACTIVE)):
-        return False
+    now, controller = project.look(), project.backend.controller
     name = new_name(f"{KEEPER}-{project.study.name}")
     folder = project.root.submission(name)
     script = sbatch_script(
         project.cluster, STAGE, NEEDS, name=name, folder=folder, study=project.root.path,
-        code=snapshot(project.root), array="0", dependency=first_end(now, room), module="launch.keeper",
-        begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
+        code=snapshot(project.root), array="0", dependency=first_end(now, waits_for_room(held)),
+        module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)
     (folder / SCRIPT).write_text(script)
     number = now.keeper.attempt.number + 1 if now.keeper else 1
     tell(hand_in(project, controller, name, [Begun(KEEPER, number, 0)]))
-    return True
 
 
-def wait_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
+def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
     """Whether some units were held only until other jobs have ended."""
     return any(LATER in why for _, why in held)
 

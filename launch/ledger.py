@@ -105,7 +105,8 @@ class Ledger:
             elif record["event"] != "submitted":
                 for unit, number, reason in record["attempts"]:
                     if unit == KEEPER and record["event"] in ("refused", "lost"):
-                        last.update({KEEPER: former} if former else {})
+                        del last[unit]
+                        last |= {unit: former} if former else {}
                     elif last[unit].number == number:
                         last[unit] = replace(last[unit], ended=record["event"], reason=reason)
         return last

@@ -75,7 +75,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             set_aside(seen, project.ledger)
         if planned is None:
             return run_here(console, project, now, difference)
-        return _hand_over(console, project, planned, numbers_of(difference.submit))
+        numbers, keeper = numbers_of(difference.submit), keeping.wanted(project, difference)
+        return _hand_over(console, project, planned, numbers, keeper)
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
@@ -132,7 +133,8 @@ def _idle(project: Project, now: Snapshot, difference: Difference, console: Cons
     """Whether there is nothing to hand over, nor, on this machine, to wait for; then it says so."""
     if not difference.nothing or (difference.active and project.cluster.backend == "local"):
         return False
-    if keeping.wanting(project, now):
+    if keeping.wanted(project, difference) != (now.kept is not None):
+        console.print("- keeper" if now.kept else "+ keeper")
         return False
     console.print("nothing to submit: jobs have the rest in hand" if difference.active else "nothing to do")
     return True
@@ -172,8 +174,10 @@ def write_down(project: Project, now: Snapshot) -> None:
     )
 
 
-def _hand_over(console: Console, project: Project, planned: ArrayPlan, numbers: dict[str, int]) -> int:
-    """Submit the arrays, and tell of each."""
+def _hand_over(
+    console: Console, project: Project, planned: ArrayPlan, numbers: dict[str, int], keeper: bool
+) -> int:
+    """Submit the arrays, then the keeper if there is to be one, and tell of each."""
     assert isinstance(project.backend, Slurm)
 
     def tell(array: Array, id: str) -> None:
@@ -183,7 +187,7 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, numbers: 
     console.print(nodes_view(nodes))
     try:
         hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, tell)
-        if project.cluster.slurm.keeper is not None:
+        if keeper:
             keeping.hand_on(
                 project, planned.held, nodes.names, lambda id: console.print(f"  {id:>10}  keeper")
             )

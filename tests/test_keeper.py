@@ -1,0 +1,196 @@
+"""What a keeper does without a person and what it leaves alone, without a Slurm."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_slurm import write_cluster
+from small_study import student, write_study
+
+from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs.unit import Unit
+from launch import keeping
+from launch.backends import Live
+from launch.caps import LATER
+from launch.cluster import load_cluster
+from launch.keeper import BUDGET, helpful
+from launch.keeping import MANY, first_end
+from launch.ledger import KEEPER, Attempt, Begun, Job, Ledger
+from launch.observe import REMOVED, Seen, Snapshot
+from launch.project import Project, open_project, reopen_project
+from launch.reconcile import reconcile
+from launch.states import State
+from launch.study import StudyError
+
+A, B = Unit("train", "a", {}), Unit("train", "b", {"b": 1})
+C = Unit("evaluate", "c", {}, (A.as_input("student"),))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> StudyDir:
+    return StudyDir(tmp_path / "small")
+
+
+def seen(root: StudyDir, unit: Unit, state: State, ended: str | None = None, **more: Any) -> Seen:
+    """A unit that was begun once, unless it is told otherwise."""
+    attempt = Attempt(1, time.time(), "generic", (Job("s", "1_0", "here", 0),), ended, None)
+    facts = {"reason": None, "attempt": attempt, "live": None, "in_vain": False, "published": False, **more}
+    return Seen(unit, root, state, progress=None, **facts)
+
+
+def submitted(root: StudyDir, *units: Seen, asked: tuple[Unit, ...] = (), **more: Any) -> str:
+    """Names of the units that a keeper submits."""
+    begun = more.get("begun", Counter({s.unit.id: 1 for s in units if s.attempt}))
+    asked_ids, unlucky = {u.id for u in asked}, more.get("unlucky", ())
+    wanted = helpful(reconcile(Snapshot(root, units)), asked_ids, unlucky, begun)
+    assert wanted.outdated == ()
+    return " ".join(s.unit.name for s in wanted.submit)
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "again"),
+    [
+        (State.FAILED, {"reason": "its node failed"}, True),
+        (State.FAILED, {"reason": "was killed by signal 9", "ended": "failed"}, True),
+        (State.FAILED, {"reason": "was cancelled in Slurm by root"}, False),
+        (State.WAITING, {"reason": "cancelled", "ended": "cancelled"}, False),
+        (State.WAITING, {"reason": REMOVED}, False),
+        (State.WAITING, {"reason": REMOVED, "ended": "outdated"}, False),
+        (State.WAITING, {"reason": "Slurm refused it", "ended": "refused"}, True),
+        (State.WAITING, {"reason": "it waited", "ended": "withdrawn"}, True),
+        (State.WAITING, {"published": True}, False),
+        (State.RUNNING, {}, False),
+        (State.DONE, {}, False),
+    ],
+)
+def test_what_is_begun_again(root: StudyDir, state: State, more: dict[str, Any], again: bool) -> None:
+    assert submitted(root, seen(root, A, state, **more)) == ("a" if again else "")
+
+
+def test_an_error_that_a_rank_wrote_down_is_not_repeated_unless_its_node_is_avoided(root: StudyDir) -> None:
+    root.unit(A).path.mkdir(parents=True)
+    append_jsonl(root.unit(A).attempts, {"attempt": 1, "error": "ValueError: no", "time": 1.0})
+    failed = seen(root, A, State.FAILED, reason="ValueError: no")
+    assert submitted(root, failed) == ""
+    assert submitted(root, failed, unlucky={A.id}) == "a"
+
+
+def test_a_budget_is_kept(root: StudyDir) -> None:
+    failed = seen(root, A, State.FAILED, reason="its node failed")
+    for count in range(1, BUDGET + 2):
+        assert submitted(root, failed, begun=Counter({A.id: count})) == ("a" if count < BUDGET else "")
+
+
+def test_what_a_person_asked_for_is_begun_once_whatever_became_of_it_before(root: StudyDir) -> None:
+    held = seen(root, A, State.WAITING, ended="cancelled", reason="cancelled")
+    assert submitted(root, held, asked=(A,), begun=Counter()) == "a"
+    assert submitted(root, held, asked=(A,), begun=Counter({A.id: 1})) == ""
+    new = seen(root, A, State.WAITING, attempt=None)
+    assert (submitted(root, new, asked=(A,)), submitted(root, new)) == ("a", "")
+
+
+def test_nothing_is_begun_behind_what_is_not(root: StudyDir) -> None:
+    reader = seen(root, C, State.WAITING, attempt=None)
+    for state, ended, names in ((State.WAITING, "cancelled", ""), (State.DONE, None, "c")):
+        assert submitted(root, seen(root, A, state, ended), reader, asked=(C,)) == names
+    failed = seen(root, A, State.FAILED, reason="its node failed")
+    assert submitted(root, failed, reader, asked=(C,)) == "a c"
+
+
+def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> None:
+    def live(unit: Unit, array: str, elements: int) -> Seen:
+        jobs = tuple(Job("s", f"{array}_{i}", "here", i) for i in range(elements))
+        return seen(root, unit, State.RUNNING, live=Live(State.RUNNING, jobs))
+
+    now = Snapshot(root, (live(A, "12", 3), live(B, "13", MANY), seen(root, C, State.DONE)))
+    assert first_end(now, room=False) == "afterany:12?afterany:13"
+    each = str(first_end(now, room=True)).split("?")
+    assert each[:4] == ["afterany:12_0", "afterany:12_1", "afterany:12_2", "afterany:13_0"]
+    assert len(each) == MANY
+    assert first_end(Snapshot(root, ()), room=True) is None
+    held = [(A, "a job of it takes 8 GPUs, and this study may use 4 at once")]
+    assert [keeping.waits_for_room(h) for h in ([], held, [*held, (B, f"no room: {LATER}")])] == [0, 0, 1]
+
+
+# The ledger
+
+
+def test_attempts_since_a_time_are_counted_without_those_that_were_refused(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.intent("s1", [Begun(A.id, 1, 0)])
+    since = time.time()
+    ledger.intent("s2", [Begun(A.id, 2, 0), Begun(A.id, 2, 1), Begun(B.id, 1, 2)])
+    ledger.ended("failed", [(A.id, 2, "no")])
+    ledger.intent("s3", [Begun(A.id, 3, 0), Begun(B.id, 2, 1)])
+    ledger.ended("refused", [(B.id, 2, "no")])
+    assert ledger.begun(since) == {A.id: 2, B.id: 1}
+
+
+def test_a_keeper_that_was_not_taken_never_was(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.intent("k1", [Begun(KEEPER, 1, 0)])
+    ledger.ended("refused", [(KEEPER, 1, "no")])
+    assert ledger.attempts() == {}
+    ledger.intent("k2", [Begun(KEEPER, 1, 0)])
+    ledger.submitted("k2", "5")
+    taken = ledger.attempts()[KEEPER]
+    for how in ("refused", "lost"):
+        ledger.intent(f"k3-{how}", [Begun(KEEPER, 2, 0)])
+        assert ledger.attempts()[KEEPER].number == 2
+        ledger.ended(how, [(KEEPER, 2, "no")])
+        assert ledger.attempts()[KEEPER] == taken
+    ledger.ended("over", [(KEEPER, 1, "done")])
+    assert (ledger.attempts()[KEEPER].ended, ledger.attempts()[KEEPER].reason) == ("over", "done")
+
+
+# What it goes on from
+
+
+def recorded(project: Project) -> Project:
+    """A project as the keeper finds it."""
+    project.root.path.mkdir(parents=True, exist_ok=True)
+    write_json(project.root.study, project.study.model_dump(mode="json"))
+    keeping.record(project, None, ())
+    return reopen_project(project.root)
+
+
+@pytest.mark.parametrize("study", ["demo", "smollm", "scale-or-reason"])
+def test_a_shipped_study_is_the_same_again(study: str, tmp_path: Path) -> None:
+    file = write_cluster(
+        tmp_path / "mine.yaml", keeper=60, sbatch={"partition": "a", "exclusive": True}, secrets=["HF_TOKEN"],
+        stages={"report": {"exclusive": False}},
+    )  # fmt: skip
+    first = open_project(study, str(file), tmp_path)
+    file.unlink()
+    again = recorded(first)
+    assert again.units == first.units
+    assert again.cluster.to_json() == first.cluster.to_json()
+    assert again.cluster.source == first.cluster.source == str(file)
+    assert again.cluster.sbatch_options("report", 0) == {"partition": "a"}
+
+
+def test_texts_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = tmp_path / "pairs.jsonl"
+    texts.write_text('{"prompt": "p", "reasoning": "r", "ift": "a"}\n')
+    preset = {**student(), "tokenizer": "somewhere/tokenizer"}
+    changes = {"pairs": {"path": "pairs.jsonl"}, "prepare": None}
+    study = write_study(tmp_path / "study", {"s": preset}, **changes)
+    project = open_project(str(study), str(write_cluster(tmp_path / "mine.yaml", keeper=60)), tmp_path)
+    before = keeping.digest(project.units)
+    assert keeping.digest(recorded(project).units) == before
+    texts.write_text("other\n")
+    assert keeping.digest(recorded(project).units) != before
+
+
+def test_a_template_that_runs_nothing_else_cannot_run_a_keeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.templates.FOLDER", tmp_path)
+    (tmp_path / "own.sh").write_text("srun {{python}} -m jobs.element {{submission}}\n")
+    with pytest.raises(StudyError, match=r"slurm.keeper: .*'own' runs jobs.element alone: write {{module}}"):
+        load_cluster(str(write_cluster(tmp_path / "mine.yaml", template="own", keeper=60)))
