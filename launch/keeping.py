@@ -61,9 +61,10 @@ def dismiss(project: Project, now: Snapshot, why: str) -> bool:
         return False
     # Written first: one that begins to run meanwhile finds it, and does nothing.
     project.ledger.ended("cancelled", [(KEEPER, now.keeper.attempt.number, why)])
-    project.backend.cancel(now.kept.jobs)
     until = time.monotonic() + GRACE
-    while project.backend.live({KEEPER: now.keeper.attempt}) and time.monotonic() < until:
+    alone = {KEEPER: now.keeper.attempt}
+    while (live := project.backend.live(alone).get(KEEPER)) and time.monotonic() < until:
+        project.backend.cancel(live.jobs)
         time.sleep(0.5)
     return True
 

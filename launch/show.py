@@ -161,9 +161,8 @@ def keeper_line(now: Snapshot) -> Text:
         return Text(f"kept by job {(*now.kept.jobs, job)[0].id}", "dim")
     if last.ended is not None:
         return Text(f"not kept any more: {last.reason}", "dim")
-    return Text(
-        f"not kept any more: job {job.id}, its keeper, is gone; 'sor submit' starts another", "yellow"
-    )
+    log = f"its log is in submissions/{job.submission}"
+    return Text(f"not kept any more: the keeper, job {job.id}, is gone ({log}): 'sor submit' again", "yellow")
 
 
 def nodes_view(found: Verdict) -> RenderableType:

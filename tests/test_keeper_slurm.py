@@ -199,7 +199,7 @@ def test_there_is_never_more_than_one_and_cancel_ends_it(lab: Cluster, tmp_path:
     assert second != first
     lab.run("scancel", f"--name={second}")
     wait_for(lambda: not project.look().kept, "the keeper to be gone")
-    assert "is gone; 'sor submit' starts another" in status(project)
+    assert f"is gone (its log is in submissions/{second})" in status(project)
     assert submit(project, yes=True, only=None) == 0
     assert keeper() != second
     assert cancel(project, project.look(), None)[0] == "the keeper"
