@@ -40,7 +40,7 @@ from launch.study import StudyError
 from launch.submit import WITHDRAWN, arrays, asked_ahead, numbers_of, settled, withdraw
 
 BUDGET = 3  # attempts at a unit since a person submitted, that one's included
-PAUSE = 20.0  # seconds after which Slurm, or the lock, is tried again
+PAUSE = 10.0  # seconds after which Slurm, or the lock, is tried again
 ALL_DONE = "all that was asked for is done"
 
 

@@ -158,7 +158,7 @@ def keeper_line(now: Snapshot) -> Text:
     assert now.keeper is not None
     last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
     if now.kept is not None:
-        return Text(f"kept by job {(*now.kept.jobs, job)[0].id}", "dim")
+        return Text(f"kept by {f'job {now.kept.jobs[0].id}' if now.kept.jobs else 'a job to come'}", "dim")
     if last.ended is not None:
         return Text(f"not kept any more: {last.reason}", "dim")
     log = f"its log is in submissions/{job.submission}"

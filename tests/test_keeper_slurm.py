@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from cluster import Cluster, config
 from rich.console import Console
-from small_slurm import write_cluster
+from small_slurm import before, write_cluster
 from small_study import TESTS, wait_for, write_study
 
 from launch import snapshot, templates
@@ -130,7 +130,6 @@ def limit(cluster: Cluster, most: int) -> None:
     wait_for(lambda: (words in cluster.run(*known)) == (most > 0), "the controller to know the limit")
 
 
-@pytest.mark.slow
 def test_what_the_queue_has_no_room_for_is_submitted_by_keepers(
     lab: Cluster, few: int, tmp_path: Path
 ) -> None:
@@ -175,7 +174,6 @@ def test_what_may_help_is_repeated_and_what_may_not_is_not(lab: Cluster, tmp_pat
     assert len(project.look().of(State.DONE)) == len(project.units)
 
 
-@pytest.mark.slow
 def test_there_is_never_more_than_one_and_cancel_ends_it(lab: Cluster, tmp_path: Path) -> None:
     def keeper() -> str:
         """The only one."""
@@ -205,3 +203,37 @@ def test_there_is_never_more_than_one_and_cancel_ends_it(lab: Cluster, tmp_path:
     assert cancel(project, project.look(), None)[0] == "the keeper"
     wait_for(lambda: not queued(lab), "the queue to be empty")
     assert project.look().kept is None
+
+
+UNWILLING = """
+case "$*" in */keeper-*) [ -z "$SLURMD_NODENAME" ] || for word in nope "Unable to contact"; do
+  mkdir "{folder}/$word" && echo "sbatch: error: Batch job submission failed: $word" >&2 && exit 1
+done;; esac
+"""
+
+
+@pytest.mark.slow
+def test_one_whose_successor_slurm_does_not_take_goes_on(
+    lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tmp_path / "said"
+    said.mkdir()
+    path = before("sbatch", tmp_path / "bin", UNWILLING.format(folder=said))
+    monkeypatch.setenv("PATH", path)
+    project = kept(tmp_path)
+    hold = project.root.path / "hold-train"
+    hold.parent.mkdir()
+    hold.touch()
+    assert submit(project, yes=True, only=None) == 0
+
+    def second() -> bool:
+        keeper = project.look().keeper
+        return keeper is not None and keeper.attempt.number == 2 and keeper.attempt.jobs[0].id is not None
+
+    wait_for(second, "a keeper that Slurm took", LONG)
+    assert len(list(said.iterdir())) == 2
+    hold.unlink()
+    ends(project, ALL_DONE)
+    logs = [log.read_text() for log in project.root.path.glob("submissions/keeper-*/*.out")]
+    assert sum(log.count("trying again") for log in logs) >= 2
+    assert len(project.look().of(State.DONE)) == len(project.units)
