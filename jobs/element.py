@@ -7,6 +7,7 @@ elements; nothing here is pickled, and nothing asks Slurm.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ def line(index: int, unit: Unit, root: Path, attempt: int, worker: int) -> str:
     return f'{json.dumps(found)[:-1]}, "unit": {unit.to_text()}}}\n'
 
 
+def word(submission: Path) -> Path:
+    """The file in which this job's script (sbatch_templates/again.bash) looks for what to do next."""
+    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    array, index = (os.environ[name] for name in names)
+    return submission / f"{array}_{index}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.word"
+
+
 def main() -> None:
     """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names."""
     index = submitit.JobEnvironment().array_task_id
@@ -48,7 +56,7 @@ def main() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
     load_secrets()
     mine = element(Path(sys.argv[1]), int(index))
-    run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"])
+    run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"], word(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -20,23 +20,63 @@ class Progress:
 
     Args:
         path: the unit's progress file; None writes nothing (every rank but the first).
+
+    Attributes:
+        beats: signs of life so far; a rank in which they stand still is watched (jobs/watchdog.py).
+        kept: the most that a later run need not do again, of all that was said here.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._written = 0.0
         self._started = time.time()
+        self._record: dict[str, Any] = {"done": 0, "total": 0, "unit": "steps"}
+        self.beats = 0
+        self.kept = 0
 
-    def update(self, done: int, total: int, unit: str, *, force: bool = False, **metrics: Any) -> None:
+    @property
+    def within(self) -> bool:
+        """Whether the work has begun and is not over: beats should come regularly."""
+        return 0 < self._record["done"] < self._record["total"]
+
+    def __str__(self) -> str:
+        return "{done} of {total} {unit}".format_map(self._record)
+
+    def beat(self) -> None:
+        """A sign of life: this rank does not stand still. Costs nothing."""
+        self.beats += 1
+
+    def update(
+        self,
+        done: int,
+        total: int,
+        unit: str,
+        *,
+        force: bool = False,
+        kept: int | None = None,
+        **metrics: Any,
+    ) -> None:
         """Say that `done` of `total` are done, counted in `unit` ("steps", "rows", "items" …).
 
         Args:
             force: write now, also when the last write was a moment ago.
+            kept: how much a later run need not do again, counted in anything; `done` unless told.
             metrics: what else a person may want to see, such as loss=0.31 or phase="loading model".
         """
         now = time.time()
+        self.beat()
+        self.kept = max(self.kept, done if kept is None else kept)
+        self._record = {"done": done, "total": total, "unit": unit, "kept": self.kept, **metrics}
         if self._path is None or (now - self._written < INTERVAL and not force):
             return
+        self._write(now)
+
+    def stalled(self, reason: str) -> None:
+        """Have it shown that nothing moves, until the next update."""
+        if self._path is not None:
+            self._write(time.time(), stalled=reason)
+
+    def _write(self, now: float, **more: Any) -> None:
+        assert self._path is not None
         self._written = now
-        record = {"done": done, "total": total, "unit": unit, "started": self._started, "updated": now}
-        write_json(self._path, {**record, **metrics})
+        write_json(self._path, {**self._record, "started": self._started, "updated": now, **more})

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import importlib
 import os
-import socket
-import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import submitit
 
 from jobs import nodes
+from jobs.causes import fitting
 from jobs.context import Context
-from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs.ending import Ending
+from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
 from jobs.unit import Unit
 
 STAGE_MODULES = {
@@ -32,7 +33,9 @@ STAGE_MODULES = {
 }
 
 
-def run_unit(spec: dict[str, Any], root: str, attempt: int, worker: int = 0) -> None:
+def run_unit(
+    spec: dict[str, Any], root: str, attempt: int, worker: int = 0, word: Path | None = None
+) -> None:
     """Run one process of one attempt.
 
     Args:
@@ -40,46 +43,46 @@ def run_unit(spec: dict[str, Any], root: str, attempt: int, worker: int = 0) -> 
         root: the study's folder.
         attempt: its number, counted from 1.
         worker: place among the workers that share the unit.
+        word: the file in which the job's script looks for what to do next; None where there is no script.
     """
     place = submitit.JobEnvironment()
-    unit = Unit.from_json(spec)
-    unit_dir = StudyDir(Path(root)).unit(unit)
-    if unit_dir.done:
-        print(f"{unit_dir.path} is done already: nothing to do.", flush=True)
+    planned = Unit.from_json(spec)
+    folder = StudyDir(Path(root)).unit(planned)
+    if folder.done:
+        print(f"{folder.path} is done already: nothing to do.", flush=True)
         return
-    unit_dir.path.mkdir(parents=True, exist_ok=True)
-    if place.global_rank == 0:
-        write_json(unit_dir.spec, spec)
-    set_environment(place, unit.resources.cpus_per_task)
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    set_environment(place, planned.resources.cpus_per_task)
+    restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if word else 0
+    unit = _as_it_fits(planned, folder)
     ctx = Context(
-        unit, unit_dir, attempt, restart, place.global_rank, place.local_rank, place.num_tasks, worker
+        unit, folder, attempt, restart, place.global_rank, place.local_rank, place.num_tasks, worker
     )
+    ending = Ending(ctx, word, planned.execution.get("micro_batch"))
     print(
         f"{unit.stage} {unit.name} ({unit.id}), attempt {ctx.run}, rank {ctx.rank} of {ctx.world_size}",
         flush=True,
     )
     try:
+        if ctx.rank == 0:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_json(folder.spec, spec)
+            ending.check_budget()
         with nodes.told(StudyDir(Path(root)), unit.id, ctx.local_rank):
             importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:
         traceback.print_exc()
-        append_jsonl(unit_dir.attempts, ended(ctx, f"{type(error).__name__}: {error}"))
-        # Not an exception: a peer that waits for this rank, or a thread of a library, would keep it alive.
-        os._exit(1)
-    append_jsonl(unit_dir.attempts, ended(ctx, None))
+        ending.by(error)
+    ending.well()
 
 
-def ended(ctx: Context, error: str | None) -> dict[str, Any]:
-    """How this process's attempt ended, as a line of attempts.jsonl; `error` is None if all went well."""
-    return {
-        "attempt": ctx.attempt,
-        "worker": ctx.worker,
-        "rank": ctx.rank,
-        "host": socket.gethostname(),
-        "time": time.time(),
-        "error": error,
-    }
+def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
+    """The unit with half of its micro-batch, if a run before has found that the whole does not fit."""
+    configured = unit.execution.get("micro_batch")
+    micro_batch = fitting(configured, read_jsonl(folder.attempts))
+    if micro_batch == configured:
+        return unit
+    print(f"micro_batch {micro_batch}, since {configured} did not fit into the GPU", flush=True)
+    return replace(unit, execution={**unit.execution, "micro_batch": micro_batch})
 
 
 def set_environment(place: submitit.JobEnvironment, cpus: int) -> None:

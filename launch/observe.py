@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.causes import first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
@@ -209,7 +210,7 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None
     """Why an attempt without a result is no failure."""
     if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
         return attempt.reason
-    ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number]
+    ends = last_run(read_jsonl(folder.attempts), attempt.number)
     if all(job.id is None for job in attempt.jobs) and not ends:
         return NEVER
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
@@ -221,8 +222,8 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None
 
 def written_error(folder: UnitDir, attempt: Attempt) -> str | None:
     """The first error that one of the attempt's processes wrote down."""
-    ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == attempt.number and e["error"]]
-    return str(min(ends, key=lambda e: float(e["time"]))["error"]) if ends else None
+    first = first_error(last_run(read_jsonl(folder.attempts), attempt.number))
+    return str(first["error"]) if first else None
 
 
 def error_of(folder: UnitDir, attempt: Attempt) -> str | None:

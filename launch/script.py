@@ -17,7 +17,7 @@ from jobs.secrets import revealed
 from jobs.unit import Resources
 from launch.cluster import Cluster
 from launch.study import Mistake, StudyError
-from launch.templates import render
+from launch.templates import again, render
 
 # Slurm gives % and \ a meaning in file names, and a script's header is made of lines; PYTHONPATH and lists of
 # mounts are separated by : and ,
@@ -72,7 +72,8 @@ def sbatch_script(
         "log": str(folder / "%A_%a_%t_log.out"),
         "study": str(study),
     }
-    body = render(cluster.slurm.template, {**cluster.slurm.variables, **given})
+    variables = {**cluster.slurm.variables, **given}
+    body = again(variables) + "\n" + render(cluster.slurm.template, variables)
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
     if exclude:
         own = options.get("exclude")
@@ -93,6 +94,7 @@ def sbatch_script(
         additional_parameters={
             **options,
             "array": array,
+            "requeue": True,  # some clusters forbid what a job does not ask for
             "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
         },
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from launch.study import CONFIGS, Mistake, StudyError
 
 FOLDER = CONFIGS.parent / "sbatch_templates"
+AGAIN = FOLDER / "again.bash"  # stands before every template
 PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 GIVEN = (  # what the toolkit gives to every template
     "python",  # the interpreter that sor was called with
@@ -58,11 +59,20 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     if mistakes:
         raise StudyError(mistakes)
 
+    return _filled(_read(name), variables)
+
+
+def again(variables: Mapping[str, str | Sequence[str]]) -> str:
+    """What stands before every template, with its values put in: see the file."""
+    return _filled(AGAIN.read_text(), variables)
+
+
+def _filled(text: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     def quoted(match: re.Match[str]) -> str:
         value = variables[match[1]]
         return shlex.join([value] if isinstance(value, str) else value)
 
-    return PLACEHOLDER.sub(quoted, _read(name))
+    return PLACEHOLDER.sub(quoted, text)
 
 
 def _read(name: str) -> str:

@@ -5,6 +5,8 @@ that a test can change it without making a new unit of it:
 
     NAME.hold   wait until the file is gone       NAME.fail   raise an error, in the rank that the file names
     bad-node    raise an error on the node that it names
+    NAME.hang   stand still for ever, in the rank that the file names and until the file is gone
+    NAME.steps  while held, do steps and keep them here; a signal is listened to
     NAME.runs   is appended to by every run, with the number of its process
 """
 
@@ -21,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from jobs.preemption import Preemption
 from jobs.progress import Progress
 from jobs.rundir import StudyDir, append_jsonl, read_jsonl, write_json
 from jobs.unit import Resources, Unit
@@ -43,13 +46,22 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     append_jsonl(folder / f"{name}.runs", {"pid": os.getpid(), "parent": os.getppid(), **told})
     print(f"{name} says hello", flush=True)
     progress.update(1, 2, "parts", force=True)
+    rank = os.environ.get("RANK", "0")
     fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST
-    if fail.exists() and fail.read_text() in ("", os.environ.get("RANK", "0")):
+    if fail.exists() and fail.read_text() in ("", rank):
         raise RuntimeError(f"{name} was told to fail")
     bad, node = folder / "bad-node", os.environ.get("SLURMD_NODENAME")
     if bad.exists() and bad.read_text() == node:
         raise RuntimeError(f"{node} is bad")
+    preemption, steps = Preemption(), folder / f"{name}.steps"
+    if steps.exists():
+        preemption.listen()
     while (folder / f"{name}.hold").exists() and time.monotonic() < until:
+        if steps.exists():
+            step(steps, progress)
+            preemption.check()
+        if (folder / f"{name}.hang").exists() and rank == (folder / f"{name}.hang").read_text():
+            stand_still()
         time.sleep(0.02)
     print(f"{name} says goodbye", flush=True)
     pairs = [
@@ -57,6 +69,18 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     ]
     (staged / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
     return {"pairs": len(pairs)}
+
+
+def step(steps: Path, progress: Progress) -> None:
+    """Do one step more than all ranks have kept, and keep it."""
+    with steps.open("a") as file:
+        file.write(".")
+    progress.update(steps.stat().st_size, 10**6, "steps")
+
+
+def stand_still() -> None:
+    """What a rank does that waits for something which never comes."""
+    time.sleep(600)
 
 
 def runs(folder: Path, name: str = "study") -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import pytest
 from small_study import TESTS, publish, runs, unit, wait_for
 
 from jobs.element import ELEMENTS, element, line
+from jobs.ending import WORDLESS
 from jobs.run import STAGE_MODULES, port
-from jobs.rundir import StudyDir, UnitDir, read_jsonl
+from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.local import Local
 
@@ -80,31 +81,85 @@ def test_an_error_is_written_down(tmp_path: Path) -> None:
     (tmp_path / "a.fail").touch()
     folder = job(StudyDir(tmp_path / "s"), unit(tmp_path, "a"))
     (end,) = read_jsonl(folder.attempts)
-    assert end["error"] == "RuntimeError: a was told to fail"
+    assert (end["error"], end["cause"], end["kept"]) == ("RuntimeError: a was told to fail", "code error", 1)
     assert not folder.done
 
 
-def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is_near(tmp_path: Path) -> None:
-    root, units = StudyDir(tmp_path / "s"), [unit(tmp_path, name) for name in "ab"]
-    submission = root.submission("prepare-s-1234")
-    submission.mkdir(parents=True)
-    lines = [line(i, u, root.path, 2, 0) for i, u in ((3, units[0]), (33, units[1]))]
-    (submission / ELEMENTS).write_text("".join(lines))
-    (tmp_path / "b.hold").touch()
+@pytest.fixture
+def submission(tmp_path: Path) -> Path:
+    """A submission's folder with the units a and b as elements 3 and 33, as it is handed over to Slurm."""
+    root = StudyDir(tmp_path / "s")
+    found = root.submission("prepare-s-1234")
+    found.mkdir(parents=True)
+    elements = ((index, unit(tmp_path, name)) for index, name in ((3, "a"), (33, "b")))
+    (found / ELEMENTS).write_text("".join(line(index, u, root.path, 2, 0) for index, u in elements))
+    return found
+
+
+def start(submission: Path, restart: int = 0) -> subprocess.Popen[bytes]:
+    """Start element 33 as Slurm does."""
     slurm = {"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "33"}
-    process = subprocess.Popen(
+    more = {"SLURM_RESTART_COUNT": str(restart)} if restart else {}
+    return subprocess.Popen(
         [sys.executable, "-m", "jobs.element", str(submission)],
-        env={**os.environ, "SUBMITIT_EXECUTOR": "slurm", **slurm},
+        env={**os.environ, "SUBMITIT_EXECUTOR": "slurm", **slurm, **more},
     )
+
+
+def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is_near(
+    tmp_path: Path, submission: Path
+) -> None:
+    (tmp_path / "b.hold").touch()
+    process = start(submission)
     wait_for(lambda: runs(tmp_path, "b"), "it to run")
     process.send_signal(signal.SIGUSR2)
     (tmp_path / "b.hold").unlink()
     assert process.wait(60) == 0
-    (end,) = read_jsonl(root.unit(units[1]).attempts)
-    assert (end["attempt"], end["error"], root.unit(units[1]).done) == (2, None, True)
-    assert not root.unit(units[0]).path.exists()
+    root = StudyDir(tmp_path / "s")
+    folder = root.unit(unit(tmp_path, "b"))
+    (end,) = read_jsonl(folder.attempts)
+    assert (end["attempt"], end["error"], folder.done) == (2, None, True)
+    assert not root.unit(unit(tmp_path, "a")).path.exists()
+    assert not list(submission.glob("*.word"))
     with pytest.raises(LookupError, match="lists no element 4: was it edited"):
         element(submission, 4)
+
+
+def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
+    tmp_path: Path, submission: Path
+) -> None:
+    for what in ("hold", "steps"):
+        (tmp_path / f"b.{what}").touch()
+    process = start(submission)
+    wait_for(lambda: (tmp_path / "b.steps").stat().st_size > 2, "steps")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert (submission / "7_33.0.word").read_text() == "again"
+    (end,) = read_jsonl(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts)
+    assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
+    assert end["kept"] == (tmp_path / "b.steps").stat().st_size
+
+
+def test_a_word_that_is_there_is_left_as_it_is(tmp_path: Path, submission: Path) -> None:
+    """The first rank that failed knows why; the others fail because it did."""
+    (tmp_path / "b.fail").touch()
+    (submission / "7_33.0.word").write_text("again")
+    assert start(submission).wait(60) == 1
+    assert (submission / "7_33.0.word").read_text() == "again"
+
+
+def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, submission: Path) -> None:
+    folder = StudyDir(tmp_path / "s").unit(unit(tmp_path, "b"))
+    folder.path.mkdir(parents=True)
+    ended = {"attempt": 2, "worker": 0, "rank": 0, "time": 1.0, "kept": 0, "micro_batch": None}
+    for restart in range(3):
+        append_jsonl(folder.attempts, {**ended, "restart": restart, "cause": "network", "error": "NCCL"})
+    assert start(submission, restart=4).wait(60) == 1  # of 3 there is no word
+    assert runs(tmp_path, "b") == []
+    *_, third, last = read_jsonl(folder.attempts)
+    assert (third["restart"], third["cause"], third["error"]) == (3, "killed", WORDLESS)
+    assert (last["restart"], last["error"]) == (4, f"Exhausted: not begun again: {WORDLESS}")
+    assert (submission / "7_33.4.word").read_text() == "stop"
 
 
 def test_every_stage_has_a_module() -> None:

@@ -102,7 +102,7 @@ def test_the_script_of_a_submission(tmp_path: Path) -> None:
     assert header(text) == {
         "array": "0-3%2", "job-name": "study-train-1", "time": "91", "nodes": "2", "ntasks-per-node": "4",
         "cpus-per-task": "8", "gpus-per-node": "4", "dependency": "afterok:12:13", "open-mode": "append",
-        "output": f"{folder}/%A_%a_0_log.out", "signal": "USR2@90",
+        "output": f"{folder}/%A_%a_0_log.out", "signal": "USR2@90", "requeue": "",
     }  # fmt: skip
     for part in (f"--output={folder}/%A_%a_%t_log.out", f"{sys.executable} -u -m jobs.element {folder}\n",
                  f"PYTHONPATH={tmp_path}/code/0123456789ab:", "export SUBMITIT_EXECUTOR=slurm"):  # fmt: skip

@@ -1,0 +1,137 @@
+"""How a run of a unit ends: a line in attempts.jsonl, a word to the job's script, an exit code.
+
+The word says whether the job is to be begun again, and of those of all ranks the first counts: the others
+often fail because one has. Nothing here calls Slurm; sbatch_templates/again.bash does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jobs.causes import ANSWERS, Cause, cause_of, ends, goes_on
+from jobs.context import Context
+from jobs.preemption import Interrupted
+from jobs.rundir import append_jsonl, read_json, read_jsonl
+
+AGAIN = 75  # the exit code that says "begin me again" to the script where a full disk takes no word
+WORDLESS = "ended without a word: killed, preempted without warning, or its node failed"
+WARNING = 300.0  # seconds before its time limit at which a job may be told of it, at the earliest
+
+
+class Exhausted(Exception):
+    """The runs before were too many already."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What one process leaves of its run.
+
+    Args:
+        word: the file for the word to the script; None where no script waits for one.
+        configured: the micro-batch of the unit as it was planned.
+    """
+
+    ctx: Context
+    word: Path | None
+    configured: int | None
+    began: float = field(default_factory=time.monotonic)
+
+    def check_budget(self) -> None:
+        """Write down how the run before ended if it could not, and see whether this one is one too many.
+
+        Raises:
+            Exhausted: it is.
+        """
+        ctx = self.ctx
+        lines = list(read_jsonl(ctx.folder.attempts))
+        before = (ctx.attempt, ctx.restart - 1, ctx.worker)
+        if ctx.restart and before not in {(e["attempt"], e["restart"], e["worker"]) for e in lines}:
+            kept = kept_of(ctx.folder.progress)
+            silent = {"restart": ctx.restart - 1, "rank": 0, "host": None, "seconds": None, "kept": kept}
+            lines.append({**self._line(Cause.KILLED, WORDLESS), **silent})
+            append_jsonl(ctx.folder.attempts, lines[-1])
+        runs = ends(lines, ctx.attempt, ctx.worker)
+        if runs and not goes_on(runs, self.configured):
+            last = runs[-1]
+            raise Exhausted(last.cause, f"not begun again: {last.error}")
+
+    def well(self) -> None:
+        """The run did what it was to do."""
+        append_jsonl(self.ctx.folder.attempts, self._line(None, None))
+
+    def by(self, error: BaseException) -> NoReturn:
+        """An exception ended it. After a signal that is what any exception comes from."""
+        told = str(error) if isinstance(error, Interrupted) else self.ctx.preemption.reason
+        if told is not None:
+            cause = cause_of(told)
+            if cause == Cause.TIME_LIMIT and not self._near_limit():
+                cause = Cause.PREEMPTED  # where preemption is announced by the same signal
+            self.badly(cause, told, interrupted=True)
+        cause = error.cause if isinstance(error, Exhausted) else cause_of(error)
+        self.badly(cause, f"{type(error).__name__}: {error}")
+
+    def badly(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
+        """Leave what there is to say, and end the process at once.
+
+        Args:
+            interrupted: the others may be saving still, and an exit code would have them killed.
+        """
+        # Not by an exception: a peer that waits for this rank, or a library's thread, would keep it alive.
+        if self.ctx.folder.done:
+            os._exit(0)
+        mine = self._line(cause, error)
+        lines = [*read_jsonl(self.ctx.folder.attempts), mine]
+        again = goes_on(ends(lines, self.ctx.attempt, self.ctx.worker), self.configured)
+        print(f"{cause}: {'goes on in another run' if again else ANSWERS[cause].advice}", flush=True)
+        with suppress(OSError):  # the disk is full
+            append_jsonl(self.ctx.folder.attempts, mine)
+        if self._leave("again" if again else "stop") and interrupted:
+            os._exit(0)
+        os._exit(AGAIN if again else 1)
+
+    def _leave(self, word: str) -> bool:
+        """Whether there is a word, of this rank or of one before it."""
+        if self.word is None:
+            return False
+        with suppress(OSError), self.word.open("x") as file:
+            file.write(word)
+        return self.word.exists()
+
+    def _near_limit(self) -> bool:
+        limit = self.ctx.unit.resources.hours * 3600  # the job's is this one, or a longer one of its array
+        return time.monotonic() - self.began > limit - WARNING
+
+    def _line(self, cause: Cause | None, error: str | None) -> dict[str, Any]:
+        """The line of attempts.jsonl; `cause` and `error` are None if all went well."""
+        ctx = self.ctx
+        return {
+            "attempt": ctx.attempt,
+            "restart": ctx.restart,
+            "worker": ctx.worker,
+            "rank": ctx.rank,
+            "host": socket.gethostname(),
+            "time": time.time(),
+            "seconds": round(time.monotonic() - self.began, 1),
+            "cause": cause,
+            "error": error,
+            "kept": ctx.progress.kept,
+            "micro_batch": ctx.unit.execution.get("micro_batch"),
+        }
+
+
+def kept_of(progress: Path) -> int:
+    """How much the last run that wrote its progress had kept."""
+    with suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
+        return int(read_json(progress)["kept"])
+    return 0

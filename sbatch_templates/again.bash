@@ -1,0 +1,31 @@
+# What every job does once its work has ended: it goes back into the queue if the work says so.
+#
+# Stands before the template, whose last exit code it is given. What the ranks say is in a file of the
+# submission's folder: "again" or "stop". Where no rank could write it, exit code 75 says "again", and one of
+# a kill from outside, too; a run that gets nowhere again and again finds that out itself.
+# Names in double braces are filled in, quoted already: write no quotes around them.
+word={{submission}}/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.${SLURM_RESTART_COUNT:-0}.word
+
+finish() {
+  local code=$? said= try state
+  if [ -e "$word" ]; then
+    said=$(cat "$word")
+    rm -f "$word"
+    [ "$said" != stop ] || exit $((code ? code : 1))   # an empty one was written on a full disk
+  elif [ $code -ne 75 ] && { [ $code -le 128 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; }; then
+    exit $code
+  fi
+  for try in {1..20}; do   # the controller may be away for a while
+    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+    # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
+    [ "${state:-RUNNING}" = RUNNING ] || break
+    if [ -n "$state" ] && scontrol requeue "$SLURM_JOB_ID"; then
+      trap - TERM
+      sleep 600            # Slurm ends it within that time
+    fi
+    sleep 15
+  done
+  exit 1   # what waits for this job's success must not start
+}
+trap finish EXIT
+trap : TERM   # bash would die of it, and its ranks with it, before they have saved

@@ -1,0 +1,173 @@
+"""Jobs of a real Slurm that are interrupted, killed or fail: begun again or not, and with what was kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster
+from small_slurm import by_hand, write_cluster
+from small_study import TESTS, runs, unit, wait_for
+
+from jobs.ending import WORDLESS
+from jobs.rundir import StudyDir, read_jsonl
+from jobs.unit import Unit
+from launch.logs import logs_of
+from launch.project import Project
+from launch.states import State
+from launch.submit import cancel, submit
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    slurm.run("scancel", "--me")
+    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty", 120)
+
+
+class Job:
+    """One unit of two ranks, submitted; it is held until `release`, and does steps where it is to.
+
+    Args:
+        partition: lowgrace, low and lowcancel can be preempted from high.
+    """
+
+    def __init__(
+        self, slurm: Cluster, folder: Path, partition: str, *, steps: bool = True, **needs: Any
+    ) -> None:
+        self.slurm, self.folder = slurm, folder
+        self.unit: Unit = unit(folder, "a", **{"tasks_per_node": 2, "cpus_per_task": 4, **needs})
+        (folder / "a.hold").touch()
+        if steps:
+            (folder / "a.steps").touch()
+        file = write_cluster(folder / "cluster.yaml", sbatch={"partition": partition, "exclusive": True})
+        self.project: Project = by_hand([self.unit], file, StudyDir(folder / "runs" / "s"))
+        assert submit(self.project, yes=True, only=None) == 0
+        self.started(1)
+
+    def started(self, times: int) -> None:
+        """Wait until all ranks have begun this often."""
+        ranks = self.unit.resources.world_size
+        wait_for(lambda: len(runs(self.folder, "a")) == times * ranks, f"run {times}")
+
+    @property
+    def id(self) -> str:
+        [seen] = self.project.look().units
+        assert seen.jobs[0].id
+        return seen.jobs[0].id
+
+    def state(self) -> str:
+        """Slurm's state and reason."""
+        return self.slurm.run("squeue", "--noheader", f"--jobs={self.id}", "--format=%T %r")
+
+    def again(self, times: int) -> None:
+        """Wait until the job is back in the queue, do not let it wait there, and see it begin."""
+        wait_for(lambda: self.state() == "PENDING BeginTime", "the job to be back in the queue")
+        self.slurm.run("scontrol", "update", f"job={self.id}", "StartTime=now")
+        self.started(times)
+
+    def release(self) -> None:
+        (self.folder / "a.hold").unlink()
+
+    def ended(self) -> tuple[State, str | None]:
+        """Wait until the job has left the machine; the unit's state and its reason."""
+        wait_for(lambda: self.slurm.run("squeue", "--noheader") == "", "the job to end", 60)
+        [seen] = self.project.look().units
+        return seen.state, seen.reason
+
+    def preempt(self) -> None:
+        """Have Slurm take its node for another job."""
+        node = self.slurm.run("squeue", "--noheader", f"--jobs={self.id}", "--format=%N")
+        self.slurm.run(
+            "sbatch",
+            "--partition=high",
+            f"--nodelist={node}",
+            "--exclusive",
+            "--output=/dev/null",
+            "--wrap=true",
+        )
+
+    def lines(self) -> list[tuple[int, str | None]]:
+        """Restart and cause of each line of attempts.jsonl."""
+        found = read_jsonl(self.project.root.unit(self.unit).attempts)
+        return sorted((line["restart"], line["cause"]) for line in found)
+
+    def left(self) -> list[Path]:
+        """Words that nobody read."""
+        return list((self.project.root.path / "submissions").glob("*/*.word"))
+
+
+@pytest.mark.parametrize("partition", ["lowgrace", "lowcancel"])
+def test_preempted_with_a_warning_it_goes_on_from_what_it_kept(
+    slurm: Cluster, tmp_path: Path, partition: str
+) -> None:
+    job = Job(slurm, tmp_path, partition)
+    job.preempt()
+    job.again(2)
+    kept = min(line["kept"] for line in read_jsonl(job.project.root.unit(job.unit).attempts))
+    assert kept > 0
+    job.release()
+    assert job.ended() == (State.DONE, None)
+    assert job.lines() == [(0, "preempted")] * 2 + [(1, None)] * 2
+    assert job.left() == []
+    [seen] = job.project.look().units
+    first, second = (log.read_text() for log in logs_of(seen, job.project.root))
+    for log in (first, second):  # a restart does not cut off what was there
+        assert "preempted: goes on in another run" in log
+        assert log.count("a says hello") == 2
+
+
+def test_preempted_without_a_warning_it_is_written_down_by_the_next_run(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    job = Job(slurm, tmp_path, "low", steps=False)
+    job.preempt()
+    job.again(2)
+    job.release()
+    assert job.ended() == (State.DONE, None)
+    assert job.lines() == [(0, "killed")] + [(1, None)] * 2
+    assert next(read_jsonl(job.project.root.unit(job.unit).attempts))["error"] == WORDLESS
+
+
+def test_cancelled_it_stays_so(slurm: Cluster, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "lowgrace")
+    assert cancel(job.project, job.project.look(), None) == ["prepare a"]
+    assert job.ended() == (State.WAITING, "cancelled")
+    assert job.lines() == [(0, "preempted")] * 2  # a rank cannot tell
+    assert len(runs(tmp_path, "a")) == 2
+
+
+def test_a_code_error_in_one_rank_is_not_repeated_though_its_peer_is_killed(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "a.fail").write_text("1")
+    job = Job(slurm, tmp_path, "main")
+    assert job.ended() == (State.FAILED, "RuntimeError: a was told to fail")
+    assert set(job.lines()) <= {(0, "code error"), (0, "preempted")}  # so it seems to a peer, being ended
+    assert len(runs(tmp_path, "a")) == 2
+    assert job.left() == []
+
+
+def test_a_job_whose_rank_was_killed_is_begun_again(slurm: Cluster, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "main", steps=False)
+    os.kill(runs(tmp_path, "a")[-1]["pid"], signal.SIGKILL)
+    job.again(2)
+    job.release()
+    assert job.ended() == (State.DONE, None)
+    assert job.lines() == [(0, "killed")] + [(1, None)] * 2
+
+
+@pytest.mark.slow
+def test_near_its_time_limit_it_goes_on_if_it_got_further(slurm: Cluster, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "main", hours=1 / 60)
+    job.again(2)
+    job.release()
+    assert job.ended() == (State.DONE, None)
+    assert job.lines() == [(0, "time limit")] * 2 + [(1, None)] * 2
