@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,13 @@ def run(ctx: Context) -> None:
     prepare_environment(folder)
     left = [t for t in tasks if not _finished(ctx, t).is_dir()]
     if left:
+        ctx.preemption.listen()
         model = ctx.input("train") / "model"
-        engine = load(str(model), None, ctx.unit.execution)
-        manager = _manager(folder)
-        for task in left:
-            _run_task(ctx, engine, manager, task, f"{task['task']} ({tasks.index(task) + 1} of {len(tasks)})")
-        engine.close()
+        with closing(load(str(model), None, ctx.unit.execution)) as engine:
+            manager = _manager(folder)
+            for task in left:
+                title = f"{task['task']} ({tasks.index(task) + 1} of {len(tasks)})"
+                _run_task(ctx, engine, manager, task, title)
     _publish(ctx, tasks)
 
 
@@ -78,11 +80,18 @@ def _manager(include: Path | None) -> Any:
 
 
 def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], title: str) -> None:
-    """Run one benchmark and leave its files in work/TASK."""
+    """Run one benchmark and leave its files in work/TASK.
+
+    Raises:
+        Interrupted: the job was told to stop; the benchmark will be run again from its beginning.
+    """
     from jobs.harness import EngineLM
 
+    kept = sum(_finished(ctx, each).is_dir() for each in ctx.unit.config["group"]["tasks"])
+
     def report(done: int, total: int) -> None:
-        ctx.progress.update(done, total, "requests", benchmark=title)
+        ctx.progress.update(done, total, "requests", kept=kept, benchmark=title)
+        ctx.preemption.check()
 
     lm = EngineLM(engine, _answering(ctx.unit.config), report)
     report(0, 1)
@@ -98,7 +107,12 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     (aside / "items.jsonl").write_text("".join(lines), encoding="utf-8")
     fsync_tree(aside)
-    aside.rename(final)
+    try:
+        aside.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        shutil.rmtree(aside)  # another copy of this job that lives, too, was faster
 
 
 def _answering(config: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -44,14 +45,19 @@ def run(ctx: Context) -> None:
     pool = Pool(ctx.folder.work, _draw_prompts(ctx))
     owner = f"{ctx.run}-{ctx.worker}-{uuid.uuid4().hex[:8]}"
     claims = Claims(pool.work / "claims", owner)
-    if _wait(pool, claims):
+    ctx.preemption.listen()
+    if _wait(ctx, pool, claims):
         config = ctx.unit.config
         began = time.monotonic()
         engine = load(ctx.resolve(config["model"]), config.get("revision"), ctx.unit.execution)
-        worker = Worker(ctx, pool, claims, owner, engine, began)
-        while _wait(pool, claims):
-            worker.work()
-        engine.close()
+        with closing(engine):
+            worker = Worker(ctx, pool, claims, owner, engine, began)
+            try:
+                while _wait(ctx, pool, claims):
+                    worker.work()
+            except BaseException:
+                claims.give_back()  # the others need not wait until the leases run out
+                raise
     if not ctx.folder.done:
         _publish(ctx, pool)
 
@@ -226,7 +232,13 @@ class Worker:
         del self.held[number]
 
     def _tick(self, force: bool = False) -> None:
-        """Keep the leases and the progress fresh; called at every step of the model."""
+        """Keep the leases and the progress fresh; called at every step of the model.
+
+        Raises:
+            Interrupted: this worker was told to stop. The rows that are there stay.
+        """
+        self.ctx.preemption.check()
+        self.ctx.progress.beat()
         now = time.monotonic()
         if not force and now - self.beat < min(20.0, LEASE_SECONDS / 6):
             return
@@ -259,12 +271,17 @@ def _draw_prompts(ctx: Context) -> pq.ParquetFile:
     return pq.ParquetFile(path)
 
 
-def _wait(pool: Pool, claims: Claims) -> bool:
+def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
     """Wait until there is something to claim (True) or every chunk is there (False).
 
     While others hold all that is left, this worker stays: if one of them dies, its chunk is taken over.
+
+    Raises:
+        Interrupted: this worker was told to stop.
     """
     while missing := pool.missing():
+        ctx.preemption.check()
+        ctx.progress.beat()
         if claims.available(missing):
             return True
         time.sleep(min(5.0, LEASE_SECONDS / 20))

@@ -1,7 +1,8 @@
 """The function that every job runs: one attempt at one unit, as one of its processes.
 
 It finds its place among the ranks, runs the unit's stage and writes down how the attempt ended. What a
-stage does stands in the stage's own module; who starts jobs is launch's business.
+stage does stands in the stage's own module; who starts jobs is launch's business. SOR_HANG_SECONDS is for how
+long a rank may stand still within its work, at least.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 import submitit
 
 from jobs import nodes
-from jobs.causes import fitting
+from jobs.causes import Cause, fitting
 from jobs.context import Context
 from jobs.ending import Ending
 from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
 from jobs.unit import Unit
+from jobs.watchdog import FLOOR, Watchdog
 
 STAGE_MODULES = {
     "prepare": "jobs.prepare",
@@ -67,6 +69,8 @@ def run_unit(
             folder.path.mkdir(parents=True, exist_ok=True)
             write_json(folder.spec, spec)
             ending.check_budget()
+        floor = float(os.environ.get("SOR_HANG_SECONDS", FLOOR))
+        Watchdog(ctx.progress, lambda words: ending.badly(Cause.HANG, words), floor).start()
         with nodes.told(StudyDir(Path(root)), unit.id, ctx.local_rank):
             importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:

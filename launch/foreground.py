@@ -1,7 +1,7 @@
 """Run a study on this machine, in the foreground: start what is ready and fits, until nothing is left.
 
 Stage by stage, and in a stage the largest work first, so that the last hour does not wait for one long job.
-A unit whose input failed is left out; the others go on.
+A unit whose input failed is left out; the others go on. What ended for a cause that passes is begun again.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from jobs.causes import End, goes_on, last_run
 from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
 from launch.local import Local, fits
-from launch.observe import Seen, error_of
+from launch.observe import Seen, end_of, error_of
 from launch.reconcile import Difference
 
 TICK = 0.2  # seconds between two looks at the running jobs
@@ -45,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a person who watches wants to know: "started", "done" or "failed"."""
+    """Something that a person who watches wants to know: "started", "done", "again" or "failed"."""
 
     kind: str
     unit: Unit
@@ -78,6 +79,7 @@ class Foreground:
         self.blocked: list[Seen] = []
         self._waiting: list[Seen] = []
         self._missing: set[str] = set()
+        self._ends: dict[str, list[End]] = {}  # how attempts ended, by the unit's id
 
     def run(self, difference: Difference) -> None:
         """Do it all; `failures` and `blocked` then hold what could not be done.
@@ -85,8 +87,7 @@ class Foreground:
         Raises:
             KeyboardInterrupt: a person asked to stop; the running jobs were cancelled first.
         """
-        order = {stage: i for i, stage in enumerate(STAGES)}
-        self._waiting = sorted(difference.submit, key=lambda s: (order[s.unit.stage], -(s.unit.flops or 0)))
+        self._waiting = sorted(difference.submit, key=_order)
         for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
             assert seen.attempt is not None
             self._take(seen, seen.attempt)
@@ -166,24 +167,30 @@ class Foreground:
             if seen.folder.done:
                 self._missing.discard(id)
                 self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
+            elif self._ledger.attempts()[id].ended == "cancelled":
+                self._fail(seen, "cancelled", running.jobs)
             else:
-                self._fail(seen, self._end_of(seen, attempt), running.jobs)
+                self._ended(seen, attempt, running.jobs)
 
-    def _end_of(self, seen: Seen, attempt: Attempt) -> str:
-        """Why an attempt ended without a result, written down unless `sor cancel` has done so."""
-        written = self._ledger.attempts()[seen.unit.id]
-        if written.ended == "cancelled":
-            return "cancelled"
+    def _ended(self, seen: Seen, attempt: Attempt, jobs: tuple[Job, ...]) -> None:
+        """Write down why an attempt ended without a result, and begin the unit again where that helps."""
         reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
         self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
-        return reason
+        runs = self._ends.setdefault(seen.unit.id, [])
+        runs.append(end_of(seen.folder, attempt))
+        if goes_on(runs, seen.unit.execution.get("micro_batch")):
+            self._waiting.append(replace(seen, attempt=attempt, live=None))
+            self._waiting.sort(key=_order)
+            self._tell(Event("again", seen.unit, f"{runs[-1].cause}: {reason}"))
+        else:
+            self._fail(seen, reason, jobs)
 
     def _end_peers(self, running: Running) -> None:
         """End ranks that wait for one that has failed, which they may do for half an hour."""
         folder, number = running.seen.folder, running.attempt.number
         if not folder.attempts.exists():
             return
-        ends = [e for e in read_jsonl(folder.attempts) if e["attempt"] == number and e["error"]]
+        ends = [e for e in last_run(read_jsonl(folder.attempts), number) if e["error"]]
         if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
             self._backend.cancel(running.jobs)
 
@@ -195,6 +202,11 @@ class Foreground:
         for running in self.running.values():
             self._backend.cancel(running.jobs)
             self._ledger.ended("cancelled", [(running.seen.unit.id, running.attempt.number, "cancelled")])
+
+
+def _order(seen: Seen) -> tuple[int, int]:
+    """Stage by stage, in each the largest first."""
+    return STAGES.index(seen.unit.stage), -(seen.unit.flops or 0)
 
 
 def _wants(unit: Unit) -> tuple[int, int]:

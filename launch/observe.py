@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.causes import first_error, last_run
+from jobs.causes import Cause, End, ends, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
@@ -188,6 +188,7 @@ def _look(
         dead=live is not None and live.dead,
         attempts=attempt.number if attempt else 0,
         silence=time.time() - progress["updated"] if progress else None,
+        stalled=progress.get("stalled") if progress else None,
         put_off=_put_off(root.unit(unit), attempt, error) if attempt and over else None,
         error=(error or attempt.reason) if attempt and over else None,
         inputs=tuple((f"{i.stage} {i.name}", states[i.id]) for i in unit.inputs),
@@ -229,3 +230,12 @@ def written_error(folder: UnitDir, attempt: Attempt) -> str | None:
 def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
     """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
     return written_error(folder, attempt) or attempt.reason
+
+
+def end_of(folder: UnitDir, attempt: Attempt) -> End:
+    """How an attempt ended, also where it could not say so itself."""
+    written = ends(read_jsonl(folder.attempts), since=attempt.number)
+    if written:
+        return written[-1]
+    progress = current_progress(folder, attempt) or {}
+    return End(Cause.KILLED, "", progress.get("kept", 0))

@@ -32,7 +32,12 @@ STYLES = {
     State.FAILED: "bold red",
     State.BLOCKED: "red",
 }
-SIGNS = {"started": ("▶", "blue"), "done": ("✓", "green"), "failed": ("✗", "bold red")}
+SIGNS = {
+    "started": ("▶", "blue"),
+    "done": ("✓", "green"),
+    "again": ("↻", "yellow"),
+    "failed": ("✗", "bold red"),
+}
 
 
 def amount(flops: float | None) -> str:

@@ -39,6 +39,7 @@ class Facts(NamedTuple):
         dead: the job waits for something that can never come.
         attempts: how many were begun.
         silence: seconds since the running attempt's last sign of life; None before the first.
+        stalled: what a job that runs says of itself while it stands still.
         put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
         inputs: (name, state) of what it reads.
@@ -50,6 +51,7 @@ class Facts(NamedTuple):
     dead: bool = False
     attempts: int = 0
     silence: float | None = None
+    stalled: str | None = None
     put_off: str | None = None
     error: str | None = None
     inputs: tuple[tuple[str, State], ...] = ()
@@ -66,6 +68,8 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
         return State.DONE, None
     if facts.job == State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
         return State.STALLED, f"no sign of life for {facts.silence / 60:.0f} minutes"
+    if facts.job == State.RUNNING and facts.stalled:
+        return State.STALLED, facts.stalled
     if facts.job is not None and not in_vain(facts):
         return facts.job, facts.waits_for
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,3 +172,24 @@ def test_near_its_time_limit_it_goes_on_if_it_got_further(slurm: Cluster, tmp_pa
     job.release()
     assert job.ended() == (State.DONE, None)
     assert job.lines() == [(0, "time limit")] * 2 + [(1, None)] * 2
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_found_and_the_job_finishes(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOR_HANG_SECONDS", "4")
+    job = Job(slurm, tmp_path, "main")
+    wait_for(lambda: (tmp_path / "a.steps").stat().st_size > 100, "enough steps to learn from")
+    (tmp_path / "a.hang").write_text("0")
+    wait_for(lambda: job.project.look().units[0].state == State.STALLED, "it to be shown")
+    assert "stands still at" in str(job.project.look().units[0].reason)
+    (tmp_path / "a.hang").unlink()
+    job.again(2)
+    job.release()
+    assert job.ended() == (State.DONE, None)
+    assert job.lines()[0] == (0, "hang")
+    log = logs_of(job.project.look().units[0], job.project.root)[0].read_text()
+    assert re.search(
+        r"stood still for \d+ s at \d+ of 1000000 steps; all stacks:\n(.*\n)*.* in stand_still\n", log
+    )

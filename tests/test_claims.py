@@ -63,3 +63,11 @@ def test_a_worker_that_died_while_taking_over_is_taken_over_itself(
         assert Claims(tmp_path, name).take([4]) == 4
         age(tmp_path, 6)
     assert sorted(p.name for p in tmp_path.glob("0*")) == ["00004.0", "00004.1", "00004.2"]
+
+
+def test_what_is_given_back_is_taken_over_at_once(tmp_path: Path) -> None:
+    leaving, staying = Claims(tmp_path, "leaving"), Claims(tmp_path, "staying")
+    assert (leaving.take([0, 1, 2]), leaving.take([0, 1, 2]), staying.take([0, 1, 2])) == (0, 1, 2)
+    leaving.give_back()
+    leaving.refresh()  # it holds nothing any more
+    assert [staying.take([0, 1, 2]) for _ in range(3)] == [0, 1, None]

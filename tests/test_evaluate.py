@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from small_study import wait_for
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # read at import, and this process has one
 
 from jobs import evaluate
+from jobs.context import Context
+from jobs.engines import load
 from jobs.localtask import write_task
+from jobs.preemption import Interrupted
 from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
 from jobs.unit import Input, Unit
 
@@ -71,6 +77,10 @@ def prepare(root: Path, says: str, include: Path, wanted: list[dict[str, Any]], 
     return tiny.context(root, Unit("evaluate", "tiny ift easy", config, (trained,), execution))
 
 
+def loaded(ctx: Context, include: Path) -> tuple[Any, Any]:
+    return load(str(ctx.input("train") / "model"), None, ctx.unit.execution), evaluate._manager(include)
+
+
 def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path, tmp_path: Path) -> None:
     wanted = [
         *tasks("stops"), *tasks("easy"), *tasks("digit", filter="answer"), *tasks("choose", metric="acc"),
@@ -122,6 +132,40 @@ def test_a_finished_benchmark_is_not_run_again(
     assert benchmark["marked"]
     assert benchmark["accuracy"] == 0.3
     assert "loaded by" not in capsys.readouterr().out  # nothing was left that needs the model
+
+
+def test_told_to_stop_it_keeps_the_benchmarks_that_are_finished(benchmarks: Path, tmp_path: Path) -> None:
+    wanted = [*tasks("easy", "stops"), *tasks("digit", filter="answer")]
+    ctx = prepare(tmp_path / "s", SAYS, benchmarks, wanted, "transformers")
+
+    def tell() -> None:
+        wait_for(lambda: list(ctx.folder.work.glob(".stops.*")), "the second benchmark")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    with pytest.raises(Interrupted):
+        evaluate.run(ctx)
+    thread.join()
+    assert ctx.progress.kept == 1
+    assert [p.name for p in ctx.folder.work.glob("[!.]*")] == ["easy"]
+    kept = ctx.folder.work / "easy" / "benchmark.json"
+    write_json(kept, {**read_json(kept), "marked": True})
+    evaluate.run(Context(ctx.unit, ctx.folder, restart=1))
+    assert [b.get("marked") for b in read_json(ctx.folder.result)["benchmarks"]] == [True, None, None]
+
+
+def test_a_benchmark_that_another_copy_of_the_job_has_finished_stays(
+    benchmarks: Path, tmp_path: Path
+) -> None:
+    ctx = prepare(tmp_path / "s", "7", benchmarks, tasks("easy"), "transformers")
+    evaluate.run(ctx)
+    kept = ctx.folder.work / "easy" / "benchmark.json"
+    write_json(kept, {**read_json(kept), "marked": True})
+    config = ctx.unit.config["group"]["tasks"][0]
+    evaluate._run_task(ctx, *loaded(ctx, benchmarks), config, "easy (1 of 1)")
+    assert read_json(kept)["marked"]
+    assert [p.name for p in ctx.folder.work.iterdir()] == ["easy"]
 
 
 def test_limit_and_examples_reach_lm_eval(benchmarks: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_failure_is_named_and_the_others_go_on(root: StudyDir, tmp_path: Path)
     assert (seen.state, seen.attempt and seen.attempt.number) == (State.DONE, 2)
 
 
-def test_a_killed_job_is_reported(root: StudyDir, tmp_path: Path) -> None:
+def test_a_job_that_is_killed_again_and_again_is_reported(root: StudyDir, tmp_path: Path) -> None:
     a = unit(tmp_path, "a")
     (tmp_path / "a.hold").touch()
 
@@ -93,8 +93,33 @@ def test_a_killed_job_is_reported(root: StudyDir, tmp_path: Path) -> None:
 
     run = Run([a], root, at_look=kill)
     assert run.failures == {"a": "ended without a word: was it killed?"}
+    assert run.names("again") == ["a"] * (len(runs(tmp_path, "a")) - 1)
+    assert len(runs(tmp_path, "a")) in (4, 5)  # whether the first one was killed before it could say anything
     seen = state(a, root, [a])
     assert (seen.state, seen.reason) == (State.FAILED, "ended without a word: was it killed?")
+
+
+def test_a_job_that_is_told_to_stop_is_begun_again_and_goes_on(root: StudyDir, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a", tasks_per_node=2)
+    for what in ("hold", "steps"):
+        (tmp_path / f"a.{what}").touch()
+
+    def tell() -> None:
+        begun = runs(tmp_path, "a")
+        if len(begun) == 2 and (tmp_path / "a.steps").stat().st_size > 10:
+            for process in begun:
+                if lives(process["pid"]):
+                    os.kill(process["pid"], signal.SIGTERM)
+        if len(begun) == 4:
+            (tmp_path / "a.hold").unlink(missing_ok=True)
+
+    run = Run([a], root, at_look=tell)
+    assert [(e.kind, e.text) for e in run.events if e.kind == "again"] == [
+        ("again", "preempted: it was preempted or cancelled")
+    ]
+    assert (run.names("done"), run.failures) == (["a"], {})
+    seen = state(a, root, [a])
+    assert (seen.state, seen.attempt and seen.attempt.number) == (State.DONE, 2)
 
 
 def test_no_more_at_once_than_there_are_cores(root: StudyDir, tmp_path: Path) -> None:

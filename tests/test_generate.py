@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from small_study import wait_for
 
 from jobs import generate
 from jobs.prompts import load_prompts, prompt_id
@@ -28,7 +29,7 @@ from jobs import claims, generate, transformers_engine
 from jobs.context import Context
 from jobs.rundir import UnitDir
 generate.CHUNK_ROWS = {rows}
-claims.LEASE_SECONDS = generate.LEASE_SECONDS = 3.0
+claims.LEASE_SECONDS = generate.LEASE_SECONDS = {lease}
 transformers_engine.BATCH = 8
 folder = UnitDir(Path({folder!r}))
 generate.run(Context(folder.unit(), folder, attempt=int(sys.argv[1]), worker=int(sys.argv[2])))
@@ -65,9 +66,13 @@ def write_prompts(path: Path, count: int) -> Path:
     return path
 
 
-def start(ctx: Any, rows: int, attempt: str, worker: int = 0) -> subprocess.Popen[bytes]:
-    code = WORKER.format(tests=str(Path(__file__).parent), rows=rows, folder=str(ctx.folder.path))
-    return subprocess.Popen([sys.executable, "-c", code, attempt, str(worker)])
+def start(
+    ctx: Any, rows: int, attempt: str, worker: int = 0, lease: float = 3.0, **more: Any
+) -> subprocess.Popen[bytes]:
+    code = WORKER.format(
+        tests=str(Path(__file__).parent), rows=rows, folder=str(ctx.folder.path), lease=lease
+    )
+    return subprocess.Popen([sys.executable, "-c", code, attempt, str(worker)], **more)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -123,6 +128,22 @@ def test_a_killed_worker_loses_only_what_was_in_flight(model: Path, tmp_path: Pa
     assert {(r["id"], r["mode"]) for r in rows if r["text"] == "kept"} == {
         (r["id"], r["mode"]) for r in before
     }
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_stop_keeps_its_rows_and_gives_its_chunks_back(
+    model: Path, tmp_path: Path
+) -> None:
+    ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 24), max_tokens=100))
+    parts = ctx.folder.work / "parts"
+    worker = start(ctx, rows=12, attempt="0", lease=1e4, stderr=subprocess.PIPE)
+    wait_for(lambda: any(p.stat().st_size for p in parts.glob("*.jsonl")), "rows")
+    worker.send_signal(signal.SIGTERM)
+    assert b"Interrupted: it was preempted or cancelled" in worker.communicate(timeout=120)[1]
+    kept = {(r["id"], r["mode"]) for p in parts.glob("*.jsonl") for r in read_jsonl(p)}
+    assert 0 < len(kept) < 48
+    assert start(ctx, rows=12, attempt="1", lease=1e4).wait(timeout=120) == 0  # waits for no lease
+    assert len(rows_of(ctx.folder.out)) == 48
 
 
 @pytest.mark.slow

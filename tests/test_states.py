@@ -23,6 +23,8 @@ ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "running": ({"job": RUNNING, "attempts": 1}, RUNNING, None),
     "running, heard of": ({"job": RUNNING, "attempts": 1, "silence": STALLED_AFTER - 1}, RUNNING, None),
     "silent": ({"job": RUNNING, "attempts": 1, "silence": 1200.0}, State.STALLED, "no sign of life for 20"),
+    "stands still": ({"job": RUNNING, "silence": 1.0, "stalled": "at 3 of 9"}, State.STALLED, "at 3 of 9"),
+    "stood still": ({"job": State.QUEUED, "silence": 1.0, "stalled": "at 3 of 9"}, State.QUEUED, None),
     "silent in the queue": ({"job": State.QUEUED, "attempts": 2, "silence": 9999.0}, State.QUEUED, None),
     "preempted": ({"job": State.PREEMPTED, "attempts": 1, "silence": 9999.0}, State.PREEMPTED, None),
     "published": ({"published": True, "inputs": (IN,)}, DONE, None),
@@ -64,7 +66,7 @@ def test_done_is_published_and_made_of_done_inputs_whatever_else_is_known() -> N
         (None, 0.0, 1e6), (None, "cancelled"), (None, "E"), (None, *State),
     ):  # fmt: skip
         inputs = ((("a", of_input),)) if of_input else ()
-        facts = Facts(published, job, None, dead, attempts, silence, put_off, error, inputs)
+        facts = Facts(published, job, None, dead, attempts, silence, None, put_off, error, inputs)
         state, reason = state_of(facts)
         seen.add(state)
         assert (state == DONE) == (published and of_input in (None, DONE))
