@@ -78,8 +78,9 @@ class Ending:
             if cause == Cause.TIME_LIMIT and not self._near_limit():
                 cause = Cause.PREEMPTED  # where preemption is announced by the same signal
             self.badly(cause, told, interrupted=True)
-        cause = error.cause if isinstance(error, Exhausted) else cause_of(error)
-        self.badly(cause, f"{type(error).__name__}: {error}")
+        if isinstance(error, Exhausted):
+            self.badly(error.cause, str(error))
+        self.badly(cause_of(error), f"{type(error).__name__}: {error}")
 
     def badly(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
         """Leave what there is to say, and end the process at once.

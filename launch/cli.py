@@ -111,17 +111,20 @@ def submit(
 @app.command()
 def status(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show where a study stands."""
+    from launch.logs import last_words
+
     project = _open(study, cluster, runs)
     now = project.look()
+    logs = last_words(now)
     if json:
-        units = [seen.to_json() for seen in now.units]
+        units = [seen.to_json(logs.get(seen.unit.id)) for seen in now.units]
         root = str(now.root.path.absolute())
         _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": units})
         return
     from launch.nodes import verdict
     from launch.show import nodes_view, status_view
 
-    _print(status_view(now))
+    _print(status_view(now, logs))
     _print(nodes_view(verdict(project)))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jobs.causes import ANSWERS
 from jobs.rundir import Damaged, StudyDir, read_json
 from jobs.secrets import SecretsError, load_secrets
 from jobs.unit import Unit
@@ -30,7 +31,7 @@ from launch.keeping import digest, hand_on, waits_for_room
 from launch.ledger import KEEPER, Attempt, Ledger
 from launch.lock import Lock, Locked
 from launch.nodes import verdict
-from launch.observe import NEVER, REMOVED, Seen, Snapshot, written_error
+from launch.observe import NEVER, Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
@@ -159,20 +160,16 @@ def helpful(
 
 
 def may_help(seen: Seen) -> bool:
-    """Whether to begin a unit again may help it.
+    """Whether to begin a unit again may help it: it ended for a cause that passes.
 
-    An error that a rank wrote down is the code's and comes again. What somebody cancelled or removed is
-    left so, and so is a result that was made from what was removed.
+    What somebody cancelled or removed is left so, and so is a result that was made from what was removed.
     """
     attempt = seen.attempt
     if seen.published or attempt is None:
         return False
     if attempt.ended in ("withdrawn", "refused", "lost"):
         return True
-    if attempt.ended in ("cancelled", "outdated") or written_error(seen.folder, attempt):
-        return False
-    reason = seen.reason or ""
-    return reason != REMOVED and not reason.startswith("was cancelled in Slurm")
+    return seen.cause is not None and ANSWERS[seen.cause].fruitless is not None
 
 
 def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:

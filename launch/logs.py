@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import deque
@@ -16,6 +17,12 @@ from launch.states import State
 PAUSE = 0.5  # seconds between two looks for more
 SLURM_PAUSE = 10.0  # seconds between two questions to Slurm whether the job still lives
 TAIL = 20  # lines of each failed unit
+SHOWN = 3  # failed units of which `sor status` shows these lines
+ENOUGH = 16 * 1024  # bytes of a log's end that hold them
+WIDEST = 300  # characters of a line
+ESCAPES = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)"
+)  # colours, titles and the like
 
 
 def print_logs(seen: Seen, project: Project, follow: bool) -> int:
@@ -53,6 +60,33 @@ def print_failed(now: Snapshot) -> int:
     if not failed:
         print("no unit has failed")
     return 0
+
+
+def last_words(now: Snapshot) -> dict[str, list[str]]:
+    """The last lines that the first few failed units printed, by their ids: of the rank that failed first."""
+    found = {}
+    for seen in now.of(State.FAILED)[:SHOWN]:
+        line = seen.written or {"worker": 0, "rank": 0}
+        jobs = seen.jobs[line["worker"] :] or seen.jobs
+        logs = now.root.logs(jobs[0].submission, jobs[0].id) if jobs else []
+        mine = [log for log in logs if log.name.endswith(f"_{line['rank']}_log.out")] or logs
+        if mine:
+            found[seen.unit.id] = tail(mine[0])
+    return found
+
+
+def tail(log: Path) -> list[str]:
+    """The last lines of a log, without what a terminal would take for more than text."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - ENOUGH))
+        text = file.read().decode(errors="replace")
+    lines = (plain(line.rstrip("\r").rpartition("\r")[2])[:WIDEST] for line in text.split("\n"))
+    return [line for line in lines if line.strip()][-TAIL:]
+
+
+def plain(text: str) -> str:
+    """Text of others as one line that is safe to print."""
+    return "".join(c if c.isprintable() else " " for c in ESCAPES.sub("", text))
 
 
 def logs_of(seen: Seen, root: StudyDir) -> list[Path]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.causes import Cause, End, ends, first_error, last_run
+from jobs.causes import Cause, End, cause_of, ends, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
@@ -32,6 +32,7 @@ class Seen:
         attempt: the last one.
         live: what the machine says of it, while any of its jobs lives.
         in_vain: its job waits for something that can never come.
+        written: the line of attempts.jsonl with the error that came first, of its last run.
     """
 
     unit: Unit
@@ -43,6 +44,14 @@ class Seen:
     in_vain: bool
     published: bool
     progress: dict[str, Any] | None
+    written: dict[str, Any] | None = None
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why it failed; None if it has not."""
+        if self.state != State.FAILED:
+            return None
+        return Cause(self.written["cause"]) if self.written else cause_of(self.reason or "")
 
     @property
     def folder(self) -> UnitDir:
@@ -61,8 +70,8 @@ class Seen:
             return False
         return all(job.id is None for job in self.jobs)
 
-    def to_json(self) -> dict[str, Any]:
-        """The unit as `sor status --json` prints it."""
+    def to_json(self, log: list[str] | None) -> dict[str, Any]:
+        """The unit as `sor status --json` prints it; `log` holds the last lines that a failed one printed."""
         p = self.progress
         return {
             "id": self.unit.id,
@@ -72,6 +81,8 @@ class Seen:
             "job": self.jobs[-1].id if self.jobs else None,
             "attempts": self.attempt.number if self.attempt else 0,
             "reason": self.reason,
+            "cause": self.cause,
+            "log": log,
             "progress": {k: p[k] for k in ("done", "total", "unit")} if p else None,
             "updated": p["updated"] if p else self.attempt.begun if self.attempt else None,
         }
@@ -136,7 +147,8 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
     over = {u.id: root.unit(u) for u in units if u.id in begun and u.id not in live}
     published |= {id for id, folder in over.items() if _appeared(folder)}
     ended = {id: a for id, a in begun.items() if id in over and id not in published}
-    errors = {id: error for id, a in ended.items() if (error := written_error(over[id], a))}
+    written = {id: line for id, a in ended.items() if (line := _written(over[id], a))}
+    errors = {id: str(line["error"]) for id, line in written.items()}
     unexplained = {id: a for id, a in ended.items() if id not in errors and a.ended is None}
     errors |= backend.ends(unexplained) if unexplained else {}
     states: dict[str, State] = {}
@@ -144,7 +156,7 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
     for unit in units:
         one = _look(
             unit, root, attempts.get(unit.id), live.get(unit.id), unit.id in published, errors.get(unit.id),
-            states,
+            written.get(unit.id), states,
         )  # fmt: skip
         states[unit.id] = one.state
         seen.append(one)
@@ -176,6 +188,7 @@ def _look(
     live: Live | None,
     published: bool,
     error: str | None,
+    written: dict[str, Any] | None,
     states: dict[str, State],
 ) -> Seen:
     begun = attempt is not None and not published and (live is None or live.state == State.RUNNING)
@@ -195,7 +208,7 @@ def _look(
     )
     state, reason = state_of(facts)
     vain = live is not None and in_vain(facts)
-    return Seen(unit, root, state, reason, attempt, live, vain, published, progress)
+    return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
@@ -215,21 +228,21 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None
     if all(job.id is None for job in attempt.jobs) and not ends:
         return NEVER
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
-        return REMOVED
+        return "its result was removed"
     if error is None and attempt.ended is None and not folder.path.exists():
         return "there is nothing of it: its job ended before its work began, or its folder was removed"
     return None
 
 
-def written_error(folder: UnitDir, attempt: Attempt) -> str | None:
-    """The first error that one of the attempt's processes wrote down."""
-    first = first_error(last_run(read_jsonl(folder.attempts), attempt.number))
-    return str(first["error"]) if first else None
+def _written(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
+    """What one of the processes of an attempt's last run wrote down of the first error in it."""
+    return first_error(last_run(read_jsonl(folder.attempts), attempt.number))
 
 
 def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
     """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
-    return written_error(folder, attempt) or attempt.reason
+    line = _written(folder, attempt)
+    return str(line["error"]) if line else attempt.reason
 
 
 def end_of(folder: UnitDir, attempt: Attempt) -> End:

@@ -6,7 +6,7 @@ Turns data into rich renderables. It asks nothing and changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,8 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.causes import ANSWERS
 from jobs.unit import STAGES, Unit
 from launch.foreground import Event, Running
+from launch.logs import plain
 from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot, current_progress
 from launch.plan import gpu_hours, totals
@@ -138,8 +140,12 @@ def _names(seen: list[Seen], most: int = 6) -> str:
     return names + (f" and {len(seen) - most} more" if len(seen) > most else "")
 
 
-def status_view(now: Snapshot) -> RenderableType:
-    """Stages with counts, what runs, and what needs attention."""
+def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
+    """Stages with counts, what runs, and what needs attention.
+
+    Args:
+        logs: the last lines that units printed, by their ids; with any, other failed units are only named.
+    """
     table = Table("stage", "total", *State, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -149,8 +155,12 @@ def status_view(now: Snapshot) -> RenderableType:
     parts: list[RenderableType] = [table]
     running = now.of(State.RUNNING, State.STALLED)
     parts += ["", running_table((s.unit, s.progress) for s in running)] if running else []
-    for seen in now.of(State.STALLED, State.FAILED):
-        parts.append(problem(seen))
+    failed = now.of(State.FAILED)
+    shown = [s for s in failed if s.unit.id in logs] if logs else failed
+    for seen in (*now.of(State.STALLED), *shown):
+        parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
+    if rest := [s for s in failed if s not in shown]:
+        parts.append(Text(f"{len(rest)} more failed: {_names(rest)}", "red"))
     blocked = now.of(State.BLOCKED)
     if blocked:
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
@@ -186,10 +196,15 @@ def nodes_view(found: Verdict) -> RenderableType:
     return Group(*(Text(line, "yellow") for line in lines))
 
 
-def problem(seen: Seen) -> Text:
-    """A unit that needs attention: what happened and what to do."""
+def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
+    """A unit that needs attention: what happened, what to do, and the last lines of its log."""
     where = f"{seen.unit.stage} {seen.unit.name}"
-    return Text(f"{seen.state}: {where}: {seen.reason}\n  sor logs STUDY {seen.unit.id} shows why", "red")
+    said = Text(f"{seen.state}: {where}: {plain(seen.reason or '')}\n", "red")
+    if seen.cause:
+        said.append(f"  {seen.cause}: {ANSWERS[seen.cause].advice}\n")
+    for line in log:
+        said.append(f"  | {line}\n", "dim")
+    return said.append(f"  sor logs STUDY {seen.unit.id} shows why")
 
 
 def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:

@@ -15,7 +15,7 @@ from jobs.rundir import StudyDir, fsync_dir, fsync_tree, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("jobs", "analysis", "launch", "configs", "sbatch_templates")  # launch: for the keeper
-SUFFIXES = (".py", ".html", ".yaml", ".sh", "")
+SUFFIXES = (".py", ".html", ".yaml", ".sh", ".bash", "")
 
 
 def snapshot(root: StudyDir) -> Path:

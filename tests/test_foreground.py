@@ -292,7 +292,7 @@ def test_a_running_job_is_seen_with_its_progress_from_everywhere(
     Run([a], root, at_look=look)
     assert [s.state for s in seen] == [State.RUNNING] * 3
     for shown in seen:
-        data = shown.to_json()
+        data = shown.to_json(None)
         assert data["progress"] == {"done": 1, "total": 2, "unit": "parts"}
         assert data["attempts"] == 1
         assert data["job"] == str(runs(tmp_path, "a")[0]["parent"])

@@ -158,7 +158,7 @@ def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, subm
     assert runs(tmp_path, "b") == []
     *_, third, last = read_jsonl(folder.attempts)
     assert (third["restart"], third["cause"], third["error"]) == (3, "killed", WORDLESS)
-    assert (last["restart"], last["error"]) == (4, f"Exhausted: not begun again: {WORDLESS}")
+    assert (last["restart"], last["error"]) == (4, f"not begun again: {WORDLESS}")
     assert (submission / "7_33.4.word").read_text() == "stop"
 
 

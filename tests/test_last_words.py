@@ -1,0 +1,80 @@
+"""What `sor status` shows of units that failed: why, what to do, and the end of their logs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_study import TESTS, Run, logs, sor, unit, write_study
+
+from jobs.rundir import StudyDir
+from launch import foreground
+from launch.local import Local
+from launch.logs import TAIL, WIDEST, last_words, plain, tail
+from launch.observe import Snapshot, observe
+from launch.show import status_view
+
+
+@pytest.fixture(autouse=True)
+def _jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+def shown(now: Snapshot) -> str:
+    console = Console(file=io.StringIO(), width=400, force_terminal=True, color_system=None)
+    console.print(status_view(now, last_words(now)))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreground, "PEERS_GRACE", 1.0)  # rank 0 of a waits, and is ended
+    root = StudyDir(tmp_path / "s")
+    units = [unit(tmp_path, name, tasks_per_node=1 + (name == "a")) for name in "abcde"]
+    for each in units:
+        (tmp_path / f"{each.name}.fail").write_text("1" if each.name == "a" else "")
+        (tmp_path / f"{each.name}.hold").touch()
+    Run(units, root)
+    log = logs(root, units[0])[1]
+    log.write_text(log.read_text() + "\x1b[31m[bold]red[/bold]\x1b[0m\x07\nold\rnew\n")
+    now = observe(units, root, Local(root))
+    words = last_words(now)
+    assert list(words) == [u.id for u in units[:3]]
+    assert words[units[0].id][-4:] == [
+        "RuntimeError: a was told to fail", "code error: mend what the log says", "[bold]red[/bold] ", "new",
+    ]  # fmt: skip
+    text = shown(now)
+    assert (
+        "failed: prepare a: RuntimeError: a was told to fail\n  code error: mend what the log says\n" in text
+    )
+    assert "  | [bold]red[/bold] \n  | new\n" in text
+    assert "2 more failed: d, e" in text
+    assert text.count("sor logs STUDY") == 3
+    assert "\x07" not in text
+    assert "\x1b" not in text
+
+
+def test_the_end_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("")
+    assert tail(log) == []
+    log.write_bytes(b"x" * 10**6 + b"\n" + b"".join(b"line %d\n\n" % i for i in range(100)) + b"\xff" * 999)
+    *lines, last = tail(log)
+    assert lines == [f"line {i}" for i in range(101 - TAIL, 100)]
+    assert last == "\ufffd" * WIDEST
+    assert plain("a\x1b]0;title\x07b\x1b[2Jc\td\u202ee\nf") == "abc d e f"
+
+
+def test_programs_are_told_too(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study")
+    (tmp_path / "study" / "study.fail").touch()
+    where = (study, "--runs", tmp_path / "runs")
+    assert sor("submit", *where, "--yes").returncode == 1
+    [failed, *others] = json.loads(sor("status", *where, "--json").stdout)["units"]
+    assert (failed["cause"], failed["log"][-2]) == ("code error", "RuntimeError: study was told to fail")
+    assert {(u["cause"], u["log"]) for u in others} == {(None, None)}
