@@ -12,6 +12,8 @@ A run directory (`runs/STUDY`) looks like this:
             result.json    what the stage says of itself: counts, FLOPs, accuracies
             provenance.json  commit, versions, hardware
         work/              what a later attempt can resume from: chunks, claims, checkpoints
+            checkpoints/step-N/   of a training, after N steps
+            runs/ATTEMPT.RESTART  a run of the training has begun
         superseded.N/      the result of attempt N, whose inputs were made again since
         progress.json      how far the running attempt is
         attempts.jsonl     how each attempt ended, as the job itself saw it
@@ -66,6 +68,15 @@ class UnitDir:
     @property
     def work(self) -> Path:
         return self.path / "work"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.work / "checkpoints"
+
+    @property
+    def runs(self) -> Path:
+        """Holds an empty file for each run that keeps to the fence, see fence.py."""
+        return self.work / "runs"
 
     @property
     def progress(self) -> Path:
@@ -176,6 +187,11 @@ class StudyDir:
     def published(self, stage: str) -> list[UnitDir]:
         """All units of a stage that are done, also those that the study no longer wants, by name."""
         return [d for p in sorted(self.path.glob(f"{stage}/*/out")) if (d := UnitDir(p.parent)).done]
+
+
+def order(run: str) -> tuple[int, ...]:
+    """By this runs of a unit sort in the order in which they began; a run is ATTEMPT.RESTART."""
+    return tuple(map(int, run.split(".")))
 
 
 def study_of(unit_dir: Path) -> StudyDir:

@@ -16,10 +16,12 @@ from typing import Any
 
 from jobs.localtask import write_task
 from jobs.pack import Blocks, Writer, encode
+from jobs.parallel import accelerate
 from jobs.progress import Progress
 from jobs.rundir import write_json
+from jobs.schedule import Recipe
 from jobs.thinking import join
-from jobs.train import Recipe, accelerate, build, fit, save
+from jobs.train import build, fit, save
 
 LABELS = "abcdefghijklmnopqrst"
 OPEN, CLOSE = "<think>", "</think>"

@@ -1,17 +1,16 @@
 """Train one student on packed blocks, through accelerate, with DeepSpeed where its preset asks for ZeRO.
 
 Each step reads its blocks by arithmetic from (seed, phase, epoch), so that any number of processes and any
-micro-batch see the same global batches in the same order. The loss is the mean over the answer tokens of
-the whole global batch, whatever their split over processes.
+micro-batch see the same global batches in the same order, also after an interruption. The loss is the mean
+over the answer tokens of the whole global batch, whatever their split over processes.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +20,26 @@ from numpy.typing import NDArray
 from analysis.flops import train_flops
 from jobs.context import Context
 from jobs.pack import LEARN, Blocks, turn_end
+from jobs.parallel import accelerate, part, summed
 from jobs.progress import Progress
 from jobs.rundir import append_jsonl
+from jobs.saving import METRICS, Saving
+from jobs.schedule import Recipe, Totals, rate, steps, training_order
 
 LOG_LINES = 200  # about as many lines of metrics does a training write, whatever its length
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained: the fields of a study's `training` and the preset's learning rate."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    warmup: float
-    schedule: str
-    weight_decay: float
-    betas: tuple[float, float]
-    clip: float
-    dtype: str
-    seed: int
-
-
-@dataclass
-class Totals:
-    """What a training has done so far, over all processes."""
-
-    step: int = 0
-    tokens: int = 0
-    answer_tokens: int = 0
-    flops: int = 0
-    loss: float = math.nan
-    seconds: float = 0.0
-
-
 def run(ctx: Context) -> None:
-    """Train the student that the unit's config describes and publish its weights."""
+    """Train the student that the unit's config describes and publish its weights.
+
+    Raises:
+        Interrupted: it was told to stop, and has saved.
+        Superseded: a newer run of the unit has begun.
+        ValueError: there is a checkpoint that this run cannot go on from.
+    """
     from transformers import AutoTokenizer
 
+    ctx.preemption.listen()
     config, execution = ctx.unit.config, ctx.unit.execution
     recipe = Recipe(**config["recipe"])
     preset = {**config["model"], "model": ctx.resolve(config["model"]["model"] or "")}
@@ -68,20 +49,21 @@ def run(ctx: Context) -> None:
     blocks = Blocks.open(ctx.input("pack"))
     ctx.progress.update(0, steps(blocks, recipe), "steps", force=True, phase="loading the model")
     accelerator = accelerate(recipe, execution, ctx.world_size)
+    saving = Saving(ctx, accelerator)
     model = build(preset, recipe, execution)
-    log = ctx.folder.work / "metrics.jsonl"
-    if ctx.rank == 0:
-        ctx.folder.work.mkdir(exist_ok=True)
-        log.unlink(missing_ok=True)
-    model, totals = fit(accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, log)
+    model, totals = fit(
+        accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, saving.log, saving
+    )
+    saving.close()
     state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes give their parts
     if ctx.rank == 0:
         staged = ctx.staging()
         trained = accelerator.unwrap_model(model)
         save(trained, state, tokenizer, staged / "model", recipe.dtype)
-        shutil.copy(log, staged / "metrics.jsonl")
+        shutil.copy(saving.log, staged / METRICS)
         ctx.publish(staged, result(config, trained.num_parameters(), totals))
-    accelerator.end_training()
+        saving.remove()
+    part(accelerator)
 
 
 def result(config: dict[str, Any], parameters: int, totals: Totals) -> dict[str, Any]:
@@ -96,74 +78,6 @@ def result(config: dict[str, Any], parameters: int, totals: Totals) -> dict[str,
         "parameters": parameters,
         **asdict(totals),
     }
-
-
-def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:
-    """An Accelerator, with DeepSpeed where `execution` holds a configuration for it.
-
-    Raises:
-        ValueError: the global batch does not divide into the processes' micro-batches.
-    """
-    import torch
-    from accelerate import Accelerator
-
-    micro = micro_steps(recipe.batch, execution["micro_batch"], world)
-    if execution["deepspeed"] is None:
-        mixed = "bf16" if recipe.dtype == "bf16" else "no"
-        cpu = not torch.cuda.is_available()
-        made = Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=micro)
-    else:
-        made = with_deepspeed(recipe, execution, micro)
-    assert made.num_processes == world, f"accelerate sees {made.num_processes} processes of {world}"
-    return made
-
-
-def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any:
-    """An Accelerator that trains through DeepSpeed; `micro` is the number of micro-batches per step."""
-    import torch
-    from accelerate import Accelerator, PartialState
-    from accelerate.utils import DeepSpeedPlugin
-
-    config = {
-        **execution["deepspeed"],
-        "bf16": {"enabled": recipe.dtype == "bf16"},
-        "gradient_clipping": recipe.clip,
-        "train_micro_batch_size_per_gpu": execution["micro_batch"],
-        "gradient_accumulation_steps": micro,
-    }
-    # Of a job of one process; without them DeepSpeed would look for MPI.
-    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("MASTER_ADDR", "127.0.0.1")):
-        os.environ.setdefault(name, str(value))
-    on_cpu = not torch.cuda.is_available()
-    if on_cpu:
-        prepare_cpu()
-    plugin = DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=config["zero_optimization"]["stage"] == 3)
-    made = Accelerator(deepspeed_plugin=plugin, gradient_accumulation_steps=micro)
-    if on_cpu:  # where accelerate knows no backend it leaves DeepSpeed's processes uncounted
-        for state in (PartialState(), made.state):
-            state.num_processes = torch.distributed.get_world_size()
-            state.process_index = torch.distributed.get_rank()
-            state.local_process_index = int(os.environ["LOCAL_RANK"])
-    return made
-
-
-def prepare_cpu() -> None:
-    """Have DeepSpeed run on CPUs through gloo, and not compile its shared-memory exchange, which would need
-    a minute, a C++ compiler and Python's headers for the sake of small tests."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # `cpu=True` of accelerate would drop DeepSpeed silently
-    import deepspeed.ops
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def micro_steps(batch: int, micro_batch: int, world: int) -> int:
-    """Micro-batches that each process takes per optimizer step."""
-    if batch % (micro_batch * world):
-        raise ValueError(
-            f"training.batch is {batch} blocks, which {world} processes with a micro_batch of {micro_batch} "
-            f"cannot share evenly: make it a multiple of {micro_batch * world}, or change micro_batch"
-        )
-    return batch // (micro_batch * world)
 
 
 def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> Any:
@@ -202,43 +116,6 @@ def flash() -> bool:
     return is_flash_attn_2_available() and torch.cuda.is_available()
 
 
-def training_order(phases: tuple[int, ...], epochs: int, seed: int) -> NDArray[np.int64]:
-    """The blocks in the order of training: phase after phase, in each all epochs, each shuffled anew."""
-    first = np.cumsum([0, *phases])
-    return np.concatenate(
-        [
-            first[phase] + np.random.default_rng((seed, phase, epoch)).permutation(blocks)
-            for phase, blocks in enumerate(phases)
-            for epoch in range(epochs)
-        ]
-    )
-
-
-def steps(blocks: Blocks, recipe: Recipe) -> int:
-    """Optimizer steps of the whole training; blocks that do not fill a last batch are left out.
-
-    Raises:
-        ValueError: there is not even one batch.
-    """
-    available = sum(blocks.phases) * recipe.epochs
-    if available < recipe.batch:
-        raise ValueError(
-            f"the mixture packs into {available} blocks over all epochs, and training.batch asks for "
-            f"{recipe.batch} a step: lower training.batch or training.block, or train on more rows"
-        )
-    return available // recipe.batch
-
-
-def rate(step: int, total: int, recipe: Recipe) -> float:
-    """The learning rate of a step (counted from 0): a linear warm-up, then the schedule down to 0."""
-    warmup = math.ceil(recipe.warmup * total)
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(total - warmup, 1)
-    left = {"cosine": 0.5 + 0.5 * math.cos(math.pi * done), "linear": 1 - done, "constant": 1.0}
-    return recipe.learning_rate * left[recipe.schedule]
-
-
 def fit(
     accelerator: Any,
     model: Any,
@@ -247,15 +124,20 @@ def fit(
     micro_batch: int,
     progress: Progress,
     log: Path,
+    saving: Saving | None = None,
 ) -> tuple[Any, Totals]:
-    """Train `model` on all of `blocks`.
+    """Train `model` on all of `blocks`, or on what is left of them.
 
     Args:
         micro_batch: blocks that a process takes through the model at once.
         log: JSONL file for the metrics, written by the first process.
+        saving: keeps checkpoints; None: the training is too short for that.
 
     Returns:
         The prepared model and what was done.
+
+    Raises:
+        Interrupted, Superseded: as `Saving.boundary`.
     """
     import torch
 
@@ -263,11 +145,14 @@ def fit(
         decayed(model, recipe.weight_decay), lr=recipe.learning_rate, betas=recipe.betas
     )
     architecture = model.config
-    model, optimizer = accelerator.prepare(model, optimizer)
+    prepare = partial(accelerator.prepare, model, optimizer)
+    (model, optimizer), totals = saving.resume(prepare) if saving else (prepare(), Totals())
     model.train()
     order, total = training_order(blocks.phases, recipe.epochs, recipe.seed), steps(blocks, recipe)
-    totals, start = Totals(), time.monotonic()
-    for step in range(total):
+    first, start = totals.step, time.monotonic() - totals.seconds
+    for step in range(first, total):
+        if saving:
+            saving.boundary(totals)
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
         for group in optimizer.param_groups:
             group["lr"] = rate(step, total, recipe)
@@ -288,21 +173,12 @@ def fit(
             step + 1,
             total,
             "steps",
-            force=step == 0,
+            force=step == first,
             loss=totals.loss,
             tokens_per_second=speed,
             phase="training",
         )
     return model, totals
-
-
-def summed(loss: Any) -> float:
-    """The sum of all processes' parts of the loss."""
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(loss)
-    return float(loss)
 
 
 def metrics(totals: Totals, learning_rate: float) -> dict[str, Any]:

@@ -113,6 +113,9 @@ class Cluster(Strict):
     cpu_gflops: Positive
     cpus_per_gpu: Count
     max_hours: Positive
+    mtbf_hours: Positive = (
+        24.0  # between two ends of a job without warning: from it follow checkpoints' times
+    )
     slurm: Slurm = Slurm()
     _file: Path = PrivateAttr(default=Path())
 

@@ -187,6 +187,7 @@ class _Planner:
             "micro_batch": training.micro_batch,
             "gradient_checkpointing": training.gradient_checkpointing,
             "deepspeed": None if training.zero is None else _deepspeed(training.zero),
+            "mtbf_hours": self.cluster.mtbf_hours,
         }
         resources = Resources(
             nodes=training.nodes,
@@ -256,7 +257,7 @@ def _digest(file: Path, changed: int) -> str:
 
 
 def _recipe(recipe: Recipe, learning_rate: float, seed: int) -> dict[str, Any]:
-    """What `jobs.train.Recipe` takes; the size of a block is the pack's."""
+    """What `jobs.schedule.Recipe` takes; the size of a block is the pack's."""
     return {**recipe.model_dump(exclude={"block"}, mode="json"), "learning_rate": learning_rate, "seed": seed}
 
 

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
-from small_study import TESTS, publish, wait_for
-from tiny import context
+from small_study import TESTS
+from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, load, losses, zero
 
 from analysis.flops import train_flops
 from jobs import pack, toy, train
 from jobs.pack import LEARN, Blocks, Row, Writer, encode
-from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
+from jobs.preemption import REASONS
+from jobs.rundir import read_json, read_jsonl, write_json
+from jobs.schedule import Recipe, micro_steps, rate, steps, training_order
 from jobs.thinking import join
-from jobs.train import Recipe, answer_loss, build, micro_steps, rate, steps, training_order
-from jobs.unit import Resources, Unit
-from launch.ledger import Attempt, Job
-from launch.local import Local
-from launch.study import CONFIGS
+from jobs.train import answer_loss, build
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
-
-BLOCK = 48
-ARCHITECTURE = {
-    "model_type": "qwen3", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 64, "vocab_size": 41,
-    "tie_word_embeddings": True, "initializer_range": 0.05, "max_position_embeddings": 64,
-}  # fmt: skip
-PRESET = {
-    "name": "t", "size": "tiny", "model": None, "revision": None, "tokenizer": "@prepare/tokenizer",
-    "tokenizer_revision": None, "init": "random", "architecture": ARCHITECTURE,
-}  # fmt: skip
-START = {**PRESET, "init": "pretrained", "model": "@prepare/start"}
-RECIPE = {
-    "epochs": 1, "batch": 4, "learning_rate": 1e-2, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.5,
-    "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
-}  # fmt: skip
-ALONE = {"micro_batch": 4, "deepspeed": None, "gradient_checkpointing": False}
 
 
 @pytest.fixture(autouse=True)
@@ -55,64 +33,12 @@ def _fresh() -> Iterator[None]:
     from accelerate.state import AcceleratorState, GradientState
 
     torch.set_num_threads(1)
+    before = {number: signal.getsignal(number) for number in REASONS}
     yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-
-
-class Study:
-    """A study's folder with a tokenizer, and rows that are packed: half plain, half with their steps."""
-
-    def __init__(self, path: Path) -> None:
-        self.root = StudyDir(path)
-        self.tokenizer = toy.tokenizer()
-        every = [(label, (digit,)) for label, digit in itertools.product(toy.LABELS, range(10))]
-        every = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
-        self.learnt, self.held_out = every[:160], every[160:]
-        self.prepare, collate = Unit("prepare", "p", {}), Unit("collate", "c", {})
-        publish(self.root, self.prepare)
-        publish(self.root, collate)
-        made = self.root.unit(self.prepare).out
-        self.tokenizer.save_pretrained(made / "tokenizer")
-        build(PRESET, Recipe(**RECIPE), ALONE).save_pretrained(made / "start")
-        for mode in ("ift", "reasoning"):
-            rows = {
-                "prompt": [toy.text(q) for q in self.learnt],
-                "reasoning": [toy.steps(q) if mode == "reasoning" else "" for q in self.learnt],
-                "answer": [toy.answer(q) for q in self.learnt],
-            }
-            pq.write_table(pa.table(rows), self.root.unit(collate).out / f"{mode}.parquet")
-        config = {
-            "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": "sequential",
-            "thinking": {"open": toy.OPEN, "close": toy.CLOSE}, "block_size": BLOCK, "seed": 0,
-        }  # fmt: skip
-        self.pack = Unit("pack", "r50", config, (collate.as_input(), self.prepare.as_input()))
-        pack.run(context(path, self.pack))
-        self.blocks = Blocks.open(self.root.unit(self.pack).out)
-
-    def train(self, name: str, recipe: dict[str, Any], execution: dict[str, Any], processes: int = 1) -> Path:
-        """Train a student: here, or in a job of its own where it has several processes."""
-        config = {
-            "model": START,
-            "recipe": {**RECIPE, **recipe},
-            "share": 0.5,
-            "order": "sequential",
-            "seed": 0,
-        }
-        inputs = (self.pack.as_input(), self.prepare.as_input())
-        resources = Resources(tasks_per_node=processes)
-        unit = Unit("train", name, config | {"called": name}, inputs, {**ALONE, **execution}, resources)
-        ctx = context(self.root.path, unit)
-        if processes == 1:
-            train.run(ctx)
-        else:
-            local, submission = Local(self.root), f"train-{name}-1234"
-            job = Job(submission, local.submit(unit, submission, 1, 0, ()), os.uname().nodename)
-            attempts = {unit.id: Attempt(1, 0, "local", (job,))}
-            wait_for(lambda: not local.live(attempts), "the training", 240)
-            logs = self.root.logs(submission, job.id)
-            assert ctx.folder.done, "\n".join(log.read_text() for log in logs)
-        return ctx.folder.out
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +50,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def curve(study: Study) -> list[float]:
     """The losses of one process that takes the whole batch at once."""
     return losses(study.train("alone", {}, {}))
-
-
-def losses(out: Path) -> list[float]:
-    return [line["loss"] for line in read_jsonl(out / "metrics.jsonl")]
 
 
 def alone(model: Any, tokens: Any, learn: Any) -> float:
@@ -176,11 +98,6 @@ def test_the_micro_batch_does_not_change_the_training(
     assert found == pytest.approx(curve, rel=1e-5)
 
 
-def zero(stage: int) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text())
-    return {"deepspeed": loaded}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["zero 2", "zero 3", "without DeepSpeed"])
 def test_two_processes_train_the_same_student(
@@ -200,13 +117,6 @@ def test_two_processes_train_the_same_student(
     weights = load(one.out), load(out)
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-3), name
-
-
-def load(out: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    found: dict[str, Any] = load_file(out / "model" / "model.safetensors")
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,222 @@
+"""A small study whose students are really trained, and processes that train them.
+
+DeepSpeed and all that it loads takes most of a small training's time, so processes are forked from one that
+has loaded it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from small_study import publish, wait_for
+from tiny import context
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+with suppress(ImportError):
+    import accelerate.utils  # noqa: F401
+    import deepspeed.runtime.zero.stage3  # noqa: F401  what a training would load
+    import torch
+    import transformers.models.qwen3.modeling_qwen3  # noqa: F401
+
+from jobs import pack, toy, train
+from jobs.fence import Superseded
+from jobs.pack import Blocks
+from jobs.preemption import Interrupted
+from jobs.progress import Progress
+from jobs.rundir import StudyDir, read_jsonl
+from jobs.schedule import Recipe
+from jobs.train import build
+from jobs.unit import Resources, Unit
+from launch.ledger import Attempt, Job
+from launch.local import Local
+from launch.study import CONFIGS
+
+BLOCK = 48
+ARCHITECTURE = {
+    "model_type": "qwen3", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 64, "vocab_size": 41,
+    "tie_word_embeddings": True, "initializer_range": 0.05, "max_position_embeddings": 64,
+}  # fmt: skip
+PRESET = {
+    "name": "t", "size": "tiny", "model": None, "revision": None, "tokenizer": "@prepare/tokenizer",
+    "tokenizer_revision": None, "init": "random", "architecture": ARCHITECTURE,
+}  # fmt: skip
+START = {**PRESET, "init": "pretrained", "model": "@prepare/start"}
+RECIPE = {
+    "epochs": 1, "batch": 4, "learning_rate": 1e-2, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.5,
+    "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
+}  # fmt: skip
+ALONE = {"micro_batch": 4, "deepspeed": None, "gradient_checkpointing": False, "mtbf_hours": 24}
+
+
+class Study:
+    """A study's folder with a tokenizer, and rows that are packed: half plain, half with their steps."""
+
+    def __init__(self, path: Path) -> None:
+        self.root = StudyDir(path)
+        self.tokenizer = toy.tokenizer()
+        every = [(label, (digit,)) for label, digit in itertools.product(toy.LABELS, range(10))]
+        every = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
+        self.learnt, self.held_out = every[:160], every[160:]
+        self.prepare, collate = Unit("prepare", "p", {}), Unit("collate", "c", {})
+        publish(self.root, self.prepare)
+        publish(self.root, collate)
+        made = self.root.unit(self.prepare).out
+        self.tokenizer.save_pretrained(made / "tokenizer")
+        build(PRESET, Recipe(**RECIPE), ALONE).save_pretrained(made / "start")
+        for mode in ("ift", "reasoning"):
+            rows = {
+                "prompt": [toy.text(q) for q in self.learnt],
+                "reasoning": [toy.steps(q) if mode == "reasoning" else "" for q in self.learnt],
+                "answer": [toy.answer(q) for q in self.learnt],
+            }
+            pq.write_table(pa.table(rows), self.root.unit(collate).out / f"{mode}.parquet")
+        config = {
+            "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": "sequential",
+            "thinking": {"open": toy.OPEN, "close": toy.CLOSE}, "block_size": BLOCK, "seed": 0,
+        }  # fmt: skip
+        self.pack = Unit("pack", "r50", config, (collate.as_input(), self.prepare.as_input()))
+        pack.run(context(path, self.pack))
+        self.blocks = Blocks.open(self.root.unit(self.pack).out)
+
+    def unit(self, name: str, recipe: dict[str, Any], execution: dict[str, Any], processes: int = 1) -> Unit:
+        """A student to train. How it is run has no part in what it is."""
+        config = {
+            "model": START,
+            "recipe": {**RECIPE, **recipe},
+            "share": 0.5,
+            "order": "sequential",
+            "seed": 0,
+            "called": name,
+        }
+        inputs = (self.pack.as_input(), self.prepare.as_input())
+        resources = Resources(tasks_per_node=processes)
+        return Unit("train", name, config, inputs, {**ALONE, **execution}, resources)
+
+    def train(self, name: str, recipe: dict[str, Any], execution: dict[str, Any], processes: int = 1) -> Path:
+        """Train a student: here, or in a job of its own where it has several processes."""
+        unit = self.unit(name, recipe, execution, processes)
+        ctx = context(self.root.path, unit)
+        if processes == 1:
+            train.run(ctx)
+        else:
+            local, submission = Local(self.root), f"train-{name}-1234"
+            job = Job(submission, local.submit(unit, submission, 1, 0, ()), os.uname().nodename)
+            attempts = {unit.id: Attempt(1, 0, "local", (job,))}
+            wait_for(lambda: not local.live(attempts), "the training", 240)
+            logs = self.root.logs(submission, job.id)
+            assert ctx.folder.done, "\n".join(log.read_text() for log in logs)
+        return ctx.folder.out
+
+    def run(self, unit: Unit, attempt: int, until: int | None = None, sign: int = signal.SIGUSR2) -> str:
+        """Train a unit in processes of their own; returns how the first one ended.
+
+        Args:
+            until: a signal is sent to each of them after so many steps.
+        """
+        return wait(self.start(unit, attempt, until, sign))
+
+    def start(
+        self, unit: Unit, attempt: int, until: int | None = None, sign: int = signal.SIGUSR2
+    ) -> list[Any]:
+        """As `run`, without waiting."""
+        context(self.root.path, unit)
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload([__name__])
+        world, port = unit.resources.tasks_per_node, free_port()
+        started = []
+        for rank in range(world):
+            place = {"rank": rank, "local_rank": rank, "world_size": world, "attempt": attempt}
+            args = (self.root.path, unit, place, port, until, sign)
+            started.append(forks.Process(target=rank_of, args=args))
+            started[-1].start()
+        return started
+
+
+LONGEST = 90.0  # seconds that a process may take
+ENDS = {0: "done", 3: "Interrupted", 4: "Superseded", -9: "killed"}
+
+
+def wait(processes: list[Any]) -> str:
+    """How the first of these ended, once all have."""
+    for process in processes:
+        process.join(LONGEST)
+    assert len({process.exitcode for process in processes}) == 1, [p.exitcode for p in processes]
+    return ENDS.get(processes[0].exitcode, f"exit code {processes[0].exitcode}")
+
+
+def rank_of(
+    root: Path, unit: Unit, place: dict[str, Any], port: int, until: int | None, sign: int
+) -> NoReturn:
+    """One process of a training."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
+    torch.set_num_threads(1)
+    if place["world_size"] > 1:
+        names = {"RANK": "rank", "WORLD_SIZE": "world_size", "LOCAL_RANK": "local_rank"}
+        os.environ |= {name: str(place[key]) for name, key in names.items()}
+        os.environ |= {"LOCAL_SIZE": os.environ["WORLD_SIZE"], "LOCAL_WORLD_SIZE": os.environ["WORLD_SIZE"]}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ctx = context(root, unit, **place)
+    vars(ctx)["progress"] = Stopping(ctx.folder.progress if not ctx.rank else None, until, sign)
+    try:
+        train.run(ctx)
+        code = 0
+    except Interrupted:
+        code = 3
+    except Superseded:
+        code = 4
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Stopping(Progress):
+    """Progress that sends its process a signal after so many steps, as Slurm does at any."""
+
+    def __init__(self, path: Path | None, until: int | None, sign: int) -> None:
+        super().__init__(path)
+        self._until, self._sign = until, sign
+
+    def update(self, done: int, total: int, unit: str, *, force: bool = False, **metrics: Any) -> None:
+        super().update(done, total, unit, force=force, **metrics)
+        if done == self._until:
+            os.kill(os.getpid(), self._sign)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in read_jsonl(out / "metrics.jsonl")]
+
+
+def zero(stage: int) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text())
+    return {"deepspeed": loaded}
+
+
+def load(out: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    found: dict[str, Any] = load_file(out / "model" / "model.safetensors")
+    return found
