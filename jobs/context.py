@@ -89,3 +89,4 @@ class Context:
         write_json(staged / "result.json", result)
         write_json(staged / "provenance.json", provenance())
         self.folder.publish(staged)
+        self.folder.clear(self.run, self.worker)

@@ -32,6 +32,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.unit import Input, Unit
+
+STAGED = re.compile(r"out\.(\d+\.\d+)\.(\d+)\.\d+\.tmp")  # run and worker, as Context.staging names it
 
 
 class Damaged(ValueError):
@@ -123,6 +126,19 @@ class UnitDir:
             return False
         fsync_dir(self.path)
         return True
+
+    def clear(self, run: str, worker: int) -> None:
+        """Remove what earlier runs left of results that they never published. They are dead, or too late.
+
+        Args:
+            run, worker: who asks. Other workers of the same attempt may be at work still.
+        """
+        mine = order(run)
+        for path in self.path.iterdir():
+            if found := STAGED.fullmatch(path.name):
+                other = order(found[1])
+                if other < mine and (other[0] < mine[0] or int(found[2]) == worker):
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)

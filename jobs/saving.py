@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,9 @@ class Saving:
         self._saved = 0  # the step that was saved last
         self._cost = FIRST_COST
         self._due = 0.0
+        self._fence = Fence(ctx.folder, ctx.run)
         if self._first:
             ctx.folder.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._fence = Fence(ctx.folder, ctx.run)
             self.log.unlink(missing_ok=True)
         if not ctx.unit.execution["deepspeed"]:
             _keep_names(accelerator)
@@ -114,8 +115,26 @@ class Saving:
                 self._save(totals)
                 self._finish()
             self._go_on(True, False)
-        if due and not self._aside:
+        if due and not self._aside and totals.step > self._saved:
             self._save(totals)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Around the training: what goes wrong in it leaves no half-written checkpoint, which may have filled
+        the disk; in a run that is fenced, it went wrong since a newer one took such a thing away.
+
+        Raises:
+            Superseded: that is so.
+        """
+        try:
+            yield
+        except (Interrupted, Superseded):
+            raise
+        except Exception as error:
+            if self._fence.superseded:
+                raise self._superseded() from error
+            self._checkpoints.clear()
+            raise
 
     def close(self) -> None:
         """The last step is done: what is being written is not needed any more.
@@ -144,10 +163,12 @@ class Saving:
     def _go_on(self, stop: int, superseded: int) -> None:
         """Unless all agreed not to."""
         if superseded:
-            self._thread.shutdown()
-            raise Superseded(f"a newer run than {self._ctx.run} has begun, or the unit is done")
+            raise self._superseded()
         if stop:
             raise Interrupted(self._ctx.preemption.reason or "another of its processes was told to stop")
+
+    def _superseded(self) -> Superseded:
+        return Superseded(f"a newer run than {self._ctx.run} has begun, or the unit is done")
 
     def _save(self, totals: Totals) -> None:
         """Write a checkpoint aside, and begin to bring it to disk."""

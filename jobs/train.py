@@ -51,10 +51,11 @@ def run(ctx: Context) -> None:
     accelerator = accelerate(recipe, execution, ctx.world_size)
     saving = Saving(ctx, accelerator)
     model = build(preset, recipe, execution)
-    model, totals = fit(
-        accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, saving.log, saving
-    )
-    saving.close()
+    with saving.guarded():
+        model, totals = fit(
+            accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, saving.log, saving
+        )
+        saving.close()
     state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes give their parts
     if ctx.rank == 0:
         staged = ctx.staging()

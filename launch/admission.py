@@ -1,4 +1,5 @@
-"""What the cluster lets this user do: asked once a submit, and held against every unit before it begins.
+"""What the cluster lets this user do, and what a training has begun with: held against every unit before it
+is handed over.
 
 What can never run is refused with all reasons at once; how much fits into the queue now is arrays.py's
 business, by the rules that are made here.
@@ -12,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 
+from jobs.checkpoint import Checkpoints, why_not
+from jobs.rundir import StudyDir
 from jobs.unit import Resources, Unit
 from launch.arrays import Rules
 from launch.cluster import Cluster
@@ -22,6 +25,25 @@ from launch.slurm import Association, Config, NodeGroup, Partition, Qos, SlurmUn
 
 class Refusal(ValueError):
     """Units that can never run on this cluster as they are; the message holds each reason once."""
+
+
+def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
+    """Refuse trainings whose checkpoints they could not read as they are to be run now.
+
+    Args:
+        units: with an earlier attempt each; a few file names are looked up for each training.
+
+    Raises:
+        Refusal: there are such.
+    """
+    found = []
+    for unit in units:
+        newest = Checkpoints(root.unit(unit).checkpoints).newest() if unit.stage == "train" else None
+        why = newest and why_not(newest, unit.execution, unit.resources.world_size)
+        if why:
+            found.append(f"{unit.stage} {unit.name}: {why}")
+    if found:
+        raise Refusal("\n".join(found))
 
 
 @dataclass(frozen=True)

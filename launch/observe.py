@@ -21,7 +21,6 @@ from launch.ledger import KEEPER, Attempt, Job, Ledger
 from launch.states import Facts, State, in_vain, state_of
 
 NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
-REMOVED = "its result was removed"
 
 
 @dataclass(frozen=True)

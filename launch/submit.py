@@ -21,7 +21,7 @@ from jobs.rundir import write_json
 from jobs.secrets import FILE, missing_secrets
 from jobs.unit import Unit
 from launch import keeping
-from launch.admission import Admission, Refusal
+from launch.admission import Admission, Refusal, refuse_resumes
 from launch.arrays import Array, ArrayPlan, plan_arrays
 from launch.handover import hand_over, write_out
 from launch.ledger import Ledger
@@ -44,7 +44,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
 
     Raises:
         Locked: somebody else is submitting it.
-        Refusal: units that the cluster would never run.
+        Refusal: units that the cluster would never run, or that could not go on where they stopped.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     console = Console()
@@ -65,6 +65,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             console.print(difference_view(difference))
         if _idle(project, now, difference, console):
             return 0
+        refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
         local = project.cluster.backend == "local"
         planned = None if local else arrays(project, now, difference, admission)
         write_json(project.root.study, project.study.model_dump(mode="json"))

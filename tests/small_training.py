@@ -15,29 +15,34 @@ import socket
 import sys
 import traceback
 from contextlib import suppress
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
-from small_study import publish, wait_for
+from small_study import TESTS, publish, wait_for
 from tiny import context
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 with suppress(ImportError):
-    import accelerate.utils  # noqa: F401
+    import accelerate
     import deepspeed.runtime.zero.stage3  # noqa: F401  what a training would load
     import torch
     import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 
 from jobs import pack, toy, train
+from jobs.context import Context
 from jobs.fence import Superseded
 from jobs.pack import Blocks
 from jobs.preemption import Interrupted
 from jobs.progress import Progress
-from jobs.rundir import StudyDir, read_jsonl
+from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl, write_json
+from jobs.saving import Saving
 from jobs.schedule import Recipe
 from jobs.train import build
 from jobs.unit import Resources, Unit
@@ -135,8 +140,7 @@ class Study:
     ) -> list[Any]:
         """As `run`, without waiting."""
         context(self.root.path, unit)
-        forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload([__name__])
+        forks = server()
         world, port = unit.resources.tasks_per_node, free_port()
         started = []
         for rank in range(world):
@@ -145,6 +149,17 @@ class Study:
             started.append(forks.Process(target=rank_of, args=args))
             started[-1].start()
         return started
+
+
+@cache
+def server() -> Any:
+    """The process that the others are forked from."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))  # it finds this module by it
+        forkserver.ensure_running()
+    return forks
 
 
 LONGEST = 90.0  # seconds that a process may take
@@ -179,12 +194,36 @@ def rank_of(
         code = 3
     except Superseded:
         code = 4
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        append_jsonl(ctx.folder.attempts, {"error": str(error)})
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def save_for_ever(folder: Path, execution: dict[str, Any], attempt: int, told: Path) -> None:
+    """A training whose weights are its step, which saves after each, and writes where it began to `told`."""
+    torch.set_num_threads(1)
+    ctx = Context(Unit("train", "u", {}, execution=execution), UnitDir(folder), attempt)
+    accelerator = accelerate.Accelerator(cpu=True)
+    saving = Saving(ctx, accelerator)
+    model = torch.nn.Linear(200, 200)
+    optimizer = torch.optim.AdamW(model.parameters())
+    _, totals = saving.resume(lambda: accelerator.prepare(model, optimizer))
+    lines = [line["step"] for line in read_jsonl(saving.log)]
+    assert lines == list(range(1, totals.step + 1))
+    if totals.step:
+        assert all((weight == totals.step).all() for weight in model.parameters())
+    write_json(told, totals.step)
+    while True:
+        totals.step += 1
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.fill_(totals.step)
+        append_jsonl(saving.log, {"step": totals.step})
+        saving.boundary(totals)
 
 
 class Stopping(Progress):

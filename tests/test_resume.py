@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
+from pathlib import Path
 
 import pytest
-from small_training import Study, load, zero
+from small_study import wait_for
+from small_training import ALONE, Study, load, losses, save_for_ever, server, wait, zero
 
-from jobs.rundir import read_json, read_jsonl
+from jobs.checkpoint import Checkpoints
+from jobs.rundir import UnitDir, read_json, read_jsonl
 from jobs.unit import Unit
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+
+OFTEN = {"micro_batch": 2, "mtbf_hours": 1e-12}  # a checkpoint whenever the last one is on disk
+KILLS = 100
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +27,38 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(tmp_path_factory.mktemp("study"))
 
 
+@pytest.fixture(scope="module")
+def whole(study: Study) -> Unit:
+    """A training that nothing happened to."""
+    unit = study.unit("whole", {"epochs": 2}, {"micro_batch": 2})
+    assert study.run(unit, 1) == "done"
+    return unit
+
+
+def step(study: Study, unit: Unit) -> int:
+    """The step of a training's newest checkpoint; 0: there is none."""
+    newest = Checkpoints(study.root.unit(unit).checkpoints).newest()
+    return newest.step if newest else 0
+
+
 def same(study: Study, unit: Unit, other: Unit) -> None:
-    """Two students are the same to the last bit, and so is what is written of their training."""
-    outs = [study.root.unit(u).out for u in (unit, other)]
-    curves = [list(read_jsonl(out / "metrics.jsonl")) for out in outs]
-    for line in (*curves[0], *curves[1], *(results := [read_json(out / "result.json") for out in outs])):
+    """Two students are the same to the last bit, and so is what is written of their training; nothing is left
+    but that."""
+    folders = [study.root.unit(u) for u in (unit, other)]
+    curves = [list(read_jsonl(folder.out / "metrics.jsonl")) for folder in folders]
+    results = [read_json(folder.result) for folder in folders]
+    for line in (*curves[0], *curves[1], *results):
         for key in ("seconds", "tokens_per_second"):
             line.pop(key, None)
     assert curves[0] == curves[1]
     assert results[0] == results[1]
-    weights = [load(out) for out in outs]
+    weights = [load(folder.out) for folder in folders]
     assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
         assert torch.equal(weight, weights[1][name]), name
+    for folder in folders:
+        assert not folder.checkpoints.exists()
+        assert not list(folder.path.glob("out.*.tmp"))
 
 
 @pytest.mark.slow
@@ -41,11 +68,103 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     study: Study, stage: int | None, processes: int
 ) -> None:
     execution = {"micro_batch": 2, **({} if stage is None else zero(stage))}
-    units = [study.unit(f"{n}-{stage}-{processes}", {}, execution, processes) for n in ("whole", "parts")]
+    units = [study.unit(f"{n}-{stage}-{processes}", {}, execution, processes) for n in ("at-once", "parts")]
     assert study.run(units[0], 1) == "done"
     assert study.run(units[1], 1, until=3) == "Interrupted"
     assert [p.name for p in study.root.unit(units[1]).checkpoints.glob("step*")] == ["step-00000003"]
     assert study.run(units[1], 2, until=7, sign=signal.SIGTERM) == "Interrupted"
+    assert step(study, units[1]) == 7
     assert study.run(units[1], 3) == "done"
     same(study, *units)
-    assert not study.root.unit(units[1]).checkpoints.exists()
+
+
+def test_told_to_stop_before_its_first_step_it_leaves_what_there_was(study: Study, whole: Unit) -> None:
+    unit = study.unit("early", {"epochs": 2}, {"micro_batch": 2})
+    assert study.run(unit, 1, until=0) == "Interrupted"
+    assert step(study, unit) == 0
+    assert study.run(unit, 2, until=5) == "Interrupted"
+    assert study.run(unit, 3, until=0) == "Interrupted"
+    assert step(study, unit) == 5
+    assert study.run(unit, 4) == "done"
+    same(study, unit, whole)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_from_its_last_checkpoint(study: Study, whole: Unit) -> None:
+    unit = study.unit("killed", {"epochs": 2}, OFTEN)
+    reached = 0
+    for attempt, until in enumerate((6, 13, 19), 1):
+        assert study.run(unit, attempt, until=until, sign=signal.SIGKILL) == "killed"
+        assert reached < step(study, unit) < until
+        reached = step(study, unit)
+        kept = sorted(study.root.unit(unit).checkpoints.glob("step-????????"))
+        assert len(kept) == 2
+    assert study.run(unit, 4) == "done"
+    same(study, unit, whole)
+
+
+def test_another_micro_batch_goes_on_with_the_same_batches(study: Study, whole: Unit) -> None:
+    for attempt, micro_batch in enumerate((4, 1, 2), 1):
+        unit = study.unit("halved", {"epochs": 2}, {"micro_batch": micro_batch})
+        study.run(unit, attempt, until=5 * attempt if attempt < 3 else None)
+    curves = [losses(study.root.unit(u).out) for u in (unit, whole)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [None, 1, 2, 3])
+def test_other_numbers_of_processes_go_on(study: Study, whole: Unit, stage: int | None) -> None:
+    execution = {"micro_batch": 2, **({} if stage is None else zero(stage))}
+    for attempt, (processes, until) in enumerate(((2, 7), (1, 14), (2, None)), 1):
+        unit = study.unit(f"other-{stage}", {"epochs": 2}, execution, processes)
+        ended = study.run(unit, attempt, until)
+        assert ended == ("Interrupted" if until else "done")
+    curves = [losses(study.root.unit(u).out) for u in (unit, whole)]
+    assert len(curves[0]) == len(curves[1])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    weights = [load(study.root.unit(u).out) for u in (unit, whole)]
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-3), name
+
+
+def test_a_run_refuses_what_it_cannot_read(study: Study) -> None:
+    unit = study.unit("refused", {}, {"micro_batch": 2})
+    assert study.run(unit, 1, until=3) == "Interrupted"
+    assert study.run(study.unit("refused", {}, {"micro_batch": 2, **zero(1)}), 2) == "exit code 1"
+    (end,) = read_jsonl(study.root.unit(unit).attempts)
+    assert end["error"].startswith("its training stands at step 3, saved without DeepSpeed")
+    assert study.run(unit, 3) == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["the older", "the newer", "both"])
+def test_of_two_runs_at_once_the_newer_goes_on(study: Study, whole: Unit, first: str) -> None:
+    unit = study.unit(f"two-{first[4:]}", {"epochs": 2}, OFTEN)
+    attempts = (2, 1) if first == "the newer" else (1, 2)
+    runs = {attempts[0]: study.start(unit, attempts[0])}
+    if first != "both":
+        wait_for(lambda: step(study, unit) > 0, "the first checkpoint", 60)
+    runs[attempts[1]] = study.start(unit, attempts[1])
+    assert {attempt: wait(run) for attempt, run in runs.items()} == {1: "Superseded", 2: "done"}
+    same(study, unit, whole)
+
+
+@pytest.mark.slow
+def test_killed_during_saves_a_hundred_times_it_reads_none_that_is_half_written(tmp_path: Path) -> None:
+    """The weights of the small training are its step, so that a mixture of two would show."""
+    folder, rng, reached, halves = UnitDir(tmp_path / "unit-0"), random.Random(0), 0, 0
+    for attempt in range(1, KILLS + 1):
+        told = tmp_path / f"{attempt}.resumed"
+        process = server().Process(target=save_for_ever, args=(folder.path, ALONE | OFTEN, attempt, told))
+        process.start()
+        wait_for(told.exists, "the training to resume")
+        assert int(told.read_text()) >= reached
+        time.sleep(rng.uniform(0.0, 0.1))  # of which a save takes about 0.02 s
+        process.kill()
+        process.join()
+        halves += any(folder.checkpoints.glob("step-*.tmp"))
+        newest = Checkpoints(folder.checkpoints).newest()
+        assert newest is None or newest.step >= reached
+        reached = newest.step if newest else 0
+    assert halves > KILLS / 4, "hardly a kill came during a save: this shows nothing"
+    assert reached > KILLS / 2
