@@ -81,8 +81,7 @@ class Saving:
                 raise ValueError(why)
             readable = self._readable(checkpoint)
             prepared = prepare()
-            self._accelerator.load_state(str(readable))
-            self._accelerator.step = 0  # it counts micro-batches, of which a step may have had others then
+            _load(self._accelerator, readable, prepared[1])
             totals = Totals(**checkpoint.meta().totals)
             if self._first:
                 shutil.copy(checkpoint.path / METRICS, self.log)
@@ -231,6 +230,19 @@ class Saving:
             )
         self._accelerator.state.deepspeed_plugin.deepspeed_config["checkpoint"] = {"load_universal": True}
         return converted
+
+
+def _load(accelerator: Any, folder: Path, optimizer: Any) -> None:
+    """Read weights, optimizer and random numbers, and put right what DeepSpeed and accelerate make of them."""
+    kept = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    accelerator.load_state(str(folder))
+    accelerator.step = 0  # it counts micro-batches, of which a step may have had others then
+    # From a universal checkpoint, ZeRO 3 gives all groups the first one's settings, and one count of steps,
+    # which each of them raises.
+    for group, settings in zip(optimizer.param_groups, kept, strict=True):
+        group.update(settings)
+    for state in optimizer.state.values():
+        state["step"] = state["step"].clone()
 
 
 def _keep_names(accelerator: Any) -> None:

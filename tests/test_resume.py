@@ -123,8 +123,8 @@ def test_other_numbers_of_processes_go_on(study: Study, whole: Unit, stage: int 
     assert len(curves[0]) == len(curves[1])
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
     weights = [load(study.root.unit(u).out) for u in (unit, whole)]
-    for name, weight in weights[0].items():
-        assert torch.allclose(weight, weights[1][name], atol=1e-3), name
+    for name, weight in weights[1].items():  # DeepSpeed saves tied ones twice
+        assert torch.allclose(weight, weights[0][name], atol=1e-3), name
 
 
 def test_a_run_refuses_what_it_cannot_read(study: Study) -> None:
