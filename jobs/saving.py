@@ -233,7 +233,7 @@ class Saving:
 
 
 def _load(accelerator: Any, folder: Path, optimizer: Any) -> None:
-    """Read weights, optimizer and random numbers, and put right what DeepSpeed and accelerate make of them."""
+    """Read weights, optimizer and random numbers, and put right what the libraries make of them."""
     kept = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     accelerator.load_state(str(folder))
     accelerator.step = 0  # it counts micro-batches, of which a step may have had others then

@@ -1,0 +1,150 @@
+"""Checkpoints on disk: whole or not there, and which of them a training may go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_study import sor, write_study
+from tiny import context
+
+from jobs.checkpoint import KEPT, LONGEST, Checkpoint, Checkpoints, Meta, interval, why_not
+from jobs.fence import Fence
+from jobs.rundir import StudyDir, UnitDir
+from jobs.unit import Unit
+from launch.cluster import load_cluster
+from launch.ledger import Begun, Ledger
+from launch.plan import plan
+from launch.study import load_study
+
+ZERO = {stage: {"deepspeed": {"zero_optimization": {"stage": stage}}} for stage in range(4)}
+PLAIN: dict[str, Any] = {"deepspeed": None}
+
+
+def saved(checkpoints: Checkpoints, step: int, zero: int | None = None, world_size: int = 1) -> Checkpoint:
+    """A checkpoint without weights."""
+    aside = checkpoints.aside(f"step-{step:08}")
+    aside.mkdir(parents=True)
+    (aside / "by").write_text(checkpoints.run)
+    checkpoints.commit(aside, Meta({"step": step}, world_size, zero, 1, checkpoints.run))
+    return checkpoints.at(step)
+
+
+def test_the_newest_is_the_one_with_the_most_steps_and_a_marker(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c", "1.0")
+    assert checkpoints.newest() is None
+    for step in (9, 10, 100_000):
+        saved(checkpoints, step)
+    checkpoints.at(200_000).path.mkdir()  # copied by somebody, without its marker
+    checkpoints.aside("step-00300000").mkdir()
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == newest.meta().totals["step"] == 100_000
+
+
+def test_a_few_are_kept_and_none_is_replaced(tmp_path: Path) -> None:
+    older, newer = (Checkpoints(tmp_path / "c", run) for run in ("1.9", "1.10"))
+    for step in range(1, 6):
+        saved(older, step)
+        older.prune()
+    assert sorted(p.name for p in older.folder.iterdir()) == [f"step-0000000{s}" for s in (4, 5)]
+    assert len(list(older.folder.iterdir())) == KEPT
+    saved(newer, 5)
+    assert (newer.at(5).path / "by").read_text() == "1.9"
+    assert not newer.aside("step-00000005").exists()
+
+
+def test_what_was_left_aside_goes_with_the_runs_that_left_it(tmp_path: Path) -> None:
+    runs = {run: Checkpoints(tmp_path, run) for run in ("1.9", "1.10", "2.0")}
+    for checkpoints in runs.values():
+        checkpoints.aside("step-00000001").mkdir()
+        checkpoints.aside("metrics.jsonl").touch()
+    runs["1.10"].clear()
+    assert [run for run, c in runs.items() if c.aside("step-00000001").exists()] == ["2.0"]
+    assert all(c.aside("metrics.jsonl").exists() for c in runs.values())
+
+
+def test_the_time_between_two_is_where_their_cost_equals_what_is_lost() -> None:
+    cost, mtbf = 2.0, 3600.0
+    best = interval(cost, mtbf)
+    assert best == pytest.approx(120.0)
+
+    def wasted(seconds: float) -> float:
+        return cost / seconds + seconds / (2 * mtbf)
+
+    assert wasted(best) < min(wasted(0.9 * best), wasted(1.1 * best))
+    assert interval(60.0, 24 * 3600.0) == LONGEST
+
+
+@pytest.mark.parametrize(
+    ("zero", "world_size", "execution", "now", "refused"),
+    [
+        (None, 2, PLAIN, 2, False),
+        (None, 2, PLAIN, 1, False),
+        (1, 2, ZERO[1], 2, False),
+        (1, 2, ZERO[1], 1, False),
+        (3, 1, ZERO[3], 2, False),
+        (0, 2, ZERO[0], 2, False),
+        (0, 2, ZERO[0], 1, True),
+        (1, 2, ZERO[2], 2, True),
+        (3, 2, PLAIN, 2, True),
+        (None, 2, ZERO[0], 2, True),
+    ],
+)
+def test_which_can_be_read(
+    tmp_path: Path, zero: int | None, world_size: int, execution: dict[str, Any], now: int, refused: bool
+) -> None:
+    why = why_not(saved(Checkpoints(tmp_path, "1.0"), 7, zero, world_size), execution, now)
+    assert (why is not None) == refused
+    if why:
+        then = "without DeepSpeed" if zero is None else f"with ZeRO {zero}"
+        assert why.startswith(f"its training stands at step 7, saved {then} by {world_size} process")
+        assert why.endswith(f"or remove {tmp_path} to begin again")
+
+
+def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+    file, root = write_study(tmp_path), StudyDir(tmp_path / "runs" / "small")
+    train = next(u for u in plan(load_study(str(file)), load_cluster("local")) if u.stage == "train")
+    checkpoints = Checkpoints(root.unit(train).checkpoints, "1.0")
+    saved(checkpoints, 40, zero=2, world_size=4)
+    Ledger(root.ledger).intent("train-1", [Begun(train.id, 1)])
+    Ledger(root.ledger).ended("failed", [(train.id, 1, "made up")])
+    before = root.ledger.read_text()
+    done = sor("submit", file, "--yes", "--runs", tmp_path / "runs")
+    assert done.returncode != 0
+    words = (
+        f"train {train.name}: its training stands at step 40, saved with ZeRO 2 by 4 processes, which cannot"
+    )
+    assert words in done.stderr
+    assert root.ledger.read_text() == before
+    checkpoints.remove()
+    assert "stands at" not in sor("plan", file, "--runs", tmp_path / "runs").stderr
+
+
+def test_the_newer_run_goes_on_and_nobody_after_the_result(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path / "u-1")
+    first = Fence(folder, "1.9")
+    assert not first.superseded
+    second = Fence(folder, "1.10")
+    assert first.superseded
+    assert not second.superseded
+    Fence(folder, "1.9")  # it begins late
+    assert not second.superseded
+    folder.out.mkdir()
+    assert second.superseded
+
+
+def test_publishing_removes_what_dead_runs_had_staged(tmp_path: Path) -> None:
+    unit = Unit("generate", "u", {})
+    ctx = context(tmp_path, unit, attempt=2, restart=1, worker=3)
+    names = {
+        "out.1.5.0.0.tmp": False, "out.2.0.3.0.tmp": False, "out.2.0.1.0.tmp": True, "out.2.1.1.0.tmp": True,
+        "out.2.2.3.0.tmp": True, "out.3.0.3.0.tmp": True, "out.mine.tmp": True,
+    }  # fmt: skip
+    for name in names:
+        (ctx.folder.path / name).mkdir()
+    staged = ctx.staging()
+    ctx.publish(staged, {})
+    assert ctx.folder.done
+    assert {name: (ctx.folder.path / name).exists() for name in names} == names
