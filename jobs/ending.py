@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from jobs.causes import ANSWERS, Cause, cause_of, ends, goes_on
 from jobs.context import Context
+from jobs.fence import Superseded
 from jobs.preemption import Interrupted
 from jobs.rundir import append_jsonl, read_json, read_jsonl
 
@@ -71,7 +72,12 @@ class Ending:
         append_jsonl(self.ctx.folder.attempts, self._line(None, None))
 
     def by(self, error: BaseException) -> NoReturn:
-        """An exception ended it. After a signal that is what any exception comes from."""
+        """An exception ended it. After a signal that is what any exception comes from.
+
+        A run that a newer one has taken the place of has no say in what comes next.
+        """
+        if isinstance(error, Superseded):
+            os._exit(0 if self.ctx.folder.done else 1)
         told = str(error) if isinstance(error, Interrupted) else self.ctx.preemption.reason
         if told is not None:
             cause = cause_of(told)

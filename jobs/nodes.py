@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from jobs.fence import Superseded
 from jobs.preemption import Interrupted
 from jobs.rundir import StudyDir, append_jsonl
 
@@ -35,7 +36,7 @@ def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
     except BaseException as error:
         if time.monotonic() - began >= FAST:
             _well(note)
-        elif not isinstance(error, Interrupted):
+        elif not isinstance(error, Interrupted | Superseded):
             _badly(note, unit, error)
         raise
     _well(note)

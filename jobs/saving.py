@@ -88,7 +88,7 @@ class Saving:
             print(f"resumed from {checkpoint.path}", flush=True)
         else:
             prepared = prepare()
-        self._saved = totals.step
+        self._saved = self._ctx.progress.kept = totals.step
         self._plan_next()
         return prepared, totals
 
@@ -207,6 +207,7 @@ class Saving:
             meta = Meta(asdict(totals), size, zero, self._execution["micro_batch"], self._ctx.run)
             self._checkpoints.commit(aside, meta)
             self._thread.submit(self._checkpoints.prune)
+        self._ctx.progress.kept = totals.step
 
     def _plan_next(self) -> None:
         self._due = time.monotonic() + interval(self._cost, 3600 * self._execution["mtbf_hours"])

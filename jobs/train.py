@@ -175,6 +175,7 @@ def fit(
             total,
             "steps",
             force=step == first,
+            kept=progress.kept,
             loss=totals.loss,
             tokens_per_second=speed,
             phase="training",

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: `sor --help` must answer at
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -47,6 +48,16 @@ def main() -> None:
     gc.set_threshold(GARBAGE)
     try:
         app()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"sor: {error.strerror}{where}: make room, or have your quota raised. What is there stays, and "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except (ValueError, RuntimeError) as error:
         from jobs.rundir import Damaged
         from jobs.secrets import SecretsError
