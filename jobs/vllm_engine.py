@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from multiprocessing import connection
 from typing import Any
 
 from jobs.engines import Completion, Engine, Request, Watch
+
+
+def _end_with_engine(core: Any) -> None:
+    """Have the next step fail once the engine's process has died: vLLM (0.32) would wait for it for ever."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    queue = core.outputs_queue
+    connection.wait(core.resources.engine_manager.sentinels())
+    queue.put_nowait(EngineDeadError())
 
 
 class VllmEngine(Engine):
@@ -39,6 +50,9 @@ class VllmEngine(Engine):
             **settings,
         )
         self._engine = self._llm.llm_engine
+        core = self._engine.engine_core
+        if hasattr(core, "outputs_queue"):
+            threading.Thread(target=_end_with_engine, args=(core,), daemon=True).start()
         self._count = 0
         self.name = f"vllm {vllm.__version__}"
         self.max_length = int(self._llm.model_config.max_model_len)

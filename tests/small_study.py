@@ -5,6 +5,7 @@ that a test can change it without making a new unit of it:
 
     NAME.hold   wait until the file is gone       NAME.fail   raise an error, in the rank that the file names
     bad-node    raise an error on the node that it names
+    NAME.oom    raise what torch does where a GPU has no room, in the rank that the file names
     NAME.hang   stand still for ever, in the rank that the file names and until the file is gone
     NAME.steps  while held, do steps and keep them here; a signal is listened to
     NAME.runs   is appended to by every run, with the number of its process
@@ -53,6 +54,10 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     bad, node = folder / "bad-node", os.environ.get("SLURMD_NODENAME")
     if bad.exists() and bad.read_text() == node:
         raise RuntimeError(f"{node} is bad")
+    if (folder / f"{name}.oom").exists() and rank == (folder / f"{name}.oom").read_text():
+        import torch
+
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB.")
     preemption, steps = Preemption(), folder / f"{name}.steps"
     if steps.exists():
         preemption.listen()

@@ -172,12 +172,15 @@ def test_status_json(study: Path, out: Path) -> None:
     assert sum(s["blocked"] for s in data["stages"]) == len(units(study)) - 1
     for unit in data["units"]:
         assert list(unit) == [
-            "id", "stage", "name", "state", "job", "attempts", "reason", "progress", "updated",
+            "id", "stage", "name", "state", "job", "attempts", "reason", "cause", "log", "progress",
+            "updated",
         ]  # fmt: skip
     first = data["units"][0]
     assert (first["stage"], first["state"], first["attempts"]) == ("prepare", "failed", 1)
     assert first["job"] == str(runs(study.parent)[0]["parent"])
     assert first["reason"] == "RuntimeError: study was told to fail"
+    assert (first["cause"], first["log"][-2]) == ("code error", first["reason"])
+    assert {(u["cause"], u["log"]) for u in data["units"][1:]} == {(None, None)}
     assert first["progress"] == {"done": 1, "total": 2, "unit": "parts"}
     assert isinstance(first["updated"], float)
     last = data["units"][-1]

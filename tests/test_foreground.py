@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from small_study import TESTS, Run, lives, logs, publish, runs, unit, wait_for
 
-from jobs.rundir import StudyDir, read_json
+from jobs.causes import Cause
+from jobs.rundir import StudyDir, read_json, read_jsonl
 from jobs.unit import Resources, Unit
 from launch import foreground
 from launch.backends import Live
@@ -120,6 +121,30 @@ def test_a_job_that_is_told_to_stop_is_begun_again_and_goes_on(root: StudyDir, t
     assert (run.names("done"), run.failures) == (["a"], {})
     seen = state(a, root, [a])
     assert (seen.state, seen.attempt and seen.attempt.number) == (State.DONE, 2)
+
+
+@pytest.mark.slow
+def test_a_micro_batch_without_room_on_the_gpu_is_halved_once(
+    root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreground, "PEERS_GRACE", 1.0)
+    a = replace(unit(tmp_path, "a", tasks_per_node=2), execution={"micro_batch": 8})
+    (tmp_path / "a.oom").write_text("1")
+    (tmp_path / "a.hold").touch()
+    run = Run([a], root)
+    reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB."
+    assert (run.names("again"), run.failures) == (["a"], {"a": reason})
+
+    def tried() -> list[tuple[int, int]]:
+        lines = read_jsonl(root.unit(a).attempts)
+        return [(e["attempt"], e["micro_batch"]) for e in lines if e["rank"] == 1]
+
+    assert tried() == [(1, 8), (2, 4)]
+    assert state(a, root, [a]).cause == Cause.GPU_MEMORY
+    for what in ("oom", "hold"):
+        (tmp_path / f"a.{what}").unlink()
+    assert Run([a], root).names("done") == ["a"]
+    assert tried()[2:] == [(3, 4)]
 
 
 def test_no_more_at_once_than_there_are_cores(root: StudyDir, tmp_path: Path) -> None:

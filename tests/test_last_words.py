@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_study import TESTS, Run, logs, sor, unit, write_study
+from small_study import TESTS, Run, logs, unit
 
 from jobs.rundir import StudyDir
 from launch import foreground
@@ -68,13 +67,3 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     assert lines == [f"line {i}" for i in range(101 - TAIL, 100)]
     assert last == "\ufffd" * WIDEST
     assert plain("a\x1b]0;title\x07b\x1b[2Jc\td\u202ee\nf") == "abc d e f"
-
-
-def test_programs_are_told_too(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "study")
-    (tmp_path / "study" / "study.fail").touch()
-    where = (study, "--runs", tmp_path / "runs")
-    assert sor("submit", *where, "--yes").returncode == 1
-    [failed, *others] = json.loads(sor("status", *where, "--json").stdout)["units"]
-    assert (failed["cause"], failed["log"][-2]) == ("code error", "RuntimeError: study was told to fail")
-    assert {(u["cause"], u["log"]) for u in others} == {(None, None)}
