@@ -7,7 +7,8 @@ GPU is a link to /dev/null), so that 4 nodes of 8 GPUs run on a laptop; jobs are
     with Cluster(nodes=2) as cluster:
         subprocess.run(["sbatch", "--wrap=hostname"], env=cluster.environment)
 
-The standard library is enough for it. Nothing outside the scratch directory is touched.
+The standard library is enough for it. Nothing outside the scratch directory is touched; nodes with
+`networks` of their own have network namespaces, which bear its name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cluster import config
+from cluster import config, network
+from cluster.network import Network
 from cluster.processes import Owner, Processes, owned
 
 SCRATCH = "sor-slurm-"  # what scratch directories of tests begin with; its path has to be short, for sockets
@@ -37,12 +39,18 @@ class ClusterError(RuntimeError):
 
 @dataclass(frozen=True)
 class Shape:
-    """What the cluster has. `extra` are more lines of slurm.conf, which replace those of the same key."""
+    """What the cluster has.
+
+    Args:
+        networks: every node has an address of its own and can be cut off (root only; see network.py).
+        extra: more lines of slurm.conf, which replace those of the same key.
+    """
 
     nodes: int = 4
     cpus: int = 8
     gpus: int = 8
     accounting: bool = True
+    networks: bool = False
     extra: str = ""
 
 
@@ -59,6 +67,7 @@ class Cluster:
         self.shape = Shape(**shape)  # type: ignore[arg-type]
         self.scratch = scratch or Path(tempfile.mkdtemp(prefix=SCRATCH, dir="/tmp"))
         self.processes = Processes(self.scratch)
+        self.network = Network(self.scratch, self.nodes) if self.shape.networks else None
         self._owner = None if scratch else Owner(self.scratch)
 
     @property
@@ -95,6 +104,8 @@ class Cluster:
             remove_abandoned(but=self.scratch)
         ports = free_ports(self.shape.nodes + 2)
         config.write(self.scratch, self.shape, ports)
+        if self.network:
+            self.network.start()
         self._start_munge()
         if self.shape.accounting:
             self._start_mariadb()
@@ -109,6 +120,7 @@ class Cluster:
     def stop(self) -> None:
         """End all jobs and all daemons, and remove the scratch directory."""
         self.processes.end_all(self.conf)
+        network.remove(self.scratch)
         if self._owner:
             self._owner.release()
         shutil.rmtree(self.scratch)
@@ -117,6 +129,11 @@ class Cluster:
     def nodes(self) -> list[str]:
         return [f"n{i}" for i in range(1, self.shape.nodes + 1)]
 
+    def client(self, *command: str | Path) -> list[str]:
+        """The command line that runs a program where it can talk to Slurm, given `environment`."""
+        words = [str(word) for word in command]
+        return self.network.at_controller(*words) if self.network else words
+
     def run(self, *command: str, timeout: float = TIMEOUT) -> str:
         """What one of Slurm's programs prints.
 
@@ -124,8 +141,9 @@ class Cluster:
             ClusterError: it failed.
         """
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+            self.client(*command), env=self.environment, capture_output=True, text=True, timeout=timeout,
+            check=False,
+        )  # fmt: skip
         if done.returncode:
             raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -137,7 +155,10 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Start the daemon of one node, also again after `processes.end(node)`."""
-        self._launch(node, "slurmd", "-D", "-N", node, "-d", str(config.daemons() / "slurmstepd"))
+        command = ["slurmd", "-D", "-N", node, "-d", str(config.daemons() / "slurmstepd")]
+        if self.network:
+            command = self.network.at_node(node, *command)
+        self.processes.start(node, command, self.environment)
 
     def start_slurmdbd(self) -> None:
         """Start the accounts, also again after `processes.end("slurmdbd")`."""
@@ -184,7 +205,7 @@ class Cluster:
         self.run(*modify, "user", config.user(), "set", f"DefaultAccount={config.ACCOUNT}")
 
     def _launch(self, name: str, *command: str, **more: str) -> None:
-        self.processes.start(name, command, {**self.environment, **more})
+        self.processes.start(name, self.client(*command), {**self.environment, **more})
 
     def _says(self, command: list[str]) -> str | None:
         """What a program prints; None where it fails, or has no answer yet."""
@@ -224,4 +245,5 @@ def remove_abandoned(but: Path) -> None:
     for scratch in Path("/tmp").glob(SCRATCH + "*"):
         if scratch != but and scratch.stat().st_uid == os.getuid() and owned(scratch) is False:
             Processes(scratch).end_all(scratch / "slurm.conf")
+            network.remove(scratch)
             shutil.rmtree(scratch, ignore_errors=True)  # another one may be doing it, too

@@ -10,6 +10,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster import network
+
 if TYPE_CHECKING:
     from cluster import Shape
 
@@ -21,7 +23,7 @@ MEMORY = 4000  # MiB that a node claims for each CPU, which is what a job gets f
 
 SLURM = """\
 ClusterName={NAME}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={controller_port}
 SlurmUser={user}
 SlurmdUser={user}
@@ -159,16 +161,18 @@ def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: l
         node_memory=MEMORY * shape.cpus,
         scratch=scratch,
         host=host,
+        address=network.CONTROLLER if shape.networks else "127.0.0.1",
         user=user(),
         controller_port=controller,
-        loopback_only=_loopback_only(),
+        loopback_only="" if shape.networks else _loopback_only(),
         plugins=_plugins(),
         accounting=accounting if shape.accounting else "AccountingStorageType=accounting_storage/none",
         cpus=shape.cpus,
         gpu_types="GresTypes=gpu" if shape.gpus else "",
         gpus=f"Gres=gpu:{GPU}:{shape.gpus}" if shape.gpus else "",
         nodes="\n".join(
-            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
+            f"NodeName=n{i} NodeHostname={f'n{i}' if shape.networks else host} "
+            f"NodeAddr={network.address(f'n{i}') if shape.networks else '127.0.0.1'} Port={port}"
             for i, port in enumerate(nodes, 1)
         ),
     )

@@ -1,0 +1,159 @@
+"""One run of the study under faults: strikes at its jobs, and does what a person would.
+
+That is to submit again where nothing moves any more. It also spares everybody the two minutes for which Slurm
+lets a job wait that it has put back, and lets go what Slurm has put on hold.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from small_study import SOR, environment
+
+from chaos.faults import KINDS
+from chaos.lab import Job, Lab
+from chaos.study import Demo
+from chaos.watch import Watch
+
+INSIDE = Path(__file__).with_name("inside")
+BETWEEN_LOOKS = 0.5  # seconds
+IDLE = 3.0  # seconds without a job that could move, after which a person submits again
+STUCK = 600.0  # seconds without a fault or a finished unit, after which nobody waits any longer
+
+
+class Stuck(RuntimeError):
+    """The study does not come to its end; the message says where it stands."""
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A fault that there was; times in seconds since the epoch."""
+
+    kind: str
+    what: str
+    begun: float
+    ended: float
+
+
+@dataclass
+class Driver:
+    """Brings one study to its end.
+
+    Args:
+        watches: are looked through at each look: the study's own first.
+        say: is told what happens.
+        submits: how often the study was submitted.
+        restarts: how often Slurm has begun each job again.
+        released: how often a job was let go that Slurm had put on hold.
+    """
+
+    lab: Lab
+    demo: Demo
+    watches: list[Watch]
+    say: Callable[[str], None]
+    struck: list[Struck] = field(default_factory=list)
+    submits: int = 0
+    restarts: dict[str, int] = field(default_factory=dict)
+    released: int = 0
+    _submitting: subprocess.Popen[bytes] | None = None
+    _idle_since: float | None = None
+    _moved: float = field(default_factory=time.monotonic)
+    _done: int = 0
+
+    def run(self, faults: Iterator[tuple[str, Random]]) -> None:
+        """Submit the study and wait for its end; strike with these faults as long as there are any.
+
+        Args:
+            faults: the kind of each, and what decides about all else of it.
+
+        Raises:
+            Stuck: it does not end.
+        """
+        try:
+            self._submit()
+            while not self.done:
+                if self.lab.at_work() and (fault := next(faults, None)):
+                    self._strike(*fault)
+                self._look()
+            while self.lab.jobs or self._submitting or self.lab.processes():
+                self._look()
+        finally:
+            if self._submitting:
+                self._submitting.kill()
+                self._submitting.wait()
+
+    @property
+    def done(self) -> bool:
+        """Whether every unit is published."""
+        done = sum(self.lab.root.unit(unit).done for unit in self.watches[0].units)
+        if done > self._done:
+            self._done, self._moved = done, time.monotonic()
+        return done == len(self.watches[0].units)
+
+    def _strike(self, kind: str, rng: Random) -> None:
+        """Wait a random while, and strike at a random job; or not at all, if the study ends meanwhile."""
+        until = time.monotonic() + rng.uniform(0, 12)
+        while (time.monotonic() < until or not self.lab.at_work()) and not self.done:
+            self._look()
+        jobs = sorted(self.lab.at_work(), key=str)
+        if not jobs:
+            return
+        job, begun, what = rng.choice(jobs), time.time(), ""
+        fault = next(f for f in KINDS if f.__name__ == kind)(self.lab, job, rng)
+        try:
+            for word in fault:
+                if word:
+                    what = f"{job} in {job.id}: {word}"
+                    self.say(f"{kind:<20} {what}")
+                self._look()
+        finally:
+            fault.close()  # puts right what it has done
+        self.struck.append(Struck(kind, what, begun, time.time()))
+        self._moved = time.monotonic()
+
+    def _look(self) -> None:
+        """Look once, and do what a person would."""
+        time.sleep(BETWEEN_LOOKS)
+        for watch in self.watches:
+            watch.look()
+        if self.lab.look():
+            for job in self.lab.jobs:
+                self.restarts[job.id] = max(job.restarts, self.restarts.get(job.id, 0))
+                if job.state == "PENDING":
+                    self._let_go(job)
+            self._submit_where_idle()
+        if time.monotonic() - self._moved > STUCK:
+            waiting = ", ".join(f"{job} {job.state} {job.reason}" for job in self.lab.jobs)
+            raise Stuck(f"{self._done} units are done. In the queue: {waiting or 'nothing'}")
+
+    def _let_go(self, job: Job) -> None:
+        if "held" in job.reason.lower():
+            self.say(f"let go: {job} in {job.id}, which Slurm holds ({job.reason})")
+            self.released += self.lab.tell("scontrol", "release", job.id)
+        elif job.reason == "BeginTime":
+            self.lab.tell("scontrol", "update", f"jobid={job.id}", "starttime=now")
+
+    def _submit_where_idle(self) -> None:
+        if self._submitting:
+            if self._submitting.poll() is None:
+                return
+            self.say(f"submitted: exit code {self._submitting.returncode}")
+            self._submitting = self._idle_since = None
+        if any(not job.reason.startswith("Dependency") for job in self.lab.jobs) or self.done:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > IDLE:
+            self._submit()
+
+    def _submit(self) -> None:
+        self.submits += 1
+        command = self.lab.cluster.client(SOR, *self.demo.submit(self.lab.root.path.parent))
+        variables = {**environment(), **self.lab.cluster.environment, "PYTHONPATH": str(INSIDE)}
+        with (self.lab.cluster.scratch / "log" / "sor.out").open("ab") as log:
+            self._submitting = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
