@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from cluster import network, packages
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides about all that is random")
     parser.add_argument("--faults", type=int, default=50)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is put right then, too
     why = network.unavailable() or packages.install()
     if why:
         print(f"chaos: {why}", file=sys.stderr)

@@ -23,6 +23,7 @@ from chaos.watch import Watch
 INSIDE = Path(__file__).with_name("inside")
 BETWEEN_LOOKS = 0.5  # seconds
 IDLE = 3.0  # seconds without a job that could move, after which a person submits again
+OLD = 30.0  # seconds; jobs younger than half of that have not begun with their work
 STUCK = 600.0  # seconds without a fault or a finished unit, after which nobody waits any longer
 
 
@@ -96,14 +97,15 @@ class Driver:
         return done == len(self.watches[0].units)
 
     def _strike(self, kind: str, rng: Random) -> None:
-        """Wait a random while, and strike at a random job; or not at all, if the study ends meanwhile."""
-        until = time.monotonic() + rng.uniform(0, 12)
-        while (time.monotonic() < until or not self.lab.at_work()) and not self.done:
+        """Strike at a job once it has run for a random while; not at all, if the study ends before."""
+        age, until = rng.uniform(0, OLD), time.monotonic() + 2 * OLD
+        while not (jobs := [j for j in self.lab.at_work() if j.seconds >= age]) and not self.done:
             self._look()
-        jobs = sorted(self.lab.at_work(), key=str)
+            if time.monotonic() > until:  # all are shorter
+                age = 0
         if not jobs:
             return
-        job, begun, what = rng.choice(jobs), time.time(), ""
+        job, begun, what = rng.choice(sorted(jobs, key=str)), time.time(), ""
         fault = next(f for f in KINDS if f.__name__ == kind)(self.lab, job, rng)
         try:
             for word in fault:
@@ -142,7 +144,8 @@ class Driver:
         if self._submitting:
             if self._submitting.poll() is None:
                 return
-            self.say(f"submitted: exit code {self._submitting.returncode}")
+            failed = "" if self._submitting.returncode == 0 else f", and failed: {self._last_words()}"
+            self.say(f"submitted again{failed}" if self.submits > 1 else f"submitted{failed}")
             self._submitting = self._idle_since = None
         if any(not job.reason.startswith("Dependency") for job in self.lab.jobs) or self.done:
             self._idle_since = None
@@ -155,5 +158,12 @@ class Driver:
         self.submits += 1
         command = self.lab.cluster.client(SOR, *self.demo.submit(self.lab.root.path.parent))
         variables = {**environment(), **self.lab.cluster.environment, "PYTHONPATH": str(INSIDE)}
-        with (self.lab.cluster.scratch / "log" / "sor.out").open("ab") as log:
+        with self._log.open("wb") as log:
             self._submitting = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
+
+    @property
+    def _log(self) -> Path:
+        return self.lab.cluster.scratch / "log" / "sor.out"
+
+    def _last_words(self) -> str:
+        return " ".join(self._log.read_text().splitlines()[-1:])

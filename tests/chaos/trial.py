@@ -20,7 +20,7 @@ from cluster import SCRATCH, Cluster
 from small_study import SOR, environment
 
 from chaos import study, verify
-from chaos.driver import Driver, Struck
+from chaos.driver import Driver, Struck, Stuck
 from chaos.faults import KINDS
 from chaos.lab import Lab
 from chaos.watch import Watch, losses, shared_out
@@ -63,11 +63,7 @@ class Round:
 
 
 def trial(plan: Plan, say: Callable[[str], None]) -> list[str]:
-    """Run it, and print what it came to; returns what is wrong.
-
-    Raises:
-        Stuck: a study did not come to its end.
-    """
+    """Run it, and print what it came to; returns what is wrong."""
     began = time.monotonic()
 
     def tell(line: str) -> None:
@@ -88,11 +84,16 @@ def trial(plan: Plan, say: Callable[[str], None]) -> list[str]:
                 root = StudyDir(disk / str(number) / "demo")
                 tell(f"round {number}: the study begins")
                 driver = Driver(Lab(cluster, disk, root), demo, [Watch(root, units), model], tell)
-                driver.run(faults)
-                alone.wait()
-                rounds.append(_round(driver, model))
-                tell(f"round {number}: the study is done")
-                if sum(len(r.struck) for r in rounds) >= plan.faults or rounds[-1].wrong:
+                try:
+                    driver.run(faults)
+                    alone.wait()
+                    rounds.append(_round(driver, model, verify.problems(root, model.root, driver.watches[0])))
+                    tell(f"round {number}: the study is done")
+                except Stuck as stuck:
+                    rounds.append(_round(driver, model, [str(stuck)]))
+                if rounds[-1].wrong:
+                    tell(f"round {number}: something is wrong; {_kept(root)} is a copy of its run directory")
+                if rounds[-1].wrong or sum(len(r.struck) for r in rounds) >= plan.faults:
                     break
     _print(rounds, say)
     return [word for r in rounds for word in r.wrong]
@@ -111,17 +112,22 @@ def drawn(plan: Plan) -> Iterator[tuple[str, Random]]:
             return
 
 
-def _round(driver: Driver, model: Watch) -> Round:
+def _round(driver: Driver, model: Watch, wrong: list[str]) -> Round:
     watch = driver.watches[0]
     root, least = watch.root, sum(unit.resources.workers for unit in watch.units)
     return Round(
         driver.struck,
-        shared_out(losses(watch, model), [s.begun for s in driver.struck]),
+        shared_out(losses(watch, model), [s.ended for s in driver.struck]),
         driver.submits,
         (verify.submitted(root) - least, sum(driver.restarts.values())),
         driver.released,
-        verify.problems(root, model.root, watch),
+        wrong,
     )
+
+
+def _kept(root: StudyDir) -> Path:
+    """A copy of a run directory that outlives the trial."""
+    return Path(shutil.copytree(root.path, tempfile.mkdtemp(prefix="chaos-"), dirs_exist_ok=True))
 
 
 def _print(rounds: list[Round], say: Callable[[str], None]) -> None:

@@ -17,6 +17,8 @@ from jobs.unit import MODES, Unit
 
 CLOCKS = ("seconds", "tokens_per_second")  # of a line of metrics.jsonl: these may differ
 
+DECISION = 30.0  # seconds that `sor submit` may take from its look at the disk to the submission
+
 
 def problems(root: StudyDir, undisturbed: StudyDir, watch: Watch) -> list[str]:
     """All that is wrong with a study."""
@@ -69,9 +71,10 @@ def accuracies(folder: UnitDir, model: UnitDir) -> list[str]:
 
 
 def late(unit: Unit, root: StudyDir, watch: Watch) -> list[str]:
-    """No run of a unit was submitted, nor began to tell of progress, after its result was there.
+    """No run of a unit began to tell of progress after its result was there, and none was submitted.
 
     The folder of a result is renamed when it is published, and never touched again: that sets its ctime.
+    Between a submission and its look at the disk, a job that Slurm has given up may publish.
     """
     published = root.unit(unit).out.stat().st_ctime
     submitted = [
@@ -79,7 +82,11 @@ def late(unit: Unit, root: StudyDir, watch: Watch) -> list[str]:
         for record in read_jsonl(root.ledger)
         if record["event"] == "intent" and any(element[0] == unit.id for element in record["elements"])
     ]
-    wrong = [f"was submitted {t - published:.1f} s after it was done" for t in submitted if t > published]
+    wrong = [
+        f"was submitted {t - published:.1f} s after it was done"
+        for t in submitted
+        if t > published + DECISION
+    ]
     began = watch.starts.get(unit.id, ())
     return wrong + [f"was begun {t - published:.1f} s after it was done" for t in began if t > published]
 

@@ -97,16 +97,15 @@ def _lost(before: Stint, after: Stint, rate: float) -> float:
     return max(0.0, before.last[1] - after.first[1]) / rate
 
 
-def shared_out(found: Iterable[Loss], begins: list[float]) -> list[float]:
-    """The seconds lost to each fault: that one which had begun last when the work was there last.
+def shared_out(found: Iterable[Loss], ends: list[float]) -> list[float]:
+    """The seconds lost to each fault: to the first that was not over yet when the work was last told of.
 
     Args:
-        begins: when each fault began, in order.
+        ends: when each fault was over, in order; a fault that ends a job lasts until then.
     """
-    seconds = [0.0] * len(begins)
+    seconds = [0.0] * len(ends)
     for loss in found:
-        # A word is up to 2 s old when its process ends: a fault may have begun just after it.
-        struck = [i for i, begun in enumerate(begins) if begun <= loss.time + 3]
-        if struck:
-            seconds[struck[-1]] += loss.seconds
+        guilty = next((i for i, ended in enumerate(ends) if ended >= loss.time), None)
+        if guilty is not None:
+            seconds[guilty] += loss.seconds
     return seconds
