@@ -6,6 +6,8 @@ Needs root, for the networks and the disk that are taken away. The checks themse
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +18,8 @@ from chaos.faults import KINDS
 from chaos.study import Work
 from chaos.trial import Plan, drawn, trial
 from chaos.watch import Loss, Watch, losses, shared_out
-from cluster import network, packages
-from small_study import unit
+from cluster import Cluster, network, packages
+from small_study import unit, wait_for
 
 from jobs.rundir import StudyDir, UnitDir, append_jsonl, write_json
 from jobs.unit import MODES
@@ -27,14 +29,19 @@ WORK = Work(prompts=300, epochs=12, shares=(1,))
 ANSWERS = [(name, mode, f"{name} in {mode}") for name in "abc" for mode in MODES]
 
 
-@pytest.mark.slow
-@pytest.mark.slurm
-def test_faults_cost_time_and_nothing_else() -> None:
+def need_networks() -> None:
+    """Skip where the cluster cannot be had, but never in CI."""
     why = network.unavailable() or packages.install()
     if why and os.environ.get("CI"):
         pytest.fail(why)
     if why:
         pytest.skip(why)
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_faults_cost_time_and_nothing_else() -> None:
+    need_networks()
     told: list[str] = []
     wrong = trial(Plan(seed=1, faults=len(KINDS), work=WORK), told.append)
     assert not wrong, "\n".join(told)
@@ -119,3 +126,24 @@ def test_lost_work_is_what_was_done_twice(tmp_path: Path) -> None:
     found = losses(watched("struck", told), undisturbed)
     assert found == [Loss(6, 1.0), Loss(26, 0.0)]
     assert shared_out(found, [5, 7, 25]) == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.slurm
+def test_a_node_can_be_cut_off_and_healed() -> None:
+    need_networks()
+    with Cluster(nodes=2, gpus=0, accounting=False, networks=True) as cluster:
+        assert cluster.network
+        assert sorted(cluster.run("srun", "--nodes=2", "hostname").split()) == ["n1", "n2"]
+        port = re.findall(r"NodeName=n2 .*Port=(\d+)", cluster.conf.read_text())[0]
+        connect = f"exec 3<>/dev/tcp/{network.address('n2')}/{port}"
+
+        def reached() -> bool:
+            knock = cluster.client("timeout", "1", "bash", "-c", connect)
+            return subprocess.run(knock, capture_output=True, check=False).returncode == 0
+
+        assert reached()
+        cluster.network.cut("n2")
+        assert not reached()
+        cluster.network.heal("n2")
+        wait_for(reached, "the node to be reached again")
+    assert not list(network.NAMESPACES.glob(f"{cluster.scratch.name}*"))
