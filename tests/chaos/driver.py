@@ -23,7 +23,7 @@ from chaos.watch import Watch
 INSIDE = Path(__file__).with_name("inside")
 BETWEEN_LOOKS = 0.5  # seconds
 IDLE = 3.0  # seconds without a job that could move, after which a person submits again
-OLD = 30.0  # seconds; jobs younger than half of that have not begun with their work
+OLD = 20.0  # seconds; jobs younger than half of that have not begun with their work
 STUCK = 600.0  # seconds without a fault or a finished unit, after which nobody waits any longer
 
 
