@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -66,11 +67,11 @@ class Driver:
     _moved: float = field(default_factory=time.monotonic)
     _done: int = 0
 
-    def run(self, faults: Iterator[tuple[str, Random]]) -> None:
+    def run(self, faults: deque[tuple[str, Random]]) -> None:
         """Submit the study and wait for its end; strike with these faults as long as there are any.
 
         Args:
-            faults: the kind of each, and what decides about all else of it.
+            faults: the kind of each, and what decides about all else of it; those that struck are taken out.
 
         Raises:
             Stuck: it does not end.
@@ -78,8 +79,8 @@ class Driver:
         try:
             self._submit()
             while not self.done:
-                if self.lab.at_work() and (fault := next(faults, None)):
-                    self._strike(*fault)
+                if faults and self.lab.at_work():
+                    self._strike(faults)
                 self._look()
             while self.lab.jobs or self._submitting or self.lab.processes():
                 self._look()
@@ -96,8 +97,9 @@ class Driver:
             self._done, self._moved = done, time.monotonic()
         return done == len(self.watches[0].units)
 
-    def _strike(self, kind: str, rng: Random) -> None:
+    def _strike(self, faults: deque[tuple[str, Random]]) -> None:
         """Strike at a job once it has run for a random while; not at all, if the study ends before."""
+        kind, rng = faults[0]
         age, until = rng.uniform(0, OLD), time.monotonic() + 2 * OLD
         while not (jobs := [j for j in self.lab.at_work() if j.seconds >= age]) and not self.done:
             self._look()
@@ -105,6 +107,7 @@ class Driver:
                 age = 0
         if not jobs:
             return
+        faults.popleft()
         job, begun, what = rng.choice(sorted(jobs, key=str)), time.time(), ""
         fault = next(f for f in KINDS if f.__name__ == kind)(self.lab, job, rng)
         try:
@@ -130,8 +133,9 @@ class Driver:
                     self._let_go(job)
             self._submit_where_idle()
         if time.monotonic() - self._moved > STUCK:
-            waiting = ", ".join(f"{job} {job.state} {job.reason}" for job in self.lab.jobs)
-            raise Stuck(f"{self._done} units are done. In the queue: {waiting or 'nothing'}")
+            waiting = ", ".join(f"{job} {job.state} {job.reason}" for job in self.lab.jobs) or "nothing"
+            left = len(self.lab.processes())
+            raise Stuck(f"{self._done} units are done, {left} processes are there. In the queue: {waiting}")
 
     def _let_go(self, job: Job) -> None:
         if "held" in job.reason.lower():

@@ -125,10 +125,11 @@ class Lab:
         script: str,
     ) -> Job | None:  # fmt: skip
         submission = Path(script).parent
-        if not submission.is_relative_to(self.root.path.absolute()):
-            return None
+        elements = submission / ELEMENTS
+        if not submission.is_relative_to(self.root.path.absolute()) or not elements.is_file():
+            return None  # of another run, or none that works on a unit
         begins = f'{{"index": {id.partition("_")[2]},'
-        lines = (submission / ELEMENTS).read_text().splitlines()
+        lines = elements.read_text().splitlines()
         unit = next(json.loads(line)["unit"] for line in lines if line.startswith(begins))
         places = tuple(node for node in self.cluster.nodes if node in _expand(nodes))
         return Job(id, number, state, reason, places, int(restarts), used, limit, Unit.from_json(unit))

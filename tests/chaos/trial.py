@@ -10,17 +10,18 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from cluster import SCRATCH, Cluster
+from cluster import Cluster
 from small_study import SOR, environment
 
 from chaos import study, verify
-from chaos.driver import Driver, Struck, Stuck
+from chaos.driver import STUCK, Driver, Struck, Stuck
 from chaos.faults import KINDS
 from chaos.lab import Lab
 from chaos.watch import Watch, losses, shared_out
@@ -70,6 +71,7 @@ def trial(plan: Plan, say: Callable[[str], None]) -> list[str]:
         say(f"{time.monotonic() - began:6.0f} s  {line}")
 
     faults = drawn(plan)
+    say(f"seed {plan.seed}, {plan.faults} faults")
     with _folder() as folder, _disk(folder) as disk:
         undisturbed = folder / "undisturbed"
         with (
@@ -84,32 +86,39 @@ def trial(plan: Plan, say: Callable[[str], None]) -> list[str]:
                 root = StudyDir(disk / str(number) / "demo")
                 tell(f"round {number}: the study begins")
                 driver = Driver(Lab(cluster, disk, root), demo, [Watch(root, units), model], tell)
-                try:
-                    driver.run(faults)
-                    alone.wait()
-                    rounds.append(_round(driver, model, verify.problems(root, model.root, driver.watches[0])))
-                    tell(f"round {number}: the study is done")
-                except Stuck as stuck:
-                    rounds.append(_round(driver, model, [str(stuck)]))
-                if rounds[-1].wrong:
-                    tell(f"round {number}: something is wrong; {_kept(root)} is a copy of its run directory")
-                if rounds[-1].wrong or sum(len(r.struck) for r in rounds) >= plan.faults:
+                wrong = _wrong(driver, faults, alone, model)
+                rounds.append(_round(driver, model, wrong))
+                told = (
+                    f"something is wrong; its run directory is kept in {_kept(root)}"
+                    if wrong
+                    else "all is well"
+                )
+                tell(f"round {number}: {told}")
+                if wrong or not faults:
                     break
     _print(rounds, say)
     return [word for r in rounds for word in r.wrong]
 
 
-def drawn(plan: Plan) -> Iterator[tuple[str, Random]]:
-    """The faults of a plan in their order: each kind once, then each kind again."""
-    rng, left = Random(plan.seed), plan.faults
-    for turn in itertools.count():
-        kinds = [kind.__name__ for kind in KINDS]
-        rng.shuffle(kinds)
-        for place, kind in enumerate(kinds[:left]):
-            yield kind, Random(f"{plan.seed}.{turn}.{place}")
-        left -= min(left, len(kinds))
-        if not left:
-            return
+def drawn(plan: Plan) -> deque[tuple[str, Random]]:
+    """The faults of a plan in their order: each kind once, then each kind again in another order."""
+    rng, names = Random(plan.seed), list[str]()
+    while len(names) < plan.faults:
+        names += rng.sample([kind.__name__ for kind in KINDS], len(KINDS))
+    return deque((name, Random(f"{plan.seed}.{i}")) for i, name in enumerate(names[: plan.faults]))
+
+
+def _wrong(
+    driver: Driver, faults: deque[tuple[str, Random]], alone: subprocess.Popen[bytes], model: Watch
+) -> list[str]:
+    """Bring one study to its end, and compare it; returns what is wrong."""
+    try:
+        driver.run(faults)
+    except Stuck as stuck:
+        return [str(stuck)]
+    if alone.wait(timeout=STUCK) != 0:
+        return [f"the undisturbed run failed: {model.root.path}"]
+    return verify.problems(driver.lab.root, model.root, driver.watches[0])
 
 
 def _round(driver: Driver, model: Watch, wrong: list[str]) -> Round:
@@ -127,7 +136,7 @@ def _round(driver: Driver, model: Watch, wrong: list[str]) -> Round:
 
 def _kept(root: StudyDir) -> Path:
     """A copy of a run directory that outlives the trial."""
-    return Path(shutil.copytree(root.path, tempfile.mkdtemp(prefix="chaos-"), dirs_exist_ok=True))
+    return Path(shutil.copytree(root.path, tempfile.mkdtemp(prefix="chaos-wrong-"), dirs_exist_ok=True))
 
 
 def _print(rounds: list[Round], say: Callable[[str], None]) -> None:
@@ -135,10 +144,11 @@ def _print(rounds: list[Round], say: Callable[[str], None]) -> None:
     for r in rounds:
         for fault, seconds in zip(r.struck, r.lost, strict=True):
             lost[fault.kind].append(seconds)
-    say(f"\n{'fault':<20} {'times':>5}  work lost by each, in seconds: median, most")
+    say(f"\n{'fault':<20} {'times':>5}  work lost, in seconds: all, by one (median), by one (most)")
     for kind, found in [*lost.items(), ("all", [s for some in lost.values() for s in some])]:
         if found:
-            say(f"{kind:<20} {len(found):>5}  {statistics.median(found):6.1f} {max(found):6.1f}")
+            figures = (sum(found), statistics.median(found), max(found))
+            say(f"{kind:<20} {len(found):>5}" + "".join(f"{seconds:>9.1f}" for seconds in figures))
     submits, released = sum(r.submits for r in rounds), sum(r.released for r in rounds)
     more = [sum(r.more[i] for r in rounds) for i in range(2)]
     say(f"'sor submit' was called {submits} times for {len(rounds)} runs; jobs that Slurm held: {released}")
@@ -152,7 +162,7 @@ def _print(rounds: list[Round], say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"chaos-of-{SCRATCH}"))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     try:
         yield folder
     finally:
@@ -177,7 +187,7 @@ def _alone(demo: study.Demo, runs: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (runs.with_name("undisturbed.out")).open("wb") as log:
         process = subprocess.Popen(
             [SOR, *demo.submit(runs)],
-            env={**environment(), **{"OMP_NUM_THREADS": "1"}},
+            env=environment(),
             stdout=log,
             stderr=log,
             start_new_session=True,
