@@ -62,6 +62,7 @@ class Driver:
     submits: int = 0
     restarts: dict[str, int] = field(default_factory=dict)
     released: int = 0
+    _striking: bool = False
     _submitting: subprocess.Popen[bytes] | None = None
     _idle_since: float | None = None
     _moved: float = field(default_factory=time.monotonic)
@@ -109,6 +110,7 @@ class Driver:
             return
         faults.popleft()
         job, begun, what = rng.choice(sorted(jobs, key=str)), time.time(), ""
+        self._striking = True
         fault = next(f for f in KINDS if f.__name__ == kind)(self.lab, job, rng)
         try:
             for word in fault:
@@ -118,6 +120,7 @@ class Driver:
                 self._look()
         finally:
             fault.close()  # puts right what it has done
+            self._striking = False
         self.struck.append(Struck(kind, what, begun, time.time()))
         self._moved = time.monotonic()
 
@@ -141,7 +144,9 @@ class Driver:
         if "held" in job.reason.lower():
             self.say(f"let go: {job} in {job.id}, which Slurm holds ({job.reason})")
             self.released += self.lab.tell("scontrol", "release", job.id)
-        elif job.reason == "BeginTime":
+        elif job.reason == "BeginTime" and (self._striking or not self.lab.copies(job)):
+            # Not on a node that has just come back, where an earlier copy is about to be ended: a start there
+            # now, which Slurm's two minutes are to prevent, would have the node drained.
             self.lab.tell("scontrol", "update", f"jobid={job.id}", "starttime=now")
 
     def _submit_where_idle(self) -> None:

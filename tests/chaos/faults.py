@@ -45,25 +45,25 @@ def time_limit(lab: Lab, job: Job, rng: Random) -> Steps:
 
 
 def node_daemon_killed(lab: Lab, job: Job, rng: Random) -> Steps:
-    """One of its nodes loses its daemon, for a moment or until Slurm gives the node up; its ranks run on."""
+    """One of its nodes loses its daemon, for a moment or for long; its ranks run on."""
     node, briefly = rng.choice(job.nodes), rng.random() < 0.3
     lab.cluster.processes.end(node, sign=signal.SIGKILL)
     try:
         yield f"slurmd of {node} is killed{', for a moment' if briefly else ''}"
-        yield from _while(lambda: lab.runs(job), 5 if briefly else LONGEST)
+        yield from _lost(lab, job, briefly, rng)
     finally:
         lab.cluster.start_node(node)
 
 
 def node_cut_off(lab: Lab, job: Job, rng: Random) -> Steps:
-    """Nothing reaches one of its nodes, for a moment or until Slurm gives the node up; its ranks run on."""
+    """Nothing reaches one of its nodes, for a moment or for long; its ranks run on."""
     node, briefly = rng.choice(job.nodes), rng.random() < 0.3
     network = lab.cluster.network
     assert network, "the cluster has nodes with networks of their own"
     network.cut(node)
     try:
         yield f"{node} is cut off{', for a moment' if briefly else ''}"
-        yield from _while(lambda: lab.runs(job), 5 if briefly else LONGEST)
+        yield from _lost(lab, job, briefly, rng)
     finally:
         network.heal(node)
 
@@ -129,6 +129,18 @@ def _down(lab: Lab, name: str, start: Callable[[], None], rng: Random) -> Steps:
             lab.cluster.processes.send(name, signal.SIGCONT)
         else:
             start()
+
+
+def _lost(lab: Lab, job: Job, briefly: bool, rng: Random) -> Steps:
+    """Slurm does not see a node of a job: for a moment, or until a second copy of the job has run a while."""
+    if briefly:
+        yield from _while(lambda: True, 5)
+        return
+    yield from _while(lambda: lab.runs(job), LONGEST)
+    yield from _while(lambda: not lab.waits(job), 3)
+    yield from _while(lambda: lab.waits(job), LONGEST)
+    if lab.restarted(job):
+        yield from _while(lambda: True, rng.uniform(0, 20))
 
 
 def _while(true: Callable[[], bool], seconds: float) -> Steps:

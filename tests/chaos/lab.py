@@ -96,6 +96,14 @@ class Lab:
         """Whether this run of the job went on, at the last look."""
         return any((j.id, j.restarts, j.state) == (job.id, job.restarts, "RUNNING") for j in self.jobs)
 
+    def waits(self, job: Job) -> bool:
+        """Whether the job is to run again, at the last look."""
+        return any((j.id, j.state) == (job.id, "PENDING") for j in self.jobs)
+
+    def restarted(self, job: Job) -> bool:
+        """Whether a later run of the job went on, at the last look."""
+        return any(j.id == job.id and j.state == "RUNNING" and j.restarts > job.restarts for j in self.jobs)
+
     def at_work(self) -> list[Job]:
         """Jobs whose processes run; a job has none in its first moment and in its last."""
         return [job for job in self.jobs if job.state == "RUNNING" and self.ranks(job)]
@@ -103,6 +111,10 @@ class Lab:
     def ranks(self, job: Job) -> list[int]:
         """The processes of a job's ranks, once they are ready to take memory when told so."""
         return [pid for pid, number in self.processes().items() if number == job.number and _ready(pid)]
+
+    def copies(self, job: Job) -> bool:
+        """Whether processes of any run of the job are there."""
+        return job.number in self.processes().values()
 
     def processes(self) -> dict[int, str]:
         """All ranks of all jobs on the cluster, also of those that Slurm knows nothing of any more."""
