@@ -31,7 +31,7 @@ from launch.keeping import digest, hand_on, waits_for_room
 from launch.ledger import KEEPER, Attempt, Ledger
 from launch.lock import Lock, Locked
 from launch.nodes import verdict
-from launch.observe import NEVER, Seen, Snapshot
+from launch.observe import NEVER, REMOVED, Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
@@ -167,9 +167,9 @@ def may_help(seen: Seen) -> bool:
     attempt = seen.attempt
     if seen.published or attempt is None:
         return False
-    if attempt.ended in ("withdrawn", "refused", "lost"):
-        return True
-    return seen.cause is not None and ANSWERS[seen.cause].fruitless is not None
+    if seen.cause is not None:
+        return ANSWERS[seen.cause].fruitless is not None
+    return attempt.ended not in ("cancelled", "outdated") and seen.reason != REMOVED
 
 
 def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:

@@ -21,6 +21,7 @@ from launch.ledger import KEEPER, Attempt, Job, Ledger
 from launch.states import Facts, State, in_vain, state_of
 
 NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
+REMOVED = "its result was removed"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None
     if all(job.id is None for job in attempt.jobs) and not ends:
         return NEVER
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
-        return "its result was removed"
+        return REMOVED
     if error is None and attempt.ended is None and not folder.path.exists():
         return "there is nothing of it: its job ended before its work began, or its folder was removed"
     return None

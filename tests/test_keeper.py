@@ -11,7 +11,8 @@ import pytest
 from small_slurm import write_cluster
 from small_study import student, write_study
 
-from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs.causes import Cause
+from jobs.rundir import StudyDir, write_json
 from jobs.unit import Unit
 from launch import keeping
 from launch.backends import Live
@@ -58,6 +59,7 @@ def submitted(root: StudyDir, *units: Seen, asked: tuple[Unit, ...] = (), **more
         (State.FAILED, {"reason": "was killed by signal 9", "ended": "failed"}, True),
         (State.FAILED, {"reason": "was cancelled in Slurm by root"}, False),
         (State.WAITING, {"reason": "cancelled", "ended": "cancelled"}, False),
+        (State.WAITING, {"reason": "there is nothing of it"}, True),
         (State.WAITING, {"reason": REMOVED}, False),
         (State.WAITING, {"reason": REMOVED, "ended": "outdated"}, False),
         (State.WAITING, {"reason": "Slurm refused it", "ended": "refused"}, True),
@@ -71,10 +73,10 @@ def test_what_is_begun_again(root: StudyDir, state: State, more: dict[str, Any],
     assert submitted(root, seen(root, A, state, **more)) == ("a" if again else "")
 
 
-def test_an_error_that_a_rank_wrote_down_is_not_repeated_unless_its_node_is_avoided(root: StudyDir) -> None:
-    root.unit(A).path.mkdir(parents=True)
-    append_jsonl(root.unit(A).attempts, {"attempt": 1, "error": "ValueError: no", "time": 1.0})
-    failed = seen(root, A, State.FAILED, reason="ValueError: no")
+def test_an_error_of_the_code_is_not_repeated_unless_its_node_is_avoided(root: StudyDir) -> None:
+    lost = seen(root, A, State.FAILED, reason="RuntimeError: x", written={"cause": Cause.NETWORK})
+    assert submitted(root, lost) == "a"
+    failed = seen(root, A, State.FAILED, reason="ValueError: no", written={"cause": Cause.CODE})
     assert submitted(root, failed) == ""
     assert submitted(root, failed, unlucky={A.id}) == "a"
 
