@@ -10,12 +10,14 @@ import faulthandler
 import itertools
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,6 +68,22 @@ RECIPE = {
     "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
 }  # fmt: skip
 ALONE = {"micro_batch": 4, "deepspeed": None, "gradient_checkpointing": False, "mtbf_hours": 24}
+
+
+Event = Callable[[], None]
+
+
+def _signal(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+WARNED, PREEMPTED = partial(_signal, signal.SIGUSR2), partial(_signal, signal.SIGTERM)
+KILLED, FROZEN = partial(_signal, signal.SIGKILL), partial(_signal, signal.SIGSTOP)
+
+
+def disk_full() -> None:
+    """From now on this process cannot write what is larger than a few lines."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
 class Study:
@@ -127,17 +145,16 @@ class Study:
             assert ctx.folder.done, "\n".join(log.read_text() for log in logs)
         return ctx.folder.out
 
-    def run(self, unit: Unit, attempt: int, until: int | None = None, sign: int = signal.SIGUSR2) -> str:
+    def run(self, unit: Unit, attempt: int, until: int | None = None, event: Event = WARNED) -> str:
         """Train a unit in processes of their own; returns how the first one ended.
 
         Args:
-            until: a signal is sent to each of them after so many steps.
+            until: something happens to each of them after so many steps.
+            event: what; a signal before the time limit unless told.
         """
-        return wait(self.start(unit, attempt, until, sign))
+        return wait(self.start(unit, attempt, until, event))
 
-    def start(
-        self, unit: Unit, attempt: int, until: int | None = None, sign: int = signal.SIGUSR2
-    ) -> list[Any]:
+    def start(self, unit: Unit, attempt: int, until: int | None = None, event: Event = WARNED) -> list[Any]:
         """As `run`, without waiting."""
         context(self.root.path, unit)
         forks = server()
@@ -145,7 +162,7 @@ class Study:
         started = []
         for rank in range(world):
             place = {"rank": rank, "local_rank": rank, "world_size": world, "attempt": attempt}
-            args = (self.root.path, unit, place, port, until, sign)
+            args = (self.root.path, unit, place, port, until, event)
             started.append(forks.Process(target=rank_of, args=args))
             started[-1].start()
         return started
@@ -175,7 +192,7 @@ def wait(processes: list[Any]) -> str:
 
 
 def rank_of(
-    root: Path, unit: Unit, place: dict[str, Any], port: int, until: int | None, sign: int
+    root: Path, unit: Unit, place: dict[str, Any], port: int, until: int | None, event: Event
 ) -> NoReturn:
     """One process of a training."""
     faulthandler.dump_traceback_later(LONGEST, exit=True)
@@ -186,7 +203,7 @@ def rank_of(
         os.environ |= {"LOCAL_SIZE": os.environ["WORLD_SIZE"], "LOCAL_WORLD_SIZE": os.environ["WORLD_SIZE"]}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ctx = context(root, unit, **place)
-    vars(ctx)["progress"] = Stopping(ctx.folder.progress if not ctx.rank else None, until, sign)
+    vars(ctx)["progress"] = Stopping(ctx.folder.progress if not ctx.rank else None, until, event)
     try:
         train.run(ctx)
         code = 0
@@ -227,16 +244,16 @@ def save_for_ever(folder: Path, execution: dict[str, Any], attempt: int, told: P
 
 
 class Stopping(Progress):
-    """Progress that sends its process a signal after so many steps, as Slurm does at any."""
+    """Progress that has something happen to its process after so many steps."""
 
-    def __init__(self, path: Path | None, until: int | None, sign: int) -> None:
+    def __init__(self, path: Path | None, until: int | None, event: Event) -> None:
         super().__init__(path)
-        self._until, self._sign = until, sign
+        self._until, self._event = until, event
 
     def update(self, done: int, total: int, unit: str, *, force: bool = False, **metrics: Any) -> None:
         super().update(done, total, unit, force=force, **metrics)
         if done == self._until:
-            os.kill(os.getpid(), self._sign)
+            self._event()
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -9,7 +10,19 @@ from pathlib import Path
 
 import pytest
 from small_study import wait_for
-from small_training import ALONE, Study, load, losses, save_for_ever, server, wait, zero
+from small_training import (
+    ALONE,
+    KILLED,
+    PREEMPTED,
+    Study,
+    disk_full,
+    load,
+    losses,
+    save_for_ever,
+    server,
+    wait,
+    zero,
+)
 
 from jobs.checkpoint import Checkpoints
 from jobs.rundir import UnitDir, read_json, read_jsonl
@@ -61,6 +74,13 @@ def same(study: Study, unit: Unit, other: Unit) -> None:
         assert not list(folder.path.glob("out.*.tmp"))
 
 
+def alike(study: Study, unit: Unit, whole: Unit) -> None:
+    """A student is the same but for rounding, since more processes add up in another order."""
+    curves = [losses(study.root.unit(u).out) for u in (unit, whole)]
+    assert len(curves[0]) == len(curves[1])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stage", [None, 2])
@@ -72,7 +92,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert study.run(units[0], 1) == "done"
     assert study.run(units[1], 1, until=3) == "Interrupted"
     assert [p.name for p in study.root.unit(units[1]).checkpoints.glob("step*")] == ["step-00000003"]
-    assert study.run(units[1], 2, until=7, sign=signal.SIGTERM) == "Interrupted"
+    assert study.run(units[1], 2, until=7, event=PREEMPTED) == "Interrupted"
     assert step(study, units[1]) == 7
     assert study.run(units[1], 3) == "done"
     same(study, *units)
@@ -89,12 +109,11 @@ def test_told_to_stop_before_its_first_step_it_leaves_what_there_was(study: Stud
     same(study, unit, whole)
 
 
-@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_from_its_last_checkpoint(study: Study, whole: Unit) -> None:
     unit = study.unit("killed", {"epochs": 2}, OFTEN)
     reached = 0
     for attempt, until in enumerate((6, 13, 19), 1):
-        assert study.run(unit, attempt, until=until, sign=signal.SIGKILL) == "killed"
+        assert study.run(unit, attempt, until=until, event=KILLED) == "killed"
         assert reached < step(study, unit) < until
         reached = step(study, unit)
         kept = sorted(study.root.unit(unit).checkpoints.glob("step-????????"))
@@ -103,12 +122,20 @@ def test_killed_in_the_middle_it_goes_on_from_its_last_checkpoint(study: Study, 
     same(study, unit, whole)
 
 
+def test_a_save_that_fails_leaves_nothing_half_written(study: Study, whole: Unit) -> None:
+    unit = study.unit("full", {"epochs": 2}, OFTEN)
+    assert study.run(unit, 1, until=5, event=disk_full) == "exit code 1"
+    assert 0 < step(study, unit) <= 5
+    assert not list(study.root.unit(unit).checkpoints.glob("step-*.tmp"))
+    assert study.run(unit, 2) == "done"
+    same(study, unit, whole)
+
+
 def test_another_micro_batch_goes_on_with_the_same_batches(study: Study, whole: Unit) -> None:
     for attempt, micro_batch in enumerate((4, 1, 2), 1):
         unit = study.unit("halved", {"epochs": 2}, {"micro_batch": micro_batch})
         study.run(unit, attempt, until=5 * attempt if attempt < 3 else None)
-    curves = [losses(study.root.unit(u).out) for u in (unit, whole)]
-    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    alike(study, unit, whole)
 
 
 @pytest.mark.slow
@@ -119,9 +146,7 @@ def test_other_numbers_of_processes_go_on(study: Study, whole: Unit, stage: int 
         unit = study.unit(f"other-{stage}", {"epochs": 2}, execution, processes)
         ended = study.run(unit, attempt, until)
         assert ended == ("Interrupted" if until else "done")
-    curves = [losses(study.root.unit(u).out) for u in (unit, whole)]
-    assert len(curves[0]) == len(curves[1])
-    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    alike(study, unit, whole)
     weights = [load(study.root.unit(u).out) for u in (unit, whole)]
     for name, weight in weights[1].items():  # DeepSpeed saves tied ones twice
         assert torch.allclose(weight, weights[0][name], atol=1e-3), name
@@ -136,17 +161,37 @@ def test_a_run_refuses_what_it_cannot_read(study: Study) -> None:
     assert study.run(unit, 3) == "done"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("first", ["the older", "the newer", "both"])
-def test_of_two_runs_at_once_the_newer_goes_on(study: Study, whole: Unit, first: str) -> None:
-    unit = study.unit(f"two-{first[4:]}", {"epochs": 2}, OFTEN)
-    attempts = (2, 1) if first == "the newer" else (1, 2)
-    runs = {attempts[0]: study.start(unit, attempts[0])}
-    if first != "both":
-        wait_for(lambda: step(study, unit) > 0, "the first checkpoint", 60)
-    runs[attempts[1]] = study.start(unit, attempts[1])
-    assert {attempt: wait(run) for attempt, run in runs.items()} == {1: "Superseded", 2: "done"}
-    same(study, unit, whole)
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_comes_back_finds_that_a_newer_one_has_begun(
+    study: Study, whole: Unit, begun: bool, processes: int
+) -> None:
+    unit = study.unit(f"back-{begun}-{processes}", {"epochs": 2}, OFTEN, processes)
+    folder = study.root.unit(unit)
+    older = study.start(unit, 1, until=5, event=FROZEN)
+    wait_for(lambda: all(frozen(process.pid) for process in older), "the older run to be cut off", 60)
+    newer = study.start(unit, 2)
+    if begun:
+        wait_for((folder.runs / "2.0").exists, "the newer run to begin")
+    else:
+        assert wait(newer) == "done"
+    for process in older:
+        os.kill(process.pid, signal.SIGCONT)
+    assert wait(older) == "Superseded"
+    assert wait(newer) == "done"
+    same(study, unit, whole) if processes == 1 else alike(study, unit, whole)
+
+
+def frozen(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_of_two_runs_at_once_one_makes_the_result(study: Study, whole: Unit, processes: int) -> None:
+    unit = study.unit(f"two-{processes}", {"epochs": 2}, OFTEN, processes)
+    runs = [study.start(unit, attempt) for attempt in (2, 1)]
+    assert sorted(map(wait, runs)) == ["Superseded", "done"]
+    same(study, unit, whole) if processes == 1 else alike(study, unit, whole)
 
 
 @pytest.mark.slow
