@@ -12,6 +12,7 @@ import pytest
 from small_study import wait_for
 from small_training import (
     ALONE,
+    FROZEN,
     KILLED,
     PREEMPTED,
     Study,
