@@ -75,6 +75,8 @@ def sbatch_script(
     variables = {**cluster.slurm.variables, **given}
     body = again(variables) + "\n" + render(cluster.slurm.template, variables)
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
+    if "no-requeue" not in options:
+        options["requeue"] = True  # some clusters forbid what a job does not ask for
     if exclude:
         own = options.get("exclude")
         options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
@@ -94,7 +96,6 @@ def sbatch_script(
         additional_parameters={
             **options,
             "array": array,
-            "requeue": True,  # some clusters forbid what a job does not ask for
             "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
         },
     )

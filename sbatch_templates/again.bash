@@ -15,11 +15,10 @@ finish() {
   elif [ $code -ne 75 ] && { [ $code -le 128 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; }; then
     exit $code
   fi
-  for try in {1..20}; do   # the controller may be away for a while
-    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
-    # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
-    [ "${state:-RUNNING}" = RUNNING ] || break
-    if [ -n "$state" ] && scontrol requeue "$SLURM_JOB_ID"; then
+  for try in {1..20}; do   # while the controller does not answer
+    if state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) && [ -n "$state" ]; then
+      # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
+      [ "$state" = RUNNING ] && scontrol requeue "$SLURM_JOB_ID" || break
       trap - TERM
       sleep 600            # Slurm ends it within that time
     fi

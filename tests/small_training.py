@@ -10,6 +10,7 @@ import faulthandler
 import itertools
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import socket
@@ -233,14 +234,23 @@ def save_for_ever(folder: Path, execution: dict[str, Any], attempt: int, told: P
     assert lines == list(range(1, totals.step + 1))
     if totals.step:
         assert all((weight == totals.step).all() for weight in model.parameters())
+        drawn = random_numbers()
+        accelerate.utils.set_seed(totals.step)
+        assert drawn == random_numbers()
     write_json(told, totals.step)
     while True:
         totals.step += 1
         with torch.no_grad():
             for weight in model.parameters():
                 weight.fill_(totals.step)
+        accelerate.utils.set_seed(totals.step)
         append_jsonl(saving.log, {"step": totals.step})
         saving.boundary(totals)
+
+
+def random_numbers() -> tuple[float, ...]:
+    """One of each generator that a training may draw from."""
+    return random.random(), float(np.random.rand()), float(torch.rand(1))
 
 
 class Stopping(Progress):

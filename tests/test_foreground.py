@@ -219,7 +219,7 @@ def test_what_fits() -> None:
 def test_ranks_that_wait_for_a_failed_one_are_ended(
     root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreground, "PEERS_GRACE", 2.0)
+    monkeypatch.setattr(foreground, "PEERS_GRACE", 8.0)  # the other one begins within that
     a = unit(tmp_path, "a", tasks_per_node=2)
     (tmp_path / "a.hold").touch()
     (tmp_path / "a.fail").write_text("1")

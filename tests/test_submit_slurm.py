@@ -279,7 +279,8 @@ def test_cancelled_by_unit_by_array_and_all(lab: Cluster, tmp_path: Path) -> Non
 def test_running_jobs_that_are_cancelled_or_ended_by_others(accounted: Cluster, tmp_path: Path) -> None:
     units = [unit(tmp_path, name) for name in "abc"]
     units.append(unit(tmp_path, "d", units[2]))
-    project = by_hand(units, write_cluster(tmp_path / "lab.yaml"), StudyDir(tmp_path / "root"))
+    once = write_cluster(tmp_path / "once.yaml", sbatch={"no-requeue": True})  # a job that is killed ends
+    project = by_hand(units, once, StudyDir(tmp_path / "root"))
     for name in "abc":
         (tmp_path / f"{name}.hold").touch()
     assert submit(project, yes=True, only=None) == 0
