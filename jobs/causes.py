@@ -82,10 +82,8 @@ SIGNS = (
     (Cause.NETWORK, r"\[Errno (104|11[0-3])\]|Connection (closed|reset|refused)|Broken pipe"),
     (Cause.NETWORK, r"\bConnection\w*Error|Name or service not known|Watchdog caught collective"),
     (Cause.NETWORK, r"[Tt]imed out (waiting|after) "),
-    (
-        Cause.KILLED,
-        r"EngineDeadError|EngineCore|killed by signal|without a word|without saying why|left no result",
-    ),
+    (Cause.KILLED, r"EngineDeadError|EngineCore|killed by signal|without a word|without saying why"),
+    (Cause.KILLED, r"left no result|as [A-Z_]+ by Slurm's account"),  # without accounts nobody knows more
     (Cause.TIME_LIMIT, r"time limit"),
     (Cause.PREEMPTED, r"preempted"),
     (Cause.CANCELLED, r"\bcancelled\b|KeyboardInterrupt"),

@@ -44,6 +44,7 @@ def sbatch_script(
     module: str = "jobs.element",
     begin: str | None = None,
     exclude: Collection[str] = (),
+    once: bool = False,
 ) -> str:
     """The script of one submission.
 
@@ -56,6 +57,7 @@ def sbatch_script(
         module: the program.
         begin: not before, as `now+60`.
         exclude: nodes that it must not run on.
+        once: it is not begun again, whatever ends it.
 
     Raises:
         StudyError: an option is missing, a path cannot be used, or the script would show a secret.
@@ -73,9 +75,13 @@ def sbatch_script(
         "study": str(study),
     }
     variables = {**cluster.slurm.variables, **given}
-    body = again(variables) + "\n" + render(cluster.slurm.template, variables)
+    body = render(cluster.slurm.template, variables)
+    if not once:
+        body = again(variables) + "\n" + body
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
-    if "no-requeue" not in options:
+    if once:
+        options["no-requeue"] = True
+    elif "no-requeue" not in options:
         options["requeue"] = True  # some clusters forbid what a job does not ask for
     if exclude:
         own = options.get("exclude")
