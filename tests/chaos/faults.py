@@ -7,10 +7,10 @@ the jobs that it hit is Slurm's business, and theirs.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from random import Random
 
 from chaos.lab import LEAK, Job, Lab, send
@@ -90,9 +90,9 @@ def disk_full(lab: Lab, job: Job, rng: Random) -> Steps:
     """The disk of the run directories is full for a while."""
     waste = lab.disk / "waste"
     try:
-        with waste.open("wb") as file:
-            free = os.statvfs(lab.disk)
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_bsize)
+        with waste.open("wb", buffering=0) as file, suppress(OSError):
+            while True:  # jobs write meanwhile, so that nobody knows how much it takes
+                file.write(bytes(1 << 16))
         yield "the disk is full"
         yield from _while(lambda: True, rng.uniform(4, 10))
     finally:
