@@ -38,8 +38,7 @@ def element(submission: Path, index: int) -> dict[str, Any]:
 
 def line(index: int, unit: Unit, root: Path, attempt: int, worker: int) -> str:
     """The line that `element` finds."""
-    found = {"index": index, "root": str(root), "attempt": attempt, "worker": worker}
-    return f'{json.dumps(found)[:-1]}, "unit": {unit.to_text()}}}\n'
+    return unit.to_line(index=index, root=str(root), attempt=attempt, worker=worker)
 
 
 def word(submission: Path) -> Path:

@@ -98,9 +98,9 @@ class Unit:
         """The unit as `unit.json` holds it; it shares the parts of this one."""
         return {**self._rest(), "config": self.config}
 
-    def to_text(self) -> str:
-        """The same as JSON text."""
-        return f'{json.dumps(self._rest())[:-1]}, "config": {self._config}}}'
+    def to_line(self, **beside: str | int) -> str:
+        """A line of JSON with what is `beside` it first and the same as "unit" last."""
+        return f'{json.dumps({**beside, "unit": self._rest()})[:-2]}, "config": {self._config}}}}}\n'
 
     def _rest(self) -> dict[str, Any]:
         return {
@@ -115,7 +115,7 @@ class Unit:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
-        """The reverse of `to_json` and of `to_text`.
+        """The reverse of `to_json` and of `to_line`.
 
         The config's keys come in the order of its canonical text: as their order has no part in the identity,
         it must have none in the result.

@@ -52,7 +52,8 @@ def hand_over(
         Refused: Slurm said no; those before stay.
         SlurmUnavailable: no answer; whether that array was taken, the next look finds out.
     """
-    code, ids = snapshot(project.root), list[str]()
+    kept = project.cluster.slurm.keeper is not None
+    code, ids = snapshot(project.root, keeper=kept), list[str]()
     for array in arrays:
         name = new_name(f"{array.stage}-{project.study.name}")
         folder = project.root.submission(name)

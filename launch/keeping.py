@@ -89,7 +89,7 @@ def hand_on(
     folder = project.root.submission(name)
     script = sbatch_script(
         project.cluster, STAGE, NEEDS, name=name, folder=folder, study=project.root.path,
-        code=snapshot(project.root), array="0", dependency=first_end(now, waits_for_room(held)),
+        code=snapshot(project.root, keeper=True), array="0", dependency=first_end(now, waits_for_room(held)),
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)

@@ -8,23 +8,32 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.provenance import SNAPSHOT, commit
 from jobs.rundir import StudyDir, fsync_dir, fsync_tree, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("jobs", "analysis", "launch", "configs", "sbatch_templates")  # launch: for the keeper
+FOR_JOBS = ("jobs", "analysis", "configs/evals")
+FOR_KEEPER = ("jobs", "analysis", "launch", "configs", "sbatch_templates")
 SUFFIXES = (".py", ".html", ".yaml", ".sh", ".bash", "")
 
 
-def snapshot(root: StudyDir) -> Path:
+def snapshot(root: StudyDir, *, keeper: bool = False) -> Path:
     """The folder with a copy of this code; it is made where there is none yet.
+
+    Args:
+        keeper: whether a keeper runs from it, which needs what submits, too. Without that it is half as many
+            files, and a shared file system takes longer for each than the rest of a small study's submit.
 
     Raises:
         OSError: it cannot be written.
     """
-    files = {str(path.relative_to(ROOT)): path.read_bytes() for path in _sources()}
+    files = {
+        str(path.relative_to(ROOT)): path.read_bytes()
+        for path in _sources(FOR_KEEPER if keeper else FOR_JOBS)
+    }
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:12]
     target = root.code / digest
     if target.is_dir():
@@ -46,7 +55,7 @@ def snapshot(root: StudyDir) -> Path:
     return target
 
 
-def _sources() -> list[Path]:
+def _sources(folders: Iterable[str]) -> list[Path]:
     """The files of the folders, without what editors leave beside them."""
-    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*"))
     return [p for p in found if p.suffix in SUFFIXES and not p.name.startswith(".") and p.is_file()]

@@ -18,7 +18,7 @@ from launch.snapshot import ROOT, snapshot
 
 PRINT = "import json, jobs.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
 
-SHIPPED = ("jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "launch/d.py", "configs/f.yaml", "configs/_g")
+SHIPPED = ("jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "configs/evals/_g")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> StudyDir:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small checkout that may be changed."""
     folder = tmp_path / "checkout"
-    for name in (*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "tests/e.py"):
+    for name in (*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "launch/d.py", "tests/e.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     monkeypatch.setattr(module, "ROOT", folder)
@@ -41,11 +41,12 @@ def files(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_it_holds_what_git_would_ship(root: StudyDir) -> None:
-    folder = snapshot(root)
+@pytest.mark.parametrize(("keeper", "folders"), [(False, module.FOR_JOBS), (True, module.FOR_KEEPER)])
+def test_it_holds_what_git_would_ship(root: StudyDir, keeper: bool, folders: tuple[str, ...]) -> None:
+    folder = snapshot(root, keeper=keeper)
     assert folder.parent == root.code
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *module.FOLDERS],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert files(folder) == {*listed.stdout.split(), "snapshot.json"}
