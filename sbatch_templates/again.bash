@@ -8,6 +8,9 @@ word={{submission}}/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.${SLURM_RESTART_C
 
 finish() {
   local code=$? said= try state
+  trap '' TERM   # what asks Slurm here would die of it
+  # Not SLURM_JOB_ID, which for one element of each array is the whole array's.
+  local job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   if [ -e "$word" ]; then
     said=$(cat "$word")
     rm -f "$word"
@@ -15,14 +18,16 @@ finish() {
   elif [ $code -ne 75 ] && { [ $code -le 128 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; }; then
     exit $code
   fi
-  for try in {1..20}; do   # while the controller does not answer
-    if state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) && [ -n "$state" ]; then
+  for try in {1..24}; do   # while the controller does not answer: five minutes
+    if state=$(squeue --noheader --jobs="$job" --format=%T) && [ -n "$state" ]; then
       # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
-      [ "$state" = RUNNING ] && scontrol requeue "$SLURM_JOB_ID" || break
-      trap - TERM
-      sleep 600            # Slurm ends it within that time
+      [ "$state" = RUNNING ] || break
+      if scontrol requeue "$job"; then
+        trap - TERM
+        sleep 600          # Slurm ends it within that time
+      fi
     fi
-    sleep 15
+    sleep "$try"
   done
   exit 1   # what waits for this job's success must not start
 }

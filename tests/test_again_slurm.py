@@ -70,7 +70,8 @@ class Job:
 
     def again(self, times: int) -> None:
         """Wait until the job is back in the queue, do not let it wait there, and see it begin."""
-        wait_for(lambda: self.state() == "PENDING BeginTime", "the job to be back in the queue")
+        # Its reason is none before the scheduler has looked at it.
+        wait_for(lambda: self.state() in ("PENDING BeginTime", "PENDING None"), "the job to be queued again")
         self.slurm.run("scontrol", "update", f"job={self.id}", "StartTime=now")
         self.started(times)
 
@@ -163,6 +164,33 @@ def test_a_job_whose_rank_was_killed_is_begun_again(slurm: Cluster, tmp_path: Pa
     job.release()
     assert job.ended() == (State.DONE, None)
     assert job.lines() == [(0, "killed")] + [(1, None)] * 2
+
+
+def test_of_an_array_only_the_element_that_was_hit_is_begun_again(slurm: Cluster, tmp_path: Path) -> None:
+    units = [unit(tmp_path, name) for name in "ab"]
+    for name in "ab":
+        (tmp_path / f"{name}.hold").touch()
+    root = StudyDir(tmp_path / "runs" / "s")
+    project = by_hand(units, write_cluster(tmp_path / "cluster.yaml"), root)
+    assert submit(project, yes=True, only=None) == 0
+    wait_for(lambda: all(runs(tmp_path, name) for name in "ab"), "both to begin")
+
+    def queued(*fields: str) -> list[list[str]]:
+        text = slurm.run("squeue", "--noheader", "-o", " ".join(fields))
+        return [line.split() for line in text.splitlines()]
+
+    # Slurm gives the element that begins last the number of the whole array.
+    [hit] = [int(index) for number, array, index in queued("%A", "%F", "%K") if number == array]
+    os.kill(runs(tmp_path, "ab"[hit])[0]["pid"], signal.SIGKILL)
+    wait_for(lambda: [str(hit), "PENDING"] in queued("%K", "%T"), "it to be queued again")
+    assert [str(1 - hit), "RUNNING"] in queued("%K", "%T")
+    slurm.run("scontrol", "update", f"job={queued('%F')[0][0]}_{hit}", "StartTime=now")
+    wait_for(lambda: len(runs(tmp_path, "ab"[hit])) == 2, "it to begin again")
+    for name in "ab":
+        (tmp_path / f"{name}.hold").unlink()
+    wait_for(lambda: not queued("%A"), "both to end")
+    assert all(seen.state == State.DONE for seen in project.look().units)
+    assert len(runs(tmp_path, "ab"[1 - hit])) == 1
 
 
 @pytest.mark.slow
