@@ -104,7 +104,7 @@ def test_runs_after_the_result_are_seen(tmp_path: Path) -> None:
     watch = Watch(root, [done])
     for started in (-60, 60):
         began = folder.out.stat().st_ctime + started
-        write_json(folder.progress, {"done": 1, "started": began, "updated": began})
+        write_json(folder.progress, {"done": 1, "kept": 0, "started": began, "updated": began})
         watch.look()
     assert verify.late(done, root, watch) == ["was begun 60.0 s after it was done"]
 
@@ -112,17 +112,25 @@ def test_runs_after_the_result_are_seen(tmp_path: Path) -> None:
 def test_lost_work_is_what_was_done_twice(tmp_path: Path) -> None:
     trained = unit(tmp_path, "trained")
 
-    def watched(name: str, words: list[tuple[float, float, int]]) -> Watch:
+    def watched(name: str, words: list[tuple[float, float, int, int]]) -> Watch:
         watch = Watch(StudyDir(tmp_path / name), [trained])
         folder = watch.root.unit(trained)
         folder.path.mkdir(parents=True)
-        for started, updated, done in words:
-            write_json(folder.progress, {"done": done, "started": started, "updated": updated})
+        for started, updated, done, kept in words:
+            told = {"done": done, "kept": kept, "started": started, "updated": updated}
+            write_json(folder.progress, told)
             watch.look()
         return watch
 
-    undisturbed = watched("undisturbed", [(0, 2, 10), (0, 12, 110)])  # 10 steps a second
-    told = [(0, 2, 10), (0, 6, 50), (20, 22, 0), (20, 24, 40), (20, 26, 60), (30, 34, 90)]
+    undisturbed = watched("undisturbed", [(0, 2, 10, 0), (0, 12, 110, 0)])  # 10 steps a second
+    told = [
+        (0, 2, 10, 0),
+        (0, 6, 50, 30),
+        (20, 22, 0, 0),
+        (20, 24, 55, 40),
+        (20, 26, 60, 40),
+        (30, 34, 90, 60),
+    ]
     found = losses(watched("struck", told), undisturbed)
     assert found == [Loss(6, 1.0), Loss(26, 0.0)]
     assert shared_out(found, [5, 7, 25]) == [0.0, 1.0, 0.0]

@@ -11,7 +11,7 @@ from cluster import network, packages
 from chaos.study import Work
 from chaos.trial import Plan, trial
 
-WORK = Work(prompts=400, epochs=24, shares=(0, 1))
+WORK = Work(prompts=400, epochs=60, shares=(0, 1))
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ INSIDE = Path(__file__).with_name("inside")
 BETWEEN_LOOKS = 0.5  # seconds
 IDLE = 3.0  # seconds without a job that could move, after which a person submits again
 OLD = 20.0  # seconds; jobs younger than half of that have not begun with their work
+EARLY = 0.3  # share of the faults that may strike before there is work to lose
 STUCK = 600.0  # seconds without a fault or a finished unit, after which nobody waits any longer
 
 
@@ -99,10 +100,17 @@ class Driver:
         return done == len(self.watches[0].units)
 
     def _strike(self, faults: deque[tuple[str, Random]]) -> None:
-        """Strike at a job once it has run for a random while; not at all, if the study ends before."""
+        """Strike at a job once it has run, or got on with its work, for a random while.
+
+        Not at all, if the study ends before.
+        """
         kind, rng = faults[0]
-        age, until = rng.uniform(0, OLD), time.monotonic() + 2 * OLD
-        while not (jobs := [j for j in self.lab.at_work() if j.seconds >= age]) and not self.done:
+        age, early, until = rng.uniform(0, OLD), rng.random() < EARLY, time.monotonic() + 3 * OLD
+
+        def old(job: Job) -> bool:
+            return (job.seconds if early else self.watches[0].worked(job.unit)) >= age
+
+        while not (jobs := [job for job in self.lab.at_work() if old(job)]) and not self.done:
             self._look()
             if time.monotonic() > until:  # all are shorter
                 age = 0

@@ -1,17 +1,19 @@
 """What a study tells of its progress while it runs; from it, how much work a fault cost.
 
-A `Stint` is what one run of a unit did, as far as progress.json told: that file is written every 2 s, and no
-more exact is all of this. Work is lost where the next run of the unit says that less is done than the one
-before it said. It is counted in the seconds that the undisturbed run took for as much: the start of a process
-and of a model are not in it, nor are stages that tell no progress (collate, pack, report).
+A `Stint` is what one run of a unit did, as far as progress.json told: that file is written every 0.2 s here,
+and no more exact is all of this. Work is lost where the next run of the unit goes on from less than the one
+before it said was done. It is counted in the seconds that the undisturbed run took for as much: the start of
+a process and of a model are not in it, nor are stages that tell no progress (collate, pack, report).
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from jobs.rundir import StudyDir, read_json
 from jobs.unit import Unit
@@ -23,10 +25,12 @@ class Stint:
 
     Args:
         started: when the run began (seconds since the epoch), which also tells it from others.
+        resumed: how much it had from the runs before.
         first, last: (when, how much was done), from the first word on that something was.
     """
 
     started: float
+    resumed: float
     first: tuple[float, float]
     last: tuple[float, float]
 
@@ -53,16 +57,24 @@ class Watch:
                 continue
             self.starts.setdefault(unit.id, set()).add(told["started"])
             if told["done"]:
-                self._note(unit, told["started"], str(told.get("benchmark")), (told["updated"], told["done"]))
+                self._note(unit, told)
 
-    def _note(self, unit: Unit, started: float, piece: str, now: tuple[float, float]) -> None:
-        stints = self.stints.setdefault((unit.id, piece), [])
+    def _note(self, unit: Unit, told: dict[str, Any]) -> None:
+        stints = self.stints.setdefault((unit.id, str(told.get("benchmark"))), [])
+        now = (told["updated"], told["done"])
         for stint in stints:
-            if stint.started == started:
+            if stint.started == told["started"]:
                 stint.last = max(stint.last, now)
                 return
-        stints.append(Stint(started, now, now))
+        # An evaluation keeps whole benchmarks, and counts them: next to nothing of the one at work.
+        stints.append(Stint(told["started"], min(told["kept"], told["done"]), now, now))
         stints.sort(key=lambda stint: stint.started)
+
+    def worked(self, unit: Unit) -> float:
+        """Seconds for which a unit's last run has got on; 0 for one that tells nothing."""
+        latest = max(self.starts.get(unit.id, ()), default=0.0)
+        stints = [s for (id, _), found in self.stints.items() if id == unit.id for s in found]
+        return max((time.time() - s.first[0] for s in stints if s.started == latest), default=0.0)
 
     def rates(self) -> dict[tuple[str, str], float]:
         """How much was done in a second, of each unit and piece of work."""
@@ -94,7 +106,7 @@ def losses(watch: Watch, undisturbed: Watch) -> list[Loss]:
 
 
 def _lost(before: Stint, after: Stint, rate: float) -> float:
-    return max(0.0, before.last[1] - after.first[1]) / rate
+    return max(0.0, before.last[1] - after.resumed) / rate
 
 
 def shared_out(found: Iterable[Loss], ends: list[float]) -> list[float]:
