@@ -13,6 +13,7 @@ from types import ModuleType
 
 __all__ = [
     "bootstrap", "claims", "collect", "flops", "frontier", "gpus", "items", "matched", "plots", "report",
+    "usage",
 ]  # fmt: skip
 
 

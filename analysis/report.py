@@ -39,6 +39,7 @@ from analysis.frontier import (
 )  # fmt: skip
 from analysis.items import Scores, item_scores
 from analysis.matched import gains, kept, matched
+from analysis.usage import usage
 from jobs.rundir import StudyDir, UnitDir, read_json, study_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Report:
     Args:
         results: the table of `analysis.collect.collect`.
         tables: what follows from it, by the name of its file: "frontier" and "standing" (functions of
-            `analysis.frontier`), "matched", "kept" and "gains" (of `analysis.matched`) and "claims".
+            `analysis.frontier`), "matched", "kept" and "gains" (of `analysis.matched`), "claims" and "usage".
         warnings: what is doubtful about them.
         page: the report that was written.
     """
@@ -79,7 +80,7 @@ def analyse(path: str | Path, units: Container[str] | None = None) -> Report:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         results = collect(path, units)
-        tables = derive(results, item_scores(path, results))
+        tables = derive(results, item_scores(path, results)) | {"usage": usage(path)}
     said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
     return Report(results, tables, tuple(said))
 
@@ -191,6 +192,25 @@ def claims_table(table: pd.DataFrame) -> Table:
     return shown
 
 
+def usage_line(table: pd.DataFrame) -> str:
+    """What a study took in one line; empty where nothing is known of it.
+
+    Args:
+        table: that of `analysis.usage.usage`.
+    """
+    if not len(table):
+        return ""
+    unit = "gpu_hours" if table["gpu_hours"].any() else "hours"
+    what = "GPU hours" if unit == "gpu_hours" else "hours of jobs without GPUs"
+    parts = ", ".join(
+        f"{stage} {hours:.2g}" for stage, hours in zip(table["stage"], table[unit], strict=True) if hours
+    )
+    runs, interrupted = int(table["runs"].sum()), int(table["interrupted"].sum())
+    return (
+        f"it took {table[unit].sum():.2g} {what} ({parts}) in {runs} runs, {interrupted} of them interrupted"
+    )
+
+
 def _trained_on(table: pd.DataFrame) -> list[str]:
     """Each row's supervision in words, the order only where mixtures of both orders are compared."""
     both = plots.Look.of(table).both_orders
@@ -257,6 +277,7 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         "standing": records(found.tables["standing"]),
         "matched": records(compared),
         "claims": records(found.tables["claims"]),
+        "usage": records(found.tables["usage"]),
         "near": NEAR,
         "sizes": size_order(points),
         "colours": look.colours,

@@ -58,8 +58,15 @@ class Ending:
         lines = list(read_jsonl(ctx.folder.attempts))
         before = (ctx.attempt, ctx.restart - 1, ctx.worker)
         if ctx.restart and before not in {(e["attempt"], e["restart"], e["worker"]) for e in lines}:
-            kept = kept_of(ctx.folder.progress)
-            silent = {"restart": ctx.restart - 1, "rank": 0, "host": None, "seconds": None, "kept": kept}
+            told = _last_told(ctx.folder.progress)
+            ours = ctx.worker == 0 and told["started"] > max((line["time"] for line in lines), default=0)
+            silent = {
+                "restart": ctx.restart - 1,
+                "rank": 0,
+                "host": None,
+                "seconds": round(told["updated"] - told["started"], 1) if ours else None,
+                "kept": told["kept"],
+            }
             lines.append({**self._line(Cause.KILLED, WORDLESS), **silent})
             append_jsonl(ctx.folder.attempts, lines[-1])
         runs = ends(lines, ctx.attempt, ctx.worker)
@@ -137,8 +144,10 @@ class Ending:
         }
 
 
-def kept_of(progress: Path) -> int:
-    """How much the last run that wrote its progress had kept."""
-    with suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
-        return int(read_json(progress)["kept"])
-    return 0
+def _last_told(progress: Path) -> dict[str, Any]:
+    """What the last run that wrote its progress had kept, and when it began and wrote last."""
+    try:
+        told: dict[str, Any] = read_json(progress)
+    except (FileNotFoundError, json.JSONDecodeError):
+        told = {"kept": 0, "started": 0.0, "updated": 0.0}
+    return told

@@ -14,7 +14,7 @@ from launch.states import State
 
 def make_report(study: str, cluster: str | None, runs: Path, out: Path | None) -> int:
     """Write the report and print its table; returns the exit code."""
-    from analysis.report import claims_table, terminal_table, write_report
+    from analysis.report import claims_table, terminal_table, usage_line, write_report
 
     folder, units = Path(study), None
     if not folder.is_dir():
@@ -38,6 +38,8 @@ def make_report(study: str, cluster: str | None, runs: Path, out: Path | None) -
     console = Console()
     console.print(terminal_table(report.results))
     console.print(claims_table(report.tables["claims"]))
+    if took := usage_line(report.tables["usage"]):
+        console.print(took)
     for warning in report.warnings:
         console.print(f"! {warning}", style="yellow")
     console.print(f"report: {report.page}", soft_wrap=True)

@@ -1,0 +1,71 @@
+"""What a study took, from what its jobs wrote down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_results import benchmark, evaluation
+
+from analysis.report import usage_line
+from analysis.usage import USAGE, usage
+from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs.unit import Resources, Unit
+
+
+def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | None, str | None]]) -> None:
+    """Lines of attempts.jsonl: attempt, restart, worker, rank, seconds, error."""
+    folder = StudyDir(root).unit(unit)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.spec, unit.to_json())
+    for line in lines:
+        keys = ("attempt", "restart", "worker", "rank", "seconds", "error")
+        append_jsonl(folder.attempts, dict(zip(keys, line, strict=True)))
+
+
+def rows(root: Path) -> dict[str, dict[str, Any]]:
+    return {row["stage"]: row for row in usage(root).to_dict("records")}
+
+
+def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: Path) -> None:
+    unit = Unit("train", "a", {}, resources=Resources(nodes=2, tasks_per_node=2, gpus_per_node=2))
+    ran(
+        tmp_path,
+        unit,
+        [
+            (1, 0, 0, 0, 1800.0, "it was preempted"),
+            (1, 0, 0, 1, 1790.0, "it was preempted"),
+            (1, 1, 0, 0, None, "ended without a word"),
+            (1, 2, 0, 1, 3599.0, None),
+            (1, 2, 0, 0, 3600.0, None),
+        ],
+    )
+    assert rows(tmp_path) == {
+        "train": {
+            "stage": "train", "units": 1, "runs": 3, "interrupted": 2, "untimed": 1, "hours": 1.5,
+            "gpu_hours": 6.0, "interrupted_gpu_hours": 2.0, "flops": 0.0,
+        }
+    }  # fmt: skip
+    line = usage_line(usage(tmp_path))
+    assert line == "it took 6 GPU hours (train 6) in 3 runs, 2 of them interrupted"
+
+
+def test_each_worker_runs_by_itself_and_an_attempt_that_is_repeated_counts_again(tmp_path: Path) -> None:
+    unit = Unit("generate", "a", {}, resources=Resources(workers=2))
+    ran(tmp_path, unit, [(1, 0, 0, 0, 60.0, None), (1, 0, 1, 0, 30.0, "x"), (2, 0, 1, 0, 90.0, None)])
+    found = rows(tmp_path)["generate"]
+    assert (found["runs"], found["interrupted"], found["hours"] * 3600) == (3, 1, pytest.approx(180))
+    assert "hours of jobs without GPUs" in usage_line(usage(tmp_path))
+
+
+def test_flops_are_those_of_published_results(tmp_path: Path) -> None:
+    unit = evaluation(tmp_path, "a", 10**18, [benchmark("x", 0.5), benchmark("y", 0.5, n=50)])
+    ran(tmp_path, unit, [(1, 0, 0, 0, 1.0, None)])
+    assert rows(tmp_path)["evaluate"]["flops"] == 150 * 1e9
+    assert list(usage(tmp_path)["stage"]) == ["evaluate"]  # of the training nobody wrote anything
+
+
+def test_of_another_folder_nothing_is_known(tmp_path: Path) -> None:
+    assert list(usage(tmp_path).columns) == list(USAGE)
+    assert usage_line(usage(tmp_path)) == ""
