@@ -1,0 +1,109 @@
+"""What a job's script does after its work (again.bash), where Slurm's programs give rare answers.
+
+With the real ones: test_again_slurm.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_study import wait_for
+
+from launch.templates import again
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts a script whose work ends with an exit code, where squeue and scontrol are these shell lines."""
+
+    def start(code: int, *, squeue: str, scontrol: str = "", restarts: int = 0) -> subprocess.Popen[bytes]:
+        for name, lines in (("squeue", squeue), ("scontrol", scontrol)):
+            program = tmp_path / name
+            program.write_text(f'#!/bin/bash\necho {name} "$@" >> {tmp_path}/asked\n{lines}\n')
+            program.chmod(0o755)
+        script = tmp_path / "script"
+        script.write_text(f"{again({'submission': str(tmp_path)})}\n(exit {code})\n")
+        job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+        environment = {**os.environ, **job, "SLURM_RESTART_COUNT": str(restarts)}
+        environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+        return subprocess.Popen(["bash", script], env=environment, start_new_session=True)
+
+    return start
+
+
+def asked(folder: Path) -> list[str]:
+    file = folder / "asked"
+    return [line.split()[0] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def put_back(process: subprocess.Popen[bytes], folder: Path, times: int = 1) -> None:
+    """See the script ask to be put back, and end it as Slurm does then."""
+    wait_for(lambda: asked(folder).count("scontrol") == times, "it to ask")
+    assert "scontrol requeue 7_3" in (folder / "asked").read_text()
+    wait_for(lambda: _sleeps(process.pid), "it to wait for its end")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(10) != 0
+
+
+def _sleeps(pid: int) -> bool:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(b"sleep\x00600" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+
+
+@pytest.mark.parametrize("code", [75, 137])
+def test_what_says_so_by_its_exit_code_is_put_back(start: Start, tmp_path: Path, code: int) -> None:
+    put_back(start(code, squeue="echo RUNNING"), tmp_path)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_ended_by_itself_is_not(start: Start, tmp_path: Path, code: int) -> None:
+    assert start(code, squeue="echo RUNNING").wait(10) == code
+    assert asked(tmp_path) == []
+
+
+def test_a_word_counts_more_than_the_exit_code(start: Start, tmp_path: Path) -> None:
+    word = tmp_path / "7_3.2.word"
+    word.write_text("stop")
+    assert (
+        start(0, squeue="echo RUNNING", restarts=2).wait(10) == 1
+    )  # what waits for its success must not start
+    assert asked(tmp_path) == []
+    word.write_text("again")
+    put_back(start(0, squeue="echo RUNNING", restarts=2), tmp_path)
+    assert not word.exists()
+
+
+def test_what_is_killed_again_and_again_is_left(start: Start, tmp_path: Path) -> None:
+    assert start(137, squeue="echo RUNNING", restarts=20).wait(10) == 137
+    assert asked(tmp_path) == []
+
+
+def test_a_controller_without_an_answer_is_asked_again(start: Start, tmp_path: Path) -> None:
+    first = f"[ $(wc -l < {tmp_path}/asked) -lt 3 ] && exit 1; echo RUNNING"
+    put_back(start(75, squeue=first), tmp_path)
+    assert asked(tmp_path) == ["squeue"] * 3 + ["scontrol"]
+
+
+def test_a_refusal_is_not_the_last_word(start: Start, tmp_path: Path) -> None:
+    once = f"[ $(grep -c scontrol {tmp_path}/asked) -ge 2 ]"
+    put_back(start(75, squeue="echo RUNNING", scontrol=once), tmp_path, 2)
+    assert asked(tmp_path) == ["squeue", "scontrol"] * 2
+
+
+def test_what_slurm_ends_already_stays_so(start: Start, tmp_path: Path) -> None:
+    assert start(75, squeue="echo COMPLETING").wait(10) == 1
+    assert asked(tmp_path) == ["squeue"]
+
+
+def test_a_second_signal_does_not_end_the_question(start: Start, tmp_path: Path) -> None:
+    process = start(75, squeue=f"touch {tmp_path}/asking; sleep 1; echo RUNNING")
+    wait_for((tmp_path / "asking").exists, "squeue to be asked")
+    os.killpg(process.pid, signal.SIGTERM)
+    put_back(process, tmp_path)
