@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import debian
 import pandas as pd
 import pytest
 from made_results import benchmark, evaluation
@@ -23,7 +25,7 @@ from analysis.collect import collect
 from analysis.frontier import frontier_table
 from analysis.report import analyse, claims_table, run, terminal_table, write_report
 from jobs.context import Context
-from jobs.rundir import StudyDir, read_json, write_json
+from jobs.rundir import StudyDir, append_jsonl, read_json, write_json
 from jobs.unit import Unit
 
 SHARES = (0.0, 0.5, 1.0)
@@ -214,8 +216,11 @@ scope.value = "math, open-ended";
 scope.dispatchEvent(new Event("change"));
 note("group");
 seen.band = document.querySelector("#frontier .band").getAttribute("d");
-seen.claims = [...document.querySelectorAll("#claims tbody tr")].map(r => r.cells[3].textContent);
-seen.rows = [...document.querySelectorAll("#points tbody tr")].map(r => [...r.cells].map(c => c.textContent));
+const rows = table => [...document.querySelectorAll(`#${table} tbody tr`)];
+const cells = table => rows(table).map(r => [...r.cells].map(c => c.textContent));
+seen.claims = rows("claims").map(r => r.cells[3].textContent);
+seen.rows = cells("points");
+seen.usage = cells("usage");
 const pre = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) });
 document.body.replaceChildren(pre);
 }
@@ -224,9 +229,13 @@ document.body.replaceChildren(pre);
 
 
 def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-    if browser is None:
-        pytest.skip("no chromium here")
+    browser = next(filter(None, map(shutil.which, ("google-chrome", "chromium-browser"))), "chromium")
+    if browser == "chromium" and (why := debian.install("browser", ["chromium"], ["chromium"])):
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)
+    folder = StudyDir(study[0]).unit(study[1][0])
+    worked = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "seconds": 5400.0, "error": None}
+    append_jsonl(folder.attempts, worked)
     report = write_report(study[0], tmp_path / "out")
     page = tmp_path / "visit.html"
     page.write_text(report.page.read_text().replace("</body>", VISIT + "</body>"))
@@ -256,6 +265,7 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     assert seen["scopes"] == list(dict.fromkeys(report.tables["frontier"]["scope"]))
     assert re.fullmatch(r"M[\d.,HVLZ]+", seen["band"])
     assert seen["claims"] == report.tables["claims"]["answer"].tolist()
+    assert seen["usage"] == [["evaluate", "1", "1", "0", "1.5", "0.0", "0.0", "2.00 × 10¹¹"]]
     rows = {row[0]: row for row in seen["rows"]}
     stood = (
         report.tables["standing"]
