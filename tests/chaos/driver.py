@@ -1,7 +1,8 @@
 """One run of the study under faults: strikes at its jobs, and does what a person would.
 
 That is to submit again where nothing moves any more. It also spares everybody the two minutes for which Slurm
-lets a job wait that it has put back, and lets go what Slurm has put on hold.
+lets a job wait that it has put back, lets go what Slurm has put on hold, and takes back into service, as an
+administrator would, nodes that Slurm has drained.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Driver:
         submits: how often the study was submitted.
         restarts: how often Slurm has begun each job again.
         released: how often a job was let go that Slurm had put on hold.
+        resumed: how often a node was taken back into service.
     """
 
     lab: Lab
@@ -63,6 +65,7 @@ class Driver:
     submits: int = 0
     restarts: dict[str, int] = field(default_factory=dict)
     released: int = 0
+    resumed: int = 0
     _striking: bool = False
     _submitting: subprocess.Popen[bytes] | None = None
     _idle_since: float | None = None
@@ -142,6 +145,8 @@ class Driver:
                 self.restarts[job.id] = max(job.restarts, self.restarts.get(job.id, 0))
                 if job.state == "PENDING":
                     self._let_go(job)
+            if not self._striking and any("DRAINED" in job.reason for job in self.lab.jobs):
+                self._take_back()
             self._submit_where_idle()
         if time.monotonic() - self._moved > STUCK:
             waiting = ", ".join(f"{job} {job.state} {job.reason}" for job in self.lab.jobs) or "nothing"
@@ -156,6 +161,11 @@ class Driver:
             # Not on a node that has just come back, where an earlier copy is about to be ended: a start there
             # now, which Slurm's two minutes are to prevent, would have the node drained.
             self.lab.tell("scontrol", "update", f"jobid={job.id}", "starttime=now")
+
+    def _take_back(self) -> None:
+        for node, why in self.lab.drained().items():
+            self.say(f"taken back: {node}, which Slurm has drained ({why})")
+            self.resumed += self.lab.tell("scontrol", "update", f"nodename={node}", "state=resume")
 
     def _submit_where_idle(self) -> None:
         if self._submitting:

@@ -92,6 +92,17 @@ class Lab:
             return False
         return True
 
+    def drained(self) -> dict[str, str]:
+        """The nodes that Slurm gives no more jobs until an administrator says so, each with its reason."""
+        try:
+            lines = self.cluster.run(
+                "sinfo", "--Node", "--noheader", "--partition=main", "--states=drain,fail", "--format=%N|%E",
+                timeout=PATIENCE,
+            ).splitlines()  # fmt: skip
+        except (ClusterError, subprocess.TimeoutExpired):
+            return {}
+        return dict(line.split("|", 1) for line in lines)
+
     def runs(self, job: Job) -> bool:
         """Whether this run of the job went on, at the last look."""
         return any((j.id, j.restarts, j.state) == (job.id, job.restarts, "RUNNING") for j in self.jobs)

@@ -52,6 +52,7 @@ class Round:
     Args:
         lost: seconds of work that each fault cost.
         more: jobs beyond those of an undisturbed run: submitted, started again by Slurm.
+        released, resumed: see `Driver`.
         wrong: what is wrong with the results.
     """
 
@@ -60,6 +61,7 @@ class Round:
     submits: int
     more: tuple[int, int]
     released: int
+    resumed: int
     wrong: list[str]
 
 
@@ -130,6 +132,7 @@ def _round(driver: Driver, model: Watch, wrong: list[str]) -> Round:
         driver.submits,
         (verify.submitted(root) - least, sum(driver.restarts.values())),
         driver.released,
+        driver.resumed,
         wrong,
     )
 
@@ -149,9 +152,12 @@ def _print(rounds: list[Round], say: Callable[[str], None]) -> None:
         if found:
             figures = (sum(found), statistics.median(found), max(found))
             say(f"{kind:<20} {len(found):>5}" + "".join(f"{seconds:>9.1f}" for seconds in figures))
-    submits, released = sum(r.submits for r in rounds), sum(r.released for r in rounds)
+    submits, released, resumed = (
+        sum(getattr(r, name) for r in rounds) for name in ("submits", "released", "resumed")
+    )
     more = [sum(r.more[i] for r in rounds) for i in range(2)]
-    say(f"'sor submit' was called {submits} times for {len(rounds)} runs; jobs that Slurm held: {released}")
+    say(f"'sor submit' was called {submits} times for {len(rounds)} runs")
+    say(f"let go or taken back by hand: {released} jobs that Slurm held, {resumed} nodes that it had drained")
     say(f"jobs beyond those of undisturbed studies: {more[0]} submitted, {more[1]} started again by Slurm")
     for number, r in enumerate(rounds, 1):
         for word in r.wrong:
