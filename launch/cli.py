@@ -112,8 +112,8 @@ def submit(
         sys.exit(submitting.preview(project, only, out))
     code = submitting.submit(project, yes=yes, only=only)
     if watch and code == 0 and project.cluster.backend == "slurm":
-        from launch.monitor import INTERVALS
-        from launch.monitor import watch as watch_jobs
+        from launch.monitor.plain import INTERVALS
+        from launch.monitor.plain import watch as watch_jobs
 
         code = watch_jobs(project.look, INTERVALS["slurm"], only_jobs=True)
     sys.exit(code)
@@ -149,7 +149,7 @@ def monitor(
     ] = None,
 ) -> None:
     """Keep showing where a study stands, until it is done or Ctrl-C."""
-    from launch.monitor import INTERVALS, watch
+    from launch.monitor.plain import INTERVALS, watch
 
     project = _open(study, cluster, runs)
     watch(project.look, interval or INTERVALS[project.cluster.backend])

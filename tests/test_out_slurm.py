@@ -17,9 +17,10 @@ from small_study import TESTS, runs, sor, unit, wait_for, write_study
 
 from jobs.rundir import StudyDir, read_json, read_jsonl
 from jobs.unit import Unit
-from launch import cli, logs, monitor
+from launch import cli, logs
 from launch.cluster import load_cluster
 from launch.controller import Controller
+from launch.monitor import plain
 from launch.on_slurm import Slurm
 from launch.project import Project
 from launch.states import State
@@ -180,7 +181,7 @@ def test_watched_to_a_failure_and_its_log(
             cli.submit(str(study), "generic", tmp_path / "runs", yes=True, only="prepare", watch=True)
         return end.value.code
 
-    monkeypatch.setitem(monitor.INTERVALS, "slurm", 1.0)
+    monkeypatch.setitem(plain.INTERVALS, "slurm", 1.0)
     study = write_study(tmp_path / "study")
     where = (study, "--cluster", "generic", "--runs", tmp_path / "runs")
     fail = tmp_path / "study" / "study.fail"
