@@ -23,12 +23,16 @@ class Live:
         jobs: those that live, with their ids; none while the machine may still be taking them.
         reason: why they wait, where the machine says so.
         dead: they wait for something that can never come.
+        nodes: in Slurm's notation, or the host.
+        start: when the job began, or when Slurm guesses that it will; seconds since the epoch.
     """
 
     state: State
     jobs: tuple[Job, ...]
     reason: str | None = None
     dead: bool = False
+    nodes: str | None = None
+    start: int | None = None
 
 
 class Backend(Protocol):
