@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
+from jobs.runs import runs
 from jobs.unit import STAGES
 
 USAGE = {
@@ -40,39 +41,33 @@ def usage(path: str | Path) -> pd.DataFrame:
     for stage in STAGES:
         folders = [UnitDir(found.parent) for found in sorted(study.path.glob(f"{stage}/*/attempts.jsonl"))]
         if folders:
-            runs = [run for folder in folders for run in _runs(folder)]
             flops = sum(_flops(folder) for folder in folders if folder.done)
-            rows.append({"stage": stage, "units": len(folders), **_sums(runs), "flops": flops})
+            rows.append({"stage": stage, "units": len(folders), **_sums(folders), "flops": flops})
     return pd.DataFrame(rows, columns=list(USAGE)).astype(USAGE)
 
 
-def _runs(folder: UnitDir) -> list[dict[str, Any]]:
-    """Of each run of each worker: GPUs, seconds (None if nobody knows), and whether it was interrupted."""
-    needs = folder.unit().resources
-    lines: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
-    for line in read_jsonl(folder.attempts):
-        lines.setdefault((line["attempt"], line["restart"], line["worker"]), []).append(line)
-    return [
-        {
-            "gpus": needs.nodes * needs.gpus_per_node,
-            "seconds": max((s for rank in ranks if (s := rank["seconds"]) is not None), default=None),
-            "interrupted": any(rank["error"] for rank in ranks),
-        }
-        for ranks in lines.values()
+def _sums(folders: list[UnitDir]) -> dict[str, float]:
+    found = [
+        (run, gpus)
+        for folder in folders
+        for gpus in (_gpus(folder),)
+        for run in runs(read_jsonl(folder.attempts))
     ]
-
-
-def _sums(runs: list[dict[str, Any]]) -> dict[str, float]:
-    timed = [run for run in runs if run["seconds"] is not None]
-    hours = [(run["seconds"] / 3600, run["gpus"], run["interrupted"]) for run in timed]
+    timed = [(run.seconds / 3600, gpus, run.error) for run, gpus in found if run.seconds is not None]
     return {
-        "runs": len(runs),
-        "interrupted": sum(run["interrupted"] for run in runs),
-        "untimed": len(runs) - len(timed),
-        "hours": sum(h for h, _, _ in hours),
-        "gpu_hours": sum(h * gpus for h, gpus, _ in hours),
-        "interrupted_gpu_hours": sum(h * gpus for h, gpus, interrupted in hours if interrupted),
+        "runs": len(found),
+        "interrupted": sum(run.error is not None for run, _ in found),
+        "untimed": len(found) - len(timed),
+        "hours": sum(h for h, _, _ in timed),
+        "gpu_hours": sum(h * gpus for h, gpus, _ in timed),
+        "interrupted_gpu_hours": sum(h * gpus for h, gpus, error in timed if error is not None),
     }
+
+
+def _gpus(folder: UnitDir) -> int:
+    """GPUs that each run of a unit held."""
+    needs = folder.unit().resources
+    return needs.nodes * needs.gpus_per_node
 
 
 def _flops(folder: UnitDir) -> float:

@@ -21,7 +21,8 @@ def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | No
     write_json(folder.spec, unit.to_json())
     for line in lines:
         keys = ("attempt", "restart", "worker", "rank", "seconds", "error")
-        append_jsonl(folder.attempts, dict(zip(keys, line, strict=True)))
+        rest = {"cause": line[-1] and "preempted", "host": "n1", "time": 1.0, "kept": 0}
+        append_jsonl(folder.attempts, {**dict(zip(keys, line, strict=True)), **rest})
 
 
 def rows(root: Path) -> dict[str, dict[str, Any]]:
