@@ -6,7 +6,6 @@ From what the jobs themselves wrote down, so that it can be read anywhere, long 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
