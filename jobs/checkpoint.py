@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.rundir import fsync_dir, order, read_json, write_json
+from jobs.rundir import UnitDir, fsync_dir, order, read_json, write_json
 
 KEPT = 2  # a run that was fenced may be reading the last but one
 LONGEST = 30 * 60.0  # seconds between two checkpoints at most
@@ -25,6 +25,7 @@ FIRST_COST = (
 )
 MARKER = "checkpoint.json"
 NAME = re.compile(r"step-(\d{8})")
+METRICS = "metrics.jsonl"
 ASIDE = re.compile(r".+\.(\d+\.\d+)\.tmp")
 
 
@@ -120,6 +121,15 @@ class Checkpoints:
         names = sorted(os.listdir(self.folder), reverse=True) if self.folder.is_dir() else []
         found = [Checkpoint(self.folder / name) for name in names if NAME.fullmatch(name)]
         return [c for c in found if (c.path / MARKER).exists()]
+
+
+def metrics_of(folder: UnitDir) -> Path | None:
+    """The metrics of a training: its result's, else those of its newest run; None before the first."""
+    if (folder.out / METRICS).exists():
+        return folder.out / METRICS
+    found = {order(match[1]): path for path in folder.checkpoints.glob(f"{METRICS}.*.tmp")
+             if (match := ASIDE.fullmatch(path.name))}  # fmt: skip
+    return found[max(found)] if found else None
 
 
 def interval(cost: float, mtbf: float) -> float:

@@ -19,7 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.checkpoint import FIRST_COST, Checkpoint, Checkpoints, Meta, interval, why_not, zero_stage
+from jobs.checkpoint import (
+    FIRST_COST,
+    METRICS,
+    Checkpoint,
+    Checkpoints,
+    Meta,
+    interval,
+    why_not,
+    zero_stage,
+)
 from jobs.context import Context
 from jobs.fence import Fence, Superseded
 from jobs.parallel import agreed
@@ -27,7 +36,6 @@ from jobs.preemption import Interrupted
 from jobs.rundir import fsync_tree
 from jobs.schedule import Totals
 
-METRICS = "metrics.jsonl"
 POLL = 1.0  # seconds between two looks at the conversion of a checkpoint
 
 

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.flops import train_flops
+from jobs.checkpoint import METRICS
 from jobs.context import Context
 from jobs.pack import LEARN, Blocks, turn_end
 from jobs.parallel import accelerate, part, summed
 from jobs.progress import Progress
 from jobs.rundir import append_jsonl
-from jobs.saving import METRICS, Saving
+from jobs.saving import Saving
 from jobs.schedule import Recipe, Totals, rate, steps, training_order
 
 LOG_LINES = 200  # about as many lines of metrics does a training write, whatever its length

@@ -63,16 +63,18 @@ def print_failed(now: Snapshot) -> int:
 
 
 def last_words(now: Snapshot) -> dict[str, list[str]]:
-    """The last lines that the first few failed units printed, by their ids: of the rank that failed first."""
-    found = {}
-    for seen in now.of(State.FAILED)[:SHOWN]:
-        line = seen.written or {"worker": 0, "rank": 0}
-        jobs = seen.jobs[line["worker"] :] or seen.jobs
-        logs = now.root.logs(jobs[0].submission, jobs[0].id) if jobs else []
-        mine = [log for log in logs if log.name.endswith(f"_{line['rank']}_log.out")] or logs
-        if mine:
-            found[seen.unit.id] = tail(mine[0])
-    return found
+    """The last lines that the first few failed units printed, by their ids."""
+    said = {seen.unit.id: words_of(seen) for seen in now.of(State.FAILED)[:SHOWN]}
+    return {id: lines for id, lines in said.items() if lines is not None}
+
+
+def words_of(seen: Seen) -> list[str] | None:
+    """The last lines that a unit printed, of the rank that failed first; None where there is no log."""
+    line = seen.written or {"worker": 0, "rank": 0}
+    jobs = seen.jobs[line["worker"] :] or seen.jobs
+    logs = seen.root.logs(jobs[0].submission, jobs[0].id) if jobs else []
+    mine = [log for log in logs if log.name.endswith(f"_{line['rank']}_log.out")] or logs
+    return tail(mine[0]) if mine else None
 
 
 def tail(log: Path) -> list[str]:

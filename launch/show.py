@@ -110,7 +110,7 @@ def difference_view(difference: Difference) -> RenderableType:
     lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
     if difference.withdraw:
         jobs = f"- withdraw {len(difference.withdraw)} jobs that wait for one that failed"
-        lines.append(Text(f"{jobs}: {_names(list(difference.withdraw))}", "yellow"))
+        lines.append(Text(f"{jobs}: {listed(difference.withdraw)}", "yellow"))
     if difference.former:
         ids = ", ".join(job.id or job.submission for job in difference.former)
         line = f"! jobs work for units that the study no longer has; 'sor cancel STUDY' ends them, too: {ids}"
@@ -123,7 +123,7 @@ def difference_view(difference: Difference) -> RenderableType:
         if names:
             again = sum(1 for s in names if s.attempt)
             retried = f" ({again} again)" if again else ""
-            lines.append(Text(f"+ {stage} {len(names)}{retried}: {_names(names)}", "green"))
+            lines.append(Text(f"+ {stage} {len(names)}{retried}: {listed(names)}", "green"))
     return Group(*lines)
 
 
@@ -135,9 +135,10 @@ def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
     return Group(*(Text(f"{len(units)} units wait: {why}", "yellow") for why, units in reasons.items()))
 
 
-def _names(seen: list[Seen], most: int = 6) -> str:
-    names = ", ".join(s.unit.name for s in seen[:most])
-    return names + (f" and {len(seen) - most} more" if len(seen) > most else "")
+def listed(seen: Sequence[Seen], most: int = 6) -> str:
+    """The names of the first few units, and how many more there are."""
+    first = ", ".join(s.unit.name for s in seen[:most])
+    return first + (f" and {len(seen) - most} more" if len(seen) > most else "")
 
 
 def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
@@ -160,7 +161,7 @@ def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> R
     for seen in (*now.of(State.STALLED), *shown):
         parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
     if rest := [s for s in failed if s not in shown]:
-        parts.append(Text(f"{len(rest)} more failed: {_names(rest)}", "red"))
+        parts.append(Text(f"{len(rest)} more failed: {listed(rest)}", "red"))
     blocked = now.of(State.BLOCKED)
     if blocked:
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
@@ -182,18 +183,23 @@ def keeper_line(now: Snapshot) -> Text:
 
 def nodes_view(found: Verdict) -> RenderableType:
     """Nodes on which jobs fail at once, and whether they are avoided."""
+    return Group(*(Text(line, "yellow") for line in nodes_lines(found)))
+
+
+def nodes_lines(found: Verdict) -> list[str]:
+    """The same in words, a line a node."""
     lines = [
         f"node {n.name} is avoided until {time.strftime('%d %b %H:%M', time.localtime(n.until))}: "
         f"{len(n.units)} jobs in a row failed on it at once, the last with {n.error}"
         for n in found.avoid
     ]
     if found.many:
-        names = ", ".join(n.name for n in found.many)
+        bad = ", ".join(n.name for n in found.many)
         lines.append(
-            f"jobs fail at once on {names}: too many nodes to avoid them, so that it is hardly the nodes. "
+            f"jobs fail at once on {bad}: too many nodes to avoid them, so that it is hardly the nodes. "
             f"The last failed with {found.many[-1].error}"
         )
-    return Group(*(Text(line, "yellow") for line in lines))
+    return lines
 
 
 def problem(seen: Seen, log: Iterable[str] = ()) -> Text:

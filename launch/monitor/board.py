@@ -1,10 +1,249 @@
-"""What is worked out of a snapshot."""
+"""What is worked out of a snapshot: where the stages, the whole study, and each student stand.
+
+Pure. With tens of thousands of units a look must cost little: what does not change between two looks is
+worked out once and handed on from board to board; of the rest, only units at work are looked at one by one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import compress
+
+from jobs.unit import STAGES, Unit
+from launch.monitor.facts import Facts
+from launch.monitor.grid import Grid, Places, grid, places
+from launch.monitor.pace import (
+    BY_PLAN,
+    ZERO,
+    Span,
+    Track,
+    count_rate,
+    expected_hours,
+    follow,
+    own_left,
+    ratio,
+    stage_left,
+)
+from launch.observe import Seen, Snapshot
+from launch.project import Project
+from launch.states import State
+
+AT_WORK = (State.RUNNING, State.STALLED)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A unit that a machine works on.
+
+    Args:
+        share: how much of it is done; None before its first word.
+        rate, per: what it does in a second, and what that counts ("tokens", "rows" …).
+        left: seconds until it is done.
+    """
+
+    track: Track | None
+    share: float | None
+    rate: float | None
+    per: str
+    left: Span | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage stands.
+
+    Args:
+        share: of its units that is done, those at work by their parts.
+        rate, per: of its units at work together, where they count the same.
+        left: seconds until it is done, from when it can begin; None: nobody knows.
+    """
+
+    name: str
+    total: int
+    counts: Mapping[State, int]
+    share: float
+    rate: float | None
+    per: str
+    left: Span | None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan says of its units: of each stage their places in it, estimated hours and GPUs."""
+
+    units: list[Unit]
+    stages: Mapping[str, tuple[list[int], list[float], list[int]]]
+    flops: list[int]
+    places: Places
+    tasks: int
+
+    @property
+    def gpus(self) -> bool:
+        """Whether any unit asks for one."""
+        return any(any(gpus) for _, _, gpus in self.stages.values())
 
 
 @dataclass(frozen=True)
 class Board:
-    """A study's figures."""
+    """A study's figures at one moment.
+
+    Args:
+        elapsed: seconds since its first submission, until its end once it has come.
+        gpu_hours: used so far, by ended runs and those at work.
+        gpu_hours_left: None where no GPU is asked for.
+        measured: whether that rests on units that are done, in every stage; else on the plan in part.
+        flops, flops_planned: None where the plan does not know them.
+        left: seconds until the stages in `unknown` come, which nobody can tell of yet, or until all is done.
+        unread: units whose files are still to be read, and which are not counted yet.
+        work: of units at work, by id.
+    """
+
+    stages: tuple[Stage, ...]
+    elapsed: float | None
+    gpu_hours: float
+    gpu_hours_left: Span | None
+    measured: bool
+    flops: float
+    flops_planned: float | None
+    left: Span | None
+    unknown: tuple[str, ...]
+    unread: int
+    grid: Grid
+    work: Mapping[str, Work] = field(repr=False)
+    words: Mapping[str, list[str]] = field(repr=False)
+    outline: Outline = field(repr=False)
+
+
+def make_board(project: Project, now: Snapshot, facts: Facts, before: Board | None, at: float) -> Board:
+    """The board of a snapshot.
+
+    The study's time left is the sum over its stages. That neglects that stages overlap (the first students
+    are evaluated while the last are trained), which makes it too long, and that the machine may give more or
+    less than now.
+
+    Args:
+        facts: after its update with the same snapshot.
+        before: the board of the look before; None at the first.
+        at: when the snapshot was taken, in seconds since the epoch.
+    """
+    outline = before.outline if before and before.outline.units is project.units else outlined(project)
+    busy = [seen for seen in now.units if seen.state in AT_WORK]
+    work = {seen.unit.id: _work(seen, facts, before) for seen in busy}
+    found = [_stage(name, outline, now, busy, work, facts) for name in outline.stages]
+    stages = tuple(stage for stage, _, _ in found)
+    known = [s.left for s in stages if s.left is not None]
+    parts = sum((work[s.unit.id].share or 0.0) * (s.unit.flops or 0) for s in busy)
+    done = [seen.state is State.DONE for seen in now.units]
+    over = all(done) and facts.took
+    end = max(took.ended for took in facts.took.values()) if over else at
+    computing = {u.flops is None for u in project.units if u.stage in ("generate", "train", "evaluate")}
+    return Board(
+        stages=stages,
+        elapsed=max(end - facts.begun, 0.0) if facts.begun is not None else None,
+        gpu_hours=(facts.gpu_seconds + sum(_gpu_seconds(seen, at) for seen in busy)) / 3600,
+        gpu_hours_left=sum((gpu for _, gpu, _ in found), ZERO) if outline.gpus else None,
+        measured=all(measured for _, _, measured in found),
+        flops=sum(compress(outline.flops, done)) + parts,
+        flops_planned=None if True in computing else sum(outline.flops),
+        left=sum(known, ZERO) if known else None,
+        unknown=tuple(s.name for s in stages if s.left is None),
+        unread=facts.unread,
+        grid=grid(outline.places, now.units, lambda s: _share(work.get(s.unit.id)), facts, outline.tasks),
+        work=work,
+        words=facts.words,
+        outline=outline,
+    )
+
+
+def outlined(project: Project) -> Outline:
+    """What a plan says, worked out once."""
+    units = project.units
+    stages: dict[str, tuple[list[int], list[float], list[int]]] = {}
+    for stage in STAGES:
+        indices = [index for index, unit in enumerate(units) if unit.stage == stage]
+        if indices:
+            hours = [expected_hours(units[i], project.cluster) for i in indices]
+            stages[stage] = (indices, hours, [units[i].resources.gpus for i in indices])
+    tasks = sum(len(group.tasks) for group in project.study.benchmarks)
+    return Outline(units, stages, [u.flops or 0 for u in units], places(project.study, units), tasks)
+
+
+def _stage(
+    name: str, outline: Outline, now: Snapshot, busy: list[Seen], work: Mapping[str, Work], facts: Facts
+) -> tuple[Stage, Span, bool]:
+    """A stage, GPU hours until it is done, and whether these rest on its units that are done."""
+    indices, hours, gpus = outline.stages[name]
+    seen = [now.units[i] for i in indices]
+    states = [s.state for s in seen]
+    counts = {state: states.count(state) for state in State}
+    mine = [(s, work[s.unit.id]) for s in busy if s.unit.stage == name]
+    timed = {s.unit.id: w.left for s, w in mine if w.left is not None}
+    waits = [
+        state is not State.DONE and s.unit.id not in timed for s, state in zip(seen, states, strict=True)
+    ]
+    to_come, wanted = list(compress(hours, waits)), list(compress(gpus, waits))
+    took = facts.took
+    found = ratio([
+        took[s.unit.id].seconds / 3600 / h
+        for s, h in zip(seen, hours, strict=True)
+        if s.state is State.DONE and s.unit.id in took
+    ])  # fmt: skip
+    gpu = (found or BY_PLAN) * sum(h * g for h, g in zip(to_come, wanted, strict=True))
+    for one, w in mine:
+        gpu += (w.left or ZERO) * (one.unit.resources.gpus / 3600)
+    parallel = max(len(timed), _room(busy, wanted))
+    rates = {w.per for _, w in mine if w.rate}
+    return (
+        Stage(
+            name,
+            len(seen),
+            counts,
+            (counts[State.DONE] + sum(_share(w) for _, w in mine)) / len(seen),
+            sum(w.rate or 0.0 for _, w in mine) if len(rates) == 1 else None,
+            rates.pop() if len(rates) == 1 else "",
+            stage_left(list(timed.values()), to_come, found, parallel),
+        ),
+        gpu,
+        found is not None or not any(wanted),
+    )
+
+
+def _room(busy: list[Seen], wanted: list[int]) -> float:
+    """How many units that want so many GPUs the study's jobs would have room for now; 0: nobody knows."""
+    need = sum(wanted) / len(wanted) if wanted else 0.0
+    held = sum(seen.unit.resources.gpus for seen in busy)
+    return max(held / need, float(held > 0)) if need else float(len(busy))
+
+
+def _work(seen: Seen, facts: Facts, before: Board | None) -> Work:
+    told, unit = seen.progress, seen.unit
+    if told is None:
+        return Work(None, None, None, "", None)
+    was, took = before.work.get(unit.id) if before else None, facts.took.get(unit.id)
+    track = follow(was.track if was else None, unit, told, took.kept if took else 0)
+    if seen.state == State.STALLED:
+        return Work(track, track.share, None, "", None)
+    tokens = told.get("tokens_per_second")
+    rate, per = (tokens, "tokens") if tokens else (count_rate(track), str(told["unit"]))
+    return Work(track, track.share, rate, per, own_left(track))
+
+
+def _share(work: Work | None) -> float:
+    return (work.share or 0.0) if work else 0.0
+
+
+def _gpu_seconds(seen: Seen, at: float) -> float:
+    """Seconds times GPUs of the run that is under way."""
+    live, begun = seen.live, begun_at(seen)
+    if live is None or begun is None:
+        return 0.0
+    each = seen.unit.resources.nodes * seen.unit.resources.gpus_per_node
+    return max(at - begun, 0.0) * each * len(live.jobs)
+
+
+def begun_at(seen: Seen) -> float | None:
+    """When the run of a unit at work began, as far as anyone knows."""
+    if seen.live is not None and seen.live.start is not None:
+        return seen.live.start
+    return float(seen.progress["started"]) if seen.progress else None

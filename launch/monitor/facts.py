@@ -1,0 +1,184 @@
+"""What the small files of units say that have run: hours, accuracies, last words. Each is read once.
+
+Reads files, a little at a time: of tens of thousands that are there at the start, each look reads some.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from analysis.gpus import peak_flops
+from jobs.checkpoint import metrics_of
+from jobs.rundir import StudyDir, read_json, read_jsonl
+from jobs.runs import Run, runs
+from jobs.unit import STAGES, Unit
+from launch.logs import words_of
+from launch.observe import Seen, Snapshot
+from launch.states import State
+
+BUDGET = 0.25  # seconds that one look spends on files that were there before; it costs 1 % of a core
+UNTOUCHED = (State.WAITING, State.QUEUED, State.BLOCKED)
+
+
+@dataclass(frozen=True)
+class Took:
+    """What the runs of one unit took that have ended.
+
+    Args:
+        seconds: of the worker that took longest, all its runs together.
+        gpu_seconds: of all workers.
+        kept: what the last run left for the next one, in whatever the stage counts.
+        ended: when the last run did, in seconds since the epoch.
+    """
+
+    seconds: float
+    gpu_seconds: float
+    runs: int
+    kept: int
+    ended: float
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the page of one unit shows that no snapshot holds.
+
+    Args:
+        runs: that have ended, the oldest first.
+        losses, rates: of a training, over its steps; `rates` in tokens a second.
+        utilisation: of a training, the share of its GPUs' peak that it reached, as model FLOPs.
+    """
+
+    runs: Sequence[Run] = ()
+    losses: Sequence[float] = ()
+    rates: Sequence[float] = ()
+    utilisation: float | None = None
+
+
+def read_story(seen: Seen, gpu: str) -> Story:
+    """Read what a unit's own files say of it, in a moment when nobody waits for the screen.
+
+    Args:
+        gpu: what kind the cluster has.
+    """
+    metrics = list(read_jsonl(path)) if (path := metrics_of(seen.folder)) else []
+    last, gpus = metrics[-1] if metrics else None, seen.unit.resources.gpus
+    peak = peak_flops(gpu, seen.unit.config["recipe"]["dtype"]) * gpus if last and gpus else None
+    return Story(
+        runs(read_jsonl(seen.folder.attempts)),
+        [line["loss"] for line in metrics],
+        [line["tokens_per_second"] for line in metrics],
+        last["flops"] / last["seconds"] / peak if last and peak else None,
+    )
+
+
+class Facts:
+    """What is known of one study's units from files that do not change any more.
+
+    Attributes:
+        begun: when the first unit was handed over, in seconds since the epoch.
+        took: by the unit's id.
+        gpu_seconds: of all runs that have ended.
+        scores: accuracies by student, then benchmark.
+        training: FLOPs that each evaluated student's training took.
+        words: the last lines of one unit that failed, for each cause, by the unit's id.
+        unread: units whose files are to be read at a later look.
+        version: changes with `took`, `scores` and `training`.
+    """
+
+    def __init__(self, root: StudyDir) -> None:
+        self._root = root
+        self._states: dict[str, State] = {}
+        self._read: dict[str, tuple[object, ...]] = {}  # what a unit was when its files were read
+        self._todo: dict[str, Seen] = {}
+        self._folders: set[str] | None = None  # ids of units that had a folder at the first look
+        self._heard: dict[tuple[str, int], list[str]] = {}
+        self.begun: float | None = None
+        self.took: dict[str, Took] = {}
+        self.gpu_seconds = 0.0
+        self.scores = defaultdict[str, dict[str, float]](dict)
+        self.training: dict[str, float] = {}
+        self.words: dict[str, list[str]] = {}
+        self.version = 0
+
+    @property
+    def unread(self) -> int:
+        return len(self._todo)
+
+    def update(self, now: Snapshot, budget: float = BUDGET) -> None:
+        """Read what has changed since the last look.
+
+        Args:
+            budget: seconds after which the rest is left for the next look.
+        """
+        if self.begun is None:
+            self.begun = next((float(record["time"]) for record in read_jsonl(self._root.ledger)), None)
+        if self._folders is None:
+            self._folders = {id for stage in STAGES for id in self._root.begun(stage)}
+        for seen in self._changed(now):
+            self._todo[seen.unit.id] = seen
+        until = time.monotonic() + budget
+        while self._todo and time.monotonic() < until:
+            seen = self._todo.pop(next(iter(self._todo)))
+            self._read_unit(seen)
+            self.version += 1
+        self._hear(now)
+
+    def _changed(self, now: Snapshot) -> Iterator[Seen]:
+        """Units whose files say something else than at the last look."""
+        assert self._folders is not None
+        states, settled = self._states, (State.DONE, *UNTOUCHED)
+        for seen in now.units:
+            id = seen.unit.id
+            same = states.get(id) is seen.state
+            if same and seen.state in settled:
+                continue
+            states[id] = seen.state
+            if seen.state in UNTOUCHED and id not in self._folders:
+                continue  # nothing of it has run
+            self._folders.add(id)
+            key = (seen.state, seen.attempt and seen.attempt.number, (seen.progress or {}).get("started"))
+            if self._read.get(id) != key:
+                self._read[id] = key
+                yield seen
+
+    def _read_unit(self, seen: Seen) -> None:
+        unit, former = seen.unit, self.took.pop(seen.unit.id, None)
+        found = runs(read_jsonl(seen.folder.attempts))
+        self.gpu_seconds -= former.gpu_seconds if former else 0.0
+        if found:
+            by_worker = defaultdict[int, float](float)
+            for run in found:
+                by_worker[run.worker] += run.seconds or 0.0
+            gpus = unit.resources.nodes * unit.resources.gpus_per_node
+            total = sum(by_worker.values()) * gpus
+            last = max(found, key=lambda run: (run.attempt, run.restart))
+            ended = max(run.ended for run in found)
+            self.took[unit.id] = Took(max(by_worker.values()), total, len(found), last.kept, ended)
+            self.gpu_seconds += total
+        if unit.stage == "evaluate":
+            self._read_scores(seen, unit)
+
+    def _read_scores(self, seen: Seen, unit: Unit) -> None:
+        name = unit.config["student"]["name"]
+        for task in unit.config["group"]["tasks"]:
+            self.scores[name].pop(task["task"], None)
+        if seen.state == State.DONE:
+            with suppress(FileNotFoundError, json.JSONDecodeError):  # it is being set aside
+                result = read_json(seen.folder.result)
+                self.training[name] = result["training"]["flops"]
+                self.scores[name].update({row["task"]: row["accuracy"] for row in result["benchmarks"]})
+
+    def _hear(self, now: Snapshot) -> None:
+        """Keep the last words of the first unit that failed of each cause."""
+        first = {seen.cause: seen for seen in reversed(now.of(State.FAILED))}
+        failed = {(s.unit.id, s.attempt.number if s.attempt else 0): s for s in first.values()}
+        self._heard = {
+            which: self._heard[which] if which in self._heard else words_of(seen) or []
+            for which, seen in failed.items()
+        }
+        self.words = {id: said for (id, _), said in self._heard.items()}

@@ -1,0 +1,256 @@
+"""The first page: where a study stands, what needs a person, its stages, its students, what is at work. Pure.
+
+Each part gives lines; what is most important comes first and gets the room, the rest what remains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from launch.monitor.board import Board, Stage
+from launch.monitor.cells import (
+    Lines,
+    around,
+    bar,
+    beside,
+    columns,
+    duration,
+    percent,
+    short,
+    shorten,
+)
+from launch.monitor.grid import Cell, Grid
+from launch.monitor.plot import plot
+from launch.monitor.problems import Problem, problems
+from launch.monitor.sight import Sight
+from launch.monitor.table import rows_of
+from launch.show import STYLES, amount
+from launch.states import State
+
+WIDE = 100  # cells from which on there is room for intervals and whole words
+COUNTED = {  # what a stage's columns are called
+    State.RUNNING: "run", State.QUEUED: "queue", State.WAITING: "wait", State.PREEMPTED: "again",
+    State.STALLED: "stall", State.FAILED: "fail", State.BLOCKED: "block",
+}  # fmt: skip
+
+
+def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> RenderableType:
+    """All studies in a line each, and the chosen one in full.
+
+    Args:
+        width, height: the room for it, in cells.
+    """
+    sight = sights[chosen]
+    lines = _studies(sights, chosen, width, max(1, height // 5)) if len(sights) > 1 else []
+    lines += head(sight, width)
+    board, now = sight.board, sight.now
+    if board is None or now is None:
+        return Lines(lines, width, height)
+    stages = _stages(board, width)
+    found = problems(sight)
+    room = height - len(lines) - len(stages) - 1
+    told = _problems(found, width, max(room - len(board.grid.rows) - 2, len(found[:3]), min(room, 6)))
+    lines += [*([Text()] if height > 20 and told else []), *told]
+    lines += [*([Text()] if height > 20 else []), *stages]
+    room = height - len(lines) - 1
+    students = _students(board.grid, width, room)
+    lines += [Text(), *students] if students and room > 2 else []
+    room = height - len(lines) - 2
+    busy = [seen for seen in now.units if seen.unit.id in board.work]
+    if busy and room > 1:
+        lines += [Text(), *rows_of(sight, busy[: room - 1], None, width)]
+    return Lines(lines, width, height)
+
+
+def _studies(sights: Sequence[Sight], chosen: int, width: int, most: int) -> list[Text]:
+    """A line a study, those around the chosen one where there are too many."""
+    first = min(max(0, chosen - most // 2), max(0, len(sights) - most))
+    rows = []
+    for index, sight in list(enumerate(sights))[first : first + most]:
+        name = Text(f"{'>' if index == chosen else ' '} {shorten(sight.project.study.name, width // 3)}")
+        name.stylize("bold" if index == chosen else "")
+        rows.append([name, *_standing(sight)])
+    return [*columns(rows, right=(1,)), Text("─" * width, "dim")]
+
+
+def _standing(sight: Sight) -> tuple[Text, Text, Text]:
+    """A study in three words: how much is done, how long it takes yet, what is wrong."""
+    if sight.board is None or sight.now is None:
+        return Text("-"), Text("no answer yet" if sight.trouble else "asking", "yellow"), Text()
+    stages, wrong = sight.board.stages, len(problems(sight))
+    done, total = sum(s.counts[State.DONE] for s in stages), sum(s.total for s in stages)
+    trouble = Text(f"! {wrong} to see to" if wrong else "", "red")
+    return Text(f"{done:,} of {total:,} done"), _until(sight.board, short_form=True), trouble
+
+
+def head(sight: Sight, width: int) -> list[Text]:
+    """Study, cluster, how old what is shown is, what was used, and when all will be done."""
+    name = Text.assemble((sight.project.study.name, "bold"), f" on {sight.project.cluster.name}")
+    age = time.time() - sight.taken
+    if sight.now is None:
+        lines = [name.append("   looking for the first time", "dim")]
+    else:
+        late = age > 2 * sight.interval + 5
+        lines = [name.append(f"   seen {duration(age)} ago", "yellow" if late else "dim")]
+        if sight.asked is not None and time.time() - sight.asked > 5:
+            lines[0].append(f", asking for {duration(time.time() - sight.asked)}", "yellow")
+        elif width >= WIDE:
+            lines[0].append(f", a look every {duration(sight.interval)}", "dim")
+    if sight.trouble:
+        lines.append(Text(f"! nothing newer: {sight.trouble}", "yellow"))
+    if sight.board:
+        lines += _figures(sight.board, width)
+    return lines
+
+
+def _figures(board: Board, width: int) -> list[Text]:
+    used = [f"{duration(board.elapsed)} so far"] if board.elapsed is not None else []
+    if (left := board.gpu_hours_left) is not None:
+        to_go = f"about {short(left.mid)} to go"
+        to_go += f" ({short(left.low)}–{short(left.high)})" if left.high > left.low and width >= 70 else ""
+        used.append(f"GPU hours {short(board.gpu_hours)} used, {to_go}{'' if board.measured else ' by plan'}")
+    planned = board.flops_planned
+    if planned:
+        compute = f"{percent(board.flops / planned)} of {amount(planned)} FLOPs"
+    else:
+        compute = f"{amount(board.flops)} FLOPs done"
+    if board.unread:
+        compute += f"   reading {board.unread:,} more results"
+    until = _until(board)
+    if width >= 140:
+        return [Text("   ").join([*map(Text, used), Text(compute), until])]
+    return [Text("   ".join(used)), Text("   ").join([until, Text(compute)])]
+
+
+def _until(board: Board, short_form: bool = False) -> Text:
+    """When all is done, as far as anyone can tell."""
+    if all(s.counts[State.DONE] == s.total for s in board.stages):
+        return Text("all done", "green")
+    known = board.left
+    unknown = ", ".join(board.unknown)
+    if known is None or not known.mid:
+        return Text("time left unknown")
+    if short_form:
+        return Text(f"{'over ' if unknown else ''}{duration(known.mid)} left")
+    if unknown:
+        return Text(f"left {around(known)}, and {unknown}: unknown")
+    when = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + known.mid))
+    return Text(f"left {around(known)}: {when}")
+
+
+def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
+    """What needs a person: each with its advice where there is room, and log lines where there is more."""
+    room = max(room, 0)
+    if len(found) > room:
+        found, rest = found[: max(room - 1, 0)], len(found) - max(room - 1, 0)
+    else:
+        rest = 0
+    spare = room - len(found) - bool(rest)
+    advised = min(len(found), spare)
+    each = (spare - advised) // max(1, sum(bool(p.words) for p in found))
+    lines = []
+    for index, problem in enumerate(found):
+        lines.append(Text(f"! {problem.title}", "bold red" if problem.grave else "yellow"))
+        words = problem.words[-each:] if each > 0 else ()
+        lines += [Text(f"  ┃ {line}", "dim") for line in words]
+        if index < advised:
+            lines.append(Text(f"  {problem.advice}"))
+    return [*lines, *([Text(f"! and {rest} more to see to", "bold red")] if rest else [])]
+
+
+def _stages(board: Board, width: int) -> list[Text]:
+    """A line a stage: how far it is, what is in which state, how fast it goes, how long it takes yet."""
+    shown = [s for s in COUNTED if any(stage.counts[s] for stage in board.stages)]
+    words = [s.value if width >= WIDE else COUNTED[s] for s in shown]
+    titles = ["stage", "", "done", *words, "rate", "left"]
+    room = max(min(width - 2 * len(titles) - 33 - sum(map(len, words)), 40), 0)
+    if width < 60:
+        titles = titles[:-2]
+        room = max(min(width - 20 - 2 * len(titles) - sum(map(len, words)), 12), 0)
+    rows = [[Text(title, "dim") for title in titles]]
+    for stage in board.stages:
+        counts = [Text(f"{stage.counts[s]:,}" if stage.counts[s] else "·", _style(stage, s)) for s in shown]
+        row = [
+            Text(stage.name),
+            _bar(stage, room),
+            Text(f"{stage.counts[State.DONE]:,}/{stage.total:,}"),
+            *counts,
+        ]
+        if width >= 60:
+            rate = f"{short(stage.rate)} {stage.per}/s" if stage.rate else ""
+            row += [Text(rate), Text(_left(stage, width >= WIDE))]
+        rows.append(row)
+    return columns(rows, right=range(2, 3 + len(shown) + 1), gap=1 if width < WIDE else 2)
+
+
+def _left(stage: Stage, wide: bool) -> str:
+    if stage.counts[State.DONE] == stage.total:
+        return ""
+    if stage.left is None:
+        return "unknown"
+    return around(stage.left) if wide else duration(stage.left.mid)
+
+
+def _style(stage: Stage, state: State) -> str:
+    return STYLES[state] if stage.counts[state] else "dim"
+
+
+def _bar(stage: Stage, width: int) -> Text:
+    """Done, at work, to be begun again, queued, waiting, in need of a person."""
+    c = stage.counts
+    done = stage.share * stage.total
+    work = max(c[State.DONE] + c[State.RUNNING] + c[State.STALLED] - done, 0.0)
+    wrong = c[State.FAILED] + c[State.BLOCKED]
+    return (
+        bar(
+            [
+                (done, "█", "green"),
+                (work, "▓", "blue"),
+                (c[State.PREEMPTED] + c[State.QUEUED], "░", "cyan"),
+                (c[State.WAITING], "·", "dim"),
+                (wrong, "×", "red"),
+            ],
+            width,
+        )
+        if width
+        else Text()
+    )
+
+
+def _students(grid: Grid, width: int, room: int) -> list[Text]:
+    """The grid, with the frontier so far beside it, or below where that has more room."""
+    if not grid.cells or room < 2:
+        return []
+    rows = [[Text("student", "dim"), *(Text(c, "dim") for c in grid.columns)]]
+    for row, title in enumerate(grid.rows):
+        cells = (grid.cells.get((row, column)) for column in range(len(grid.columns)))
+        rows.append([Text(title), *(_cell(cell) for cell in cells)])
+    table = columns(rows[:room], right=range(1, len(rows[0])))
+    wide = max(len(line) for line in table)
+    if drawn := plot(grid, min(width - wide - 3, 70), min(room, 18)):
+        return beside(table, drawn)
+    drawn = plot(grid, min(width, 70), min(room - len(table) - 1, 14))
+    return [*table, Text(), *drawn] if drawn else table
+
+
+def _cell(cell: Cell | None) -> Text:
+    """A student in one word: its accuracy in percent, else how far its training is."""
+    if cell is None:
+        return Text()
+    wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED)
+    if cell.accuracy is not None and not wrong:
+        part = f" {cell.evaluated}/{cell.groups}" if cell.evaluated < cell.groups else ""
+        return Text(
+            f"{100 * cell.accuracy:.1f}{'*' if cell.best else ''}{part}", "bold green" if cell.best else ""
+        )
+    if wrong or cell.state == State.PREEMPTED:
+        return Text(cell.state, STYLES[cell.state])
+    if cell.trained == 1:
+        return Text("trained", "green")
+    if cell.trained or cell.state == State.RUNNING:
+        return Text(percent(cell.trained), STYLES[State.RUNNING])
+    return Text("queued" if cell.state == State.QUEUED else "·", STYLES[cell.state])

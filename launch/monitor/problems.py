@@ -1,0 +1,94 @@
+"""What of a study needs a person, the worst first, each with the command that deals with it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.causes import ANSWERS, Cause
+from launch.logs import plain
+from launch.monitor.sight import Sight
+from launch.observe import Seen, Snapshot
+from launch.show import keeper_line, listed, nodes_lines
+from launch.states import ACTIVE, State
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a person has to see to.
+
+    Args:
+        title: what, and of which units.
+        advice: what to do, with the command.
+        words: the last lines of a log.
+        grave: nothing of it goes on by itself.
+    """
+
+    title: str
+    advice: str
+    words: Sequence[str] = ()
+    grave: bool = True
+
+
+def problems(sight: Sight) -> list[Problem]:
+    """All that is known to be wrong with a study."""
+    now, study = sight.now, sight.project.study.name
+    if now is None:
+        return []
+    found = [*_failed(now, sight, study), *_stalled(now, study)]
+    if vain := [s for s in now.units if s.in_vain]:
+        title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
+        found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
+    if blocked := now.of(State.BLOCKED):
+        title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
+        found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))
+    return [*found, *_around(now, sight, study)]
+
+
+def _failed(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
+    by_cause: dict[Cause, list[Seen]] = {}
+    for seen in now.of(State.FAILED):
+        if seen.cause:
+            by_cause.setdefault(seen.cause, []).append(seen)
+    words = sight.board.words if sight.board else {}
+    found = []
+    for cause, units in sorted(by_cause.items(), key=lambda item: -len(item[1])):
+        first = units[0]
+        which = f"{first.unit.stage} {listed(units, 3)}"
+        title = f"{len(units)} failed, {cause}: {which}: {plain(first.reason or '')}"
+        advice = f"{ANSWERS[cause].advice}; sor logs {study} {first.unit.id}, then sor submit {study}"
+        found.append(Problem(title, advice, words.get(first.unit.id, ())))
+    return found
+
+
+def _stalled(now: Snapshot, study: str) -> list[Problem]:
+    return [
+        Problem(
+            f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
+            f"sor logs {study} {seen.unit.id}; sor cancel {study} {seen.unit.id}, then sor submit {study}",
+        )
+        for seen in now.of(State.STALLED)
+    ]
+
+
+def _around(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
+    """What is wrong with nodes, with the keeper, or with jobs of nobody's."""
+    found = [
+        Problem(line, "sinfo -R says what is known of nodes", grave=False)
+        for line in nodes_lines(sight.nodes)
+    ]
+    if now.former:
+        ids = ", ".join(job.id or job.submission for job in now.former[:6])
+        title = f"{len(now.former)} jobs work for units that the study no longer has: {ids}"
+        found.append(Problem(title, f"sor cancel {study} ends them, and all others", grave=False))
+    over = len(now.of(State.DONE)) == len(now.units)
+    if now.keeper and now.keeper.attempt.ended is None and now.kept is None and not over:
+        found.append(Problem(keeper_line(now).plain, f"sor submit {study} starts another one"))
+    if not over and not now.of(*ACTIVE) and now.kept is None and not found:
+        count = len(now.units) - len(now.of(State.DONE))
+        found.append(
+            Problem(
+                f"nothing is at work, and {count} units are to be done", f"sor submit {study}", grave=False
+            )
+        )
+    return found

@@ -1,0 +1,175 @@
+"""What a monitor would know of a study in the middle of its run, made by hand, for the tests of its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs.unit import Unit
+from launch.backends import Live
+from launch.cluster import load_cluster
+from launch.ledger import Attempt, Job, Ledger
+from launch.local import Local
+from launch.monitor.board import Board, make_board
+from launch.monitor.facts import Facts
+from launch.monitor.sight import Sight
+from launch.nodes import Verdict
+from launch.observe import Seen, Snapshot
+from launch.plan import plan
+from launch.project import Project
+from launch.states import State
+from launch.study import load_study
+
+NOW = 1_800_000_000.0
+HOUR = 3600.0
+
+
+def paper(folder: Path, name: str = "scale-or-reason") -> Project:
+    """The study of the paper: 5 sizes, 5 mixtures, 4 groups of benchmarks."""
+    study, cluster, root = load_study(name), load_cluster("roihu"), StudyDir(folder / "runs" / name)
+    return Project(study, cluster, root, plan(study, cluster), Local(root))
+
+
+def ended(root: StudyDir, unit: Unit, seconds: float, error: str | None = None, **more: Any) -> None:
+    """A run of the unit is over."""
+    folder = root.unit(unit)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    line = {
+        "attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "g1", "time": NOW - HOUR,
+        "seconds": seconds, "cause": None if error is None else "code error", "error": error, "kept": 0,
+        "micro_batch": None,
+    }  # fmt: skip
+    append_jsonl(folder.attempts, {**line, **more})
+
+
+def published(root: StudyDir, unit: Unit, result: dict[str, Any], seconds: float = HOUR) -> None:
+    """The unit is done."""
+    root.unit(unit).out.mkdir(parents=True)
+    write_json(root.unit(unit).result, result)
+    ended(root, unit, seconds)
+
+
+def evaluated(root: StudyDir, unit: Unit, flops: float, accuracy: float, seconds: float = HOUR) -> None:
+    """The evaluation is done, with the same accuracy of all its benchmarks."""
+    tasks = [task["task"] for task in unit.config["group"]["tasks"]]
+    rows = [{"task": task, "accuracy": accuracy} for task in tasks]
+    published(root, unit, {"training": {"flops": flops}, "benchmarks": rows}, seconds)
+
+
+def attempt(unit: Unit, number: int = 1, jobs: int = 1, id: str | None = None) -> Attempt:
+    """An attempt that was begun three hours ago."""
+    made = tuple(Job("sub", f"{id or 4711}{f'_{i}' if jobs > 1 else ''}", "login1") for i in range(jobs))
+    return Attempt(number, NOW - 3 * HOUR, "roihu", made)
+
+
+def seen(root: StudyDir, unit: Unit, state: State, **more: Any) -> Seen:
+    """The unit as it is."""
+    had = state not in (State.WAITING, State.BLOCKED)
+    tried = more.pop("attempt", attempt(unit) if had else None)
+    live = None
+    if state in (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED):
+        machine = State.RUNNING if state == State.STALLED else state
+        start = more.pop("start", int(NOW - 2 * HOUR) if machine == State.RUNNING else None)
+        live = Live(machine, tried.jobs, more.get("reason"), nodes=more.pop("nodes", "g[1-4]"), start=start)
+    facts: dict[str, Any] = {"reason": None, "in_vain": False, "progress": None, "written": None, **more}
+    return Seen(unit, root, state, attempt=tried, live=live, published=state == State.DONE, **facts)
+
+
+def progress(done: int, total: int, unit: str, **more: Any) -> dict[str, Any]:
+    """What a unit says of itself that began two hours ago."""
+    told = {"done": done, "total": total, "unit": unit, "kept": 0}
+    return {**told, "started": NOW - 2 * HOUR, "updated": NOW - 12, **more}
+
+
+def sight(
+    project: Project, units: Sequence[Seen], before: Board | None = None, at: float = NOW, **more: Any
+) -> Sight:
+    """The study as seen at `at`."""
+    keeper = more.pop("keeper", None)
+    now = Snapshot(project.root, tuple(units), more.pop("former", ()), keeper)
+    facts = Facts(project.root)
+    facts.update(now, budget=60)
+    board = make_board(project, now, facts, before, at)
+    rest: dict[str, Any] = {"nodes": Verdict(), "asked": None, "trouble": None, "interval": 30.0, **more}
+    return Sight(project, now, board=board, taken=at, **rest)
+
+
+def in_the_middle(folder: Path) -> Sight:
+    """Everything at once: students done, in training, failed, stalled, preempted, queued, blocked."""
+    project = paper(folder)
+    root, units = project.root, project.units
+    Ledger(root.ledger).intent("sub", [])
+    trainings = [u for u in units if u.stage == "train"]
+    names = {u.name: i for i, u in enumerate(trainings)}
+    state_of: Callable[[int], State] = lambda i: (
+        State.DONE if i < 12 else [
+            State.RUNNING, State.RUNNING, State.STALLED, State.PREEMPTED, State.QUEUED, State.FAILED,
+            State.FAILED, State.QUEUED,
+        ][i - 12] if i < 20 else State.WAITING
+    )  # fmt: skip
+    found = []
+    for unit in units:
+        if unit.stage == "train":
+            found.append(_training(root, unit, names[unit.name], state_of(names[unit.name])))
+        elif unit.stage == "evaluate":
+            found.append(_evaluation(root, unit, names[unit.inputs[0].name], state_of))
+        elif unit.stage == "report":
+            found.append(seen(root, unit, State.WAITING, reason="needs evaluate x and 80 more"))
+        else:
+            published(root, unit, {}, 40 * HOUR if unit.stage == "generate" else 0.3 * HOUR)
+            found.append(seen(root, unit, State.DONE))
+    return sight(project, found)
+
+
+def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
+    if state == State.DONE:
+        published(root, unit, {"flops": 1e19 * (i + 1) ** 2}, (2 + i) * HOUR)
+        return seen(root, unit, state)
+    if state == State.RUNNING:
+        told = progress(
+            300 + 100 * i, 4000, "steps", loss=0.812, tokens_per_second=123456.0, phase="training"
+        )
+        return seen(root, unit, state, progress=told)
+    if state == State.STALLED:
+        told = progress(1200, 4000, "steps", loss=0.7, updated=NOW - 1200)
+        return seen(root, unit, state, progress=told, reason="no sign of life for 20 minutes")
+    if state == State.FAILED:
+        error = "RuntimeError: shape '[64, 16384]' is invalid for input of size 1040384"
+        ended(root, unit, 600, error)
+        written = {"worker": 0, "rank": 0, "cause": "code error", "error": error}
+        job = Job("train-1", f"48{i}", "login1")
+        logs = root.submission("train-1")
+        logs.mkdir(parents=True, exist_ok=True)
+        trace = [f'  File "/x/jobs/train.py", line {n}, in fit' for n in range(180, 190)]
+        (logs / f"48{i}_0_log.out").write_text("\n".join(["Traceback", *trace, error]))
+        tried = Attempt(1, NOW - 3 * HOUR, "roihu", (job,))
+        return seen(root, unit, state, reason=error, written=written, attempt=tried)
+    if state == State.QUEUED:
+        return seen(root, unit, state, reason="Priority", start=int(NOW + 2 * HOUR), nodes=None)
+    if state == State.PREEMPTED:
+        words = "was put back into the queue, and is begun again in two minutes"
+        return seen(root, unit, state, reason=words, nodes=None)
+    return seen(root, unit, state, reason="needs pack r100")
+
+
+def _evaluation(root: StudyDir, unit: Unit, i: int, state_of: Callable[[int], State]) -> Seen:
+    trained = state_of(i)
+    group = [
+        "general-multiple-choice",
+        "general-open-ended",
+        "math-multiple-choice",
+        "math-open-ended",
+    ].index(unit.config["group"]["name"])
+    if trained == State.DONE and i * 4 + group < 42:
+        evaluated(
+            root, unit, 1e19 * (i + 1) ** 2, 0.35 + 0.02 * i - 0.05 * (i % 5 == 4), (1 + 0.3 * group) * HOUR
+        )
+        return seen(root, unit, State.DONE)
+    if trained == State.DONE:
+        told = progress(30 + 10 * group, 1000, "requests", benchmark="2 of 5 mmlu_pro", kept=1)
+        return seen(root, unit, State.RUNNING, progress=told)
+    if trained == State.FAILED:
+        return seen(root, unit, State.BLOCKED, reason=f"needs train {unit.inputs[0].name}, which failed")
+    return seen(root, unit, State.WAITING, reason=f"needs train {unit.inputs[0].name}")
