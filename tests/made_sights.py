@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from jobs.rundir import StudyDir, append_jsonl, write_json
 from jobs.unit import Unit
 from launch.backends import Live
 from launch.cluster import load_cluster
-from launch.ledger import Attempt, Job, Ledger
+from launch.ledger import Attempt, Job
 from launch.local import Local
 from launch.monitor.board import Board, make_board
 from launch.monitor.facts import Facts
@@ -100,27 +100,31 @@ def in_the_middle(folder: Path) -> Sight:
     """Everything at once: students done, in training, failed, stalled, preempted, queued, blocked."""
     project = paper(folder)
     root, units = project.root, project.units
-    Ledger(root.ledger).intent("sub", [])
+    root.path.mkdir(parents=True)
+    append_jsonl(root.ledger, {"event": "intent", "time": NOW - 80 * HOUR})
     trainings = [u for u in units if u.stage == "train"]
     names = {u.name: i for i, u in enumerate(trainings)}
-    state_of: Callable[[int], State] = lambda i: (
-        State.DONE if i < 12 else [
-            State.RUNNING, State.RUNNING, State.STALLED, State.PREEMPTED, State.QUEUED, State.FAILED,
-            State.FAILED, State.QUEUED,
-        ][i - 12] if i < 20 else State.WAITING
-    )  # fmt: skip
     found = []
     for unit in units:
         if unit.stage == "train":
-            found.append(_training(root, unit, names[unit.name], state_of(names[unit.name])))
+            found.append(_training(root, unit, names[unit.name], _state(names[unit.name])))
         elif unit.stage == "evaluate":
-            found.append(_evaluation(root, unit, names[unit.inputs[0].name], state_of))
+            found.append(_evaluation(root, unit, names[unit.inputs[0].name]))
         elif unit.stage == "report":
             found.append(seen(root, unit, State.WAITING, reason="needs evaluate x and 80 more"))
         else:
             published(root, unit, {}, 40 * HOUR if unit.stage == "generate" else 0.3 * HOUR)
             found.append(seen(root, unit, State.DONE))
     return sight(project, found)
+
+
+def _state(i: int) -> State:
+    """Of the i-th training."""
+    later = (
+        State.RUNNING, State.RUNNING, State.STALLED, State.PREEMPTED, State.QUEUED, State.FAILED,
+        State.FAILED, State.QUEUED,
+    )  # fmt: skip
+    return State.DONE if i < 12 else later[i - 12] if i < 20 else State.WAITING
 
 
 def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
@@ -154,8 +158,8 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
     return seen(root, unit, state, reason="needs pack r100")
 
 
-def _evaluation(root: StudyDir, unit: Unit, i: int, state_of: Callable[[int], State]) -> Seen:
-    trained = state_of(i)
+def _evaluation(root: StudyDir, unit: Unit, i: int) -> Seen:
+    trained = _state(i)
     group = [
         "general-multiple-choice",
         "general-open-ended",

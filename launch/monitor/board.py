@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 from jobs.unit import STAGES, Unit
-from launch.monitor.facts import Facts
+from launch.monitor.facts import Facts, Took
 from launch.monitor.grid import Grid, Places, grid, places
 from launch.monitor.pace import (
     BY_PLAN,
@@ -97,6 +97,8 @@ class Board:
         left: seconds until the stages in `unknown` come, which nobody can tell of yet, or until all is done.
         unread: units whose files are still to be read, and which are not counted yet.
         work: of units at work, by id.
+        took: of units of which a run has ended, by id.
+        words: the last lines of one failed unit for each cause, by its id.
     """
 
     stages: tuple[Stage, ...]
@@ -111,6 +113,7 @@ class Board:
     unread: int
     grid: Grid
     work: Mapping[str, Work] = field(repr=False)
+    took: Mapping[str, Took] = field(repr=False)
     words: Mapping[str, list[str]] = field(repr=False)
     outline: Outline = field(repr=False)
 
@@ -151,6 +154,7 @@ def make_board(project: Project, now: Snapshot, facts: Facts, before: Board | No
         unread=facts.unread,
         grid=grid(outline.places, now.units, lambda s: _share(work.get(s.unit.id)), facts, outline.tasks),
         work=work,
+        took=dict(facts.took),
         words=facts.words,
         outline=outline,
     )
@@ -187,7 +191,7 @@ def _stage(
     found = ratio([
         took[s.unit.id].seconds / 3600 / h
         for s, h in zip(seen, hours, strict=True)
-        if s.state is State.DONE and s.unit.id in took
+        if h and s.state is State.DONE and s.unit.id in took
     ])  # fmt: skip
     gpu = (found or BY_PLAN) * sum(h * g for h, g in zip(to_come, wanted, strict=True))
     for one, w in mine:

@@ -58,6 +58,17 @@ def beside(left: Sequence[Text], right: Sequence[Text], gap: int = 3) -> list[Te
     return columns([list(row) for row in rows], gap=gap)
 
 
+def flow(parts: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
+    """Parts one after the other, in as many lines as they take."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and cells(lines[-1]) + gap + cells(part) <= width:
+            lines[-1].append(" " * gap).append_text(part)
+        else:
+            lines.append(part)
+    return lines
+
+
 def cells(text: Text) -> int:
     """How wide a text is shown."""
     return cell_len(text.plain)
@@ -67,7 +78,7 @@ def shorten(name: str, width: int) -> str:
     """A name without its middle where it is too long: beginnings and ends tell units apart."""
     if len(name) <= width:
         return name
-    tail = (width - 1) // 2
+    tail = (width - 1) // 3
     return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
@@ -114,13 +125,19 @@ def around(span: Span) -> str:
     return f"{duration(span.mid)} ({low}–{high})"
 
 
-def short(number: float) -> str:
-    """A number in few characters: 7.5, 43, 1,200, 45k, 1.2M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= size:
-            amount = number / (1e3 if letter == "k" else size)
-            return f"{amount:.0f}{letter}" if amount >= 10 else f"{amount:.1f}{letter}"
-    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+def rate_in_words(rate: float, per: str) -> str:
+    """Something a second, in few characters: 123k tokens/s; what is slow by the minute or hour."""
+    every, seconds = next(((e, s) for e, s in (("s", 1), ("min", 60)) if rate * s >= 1), ("h", 3600))
+    number = rate * seconds
+    size, letter = next(
+        ((s, x) for s, x in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= 10 * s), (1.0, "")
+    )
+    return f"{number / size:.{int(number / size < 10)}f}{letter} {per}/{every}"
+
+
+def about(number: float) -> str:
+    """A number of two digits that count: 6,900."""
+    return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def percent(share: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +11,22 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from jobs.causes import ANSWERS
+from jobs.unit import Unit
 from launch.logs import plain
-from launch.monitor.cells import Lines, around, bar, beside, columns, duration, percent, short, sparkline
+from launch.monitor.cells import (
+    Lines,
+    around,
+    bar,
+    beside,
+    columns,
+    duration,
+    percent,
+    rate_in_words,
+    sparkline,
+)
 from launch.monitor.facts import Story
 from launch.monitor.sight import Sight
-from launch.monitor.table import elapsed, heard, job_of, rate_of, saying
+from launch.monitor.table import elapsed, heard, job_of, rate_of, saying, tries
 from launch.observe import Seen
 from launch.show import STYLES, amount, needs
 from launch.states import State
@@ -38,7 +49,7 @@ def detail(
     half = width // 2 if width >= WIDE else width
     about = _about(sight, seen, half)
     graphs = _graphs(sight, seen, story, half)
-    config = [_line(key, value) for key, value in _flat(seen.unit.config)]
+    config = _config(seen.unit)
     left = [*about, *graphs]
     room = max(height // 3, 4)  # of the log
     upper = max(height - room - 1, 0)
@@ -62,8 +73,9 @@ def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
     lines.append(Text.assemble((seen.state, STYLES[seen.state]), f": {said}" if said else ""))
     where = [f"job {job_of(seen)}"] if job_of(seen) else []
     where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
-    where += [f"attempt {seen.attempt.number}"] if seen.attempt else []
-    where += [f"running for {elapsed(seen, at)}"] if elapsed(seen, at) else []
+    took = sight.board.took.get(unit.id) if sight.board else None
+    where += [f"run {tries(seen, took)}"] if tries(seen, took) else []
+    where += [f"at work for {spent}"] if (spent := elapsed(seen, took, at)) else []
     where += [f"last heard of {heard(seen, at)} ago"] if heard(seen, at) else []
     lines += [Text(", ".join(where))] if where else []
     plan = f"asks for {needs(unit)}, {unit.resources.hours:g} h"
@@ -95,7 +107,7 @@ def _graphs(sight: Sight, seen: Seen, story: Story, width: int) -> list[Text]:
         rates = [(b[2] - a[2]) / (b[0] - a[0]) for a, b in pairwise(points) if b[2] >= a[2]]
         per = work.per
     if rates:
-        most = f"  {short(rates[-1])} {per}/s"
+        most = f"  {rate_in_words(rates[-1], per)}"
         used = f", {percent(story.utilisation)} MFU" if story.utilisation is not None else ""
         lines.append(Text(f"{'rate':{LABEL}}{sparkline(rates, room)}{most}{used}"))
     return lines
@@ -116,14 +128,16 @@ def _runs(story: Story, most: int) -> list[Text]:
     return columns(rows, right=(2,))
 
 
-def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """A configuration as keys with dots and values."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", str(value)
+def _config(unit: Unit) -> list[Text]:
+    """What the unit was told, a line a key, the short ones first: they say what sets it apart."""
+    told = {**unit.config, **unit.execution}
+    lines = [(key, plain(_in_words(value))) for key, value in told.items() if value is not None]
+    return [
+        Text.assemble((f"{key}  ", "dim"), value) for key, value in sorted(lines, key=lambda x: len(x[1]))
+    ]
 
 
-def _line(key: str, value: str) -> Text:
-    return Text.assemble((f"{key} ", "dim"), plain(value))
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items() if inner is not None)
+    return ", ".join(map(_in_words, value)) if isinstance(value, list | tuple) else str(value)

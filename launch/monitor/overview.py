@@ -14,13 +14,16 @@ from rich.text import Text
 from launch.monitor.board import Board, Stage
 from launch.monitor.cells import (
     Lines,
+    about,
     around,
     bar,
     beside,
+    cells,
     columns,
     duration,
+    flow,
     percent,
-    short,
+    rate_in_words,
     shorten,
 )
 from launch.monitor.grid import Cell, Grid
@@ -31,6 +34,8 @@ from launch.monitor.table import rows_of
 from launch.show import STYLES, amount
 from launch.states import State
 
+LEAST_BAR = 8
+LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
 WIDE = 100  # cells from which on there is room for intervals and whole words
 COUNTED = {  # what a stage's columns are called
     State.RUNNING: "run", State.QUEUED: "queue", State.WAITING: "wait", State.PREEMPTED: "again",
@@ -50,19 +55,28 @@ def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> R
     board, now = sight.board, sight.now
     if board is None or now is None:
         return Lines(lines, width, height)
-    stages = _stages(board, width)
-    found = problems(sight)
-    room = height - len(lines) - len(stages) - 1
-    told = _problems(found, width, max(room - len(board.grid.rows) - 2, len(found[:3]), min(room, 6)))
-    lines += [*([Text()] if height > 20 and told else []), *told]
-    lines += [*([Text()] if height > 20 else []), *stages]
-    room = height - len(lines) - 1
-    students = _students(board.grid, width, room)
-    lines += [Text(), *students] if students and room > 2 else []
-    room = height - len(lines) - 2
+    apart = [Text()] if height >= 28 else []
+    stages, found = _stages(board, width), problems(sight)
+    rest = height - len(lines) - len(stages) - len(apart)
+    students = len(board.grid.rows) + 1 + (10 if height >= 36 else 0) if board.grid.cells else 0
+    told = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
+    lines += [*(apart if told else []), *told, *apart, *stages]
+    lines += _with_gap(apart, _students(board.grid, width, height - len(lines) - len(apart)))
     busy = [seen for seen in now.units if seen.unit.id in board.work]
-    if busy and room > 1:
-        lines += [Text(), *rows_of(sight, busy[: room - 1], None, width)]
+    room = height - len(lines) - len(apart) - 1
+    lines += _with_gap(apart, rows_of(sight, busy[:room], None, width) if busy and room > 1 else [])
+    return Lines(lines, width, height)
+
+
+def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
+    return [*apart, *lines] if lines else []
+
+
+def students(sight: Sight, width: int, height: int) -> RenderableType:
+    """The grid and the frontier so far alone, as large as there is room."""
+    lines = head(sight, width)
+    if sight.board:
+        lines += [Text(), *_students(sight.board.grid, width, height - len(lines) - 1)]
     return Lines(lines, width, height)
 
 
@@ -108,22 +122,22 @@ def head(sight: Sight, width: int) -> list[Text]:
 
 
 def _figures(board: Board, width: int) -> list[Text]:
-    used = [f"{duration(board.elapsed)} so far"] if board.elapsed is not None else []
+    """What it took and will take, in as many lines as that needs."""
+    parts = [Text(f"{duration(board.elapsed)} so far")] if board.elapsed is not None else []
+    parts.append(_until(board))
     if (left := board.gpu_hours_left) is not None:
-        to_go = f"about {short(left.mid)} to go"
-        to_go += f" ({short(left.low)}–{short(left.high)})" if left.high > left.low and width >= 70 else ""
-        used.append(f"GPU hours {short(board.gpu_hours)} used, {to_go}{'' if board.measured else ' by plan'}")
-    planned = board.flops_planned
-    if planned:
-        compute = f"{percent(board.flops / planned)} of {amount(planned)} FLOPs"
+        span = f" ({about(left.low)}–{about(left.high)})" if left.high > left.low and width >= 70 else ""
+        plan = "" if board.measured else " by plan"
+        parts.append(
+            Text(f"{board.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} to go{plan}")
+        )
+    if board.flops_planned:
+        share = percent(board.flops / board.flops_planned)
+        parts.append(Text(f"{share} of {amount(board.flops_planned)} FLOPs"))
     else:
-        compute = f"{amount(board.flops)} FLOPs done"
-    if board.unread:
-        compute += f"   reading {board.unread:,} more results"
-    until = _until(board)
-    if width >= 140:
-        return [Text("   ").join([*map(Text, used), Text(compute), until])]
-    return [Text("   ".join(used)), Text("   ").join([until, Text(compute)])]
+        parts.append(Text(f"{amount(board.flops)} FLOPs done"))
+    parts += [Text(f"reading {board.unread:,} more results", "dim")] if board.unread else []
+    return flow(parts, width)
 
 
 def _until(board: Board, short_form: bool = False) -> Text:
@@ -133,13 +147,13 @@ def _until(board: Board, short_form: bool = False) -> Text:
     known = board.left
     unknown = ", ".join(board.unknown)
     if known is None or not known.mid:
-        return Text("time left unknown")
+        return Text("time left unknown" if unknown else "soon done")
     if short_form:
         return Text(f"{'over ' if unknown else ''}{duration(known.mid)} left")
     if unknown:
-        return Text(f"left {around(known)}, and {unknown}: unknown")
+        return Text(f"left {around(known)}, without {unknown}: unknown")
     when = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + known.mid))
-    return Text(f"left {around(known)}: {when}")
+    return Text(f"left {around(known)}, until {when}")
 
 
 def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
@@ -165,34 +179,44 @@ def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
 def _stages(board: Board, width: int) -> list[Text]:
     """A line a stage: how far it is, what is in which state, how fast it goes, how long it takes yet."""
     shown = [s for s in COUNTED if any(stage.counts[s] for stage in board.stages)]
-    words = [s.value if width >= WIDE else COUNTED[s] for s in shown]
-    titles = ["stage", "", "done", *words, "rate", "left"]
-    room = max(min(width - 2 * len(titles) - 33 - sum(map(len, words)), 40), 0)
-    if width < 60:
-        titles = titles[:-2]
-        room = max(min(width - 20 - 2 * len(titles) - sum(map(len, words)), 12), 0)
+    for wanted in ("words rate span", "rate span", "rate", "", "few", "fewest"):
+        if wanted in LEFT_OUT:
+            shown = [s for s in shown if s not in LEFT_OUT[wanted]]
+        rows = _stage_rows(board, shown, wanted)
+        gap, right = 1 + ("words" in wanted), range(2, 3 + len(shown) + ("rate" in wanted))
+        room = width - max(map(cells, columns(rows, right, gap)))
+        if room >= LEAST_BAR:
+            for row, stage in zip(rows[1:], board.stages, strict=True):
+                row[1] = _bar(stage, min(room, 40))
+            break
+    return columns(rows, right, gap)
+
+
+def _stage_rows(board: Board, shown: Sequence[State], wanted: str) -> list[list[Text]]:
+    """The table of stages, its bars left out.
+
+    Args:
+        shown: the states that are counted.
+        wanted: "words" for these in full, "rate", "span" for how sure the time left is.
+    """
+    words = [s.value if "words" in wanted else COUNTED[s] for s in shown]
+    titles = ["stage", "", "done", *words, *(["rate"] if "rate" in wanted else []), "left"]
     rows = [[Text(title, "dim") for title in titles]]
     for stage in board.stages:
         counts = [Text(f"{stage.counts[s]:,}" if stage.counts[s] else "·", _style(stage, s)) for s in shown]
-        row = [
-            Text(stage.name),
-            _bar(stage, room),
-            Text(f"{stage.counts[State.DONE]:,}/{stage.total:,}"),
-            *counts,
-        ]
-        if width >= 60:
-            rate = f"{short(stage.rate)} {stage.per}/s" if stage.rate else ""
-            row += [Text(rate), Text(_left(stage, width >= WIDE))]
-        rows.append(row)
-    return columns(rows, right=range(2, 3 + len(shown) + 1), gap=1 if width < WIDE else 2)
+        row = [Text(stage.name), Text(), Text(f"{stage.counts[State.DONE]:,}/{stage.total:,}"), *counts]
+        if "rate" in wanted:
+            row.append(Text(rate_in_words(stage.rate, stage.per) if stage.rate else ""))
+        rows.append([*row, Text(_left(stage, "span" in wanted))])
+    return rows
 
 
-def _left(stage: Stage, wide: bool) -> str:
-    if stage.counts[State.DONE] == stage.total:
-        return ""
+def _left(stage: Stage, span: bool) -> str:
     if stage.left is None:
         return "unknown"
-    return around(stage.left) if wide else duration(stage.left.mid)
+    if not stage.left.mid:
+        return ""
+    return around(stage.left) if span else duration(stage.left.mid)
 
 
 def _style(stage: Stage, state: State) -> str:
@@ -205,20 +229,14 @@ def _bar(stage: Stage, width: int) -> Text:
     done = stage.share * stage.total
     work = max(c[State.DONE] + c[State.RUNNING] + c[State.STALLED] - done, 0.0)
     wrong = c[State.FAILED] + c[State.BLOCKED]
-    return (
-        bar(
-            [
-                (done, "█", "green"),
-                (work, "▓", "blue"),
-                (c[State.PREEMPTED] + c[State.QUEUED], "░", "cyan"),
-                (c[State.WAITING], "·", "dim"),
-                (wrong, "×", "red"),
-            ],
-            width,
-        )
-        if width
-        else Text()
-    )
+    parts = [
+        (done, "█", "green"),
+        (work, "▓", "blue"),
+        (c[State.PREEMPTED] + c[State.QUEUED], "░", "cyan"),
+        (c[State.WAITING], "·", "dim"),
+        (wrong, "×", "red"),
+    ]
+    return bar(parts, width)
 
 
 def _students(grid: Grid, width: int, room: int) -> list[Text]:
@@ -244,9 +262,8 @@ def _cell(cell: Cell | None) -> Text:
     wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED)
     if cell.accuracy is not None and not wrong:
         part = f" {cell.evaluated}/{cell.groups}" if cell.evaluated < cell.groups else ""
-        return Text(
-            f"{100 * cell.accuracy:.1f}{'*' if cell.best else ''}{part}", "bold green" if cell.best else ""
-        )
+        mark = part or ("*" if cell.best else " ")
+        return Text(f"{100 * cell.accuracy:.1f}{mark}", "bold green" if cell.best else "")
     if wrong or cell.state == State.PREEMPTED:
         return Text(cell.state, STYLES[cell.state])
     if cell.trained == 1:

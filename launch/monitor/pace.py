@@ -78,7 +78,10 @@ def ratio(real_to_estimated: Sequence[float]) -> Span | None:
 
 
 def expected_hours(unit: Unit, cluster: Cluster) -> float:
-    """Hours that a unit was estimated to take, without the margins of its time limit."""
+    """Hours that a unit was estimated to take, without the margins of its time limit; 0 where the plan has no
+    estimate, since it hardly counts."""
+    if unit.stage in ("prepare", "collate", "report"):
+        return 0.0
     if unit.flops is not None and unit.stage in ("generate", "train", "evaluate"):
         return estimate.hours(unit.flops, unit.stage, unit.resources, cluster)
     return unit.resources.hours / MARGIN
@@ -166,8 +169,9 @@ def stage_left(
     """
     if not at_work and not to_come:
         return ZERO
-    if (to_come and found is None) or not parallel:
+    if (any(to_come) and found is None) or (not parallel and (at_work or any(to_come))):
         return None
+    parallel = parallel or 1.0
     rest = (found or ZERO) * (3600 * sum(to_come))
     longest = (found or ZERO) * (3600 * max(to_come, default=0.0))
     for own in at_work:

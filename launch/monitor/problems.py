@@ -54,9 +54,10 @@ def _failed(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
     found = []
     for cause, units in sorted(by_cause.items(), key=lambda item: -len(item[1])):
         first = units[0]
-        which = f"{first.unit.stage} {listed(units, 3)}"
-        title = f"{len(units)} failed, {cause}: {which}: {plain(first.reason or '')}"
-        advice = f"{ANSWERS[cause].advice}; sor logs {study} {first.unit.id}, then sor submit {study}"
+        others = f" and {len(units) - 1} more" if len(units) > 1 else ""
+        title = f"{len(units)} failed, {cause}: {first.unit.stage} {first.unit.name}{others}: "
+        title += plain(first.reason or "")
+        advice = f"sor logs {study} {first.unit.id}   {ANSWERS[cause].advice}; then sor submit {study}"
         found.append(Problem(title, advice, words.get(first.unit.id, ())))
     return found
 
@@ -65,7 +66,7 @@ def _stalled(now: Snapshot, study: str) -> list[Problem]:
     return [
         Problem(
             f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
-            f"sor logs {study} {seen.unit.id}; sor cancel {study} {seen.unit.id}, then sor submit {study}",
+            f"sor cancel {study} {seen.unit.id}   then sor submit {study} begins it again",
         )
         for seen in now.of(State.STALLED)
     ]

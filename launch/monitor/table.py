@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from launch.logs import plain
 from launch.monitor.board import AT_WORK, Work, begun_at
-from launch.monitor.cells import Lines, cells, columns, duration, percent, short, shorten
+from launch.monitor.cells import Lines, cells, columns, duration, percent, rate_in_words, shorten
+from launch.monitor.facts import Took
 from launch.monitor.sight import Sight
 from launch.observe import Seen
 from launch.reasons import why
@@ -17,7 +18,7 @@ from launch.show import STYLES
 from launch.states import State
 
 # Titles of the columns beside state, unit and reason, and from which width on there is room for each.
-TITLES = {"done": 56, "left": 72, "rate": 80, "for": 96, "job": 104, "try": 112, "heard": 124, "node": 136}
+TITLES = {"done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "try": 120, "heard": 130, "node": 140}
 SHOWN = ("job", "node", "for", "try", "done", "rate", "left", "heard")
 FLUSH = ("for", "try", "done", "left", "heard")
 
@@ -28,15 +29,23 @@ def job_of(seen: Seen) -> str:
     return f"{ids[0]}{f' +{len(ids) - 1}' if len(ids) > 1 else ''}" if ids else ""
 
 
-def elapsed(seen: Seen, at: float) -> str:
-    """How long its run has been at work."""
-    begun = begun_at(seen) if seen.state in AT_WORK else None
-    return duration(at - begun) if begun is not None else ""
+def elapsed(seen: Seen, took: Took | None, at: float) -> str:
+    """How long its run is at work; how long all its runs were once it is not."""
+    if seen.state in AT_WORK:
+        begun = begun_at(seen)
+        return duration(at - begun) if begun is not None else ""
+    return duration(took.seconds) if took else ""
+
+
+def tries(seen: Seen, took: Took | None) -> str:
+    """How many runs there were, with the one that is under way; at least the attempts that were begun."""
+    runs = (took.runs if took else 0) + (seen.state in AT_WORK)
+    return str(max(runs, seen.attempt.number if seen.attempt else 0) or "")
 
 
 def rate_of(work: Work | None) -> str:
     """What a unit at work does in a second."""
-    return f"{short(work.rate)} {work.per}/s" if work and work.rate else ""
+    return rate_in_words(work.rate, work.per) if work and work.rate else ""
 
 
 def heard(seen: Seen, at: float) -> str:
@@ -44,16 +53,18 @@ def heard(seen: Seen, at: float) -> str:
     return duration(at - seen.progress["updated"]) if seen.progress and seen.state in AT_WORK else ""
 
 
-FACTS: dict[str, Callable[[Seen, Work | None, float], str]] = {
-    "job": lambda seen, work, at: job_of(seen),
-    "node": lambda seen, work, at: seen.live.nodes or "" if seen.live else "",
-    "for": lambda seen, work, at: elapsed(seen, at),
-    "try": lambda seen, work, at: str(seen.attempt.number) if seen.attempt else "",
-    "done": lambda seen, work, at: percent(work.share) if work and work.share is not None else "",
-    "rate": lambda seen, work, at: rate_of(work),
-    "left": lambda seen, work, at: duration(work.left.mid) if work and work.left else "",
-    "heard": lambda seen, work, at: heard(seen, at),
-}
+def _facts(seen: Seen, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
+    """What the columns hold, by their titles."""
+    return {
+        "job": job_of(seen),
+        "node": seen.live.nodes or "" if seen.live else "",
+        "for": elapsed(seen, took, at),
+        "try": tries(seen, took),
+        "done": percent(work.share) if work and work.share is not None else "",
+        "rate": rate_of(work),
+        "left": duration(work.left.mid) if work and work.left else "",
+        "heard": heard(seen, at),
+    }
 
 
 def saying(seen: Seen, at: float) -> str:
@@ -77,24 +88,28 @@ def unit_table(sight: Sight, rows: Sequence[Seen], selected: int, width: int, he
     """
     if not rows:
         return Lines([Text("no units", "dim")], width, height)
-    room = max(height - 1, 1)
+    room = max(height - 2, 1)
     first = min(max(0, selected - room // 2), max(0, len(rows) - room))
-    return Lines(rows_of(sight, rows[first : first + room], selected - first, width), width, height)
+    lines = rows_of(sight, rows[first : first + room], selected - first, width)
+    chosen = rows[selected]
+    whole = f"{chosen.unit.stage} {chosen.unit.name}: {saying(chosen, sight.taken) or chosen.state}"
+    return Lines([*lines, Text(whole, "dim")], width, height)
 
 
 def rows_of(sight: Sight, shown: Sequence[Seen], selected: int | None, width: int) -> list[Text]:
     """A line of titles and a line for each of these units, as wide as there is room."""
-    at = sight.taken
-    work = sight.board.work if sight.board else {}
+    at, work = sight.taken, sight.board.work if sight.board else {}
+    took = sight.board.took if sight.board else {}
     titles = [title for title in SHOWN if width >= TITLES[title]]
-    longest = max(18, width // 4)
+    longest = max(18, 2 * width // 5)
     lines = [
         [Text("state", "dim"), Text("unit", "dim"), *(Text(t, "dim") for t in titles), Text("why", "dim")]
     ]
     for seen in shown:
         unit = seen.unit
-        name = shorten(f"{unit.stage} {unit.name}", longest)
-        facts = {title: FACTS[title](seen, work.get(unit.id), at) for title in titles}
+        name = f"{unit.stage} {unit.name}"
+        name = name if len(name) <= longest else shorten(unit.name, longest)
+        facts = _facts(seen, work.get(unit.id), took.get(unit.id), at)
         lines.append([
             Text(seen.state, STYLES[seen.state]), Text(name), *(Text(facts[t]) for t in titles),
             Text(saying(seen, at)),

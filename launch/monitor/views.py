@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launch.monitor.detail import detail
-from launch.monitor.overview import overview
+from launch.monitor.overview import overview, students
 from launch.monitor.table import unit_table
 
-__all__ = ["detail", "overview", "unit_table"]
+__all__ = ["detail", "overview", "students", "unit_table"]
