@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import compress
+from operator import mul
 
 from jobs.unit import STAGES, Unit
 from launch.monitor.facts import Facts, Took
@@ -69,19 +71,30 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A stage in the plan: its units' places, estimated hours and GPUs, and where in these lists each is."""
+
+    indices: list[int]
+    hours: list[float]
+    gpus: list[int]
+    where: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Outline:
-    """What a plan says of its units: of each stage their places in it, estimated hours and GPUs."""
+    """What a plan says of its units.
+
+    Args:
+        flops: estimates; `planned` is their sum, None where one is not known.
+        tasks: how many benchmarks there are.
+    """
 
     units: list[Unit]
-    stages: Mapping[str, tuple[list[int], list[float], list[int]]]
+    parts: Mapping[str, Part]
     flops: list[int]
+    planned: float | None
     places: Places
     tasks: int
-
-    @property
-    def gpus(self) -> bool:
-        """Whether any unit asks for one."""
-        return any(any(gpus) for _, _, gpus in self.stages.values())
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,6 @@ class Board:
     Args:
         elapsed: seconds since its first submission, until its end once it has come.
         gpu_hours: used so far, by ended runs and those at work.
-        gpu_hours_left: None where no GPU is asked for.
         measured: whether that rests on units that are done, in every stage; else on the plan in part.
         flops, flops_planned: None where the plan does not know them.
         left: seconds until the stages in `unknown` come, which nobody can tell of yet, or until all is done.
@@ -99,12 +111,13 @@ class Board:
         work: of units at work, by id.
         took: of units of which a run has ended, by id.
         words: the last lines of one failed unit for each cause, by its id.
+        lively: units that are neither done, nor queued, nor waiting.
     """
 
     stages: tuple[Stage, ...]
     elapsed: float | None
     gpu_hours: float
-    gpu_hours_left: Span | None
+    gpu_hours_left: Span
     measured: bool
     flops: float
     flops_planned: float | None
@@ -115,6 +128,7 @@ class Board:
     work: Mapping[str, Work] = field(repr=False)
     took: Mapping[str, Took] = field(repr=False)
     words: Mapping[str, list[str]] = field(repr=False)
+    lively: list[Seen] = field(repr=False)
     outline: Outline = field(repr=False)
 
 
@@ -131,86 +145,83 @@ def make_board(project: Project, now: Snapshot, facts: Facts, before: Board | No
         at: when the snapshot was taken, in seconds since the epoch.
     """
     outline = before.outline if before and before.outline.units is project.units else outlined(project)
-    busy = [seen for seen in now.units if seen.state in AT_WORK]
+    done, quiet = State.DONE, (State.DONE, State.WAITING, State.QUEUED)
+    over = [seen.state is done for seen in now.units]
+    rest = [seen for seen in now.units if seen.state not in quiet]
+    busy = [seen for seen in rest if seen.state in AT_WORK]
     work = {seen.unit.id: _work(seen, facts, before) for seen in busy}
-    found = [_stage(name, outline, now, busy, work, facts) for name in outline.stages]
+    shares = {id: w.share for id, w in work.items() if w.share}
+    found = [_stage(name, part, now, busy, work, facts) for name, part in outline.parts.items()]
     stages = tuple(stage for stage, _, _ in found)
     known = [s.left for s in stages if s.left is not None]
-    parts = sum((work[s.unit.id].share or 0.0) * (s.unit.flops or 0) for s in busy)
-    done = [seen.state is State.DONE for seen in now.units]
-    over = all(done) and facts.took
-    end = max(took.ended for took in facts.took.values()) if over else at
-    computing = {u.flops is None for u in project.units if u.stage in ("generate", "train", "evaluate")}
+    end = max(took.ended for took in facts.took.values()) if all(over) and facts.took else at
     return Board(
         stages=stages,
         elapsed=max(end - facts.begun, 0.0) if facts.begun is not None else None,
         gpu_hours=(facts.gpu_seconds + sum(_gpu_seconds(seen, at) for seen in busy)) / 3600,
-        gpu_hours_left=sum((gpu for _, gpu, _ in found), ZERO) if outline.gpus else None,
+        gpu_hours_left=sum((gpu for _, gpu, _ in found), ZERO),
         measured=all(measured for _, _, measured in found),
-        flops=sum(compress(outline.flops, done)) + parts,
-        flops_planned=None if True in computing else sum(outline.flops),
+        flops=sum(compress(outline.flops, over))
+        + sum(shares.get(s.unit.id, 0.0) * (s.unit.flops or 0) for s in busy),
+        flops_planned=outline.planned,
         left=sum(known, ZERO) if known else None,
         unknown=tuple(s.name for s in stages if s.left is None),
         unread=facts.unread,
-        grid=grid(outline.places, now.units, lambda s: _share(work.get(s.unit.id)), facts, outline.tasks),
+        grid=grid(outline.places, now.units, shares, facts, outline.tasks),
         work=work,
         took=dict(facts.took),
         words=facts.words,
+        lively=rest,
         outline=outline,
     )
 
 
 def outlined(project: Project) -> Outline:
     """What a plan says, worked out once."""
-    units = project.units
-    stages: dict[str, tuple[list[int], list[float], list[int]]] = {}
+    units, parts = project.units, {}
+    hours_of = cache(lambda stage, flops, needs: expected_hours(stage, flops, needs, project.cluster))
     for stage in STAGES:
         indices = [index for index, unit in enumerate(units) if unit.stage == stage]
         if indices:
-            hours = [expected_hours(units[i], project.cluster) for i in indices]
-            stages[stage] = (indices, hours, [units[i].resources.gpus for i in indices])
+            mine = [units[i] for i in indices]
+            hours = [hours_of(stage, unit.flops, unit.resources) for unit in mine]
+            where = {unit.id: index for index, unit in enumerate(mine)}
+            parts[stage] = Part(indices, hours, [unit.resources.gpus for unit in mine], where)
+    flops = [unit.flops for unit in units if unit.stage in ("generate", "train", "evaluate")]
+    planned = None if None in flops else sum(f for f in flops if f)
     tasks = sum(len(group.tasks) for group in project.study.benchmarks)
-    return Outline(units, stages, [u.flops or 0 for u in units], places(project.study, units), tasks)
+    return Outline(units, parts, [u.flops or 0 for u in units], planned, places(project.study, units), tasks)
 
 
 def _stage(
-    name: str, outline: Outline, now: Snapshot, busy: list[Seen], work: Mapping[str, Work], facts: Facts
+    name: str, part: Part, now: Snapshot, busy: list[Seen], work: Mapping[str, Work], facts: Facts
 ) -> tuple[Stage, Span, bool]:
     """A stage, GPU hours until it is done, and whether these rest on its units that are done."""
-    indices, hours, gpus = outline.stages[name]
-    seen = [now.units[i] for i in indices]
-    states = [s.state for s in seen]
+    done, total = State.DONE, len(part.indices)
+    states = [now.units[i].state for i in part.indices]
     counts = {state: states.count(state) for state in State}
-    mine = [(s, work[s.unit.id]) for s in busy if s.unit.stage == name]
-    timed = {s.unit.id: w.left for s, w in mine if w.left is not None}
-    waits = [
-        state is not State.DONE and s.unit.id not in timed for s, state in zip(seen, states, strict=True)
-    ]
-    to_come, wanted = list(compress(hours, waits)), list(compress(gpus, waits))
-    took = facts.took
-    found = ratio([
-        took[s.unit.id].seconds / 3600 / h
-        for s, h in zip(seen, hours, strict=True)
-        if h and s.state is State.DONE and s.unit.id in took
-    ])  # fmt: skip
-    gpu = (found or BY_PLAN) * sum(h * g for h, g in zip(to_come, wanted, strict=True))
-    for one, w in mine:
-        gpu += (w.left or ZERO) * (one.unit.resources.gpus / 3600)
-    parallel = max(len(timed), _room(busy, wanted))
+    mine = [(s.unit, work[s.unit.id]) for s in busy if s.unit.stage == name]
+    waits = [state is not done for state in states]
+    timed = [(unit, w.left) for unit, w in mine if w.left is not None]
+    for unit, _ in timed:
+        waits[part.where[unit.id]] = False
+    to_come, wanted = list(compress(part.hours, waits)), list(compress(part.gpus, waits))
+    finished = ((seconds, part.hours[part.where[id]]) for id, seconds in facts.finished[name].items())
+    found = ratio([seconds / 3600 / hours for seconds, hours in finished if hours])
+    gpu = (found or BY_PLAN) * sum(map(mul, to_come, wanted))
+    for unit, left in timed:
+        gpu += left * (unit.resources.gpus / 3600)
     rates = {w.per for _, w in mine if w.rate}
-    return (
-        Stage(
-            name,
-            len(seen),
-            counts,
-            (counts[State.DONE] + sum(_share(w) for _, w in mine)) / len(seen),
-            sum(w.rate or 0.0 for _, w in mine) if len(rates) == 1 else None,
-            rates.pop() if len(rates) == 1 else "",
-            stage_left(list(timed.values()), to_come, found, parallel),
-        ),
-        gpu,
-        found is not None or not any(wanted),
+    stage = Stage(
+        name,
+        total,
+        counts,
+        (counts[done] + sum(w.share or 0.0 for _, w in mine)) / total,
+        sum(w.rate or 0.0 for _, w in mine) if len(rates) == 1 else None,
+        rates.pop() if len(rates) == 1 else "",
+        stage_left([left for _, left in timed], to_come, found, max(len(timed), _room(busy, wanted))),
     )
+    return stage, gpu, found is not None or not any(wanted)
 
 
 def _room(busy: list[Seen], wanted: list[int]) -> float:
@@ -231,10 +242,6 @@ def _work(seen: Seen, facts: Facts, before: Board | None) -> Work:
     tokens = told.get("tokens_per_second")
     rate, per = (tokens, "tokens") if tokens else (count_rate(track), str(told["unit"]))
     return Work(track, track.share, rate, per, own_left(track))
-
-
-def _share(work: Work | None) -> float:
-    return (work.share or 0.0) if work else 0.0
 
 
 def _gpu_seconds(seen: Seen, at: float) -> float:

@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import fmean
 
 from analysis.gpus import peak_flops
 from jobs.checkpoint import metrics_of
-from jobs.rundir import StudyDir, read_json, read_jsonl
+from jobs.rundir import Damaged, StudyDir, read_json, read_jsonl
 from jobs.runs import Run, runs
 from jobs.unit import STAGES, Unit
 from launch.logs import words_of
@@ -83,11 +84,11 @@ class Facts:
         begun: when the first unit was handed over, in seconds since the epoch.
         took: by the unit's id.
         gpu_seconds: of all runs that have ended.
-        scores: accuracies by student, then benchmark.
+        finished: seconds that units took which are done, by stage, then the unit's id.
+        accuracies: of each student so far, (benchmarks, mean over these).
         training: FLOPs that each evaluated student's training took.
         words: the last lines of one unit that failed, for each cause, by the unit's id.
         unread: units whose files are to be read at a later look.
-        version: changes with `took`, `scores` and `training`.
     """
 
     def __init__(self, root: StudyDir) -> None:
@@ -95,15 +96,18 @@ class Facts:
         self._states: dict[str, State] = {}
         self._read: dict[str, tuple[object, ...]] = {}  # what a unit was when its files were read
         self._todo: dict[str, Seen] = {}
+        self._early: list[Seen] = []  # done, but the last word of its runs was not there yet
+        self._late: set[str] = set()  # those that were read a second time for that
         self._folders: set[str] | None = None  # ids of units that had a folder at the first look
+        self._scores = defaultdict[str, dict[str, float]](dict)  # by student, then benchmark
         self._heard: dict[tuple[str, int], list[str]] = {}
         self.begun: float | None = None
         self.took: dict[str, Took] = {}
         self.gpu_seconds = 0.0
-        self.scores = defaultdict[str, dict[str, float]](dict)
+        self.finished = defaultdict[str, dict[str, float]](dict)
+        self.accuracies: dict[str, tuple[int, float]] = {}
         self.training: dict[str, float] = {}
         self.words: dict[str, list[str]] = {}
-        self.version = 0
 
     @property
     def unread(self) -> int:
@@ -119,59 +123,59 @@ class Facts:
             self.begun = next((float(record["time"]) for record in read_jsonl(self._root.ledger)), None)
         if self._folders is None:
             self._folders = {id for stage in STAGES for id in self._root.begun(stage)}
-        for seen in self._changed(now):
-            self._todo[seen.unit.id] = seen
+        self._todo |= {seen.unit.id: seen for seen in (*self._early, *self._changed(now))}
+        self._early = []
         until = time.monotonic() + budget
         while self._todo and time.monotonic() < until:
             seen = self._todo.pop(next(iter(self._todo)))
-            self._read_unit(seen)
-            self.version += 1
+            with suppress(OSError, Damaged):  # a file that one unit lacks must not hide the others
+                self._read_unit(seen)
         self._hear(now)
 
     def _changed(self, now: Snapshot) -> Iterator[Seen]:
         """Units whose files say something else than at the last look."""
         assert self._folders is not None
-        states, settled = self._states, (State.DONE, *UNTOUCHED)
+        states, done = self._states, State.DONE
         for seen in now.units:
-            id = seen.unit.id
-            same = states.get(id) is seen.state
-            if same and seen.state in settled:
+            id, state = seen.unit.id, seen.state
+            if states.get(id) is state and (state is done or state in UNTOUCHED):
                 continue
-            states[id] = seen.state
-            if seen.state in UNTOUCHED and id not in self._folders:
+            states[id] = state
+            if state in UNTOUCHED and id not in self._folders:
                 continue  # nothing of it has run
             self._folders.add(id)
-            key = (seen.state, seen.attempt and seen.attempt.number, (seen.progress or {}).get("started"))
+            key = (state, seen.attempt and seen.attempt.number, (seen.progress or {}).get("started"))
             if self._read.get(id) != key:
                 self._read[id] = key
                 yield seen
 
     def _read_unit(self, seen: Seen) -> None:
         unit, former = seen.unit, self.took.pop(seen.unit.id, None)
-        found = runs(read_jsonl(seen.folder.attempts))
         self.gpu_seconds -= former.gpu_seconds if former else 0.0
-        if found:
-            by_worker = defaultdict[int, float](float)
-            for run in found:
-                by_worker[run.worker] += run.seconds or 0.0
-            gpus = unit.resources.nodes * unit.resources.gpus_per_node
-            total = sum(by_worker.values()) * gpus
-            last = max(found, key=lambda run: (run.attempt, run.restart))
-            ended = max(run.ended for run in found)
-            self.took[unit.id] = Took(max(by_worker.values()), total, len(found), last.kept, ended)
-            self.gpu_seconds += total
+        self.finished[unit.stage].pop(unit.id, None)
+        if found := runs(read_jsonl(seen.folder.attempts)):
+            took = _took(found, unit.resources.nodes * unit.resources.gpus_per_node)
+            self.took[unit.id] = took
+            self.gpu_seconds += took.gpu_seconds
+            if seen.state == State.DONE and found[-1].error is None:
+                self.finished[unit.stage][unit.id] = took.seconds
+            elif seen.state == State.DONE and unit.id not in self._late:
+                self._early.append(seen)
+                self._late.add(unit.id)
         if unit.stage == "evaluate":
             self._read_scores(seen, unit)
 
     def _read_scores(self, seen: Seen, unit: Unit) -> None:
         name = unit.config["student"]["name"]
+        scores = self._scores[name]
         for task in unit.config["group"]["tasks"]:
-            self.scores[name].pop(task["task"], None)
+            scores.pop(task["task"], None)
         if seen.state == State.DONE:
             with suppress(FileNotFoundError, json.JSONDecodeError):  # it is being set aside
                 result = read_json(seen.folder.result)
                 self.training[name] = result["training"]["flops"]
-                self.scores[name].update({row["task"]: row["accuracy"] for row in result["benchmarks"]})
+                scores.update({row["task"]: row["accuracy"] for row in result["benchmarks"]})
+        self.accuracies[name] = (len(scores), fmean(scores.values()) if scores else 0.0)
 
     def _hear(self, now: Snapshot) -> None:
         """Keep the last words of the first unit that failed of each cause."""
@@ -182,3 +186,13 @@ class Facts:
             for which, seen in failed.items()
         }
         self.words = {id: said for (id, _), said in self._heard.items()}
+
+
+def _took(found: list[Run], gpus: int) -> Took:
+    """What runs took together that each held so many GPUs."""
+    by_worker = defaultdict[int, float](float)
+    for run in found:
+        by_worker[run.worker] += run.seconds or 0.0
+    last = max(found, key=lambda run: (run.attempt, run.restart))
+    seconds = by_worker.values()
+    return Took(max(seconds), gpus * sum(seconds), len(found), last.kept, max(run.ended for run in found))

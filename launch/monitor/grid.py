@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -86,31 +86,28 @@ def _column(variant: Variant, several: bool) -> str:
     return f"{100 * variant.share:g} %{' shuffled' if mixed else ''}"
 
 
-def grid(
-    laid: Places, units: Sequence[Seen], share: Callable[[Seen], float], facts: Facts, tasks: int
-) -> Grid:
+def grid(laid: Places, units: Sequence[Seen], shares: Mapping[str, float], facts: Facts, tasks: int) -> Grid:
     """The grid as it is now.
 
     Args:
         units: in the plan's order.
-        share: how much of a unit at work is done.
+        shares: how much of each unit at work is done, by its id.
         tasks: how many benchmarks the study has.
     """
-    cells = {}
+    cells, done = {}, State.DONE
     for at, (names, training, evaluating) in laid.cells.items():
-        trainings, evaluations = [units[i] for i in training], [units[i] for i in evaluating]
-        states, later = [s.state for s in trainings], [s.state for s in evaluations]
-        done = states.count(State.DONE) == len(states)
-        complete = [name for name in names if len(facts.scores.get(name, ())) == tasks]
-        scored = complete if len(complete) == len(names) else [n for n in names if facts.scores.get(n)]
-        flops = [facts.training[name] for name in complete]
+        trainings, later = [units[i] for i in training], [units[i].state for i in evaluating]
+        states = [seen.state for seen in trainings]
+        ready = states.count(done)
+        scored = [facts.accuracies[name] for name in names if facts.accuracies.get(name, (0,))[0]]
+        complete = len(scored) == len(names) and all(count == tasks for count, _ in scored)
         cells[at] = Cell(
-            next(state for state in WORST if state in (later if done and later else states)),
-            fmean(1.0 if s.state is State.DONE else share(s) for s in trainings),
-            later.count(State.DONE),
+            next(state for state in WORST if state in (later if later and ready == len(states) else states)),
+            (ready + sum(shares.get(s.unit.id, 0.0) for s in trainings if s.state is not done)) / len(states),
+            later.count(done),
             len(later),
-            fmean(fmean(facts.scores[name].values()) for name in scored) if scored else None,
-            fmean(flops) if flops and len(complete) == len(names) else None,
+            fmean(accuracy for _, accuracy in scored) if scored else None,
+            fmean(facts.training[name] for name in names) if complete else None,
         )
     return Grid(laid.rows, laid.columns, _with_best(cells))
 

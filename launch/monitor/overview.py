@@ -62,7 +62,7 @@ def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> R
     told = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
     lines += [*(apart if told else []), *told, *apart, *stages]
     lines += _with_gap(apart, _students(board.grid, width, height - len(lines) - len(apart)))
-    busy = [seen for seen in now.units if seen.unit.id in board.work]
+    busy = [seen for seen in board.lively if seen.unit.id in board.work]
     room = height - len(lines) - len(apart) - 1
     lines += _with_gap(apart, rows_of(sight, busy[:room], None, width) if busy and room > 1 else [])
     return Lines(lines, width, height)
@@ -125,7 +125,8 @@ def _figures(board: Board, width: int) -> list[Text]:
     """What it took and will take, in as many lines as that needs."""
     parts = [Text(f"{duration(board.elapsed)} so far")] if board.elapsed is not None else []
     parts.append(_until(board))
-    if (left := board.gpu_hours_left) is not None:
+    left = board.gpu_hours_left
+    if board.gpu_hours or left.mid:
         span = f" ({about(left.low)}–{about(left.high)})" if left.high > left.low and width >= 70 else ""
         plan = "" if board.measured else " by plan"
         parts.append(
@@ -246,8 +247,8 @@ def _students(grid: Grid, width: int, room: int) -> list[Text]:
     rows = [[Text("student", "dim"), *(Text(c, "dim") for c in grid.columns)]]
     for row, title in enumerate(grid.rows):
         cells = (grid.cells.get((row, column)) for column in range(len(grid.columns)))
-        rows.append([Text(title), *(_cell(cell) for cell in cells)])
-    table = columns(rows[:room], right=range(1, len(rows[0])))
+        rows.append([Text(title), *(_cell(cell, width >= WIDE) for cell in cells)])
+    table = columns(rows[:room], right=range(1, len(rows[0])), gap=2 if width >= WIDE else 1)
     wide = max(len(line) for line in table)
     if drawn := plot(grid, min(width - wide - 3, 70), min(room, 18)):
         return beside(table, drawn)
@@ -255,7 +256,7 @@ def _students(grid: Grid, width: int, room: int) -> list[Text]:
     return [*table, Text(), *drawn] if drawn else table
 
 
-def _cell(cell: Cell | None) -> Text:
+def _cell(cell: Cell | None, wide: bool) -> Text:
     """A student in one word: its accuracy in percent, else how far its training is."""
     if cell is None:
         return Text()
@@ -265,7 +266,7 @@ def _cell(cell: Cell | None) -> Text:
         mark = part or ("*" if cell.best else " ")
         return Text(f"{100 * cell.accuracy:.1f}{mark}", "bold green" if cell.best else "")
     if wrong or cell.state == State.PREEMPTED:
-        return Text(cell.state, STYLES[cell.state])
+        return Text(cell.state if wide else COUNTED[cell.state], STYLES[cell.state])
     if cell.trained == 1:
         return Text("trained", "green")
     if cell.trained or cell.state == State.RUNNING:

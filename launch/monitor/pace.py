@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-from jobs.unit import Unit
+from jobs.unit import Resources, Unit
 from launch import estimate
 from launch.cluster import Cluster
 from launch.plan import MARGIN
@@ -77,14 +77,12 @@ def ratio(real_to_estimated: Sequence[float]) -> Span | None:
     return Span(found[0], middle, found[-1])
 
 
-def expected_hours(unit: Unit, cluster: Cluster) -> float:
+def expected_hours(stage: str, flops: int | None, needs: Resources, cluster: Cluster) -> float:
     """Hours that a unit was estimated to take, without the margins of its time limit; 0 where the plan has no
     estimate, since it hardly counts."""
-    if unit.stage in ("prepare", "collate", "report"):
+    if stage in ("prepare", "collate", "report"):
         return 0.0
-    if unit.flops is not None and unit.stage in ("generate", "train", "evaluate"):
-        return estimate.hours(unit.flops, unit.stage, unit.resources, cluster)
-    return unit.resources.hours / MARGIN
+    return needs.hours / MARGIN if flops is None else estimate.hours(flops, stage, needs, cluster)
 
 
 def share_done(unit: Unit, done: float, total: float, kept: float = 0) -> float:

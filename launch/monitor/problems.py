@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jobs.causes import ANSWERS, Cause
 from launch.logs import plain
+from launch.monitor.board import Board
 from launch.monitor.sight import Sight
 from launch.observe import Seen, Snapshot
 from launch.show import keeper_line, listed, nodes_lines
@@ -32,25 +33,30 @@ class Problem:
 
 def problems(sight: Sight) -> list[Problem]:
     """All that is known to be wrong with a study."""
-    now, study = sight.now, sight.project.study.name
-    if now is None:
+    now, board, study = sight.now, sight.board, sight.project.study.name
+    if now is None or board is None:
         return []
-    found = [*_failed(now, sight, study), *_stalled(now, study)]
+    found = [*_failed(board, study), *_stalled(board, study)]
     if vain := [s for s in now.units if s.in_vain]:
         title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
         found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
-    if blocked := now.of(State.BLOCKED):
+    if blocked := [s for s in board.lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
         found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))
-    return [*found, *_around(now, sight, study)]
+    found += _around(now, sight, study)
+    counts = {state: sum(stage.counts[state] for stage in board.stages) for state in State}
+    to_do = len(now.units) - counts[State.DONE]
+    if to_do and not found and now.kept is None and not any(counts[state] for state in ACTIVE):
+        title = f"nothing is at work, and {to_do:,} units are to be done"
+        found.append(Problem(title, f"sor submit {study}", grave=False))
+    return found
 
 
-def _failed(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
+def _failed(board: Board, study: str) -> list[Problem]:
     by_cause: dict[Cause, list[Seen]] = {}
-    for seen in now.of(State.FAILED):
+    for seen in board.lively:
         if seen.cause:
             by_cause.setdefault(seen.cause, []).append(seen)
-    words = sight.board.words if sight.board else {}
     found = []
     for cause, units in sorted(by_cause.items(), key=lambda item: -len(item[1])):
         first = units[0]
@@ -58,17 +64,18 @@ def _failed(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
         title = f"{len(units)} failed, {cause}: {first.unit.stage} {first.unit.name}{others}: "
         title += plain(first.reason or "")
         advice = f"sor logs {study} {first.unit.id}   {ANSWERS[cause].advice}; then sor submit {study}"
-        found.append(Problem(title, advice, words.get(first.unit.id, ())))
+        found.append(Problem(title, advice, board.words.get(first.unit.id, ())))
     return found
 
 
-def _stalled(now: Snapshot, study: str) -> list[Problem]:
+def _stalled(board: Board, study: str) -> list[Problem]:
     return [
         Problem(
             f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
             f"sor cancel {study} {seen.unit.id}   then sor submit {study} begins it again",
         )
-        for seen in now.of(State.STALLED)
+        for seen in board.lively
+        if seen.state is State.STALLED
     ]
 
 
@@ -82,14 +89,6 @@ def _around(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
         ids = ", ".join(job.id or job.submission for job in now.former[:6])
         title = f"{len(now.former)} jobs work for units that the study no longer has: {ids}"
         found.append(Problem(title, f"sor cancel {study} ends them, and all others", grave=False))
-    over = len(now.of(State.DONE)) == len(now.units)
-    if now.keeper and now.keeper.attempt.ended is None and now.kept is None and not over:
+    if now.keeper and now.keeper.attempt.ended is None and now.kept is None:
         found.append(Problem(keeper_line(now).plain, f"sor submit {study} starts another one"))
-    if not over and not now.of(*ACTIVE) and now.kept is None and not found:
-        count = len(now.units) - len(now.of(State.DONE))
-        found.append(
-            Problem(
-                f"nothing is at work, and {count} units are to be done", f"sor submit {study}", grave=False
-            )
-        )
     return found

@@ -1,0 +1,345 @@
+"""The pages of the monitor in terminals of all sizes, with colour and without."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import made_sights as made
+import pytest
+from made_sights import HOUR, NOW
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from jobs.rundir import append_jsonl
+from jobs.runs import Run
+from launch.ledger import Attempt, Job
+from launch.monitor import cells, overview
+from launch.monitor.facts import Story, read_story
+from launch.monitor.grid import Cell, Grid
+from launch.monitor.pace import Span
+from launch.monitor.plot import plot
+from launch.monitor.problems import problems
+from launch.monitor.sight import Sight
+from launch.monitor.views import detail, students, unit_table
+from launch.monitor.views import overview as first_page
+from launch.nodes import BadNode, Verdict
+from launch.observe import Keeper, Seen
+from launch.states import State
+
+SIZES = [(80, 24), (120, 40), (200, 60), (40, 15), (100, 30), (20, 5)]
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages say how old what they show is."""
+    monkeypatch.setattr(overview.time, "time", lambda: NOW + 12)
+
+
+@pytest.fixture(scope="module")
+def sight(tmp_path_factory: pytest.TempPathFactory) -> Sight:
+    return made.in_the_middle(tmp_path_factory.mktemp("study"))
+
+
+def screen(
+    shown: RenderableType, width: int, height: int, colour: bool = False, ascii: bool = False
+) -> list[str]:
+    """The lines that a terminal of this size would show; they fit, and colour changes none of them."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii" if ascii else "utf-8")
+    Console(
+        file=file, width=width, height=height, force_terminal=True, color_system="256" if colour else None,
+        legacy_windows=False,
+    ).print(shown)  # fmt: skip
+    file.flush()
+    text = raw.getvalue().decode()
+    assert colour or "\x1b" not in text
+    lines = COLOURS.sub("", text).rstrip("\n").split("\n")
+    assert len(lines) <= height
+    assert all(cell_len(line) <= width for line in lines)
+    return lines
+
+
+def pages(sight: Sight) -> dict[str, Callable[[int, int], RenderableType]]:
+    assert sight.now is not None
+    units = sight.now.units
+    busy, failed = (next(u for u in units if u.state == s) for s in (State.RUNNING, State.FAILED))
+    story = Story([Run(1, 0, 0, 60.0, "E: \x1b[31mx", "killed", "g1", 0, NOW)], [2.0, 1.0], [9e4, 1e5], 0.4)
+    return {
+        "overview": lambda w, h: first_page([sight], 0, w, h),
+        "several": lambda w, h: first_page([sight] * 30, 17, w, h),
+        "students": lambda w, h: students(sight, w, h),
+        "table": lambda w, h: unit_table(sight, units, 40, w, h),
+        "empty": lambda w, h: unit_table(sight, [], 0, w, h),
+        "detail": lambda w, h: detail(
+            sight, busy, ["a line \x1b]0;title\x07 of the log" * 9] * 99, w, h, story
+        ),
+        "failed": lambda w, h: detail(sight, failed, [], w, h),
+    }
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_every_page_fits_and_needs_no_colour(sight: Sight, width: int, height: int) -> None:
+    for page in pages(sight).values():
+        plain = screen(page(width, height), width, height)
+        assert screen(page(width, height), width, height, colour=True) == plain
+        screen(page(width, height), width, height, ascii=True)
+
+
+def test_what_is_important_is_seen_in_a_small_terminal(sight: Sight) -> None:
+    text = "\n".join(screen(first_page([sight], 0, 80, 24), 80, 24))
+    for wanted in (
+        "scale-or-reason on roihu", "seen 12 s ago", "so far", "left ", "GPU hours used", "to go", "FLOPs",
+        "2 failed, code error: train qwen2.5-7b-r50 and 1 more", "sor logs scale-or-reason",
+        "stalled: train qwen2.5-3b-r100: no sign of life", "sor cancel scale-or-reason", "8 blocked",
+        "RuntimeError", "12/25", "42/100", "38 %", "again", "41.0*", "55.0 2/4", "14B",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+
+
+def test_a_wide_terminal_shows_the_frontier_logs_and_what_is_at_work(sight: Sight) -> None:
+    text = "\n".join(screen(first_page([sight], 0, 200, 60), 200, 60))
+    for wanted in (
+        "capitals on the frontier", "training FLOPs", "a 0.5B  b 1.5B", "247k tokens/s", "preempted",
+        'File "/x/jobs/train.py", line 189', "evaluate qwen2.5-3b-r25.math-open-ended", "2.4 requests/min",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+
+
+def test_where_there_is_no_trouble_the_frontier_has_room_in_a_small_terminal(sight: Sight) -> None:
+    assert sight.now is not None
+    assert sight.board is not None
+    calm = replace(sight, board=replace(sight.board, lively=[]))
+    text = "\n".join(screen(first_page([calm], 0, 80, 24), 80, 24))
+    assert "failed," not in text
+    assert "a 0.5B  b 1.5B" in text
+
+
+def test_before_the_first_answer_and_without_a_newer_one(sight: Sight) -> None:
+    asked = replace(sight, now=None, board=None, taken=0.0, asked=NOW)
+    lines = screen(first_page([asked], 0, 80, 24), 80, 24)
+    assert lines == ["scale-or-reason on roihu   looking for the first time"]
+    assert screen(unit_table(asked, [], 0, 80, 24), 80, 24) == ["no units"]
+    late = replace(sight, taken=NOW - 600, asked=NOW - 20, trouble="'squeue' got no answer within 30 s")
+    lines = screen(first_page([late], 0, 80, 24), 80, 24)
+    assert lines[0] == "scale-or-reason on roihu   seen 10 min ago, asking for 32 s"
+    assert lines[1] == "! nothing newer: 'squeue' got no answer within 30 s"
+    several = screen(first_page([asked, sight], 1, 80, 24), 80, 24)
+    assert several[0].split() == ["scale-or-reason", "-", "asking"]
+    assert several[1].startswith("> scale-or-reason  61 of 133 done  ")
+    assert several[1].endswith("left  ! 3 to see to")
+
+
+# --- problems
+
+
+def made_sight(tmp_path: Path, states: list[State], **more: object) -> Sight:
+    project = made.paper(tmp_path)
+    states += [State.WAITING] * (len(project.units) - len(states))
+    units = [made.seen(project.root, u, s) for u, s in zip(project.units, states, strict=True)]
+    if vain := more.pop("vain", False):
+        units[1] = replace(units[1], in_vain=bool(vain))
+    return made.sight(project, units, **more)
+
+
+def test_each_problem_has_a_command(tmp_path: Path, sight: Sight) -> None:
+    bad = BadNode("g7", "gpu", ("x", "y", "z"), "CUDA error", NOW + HOUR)
+    keeper = Keeper(Attempt(1, NOW - HOUR, "roihu", (Job("keep", "99", "login1"),)), None)
+    former = (Job("old", "77", "login1"),)
+    found = problems(
+        made_sight(
+            tmp_path,
+            [State.DONE, State.QUEUED],
+            vain=True,
+            nodes=Verdict(avoid=(bad,)),
+            keeper=keeper,
+            former=former,
+        )
+    )
+    titles = [problem.title for problem in found]
+    assert [title.split()[0] for title in titles] == ["1", "node", "1", "not"]
+    assert "never come: scale-or-reason" in titles[0]
+    assert "g7 is avoided until" in titles[1]
+    assert "no longer has: 77" in titles[2]
+    assert "the keeper, job 99, is gone" in titles[3]
+    assert all(
+        "sor " in problem.advice or "sinfo" in problem.advice for problem in (*found, *problems(sight))
+    )
+
+
+def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
+    [problem] = problems(made_sight(tmp_path / "idle", [State.DONE]))
+    assert problem.title == "nothing is at work, and 132 units are to be done"
+    assert problems(made_sight(tmp_path / "queued", [State.DONE, State.QUEUED])) == []
+    over = made_sight(tmp_path / "over", [State.DONE] * 133)
+    assert problems(over) == []
+    assert "all done" in "\n".join(screen(first_page([over], 0, 80, 24), 80, 24))
+
+
+def test_too_many_problems_are_counted(tmp_path: Path) -> None:
+    stalled = made_sight(tmp_path, [State.DONE] * 8 + [State.STALLED] * 60)
+    lines = screen(first_page([stalled], 0, 80, 24), 80, 24)
+    assert any(re.fullmatch(r"! and \d+ more to see to", line) for line in lines)
+    assert any(line.startswith("evaluate") for line in lines)
+
+
+# --- the table
+
+
+def test_the_selected_unit_is_always_seen(sight: Sight) -> None:
+    assert sight.now is not None
+    units = sight.now.units
+    for selected in (0, 1, 60, 131, 132):
+        lines = screen(unit_table(sight, units, selected, 80, 10), 80, 10)
+        assert len(lines) == 10
+        [marked] = [line for line in lines if line.startswith("> ")]
+        assert marked.split()[1] == units[selected].state
+        assert lines[-1].startswith(f"{units[selected].unit.stage} {units[selected].unit.name}: "[:79])
+
+
+def test_a_wide_table_says_all_of_a_unit(sight: Sight) -> None:
+    assert sight.now is not None
+    rows = [
+        u for u in sight.now.units if u.unit.name in ("qwen2.5-3b-r50", "qwen2.5-7b-r25", "qwen2.5-3b-r25")
+    ]
+    lines = screen(unit_table(sight, rows, 0, 200, 10), 200, 10)
+    titles = "state unit job node for try done rate left heard why"
+    assert lines[0].split() == titles.split()
+    assert lines[2].split("  ")[1:5] == ["running", "train qwen2.5-3b-r50", "4711", "g[1-4]"]
+    said = "training, loss 0.812, 1,500 of 4,000 steps"
+    for wanted in ("2.0 h", "38 %", "123k tokens/s", "3.3 h", "12 s", said):
+        assert wanted in lines[2]
+    assert lines[1].split()[-2:] == ["h", "1"]  # what it took, in one run
+    assert lines[3].endswith("other jobs have a higher priority; Slurm expects it to start in 2 h")
+
+
+def test_a_table_of_very_many_units_draws_only_what_is_seen(sight: Sight) -> None:
+    class Rows(list[Seen]):
+        """Counts what is taken."""
+
+        taken = 0
+
+        def __getitem__(self, key):  # type: ignore[no-untyped-def]
+            found = super().__getitem__(key)
+            self.taken += len(found) if isinstance(key, slice) else 1
+            return found
+
+    assert sight.now is not None
+    rows = Rows(list(sight.now.units) * 376)
+    assert len(rows) > 50_000
+    screen(unit_table(sight, rows, 30_000, 80, 24), 80, 24)
+    assert rows.taken < 30
+
+
+# --- one unit
+
+
+def test_a_unit_in_full(sight: Sight) -> None:
+    assert sight.now is not None
+    busy = next(u for u in sight.now.units if u.unit.name == "qwen2.5-3b-r50" and u.unit.stage == "train")
+    runs = [Run(1, 0, 0, 5400.0, "was preempted", "preempted", "g3", 0, NOW - 3 * HOUR)]
+    story = Story(runs, [2.5, 1.5, 0.5], [1e5, 2e5], 0.41)
+    lines = screen(detail(sight, busy, [f"line {i}" for i in range(50)], 100, 30, story), 100, 30)
+    text = "\n".join(lines)
+    for wanted in (
+        "train qwen2.5-3b-r50", busy.unit.id, "running: training", "job 4711, on g[1-4]",
+        "last heard of 12 s ago", "asks for 2 nodes 8 GPUs", "38 %", "left 3.3 h", "█▅▁  2.500 to 0.500",
+        "200k tokens/s, 41 % MFU",
+        "preempted: was preempted", "1.5 h", "micro_batch", "share  0.5",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    assert lines[-1] == "┃ line 49"
+
+
+def test_the_story_of_a_training_comes_from_its_own_files(tmp_path: Path) -> None:
+    project = made.paper(tmp_path)
+    unit = next(u for u in project.units if u.stage == "train")
+    folder = project.root.unit(unit)
+    folder.checkpoints.mkdir(parents=True)
+    made.ended(project.root, unit, 60, "was preempted", cause="preempted")
+    for run, losses in (("1.9", [9.0]), ("1.10", [2.0, 1.0])):
+        for loss in losses:
+            line = {"loss": loss, "tokens_per_second": 5e4, "flops": 10**15, "seconds": 10.0}
+            append_jsonl(folder.checkpoints / f"metrics.jsonl.{run}.tmp", line)
+    story = read_story(made.seen(project.root, unit, State.RUNNING), "h100")
+    assert (list(story.losses), [run.cause for run in story.runs]) == ([2.0, 1.0], ["preempted"])
+    assert story.utilisation == pytest.approx(1e14 / (989.4e12 * unit.resources.gpus))
+    other = made.seen(project.root, next(u for u in project.units if u.stage == "pack"), State.RUNNING)
+    assert read_story(other, "h100") == Story([], [], [])
+
+
+def test_the_page_of_a_failed_unit_says_what_to_do(sight: Sight) -> None:
+    assert sight.now is not None
+    failed = next(u for u in sight.now.units if u.state == State.FAILED)
+    text = "\n".join(screen(detail(sight, failed, [], 80, 24, read_story(failed, "h100")), 80, 24))
+    for wanted in (
+        "failed: RuntimeError",
+        "mend what the log says; then sor submit",
+        "no log yet",
+        "code error: ",
+    ):
+        assert wanted in text
+
+
+# --- small parts
+
+
+def test_the_plot_tells_sizes_by_letters_and_the_frontier_by_capitals() -> None:
+    def cell(flops: float, accuracy: float, best: bool) -> Cell:
+        return Cell(State.DONE, 1.0, 1, 1, accuracy, flops, best)
+
+    grid = Grid(("S", "L"), ("0 %",), {(0, 0): cell(1e18, 0.2, True), (1, 0): cell(1e20, 0.1, False)})
+    lines = [line.plain for line in plot(grid, 40, 10)]
+    assert len(lines) == 10
+    assert lines[1].split("┃")[1].rstrip().endswith("·" * 20)  # the height of the best reaches on
+    assert sum(line.count("A") for line in lines) == 1
+    assert lines[6].rstrip()[-3:].strip() == "b"
+    assert lines[-1].strip() == "a S  b L"
+    assert plot(grid, 25, 10) == plot(grid, 40, 7) == []
+    assert plot(Grid((), (), {}), 40, 10) == []
+
+
+def test_bars_fill_their_width_and_hide_nothing() -> None:
+    shown = cells.bar([(1000, "#", ""), (1, "x", ""), (0, "?", ""), (998, ".", "")], 10)
+    assert (len(shown.plain), shown.plain.count("x"), shown.plain.count("?")) == (10, 1, 0)
+    assert cells.bar([(0, "#", "")], 4).plain == "####"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (89, "89 s"), (120, "2 min"), (5400, "1.5 h"), (HOUR * 47, "47 h"), (HOUR * 84, "3.5 d")],
+)
+def test_durations_are_short(seconds: float, words: str) -> None:
+    assert cells.duration(seconds) == words
+
+
+def test_numbers_are_short() -> None:
+    assert cells.around(Span(HOUR, 2 * HOUR, 3 * HOUR)) == "2.0 h (60 min–3.0 h)"
+    assert cells.around(Span(2 * HOUR, 2 * HOUR, 3 * HOUR)) == "2.0 h (2.0–3.0 h)"
+    assert cells.around(Span(60, 60, 60)) == "60 s"
+    rates = {
+        123456: "123k x/s",
+        9999: "9999 x/s",
+        5: "5.0 x/s",
+        0.5: "30 x/min",
+        0.005: "18 x/h",
+        2e9: "2000M x/s",
+    }
+    assert {rate: cells.rate_in_words(rate, "x") for rate in rates} == rates
+    assert [cells.percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "1 %", "50 %", "99 %", "100 %"]
+    assert cells.about(6_887) == "6,900"
+    assert cells.sparkline([], 5) == ""
+    assert cells.sparkline([1, 1], 5) == "▁▁"
+    assert cells.sparkline(range(16), 8) == "▁▂▃▄▅▆▇█"
+    assert cells.shorten("qwen2.5-3b-r25.general-multiple-choice", 20) == "qwen2.5-3b-r2…choice"
+
+
+def test_lines_flow_and_stand_beside_each_other() -> None:
+    parts = [Text("one"), Text("two"), Text("three")]
+    assert [line.plain for line in cells.flow(parts, 10)] == ["one   two", "three"]
+    assert [line.plain for line in cells.beside([Text("a"), Text("bb")], [Text("c")])] == ["a    c", "bb"]
