@@ -75,7 +75,7 @@ def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
     where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
     took = sight.board.took.get(unit.id) if sight.board else None
     where += [f"run {tries(seen, took)}"] if tries(seen, took) else []
-    where += [f"at work for {spent}"] if (spent := elapsed(seen, took, at)) else []
+    where += [f"{'at work for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
     where += [f"last heard of {heard(seen, at)} ago"] if heard(seen, at) else []
     lines += [Text(", ".join(where))] if where else []
     plan = f"asks for {needs(unit)}, {unit.resources.hours:g} h"

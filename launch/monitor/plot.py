@@ -42,7 +42,7 @@ def plot(grid: Grid, width: int, height: int) -> list[Text]:
     for y, cells in enumerate(field):
         label = {0: f"{ys[1]:.1f}", down - 1: f"{ys[0]:.1f}"}.get(y, "")
         lines.append(Text(f"{label:>{LABELS - 2}} ┃", "dim").append_text(Text().join(cells)))
-    left, right = f"{10 ** xs[0]:.1e}", f"{10 ** xs[1]:.1e}"
+    left, right = (f"{10**x:.1e}".replace("e+", "e") for x in xs)
     lines.append(Text(f"{'':{LABELS - 2}} └{'─' * across}", "dim"))
     lines.append(
         Text(f"{'':{LABELS}}{left}{'training FLOPs':^{across - len(left) - len(right)}}{right}", "dim")
