@@ -120,23 +120,44 @@ def submit(
 
 
 @app.command()
-def status(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
-    """Show where a study stands."""
+def status(
+    study: StudyArg,
+    cluster: ClusterOpt = None,
+    runs: RunsOpt = RUNS,
+    json: JsonOpt = False,
+    wait: Annotated[bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4.")] = False,
+    interval: Annotated[
+        float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
+    ] = None,
+) -> None:
+    """Show where a study stands, also by the exit code.
+
+    0: all is done. 3: it goes on by itself. 4: it needs you, since something failed or stands still, or waits
+    for 'sor submit'.
+    """
     from launch.logs import last_words
+    from launch.outlook import outlook
 
     project = _open(study, cluster, runs)
-    now = project.look()
+    if interval and not wait:
+        raise typer.BadParameter("goes with --wait alone", param_hint="--interval")
+    now = _waited(project, interval) if wait else project.look()
     logs = last_words(now)
     if json:
         units = [seen.to_json(logs.get(seen.unit.id)) for seen in now.units]
         root = str(now.root.path.absolute())
         _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": units})
-        return
-    from launch.nodes import verdict
-    from launch.show import nodes_view, status_view
+    else:
+        from launch.nodes import verdict
+        from launch.show import nodes_view, status_view
+        from launch.slurm import SlurmUnavailable
 
-    _print(status_view(now, logs))
-    _print(nodes_view(verdict(project)))
+        _print(status_view(now, logs))
+        try:
+            _print(nodes_view(verdict(project)))
+        except SlurmUnavailable as error:  # where the study stands is known
+            print(f"sor: {error}", file=sys.stderr)
+    sys.exit(outlook(now))
 
 
 @app.command()
@@ -227,6 +248,17 @@ def _open(study: str, cluster: str | None, runs: Path) -> Project:
     from launch.project import open_project
 
     return open_project(study, cluster, runs)
+
+
+def _waited(project: Project, interval: float | None) -> Snapshot:
+    """The study once there is nothing to wait for any more; Ctrl-C ends the program."""
+    from launch.monitor.plain import INTERVALS
+    from launch.waiting import wait
+
+    try:
+        return wait(project, interval or INTERVALS[project.cluster.backend])
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _planned(seen: Seen) -> dict[str, Any]:

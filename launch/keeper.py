@@ -19,7 +19,6 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.causes import ANSWERS
 from jobs.rundir import Damaged, StudyDir, read_json
 from jobs.secrets import SecretsError, load_secrets
 from jobs.unit import Unit
@@ -31,8 +30,9 @@ from launch.keeping import digest, hand_on, waits_for_room
 from launch.ledger import KEEPER, Attempt, Ledger
 from launch.lock import Lock, Locked
 from launch.nodes import verdict
-from launch.observe import NEVER, REMOVED, Seen, Snapshot
+from launch.observe import NEVER, Seen, Snapshot
 from launch.on_slurm import Slurm
+from launch.outlook import may_help
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
 from launch.slurm import Refused, SlurmUnavailable
@@ -157,19 +157,6 @@ def helpful(
         else:
             left_out.add(id)
     return replace(difference, submit=tuple(submit), outdated=())
-
-
-def may_help(seen: Seen) -> bool:
-    """Whether to begin a unit again may help it: it ended for a cause that passes.
-
-    What somebody cancelled or removed is left so, and so is a result that was made from what was removed.
-    """
-    attempt = seen.attempt
-    if seen.published or attempt is None:
-        return False
-    if seen.cause is not None:
-        return ANSWERS[seen.cause].fruitless is not None
-    return attempt.ended not in ("cancelled", "outdated") and seen.reason != REMOVED
 
 
 def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:

@@ -18,6 +18,7 @@ from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
 from launch.ledger import KEEPER, Attempt, Job, Ledger
+from launch.lock import held_since
 from launch.states import Facts, State, in_vain, state_of
 
 NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
@@ -102,12 +103,14 @@ class Snapshot:
 
     Args:
         former: jobs that live for units which the study no longer has, since it was edited.
+        submitting: since when somebody submits it, or runs it on this machine, in seconds since the epoch.
     """
 
     root: StudyDir
     units: tuple[Seen, ...]
     former: tuple[Job, ...] = ()
     keeper: Keeper | None = None
+    submitting: float | None = None
 
     @property
     def kept(self) -> Live | None:
@@ -135,6 +138,7 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
     Raises:
         SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
     """
+    submitting = held_since(root.lock)  # asked first: what one that ends now did is in the ledger
     attempts = Ledger(root.ledger).attempts()
     keeper = attempts.pop(KEEPER, None)
     published = _published(units, root)
@@ -143,6 +147,8 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
     former = {id: attempts[id] for id in others if attempts[id].ended is None}
     asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
     live = backend.live(asked) if asked else {}
+    if KEEPER in asked and KEEPER not in live and Ledger(root.ledger).attempts().get(KEEPER) != keeper:
+        return observe(units, root, backend)  # it handed on, and ended, before the machine answered
     # The disk again, after the jobs: one that ended meanwhile has published before it did.
     over = {u.id: root.unit(u) for u in units if u.id in begun and u.id not in live}
     published |= {id for id, folder in over.items() if _appeared(folder)}
@@ -161,7 +167,8 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
         states[unit.id] = one.state
         seen.append(one)
     left = tuple(job for id in former if id in live for job in live[id].jobs)
-    return Snapshot(root, tuple(seen), left, Keeper(keeper, live.get(KEEPER)) if keeper else None)
+    kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
+    return Snapshot(root, tuple(seen), left, kept, submitting)
 
 
 def _published(units: list[Unit], root: StudyDir) -> set[str]:

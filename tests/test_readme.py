@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -28,10 +29,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def sor(folder: Path, *args: str) -> str:
+def sor(folder: Path, *args: str, code: int = 0) -> str:
     command = [str(CHECKOUT / ".venv/bin/sor"), *args]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -41,20 +42,27 @@ def test_the_study_of_the_readme_can_be_planned_and_submitted(folder: Path) -> N
     plan = json.loads(sor(folder, "plan", "mine.yaml", "--json"))
     assert sum(u["stage"] == "train" for u in plan["units"]) == 2 * 4
     assert "+ train 8" in sor(folder, "submit", "mine.yaml", "--dry-run")
-    assert "waiting" in sor(folder, "status", "mine.yaml")
+    assert "waiting" in sor(folder, "status", "mine.yaml", code=4)
     assert not (folder / "runs").exists()
 
 
 def test_the_contract_names_the_keys_that_are_printed(folder: Path) -> None:
     for verb in ("plan", "status"):
         described = block("", f'"{"totals" if verb == "plan" else "stages"}"')
-        printed = json.loads(sor(folder, verb, "mine.yaml", "--json"))
+        printed = json.loads(sor(folder, verb, "mine.yaml", "--json", code=4 if verb == "status" else 0))
         keys = {
             *printed,
             *printed["units"][0],
             *(printed["totals"] if verb == "plan" else printed["stages"][0]),
         }
         assert keys <= set(re.findall(r'"(\w+)"', described))
+
+
+def test_the_commands_for_scripts_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{CHECKOUT / '.venv/bin'}:{os.environ['PATH']}")
+    command = ["bash", "-e", "-c", block("sh", "--wait")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("it needs me\n")
 
 
 def test_every_shipped_study_is_named() -> None:
@@ -76,7 +84,10 @@ def test_the_study_of_the_readme_goes_to_slurm(
     assert [words[1] for words in commands] == ["doctor", "submit", "status", "submit"]
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     monkeypatch.setenv("SOR_RUNS", str(tmp_path))
-    printed = [sor(folder, *words[1:], *["--yes"][: words[1] == "submit"]) for words in commands[1:]]
+    printed = [
+        sor(folder, *words[1:], *["--yes"][: words[1] == "submit"], code=3 if words[1] == "status" else 0)
+        for words in commands[1:]
+    ]
     assert "nobody has to stay logged in" in printed[0]
     assert "queued" in printed[1]
     assert printed[2].splitlines()[-1] == "nothing to submit: jobs have the rest in hand"

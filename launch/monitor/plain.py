@@ -10,9 +10,10 @@ from rich.live import Live
 from rich.text import Text
 
 from launch.observe import Snapshot
+from launch.outlook import in_hand
 from launch.show import status_view
 from launch.slurm import SlurmUnavailable
-from launch.states import ACTIVE, State
+from launch.states import State
 
 INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between two looks, each of which asks Slurm once
 
@@ -42,7 +43,7 @@ def watch(look: Callable[[], Snapshot], interval: float, only_jobs: bool = False
                     continue
                 view = status_view(now)
                 live.update(view, refresh=True)
-                if not now.of(*ACTIVE) and not now.kept and (only_jobs or not now.of(State.WAITING)):
+                if not in_hand(now) and (only_jobs or not now.of(State.WAITING)):
                     return int(bool(now.of(State.FAILED)))
                 time.sleep(interval)
         except KeyboardInterrupt:
