@@ -6,6 +6,7 @@ A run directory (`runs/STUDY`) looks like this:
     submitted.json         how a person submitted it last, for the keeper to go on from
     nodes/HOST.jsonl       failures in a row of jobs that ended soon after they had begun on this node
     ledger.jsonl           what was submitted and how it ended, append-only
+    notified.jsonl         what somebody was told of, append-only
     STAGE/NAME-ID/         one unit of work
         unit.json          what it is: config, inputs, resources
         out/               its published result; exists if and only if the unit is done
@@ -170,6 +171,15 @@ class StudyDir:
     @property
     def lock(self) -> Path:
         return self.path / "lock"
+
+    @property
+    def notified(self) -> Path:
+        return self.path / "notified.jsonl"
+
+    @property
+    def notified_lock(self) -> Path:
+        """Held by who decides what to tell, and for as long."""
+        return self.path / "notified.lock"
 
     @property
     def written_report(self) -> Path:

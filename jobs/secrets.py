@@ -29,6 +29,15 @@ def load_secrets() -> None:
     os.environ.update({name: value for name, value in _file().items() if not os.environ.get(name)})
 
 
+def secret(name: str) -> str | None:
+    """The value of a secret; None: neither the environment nor the file has one.
+
+    Raises:
+        SecretsError: as `load_secrets`.
+    """
+    return os.environ.get(name) or _file().get(name) or None
+
+
 def missing_secrets(names: Iterable[str]) -> list[str]:
     """The names without a value, neither in the environment nor in the file.
 

@@ -125,7 +125,9 @@ def status(
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     json: JsonOpt = False,
-    wait: Annotated[bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4. SOR_NOTIFY is told.")
+    ] = False,
     interval: Annotated[
         float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
     ] = None,

@@ -29,8 +29,9 @@ from launch.handover import hand_over
 from launch.keeping import digest, hand_on, waits_for_room
 from launch.ledger import KEEPER, Attempt, Ledger
 from launch.lock import Lock, Locked
-from launch.nodes import verdict
-from launch.observe import NEVER, Seen, Snapshot
+from launch.nodes import Verdict, verdict
+from launch.notify import Notifier
+from launch.observe import NEVER, Keeper, Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.outlook import may_help
 from launch.project import reopen_project
@@ -58,7 +59,8 @@ def main() -> None:
         try:
             with Lock(root.lock):
                 keep(root, submission.name)
-                return
+            tell(root)
+            return
         except (SlurmUnavailable, Refused, Locked) as error:
             print(f"{error}\ntrying again in {PAUSE:.0f} s")
             time.sleep(PAUSE)
@@ -86,6 +88,25 @@ def keep(root: StudyDir, name: str) -> None:
     if why is not None:
         ledger.ended("over", [(KEEPER, attempt.number, why)])
         print(f"no keeper follows: {why}")
+
+
+def tell(root: StudyDir) -> None:
+    """Tell the user's hook, if there is one, what is new: nobody else may be looking.
+
+    Raises:
+        SlurmUnavailable: Slurm does not answer.
+    """
+    notifier = Notifier(root, print)
+    if not notifier.on:
+        return
+    try:
+        project = reopen_project(root)
+        now, nodes = project.look(), verdict(project)
+    except (StudyError, Damaged):  # which it gave up for
+        last = Ledger(root.ledger).attempts()[KEEPER]
+        now, nodes = Snapshot(root, (), keeper=Keeper(last, None)), Verdict()
+    notifier.tell(now, nodes)
+    notifier.close()
 
 
 def _last(ledger: Ledger) -> Attempt:

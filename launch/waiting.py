@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from launch.nodes import Verdict, verdict
+from launch.notify import Notifier
 from launch.observe import Snapshot
 from launch.outlook import Outlook, outlook
 from launch.project import Project
@@ -19,20 +21,29 @@ def wait(project: Project, interval: float) -> Snapshot:
 
     Raises:
         NotSetUp: there is no Slurm here to wait for.
+        SecretsError: the file of secrets, which may name whom to tell, cannot be used.
     """
-    silent = False
+    notifier = Notifier(project.root, _say)
+    answered, silent = time.time(), False
     while True:
         try:
             now = project.look()
+            nodes = verdict(project) if notifier.on else Verdict()
         except NotSetUp:
             raise
         except SlurmUnavailable as error:  # the study goes on without an answer, and so do we
             if not silent:
                 _say(f"{error} It is asked until it answers")
             silent = True
+            notifier.silent(answered)
         else:
-            silent = False
-            if outlook(now) != Outlook.GOES_ON:
+            answered, silent = time.time(), False
+            over = outlook(now) != Outlook.GOES_ON
+            if over:
+                notifier.close()  # what it still tells, so that it does not leave out the last
+            notifier.tell(now, nodes)
+            if over:
+                notifier.close()
                 return now
         time.sleep(interval)
 

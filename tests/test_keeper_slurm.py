@@ -130,9 +130,10 @@ def limit(cluster: Cluster, most: int) -> None:
     wait_for(lambda: (words in cluster.run(*known)) == (most > 0), "the controller to know the limit")
 
 
-def test_what_the_queue_has_no_room_for_is_submitted_by_keepers(
-    lab: Cluster, few: int, tmp_path: Path
+def test_what_the_queue_has_no_room_for_is_submitted_by_keepers_who_tell_it(
+    lab: Cluster, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOR_NOTIFY", f'echo "$SOR_MESSAGE" >> {tmp_path}/told')
     project = kept(tmp_path)
     assert submit(project, yes=True, only=None) == 0
     assert len(project.look().of(State.WAITING)) > len(project.units) - few
@@ -148,6 +149,11 @@ def test_what_the_queue_has_no_room_for_is_submitted_by_keepers(
     assert len(project.look().of(State.DONE)) == len(project.units)
     assert set(begun(project).values()) == {1}
     wait_for(lambda: not queued(lab), "the last keeper to end")
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told[-1] == f"small: all {len(project.units)} units are done"
+    stages = ", ".join(re.findall(r"small: (.+) (?:is|are) done, \d+ of", "\n".join(told))).split(", ")
+    assert stages[0] == "prepare"
+    assert len(stages) == len(set(stages)), told
 
 
 @pytest.mark.slow

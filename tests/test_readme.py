@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from small_study import wait_for
+from small_study import publish, wait_for
+
+from launch.project import open_project
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text()
@@ -58,11 +60,17 @@ def test_the_contract_names_the_keys_that_are_printed(folder: Path) -> None:
         assert keys <= set(re.findall(r'"(\w+)"', described))
 
 
-def test_the_commands_for_scripts_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_scripts_wait_and_tell(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOR_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PATH", f"{CHECKOUT / '.venv/bin'}:{os.environ['PATH']}")
-    command = ["bash", "-e", "-c", block("sh", "--wait")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    project = open_project(str(folder / "mine.yaml"), None, tmp_path / "runs")
+    publish(project.root, project.units[0])
+    commands = f"cd {tmp_path} && cp {folder}/mine.yaml .\n{block('sh', 'SOR_NOTIFY')}"
+    done = subprocess.run(["bash", "-e", "-c", commands], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("it needs me\n")
+    assert (tmp_path / "told.txt").read_text() == f"mine: prepare is done, 1 of {len(project.units)} units\n"
 
 
 def test_every_shipped_study_is_named() -> None:

@@ -259,5 +259,5 @@ def test_an_interval_without_waiting_is_a_mistake(study: Path, out: Path) -> Non
 
 def test_the_help_says_what_the_codes_mean() -> None:
     said = " ".join(sor("status", "--help").stdout.split())
-    for words in ("0: all is done", "3: it goes on by itself", "4: it needs you"):
+    for words in ("0: all is done", "3: it goes on by itself", "4: it needs you", "SOR_NOTIFY"):
         assert words in said

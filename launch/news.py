@@ -1,0 +1,177 @@
+"""What somebody should be told of a study who does not look at it. Pure: what is so, and what was told, in.
+
+A message tells of many units at once, never of one after another: what is new under a topic that was told of
+a while ago waits for its hour, unless nothing else will come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.causes import ANSWERS
+from launch.logs import WIDEST, plain
+from launch.nodes import WHILE, BadNode, Verdict
+from launch.observe import Seen, Snapshot
+from launch.outlook import Outlook, in_hand, lost, outlook
+from launch.states import State
+
+QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
+LONG = 3600.0  # seconds without an answer of Slurm that are worth a message
+CLAIM = 600.0  # seconds after which what was to be told, and was not, is to be told again
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class News:
+    """One message.
+
+    Args:
+        event: "done", "stage", "failed", "stalled", "nodes", "keeper", "waiting" or "silent".
+        topic: what such messages have in common that are not sent one after another.
+        keys: the things that it tells of, each of which is told once.
+    """
+
+    event: str
+    topic: str
+    keys: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was told, or is being told.
+
+    Args:
+        keys: of all news.
+        topics: when the last message under a topic was sent, in seconds since the epoch.
+        at: now.
+    """
+
+    keys: frozenset[str]
+    topics: Mapping[str, float]
+    at: float
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Told:
+        """From records of news: `told` is false in those that somebody was about to send."""
+        valid = [r for r in records if r["told"] or r["time"] > at - CLAIM]
+        return cls(frozenset(k for r in valid for k in r["keys"]), {r["topic"]: r["time"] for r in valid}, at)
+
+    def due(self, topic: str) -> bool:
+        """Whether more may be told under a topic."""
+        return self.topics.get(topic, 0.0) <= self.at - QUIET
+
+
+def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
+    """What is to be told now."""
+    if now.units and outlook(now) == Outlook.DONE:
+        found = [_all_done(now)]
+    else:
+        found = [*_stages(now, told), *_problems(now, told), *_left(now)]
+    found += _nodes(nodes, told)
+    return [each for each in found if not told.keys.issuperset(each.keys)]
+
+
+def silence(since: float, told: Told) -> list[News]:
+    """The same while Slurm has not answered since a time: a message a day at most."""
+    if told.at - since < LONG:
+        return []
+    clock = time.strftime("%d %b %H:%M", time.localtime(since))
+    text = f"Slurm has given no answer since {clock}; its jobs go on meanwhile"
+    each = News("silent", "silent", (f"silent {since // DAY:.0f}",), text)
+    return [] if told.keys.issuperset(each.keys) else [each]
+
+
+def _all_done(now: Snapshot) -> News:
+    """It covers what was not told of its stages."""
+    ended = _ended(now)
+    keys = (f"done {max(ended.values())}", *(f"stage {stage} {at}" for stage, at in ended.items()))
+    return News("done", "done", keys, f"all {len(now.units)} units are done")
+
+
+def _stages(now: Snapshot, told: Told) -> list[News]:
+    new = {stage: key for stage, at in _ended(now).items() if (key := f"stage {stage} {at}") not in told.keys}
+    are = "are" if len(new) > 1 else "is"
+    text = f"{', '.join(new)} {are} done, {len(now.of(State.DONE))} of {len(now.units)} units"
+    return [News("stage", "stage", tuple(new.values()), text)] if new else []
+
+
+def _ended(now: Snapshot) -> dict[str, int]:
+    """The stages that are done, and when their last attempts began: made again, a stage ends once more."""
+    unfinished, last = set[str](), dict[str, int]()
+    for seen in now.units:
+        stage = seen.unit.stage
+        if seen.state != State.DONE:
+            unfinished.add(stage)
+        last[stage] = max(last.get(stage, 0), int(seen.attempt.begun) if seen.attempt else 0)
+    return {stage: at for stage, at in last.items() if stage not in unfinished}
+
+
+def _problems(now: Snapshot, told: Told) -> list[News]:
+    """Units that failed or stand still, those of a stage and for the same cause together."""
+    groups = defaultdict[str, list[Seen]](list)
+    for seen in (*now.of(State.STALLED), *lost(now)):
+        if _key(seen) not in told.keys:
+            groups[f"{seen.state} {seen.unit.stage} {seen.cause or ''}"].append(seen)
+    return [
+        News(units[0].state.value, topic, tuple(map(_key, units)), _problem(units, now))
+        for topic, units in groups.items()
+        if told.due(topic) or not in_hand(now)
+    ]
+
+
+def _key(seen: Seen) -> str:
+    return f"{seen.state} {seen.unit.id} {seen.attempt.number if seen.attempt else 0}"
+
+
+def _problem(units: list[Seen], now: Snapshot) -> str:
+    """As "3 evaluate units failed: out of memory, the first s-r0: …"."""
+    first, cause, blocked = units[0], units[0].cause, len(now.of(State.BLOCKED))
+    stage, name = first.unit.stage, first.unit.name
+    many = len(units) > 1
+    text = f"{len(units)} {stage} units {first.state}" if many else f"{stage} {name} {first.state}"
+    text += f": {cause}" if cause else ""
+    text += f", the first {name}" if many else ""
+    text += f": {_words(first.reason)}. "
+    text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
+    text += f"{blocked} blocked by failures. " if blocked else ""
+    return text + f"'sor logs STUDY {first.unit.id}' shows more"
+
+
+def _left(now: Snapshot) -> list[News]:
+    """Nobody goes on with it: its keeper gave up or is gone, or there is none, and units wait."""
+    attempt = now.keeper.attempt if now.keeper and not now.kept else None
+    if attempt and attempt.ended in (None, "over"):
+        why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
+        return [News("keeper", "keeper", (f"keeper {attempt.number}",), f"no keeper goes on with it: {why}")]
+    begun = max((int(seen.attempt.begun) for seen in now.units if seen.attempt), default=None)
+    if begun is None or in_hand(now) or lost(now):
+        return []
+    waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
+    text = f"{waiting}, and no job has one in hand: 'sor submit' goes on"
+    return [News("waiting", "waiting", (f"waiting {begun}",), text)]
+
+
+def _nodes(nodes: Verdict, told: Told) -> list[News]:
+    """A message for nodes that are avoided, one for too many bad ones; for each node once a day."""
+    kinds = {"avoided": nodes.avoid, "bad, but too many to be avoided": nodes.many}
+    found = []
+    for what, bad in kinds.items():
+        new = [node for node in bad if _day(what, node) not in told.keys]
+        if new and told.due(f"nodes {what}"):
+            names, error = ", ".join(node.name for node in new), _words(new[-1].error)
+            text = f"nodes are {what}, since jobs fail on them at once: {names}. The last failed with {error}"
+            found.append(News("nodes", f"nodes {what}", tuple(_day(what, node) for node in new), text))
+    return found
+
+
+def _day(what: str, node: BadNode) -> str:
+    return f"node {node.name} {what} {node.until // WHILE:.0f}"
+
+
+def _words(text: str | None) -> str:
+    return plain(text or "")[:WIDEST]

@@ -1,0 +1,174 @@
+"""Telling somebody who does not look: news of a study to a hook of the user's, each once, whoever finds it.
+
+The hook is SOR_NOTIFY, in the environment or the file of secrets, so that every program that looks at a study
+has it, a keeper too: a command, or the URL of a webhook, which is a secret as a password is, and stands in no
+message. Nothing here waits for a hook, or fails with it. What to tell is decided in news.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from jobs.rundir import Damaged, StudyDir, append_jsonl, read_jsonl
+from jobs.secrets import secret
+from launch.lock import Lock, Locked
+from launch.news import News, Told, news, silence
+from launch.nodes import Verdict
+from launch.observe import Snapshot
+
+HOOK = "SOR_NOTIFY"
+LIMIT = 10.0  # seconds that a hook may take
+
+
+class HookError(RuntimeError):
+    """The hook did not take a message; the words hold nothing of the hook."""
+
+
+class Notifier:
+    """Tells the news of one study, where there is a hook.
+
+    Args:
+        say: is called with a word when telling fails, once until it succeeds again; from another thread.
+
+    Raises:
+        SecretsError: the file of secrets cannot be used.
+    """
+
+    def __init__(self, root: StudyDir, say: Callable[[str], object]) -> None:
+        self._root, self._say = root, say
+        self._hook = secret(HOOK)
+        self._thread: threading.Thread | None = None
+        self._failing = False
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a hook."""
+        return self._hook is not None
+
+    def tell(self, now: Snapshot, nodes: Verdict) -> None:
+        """Tell what is new, in the background; while it still tells, what is new waits for the next call."""
+        self._start(lambda told: news(now, nodes, told))
+
+    def silent(self, since: float) -> None:
+        """The same while Slurm has not answered since a time, in seconds since the epoch."""
+        self._start(lambda told: silence(since, told))
+
+    def close(self) -> None:
+        """Wait for what is being told, not longer than a few messages may take."""
+        if self._thread:
+            self._thread.join(3 * LIMIT)
+
+    def _start(self, find: Callable[[Told], list[News]]) -> None:
+        if self._hook and not (self._thread and self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._work, args=(self._hook, find), daemon=True)
+            self._thread.start()
+
+    def _work(self, hook: str, find: Callable[[Told], list[News]]) -> None:
+        try:
+            for each in _claimed(self._root, find):
+                send(hook, self._root.path.name, each)
+                with _alone(self._root):
+                    _note(self._root, each, told=True)
+                self._failing = False
+        except Exception as error:  # whatever it is, the program that watches goes on
+            if not self._failing:
+                known = isinstance(error, HookError | OSError | Damaged)
+                why = str(error) if known else type(error).__name__
+                self._say(f"{HOOK}: nobody was told: {why}. It is tried again in some minutes")
+            self._failing = True
+
+
+def _claimed(root: StudyDir, find: Callable[[Told], list[News]]) -> list[News]:
+    """The news that this program is to tell, and no other one."""
+
+    def found() -> list[News]:
+        return find(Told.of(read_jsonl(root.notified), time.time()))
+
+    if not found():
+        return []
+    with _alone(root):
+        mine = found()
+        for each in mine:
+            _note(root, each, told=False)
+    return mine
+
+
+@contextmanager
+def _alone(root: StudyDir) -> Iterator[None]:
+    """Keep other programs from deciding what to tell, which takes moments.
+
+    Raises:
+        Locked: another one does so for long.
+    """
+    until = time.monotonic() + LIMIT
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(Lock(root.notified_lock))
+                break
+            except Locked:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+        yield
+
+
+def _note(root: StudyDir, each: News, told: bool) -> None:
+    record = {"time": time.time(), "told": told, "event": each.event, "topic": each.topic, "keys": each.keys}
+    append_jsonl(root.notified, record)
+
+
+def send(hook: str, study: str, each: News) -> None:
+    """Hand one message to a hook.
+
+    Raises:
+        HookError: it did not take it.
+    """
+    text = f"{study}: {each.text}"
+    said = {"study": study, "event": each.event, "text": text}
+    if hook.startswith(("http://", "https://")):
+        _post(hook, json.dumps({**said, "content": text}))  # as Discord calls the text
+    else:
+        _run(hook, json.dumps(said), text)
+
+
+def _run(command: str, said: str, text: str) -> None:
+    process = subprocess.Popen(
+        command, shell=True, env={**os.environ, "SOR_MESSAGE": text}, text=True, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        process.communicate(said, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise HookError(f"the command took more than {LIMIT:.0f} s") from None
+    if process.returncode:
+        raise HookError(f"the command ended with exit code {process.returncode}")
+
+
+def _post(url: str, said: str) -> None:
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    # Some services refuse Python's own name.
+    headers = {"Content-Type": "application/json", "User-Agent": "scale-or-reason"}
+    try:
+        with urlopen(Request(url, said.encode(), headers), timeout=LIMIT) as answer:
+            answer.read(1)
+    except HTTPError as error:
+        raise HookError(f"the webhook answered {error.code}") from None
+    except URLError as error:
+        reason = error.reason
+        why = reason.strerror if isinstance(reason, OSError) else None
+        raise HookError(f"the webhook cannot be reached: {why or type(reason).__name__}") from None
+    except Exception as error:  # what it says may hold the URL
+        raise HookError(f"the webhook cannot be used: {type(error).__name__}") from None
