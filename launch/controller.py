@@ -73,11 +73,12 @@ class Controller:
     def queue(self) -> Table[QueuedJob]:
         """All jobs of this user that the controller knows, also those that ended a while ago.
 
-        Slurm sorts out nothing by name: a study's jobs are told by it afterwards, in one call for all.
+        Slurm sorts out nothing by name: a study's jobs are told by it afterwards, in one call for all. The
+        elements of an array that wait share a line, which takes a tenth of the time of a line each.
         """
         form = slurm.SEPARATOR.join(slurm.QUEUE)
         return slurm.parse_queue(
-            self._ask("squeue", "--noheader", "--array", "--me", "--states=all", f"--format={form}")
+            self._ask("squeue", "--noheader", "--me", "--states=all", f"--format={form}")
         )
 
     def history(self, since: int) -> Table[PastJob]:
