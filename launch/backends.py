@@ -7,24 +7,22 @@ study is; how work is handed over differs between the two, and is not here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from launch.ledger import Attempt, Job
 from launch.states import State
 
 
-@dataclass(frozen=True)
-class Live:
-    """A unit's last attempt while any of its jobs lives.
+class Live(NamedTuple):
+    """A unit's last attempt while any of its jobs lives. A named tuple, since there may be very many.
 
     Args:
         state: QUEUED, RUNNING or PREEMPTED.
         jobs: those that live, with their ids; none while the machine may still be taking them.
         reason: why they wait, where the machine says so.
         dead: they wait for something that can never come.
-        nodes: in Slurm's notation, or the host.
-        start: when the job began, or when Slurm guesses that it will; seconds since the epoch.
+        nodes: on which they run, in the machine's notation, as `n[1-4]`.
+        start: when the first of them began, or will by the machine's guess; seconds since the epoch.
     """
 
     state: State

@@ -58,7 +58,7 @@ class Local:
         for unit, attempt in attempts.items():
             jobs = [alive for job in attempt.jobs if (alive := self._alive(job))]
             if jobs:
-                found[unit] = Live(State.RUNNING, tuple(jobs))
+                found[unit] = Live(State.RUNNING, tuple(jobs), nodes=jobs[0].host, start=int(attempt.begun))
         return found
 
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:

@@ -12,16 +12,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
+from operator import attrgetter
 
 from launch.backends import Live
 from launch.controller import Controller
 from launch.ledger import Attempt, Job, element_id
-from launch.slurm import PastJob, QueuedJob, SlurmUnavailable, latest, live_state
+from launch.slurm import ENDED, PastJob, QueuedJob, SlurmUnavailable, latest, live_state
 from launch.states import State
 
 # Seconds, from an answer on, after which a submission that the queue does not show will not come any more.
 # sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
 SETTLE = 15.0
+AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
+Telling = tuple[str, str | None, int | None, str | None]  # what a row of the queue says of its unit
+TELLING = attrgetter("state", "reason", "start", "nodes")
 MANY = 500  # jobs that are named in one call of scancel
 
 ENDS = {
@@ -42,7 +47,10 @@ class Slurm:
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        self._ended: dict[str, QueuedJob] = {}
+        self._ended: dict[str, QueuedJob] = {}  # of the last answer
+        self._past: dict[str, PastJob] = {}  # what the accounts told of jobs that had left the queue
+        self._asked: set[str] = set()  # jobs that they were asked for
+        self._again = 0.0  # when they may be asked again for those that they did not know
 
     def queued(self) -> int:
         """How many jobs of this user, of whatever study, are in the queue."""
@@ -51,16 +59,19 @@ class Slurm:
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
         rows = self._rows(attempts)
-        alive = {row.id: (row, state) for row in rows if (state := live_state(row.state))}
-        self._ended = {row.id: row for row in rows if row.id not in alive}
+        alive = {row.id: row for row in rows if row.state not in ENDED}
+        self._ended = {row.id: row for row in rows if row.state in ENDED}
+        self._past = {id: job for id, job in self._past.items() if id not in alive}
         unnamed = {job.submission for a in attempts.values() for job in a.jobs if job.id is None}
         arrays = {row.name: row.id.partition("_")[0] for row in rows if row.name in unnamed}
         found = {}
         for unit, attempt in attempts.items():
-            jobs = [_identified(job, arrays) for job in attempt.jobs] if unnamed else attempt.jobs
-            living = [(job, *alive[job.id]) for job in jobs if job.id in alive]
+            jobs = tuple(_identified(job, arrays) for job in attempt.jobs) if unnamed else attempt.jobs
+            living = [alive[job.id] for job in jobs if job.id in alive]
             if living:
-                found[unit] = _live(living)
+                mine = jobs if len(living) == len(jobs) else tuple(job for job in jobs if job.id in alive)
+                how = _how(tuple(map(TELLING, living)))
+                found[unit] = Live(how.state, mine, how.reason, how.dead, how.nodes, how.start)
             elif attempt.ended is None and any(j.id is None for j in jobs) and _young(attempt):
                 found[unit] = Live(State.QUEUED, (), "is being submitted")
         return found
@@ -72,24 +83,31 @@ class Slurm:
             SlurmUnavailable: a line of one of the study's jobs could not be read.
         """
         table = self.controller.queue()
-        ours = {job.submission for attempt in attempts.values() for job in attempt.jobs}
-        for line in table.malformed:
-            if any(line.endswith(name) for name in ours):
-                raise SlurmUnavailable(
-                    f"a line of squeue's about a job of this study makes no sense: {line!r}"
-                )
+        if table.malformed:
+            ours = {job.submission for attempt in attempts.values() for job in attempt.jobs}
+            for line in table.malformed:
+                if any(line.endswith(name) for name in ours):
+                    raise SlurmUnavailable(
+                        f"a line of squeue's about a job of this study makes no sense: {line!r}"
+                    )
         return table.rows
 
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
         ids = {unit: [job.id for job in a.jobs if job.id] for unit, a in attempts.items()}
-        past: Mapping[str, PastJob | QueuedJob] = self._ended
-        if any(id not in self._ended for each in ids.values() for id in each):
-            with suppress(SlurmUnavailable):  # where no accounts are kept, or answer, it stays unknown
-                since = int(min(attempt.begun for attempt in attempts.values())) - 60
-                past = {**self._ended, **latest(self.controller.history(since).rows)}
-        over = {id: row for id, row in past.items() if live_state(row.state) is None}  # the accounts lag
-        words = {unit: [_end(over[id]) for id in each if id in over] for unit, each in ids.items()}
+        self._explain({id for each in ids.values() for id in each}, min(a.begun for a in attempts.values()))
+        past: Mapping[str, PastJob | QueuedJob] = {**self._ended, **self._past}
+        words = {unit: [_end(past[id]) for id in each if id in past] for unit, each in ids.items()}
         return {unit: said[0] for unit, said in words.items() if said}
+
+    def _explain(self, ids: set[str], since: float) -> None:
+        """Ask the accounts why jobs ended, if the queue forgot some, and they were not asked a moment ago."""
+        lacking = ids - self._ended.keys() - self._past.keys()
+        if not lacking or (lacking <= self._asked and time.monotonic() < self._again):
+            return
+        self._asked, self._again = lacking, time.monotonic() + AGAIN
+        with suppress(SlurmUnavailable):  # where no accounts are kept, or answer, it stays unknown
+            told = latest(self.controller.history(int(since) - 60).rows)  # some seconds behind
+            self._past |= {id: job for id, job in told.items() if id in ids and job.state in ENDED}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
         ids = [job.id for job in jobs if job.id]
@@ -113,17 +131,27 @@ def _young(attempt: Attempt) -> bool:
     return time.time() - attempt.begun < SETTLE
 
 
-def _live(living: list[tuple[Job, QueuedJob, State]]) -> Live:
-    """One unit's jobs that live; it is as far as the farthest of its workers."""
-    states = [state for _, _, state in living]
-    jobs = tuple(job for job, _, _ in living)
+@lru_cache(maxsize=10_000)  # thousands wait alike
+def _how(living: tuple[Telling, ...]) -> Live:
+    """How a unit lives, by what the rows of its jobs say; it is as far as the farthest of its workers."""
+    states = [live_state(state) for state, *_ in living]
     for state in (State.RUNNING, State.PREEMPTED):
-        if state in states:
-            return Live(state, jobs)
-    reasons = [row.reason for _, row, _ in living]
+        rows = [row for row, its in zip(living, states, strict=True) if its == state]
+        if rows:
+            nodes = ",".join(dict.fromkeys(nodes for *_, nodes in rows if nodes))
+            return Live(state, (), nodes=nodes or None, start=_first(rows))
+    reasons = [reason for _, reason, *_ in living]
+    start = _first(living)
     if set(reasons) == {"BeginTime"}:  # nothing of a study asks for a later begin: they ran before
-        return Live(State.PREEMPTED, jobs, "was put back into the queue, and is begun again in two minutes")
-    return Live(State.QUEUED, jobs, reasons[0], dead=set(reasons) == {"DependencyNeverSatisfied"})
+        words = "was put back into the queue, and is begun again in two minutes"
+        return Live(State.PREEMPTED, (), words, start=start)
+    dead = set(reasons) == {"DependencyNeverSatisfied"}
+    return Live(State.QUEUED, (), reasons[0], dead, start=start)
+
+
+def _first(rows: Iterable[Telling]) -> int | None:
+    """When the first of them began, or will by Slurm's guess."""
+    return min((start for _, _, start, _ in rows if start), default=None)
 
 
 def _end(job: PastJob | QueuedJob) -> str:

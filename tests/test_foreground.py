@@ -264,7 +264,7 @@ def test_a_job_that_ignores_being_asked_is_ended(root: StudyDir, tmp_path: Path)
     wait_for(lambda: runs(tmp_path, "a"), "the job to run")
     (process,) = runs(tmp_path, "a")
     assert str(process["parent"]) == job.id
-    assert local.live({a.id: attempt}) == {a.id: Live(State.RUNNING, (job,))}
+    assert local.live({a.id: attempt}) == {a.id: Live(State.RUNNING, (job,), nodes=job.host, start=0)}
     os.kill(process["parent"], signal.SIGSTOP)  # deaf to everything but SIGKILL
     local.cancel([job])
     assert local.live({a.id: attempt}) == {}
