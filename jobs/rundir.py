@@ -202,6 +202,10 @@ class StudyDir:
     def unit(self, unit: Unit | Input) -> UnitDir:
         return UnitDir(self.path / f"{unit.stage}/{unit.name}-{unit.id}")
 
+    def done(self, unit: Unit) -> bool:
+        """The same as `unit(unit).done`; it takes a third of the time."""
+        return os.path.isdir(f"{self.path}/{unit.stage}/{unit.name}-{unit.id}/out")
+
     def begun(self, stage: str) -> set[str]:
         """The ids of the units of a stage that have a folder: one listing for all of them."""
         try:

@@ -21,7 +21,7 @@ from jobs.rundir import append_jsonl, read_jsonl
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job of an attempt.
 
@@ -39,7 +39,7 @@ class Job:
     index: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """The last attempt at a unit, or, under the id KEEPER, the last keeper.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from jobs.causes import Cause, End, cause_of, ends, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
-from launch.ledger import KEEPER, Attempt, Job, Ledger
+from launch.known import Ended, Known
+from launch.ledger import KEEPER, Attempt, Job
 from launch.lock import held_since
 from launch.states import Facts, State, in_vain, state_of
 
@@ -25,7 +27,7 @@ NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
 REMOVED = "its result was removed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """One unit as it is now.
 
@@ -132,49 +134,88 @@ class Snapshot:
         return rows
 
 
-def observe(units: list[Unit], root: StudyDir, backend: Backend) -> Snapshot:
+def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | None = None) -> Snapshot:
     """Look at every unit once.
+
+    Args:
+        known: what looks at these units found before; this one's findings are added.
 
     Raises:
         SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
     """
+    known = known or Known()
     submitting = held_since(root.lock)  # asked first: what one that ends now did is in the ledger
-    attempts = Ledger(root.ledger).attempts()
-    keeper = attempts.pop(KEEPER, None)
-    published = _published(units, root)
-    begun = {u.id: attempts[u.id] for u in units if u.id in attempts and u.id not in published}
-    others = attempts.keys() - {u.id for u in units}
+    attempts = known.attempts(root)
+    resting = known.resting(attempts)
+    keeper = attempts.get(KEEPER)
+    published = _published(units, root, resting)
+    begun = {u.id: a for u in units if (a := attempts.get(u.id)) and u.id not in published}
+    others = attempts.keys() - {u.id for u in units} - {KEEPER}
     former = {id: attempts[id] for id in others if attempts[id].ended is None}
     asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
     live = backend.live(asked) if asked else {}
-    if KEEPER in asked and KEEPER not in live and Ledger(root.ledger).attempts().get(KEEPER) != keeper:
-        return observe(units, root, backend)  # it handed on, and ended, before the machine answered
+    if KEEPER in asked and KEEPER not in live and known.attempts(root).get(KEEPER) != keeper:
+        return observe(units, root, backend, known)  # it handed on, and ended, before the machine answered
+    over = [u for u in units if u.id in begun and u.id not in live]
+    rested = {u.id: known.ended[u.id] for u in over if u.id in resting and u.id in known.ended}
     # The disk again, after the jobs: one that ended meanwhile has published before it did.
-    over = {u.id: root.unit(u) for u in units if u.id in begun and u.id not in live}
-    published |= {id for id, folder in over.items() if _appeared(folder)}
-    ended = {id: a for id, a in begun.items() if id in over and id not in published}
-    written = {id: line for id, a in ended.items() if (line := _written(over[id], a))}
-    errors = {id: str(line["error"]) for id, line in written.items()}
-    unexplained = {id: a for id, a in ended.items() if id not in errors and a.ended is None}
-    errors |= backend.ends(unexplained) if unexplained else {}
-    states: dict[str, State] = {}
-    seen = []
+    published |= {u.id for u in over if u.id not in rested and _appeared(root.unit(u))}
+    ended = _ended([u for u in over if u.id not in published], begun, root, backend, rested)
+    seen: dict[str, Seen] = {}
+    changed: set[str] = set()  # units in another state than at the last look
     for unit in units:
-        one = _look(
-            unit, root, attempts.get(unit.id), live.get(unit.id), unit.id in published, errors.get(unit.id),
-            written.get(unit.id), states,
-        )  # fmt: skip
-        states[unit.id] = one.state
-        seen.append(one)
+        id = unit.id
+        attempt, job, end, before = attempts.get(id), live.get(id), ended.get(id), known.seen.get(id)
+        if (
+            before
+            and (before.attempt is attempt or before.attempt == attempt)
+            and before.live == job
+            and before.published == (id in published)
+            and end is known.ended.get(id)
+            and not (job and job.state == State.RUNNING)  # its job tells more
+            and not (changed and any(i.id in changed for i in unit.inputs))
+        ):
+            seen[id] = before
+            continue
+        seen[id] = _look(unit, root, attempt, job, id in published, end, seen)
+        if before and seen[id].state != before.state:
+            changed.add(id)
+    known.seen, known.ended = seen, ended
     left = tuple(job for id in former if id in live for job in live[id].jobs)
     kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
-    return Snapshot(root, tuple(seen), left, kept, submitting)
+    return Snapshot(root, tuple(seen.values()), left, kept, submitting)
 
 
-def _published(units: list[Unit], root: StudyDir) -> set[str]:
+def _ended(
+    over: list[Unit],
+    attempts: Mapping[str, Attempt],
+    root: StudyDir,
+    backend: Backend,
+    rested: Mapping[str, Ended],
+) -> dict[str, Ended]:
+    """What is known of attempts without a job and without a result, by their units' ids."""
+    folders = {unit.id: root.unit(unit) for unit in over}
+    runs = {id: _last_run(f, attempts[id]) for id, f in folders.items() if id not in rested}
+    written = {id: rested[id].written if id in rested else first_error(runs[id]) for id in folders}
+    silent = {id: attempts[id] for id in folders if not written[id] and attempts[id].ended is None}
+    words = backend.ends(silent) if silent else {}
+    found = {}
+    for id, folder in folders.items():
+        attempt, line = attempts[id], written[id]
+        error = str(line["error"]) if line else words.get(id)
+        if id in rested and rested[id].error == error:
+            found[id] = rested[id]
+        else:
+            lines = runs[id] if id in runs else _last_run(folder, attempt)
+            found[id] = Ended(error, line, _put_off(folder, attempt, error, lines))
+    return found
+
+
+def _published(units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]) -> set[str]:
     """The units with a result. Only those with a folder, which few have at first, are asked for it."""
     begun = {stage: root.begun(stage) for stage in {unit.stage for unit in units}}
-    return {u.id for u in units if u.id in begun[u.stage] and root.unit(u).done}
+    with_folder = [unit for unit in units if unit.id in begun[unit.stage]]
+    return {u.id for u in with_folder if (resting[u.id].published if u.id in resting else root.done(u))}
 
 
 def _appeared(folder: UnitDir) -> bool:
@@ -194,13 +235,12 @@ def _look(
     attempt: Attempt | None,
     live: Live | None,
     published: bool,
-    error: str | None,
-    written: dict[str, Any] | None,
-    states: dict[str, State],
+    ended: Ended | None,
+    seen: Mapping[str, Seen],
 ) -> Seen:
-    begun = attempt is not None and not published and (live is None or live.state == State.RUNNING)
+    """One unit; `seen` holds its inputs."""
+    begun = attempt is not None and (ended or (live and live.state == State.RUNNING and not published))
     progress = current_progress(root.unit(unit), attempt) if attempt and begun else None
-    over = attempt is not None and not published and live is None
     facts = Facts(
         published=published,
         job=live.state if live else None,
@@ -209,12 +249,13 @@ def _look(
         attempts=attempt.number if attempt else 0,
         silence=time.time() - progress["updated"] if progress else None,
         stalled=progress.get("stalled") if progress else None,
-        put_off=_put_off(root.unit(unit), attempt, error) if attempt and over else None,
-        error=(error or attempt.reason) if attempt and over else None,
-        inputs=tuple((f"{i.stage} {i.name}", states[i.id]) for i in unit.inputs),
+        put_off=ended.put_off if ended else None,
+        error=(ended.error or attempt.reason) if ended and attempt else None,
+        inputs=tuple((f"{i.stage} {i.name}", seen[i.id].state) for i in unit.inputs),
     )
     state, reason = state_of(facts)
     vain = live is not None and in_vain(facts)
+    written = ended.written if ended else None
     return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 
@@ -227,11 +268,10 @@ def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None
     return progress if progress["updated"] >= attempt.begun else None
 
 
-def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None:
-    """Why an attempt without a result is no failure."""
+def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[dict[str, Any]]) -> str | None:
+    """Why an attempt without a result is no failure; `ends` are the lines about its last run."""
     if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
         return attempt.reason
-    ends = last_run(read_jsonl(folder.attempts), attempt.number)
     if all(job.id is None for job in attempt.jobs) and not ends:
         return NEVER
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
@@ -241,14 +281,14 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None) -> str | None
     return None
 
 
-def _written(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
-    """What one of the processes of an attempt's last run wrote down of the first error in it."""
-    return first_error(last_run(read_jsonl(folder.attempts), attempt.number))
+def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
+    """What the processes of an attempt's last run wrote down when they ended."""
+    return last_run(read_jsonl(folder.attempts), attempt.number)
 
 
 def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
     """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
-    line = _written(folder, attempt)
+    line = first_error(_last_run(folder, attempt))
     return str(line["error"]) if line else attempt.reason
 
 

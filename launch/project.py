@@ -14,6 +14,7 @@ from launch.backends import Backend
 from launch.cluster import Cluster, load_cluster, restored
 from launch.controller import Controller
 from launch.estimate import Lengths
+from launch.known import Known
 from launch.ledger import Attempt, Ledger
 from launch.local import Local
 from launch.observe import Snapshot, observe
@@ -36,13 +37,16 @@ class Project:
     def ledger(self) -> Ledger:
         return Ledger(self.root.ledger, self.cluster.source)
 
-    def look(self) -> Snapshot:
+    def look(self, known: Known | None = None) -> Snapshot:
         """The study as it is now.
+
+        Args:
+            known: what looks before found, for one who looks again and again.
 
         Raises:
             SlurmUnavailable: the cluster's scheduler does not answer.
         """
-        return observe(self.units, self.root, self.backend)
+        return observe(self.units, self.root, self.backend, known)
 
 
 def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Project:

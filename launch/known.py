@@ -1,0 +1,95 @@
+"""What one look at a study leaves for the next: what need not be read, or worked out, again.
+
+A look that knows what one before it found comes to what it would come to without; it only costs less. For
+what rests there is an exception, which `Known.resting` tells.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from launch.ledger import Attempt, Ledger
+
+if TYPE_CHECKING:
+    from jobs.rundir import StudyDir
+    from launch.observe import Seen
+
+FEW = 500  # units at rest that are looked at each time, however many there are
+PARTS = 8  # looks within which every unit at rest has been looked at
+
+
+class Ended(NamedTuple):
+    """What is known of an attempt that has neither a job nor a result.
+
+    Args:
+        error: why it ended, where that does not stand in the ledger.
+        written: the line of attempts.jsonl that says so.
+        put_off: why it is no failure.
+    """
+
+    error: str | None
+    written: dict[str, Any] | None
+    put_off: str | None
+
+
+class Known:
+    """What looks at one study found so far; nothing before the first.
+
+    Attributes:
+        seen: all units by their ids, as the last look found them.
+        ended: of those whose last attempt is over without a result.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Seen] = {}
+        self.ended: dict[str, Ended] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._version: tuple[int, ...] | None = None
+        self._read = False  # since the last look
+        self._looks = 0
+
+    def read(self, root: StudyDir) -> None:
+        """Read the ledger ahead of the next look.
+
+        Studies that share an answer of the machine's have to be read before it is asked: what was submitted
+        after it would seem to have ended.
+        """
+        version = _version(root.ledger)
+        if version != self._version:
+            self._attempts, self._version = Ledger(root.ledger).attempts(), version
+        self._read = True
+
+    def attempts(self, root: StudyDir) -> dict[str, Attempt]:
+        """The last attempts at all units, as the ledger tells them; not to be changed."""
+        if not self._read:
+            self.read(root)
+        self._read = False
+        return self._attempts
+
+    def resting(self, attempts: dict[str, Attempt]) -> dict[str, Seen]:
+        """Units whose folders are not looked at this time.
+
+        No job had them in hand, and nothing was submitted for them since they were looked at: only a person
+        who removes a result, or a copy of a job on a node that was cut off, changes anything. Of many, a part
+        is looked at each time.
+        """
+        found = {
+            id: seen
+            for id, seen in self.seen.items()
+            if seen.live is None and (seen.published or seen.attempt) and attempts.get(id) == seen.attempt
+        }
+        parts = min(PARTS, 1 + len(found) // FEW)
+        self._looks += 1
+        return {id: seen for id, seen in found.items() if (hash(id) + self._looks) % parts}
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What changes with a file that is added to; opened, a network file system is asked how it is now."""
+    try:
+        with path.open() as file:
+            stat = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return ()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

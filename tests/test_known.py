@@ -1,0 +1,282 @@
+"""A look that knows what others found before it, held against one that knows nothing."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_study import publish, unit
+
+from jobs.causes import Cause
+from jobs.progress import Progress
+from jobs.rundir import StudyDir, append_jsonl
+from launch import known as of_looks
+from launch import on_slurm, slurm
+from launch.controller import Controller
+from launch.known import PARTS, Known
+from launch.ledger import Begun, Ledger
+from launch.observe import Seen, Snapshot, observe
+from launch.on_slurm import Slurm
+from launch.slurm import PastJob, QueuedJob, Table
+from launch.states import State
+from launch.submit import set_aside
+
+NAMES = "abcdefgh"
+
+
+class Told(Controller):
+    """A Slurm that says what it was told to say, in Slurm's words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued: dict[str, str] = {}  # lines by the ids of jobs
+        self.past: dict[str, str] = {}
+        self.asked = 0  # for the past
+
+    def queue(self) -> Table[QueuedJob]:
+        return slurm.parse_queue("\n".join(self.queued.values()))
+
+    def history(self, since: int) -> Table[PastJob]:
+        self.asked += 1
+        return slurm.parse_history("\n".join(self.past.values()))
+
+
+class World:
+    """A study of units made by hand, two of which read two others, and what happens to it."""
+
+    def __init__(self, folder: Path) -> None:
+        a, b = unit(folder, "a"), unit(folder, "b")
+        c, d = unit(folder, "c", a), unit(folder, "d", a, b)
+        rest = [unit(folder, name, c) if name in "ef" else unit(folder, name) for name in NAMES[4:]]
+        self.units = [a, b, c, d, *rest]
+        self.root = StudyDir(folder / "runs" / "study")
+        self.ledger = Ledger(self.root.ledger, "made.yaml")
+        self.controller = Told()
+        self.warm, self.known = Slurm(self.controller), Known()
+        self.submissions = 0
+
+    def look(self) -> Snapshot:
+        return observe(self.units, self.root, self.warm, self.known)
+
+    def cold(self) -> Snapshot:
+        return observe(self.units, self.root, Slurm(self.controller))
+
+    def seen(self, name: str) -> Seen:
+        return next(seen for seen in self.cold().units if seen.unit.name == name)
+
+    def submit(self, name: str, written: bool = True) -> None:
+        seen = self.seen(name)
+        self.submissions += 1
+        submission, id = f"prepare-small-{self.submissions}", str(100 + self.submissions)
+        begun = Begun(seen.unit.id, seen.attempt.number + 1 if seen.attempt else 1, 0)
+        self.ledger.intent(submission, [begun])
+        if written:
+            self.ledger.submitted(submission, id)
+        self._line(f"{id}_0", submission, "PENDING", "Priority")
+
+    def unwritten(self, name: str) -> None:
+        self.submit(name, written=False)
+
+    def start(self, name: str) -> None:
+        self._turn(name, (State.QUEUED, State.PREEMPTED), "RUNNING", "None", "n[1-2]")
+
+    def preempt(self, name: str) -> None:
+        self._turn(name, (State.RUNNING,), "PENDING", "BeginTime")
+
+    def wait_in_vain(self, name: str) -> None:
+        self._turn(name, (State.QUEUED,), "PENDING", "DependencyNeverSatisfied")
+
+    def progress(self, name: str) -> None:
+        seen = self.seen(name)
+        seen.folder.path.mkdir(parents=True, exist_ok=True)
+        Progress(seen.folder.progress).update(random.randrange(9), 9, "steps", force=True)
+
+    def stand_still(self, name: str) -> None:
+        self.progress(name)
+        Progress(self.seen(name).folder.progress).stalled("stands still")
+
+    def publish(self, name: str) -> None:
+        seen = self.seen(name)
+        if not seen.published:
+            publish(self.root, seen.unit)
+        self._turn(name, tuple(State), "COMPLETED", "None", seen=seen)
+
+    def fail(self, name: str) -> None:
+        seen = self.seen(name)
+        if seen.attempt:
+            seen.folder.path.mkdir(parents=True, exist_ok=True)
+            line = {"attempt": seen.attempt.number, "worker": 0, "restart": 0, "time": time.time()}
+            append_jsonl(seen.folder.attempts, line | {"error": "ValueError: no", "cause": Cause.CODE})
+            self._turn(name, tuple(State), "FAILED", "NonZeroExitCode", seen=seen)
+
+    def kill(self, name: str) -> None:
+        """Its job is gone, and only the accounts know why."""
+        seen = self.seen(name)
+        for job in seen.live.jobs if seen.live else ():
+            if job.id:
+                fields = (job.id, "OUT_OF_MEMORY", "0:125", "1", "2", "3", "n1", job.submission)
+                self.controller.past[job.id] = slurm.SEPARATOR.join(fields)
+                del self.controller.queued[job.id]
+
+    def forget(self, name: str) -> None:
+        """The queue forgets jobs that have ended."""
+        for id, line in list(self.controller.queued.items()):
+            state = line.split(slurm.SEPARATOR)[1]
+            if state in slurm.ENDED:
+                fields = (id, state, "1:0", "1", "2", "3", "n1", line.split(slurm.SEPARATOR)[-1])
+                self.controller.past[id] = slurm.SEPARATOR.join(fields)
+                del self.controller.queued[id]
+
+    def cancel(self, name: str) -> None:
+        seen = self.seen(name)
+        if seen.attempt:
+            self.ledger.ended("cancelled", [(seen.unit.id, seen.attempt.number, "cancelled")])
+            self._turn(name, tuple(State), "CANCELLED", "None", seen=seen)
+
+    def outdate(self, name: str) -> None:
+        seen = self.seen(name)
+        if seen.published and seen.attempt and not seen.folder.superseded(seen.attempt.number).exists():
+            set_aside(seen, self.ledger)
+
+    def _turn(
+        self, name: str, states: tuple[State, ...], to: str, reason: str, nodes: str = "",
+        seen: Seen | None = None,
+    ) -> None:  # fmt: skip
+        """Have the jobs of a unit that is in one of these states be in another."""
+        seen = seen or self.seen(name)
+        for job in seen.live.jobs if seen.live and seen.state in states else ():
+            if job.id:
+                self._line(job.id, job.submission, to, reason, nodes)
+
+    def _line(self, id: str, submission: str, state: str, reason: str, nodes: str = "") -> None:
+        start = "N/A" if state == "PENDING" else str(int(time.time()))
+        fields = (id, state, reason, "main", "1", start, "(null)", nodes, submission)
+        self.controller.queued[id] = slurm.SEPARATOR.join(fields)
+
+
+def late(world: World, name: str) -> None:
+    """A copy of a job that nobody knows of any more publishes, or says how it ended."""
+    seen = world.seen(name)
+    if random.random() < 0.5 and not seen.published:
+        publish(world.root, seen.unit)
+    else:
+        world.progress(name)
+        number = seen.attempt.number if seen.attempt else 1
+        line = {"attempt": number, "worker": 0, "restart": 0, "time": time.time()}
+        append_jsonl(seen.folder.attempts, line | {"error": "OSError: late", "cause": Cause.CODE})
+
+
+def by_hand(world: World, name: str) -> None:
+    """What a person does to a result."""
+    folder = world.seen(name).folder
+    shutil.rmtree(folder.out if random.random() < 0.7 else folder.path, ignore_errors=True)
+
+
+HAD = (State.QUEUED, State.RUNNING, State.PREEMPTED, State.STALLED)
+# What may happen to a unit, and in which of its states.
+EVENTS: dict[Callable[[World, str], object], tuple[State, ...]] = {
+    World.submit: (State.WAITING, State.FAILED),
+    World.unwritten: (State.WAITING,),
+    World.start: (State.QUEUED, State.PREEMPTED),
+    World.progress: (State.RUNNING, State.STALLED),
+    World.stand_still: (State.RUNNING,),
+    World.preempt: (State.RUNNING, State.STALLED),
+    World.wait_in_vain: (State.QUEUED,),
+    World.publish: (State.RUNNING, State.STALLED),
+    World.fail: (State.RUNNING, State.STALLED),
+    World.kill: HAD,
+    World.forget: (State.DONE, State.FAILED),
+    World.cancel: HAD,
+    World.outdate: (State.DONE,),
+    by_hand: (State.DONE, State.FAILED, State.BLOCKED),
+    late: (State.FAILED, State.WAITING),
+}
+
+
+@pytest.mark.parametrize("few", [500, 1])
+def test_it_sees_the_same(few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where few rest, at once; where many do, a few looks after what no job does that is known of."""
+    monkeypatch.setattr(of_looks, "FEW", few)
+    met = set[State]()
+    for seed in range(4):
+        random.seed(seed)
+        world = World(tmp_path / str(seed))
+        now = world.look()
+        for _ in range(100):
+            seen = random.choice(now.units)
+            event = random.choice([event for event, states in EVENTS.items() if seen.state in states])
+            event(world, seen.unit.name)
+            for _ in range(PARTS if few == 1 and event in (by_hand, late) else 0):
+                world.look()
+            now = world.look()
+            assert now == world.cold(), (seed, event.__name__, seen.unit.name)
+            met |= {seen.state for seen in now.units}
+    assert met == set(State)
+
+
+def test_what_is_as_it_was_is_the_same_object_and_what_changed_is_not(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for name in "abc":
+        world.submit(name)
+    world.publish("b")
+    before = {seen.unit.name: seen for seen in world.look().units}
+    world.publish("a")
+    after = {seen.unit.name: seen for seen in world.look().units}
+    assert {name for name in NAMES if after[name] is not before[name]} == {"a", "c", "d"}
+    assert (before["d"].reason, after["d"].state) == ("needs prepare a", State.WAITING)
+
+
+def test_of_many_units_at_rest_a_removed_result_is_seen_within_a_few_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_looks, "FEW", 1)
+    world = World(tmp_path)
+    for name in NAMES:
+        publish(world.root, world.seen(name).unit)
+    assert {seen.state for seen in world.look().units} == {State.DONE}
+    for name in "gh":
+        shutil.rmtree(world.seen(name).folder.out)
+    looks = 0
+    while world.look() != world.cold():
+        looks += 1
+        assert looks < PARTS
+
+
+def test_the_accounts_are_asked_once_for_what_left_the_queue(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for name in "ab":
+        world.submit(name)
+        world.kill(name)
+    world.controller.asked = 0
+    for _ in range(3):
+        states = {seen.unit.name: seen.reason for seen in world.look().units if seen.state == State.FAILED}
+        assert states == {"a": "ran out of memory", "b": "ran out of memory"}
+    assert world.controller.asked == 1
+    world.submit("e")
+    world.kill("e")
+    world.controller.past.clear()  # the accounts are behind, or have forgotten it
+    world.controller.asked = 0
+    for _ in range(3):
+        world.look()
+    assert world.controller.asked == 1
+
+
+def test_what_the_accounts_say_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_looks, "FEW", 1)
+    monkeypatch.setattr(on_slurm, "AGAIN", 0.0)
+    world = World(tmp_path)
+    for name in "abe":
+        world.submit(name)
+        world.progress(name)
+        world.kill(name)
+    told = dict(world.controller.past)
+    world.controller.past.clear()
+    for _ in range(2):
+        assert not any("memory" in (seen.reason or "") for seen in world.look().units)
+    world.controller.past.update(told)
+    assert world.look() == world.cold()
+    assert sum(seen.reason == "ran out of memory" for seen in world.look().units) == 2
