@@ -27,6 +27,10 @@ SETTLE = 15.0
 AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
 Telling = tuple[str, str | None, int | None, str | None]  # what a row of the queue says of its unit
 TELLING = attrgetter("state", "reason", "start", "nodes")
+NEVER = {  # why a job waits that would wait for ever
+    "DependencyNeverSatisfied": "waits for one that failed",
+    "launch failed requeued held": "is held by Slurm, which could not start it on a node",
+}
 MANY = 500  # jobs that are named in one call of scancel
 
 ENDS = {
@@ -145,8 +149,8 @@ def _how(living: tuple[Telling, ...]) -> Live:
     if set(reasons) == {"BeginTime"}:  # nothing of a study asks for a later begin: they ran before
         words = "was put back into the queue, and is begun again in two minutes"
         return Live(State.PREEMPTED, (), words, start=start)
-    dead = set(reasons) == {"DependencyNeverSatisfied"}
-    return Live(State.QUEUED, (), reasons[0], dead, start=start)
+    dead = all(reason in NEVER for reason in reasons)
+    return Live(State.QUEUED, (), NEVER[str(reasons[0])] if dead else reasons[0], dead, start=start)
 
 
 def _first(rows: Iterable[Telling]) -> int | None:

@@ -49,7 +49,6 @@ WORDS = {
     "FedJobLock": "clusters are agreeing on who starts it",
     "DeadLine": "it cannot end before its deadline",
     "NODE_FAIL": "its node failed",
-    "launch failed requeued held": "it could not be started, and is held: 'scontrol release JOB' lets it go",
     "job requeued in held state": "it is held: 'scontrol release JOB' lets it go",
 }
 WHOSE = {"Assoc": "your account", "QOS": "its QOS"}

@@ -109,7 +109,7 @@ def difference_view(difference: Difference) -> RenderableType:
     """What `sor submit` is about to do."""
     lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
     if difference.withdraw:
-        jobs = f"- withdraw {len(difference.withdraw)} jobs that wait for one that failed"
+        jobs = f"- withdraw {len(difference.withdraw)} jobs that would wait for ever"
         lines.append(Text(f"{jobs}: {listed(difference.withdraw)}", "yellow"))
     if difference.former:
         ids = ", ".join(job.id or job.submission for job in difference.former)

@@ -36,7 +36,7 @@ class Facts(NamedTuple):
         job: what the machine says of its last attempt's jobs: State.QUEUED, RUNNING or PREEMPTED while any
             of them lives, None when none does.
         waits_for: what the machine says of a job that waits.
-        dead: the job waits for something that can never come.
+        dead: the job waits for something that can never come; `waits_for` goes on "its job ...".
         attempts: how many were begun.
         silence: seconds since the running attempt's last sign of life; None before the first.
         stalled: what a job that runs says of itself while it stands still.
@@ -78,7 +78,8 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
             return State.BLOCKED, f"needs {_some(broken)}, which failed"
         return State.WAITING, f"needs {_some([name for name, _ in missing])}"
     if facts.job is not None:
-        return State.WAITING, "its job waits for one that failed, and is withdrawn by the next 'sor submit'"
+        why = facts.waits_for if facts.dead else "waits for one that failed"
+        return State.WAITING, f"its job {why}: the next 'sor submit' withdraws it"
     if facts.put_off:
         return State.WAITING, facts.put_off
     if facts.attempts:

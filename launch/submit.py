@@ -36,7 +36,7 @@ from launch.show import difference_view, held_view, nodes_view
 from launch.slurm import Refused
 from launch.states import State
 
-WITHDRAWN = "its job waited for one that failed"
+WITHDRAWN = "its job would have waited for ever"
 
 
 def submit(project: Project, *, yes: bool, only: str | None) -> int:

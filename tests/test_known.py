@@ -21,6 +21,7 @@ from launch.known import PARTS, Known
 from launch.ledger import Begun, Ledger
 from launch.observe import Seen, Snapshot, observe
 from launch.on_slurm import Slurm
+from launch.reconcile import reconcile
 from launch.slurm import PastJob, QueuedJob, Table
 from launch.states import State
 from launch.submit import set_aside
@@ -280,3 +281,15 @@ def test_what_the_accounts_say_later_is_seen(tmp_path: Path, monkeypatch: pytest
     world.controller.past.update(told)
     assert world.look() == world.cold()
     assert sum(seen.reason == "ran out of memory" for seen in world.look().units) == 2
+
+
+@pytest.mark.parametrize("reason", ["DependencyNeverSatisfied", "launch failed requeued held"])
+def test_a_job_that_slurm_will_never_start_is_withdrawn(tmp_path: Path, reason: str) -> None:
+    world = World(tmp_path)
+    world.submit("a")
+    assert reconcile(world.look()).withdraw == ()
+    world._turn("a", (State.QUEUED,), "PENDING", reason)
+    difference = reconcile(world.look())
+    assert [s.unit.name for s in difference.withdraw] == ["a"]
+    assert "a" in [s.unit.name for s in difference.submit]
+    assert "the next 'sor submit' withdraws it" in str(world.seen("a").reason)

@@ -36,7 +36,7 @@ ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "failed without a word": ({"attempts": 1}, FAILED, "without saying why"),
     "cancelled": ({"attempts": 1, "put_off": "cancelled", "error": "KeyboardInterrupt: "}, WAITING, "cancel"),
     "queued, says why": ({"job": State.QUEUED, "waits_for": "Priority"}, State.QUEUED, "Priority"),
-    "queued for nothing": ({"job": State.QUEUED, "dead": True}, WAITING, "is withdrawn by the"),
+    "held": ({"job": State.QUEUED, "dead": True, "waits_for": "is held"}, WAITING, "its job is held"),
     "queued, input failed": ({"job": State.QUEUED, "inputs": (("a", FAILED),)}, BLOCKED, "needs a, which"),
     "queued, input gone": ({"job": State.QUEUED, "inputs": (("a", WAITING),)}, WAITING, "needs a"),
     "queued, input at work": ({"job": State.QUEUED, "inputs": (("a", RUNNING),)}, State.QUEUED, None),
