@@ -1,13 +1,16 @@
-"""What a monitor knows of one study at one moment. Data only."""
+"""One study as the monitor saw it last: what its thread hands to the screen. Data only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from launch.monitor.board import Board
 from launch.nodes import Verdict
 from launch.observe import Snapshot
 from launch.project import Project
+
+if TYPE_CHECKING:
+    from launch.monitor.board import Board
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,10 @@ class Sight:
 
     Args:
         now: None before the first answer.
-        nodes: which ones its submissions avoid.
-        board: what is worked out from `now`.
-        taken: when `now` was taken, in seconds since the epoch; 0 before.
-        asked: since when a look is under way; None: none is.
+        nodes: which nodes its next submissions avoid.
+        board: what was worked out from `now`.
+        taken: when `now` was taken, seconds since the epoch; 0 before.
+        asked: since when a look is under way, seconds since the epoch; None: none is.
         trouble: why there is nothing newer, in words.
         interval: seconds between looks, as they are now.
     """

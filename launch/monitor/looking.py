@@ -1,0 +1,171 @@
+"""Looking at studies again and again, in a thread of its own: no screen waits for Slurm or a file system.
+
+All studies share the answers of Slurm, and the looks come the more rarely the longer they take. Nothing here
+draws or changes anything.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from jobs.causes import named
+from jobs.rundir import Damaged
+from launch.controller import Controller
+from launch.known import Known
+from launch.monitor.plain import INTERVALS
+from launch.monitor.sight import Sight
+from launch.nodes import Verdict, verdict
+from launch.observe import Snapshot
+from launch.on_slurm import Slurm
+from launch.project import Project
+from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable, Table
+
+if TYPE_CHECKING:
+    from launch.monitor.board import Board
+
+BUSY = 100.0  # times what looks computed is an interval at least: then they take 1 % of a core
+WAITED = 20.0  # times what a look waited for Slurm and the file system, likewise,
+LONGEST = 300.0  # but not more than so many seconds for that
+SOONEST = 2.0  # seconds from one look to the next, also where a person asks for it
+LOOKS = 8  # over so many, what they computed is averaged
+NODES = 3600.0  # seconds for which the nodes of a cluster are taken to stay the same
+
+WorkOut = Callable[[Project, Snapshot, "Board | None", float], "Board"]
+
+
+class Shared(Controller):
+    """Slurm, asked once for all studies that are looked at in the same round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nodes: Table[NodeGroup] | None = None
+        self._nodes_until = 0.0
+        self.new_round()
+
+    def new_round(self) -> None:
+        """What was answered until now is old."""
+        self._queue: Table[QueuedJob] | SlurmUnavailable | None = None
+        self._history: tuple[int, Table[PastJob]] | None = None
+
+    def queue(self) -> Table[QueuedJob]:
+        if self._queue is None:
+            try:
+                self._queue = super().queue()
+            except SlurmUnavailable as error:  # and the next study is not to wait for the same
+                self._queue = error
+        if isinstance(self._queue, SlurmUnavailable):
+            raise self._queue
+        return self._queue
+
+    def history(self, since: int) -> Table[PastJob]:
+        if self._history is None or since < self._history[0]:
+            self._history = since, super().history(since)
+        return self._history[1]
+
+    def nodes(self) -> Table[NodeGroup]:
+        if self._nodes is None or time.monotonic() > self._nodes_until:
+            self._nodes, self._nodes_until = super().nodes(), time.monotonic() + NODES
+        return self._nodes
+
+
+class Watcher:
+    """Looks at studies until it is closed.
+
+    Args:
+        interval: the fewest seconds between two looks; None: 30 where Slurm is asked, else 5.
+        work_out: makes the board of a study, given what was seen of it, its board before, and when.
+
+    Attributes:
+        changed: set after each look, to be cleared by who waits for it.
+    """
+
+    def __init__(
+        self, projects: Sequence[Project], interval: float | None = None, work_out: WorkOut | None = None
+    ) -> None:
+        self.changed = threading.Event()
+        self._floor = interval or max(INTERVALS[project.cluster.backend] for project in projects)
+        self._work_out = work_out
+        self._slurm = Shared()
+        self._asking = [
+            replace(p, backend=Slurm(self._slurm)) if isinstance(p.backend, Slurm) else p for p in projects
+        ]
+        self._known = [Known() for _ in projects]
+        self._sights = [
+            Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
+        ]
+        self._wanted, self._closed = threading.Event(), threading.Event()
+        # A daemon: the program may end while a look hangs.
+        threading.Thread(target=self._run, name="looking", daemon=True).start()
+
+    def sights(self) -> tuple[Sight, ...]:
+        """The studies as they were seen last; returns at once."""
+        return tuple(self._sights)
+
+    def look_now(self) -> None:
+        """Look without waiting for the interval to pass."""
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Look no more; does not wait for a look that is under way."""
+        self._closed.set()
+        self._wanted.set()
+
+    def _run(self) -> None:
+        computed = deque[float](maxlen=LOOKS)
+        interval = 0.0
+        while not self._closed.is_set():
+            self._wanted.clear()
+            began, before = time.monotonic(), time.thread_time()
+            self._round()
+            busy = time.thread_time() - before
+            waited = time.monotonic() - began - busy
+            if interval:  # not the first time, when everything is new
+                computed.append(busy)
+            interval = pace(self._floor, mean(computed or [0.0]), waited)
+            self._sights = [replace(sight, interval=interval) for sight in self._sights]
+            self.changed.set()
+            least = min(interval, max(SOONEST, waited))
+            self._closed.wait(least)
+            self._wanted.wait(interval - least)
+
+    def _round(self) -> None:
+        """Look at each study once."""
+        began = time.time()
+        self._slurm.new_round()
+        self._sights = [replace(sight, asked=began) for sight in self._sights]
+        for project, known in zip(self._asking, self._known, strict=True):
+            with suppress(OSError, Damaged):  # the look comes upon it, too
+                known.read(project.root)
+        for number in range(len(self._sights)):
+            self._sights[number] = self._look(number, began)
+            self.changed.set()
+
+    def _look(self, number: int, began: float) -> Sight:
+        """One study. Whatever goes wrong is told: if the thread ended, what is old would look new."""
+        sight, project = self._sights[number], self._asking[number]
+        try:
+            now = project.look(self._known[number])
+            nodes = verdict(project)
+            board = self._work_out(sight.project, now, sight.board, began) if self._work_out else None
+        except Exception as error:
+            clear = isinstance(error, SlurmUnavailable | Damaged)
+            return replace(sight, asked=None, trouble=str(error) if clear else named(error))
+        return replace(sight, now=now, nodes=nodes, board=board, taken=began, asked=None, trouble=None)
+
+
+def pace(floor: float, computed: float, waited: float) -> float:
+    """Seconds from the end of a look to the next one.
+
+    Args:
+        floor: the fewest.
+        computed: seconds of processor time that looks take, on average.
+        waited: seconds that the last one waited for Slurm and the file system.
+    """
+    return max(floor, BUSY * computed, min(LONGEST, WAITED * waited))

@@ -1,0 +1,277 @@
+"""Looking at studies in the background: what is seen, what is told when nothing comes, and whom it asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_projects import made_project
+from small_study import TESTS, publish, unit, wait_for, write_study
+
+from jobs.rundir import StudyDir
+from jobs.unit import Unit
+from launch.backends import Live
+from launch.cluster import load_cluster
+from launch.ledger import Attempt, Begun
+from launch.local import Local
+from launch.monitor import looking
+from launch.monitor.looking import LONGEST, Watcher, pace
+from launch.monitor.sight import Sight
+from launch.project import Project
+from launch.states import State
+from launch.study import load_study
+
+
+class Hanging(Local):
+    """This machine, while it does not say which jobs live."""
+
+    def __init__(self, root: StudyDir) -> None:
+        super().__init__(root)
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+        self.answers.wait()
+        return super().live(attempts)
+
+
+def local(folder: Path, *units: Unit) -> Project:
+    """A project on this machine, which may be made to hang."""
+    study = load_study(str(write_study(folder)))
+    root = StudyDir(folder / "runs" / study.name)
+    return Project(study, load_cluster("local"), root, list(units), Hanging(root))
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watcher]]:
+    """Makes watchers, which are closed after the test."""
+    made: list[Watcher] = []
+
+    def make(*projects: Project, **more: Any) -> Watcher:
+        made.append(Watcher(projects, **{"interval": 0.1, **more}))
+        return made[-1]
+
+    yield make
+    for watcher in made:
+        watcher.close()
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Puts a squeue into the path that does what the file says, and writes a line of `asked` each time."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    file, script = folder / "script", folder / "squeue"
+    file.touch()
+    script.write_text(f"#!/bin/sh\necho >> {folder}/asked\n. {file}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return file
+
+
+def asked(squeue: Path) -> int:
+    """How often squeue was called."""
+    file = squeue.with_name("asked")
+    return len(file.read_text()) if file.exists() else 0
+
+
+def states(sight: Sight) -> list[State]:
+    return [seen.state for seen in sight.now.units] if sight.now else []
+
+
+def test_a_study_is_followed_to_its_end(
+    watch: Callable[..., Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    a = unit(tmp_path, "a")
+    (tmp_path / "a.hold").touch()
+    project = local(tmp_path / "study", a)
+    watcher = watch(project)
+    wait_for(lambda: states(watcher.sights()[0]) == [State.WAITING], "the first look")
+    project.ledger.intent("prepare-a-1", [Begun(a.id, 1)])
+    assert isinstance(project.backend, Local)
+    project.ledger.submitted("prepare-a-1", project.backend.submit(a, "prepare-a-1", 1, 0, ()))
+    wait_for(lambda: states(watcher.sights()[0]) == [State.RUNNING], "the job to be seen")
+    (seen,) = watcher.sights()[0].now.units
+    assert (seen.live.nodes, seen.live.start) == (os.uname().nodename, int(seen.attempt.begun))
+    (tmp_path / "a.hold").unlink()
+    wait_for(lambda: states(watcher.sights()[0]) == [State.DONE], "the result to be seen")
+    (sight,) = watcher.sights()
+    assert (sight.project, sight.trouble) == (project, None)
+    watcher.changed.clear()
+    assert watcher.changed.wait(10)
+    assert watcher.sights()[0].taken > sight.taken
+
+
+def test_nobody_waits_for_a_look_that_hangs(watch: Callable[..., Watcher], tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    project = local(tmp_path, a)
+    publish(project.root, a)
+    b = unit(tmp_path, "b")
+    project.units.append(b)
+    project.ledger.intent("prepare-b-1", [Begun(b.id, 1)])
+    watcher = watch(project)
+    wait_for(lambda: states(watcher.sights()[0]), "the first look")
+    assert isinstance(project.backend, Hanging)
+    project.backend.answers.clear()
+    began = time.time()
+    wait_for(lambda: watcher.sights()[0].asked, "the next look")
+    time.sleep(0.3)
+    (sight,) = watcher.sights()
+    assert began - 1 < sight.asked < time.time() - 0.1
+    assert sight.taken < sight.asked
+    assert len(states(sight)) == 2
+    watcher.close()
+    project.backend.answers.set()
+
+
+def test_the_program_may_end_while_a_look_hangs(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from pathlib import Path
+import test_looking as t
+from launch.ledger import Begun
+a = t.unit(Path(sys.argv[1]), "a")
+project = t.local(Path(sys.argv[1]), a)
+project.ledger.intent("prepare-a-1", [Begun(a.id, 1)])
+project.backend.answers.clear()
+watcher = t.Watcher([project])
+t.wait_for(lambda: watcher.sights()[0].asked, "the look")
+watcher.close()
+print("ended")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+
+
+def test_trouble_is_told_and_what_was_seen_stays(
+    watch: Callable[..., Watcher], squeue: Path, tmp_path: Path
+) -> None:
+    a = unit(tmp_path, "a")
+    project = made_project(tmp_path, [a])
+    project.ledger.intent("prepare-small-1", [Begun(a.id, 1)])
+    watcher = watch(project)
+    wait_for(lambda: states(watcher.sights()[0]), "the first look")
+    squeue.write_text("echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1")
+    wait_for(lambda: watcher.sights()[0].trouble, "the trouble")
+    (sight,) = watcher.sights()
+    assert "Unable to contact slurm controller. Slurm's controller (slurmctld) is busy" in sight.trouble
+    assert states(sight) == [State.QUEUED]
+    assert watcher.sights()[0].taken == sight.taken
+    squeue.write_text("")
+    with project.root.ledger.open("a") as ledger:
+        ledger.write("no JSON\n")
+    wait_for(lambda: "line 2: not JSON" in (watcher.sights()[0].trouble or ""), "the damage to be told")
+    project.root.ledger.write_text(project.root.ledger.read_text().replace("no JSON\n", ""))
+    wait_for(lambda: watcher.sights()[0].trouble is None, "the trouble to be over")
+    assert watcher.sights()[0].taken > sight.taken
+
+
+def test_an_error_of_ours_is_trouble_too(watch: Callable[..., Watcher], tmp_path: Path) -> None:
+    def broken(*told: object) -> None:
+        raise KeyError("rate")
+
+    watcher = watch(local(tmp_path, unit(tmp_path, "a")), work_out=broken)
+    wait_for(lambda: watcher.sights()[0].trouble, "the trouble")
+    assert watcher.sights()[0].trouble == "KeyError: 'rate'"
+    watcher.changed.clear()
+    assert watcher.changed.wait(10), "it looks no more"
+
+
+def test_the_board_is_worked_out_from_the_one_before(watch: Callable[..., Watcher], tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    project = local(tmp_path, a)
+    publish(project.root, a)
+
+    def count(its: Project, now: Any, before: int | None, at: float) -> int:
+        assert (its, now.root) == (project, project.root)
+        assert abs(at - time.time()) < 60
+        return (before or 0) + 1
+
+    watcher = watch(project, work_out=count)
+    wait_for(lambda: (watcher.sights()[0].board or 0) > 2, "three looks")
+
+
+def test_all_studies_share_one_squeue(watch: Callable[..., Watcher], squeue: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two", "three"):
+        its = unit(tmp_path / name, "a")
+        project = made_project(tmp_path / name, [its])
+        project.ledger.intent(f"prepare-{name}-1", [Begun(its.id, 1)])
+        project.ledger.submitted(f"prepare-{name}-1", "7")
+        made.append(project)
+    squeue.write_text("printf '7\\037RUNNING\\037None\\037main\\0371\\0372\\037(null)\\037n1\\037x\\n'")
+    watcher = watch(*made, interval=60)
+    wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
+    assert [states(sight) for sight in watcher.sights()] == [[State.RUNNING]] * 3
+    assert len({sight.taken for sight in watcher.sights()}) == 1
+    assert asked(squeue) == 1
+    squeue.write_text("exit 1")
+    watcher.look_now()
+    wait_for(lambda: all(sight.trouble for sight in watcher.sights()), "the trouble")
+    assert asked(squeue) == 2
+
+
+def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
+    watch: Callable[..., Watcher], squeue: Path, tmp_path: Path
+) -> None:
+    """The second study's job is written down after the answer that both studies share."""
+    a, b = unit(tmp_path, "a"), unit(tmp_path, "b")
+    first = made_project(tmp_path / "first", [a])
+    first.ledger.intent("prepare-small-1", [Begun(a.id, 1)])
+    second = made_project(tmp_path / "second", [b])
+    second.ledger.intent("prepare-small-2", [Begun(b.id, 1)])
+    second.ledger.submitted("prepare-small-2", "7")
+    lines = second.root.ledger.read_text()
+    second.root.ledger.unlink()
+    (tmp_path / "lines").write_text(lines)
+    squeue.write_text(f"cp {tmp_path}/lines {second.root.ledger}")
+    watcher = watch(first, second, interval=60)
+    wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
+    (seen,) = watcher.sights()[1].now.units
+    assert (seen.state, seen.reason) == (State.WAITING, None)
+    squeue.write_text("printf '7\\037PENDING\\037None\\037main\\0371\\0372\\037(null)\\037\\037x\\n'")
+    watcher.look_now()
+    wait_for(lambda: states(watcher.sights()[1]) == [State.QUEUED], "the job")
+
+
+def test_who_asks_for_a_look_gets_one_but_not_at_once_again(
+    watch: Callable[..., Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "SOONEST", 0.5)
+    watcher = watch(local(tmp_path, unit(tmp_path, "a")), interval=600)
+    wait_for(lambda: watcher.sights()[0].taken, "the first look")
+    taken = [watcher.sights()[0].taken]
+    for _ in range(2):
+        watcher.look_now()
+        wait_for(lambda: watcher.sights()[0].taken > taken[-1], "the next look")
+        taken.append(watcher.sights()[0].taken)
+    assert min(after - before for before, after in pairwise(taken)) >= 0.5
+
+
+def test_an_interval_grows_with_what_looks_cost() -> None:
+    assert pace(30, 0.01, 0.1) == 30
+    assert pace(30, 0.5, 0.1) == 50
+    assert pace(30, 0.01, 3.0) == 60
+    assert pace(30, 0.01, 30.0) == LONGEST
+    assert pace(600, 0.01, 30.0) == 600
+
+
+def test_the_usual_interval_is_longer_where_slurm_is_asked(
+    watch: Callable[..., Watcher], squeue: Path, tmp_path: Path
+) -> None:
+    here = local(tmp_path / "here", unit(tmp_path, "a"))
+    there = made_project(tmp_path / "there", [unit(tmp_path, "b")])
+    assert watch(here, interval=None).sights()[0].interval == 5
+    assert [sight.interval for sight in watch(here, there, interval=None).sights()] == [30, 30]
