@@ -90,6 +90,10 @@ class Unit:
         """The config as text, made once: of thousands of units it is most of what there is to write."""
         return _canonical(self.config)
 
+    def drop_text(self) -> None:
+        """Let go of the config as text: half of a unit's memory, made again where it is needed."""
+        vars(self).pop("_config", None)
+
     def as_input(self, role: str | None = None) -> Input:
         """This unit, as an input of another one; its role is its stage unless told."""
         return Input(role or self.stage, self.stage, self.name, self.id)

@@ -78,7 +78,8 @@ class Known:
         found = {
             id: seen
             for id, seen in self.seen.items()
-            if seen.live is None and (seen.published or seen.attempt) and attempts.get(id) == seen.attempt
+            if seen.live is None and (seen.published or seen.attempt)
+            if (now := attempts.get(id)) is seen.attempt or now == seen.attempt
         }
         parts = min(PARTS, 1 + len(found) // FEW)
         self._looks += 1

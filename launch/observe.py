@@ -194,20 +194,22 @@ def _ended(
     rested: Mapping[str, Ended],
 ) -> dict[str, Ended]:
     """What is known of attempts without a job and without a result, by their units' ids."""
-    folders = {unit.id: root.unit(unit) for unit in over}
-    runs = {id: _last_run(f, attempts[id]) for id, f in folders.items() if id not in rested}
-    written = {id: rested[id].written if id in rested else first_error(runs[id]) for id in folders}
-    silent = {id: attempts[id] for id in folders if not written[id] and attempts[id].ended is None}
+    fresh = {unit.id: root.unit(unit) for unit in over if unit.id not in rested}
+    runs = {id: _last_run(folder, attempts[id]) for id, folder in fresh.items()}
+    written = {id: first_error(lines) for id, lines in runs.items()}
+    written |= {id: end.written for id, end in rested.items()}
+    silent = {id: attempts[id] for id, line in written.items() if not line and attempts[id].ended is None}
     words = backend.ends(silent) if silent else {}
     found = {}
-    for id, folder in folders.items():
-        attempt, line = attempts[id], written[id]
+    for unit in over:
+        id, line = unit.id, written[unit.id]
         error = str(line["error"]) if line else words.get(id)
         if id in rested and rested[id].error == error:
             found[id] = rested[id]
-        else:
-            lines = runs[id] if id in runs else _last_run(folder, attempt)
-            found[id] = Ended(error, line, _put_off(folder, attempt, error, lines))
+            continue
+        folder = fresh.get(id) or root.unit(unit)
+        lines = runs[id] if id in runs else _last_run(folder, attempts[id])
+        found[id] = Ended(error, line, _put_off(folder, attempts[id], error, lines))
     return found
 
 

@@ -6,12 +6,14 @@ draws or changes anything.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -97,6 +99,7 @@ class Watcher:
             replace(p, backend=Slurm(self._slurm)) if isinstance(p.backend, Slurm) else p for p in projects
         ]
         self._known = [Known() for _ in projects]
+        _spare(projects)
         self._sights = [
             Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
         ]
@@ -158,6 +161,14 @@ class Watcher:
             clear = isinstance(error, SlurmUnavailable | Damaged)
             return replace(sight, asked=None, trouble=str(error) if clear else named(error))
         return replace(sight, now=now, nodes=nodes, board=board, taken=began, asked=None, trouble=None)
+
+
+def _spare(projects: Sequence[Project]) -> None:
+    """Let go of memory that only who submits needs: of 50,000 units it is 40 MB."""
+    for unit in chain.from_iterable(project.units for project in projects):
+        unit.drop_text()
+    with suppress(AttributeError):  # other C libraries than glibc do so by themselves, or never
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def pace(floor: float, computed: float, waited: float) -> float:

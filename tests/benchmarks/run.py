@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import bench_analysis
 import bench_jobs
 import bench_launch
+import bench_monitor
 import bench_resume
 import bench_slurm
 
@@ -22,7 +23,7 @@ RESULTS = Path(__file__).with_name("results.json")
 def main() -> None:
     """Print each ratio as it is known, and write them all."""
     found = []
-    for file in (bench_launch, bench_jobs, bench_resume, bench_analysis, bench_slurm):
+    for file in (bench_launch, bench_jobs, bench_resume, bench_analysis, bench_slurm, bench_monitor):
         for ratio in file.ratios():
             print(ratio, flush=True)
             found.append(ratio.to_json())
