@@ -1,0 +1,248 @@
+"""What a person looks at, and what each key makes of that. Pure: no terminal, and nothing is done here.
+
+A key changes the screen, or asks for an action, which app.py carries out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from launch.monitor.asking import Action, Question, ask_cancel, ask_submit
+from launch.monitor.listing import Listing, Sort, listing
+from launch.monitor.sight import Sight
+from launch.observe import Seen
+
+LOG_LINES = 200  # of a log's end that can be read here
+
+
+class Page(StrEnum):
+    """What fills the screen."""
+
+    STUDIES = "studies"
+    UNITS = "units"
+    UNIT = "unit"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a person looks at.
+
+    Args:
+        study: the number of the one that is chosen.
+        unit: the id of the one that is selected, `at` which row.
+        listed: the rows of the table; None while there is nothing to list.
+        wanted: words that units have to match, which are being `typing`.
+        follow: whether the log is read again and again; `back` is by how many lines its end is out of sight.
+        busy: what is being done, in words; no other action begins meanwhile.
+        height: of the terminal, in rows.
+    """
+
+    page: Page = Page.STUDIES
+    study: int = 0
+    unit: str | None = None
+    at: int = 0
+    listed: Listing | None = None
+    wanted: str = ""
+    typing: bool = False
+    sort: Sort = Sort.STATE
+    follow: bool = True
+    back: int = 0
+    help: bool = False
+    question: Question | None = None
+    message: str = ""
+    busy: str = ""
+    height: int = 24
+
+    @property
+    def rows(self) -> tuple[Seen, ...]:
+        return self.listed.rows if self.listed else ()
+
+    def seen(self) -> Seen | None:
+        """The selected unit, also where the table does not list it any more."""
+        if self.listed is None or self.unit is None:
+            return None
+        if self.at < len(self.rows) and self.rows[self.at].unit.id == self.unit:
+            return self.rows[self.at]
+        return next((seen for seen in self.listed.now.units if seen.unit.id == self.unit), None)
+
+
+Pressed = tuple[Screen, Action | None]
+
+
+def settled(screen: Screen, sights: Sequence[Sight]) -> Screen:
+    """The screen with the rows that it has by now; the selected unit stays so wherever its row went."""
+    now = sights[screen.study].now
+    if now is None or screen.page == Page.STUDIES:
+        return replace(screen, listed=None) if screen.listed else screen
+    if screen.listed and screen.listed.made_from(now, screen.wanted, screen.sort):
+        return screen
+    screen = replace(screen, listed=listing(now, screen.wanted, screen.sort))
+    rows = screen.rows
+    found = next((row for row, seen in enumerate(rows) if seen.unit.id == screen.unit), None)
+    if found is not None:
+        return replace(screen, at=found)
+    at = max(0, min(screen.at, len(rows) - 1))
+    if screen.page == Page.UNIT:
+        return replace(screen, at=at)
+    return replace(screen, at=at, unit=rows[at].unit.id if rows else None)
+
+
+def press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
+    """What a key makes of the screen, and what is to be done.
+
+    Args:
+        key: its name, or the character that it stands for, as keys.py tells.
+        sights: of all studies, at least one.
+    """
+    after, action = _press(replace(screen, message=""), key, sights)
+    return settled(after, sights), action
+
+
+def _press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
+    if key == "ctrl-c":
+        return screen, Action("quit")
+    if screen.question:
+        return _answer(screen, screen.question, key)
+    if screen.help:
+        return replace(screen, help=False), None
+    if screen.typing and (len(key) == 1 or key not in MOVES):
+        return _type(screen, key), None
+    if key in MOVES:
+        return _move(screen, MOVES[key](max(1, screen.height // 2)), len(sights)), None
+    does = KEYS.get(key)
+    return does(screen, sights) if does else (screen, None)
+
+
+def _answer(screen: Screen, question: Question, key: str) -> Pressed:
+    answers = dict(question.answers)
+    if key in answers:
+        return replace(screen, question=None), answers[key]
+    no = key in ("n", "N", "esc", "q")
+    return (replace(screen, question=None, message="left as it is") if no else screen), None
+
+
+def _type(screen: Screen, key: str) -> Screen:
+    if key == "enter":
+        return replace(screen, typing=False)
+    if key == "esc":
+        return replace(screen, typing=False, wanted="")
+    if key == "backspace":
+        return replace(screen, wanted=screen.wanted[:-1], typing=bool(screen.wanted))
+    return replace(screen, wanted=screen.wanted + key) if len(key) == 1 else screen
+
+
+FAR = 10**9
+MOVES: dict[str, Callable[[int], int]] = {
+    "up": lambda page: -1, "k": lambda page: -1, "down": lambda page: 1, "j": lambda page: 1,
+    "pageup": lambda page: -page, "pagedown": lambda page: page,
+    "home": lambda page: -FAR, "end": lambda page: FAR,
+}  # fmt: skip
+
+
+def _move(screen: Screen, by: int, studies: int) -> Screen:
+    if screen.page == Page.STUDIES:
+        return _at_study(screen, max(0, min(screen.study + by, studies - 1)))
+    if screen.page == Page.UNITS:
+        return _at_row(screen, screen.at + by)
+    back = max(0, min(screen.back - by, LOG_LINES))
+    return replace(screen, back=back, follow=screen.follow and back == 0)
+
+
+def _at_row(screen: Screen, row: int) -> Screen:
+    if not screen.rows:
+        return screen
+    at = max(0, min(row, len(screen.rows) - 1))
+    return replace(screen, at=at, unit=screen.rows[at].unit.id, follow=True, back=0)
+
+
+def _at_study(screen: Screen, number: int) -> Screen:
+    if number == screen.study:
+        return screen
+    page = Page.UNITS if screen.page == Page.UNIT else screen.page
+    return replace(screen, page=page, study=number, unit=None, at=0, wanted="")
+
+
+def _enter(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    if screen.page == Page.STUDIES:
+        return replace(screen, page=Page.UNITS), None
+    if screen.page == Page.UNITS and screen.rows:
+        return replace(screen, page=Page.UNIT, follow=True, back=0), None
+    return screen, None
+
+
+def _back(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    if screen.page == Page.UNIT:
+        return replace(screen, page=Page.UNITS), None
+    if screen.wanted:
+        return replace(screen, wanted=""), None
+    return replace(screen, page=Page.STUDIES), None
+
+
+def _tab(by: int) -> Callable[[Screen, Sequence[Sight]], Pressed]:
+    def does(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+        if len(sights) > 1:
+            return _at_study(screen, (screen.study + by) % len(sights)), None
+        return replace(screen, page=Page.UNITS if screen.page == Page.STUDIES else Page.STUDIES), None
+
+    return does
+
+
+def _other(by: int) -> Callable[[Screen, Sequence[Sight]], Pressed]:
+    return lambda screen, sights: (
+        _at_row(screen, screen.at + by) if screen.page == Page.UNIT else screen,
+        None,
+    )
+
+
+def _search(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    return replace(screen, page=Page.UNITS, typing=True), None
+
+
+def _sort(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    if screen.page != Page.UNITS:
+        return screen, None
+    return replace(screen, sort=screen.sort.next, message=f"sorted by {screen.sort.next}"), None
+
+
+def _follow(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    return replace(screen, follow=not screen.follow, back=0 if not screen.follow else screen.back), None
+
+
+def _cancel(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    if screen.busy:
+        return _still_busy(screen)
+    if screen.page == Page.STUDIES:
+        return _asked(screen, ask_cancel(sights[screen.study], screen.study))
+    selected = screen.seen()
+    listed = screen.rows if screen.page == Page.UNITS and screen.wanted else ()
+    return _asked(
+        screen, ask_cancel(sights[screen.study], screen.study, [selected] if selected else [], listed)
+    )
+
+
+def _submit(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+    if screen.busy:
+        return _still_busy(screen)
+    return _asked(screen, ask_submit(sights[screen.study], screen.study))
+
+
+def _still_busy(screen: Screen) -> Pressed:
+    return replace(screen, message=f"still {screen.busy}: one thing at a time"), None
+
+
+def _asked(screen: Screen, said: Question | str) -> Pressed:
+    if isinstance(said, str):
+        return replace(screen, message=said), None
+    return replace(screen, question=said), None
+
+
+KEYS: dict[str, Callable[[Screen, Sequence[Sight]], Pressed]] = {
+    "enter": _enter, "esc": _back, "backspace": _back, "tab": _tab(1), "backtab": _tab(-1),
+    "left": _other(-1), "right": _other(1), "/": _search, "s": _sort, "f": _follow, "c": _cancel,
+    "u": _submit,
+    "r": lambda screen, sights: (replace(screen, message="looking …"), Action("look")),
+    "?": lambda screen, sights: (replace(screen, help=True), None),
+    "q": lambda screen, sights: (screen, Action("quit")),
+}  # fmt: skip

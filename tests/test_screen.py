@@ -1,0 +1,363 @@
+"""What each key makes of the monitor's screen. No terminal: units made by hand, as they were seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_projects import made_project
+from small_study import unit, write_study
+
+from jobs.unit import Unit
+from launch.backends import Live
+from launch.ledger import Attempt, Job
+from launch.monitor.asking import Action
+from launch.monitor.listing import Sort, listing
+from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
+from launch.monitor.sight import Sight
+from launch.nodes import Verdict
+from launch.observe import Keeper, Seen, Snapshot
+from launch.project import Project, open_project
+from launch.states import ACTIVE, State
+
+NAMES = ("a", "b", "c", "d", "e")
+STATES = (State.DONE, State.RUNNING, State.FAILED, State.QUEUED, State.WAITING)
+BUSY = Attempt(1, 0.0, "made", (Job("sub", "7_0", "host", 0),))
+
+
+def seen(project: Project, one: Unit, state: State, workers: int = 1, **more: Any) -> Seen:
+    """A unit in a state, with as many jobs as it has workers if it is in hand."""
+    jobs = tuple(Job("sub", f"7_{index}", "host", index) for index in range(workers))
+    live = Live(State.QUEUED if state == State.QUEUED else State.RUNNING, jobs) if state in ACTIVE else None
+    values: dict[str, Any] = {
+        "reason": None, "attempt": BUSY if live else None, "live": live, "in_vain": False, "progress": None,
+        "published": state == State.DONE,
+    } | more  # fmt: skip
+    return Seen(one, project.root, state, **values)
+
+
+def sight(project: Project, states: Sequence[State] = STATES, **more: Any) -> Sight:
+    units = [seen(project, one, state) for one, state in zip(project.units, states, strict=True)]
+    return shown(project, units, **more)
+
+
+def shown(project: Project, units: Sequence[Seen], **more: Any) -> Sight:
+    now = Snapshot(project.root, tuple(units), **more)
+    return Sight(project, now, Verdict(), None, 0.0, None, None, 30.0)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return made_project(tmp_path, [unit(tmp_path, name) for name in NAMES])
+
+
+@pytest.fixture
+def sights(project: Project) -> list[Sight]:
+    return [sight(project)]
+
+
+def after(sights: Sequence[Sight], *keys: str, screen: Screen | None = None) -> Screen:
+    """The screen after these keys, none of which is to ask for an action."""
+    at = screen or Screen()
+    for key in keys:
+        at, action = press(at, key, sights)
+        assert action is None, key
+    return at
+
+
+def named(screen: Screen) -> list[str]:
+    return [row.unit.name for row in screen.rows]
+
+
+def asked(screen: Screen) -> str:
+    assert screen.question is not None
+    return screen.question.text
+
+
+def ids(project: Project, *names: str) -> tuple[str, ...]:
+    return tuple(one.id for name in names for one in project.units if one.name == name)
+
+
+def test_from_studies_to_a_unit_and_back(sights: list[Sight]) -> None:
+    screen = after(sights, "enter")
+    assert (screen.page, named(screen)) == (Page.UNITS, ["c", "b", "d", "e", "a"])  # problems first
+    screen = after(sights, "down", "enter", screen=screen)
+    assert screen.page == Page.UNIT
+    chosen = screen.seen()
+    assert chosen is not None
+    assert chosen.unit.name == "b"
+    assert after(sights, "enter", screen=screen) == screen
+    assert after(sights, "esc", screen=screen).page == Page.UNITS
+    assert after(sights, "esc", "backspace", screen=screen).page == Page.STUDIES
+    assert after(sights, "esc", "esc", "esc", screen=screen).page == Page.STUDIES
+
+
+def test_moving_stops_at_both_ends(sights: list[Sight]) -> None:
+    screen = after(sights, "enter")
+    for keys, row in [
+        ("k", 0), ("j", 1), ("down", 1), ("pagedown", 4), ("end", 4), ("end down", 4), ("end pageup", 0),
+        ("j j up", 1), ("end home", 0),
+    ]:  # fmt: skip
+        assert after(sights, *keys.split(), screen=screen).at == row, keys
+    short = replace(screen, height=4)
+    assert after(sights, "pagedown", screen=short).at == 2  # half of the terminal
+
+
+def test_the_selected_unit_stays_so_when_its_row_goes_elsewhere(
+    project: Project, sights: list[Sight]
+) -> None:
+    screen = after(sights, "enter", "j")  # b, which runs
+    later = [sight(project, (State.DONE, State.DONE, State.FAILED, State.FAILED, State.RUNNING))]
+    screen = settled(screen, later)
+    assert (named(screen)[screen.at], screen.unit) == ("b", *ids(project, "b"))
+    assert settled(screen, later) is screen  # no list is made twice
+
+
+def test_a_selected_unit_that_is_listed_no_more_gives_way_to_its_neighbour(
+    project: Project, sights: list[Sight]
+) -> None:
+    running = after(sights, "/", *"running", "enter")
+    assert named(running) == ["b"]
+    later = [sight(project, (State.RUNNING, State.DONE, State.FAILED, State.QUEUED, State.RUNNING))]
+    screen = settled(running, later)
+    assert (named(screen), screen.at, screen.unit) == (["a", "e"], 0, *ids(project, "a"))
+    opened = settled(after(sights, "enter", screen=running), later)  # but stays open once it is
+    assert opened.unit == ids(project, "b")[0]
+    left = opened.seen()
+    assert left is not None
+    assert (left.unit.name, left.state) == ("b", State.DONE)
+
+
+def test_filtering_while_one_types(sights: list[Sight]) -> None:
+    screen = after(sights, "/", *"FAI")
+    assert (screen.page, screen.typing, named(screen)) == (Page.UNITS, True, ["c"])
+    assert after(sights, "j", screen=screen).wanted == "FAIj"  # letters are text
+    assert named(after(sights, *"xyz", screen=screen)) == []
+    cleared = after(sights, "backspace", "backspace", "backspace", screen=screen)
+    assert (len(cleared.rows), cleared.typing) == (5, True)
+    assert not after(sights, "backspace", screen=cleared).typing
+    kept = after(sights, "enter", screen=screen)
+    assert (kept.typing, kept.wanted, named(kept)) == (False, "FAI", ["c"])
+    back = after(sights, "esc", screen=kept)  # first without the filter, then back
+    assert (back.page, len(back.rows)) == (Page.UNITS, 5)
+    given_up = after(sights, "esc", screen=screen)
+    assert (given_up.typing, len(given_up.rows), given_up.page) == (False, 5, Page.UNITS)
+    assert after(sights, "down", screen=after(sights, "/", "a")).at == 1  # arrows move meanwhile
+
+
+def test_the_filter_knows_stage_name_state_cause_and_node(project: Project) -> None:
+    units = list(sight(project).now.units)  # type: ignore[union-attr]
+    units[2] = replace(units[2], written={"cause": "out of GPU memory"})
+    units[1] = replace(units[1], live=Live(State.RUNNING, BUSY.jobs, nodes="gpu[07-08]"))
+    now = Snapshot(project.root, tuple(units))
+
+    def found(wanted: str) -> list[str]:
+        return [row.unit.name for row in listing(now, wanted, Sort.PLAN).rows]
+
+    assert found("prepare") == list(NAMES)
+    assert found("gpu") == ["b", "c"]
+    assert found("gpu failed") == ["c"]  # every word
+    assert found("memory") == ["c"]
+    assert found("gpu[07") == ["b"]
+    assert found("waiting") == ["e"]
+    assert found(units[3].unit.id) == ["d"]
+    assert found("none such") == []
+
+
+def test_the_orders_of_a_table(project: Project) -> None:
+    def progress(done: int, updated: float) -> dict[str, Any]:
+        return {"progress": {"done": done, "total": 10, "unit": "steps", "updated": updated}}
+
+    a, b, c, d, e = project.units
+    units = (
+        seen(project, e, State.DONE),
+        seen(project, d, State.RUNNING, **progress(9, 50.0)),
+        seen(project, c, State.STALLED, **progress(3, 40.0), attempt=replace(BUSY, number=3)),
+        seen(project, b, State.FAILED),
+        seen(project, a, State.RUNNING, live=Live(State.RUNNING, BUSY.jobs, nodes="n1")),
+    )
+    now = Snapshot(project.root, units)
+    orders = {
+        sort: "".join(row.unit.name for row in listing(now, "", sort).rows)
+        for sort in Sort
+    }  # fmt: skip
+    assert orders == {
+        Sort.STATE: "bcdae", Sort.PLAN: "edcba", Sort.NAME: "abcde", Sort.PROGRESS: "bacde",
+        Sort.HEARD: "cdeba", Sort.ATTEMPTS: "cdaeb", Sort.NODE: "aedcb",
+    }  # fmt: skip
+
+
+def test_sorting_goes_through_all_orders(sights: list[Sight]) -> None:
+    screen = after(sights, "enter")
+    orders = []
+    for _ in Sort:
+        screen = after(sights, "s", screen=screen)
+        orders.append(screen.sort)
+        assert str(screen.sort) in screen.message
+    assert set(orders) == set(Sort)
+    assert screen.sort == Sort.STATE
+    assert after(sights, "s").sort == Sort.STATE  # on another page it is no key
+
+
+def test_the_log_is_followed_until_one_reads_back(sights: list[Sight]) -> None:
+    screen = after(sights, "enter", "enter")
+    assert (screen.follow, screen.back) == (True, 0)
+    up = after(sights, "up", "k", screen=screen)
+    assert (up.follow, up.back) == (False, 2)
+    assert after(sights, "home", screen=up).back == LOG_LINES
+    assert after(sights, "j", "j", "j", screen=up).back == 0
+    again = after(sights, "f", screen=up)
+    assert (again.follow, again.back) == (True, 0)
+    assert not after(sights, "f", screen=again).follow
+
+
+def test_from_a_unit_to_the_next(sights: list[Sight]) -> None:
+    screen = after(sights, "enter", "enter", "up", "right")
+    assert (screen.page, screen.at, screen.follow, screen.back) == (Page.UNIT, 1, True, 0)
+    assert after(sights, "left", "left", screen=screen).at == 0
+    assert after(sights, "right").page == Page.STUDIES
+
+
+def test_several_studies(tmp_path: Path, project: Project) -> None:
+    other = made_project(tmp_path / "other", [unit(tmp_path, name) for name in "xy"], "other")
+    both = [sight(project), sight(other, (State.DONE, State.RUNNING))]
+    assert after(both, "j", "j").study == 1
+    assert after(both, "j", "k").study == 0
+    screen = after(both, "/", *"done", "enter", "enter", "tab")
+    assert (screen.study, screen.page, screen.wanted, named(screen)) == (1, Page.UNITS, "", ["y", "x"])
+    assert after(both, "tab", screen=screen).study == 0
+    assert after(both, "backtab").study == 1
+
+
+def test_tab_with_one_study_turns_the_page(sights: list[Sight]) -> None:
+    assert after(sights, "tab").page == Page.UNITS
+    assert after(sights, "tab", "tab").page == Page.STUDIES
+
+
+def test_help_and_the_key_that_ends_it(sights: list[Sight]) -> None:
+    screen = after(sights, "?")
+    assert screen.help
+    assert after(sights, "q", screen=screen) == Screen()
+
+
+@pytest.mark.parametrize("keys", ["", "enter", "enter enter"])
+def test_q_quits_from_every_page(sights: list[Sight], keys: str) -> None:
+    assert press(after(sights, *keys.split()), "q", sights)[1] == Action("quit")
+
+
+@pytest.mark.parametrize("keys", ["", "?", "/ a", "c"])
+def test_ctrl_c_quits_whatever_is_asked(sights: list[Sight], keys: str) -> None:
+    assert press(after(sights, *keys.split()), "ctrl-c", sights)[1] == Action("quit")
+
+
+def test_looking_now(sights: list[Sight]) -> None:
+    assert press(Screen(), "r", sights)[1] == Action("look")
+
+
+def test_cancelling_a_unit_asks_first(project: Project, sights: list[Sight]) -> None:
+    screen = after(sights, "enter", "j", "c")
+    assert asked(screen) == "Cancel 1 job of 1 unit (prepare b) of small? y: yes, n: no"
+    assert (
+        after(sights, "x", "enter", screen=screen).question == screen.question
+    )  # no key means yes by chance
+    for no in ("n", "esc"):
+        left = after(sights, no, screen=screen)
+        assert (left.question, left.message) == (None, "left as it is")
+    done, action = press(screen, "y", sights)
+    assert (done.question, action) == (None, Action("cancel", 0, ids(project, "b")))
+
+
+def test_what_is_cancelled_is_what_was_asked_whatever_moved_meanwhile(
+    project: Project, sights: list[Sight]
+) -> None:
+    screen = after(sights, "enter", "j", "c")
+    later = [sight(project, (State.FAILED, State.DONE, State.FAILED, State.RUNNING, State.RUNNING))]
+    assert press(settled(screen, later), "y", later)[1] == Action("cancel", 0, ids(project, "b"))
+
+
+def test_cancelling_all_that_the_filter_leaves(project: Project) -> None:
+    sights = [sight(project, (State.RUNNING, State.DONE, State.RUNNING, State.FAILED, State.RUNNING))]
+    screen = after(sights, "/", *"running", "enter", "c")
+    assert asked(screen) == (
+        "Cancel 1 job of 1 unit (prepare a) of small? y: yes, a: all that are listed, "
+        "3 jobs of 3 units (prepare a, prepare c, prepare e), n: no"
+    )
+    assert press(screen, "a", sights)[1] == Action("cancel", 0, ids(project, "a", "c", "e"))
+    without = after(sights, "enter", "down", "c")  # nobody means all by a key too much
+    assert press(without, "a", sights)[1] is None
+
+
+def test_cancelling_a_study(project: Project) -> None:
+    keeper = Keeper(BUSY, Live(State.QUEUED, BUSY.jobs))
+    units = [seen(project, one, State.RUNNING, workers=2) for one in project.units]
+    screen = after([shown(project, units, keeper=keeper, former=BUSY.jobs)], "c")
+    assert asked(screen) == (
+        "Cancel the study small: 10 jobs of 5 units (prepare a, prepare b, prepare c, prepare d and 1 more), "
+        "its keeper, 1 job of units that it no longer has? y: yes, n: no"
+    )
+    assert press(screen, "y", [sight(project)])[1] == Action("cancel", 0)
+
+
+def test_nothing_to_cancel(project: Project, sights: list[Sight]) -> None:
+    screen = after(sights, "enter", "c")  # c, which failed
+    assert (screen.question, screen.message) == (None, "no job has it in hand: nothing to cancel")
+    idle = [sight(project, (State.DONE,) * 5)]
+    assert after(idle, "c").message == "nothing of small is running: nothing to cancel"
+    assert after(idle, "/", *"zzz", "enter", "c").message == "no job has it in hand: nothing to cancel"
+
+
+def test_submitting_again_asks_first(project: Project) -> None:
+    units = list(sight(project).now.units)  # type: ignore[union-attr]
+    units[3] = replace(units[3], in_vain=True, state=State.WAITING)
+    screen = after([shown(project, units)], "u")
+    assert asked(screen) == (
+        "Submit small: 3 jobs for 3 units (prepare c, prepare d, prepare e), withdraw 1 that wait in vain? "
+        "y: yes, n: no"
+    )
+    assert press(screen, "y", [shown(project, units)])[1] == Action("submit", 0)
+
+
+def test_nothing_to_submit(project: Project) -> None:
+    states = (State.DONE, State.DONE, State.RUNNING, State.QUEUED, State.PREEMPTED)
+    assert after([sight(project, states)], "u").message == "nothing to submit: 2 done, 3 in hand"
+
+
+def test_a_study_on_this_machine_is_submitted_elsewhere(tmp_path: Path) -> None:
+    local = open_project(str(write_study(tmp_path / "study")), None, tmp_path / "runs")
+    screen = after([shown(local, [])], "u")
+    assert screen.question is None
+    assert "type 'sor submit small' in another terminal" in screen.message
+
+
+@pytest.mark.parametrize("key", ["c", "u"])
+def test_one_thing_at_a_time(sights: list[Sight], key: str) -> None:
+    screen = after(sights, key, screen=Screen(busy="cancelling small"))
+    assert (screen.question, screen.message) == (None, "still cancelling small: one thing at a time")
+
+
+@pytest.mark.parametrize(
+    "keys", ["c", "u", "enter", "enter enter", "enter c", "enter u", "enter s", "/ a enter", "enter end j f"]
+)
+def test_before_the_first_answer(sights: list[Sight], keys: str) -> None:
+    nothing = [replace(sights[0], now=None)]
+    screen = after(nothing, *keys.split())
+    assert screen.rows == ()
+    assert screen.seen() is None
+    assert screen.page != Page.UNIT
+    found = settled(screen, sights)  # and once it is there
+    assert (screen.page == Page.UNITS) == bool(found.listed)
+
+
+def test_a_message_stays_until_the_next_key(sights: list[Sight]) -> None:
+    screen = Screen(message="done")
+    assert settled(screen, sights).message == "done"
+    assert after(sights, "j", screen=screen).message == ""
+
+
+def test_keys_without_a_meaning_change_nothing(sights: list[Sight]) -> None:
+    for page in ("", "enter", "enter enter"):
+        screen = after(sights, *page.split())
+        assert after(sights, "x", "é", "f9", screen=screen) == screen
