@@ -164,18 +164,26 @@ def status(
 
 @app.command()
 def monitor(
-    study: StudyArg,
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY ...]", help="As above; without any, all that have a run directory."),
+    ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     interval: Annotated[
         float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
     ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it once.")] = False,
 ) -> None:
-    """Keep showing where a study stands, until it is done or Ctrl-C."""
-    from launch.monitor.plain import INTERVALS, watch
+    """Keep showing where studies stand, on the whole screen; the key ? tells what the others do."""
+    from launch.monitor.app import monitor as show
+    from launch.project import begun_projects
 
-    project = _open(study, cluster, runs)
-    watch(project.look, interval or INTERVALS[project.cluster.backend])
+    said: list[str] = []
+    projects = [_open(name, cluster, runs) for name in study or ()]
+    if not projects:
+        projects, said = begun_projects(runs, cluster)
+    sys.exit(show(projects, interval, once, said))
 
 
 @app.command()

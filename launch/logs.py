@@ -18,7 +18,7 @@ PAUSE = 0.5  # seconds between two looks for more
 SLURM_PAUSE = 10.0  # seconds between two questions to Slurm whether the job still lives
 TAIL = 20  # lines of each failed unit
 SHOWN = 3  # failed units of which `sor status` shows these lines
-ENOUGH = 16 * 1024  # bytes of a log's end that hold them
+ENOUGH = 800  # bytes of a log's end for each line of it
 WIDEST = 300  # characters of a line
 ESCAPES = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)"
@@ -68,22 +68,22 @@ def last_words(now: Snapshot) -> dict[str, list[str]]:
     return {id: lines for id, lines in said.items() if lines is not None}
 
 
-def words_of(seen: Seen) -> list[str] | None:
+def words_of(seen: Seen, most: int = TAIL) -> list[str] | None:
     """The last lines that a unit printed, of the rank that failed first; None where there is no log."""
     line = seen.written or {"worker": 0, "rank": 0}
     jobs = seen.jobs[line["worker"] :] or seen.jobs
     logs = seen.root.logs(jobs[0].submission, jobs[0].id) if jobs else []
     mine = [log for log in logs if log.name.endswith(f"_{line['rank']}_log.out")] or logs
-    return tail(mine[0]) if mine else None
+    return tail(mine[0], most) if mine else None
 
 
-def tail(log: Path) -> list[str]:
+def tail(log: Path, most: int = TAIL) -> list[str]:
     """The last lines of a log, without what a terminal would take for more than text."""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - ENOUGH))
+        file.seek(max(0, log.stat().st_size - most * ENOUGH))
         text = file.read().decode(errors="replace")
     lines = (plain(line.rstrip("\r").rpartition("\r")[2])[:WIDEST] for line in text.split("\n"))
-    return [line for line in lines if line.strip()][-TAIL:]
+    return [line for line in lines if line.strip()][-most:]
 
 
 def plain(text: str) -> str:

@@ -59,7 +59,33 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
         StudyError: the study or the cluster has mistakes, or its jobs are elsewhere.
     """
     study = load_study(study_name)
-    root = StudyDir(runs / study.name)
+    return _where_it_runs(study, StudyDir(runs / study.name), cluster_name)
+
+
+def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:
+    """All studies with a run directory, as they were submitted last, the latest first.
+
+    Returns:
+        Them, and why others cannot be opened.
+
+    Raises:
+        StudyError: there is none.
+    """
+    found, troubles = [], []
+    for file in sorted(runs.glob("*/study.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        root = StudyDir(file.parent)
+        try:
+            study = Study.model_validate(read_json(root.study))
+            found.append(_where_it_runs(study, root, cluster_name))
+        except ValueError as error:  # StudyError, and what a study of another version of this lacks
+            troubles.append(f"{root.path} is left out: {error}")
+    if not found:
+        why = "; ".join(troubles) or "no study was submitted here: name one, or say with --runs where to look"
+        raise StudyError([Mistake(runs, "", why)])
+    return found, troubles
+
+
+def _where_it_runs(study: Study, root: StudyDir, cluster_name: str | None) -> Project:
     attempts = Ledger(root.ledger).attempts()
     last = max(attempts.values(), key=lambda a: a.begun, default=None)
     return _project(study, load_cluster(cluster_name or (last.cluster if last else "local")), root, attempts)

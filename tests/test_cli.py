@@ -99,7 +99,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
         "submit",
         "foreground",
         "show",
-        "monitor",
+        "monitor.app",
         "logs",
         "doctor",
     ],

@@ -259,7 +259,7 @@ def test_looking_now(sights: list[Sight]) -> None:
 
 def test_cancelling_a_unit_asks_first(project: Project, sights: list[Sight]) -> None:
     screen = after(sights, "enter", "j", "c")
-    assert asked(screen) == "Cancel 1 job of 1 unit (prepare b) of small? y: yes, n: no"
+    assert asked(screen) == "Cancel 1 job of 1 unit (prepare b) of small?\ny: yes, n: no"
     assert (
         after(sights, "x", "enter", screen=screen).question == screen.question
     )  # no key means yes by chance
@@ -282,7 +282,7 @@ def test_cancelling_all_that_the_filter_leaves(project: Project) -> None:
     sights = [sight(project, (State.RUNNING, State.DONE, State.RUNNING, State.FAILED, State.RUNNING))]
     screen = after(sights, "/", *"running", "enter", "c")
     assert asked(screen) == (
-        "Cancel 1 job of 1 unit (prepare a) of small? y: yes, a: all that are listed, "
+        "Cancel 1 job of 1 unit (prepare a) of small?\ny: yes, a: all that are listed, "
         "3 jobs of 3 units (prepare a, prepare c, prepare e), n: no"
     )
     assert press(screen, "a", sights)[1] == Action("cancel", 0, ids(project, "a", "c", "e"))
@@ -296,7 +296,7 @@ def test_cancelling_a_study(project: Project) -> None:
     screen = after([shown(project, units, keeper=keeper, former=BUSY.jobs)], "c")
     assert asked(screen) == (
         "Cancel the study small: 10 jobs of 5 units (prepare a, prepare b, prepare c, prepare d and 1 more), "
-        "its keeper, 1 job of units that it no longer has? y: yes, n: no"
+        "its keeper, 1 job of units that it no longer has?\ny: yes, n: no"
     )
     assert press(screen, "y", [sight(project)])[1] == Action("cancel", 0)
 
@@ -314,7 +314,7 @@ def test_submitting_again_asks_first(project: Project) -> None:
     units[3] = replace(units[3], in_vain=True, state=State.WAITING)
     screen = after([shown(project, units)], "u")
     assert asked(screen) == (
-        "Submit small: 3 jobs for 3 units (prepare c, prepare d, prepare e), withdraw 1 that wait in vain? "
+        "Submit small: 3 jobs for 3 units (prepare c, prepare d, prepare e), withdraw 1 that wait in vain?\n"
         "y: yes, n: no"
     )
     assert press(screen, "y", [shown(project, units)])[1] == Action("submit", 0)

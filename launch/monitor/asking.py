@@ -57,7 +57,7 @@ def ask_cancel(
             return f"nothing of {name} is running: nothing to cancel"
         what = [_jobs(hit)] if hit else []
         what += ["its keeper"] if now.kept else []
-        what += [f"{_count(len(now.former), 'job')} of units that it no longer has"] if now.former else []
+        what += [f"{count(len(now.former), 'job')} of units that it no longer has"] if now.former else []
         return _question(
             f"Cancel the study {name}: {', '.join(what)}?", ("y", "yes", Action("cancel", study))
         )
@@ -74,22 +74,22 @@ def ask_submit(sight: Sight, study: int) -> Question | str:
     """The question before a study is submitted again, or why it is not."""
     name = sight.project.study.name
     if sight.project.cluster.backend == "local":
-        return f"a study on this machine runs in the foreground: type 'sor submit {name}' in another terminal"
+        return f"type 'sor submit {name}' in another terminal: here it runs in the foreground"
     if sight.now is None:
         return UNKNOWN
     what = reconcile(sight.now)
     if what.nothing:
         return f"nothing to submit: {what.done} done, {len(what.active)} in hand"
     jobs = sum(seen.unit.resources.workers for seen in what.submit)
-    text = f"Submit {name}: {_count(jobs, 'job')} for {_units(what.submit)}" if jobs else f"Submit {name}"
+    text = f"Submit {name}: {count(jobs, 'job')} for {_units(what.submit)}" if jobs else f"Submit {name}"
     text += f", withdraw {len(what.withdraw)} that wait in vain" if what.withdraw else ""
-    text += f", set aside {_count(len(what.outdated), 'outdated result')}" if what.outdated else ""
+    text += f", set aside {count(len(what.outdated), 'outdated result')}" if what.outdated else ""
     return _question(f"{text}?", ("y", "yes", Action("submit", study)))
 
 
 def _question(text: str, *answers: tuple[str, str, Action]) -> Question:
     keys = ", ".join(f"{key}: {words}" for key, words, _ in answers)
-    return Question(f"{text} {keys}, n: no", tuple((key, action) for key, _, action in answers))
+    return Question(f"{text}\n{keys}, n: no", tuple((key, action) for key, _, action in answers))
 
 
 def _in_hand(units: Sequence[Seen]) -> list[Seen]:
@@ -103,14 +103,15 @@ def _ids(units: Sequence[Seen]) -> tuple[str, ...]:
 
 def _jobs(units: Sequence[Seen]) -> str:
     jobs = sum(max(1, len(seen.live.jobs)) if seen.live else 1 for seen in units)
-    return f"{_count(jobs, 'job')} of {_units(units)}"
+    return f"{count(jobs, 'job')} of {_units(units)}"
 
 
 def _units(units: Sequence[Seen]) -> str:
     names = ", ".join(f"{seen.unit.stage} {seen.unit.name}" for seen in units[:NAMED])
     more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
-    return f"{_count(len(units), 'unit')} ({names}{more})" if units else "no unit"
+    return f"{count(len(units), 'unit')} ({names}{more})" if units else "no unit"
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
+    """A number and what is counted: 1 job, 2 jobs."""
     return f"{number:,} {word}{'s' * (number != 1)}"

@@ -1,0 +1,218 @@
+"""The monitor's loop: it draws when something has changed, and sleeps until then.
+
+Nothing is waited for here but the terminal: Slurm and files are asked in threads (looking.py, errand.py).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
+
+from rich.console import Console
+
+from launch.logs import words_of
+from launch.monitor.asking import Action, count
+from launch.monitor.board import Board, make_board
+from launch.monitor.deeds import carry_out
+from launch.monitor.errand import Errand
+from launch.monitor.facts import Facts, read_story
+from launch.monitor.frame import Inside, frame
+from launch.monitor.keys import ENDS, Gone, Terminal
+from launch.monitor.looking import Watcher, WorkOut
+from launch.monitor.plain import INTERVALS, watch
+from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
+from launch.monitor.views import overview
+from launch.observe import Seen, Snapshot
+from launch.project import Project
+
+PULSE = 5.0  # seconds between two frames when nothing happens: ages are shown
+LOG_PULSE = 1.0  # seconds between two looks into the log that is shown
+DOING = {"cancel": "cancelling", "submit": "submitting"}
+
+
+def monitor(projects: Sequence[Project], interval: float | None, once: bool, said: Sequence[str] = ()) -> int:
+    """Show studies on the whole screen until a person has seen enough; returns the exit code.
+
+    Args:
+        interval: seconds between two looks; None: 5, or 30 where Slurm is asked.
+        once: print them once instead, as also where a terminal, or none, leaves no other way.
+        said: what there is to say first.
+    """
+    console = Console()
+    still = console.is_terminal and console.is_dumb_terminal
+    full = sys.stdin.isatty() and sys.stdout.isatty() and not still
+    if not (full or once or still) and len(projects) == 1:
+        return watch(projects[0].look, interval or INTERVALS[projects[0].cluster.backend])
+    watcher, stray = Watcher(projects, interval, boards(projects)), io.StringIO()
+    try:
+        if once or not full:
+            print("".join(f"sor: {line}\n" for line in said), end="", file=sys.stderr)
+            return _print(watcher)
+        # What a thread may have to complain of is not for the screen.
+        with (
+            redirect_stderr(stray),
+            Terminal(sys.stdin.fileno(), sys.stdout.fileno(), sys.stdout.encoding) as terminal,
+        ):
+            app = App(projects, watcher, terminal, "\n".join(said))
+            code = app.run()
+    except Gone:
+        return 128 + signal.SIGHUP
+    finally:
+        watcher.close()
+        sys.stderr.write(stray.getvalue())
+    return code or app.finish()
+
+
+def boards(projects: Sequence[Project]) -> WorkOut:
+    """What makes the boards of these studies, and remembers what the files of their units said."""
+    known = {project.root.path: Facts(project.root) for project in projects}
+
+    def work_out(project: Project, now: Snapshot, before: Board | None, at: float) -> Board:
+        facts = known[project.root.path]
+        facts.update(now)
+        return make_board(project, now, facts, before, at)
+
+    return work_out
+
+
+def _print(watcher: Watcher) -> int:
+    """Print what is known after one look at each."""
+    while not all(sight.now or sight.trouble for sight in watcher.sights()):
+        watcher.changed.wait()
+        watcher.changed.clear()
+    console, sights = Console(highlight=False), watcher.sights()
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else 200
+    console.width = width
+    for number in range(len(sights)):
+        console.print(overview(sights[number : number + 1], 0, width, console.height))
+    return 0 if all(sight.now for sight in sights) else 1
+
+
+class App:
+    """One person at one terminal, looking at studies."""
+
+    def __init__(
+        self, projects: Sequence[Project], watcher: Watcher, terminal: Terminal, message: str = ""
+    ) -> None:
+        self._projects, self._watcher, self._terminal = projects, watcher, terminal
+        self._stream = sys.stdout  # for its encoding; what is done meanwhile prints elsewhere
+        self._screen = Screen(message=message)
+        self._doing = Errand[str](terminal.wake)
+        self._reading = Errand[Inside](terminal.wake)
+        self._inside = Inside()
+        self._changed = True  # since the last frame
+        self._drawn = self._read = 0.0  # when, as time.monotonic tells
+
+    def run(self) -> int:
+        """Until a person quits, which is 0, or a signal ends it: 128 and its number.
+
+        Raises:
+            Gone: the terminal is no more.
+        """
+        threading.Thread(target=self._forward, daemon=True).start()
+        while True:
+            if self._changed or time.monotonic() - self._drawn >= PULSE:
+                self._draw()
+            self._look_inside()
+            keys, signals = self._terminal.wait(LOG_PULSE if self._open and self._screen.follow else PULSE)
+            if ended := signals & ENDS:
+                return 128 + min(ended)
+            self._changed |= bool(keys or signals)
+            if signals & {signal.SIGWINCH, signal.SIGCONT}:
+                self._terminal.clear()
+            if signal.SIGTSTP in signals:
+                self._terminal.suspend()
+            self._collect()
+            for key in keys:
+                asked = self._screen.question
+                if self._press(key):
+                    return 0
+                if self._screen.question and not asked:
+                    break  # what was typed before the question could be read does not answer it
+
+    def finish(self) -> int:
+        """Wait for what is being done, now that the terminal is given back; returns the exit code."""
+        if self._doing.busy:
+            print(f"{self._screen.busy} …", file=self._stream, flush=True)
+            print(self._doing.take(wait=True), file=self._stream)
+        return 0
+
+    @property
+    def _open(self) -> Seen | None:
+        """The unit that is open."""
+        return self._screen.seen() if self._screen.page == Page.UNIT else None
+
+    def _forward(self) -> None:
+        """Wake the loop after each look."""
+        while self._watcher.changed.wait():
+            self._watcher.changed.clear()
+            self._changed = True
+            self._terminal.wake()
+
+    def _draw(self) -> None:
+        self._changed, self._drawn = False, time.monotonic()
+        sights = self._watcher.sights()
+        width, height = self._terminal.size
+        screen = settled(replace(self._screen, height=height), sights)
+        inside = self._inside if screen.page == Page.UNIT and screen.unit == self._inside.unit else Inside()
+        self._screen = replace(screen, back=min(screen.back, len(inside.log)))
+        console = Console(
+            file=self._stream, force_terminal=True, width=width, height=height, legacy_windows=False
+        )
+        self._terminal.show(frame(self._screen, sights, inside, console))
+
+    def _look_inside(self) -> None:
+        """Have the unit that is open read again, once a second while it is followed."""
+        seen, gpu = self._open, self._projects[self._screen.study].cluster.gpu
+        if seen is None or self._reading.busy:
+            return
+        due = self._screen.follow and time.monotonic() - self._read >= LOG_PULSE
+        if due or seen.unit.id != self._inside.unit:
+            self._read = time.monotonic()
+            self._reading.start(lambda: _read(seen, gpu))
+
+    def _press(self, key: str) -> bool:
+        """Have a key do what it does; returns whether it is to be the last one."""
+        if key == "ctrl-z":
+            self._terminal.suspend()
+        if key == "ctrl-l":
+            self._terminal.clear()
+        self._screen, action = press(self._screen, key, self._watcher.sights())
+        if action is None:
+            return False
+        if action.kind == "look":
+            self._watcher.look_now()
+        elif action.kind in DOING:
+            self._do(action)
+        return action.kind == "quit"
+
+    def _do(self, action: Action) -> None:
+        project = self._projects[action.study]
+        what = f"{count(len(action.units), 'unit')} of " if action.units else ""
+        self._screen = replace(self._screen, busy=f"{DOING[action.kind]} {what}{project.study.name}")
+        self._doing.start(lambda: carry_out(action, project))
+
+    def _collect(self) -> None:
+        """Take what came of what was done, or was read, beside the loop."""
+        if (read := self._reading.take()) is not None:
+            self._changed |= read != self._inside
+            self._inside = read
+        if (said := self._doing.take()) is not None:
+            self._changed = True
+            self._screen = replace(self._screen, busy="", message=said)
+            self._watcher.look_now()
+
+
+def _read(seen: Seen, gpu: str) -> Inside:
+    """Read the end of a unit's log and what else its files say."""
+    try:
+        return Inside(seen.unit.id, tuple(words_of(seen, LOG_LINES) or ()), read_story(seen, gpu))
+    except OSError as error:
+        return Inside(seen.unit.id, (f"its files cannot be read: {error}",))

@@ -1,0 +1,45 @@
+"""What a monitor does to a study when a person asks for it: what `sor cancel` and `sor submit` do.
+
+What they would print comes back as text. Nothing here knows the screen.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
+
+from jobs.rundir import read_json
+from launch.monitor.asking import Action
+from launch.project import Project, backend_of
+from launch.submit import cancel, submit
+
+OUTDATED = "the study was edited and submitted since this monitor was started: start it again"
+
+
+def carry_out(action: Action, project: Project) -> str:
+    """Cancel or submit, and say what came of it, also where it failed."""
+    # A backend of its own, since the thread that looks uses the other one.
+    project = replace(project, backend=backend_of(project.cluster, project.root))
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            end = _submit(project) if action.kind == "submit" else _cancel(project, action.units)
+    except (ValueError, RuntimeError, OSError) as error:
+        end = f"{action.kind} failed: {error}"
+    return f"{said.getvalue()}{end}".strip()
+
+
+def _submit(project: Project) -> str:
+    with suppress(FileNotFoundError):
+        if read_json(project.root.study) != project.study.model_dump(mode="json"):
+            return OUTDATED
+    submit(project, yes=True, only=None)
+    return ""
+
+
+def _cancel(project: Project, units: tuple[str, ...] | None) -> str:
+    now = project.look()
+    chosen = None if units is None else [seen for seen in now.units if seen.unit.id in units]
+    ended = cancel(project, now, chosen)
+    return f"cancelled: {', '.join(ended)}" if ended else "nothing was running any more"

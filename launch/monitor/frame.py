@@ -1,0 +1,120 @@
+"""The rows of text that a screen is drawn with: a view, and below it what was asked, said or can be typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from launch.monitor.detail import NOTHING
+from launch.monitor.facts import Story
+from launch.monitor.overview import head
+from launch.monitor.screen import Page, Screen
+from launch.monitor.sight import Sight
+from launch.monitor.views import detail, overview, unit_table
+
+LEAST = (40, 10)  # the smallest terminal, in cells
+
+HELP = (
+    ("↑ ↓ j k PgUp PgDn Home End", "move; in a log: read what came before"),
+    ("Enter", "open: a study, its units, a unit and its log"),
+    ("Esc Backspace", "back; from a filter to all units"),
+    ("Tab Shift-Tab", "the next study, the one before"),
+    ("← →", "from a unit to the one before, or the next"),
+    ("/", "filter by stage, name, state, cause, node"),
+    ("s", "sort the units by something else"),
+    ("f", "follow the log, or hold it still"),
+    ("r", "look now"),
+    ("c", "cancel a unit, on the first page a study; asks"),
+    ("u", "submit what is missing of a study; asks"),
+    ("Ctrl-L Ctrl-Z", "draw all again; suspend"),
+    ("q Ctrl-C", "quit; jobs go on"),
+)
+HINTS = {
+    Page.STUDIES: "Enter units  / find  c cancel  u submit  r look  ? help  q quit",
+    Page.UNITS: "Enter open  / find  s sort  c cancel  u submit  Esc back  ? help  q quit",
+    Page.UNIT: "f follow  ↑ ↓ log  ← → units  c cancel  Esc back  ? help  q quit",
+}
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What was read of the unit that is open.
+
+    Args:
+        unit: its id.
+        log: the end of its log, the last line last.
+    """
+
+    unit: str | None = None
+    log: tuple[str, ...] = ("reading …",)
+    story: Story = NOTHING
+
+
+def frame(screen: Screen, sights: Sequence[Sight], inside: Inside, console: Console) -> list[str]:
+    """The rows, as many as the console is high, each as it is sent to a terminal."""
+    width, height = console.size
+    if width < LEAST[0] or height < LEAST[1]:
+        words = f"too small: {LEAST[0]} x {LEAST[1]} cells are needed, here are {width} x {height}"
+        return _rows(console, Text(words))[:height]
+    foot = _rows(console, _foot(screen))[: height // 3]
+    room = height - len(foot)
+    body = _rows(console, _body(screen, sights, inside, width, room))[:room]
+    return [*body, *[""] * (room - len(body)), *foot]
+
+
+def _rows(console: Console, shown: RenderableType) -> list[str]:
+    with console.capture() as captured:
+        console.print(shown, highlight=False)
+    return captured.get().removesuffix("\n").split("\n")
+
+
+def _body(screen: Screen, sights: Sequence[Sight], inside: Inside, width: int, height: int) -> RenderableType:
+    sight, seen = sights[screen.study], screen.seen()
+    if screen.help:
+        return _help()
+    if screen.page == Page.STUDIES or sight.now is None:
+        return overview(sights, screen.study, width, height)
+    above = head(sight, width)[: 2 if sight.trouble else 1]
+    height -= len(above)
+    if screen.page == Page.UNITS or seen is None:
+        return Group(*above, unit_table(sight, screen.rows, screen.at, width, height))
+    log = inside.log[: max(1, len(inside.log) - screen.back)]
+    return Group(*above, detail(sight, seen, log, width, height, inside.story))
+
+
+def _foot(screen: Screen) -> Text:
+    if screen.question:
+        return Text(screen.question.text, "bold reverse")
+    if screen.help:
+        return Text("any key goes back", "dim")
+    if screen.typing:
+        return Text.assemble("/", screen.wanted, ("▏", "blink"), (f"  {_matches(screen)}", "dim"))
+    if screen.message:
+        return Text(screen.message, "bold")
+    if screen.busy:
+        return Text(f"{screen.busy} …", "bold")
+    return Text(f"{_where(screen)}{HINTS[screen.page]}", "dim", no_wrap=True, overflow="ellipsis")
+
+
+def _where(screen: Screen) -> str:
+    if screen.page == Page.UNIT:
+        return "" if screen.follow else "log held still  "
+    return f"{_matches(screen)}  " if screen.wanted and screen.page == Page.UNITS else ""
+
+
+def _matches(screen: Screen) -> str:
+    total = len(screen.listed.now.units) if screen.listed else 0
+    return f"{len(screen.rows):,} of {total:,} match {screen.wanted!r}"
+
+
+def _help() -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", max_width=28)
+    table.add_column()
+    for keys, what in HELP:
+        table.add_row(keys, what)
+    return table

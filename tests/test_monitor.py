@@ -1,0 +1,222 @@
+"""The monitor in a real terminal: keys are typed, its screen is read, and the shell is left as it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from small_slurm import write_cluster
+from small_study import TESTS, runs, sor, student, wait_for, write_study
+from tmux import PROMPT, Tmux, terminal
+
+from launch.monitor.frame import HELP
+from launch.states import State
+
+SCREEN_OF_SHELL = "1 0"  # the cursor is shown, the other screen is not
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directories of two studies on this machine, in each of which the first unit failed."""
+    folder = tmp_path_factory.mktemp("ran")
+    for name in ("other", "small"):
+        study = write_study(folder / name, {"s": student()}, name=name)
+        (folder / name / "study.fail").touch()
+        assert sor("submit", study, "--yes", "--runs", folder / "runs").returncode == 1
+    return folder / "runs"
+
+
+@pytest.fixture
+def person(ran: Path) -> Iterator[Tmux]:
+    with terminal(SOR_RUNS=str(ran)) as made:
+        yield made
+
+
+def process(ran: Path) -> int:
+    """The monitor's process."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                where = f"SOR_RUNS={ran}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if where and b"monitor" in words:
+                found.append(int(folder.name))
+    [pid] = found
+    return pid
+
+
+def test_a_person_looks_around(person: Tmux) -> None:
+    before = person.mode()
+    person.runs("echo what was there")
+    person.runs("sor monitor")
+    shown = person.sees("small on local", "q quit", without=PROMPT)
+    assert "other" in shown
+    assert "code error" in shown or "told to fail" in shown  # problems come first
+    person.presses("j")
+    person.sees("other on local")
+    person.presses("k", "Enter")
+    person.sees("prepare small", "evaluate s-r0", "Esc back")
+    person.presses("Down", "c")
+    person.sees("no job has it in hand: nothing to cancel")
+    person.types("/FAILED")
+    person.sees("1 of 11 match 'FAILED'", without="evaluate s-r0")
+    person.presses("Enter", "Enter")
+    person.sees("RuntimeError: study was told to fail", "f follow")
+    person.presses("u")
+    person.sees("type 'sor submit small' in another terminal")
+    person.presses("?")
+    person.sees(*(what for _, what in HELP))
+    person.presses("x")
+    person.resize(200, 60)
+    person.sees("study says hello")
+    person.resize(30, 8)
+    person.sees("too small")
+    person.resize(80, 24)
+    person.sees("RuntimeError: study was told to fail", without="too small")
+    person.presses("Escape")
+    person.sees("match 'FAILED'")
+    person.presses("Escape")
+    person.sees("evaluate s-r0")
+    person.presses("q")
+    person.sees("what was there", PROMPT)
+    assert person.state() == SCREEN_OF_SHELL
+    assert person.mode() == before
+
+
+@pytest.mark.parametrize("how", ["C-c", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_however_it_ends_the_terminal_is_as_before(person: Tmux, ran: Path, how: str) -> None:
+    before = person.mode()
+    person.runs("echo what was there; sor monitor small 2>&1; echo code $?")
+    person.runs("sor monitor")
+    person.sees("q quit")
+    assert person.state() == "0 1"
+    if how == "C-c":
+        person.presses("C-c")
+    else:
+        os.kill(process(ran), signal.Signals[how])
+    person.sees("what was there", PROMPT)
+    assert person.state() == SCREEN_OF_SHELL
+    assert person.mode() == before
+
+
+def test_an_error_while_drawing_is_shown_on_the_shells_screen(person: Tmux, tmp_path: Path) -> None:
+    before = person.mode()
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import launch.cli, launch.monitor.app as app\n"
+        "frame = app.frame\n"
+        "def broken(screen, *more):\n"
+        "    return 1 / 0 if screen.help else frame(screen, *more)\n"
+        "app.frame = broken\n"
+        "launch.cli.main()\n"
+    )
+    person.runs(f"python {script} monitor")
+    person.sees("q quit")
+    person.presses("?")
+    person.sees("in broken", "ZeroDivisionError", PROMPT)
+    assert person.state() == SCREEN_OF_SHELL
+    assert person.mode() == before
+
+
+def test_suspended_and_brought_back(person: Tmux) -> None:
+    person.runs("echo what was there; sor monitor")
+    person.sees("q quit")
+    person.presses("Enter")
+    person.sees("Esc back")
+    person.presses("C-z")
+    person.sees("what was there", "Stopped")
+    assert person.state() == SCREEN_OF_SHELL
+    person.runs("echo echo is on")
+    assert person.sees("\necho is on").count("echo is on") == 2
+    person.runs("fg")
+    person.sees("Esc back", without=PROMPT)
+    assert person.state() == "0 1"
+    person.presses("q")
+    person.sees("echo is on", PROMPT)
+
+
+def test_without_colour(ran: Path) -> None:
+    with terminal(SOR_RUNS=str(ran), NO_COLOR="1") as person:
+        person.runs("sor monitor")
+        person.sees("small on local", "q quit")
+        assert not re.search(r"\x1b\[(\d+;)*(3[0-7]|38|9[0-7])[;m]", person.colours)
+        person.presses("q")
+
+
+def test_a_terminal_that_moves_no_cursor(ran: Path) -> None:
+    with terminal(SOR_RUNS=str(ran)) as person:
+        person.runs(f"TERM=dumb sor monitor {ran.parent}/other/small.yaml")
+        person.sees("other on local", PROMPT)
+        assert person.state() == SCREEN_OF_SHELL
+
+
+def test_printed_once(ran: Path) -> None:
+    done = sor("monitor", "--once", "--runs", ran)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "small on local" in done.stdout
+    assert "other on local" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert sor("monitor", "--runs", ran).stdout.count(" on local") == 2  # there is no terminal
+
+
+def test_studies_that_cannot_be_opened(ran: Path, tmp_path: Path) -> None:
+    none = sor("monitor", "--runs", tmp_path)
+    assert none.returncode == 2
+    assert none.stderr == (
+        f"sor: {tmp_path}: no study was submitted here: name one, or say with --runs where to look\n"
+    )
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "study.json").write_text('{"name": "old", "former": 1}')
+    broken = sor("monitor", "--runs", tmp_path)
+    assert broken.returncode == 2
+    assert f"{tmp_path / 'old'} is left out" in broken.stderr
+    (tmp_path / "small").symlink_to(ran / "small")
+    some = sor("monitor", "--once", "--runs", tmp_path)
+    assert some.returncode == 0
+    assert "small on local" in some.stdout
+    assert f"{tmp_path / 'old'} is left out" in some.stderr
+
+
+def test_jobs_that_fail_and_are_cancelled_while_it_is_open(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    code = f"{TESTS.parent}:{TESTS}"
+    file = write_cluster(tmp_path / "cluster.yaml")
+    where = ("--cluster", str(file), "--runs", str(tmp_path / "runs"))
+    good, bad = (write_study(tmp_path / name, {"s": student()}, name=name) for name in ("good", "bad"))
+    (tmp_path / "good" / "study.hold").touch()
+    (tmp_path / "bad" / "study.fail").touch()
+    assert sor("submit", good, "--yes", *where, PYTHONPATH=code).returncode == 0
+    wait_for(lambda: runs(tmp_path / "good"), "the first job to run")
+    with terminal(PYTHONPATH=code, SLURM_CONF=str(slurm.conf)) as person:
+        person.runs(f"sor monitor {good} {bad} --interval 1 {' '.join(where)}")
+        person.sees("good on cluster", "bad")
+        assert sor("submit", bad, "--yes", *where, PYTHONPATH=code).returncode == 0
+        person.presses("Tab")
+        person.sees("bad on cluster", "told to fail")  # it failed while one watched
+        person.presses("BTab", "Enter")
+        person.types("/prepare")
+        person.sees("1 of", State.RUNNING)
+        person.presses("Enter", "c")
+        person.sees("Cancel 1 job of 1 unit (prepare good) of good?", "y: yes, n: no")
+        person.presses("y")
+        person.sees("cancelled: prepare good")
+        person.sees(State.WAITING)
+        person.presses("u")
+        person.sees("Submit good: ", "y: yes, n: no")
+        person.presses("y")
+        wait_for(lambda: len(runs(tmp_path / "good")) == 2, "the job to run again")
+        person.sees(State.RUNNING)
+        person.presses("q")
+        person.sees(PROMPT)
+    slurm.run("scancel", "--me")
+    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty", 120)
