@@ -25,7 +25,8 @@ def plot(grid: Grid, width: int, height: int) -> list[Text]:
     if not points or across < LEAST[0] or down < LEAST[1]:
         return []
     xs = _axis([math.log10(c.flops or 1) for _, c in points], 0.1)
-    ys = _axis([100 * (c.accuracy or 0) for _, c in points], 1.0)
+    low, high = _axis([100 * (c.accuracy or 0) for _, c in points], 1.0)
+    ys = max(low, 0.0), min(high, 100.0)
     field = [[Text(" ")] * across for _ in range(down)]
 
     def place(cell: Cell) -> tuple[int, int]:
