@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 
@@ -93,6 +94,11 @@ SIGNS = (
 def cause_of(error: BaseException | str) -> Cause:
     """The cause that an exception shows, with those that it came from, or what is known of one in words."""
     words = error if isinstance(error, str) else "\n".join(map(named, _chain(error)))
+    return _shown_by(words)
+
+
+@lru_cache(maxsize=4096)  # thousands of units fail in the same words, and are asked about again and again
+def _shown_by(words: str) -> Cause:
     return next((cause for cause, sign in SIGNS if re.search(sign, words)), Cause.CODE)
 
 

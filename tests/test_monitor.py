@@ -154,7 +154,7 @@ def test_without_colour(ran: Path) -> None:
 def test_a_terminal_that_moves_no_cursor(ran: Path) -> None:
     with terminal(SOR_RUNS=str(ran)) as person:
         person.runs(f"TERM=dumb sor monitor {ran.parent}/other/small.yaml")
-        person.sees("other on local", PROMPT)
+        person.sees("1 failed, code error: prepare other", PROMPT)
         assert person.state() == SCREEN_OF_SHELL
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from jobs.causes import named
 from launch.logs import words_of
 from launch.monitor.asking import Action, count
 from launch.monitor.board import Board, make_board
@@ -32,8 +33,9 @@ from launch.monitor.views import overview
 from launch.observe import Seen, Snapshot
 from launch.project import Project
 
-PULSE = 5.0  # seconds between two frames when nothing happens: ages are shown
+PULSE = 10.0  # seconds between two frames when nothing happens: ages are shown
 LOG_PULSE = 1.0  # seconds between two looks into the log that is shown
+WIDE, LONG = 200, 50  # what is printed into a file
 DOING = {"cancel": "cancelling", "submit": "submitting"}
 
 
@@ -88,10 +90,11 @@ def _print(watcher: Watcher) -> int:
         watcher.changed.wait()
         watcher.changed.clear()
     console, sights = Console(highlight=False), watcher.sights()
-    width = console.width if console.is_terminal or "COLUMNS" in os.environ else 200
-    console.width = width
+    if not console.is_terminal:
+        console.height = LONG
+        console.width = console.width if "COLUMNS" in os.environ else WIDE
     for number in range(len(sights)):
-        console.print(overview(sights[number : number + 1], 0, width, console.height))
+        console.print(overview(sights[number : number + 1], 0, console.width, console.height - 1))
     return 0 if all(sight.now for sight in sights) else 1
 
 
@@ -102,6 +105,7 @@ class App:
         self, projects: Sequence[Project], watcher: Watcher, terminal: Terminal, message: str = ""
     ) -> None:
         self._projects, self._watcher, self._terminal = projects, watcher, terminal
+        self._opened = time.time()
         self._stream = sys.stdout  # for its encoding; what is done meanwhile prints elsewhere
         self._screen = Screen(message=message)
         self._doing = Errand[str](terminal.wake)
@@ -197,7 +201,7 @@ class App:
         project = self._projects[action.study]
         what = f"{count(len(action.units), 'unit')} of " if action.units else ""
         self._screen = replace(self._screen, busy=f"{DOING[action.kind]} {what}{project.study.name}")
-        self._doing.start(lambda: carry_out(action, project))
+        self._doing.start(lambda: carry_out(action, project, self._opened))
 
     def _collect(self) -> None:
         """Take what came of what was done, or was read, beside the loop."""
@@ -214,5 +218,5 @@ def _read(seen: Seen, gpu: str) -> Inside:
     """Read the end of a unit's log and what else its files say."""
     try:
         return Inside(seen.unit.id, tuple(words_of(seen, LOG_LINES) or ()), read_story(seen, gpu))
-    except OSError as error:
-        return Inside(seen.unit.id, (f"its files cannot be read: {error}",))
+    except Exception as error:  # what one unit wrote must not end the monitor
+        return Inside(seen.unit.id, (f"its files cannot be read: {named(error)}",))

@@ -9,6 +9,7 @@ import io
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 
+from jobs.causes import named
 from jobs.rundir import read_json
 from launch.monitor.asking import Action
 from launch.project import Project, backend_of
@@ -17,22 +18,28 @@ from launch.submit import cancel, submit
 OUTDATED = "the study was edited and submitted since this monitor was started: start it again"
 
 
-def carry_out(action: Action, project: Project) -> str:
-    """Cancel or submit, and say what came of it, also where it failed."""
+def carry_out(action: Action, project: Project, opened: float) -> str:
+    """Cancel or submit, and say what came of it, also where it failed.
+
+    Args:
+        opened: when the project was, in seconds since the epoch.
+    """
     # A backend of its own, since the thread that looks uses the other one.
     project = replace(project, backend=backend_of(project.cluster, project.root))
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            end = _submit(project) if action.kind == "submit" else _cancel(project, action.units)
-    except (ValueError, RuntimeError, OSError) as error:
-        end = f"{action.kind} failed: {error}"
+            end = _submit(project, opened) if action.kind == "submit" else _cancel(project, action.units)
+    except Exception as error:  # the monitor goes on whatever it was
+        meant = isinstance(error, ValueError | RuntimeError | OSError)  # with words for people
+        end = f"{action.kind} failed: {error if meant else named(error)}"
     return f"{said.getvalue()}{end}".strip()
 
 
-def _submit(project: Project) -> str:
+def _submit(project: Project, opened: float) -> str:
+    file = project.root.study
     with suppress(FileNotFoundError):
-        if read_json(project.root.study) != project.study.model_dump(mode="json"):
+        if file.stat().st_mtime > opened and read_json(file) != project.study.model_dump(mode="json"):
             return OUTDATED
     submit(project, yes=True, only=None)
     return ""

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from launch.monitor.cells import Lines
 from launch.monitor.detail import NOTHING
 from launch.monitor.facts import Story
 from launch.monitor.overview import head
@@ -60,7 +61,7 @@ def frame(screen: Screen, sights: Sequence[Sight], inside: Inside, console: Cons
     if width < LEAST[0] or height < LEAST[1]:
         words = f"too small: {LEAST[0]} x {LEAST[1]} cells are needed, here are {width} x {height}"
         return _rows(console, Text(words))[:height]
-    foot = _rows(console, _foot(screen))[: height // 3]
+    foot = _rows(console, _foot(screen, width))[: height // 3]
     room = height - len(foot)
     body = _rows(console, _body(screen, sights, inside, width, room))[:room]
     return [*body, *[""] * (room - len(body)), *foot]
@@ -86,7 +87,7 @@ def _body(screen: Screen, sights: Sequence[Sight], inside: Inside, width: int, h
     return Group(*above, detail(sight, seen, log, width, height, inside.story))
 
 
-def _foot(screen: Screen) -> Text:
+def _foot(screen: Screen, width: int) -> RenderableType:
     if screen.question:
         return Text(screen.question.text, "bold reverse")
     if screen.help:
@@ -97,7 +98,7 @@ def _foot(screen: Screen) -> Text:
         return Text(screen.message, "bold")
     if screen.busy:
         return Text(f"{screen.busy} …", "bold")
-    return Text(f"{_where(screen)}{HINTS[screen.page]}", "dim", no_wrap=True, overflow="ellipsis")
+    return Lines([Text(f"{_where(screen)}{HINTS[screen.page]}", "dim")], width, 1)
 
 
 def _where(screen: Screen) -> str:
