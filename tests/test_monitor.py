@@ -91,18 +91,17 @@ def test_a_person_looks_around(person: Tmux) -> None:
     assert person.mode() == before
 
 
-@pytest.mark.parametrize("how", ["C-c", "SIGTERM", "SIGHUP", "SIGINT"])
-def test_however_it_ends_the_terminal_is_as_before(person: Tmux, ran: Path, how: str) -> None:
+@pytest.mark.parametrize(("how", "code"), [("C-c", 0), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_however_it_ends_the_terminal_is_as_before(person: Tmux, ran: Path, how: str, code: int) -> None:
     before = person.mode()
-    person.runs("echo what was there; sor monitor small 2>&1; echo code $?")
-    person.runs("sor monitor")
+    person.runs("echo what was there; sor monitor; echo code $?")
     person.sees("q quit")
     assert person.state() == "0 1"
     if how == "C-c":
         person.presses("C-c")
     else:
         os.kill(process(ran), signal.Signals[how])
-    person.sees("what was there", PROMPT)
+    person.sees("what was there", f"code {code}", PROMPT)
     assert person.state() == SCREEN_OF_SHELL
     assert person.mode() == before
 
@@ -141,6 +140,25 @@ def test_suspended_and_brought_back(person: Tmux) -> None:
     assert person.state() == "0 1"
     person.presses("q")
     person.sees("echo is on", PROMPT)
+
+
+def test_a_file_system_that_hangs_holds_up_no_key(person: Tmux, ran: Path) -> None:
+    person.runs("sor monitor")
+    person.sees("small on local", "1 failed")
+    [log] = (ran / "small" / "submissions").glob("*/*_0_log.out")
+    kept = log.rename(log.with_suffix(".kept"))
+    os.mkfifo(log)  # who opens it waits for ever
+    try:
+        person.presses("Enter", "Enter")
+        person.sees("reading …")
+        person.presses("?")
+        person.sees("any key goes back")
+        person.presses("x", "q")
+        person.sees(PROMPT)
+        assert person.state() == SCREEN_OF_SHELL
+    finally:
+        log.unlink()
+        kept.rename(log)
 
 
 def test_without_colour(ran: Path) -> None:
