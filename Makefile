@@ -2,7 +2,7 @@
 # make test    install, run all tests
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
 # make lint    ruff and mypy --strict
-# make pictures  the README's picture, made again from a demo run
+# make pictures  the README's pictures, made again from demo runs
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
 # make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
 # make slurm-up, make slurm-down  a real Slurm on this machine, with GPUs that only look like it, to try things on
@@ -37,9 +37,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The README's picture, from the demo's report.
+# The README's pictures, from the demo's report and of the monitor while the demo runs.
 pictures: demo
-	mkdir -p docs
+	$(BIN)/python docs/pictures.py
 	cp "$(RUNS)/demo/report/latest/frontier-training-benchmarks.png" docs/frontier.png
 
 bench: install

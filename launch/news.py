@@ -77,11 +77,11 @@ def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
 
 
 def silence(since: float, told: Told) -> list[News]:
-    """The same while Slurm has not answered since a time: a message a day at most."""
+    """The same while there is no word of the jobs since a time: a message a day at most."""
     if told.at - since < LONG:
         return []
     clock = time.strftime("%d %b %H:%M", time.localtime(since))
-    text = f"Slurm has given no answer since {clock}; its jobs go on meanwhile"
+    text = f"no answer from Slurm or the file system since {clock}; jobs go on meanwhile"
     each = News("silent", "silent", (f"silent {since // DAY:.0f}",), text)
     return [] if told.keys.issuperset(each.keys) else [each]
 
@@ -139,7 +139,7 @@ def _problem(units: list[Seen], now: Snapshot) -> str:
     text += f": {_words(first.reason)}. "
     text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
     text += f"{blocked} blocked by failures. " if blocked else ""
-    return text + f"'sor logs STUDY {first.unit.id}' shows more"
+    return text + f"'sor logs {now.root.path.name} {first.unit.id}' shows more"
 
 
 def _left(now: Snapshot) -> list[News]:

@@ -57,7 +57,7 @@ class Notifier:
         self._start(lambda told: news(now, nodes, told))
 
     def silent(self, since: float) -> None:
-        """The same while Slurm has not answered since a time, in seconds since the epoch."""
+        """The same while there was no answer since a time, in seconds since the epoch."""
         self._start(lambda told: silence(since, told))
 
     def close(self) -> None:

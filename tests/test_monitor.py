@@ -91,6 +91,21 @@ def test_a_person_looks_around(person: Tmux) -> None:
     assert person.mode() == before
 
 
+def test_left_open_it_tells_of_news_once(person: Tmux, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    command = f"SOR_NOTIFY='echo $SOR_MESSAGE >> {told}' sor monitor"
+    person.runs(command)
+    wait_for(lambda: told.exists() and told.read_text().count("failed: code error") == 2, "both failures")
+    person.presses("q")
+    person.sees(PROMPT)
+    before = told.read_text()
+    person.runs(command)
+    person.sees("q quit")
+    person.presses("q")
+    person.sees(PROMPT)
+    assert told.read_text() == before
+
+
 @pytest.mark.parametrize(("how", "code"), [("C-c", 0), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_however_it_ends_the_terminal_is_as_before(person: Tmux, ran: Path, how: str, code: int) -> None:
     before = person.mode()

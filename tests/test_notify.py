@@ -158,7 +158,7 @@ def test_a_long_silence_once_a_day() -> None:
         return memory.tell(silence(since, memory.told(since + seconds)), since + seconds)
 
     assert silent(LONG - 1) == []
-    assert silent(LONG)[0].startswith("silent: Slurm has given no answer since ")
+    assert silent(LONG)[0].startswith("silent: no answer from Slurm or the file system since ")
     assert silent(LONG + 1) == silent(9 * DAY) == []
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -30,6 +31,7 @@ from launch.monitor.looking import Watcher, WorkOut
 from launch.monitor.plain import INTERVALS, watch
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
 from launch.monitor.views import overview
+from launch.notify import Notifier
 from launch.observe import Seen, Snapshot
 from launch.project import Project
 
@@ -99,7 +101,11 @@ def _print(watcher: Watcher) -> int:
 
 
 class App:
-    """One person at one terminal, looking at studies."""
+    """One person at one terminal, looking at studies.
+
+    Raises:
+        SecretsError: the file of secrets, which may name whom to tell of news, cannot be used.
+    """
 
     def __init__(
         self, projects: Sequence[Project], watcher: Watcher, terminal: Terminal, message: str = ""
@@ -111,6 +117,9 @@ class App:
         self._doing = Errand[str](terminal.wake)
         self._reading = Errand[Inside](terminal.wake)
         self._inside = Inside()
+        self._complaints = deque[str]()
+        self._notifiers = [Notifier(project.root, self._complaints.append) for project in projects]
+        self._told = [0.0 for _ in projects]  # which look at each its notifier knows
         self._changed = True  # since the last frame
         self._drawn = self._read = 0.0  # when, as time.monotonic tells
 
@@ -146,6 +155,8 @@ class App:
         if self._doing.busy:
             print(f"{self._screen.busy} …", file=self._stream, flush=True)
             print(self._doing.take(wait=True), file=self._stream)
+        for notifier in self._notifiers:
+            notifier.close()
         return 0
 
     @property
@@ -154,11 +165,22 @@ class App:
         return self._screen.seen() if self._screen.page == Page.UNIT else None
 
     def _forward(self) -> None:
-        """Wake the loop after each look."""
+        """Tell of news, and wake the loop, after each look."""
         while self._watcher.changed.wait():
             self._watcher.changed.clear()
+            self._tell()
             self._changed = True
             self._terminal.wake()
+
+    def _tell(self) -> None:
+        """Have it told what is new, or that nothing was heard for long."""
+        sights = self._watcher.sights()
+        for number, sight in enumerate(sights):
+            if sight.now and sight.taken != self._told[number]:
+                self._told[number] = sight.taken
+                self._notifiers[number].tell(sight.now, sight.nodes)
+        if silent := next((sight for sight in sights if sight.trouble), None):  # most often it is so of all
+            self._notifiers[0].silent(silent.taken or self._opened)
 
     def _draw(self) -> None:
         self._changed, self._drawn = False, time.monotonic()
@@ -208,6 +230,9 @@ class App:
         if (read := self._reading.take()) is not None:
             self._changed |= read != self._inside
             self._inside = read
+        if self._complaints:
+            self._changed = True
+            self._screen = replace(self._screen, message=self._complaints.popleft())
         if (said := self._doing.take()) is not None:
             self._changed = True
             self._screen = replace(self._screen, busy="", message=said)
