@@ -86,7 +86,7 @@ def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> Non
     assert said[1] == [
         "failed: evaluate e0 failed: out of memory: ran out of memory. What to do: ask for more memory "
         "(sbatch: {mem-per-cpu: …} in the cluster file). 1 blocked by failures. "
-        f"'sor logs STUDY {id}' shows more"
+        f"'sor logs s {id}' shows more"
     ]
     [later] = memory.news(*failed[:39], units[39], b, at=AT + 60 + QUIET)
     assert later.startswith(
@@ -135,7 +135,7 @@ def test_what_stands_still_once_an_attempt() -> None:
     memory = Memory()
     still = {"reason": "no sign of life for 20 minutes"}
     said = memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING))
-    assert said[0].startswith("stalled: train a stalled: no sign of life for 20 minutes. 'sor logs STUDY ")
+    assert said[0].startswith("stalled: train a stalled: no sign of life for 20 minutes. 'sor logs s ")
     assert memory.news(seen(A, State.RUNNING), seen(B, State.RUNNING)) == []
     assert memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING), at=AT + 2 * QUIET) == []
 
