@@ -7,7 +7,7 @@
 word={{submission}}/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.${SLURM_RESTART_COUNT:-0}.word
 
 finish() {
-  local code=$? said= try state
+  local code=$? said= try state refused=0
   trap '' TERM   # what asks Slurm here would die of it
   # Not SLURM_JOB_ID, which for one element of each array is the whole array's.
   local job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
@@ -26,6 +26,7 @@ finish() {
         trap - TERM
         sleep 600          # Slurm ends it within that time
       fi
+      [ $((++refused)) -lt 3 ] || break   # some clusters never do it
     fi
     sleep "$try"
   done
