@@ -234,8 +234,8 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
         assert not os.environ.get("CI"), why
         pytest.skip(why)
     folder = StudyDir(study[0]).unit(study[1][0])
-    worked = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "seconds": 5400.0, "error": None}
-    append_jsonl(folder.attempts, worked)
+    run = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "n1", "time": 9.0, "kept": 0}
+    append_jsonl(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
     report = write_report(study[0], tmp_path / "out")
     page = tmp_path / "visit.html"
     page.write_text(report.page.read_text().replace("</body>", VISIT + "</body>"))
