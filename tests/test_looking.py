@@ -262,7 +262,7 @@ def test_who_asks_for_a_look_gets_one_but_not_at_once_again(
 
 def test_an_interval_grows_with_what_looks_cost() -> None:
     assert pace(30, 0.01, 0.1) == 30
-    assert pace(30, 0.5, 0.1) == 50
+    assert pace(30, 0.5, 0.1) == 60
     assert pace(30, 0.01, 3.0) == 60
     assert pace(30, 0.01, 30.0) == LONGEST
     assert pace(600, 0.01, 30.0) == 600

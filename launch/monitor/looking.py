@@ -32,7 +32,7 @@ from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable, Table
 if TYPE_CHECKING:
     from launch.monitor.board import Board
 
-BUSY = 100.0  # times what looks computed is an interval at least: then they take 1 % of a core
+BUSY = 120.0  # times what looks computed is an interval at least: with what is drawn, that is 1 % of a core
 WAITED = 20.0  # times what a look waited for Slurm and the file system, likewise,
 LONGEST = 300.0  # but not more than so many seconds for that
 SOONEST = 2.0  # seconds from one look to the next, also where a person asks for it

@@ -20,6 +20,7 @@ from made_projects import made_project
 from measure import Ratio, seconds
 
 from launch.cli import GARBAGE
+from launch.monitor.app import boards
 from launch.monitor.looking import Watcher
 
 LOOKS = 5
@@ -58,7 +59,7 @@ def watched(folder: Path) -> dict[str, float]:
     project = made_project(folder / "watched", units(WATCHED), sbatch=HELD)
     assert len({unit.id for unit in project.units}) == WATCHED
     plan, began, costs = memory(), time.perf_counter(), []
-    watcher = Watcher([project])
+    watcher = Watcher([project], None, boards([project]))
     taken = seen_after(watcher, 0.0)
     first = time.perf_counter() - began
     for _ in range(LOOKS):
