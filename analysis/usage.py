@@ -40,7 +40,7 @@ def usage(path: str | Path) -> pd.DataFrame:
     for stage in STAGES:
         folders = [UnitDir(found.parent) for found in sorted(study.path.glob(f"{stage}/*/attempts.jsonl"))]
         if folders:
-            flops = sum(_flops(folder) for folder in folders if folder.done)
+            flops = sum(_flops(stage, folder) for folder in folders if folder.done)
             rows.append({"stage": stage, "units": len(folders), **_sums(folders), "flops": flops})
     return pd.DataFrame(rows, columns=list(USAGE)).astype(USAGE)
 
@@ -69,8 +69,9 @@ def _gpus(folder: UnitDir) -> int:
     return needs.nodes * needs.gpus_per_node
 
 
-def _flops(folder: UnitDir) -> float:
+def _flops(stage: str, folder: UnitDir) -> float:
     """Those of a published result; 0 where no model computed."""
     result = read_json(folder.result)
-    benchmarks = result.get("benchmarks", [])
-    return result.get("flops", 0) + sum(row["flops_per_item"] * row["n"] for row in benchmarks)
+    if stage == "evaluate":
+        return sum(row["flops_per_item"] * row["n"] for row in result["benchmarks"])
+    return float(result.get("flops", 0))
