@@ -70,8 +70,11 @@ class Job:
 
     def again(self, times: int) -> None:
         """Wait until the job is back in the queue, do not let it wait there, and see it begin."""
-        # Its reason is none before the scheduler has looked at it.
-        wait_for(lambda: self.state() in ("PENDING BeginTime", "PENDING None"), "the job to be queued again")
+        # Alone, since what it made room for might do so again; its reason is none before Slurm gave it one.
+        waits = ("PENDING BeginTime", "PENDING None")
+        wait_for(
+            lambda: self.slurm.run("squeue", "--noheader", "--format=%T %r") in waits, "the job to be back"
+        )
         self.slurm.run("scontrol", "update", f"job={self.id}", "StartTime=now")
         self.started(times)
 
