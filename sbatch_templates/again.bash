@@ -7,8 +7,8 @@
 word={{submission}}/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.${SLURM_RESTART_COUNT:-0}.word
 
 finish() {
-  local code=$? said= try state refused=0
-  trap '' TERM   # what asks Slurm here would die of it
+  local code=$? said= try state refused=0 ended=
+  trap 'ended=1' TERM      # what asks Slurm here would die of it, and ignores it
   # Not SLURM_JOB_ID, which for one element of each array is the whole array's.
   local job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   if [ -e "$word" ]; then
@@ -19,12 +19,14 @@ finish() {
     exit $code
   fi
   for try in {1..24}; do   # while the controller does not answer: five minutes
-    if state=$(squeue --noheader --jobs="$job" --format=%T) && [ -n "$state" ]; then
+    if state=$(trap '' TERM; squeue --noheader --jobs="$job" --format=%T) && [ -n "$state" ]; then
       # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
       [ "$state" = RUNNING ] || break
-      if scontrol requeue "$job"; then
+      ended=
+      if (trap '' TERM; exec scontrol requeue "$job"); then
         trap - TERM
-        sleep 600          # Slurm ends it within that time
+        [ "$ended" ] || sleep 600         # Slurm ends it within that time, or has told it already
+        break
       fi
       [ $((++refused)) -lt 3 ] || break   # some clusters never do it
     fi

@@ -97,6 +97,11 @@ def test_a_refusal_is_not_the_last_word(start: Start, tmp_path: Path) -> None:
     assert asked(tmp_path) == ["squeue", "scontrol"] * 2
 
 
+def test_told_to_end_while_it_asks_it_ends_at_once(start: Start, tmp_path: Path) -> None:
+    assert start(75, squeue="echo RUNNING", scontrol="kill -TERM $PPID").wait(10) == 1
+    assert asked(tmp_path) == ["squeue", "scontrol"]
+
+
 def test_where_slurm_never_puts_a_job_back_it_ends_soon(start: Start, tmp_path: Path) -> None:
     assert start(75, squeue="echo RUNNING", scontrol="exit 1").wait(20) == 1
     assert asked(tmp_path) == ["squeue", "scontrol"] * 3

@@ -23,6 +23,9 @@ from launch.states import State
 from launch.submit import cancel, submit
 
 
+WAITS = ("PENDING BeginTime", "PENDING None")  # the state and reason of a job that was put back
+
+
 @pytest.fixture(autouse=True)
 def _on_the_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
@@ -70,10 +73,9 @@ class Job:
 
     def again(self, times: int) -> None:
         """Wait until the job is back in the queue, do not let it wait there, and see it begin."""
-        # Alone, since what it made room for might do so again; its reason is none before Slurm gave it one.
-        waits = ("PENDING BeginTime", "PENDING None")
+        # Alone, since what it made room for might do so again.
         wait_for(
-            lambda: self.slurm.run("squeue", "--noheader", "--format=%T %r") in waits, "the job to be back"
+            lambda: self.slurm.run("squeue", "--noheader", "--format=%T %r") in WAITS, "the job to be back"
         )
         self.slurm.run("scontrol", "update", f"job={self.id}", "StartTime=now")
         self.started(times)
@@ -83,7 +85,15 @@ class Job:
 
     def ended(self) -> tuple[State, str | None]:
         """Wait until the job has left the machine; the unit's state and its reason."""
-        wait_for(lambda: self.slurm.run("squeue", "--noheader") == "", "the job to end", 60)
+        done = self.project.root.unit(self.unit)
+
+        def gone() -> bool:
+            # Slurm 24.11 puts a job that was preempted with a grace time back after its next run, too.
+            if done.done and self.state() in WAITS:
+                self.slurm.run("scontrol", "update", f"job={self.id}", "StartTime=now")
+            return self.slurm.run("squeue", "--noheader") == ""
+
+        wait_for(gone, "the job to end", 60)
         [seen] = self.project.look().units
         return seen.state, seen.reason
 
