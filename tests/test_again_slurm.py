@@ -22,7 +22,6 @@ from launch.project import Project
 from launch.states import State
 from launch.submit import cancel, submit
 
-
 WAITS = ("PENDING BeginTime", "PENDING None")  # the state and reason of a job that was put back
 
 
