@@ -19,7 +19,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def start(*args: str | Path) -> subprocess.Popen[str]:
         # It is ignored in what a script runs in the background, such as these tests.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+@contextmanager
+def watched_study(folder: Path) -> Iterator[Path]:
+    """The file of a small study; no process of its jobs may be left in the end."""
+    file = write_study(folder / "study")
+    yield file
+    left = [p[which] for p in runs(file.parent) for which in ("parent", "pid") if lives(p[which])]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "processes of jobs were left"
 
 
 def wait_for(true: Any, what: str, seconds: float = 60.0) -> None:

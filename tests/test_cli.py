@@ -24,7 +24,7 @@ from small_study import (
     sor,
     start,
     wait_for,
-    write_study,
+    watched_study,
 )  # fmt: skip
 
 from jobs.rundir import StudyDir, read_json, write_json
@@ -47,12 +47,8 @@ COUNTS = ["waiting", "queued", "running", "stalled", "preempted", "done", "faile
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[Path]:
     """The file of a small study; no process of its jobs may be left when the test is over."""
-    file = write_study(tmp_path / "study")
-    yield file
-    left = [p[which] for p in runs(file.parent) for which in ("parent", "pid") if lives(p[which])]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, "processes of jobs were left"
+    with watched_study(tmp_path) as file:
+        yield file
 
 
 @pytest.fixture

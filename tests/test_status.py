@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from small_slurm import write_cluster
-from small_study import lives, publish, runs, sor, start, wait_for, write_study
+from small_study import publish, runs, sor, start, wait_for, watched_study
 
 from jobs.causes import Cause
 from jobs.rundir import StudyDir
@@ -136,12 +136,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file of a small study; no process of its jobs may be left when the test is over."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SOR_NOTIFY", raising=False)
-    file = write_study(tmp_path / "study")
-    yield file
-    left = [p[which] for p in runs(file.parent) for which in ("parent", "pid") if lives(p[which])]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, "processes of jobs were left"
+    with watched_study(tmp_path) as file:
+        yield file
 
 
 @pytest.fixture

@@ -19,14 +19,15 @@ from jobs.rundir import append_jsonl
 from jobs.runs import Run
 from launch.ledger import Attempt, Job
 from launch.monitor import cells, overview
+from launch.monitor.detail import detail
 from launch.monitor.facts import Story, read_story
 from launch.monitor.grid import Cell, Grid
+from launch.monitor.overview import overview as first_page
 from launch.monitor.pace import Span
 from launch.monitor.plot import plot
 from launch.monitor.problems import problems
 from launch.monitor.sight import Sight
-from launch.monitor.views import detail, students, unit_table
-from launch.monitor.views import overview as first_page
+from launch.monitor.table import unit_table
 from launch.nodes import BadNode, Verdict
 from launch.observe import Keeper, Seen
 from launch.states import State
@@ -73,7 +74,6 @@ def pages(sight: Sight) -> dict[str, Callable[[int, int], RenderableType]]:
     return {
         "overview": lambda w, h: first_page([sight], 0, w, h),
         "several": lambda w, h: first_page([sight] * 30, 17, w, h),
-        "students": lambda w, h: students(sight, w, h),
         "table": lambda w, h: unit_table(sight, units, 40, w, h),
         "empty": lambda w, h: unit_table(sight, [], 0, w, h),
         "detail": lambda w, h: detail(

@@ -28,9 +28,9 @@ from launch.monitor.facts import Facts, read_story
 from launch.monitor.frame import Inside, frame
 from launch.monitor.keys import ENDS, Gone, Terminal
 from launch.monitor.looking import Watcher, WorkOut
+from launch.monitor.overview import overview
 from launch.monitor.plain import INTERVALS, watch
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
-from launch.monitor.views import overview
 from launch.notify import Notifier
 from launch.observe import Seen, Snapshot
 from launch.project import Project

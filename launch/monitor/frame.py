@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.monitor.cells import Lines
-from launch.monitor.detail import NOTHING
+from launch.monitor.detail import NOTHING, detail
 from launch.monitor.facts import Story
-from launch.monitor.overview import head
+from launch.monitor.overview import head, overview
 from launch.monitor.screen import Page, Screen
 from launch.monitor.sight import Sight
-from launch.monitor.views import detail, overview, unit_table
+from launch.monitor.table import unit_table
 
 LEAST = (40, 10)  # the smallest terminal, in cells
 

@@ -72,14 +72,6 @@ def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
     return [*apart, *lines] if lines else []
 
 
-def students(sight: Sight, width: int, height: int) -> RenderableType:
-    """The grid and the frontier so far alone, as large as there is room."""
-    lines = head(sight, width)
-    if sight.board:
-        lines += [Text(), *_students(sight.board.grid, width, height - len(lines) - 1)]
-    return Lines(lines, width, height)
-
-
 def _studies(sights: Sequence[Sight], chosen: int, width: int, most: int) -> list[Text]:
     """A line a study, those around the chosen one where there are too many."""
     first = min(max(0, chosen - most // 2), max(0, len(sights) - most))
