@@ -105,7 +105,8 @@ class Unit:
     @cached_property
     def id(self) -> str:
         """12 hexadecimal digits over stage, recipe, config and the inputs' identities."""
-        inputs = ",".join(f'[{_text(role)},"{id}"]' for role, id in sorted((i.role, i.id) for i in self.inputs))
+        pairs = sorted((i.role, i.id) for i in self.inputs)
+        inputs = ",".join(f'[{_text(role)},"{id}"]' for role, id in pairs)
         what = f'["{self.stage}",{RECIPES[self.stage]},{self._config},[{inputs}]]'
         return hashlib.sha256(what.encode()).hexdigest()[:12]
 

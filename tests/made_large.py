@@ -1,4 +1,4 @@
-"""A study of more than 50,000 units whose run directory was written by hand, for tests and benchmarks of scale."""
+"""A study of more than 50,000 units, its run directory written by hand, for tests and benchmarks of scale."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def _write(root: StudyDir, unit: Unit, error: str | None) -> None:
     folder = root.unit(unit)
     (folder.path if error else folder.out).mkdir(parents=True)
     line = {
-        "attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "g1", "time": time.time(), "seconds": 60.0,
-        "cause": "code error" if error else None, "error": error, "kept": 0, "micro_batch": None,
+        "attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "g1", "time": time.time(),
+        "seconds": 60.0, "cause": "code error" if error else None, "error": error, "kept": 0,
+        "micro_batch": None,
     }  # fmt: skip
     folder.attempts.write_text(json.dumps(line) + "\n")  # without waiting for the disk, as jobs do
     if error is None:
