@@ -99,7 +99,6 @@ def submit(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and show progress, as here anyway.")] = False,
 ) -> None:
     """Do what is missing: compare what should be with what is, and hand over the difference."""
     from launch import submit as submitting
@@ -110,13 +109,7 @@ def submit(
     project = _open(study, cluster, runs)
     if dry_run:
         sys.exit(submitting.preview(project, only, out))
-    code = submitting.submit(project, yes=yes, only=only)
-    if watch and code == 0 and project.cluster.backend == "slurm":
-        from launch.monitor.plain import INTERVALS
-        from launch.monitor.plain import watch as watch_jobs
-
-        code = watch_jobs(project.look, INTERVALS["slurm"], only_jobs=True)
-    sys.exit(code)
+    sys.exit(submitting.submit(project, yes=yes, only=only))
 
 
 @app.command()
@@ -262,8 +255,7 @@ def _open(study: str, cluster: str | None, runs: Path) -> Project:
 
 def _waited(project: Project, interval: float | None) -> Snapshot:
     """The study once there is nothing to wait for any more; Ctrl-C ends the program."""
-    from launch.monitor.plain import INTERVALS
-    from launch.waiting import wait
+    from launch.waiting import INTERVALS, wait
 
     try:
         return wait(project, interval or INTERVALS[project.cluster.backend])

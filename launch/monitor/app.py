@@ -29,7 +29,6 @@ from launch.monitor.frame import Inside, frame
 from launch.monitor.keys import ENDS, Gone, Terminal
 from launch.monitor.looking import Watcher, WorkOut
 from launch.monitor.overview import overview
-from launch.monitor.plain import INTERVALS, watch
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
 from launch.nodes import Verdict
 from launch.notify import Notifier
@@ -50,11 +49,7 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
         once: print them once instead, as also where a terminal, or none, leaves no other way.
         said: what there is to say first.
     """
-    console = Console()
-    still = console.is_terminal and console.is_dumb_terminal
-    full = sys.stdin.isatty() and sys.stdout.isatty() and not still
-    if not (full or once or still) and len(projects) == 1:
-        return watch(projects[0].look, interval or INTERVALS[projects[0].cluster.backend])
+    full = sys.stdin.isatty() and sys.stdout.isatty() and not Console().is_dumb_terminal
     watcher, stray = Watcher(projects, interval, boards(projects)), io.StringIO()
     try:
         if once or not full:

@@ -20,7 +20,6 @@ from jobs.causes import named
 from jobs.rundir import Damaged, read_json
 from launch.controller import Controller
 from launch.known import Known
-from launch.monitor.plain import INTERVALS
 from launch.monitor.sight import Sight
 from launch.nodes import Verdict, verdict
 from launch.observe import Snapshot
@@ -28,6 +27,7 @@ from launch.on_slurm import Slurm
 from launch.project import Project, planned_again
 from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable, Table
 from launch.study import Study, StudyError
+from launch.waiting import INTERVALS
 
 if TYPE_CHECKING:
     from launch.monitor.board import Board
