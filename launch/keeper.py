@@ -23,7 +23,6 @@ from jobs.rundir import Damaged, StudyDir, read_json
 from jobs.secrets import SecretsError, load_secrets
 from jobs.unit import Unit
 from launch.admission import Refusal
-from launch.arrays import Array
 from launch.controller import Controller
 from launch.handover import hand_over
 from launch.keeping import digest, hand_on, waits_for_room
@@ -39,7 +38,7 @@ from launch.reconcile import Difference, reconcile
 from launch.slurm import Refused, SlurmUnavailable
 from launch.states import State
 from launch.study import StudyError
-from launch.submit import WITHDRAWN, arrays, asked_ahead, numbers_of, settled, withdraw
+from launch.submit import WITHDRAWN, arrays, asked_ahead, settled, withdraw
 
 BUDGET = 3  # attempts at a unit since a person submitted, that one's included
 PAUSE = 10.0  # seconds after which Slurm, or the lock, is tried again
@@ -129,11 +128,10 @@ def _last(ledger: Ledger) -> Attempt:
 def _reconcile(root: StudyDir) -> str | None:
     """Submit what is to be submitted, and the next keeper; returns why there is none."""
     submitted: dict[str, Any] = read_json(root.submitted)
-    project, console = reopen_project(root), Console(width=200)
-    assert isinstance(project.backend, Slurm)
+    project = reopen_project(root)
     if digest(project.units) != submitted["units"]:
         return "a file that the study names has changed since: 'sor submit' decides what is to be done"
-    now = settled(project, console)
+    now = settled(project, Console(width=200))
     everything = reconcile(now, submitted["only"])
     nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
     wanted = helpful(everything, submitted["asked"], nodes.units, begun)
@@ -142,19 +140,18 @@ def _reconcile(root: StudyDir) -> str | None:
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
     taken, refused = list[str](), None
 
-    def tell(array: Array, id: str) -> None:
+    def tell(id: str, what: str) -> None:
         taken.append(id)
-        print(f"submitted {array.stage}, {len(array.elements)} jobs: {id}")
+        print(f"submitted {what}: {id}")
 
     try:
-        numbers = numbers_of(wanted.submit)
-        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, tell)
+        hand_over(planned.arrays, project, nodes.names, tell)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
         print(refused)
     if not (taken or everything.active or waits_for_room(planned.held)):
         return refused or _why_over(now, everything, planned.held)
-    hand_on(project, planned.held, nodes.names, lambda id: print(f"the next keeper is job {id}"))
+    print(f"the next keeper is job {hand_on(project, planned.held, nodes.names)}")
     return None
 
 
