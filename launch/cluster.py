@@ -17,15 +17,17 @@ from analysis.gpus import peak_flops
 from jobs.unit import STAGES
 from launch.study import (
     CONFIGS,
+    Count,
     Mistake,
     Name,
     OneOrMore,
+    Positive,
     Strict,
     StudyError,
     known_names,
     read_yaml,
     validate,
-)
+)  # fmt: skip
 from launch.templates import GIVEN, placeholders, render
 
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
@@ -70,8 +72,6 @@ def _secret(value: Any) -> str:
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
 Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
 Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
 
@@ -114,9 +114,7 @@ class Cluster(Strict):
     cpu_gflops: Positive
     cpus_per_gpu: Count
     max_hours: Positive
-    mtbf_hours: Positive = (
-        24.0  # between two ends of a job without warning: from it follow checkpoints' times
-    )
+    mtbf_hours: Positive = 24.0  # between two ends without warning: how often checkpoints are made
     slurm: Slurm = Slurm()
     _file: Path = PrivateAttr(default=Path())
 
@@ -173,14 +171,11 @@ def load_cluster(name: str) -> Cluster:
     """
     file = _file_of(name)
     if not file.is_file():
-        known = known_names("clusters")
+        known = ", ".join(known_names("clusters"))
         raise StudyError([Mistake(file, "", f"no such cluster; known are {known}, or a path of a YAML file")])
-    data, mistakes = read_yaml(file)
-    cluster = None if mistakes else validate(Cluster, {"name": file.stem, **data}, file, mistakes)
-    if cluster is not None:
-        cluster._file = file
-        mistakes += _crosscheck(cluster.slurm, file)
-    if mistakes or cluster is None:
+    cluster = validate(Cluster, read_yaml(file), file)
+    cluster._file = file
+    if mistakes := list(_crosscheck(cluster.slurm, file)):
         raise StudyError(mistakes)
     return cluster
 
