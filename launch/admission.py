@@ -39,11 +39,15 @@ def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
     found = []
     for unit in units:
         newest = Checkpoints(root.unit(unit).checkpoints).newest() if unit.stage == "train" else None
-        why = newest and why_not(newest, unit.execution, unit.resources.world_size)
-        if why:
+        if newest and (why := why_not(newest, unit.execution, unit.resources.world_size)):
             found.append(f"{unit.stage} {unit.name}: {why}")
     if found:
         raise Refusal("\n".join(found))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first name and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 @dataclass(frozen=True)
@@ -100,24 +104,16 @@ class Admission:
             except NeverRuns as error:
                 refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
         if refused:
-            raise Refusal(
-                "\n".join(
-                    f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"
-                    for why, names in refused.items()
-                )
-            )
+            raise Refusal("\n".join(f"{_some(names)}: {why}" for why, names in refused.items()))
         return admitted
 
     def rules(self, stages: Sequence[str], queued: int) -> Rules:
         """What arrays have to keep to, with so many of the user's jobs in the queue."""
-        room = [self.config.max_jobs - queued]
-        for found in {self.limits(stage) for stage in set(stages)}:
-            if found is not None and found.submitted is not None:
-                room.append(found.submitted - queued)
-        return Rules(
-            self.config.max_array_size, max(0, min(room)), self.cluster.slurm.max_jobs,
-            self.cluster.slurm.max_gpus,
-        )  # fmt: skip
+        found = [self.limits(stage) for stage in set(stages)]
+        most = [self.config.max_jobs, *(f.submitted for f in found if f and f.submitted is not None)]
+        slurm = self.cluster.slurm
+        room = max(0, min(most) - queued)
+        return Rules(self.config.max_array_size, room, slurm.max_jobs, slurm.max_gpus)
 
     def limits(self, stage: str) -> Limits | None:
         """The limits of jobs of this stage; None where the cluster keeps none, or nobody tells.
@@ -132,9 +128,8 @@ class Admission:
         chosen = [row for row in mine if account in (None, row.account)]
         if not chosen and "associations" in self.config.enforced:
             if not mine:
-                raise NeverRuns(
-                    "you have no account on this cluster, and it refuses jobs without one: ask for one"
-                )
+                words = "you have no account on this cluster, and it refuses jobs without one: ask for one"
+                raise NeverRuns(words)
             names = ", ".join(sorted({row.account for row in mine}))
             raise NeverRuns(f"account {account!r} is none of yours: {names}. Set it in the cluster file")
         if not chosen or not {"limits", "qos", "safe"} & set(self.config.enforced):
@@ -149,10 +144,8 @@ class Admission:
         if wanted is None:
             default = next((p for p in self.partitions if p.default), None)
             if default is None:
-                raise NeverRuns(
-                    "this cluster has no default partition: name one in the cluster file, as "
-                    f"'sbatch: {{partition: …}}'. There are {', '.join(known)}"
-                )
+                words = "name one in the cluster file, as 'sbatch: {partition: …}'. There are"
+                raise NeverRuns(f"this cluster has no default partition: {words} {', '.join(known)}")
             return default
         found = [known[name] for name in wanted.split(",") if name in known]
         if not found:

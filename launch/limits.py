@@ -47,18 +47,16 @@ def limits(
         chosen: the quality of service that jobs ask for; None: the default one.
     """
     chain = [own]
-    above = {row.account: row for row in associations if row.user is None}
+    accounts = {row.account: row for row in associations if row.user is None}
     account: str | None = own.account
-    while account in above:
-        chain.append(above.pop(account))  # popped, so that a circle ends
+    while account in accounts:
+        chain.append(accounts.pop(account))  # popped, so that a circle ends
         account = chain[-1].parent
     name = chosen or own.default_qos or (own.qos[0] if len(own.qos) == 1 else None)
     service = [q for q in qos if q.name == name]
-    caps = [
-        own.own,
-        *(row.group for row in chain),
-        *(c for q in service for c in (q.user, q.account, q.group)),
-    ]
+    caps = [own.own, *(row.group for row in chain)]
+    for q in service:
+        caps += [q.user, q.account, q.group]
     jobs: list[Association | Qos] = [own, *service]
     return Limits(
         jobs=_smallest(cap.jobs for cap in caps),

@@ -76,13 +76,13 @@ def sbatch_script(
     }
     variables = {**cluster.slurm.variables, **given}
     body = render(cluster.slurm.template, variables)
-    if not once:
-        body = again(variables) + "\n" + body
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
     if once:
         options["no-requeue"] = True
-    elif "no-requeue" not in options:
-        options["requeue"] = True  # some clusters forbid what a job does not ask for
+    else:
+        body = again(variables) + "\n" + body
+        if "no-requeue" not in options:
+            options["requeue"] = True  # some clusters forbid what a job does not ask for
     if exclude:
         own = options.get("exclude")
         options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])

@@ -48,17 +48,14 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     Raises:
         StudyError: there is no such template, or a placeholder has no value.
     """
-    words = (
-        f"has no value: give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
-    )
+    known = f"give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
     mistakes = [
-        Mistake(FOLDER / f"{name}.sh", f"line {line}", f"{{{{{placeholder}}}}} {words}")
+        Mistake(FOLDER / f"{name}.sh", f"line {line}", f"{{{{{placeholder}}}}} has no value: {known}")
         for placeholder, line in placeholders(name).items()
         if placeholder not in variables
     ]
     if mistakes:
         raise StudyError(mistakes)
-
     return _filled(_read(name), variables)
 
 
