@@ -19,8 +19,8 @@ from jobs.unit import Resources, Unit
 from launch.arrays import Rules
 from launch.cluster import Cluster
 from launch.controller import Controller
-from launch.limits import Limits, NeverRuns, fitted, limits
-from launch.slurm import Association, Config, NodeGroup, Partition, Qos, SlurmUnavailable
+from launch.limits import NeverRuns, fitted, limits
+from launch.slurm import Association, Config, Limits, NodeGroup, Partition, Qos, SlurmUnavailable
 
 
 class Refusal(ValueError):

@@ -7,35 +7,17 @@ service; the smallest number counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jobs.unit import Resources
 from launch.plan import MARGIN
-from launch.slurm import Association, NodeGroup, Partition, Qos
+from launch.slurm import Association, Limits, NodeGroup, Partition, Qos
 
 ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
 
 
 class NeverRuns(ValueError):
     """A unit that the cluster would never run."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What holds for one user under one account; None is no limit.
-
-    Args:
-        jobs: that run at once.
-        submitted: in the queue, waiting and running; each element of an array counts.
-        gpus: in use at once.
-        job_gpus, job_seconds: of one job.
-    """
-
-    jobs: int | None
-    submitted: int | None
-    gpus: int | None
-    job_gpus: int | None
-    job_seconds: int | None
 
 
 def limits(
@@ -46,24 +28,23 @@ def limits(
     Args:
         chosen: the quality of service that jobs ask for; None: the default one.
     """
-    chain = [own]
+    levels = [own.own, own.group]
     accounts = {row.account: row for row in associations if row.user is None}
     account: str | None = own.account
     while account in accounts:
-        chain.append(accounts.pop(account))  # popped, so that a circle ends
-        account = chain[-1].parent
+        above = accounts.pop(account)  # popped, so that a circle ends
+        levels.append(above.group)
+        account = above.parent
     name = chosen or own.default_qos or (own.qos[0] if len(own.qos) == 1 else None)
-    service = [q for q in qos if q.name == name]
-    caps = [own.own, *(row.group for row in chain)]
-    for q in service:
-        caps += [q.user, q.account, q.group]
-    jobs: list[Association | Qos] = [own, *service]
+    for service in qos:
+        if service.name == name:
+            levels += service.limits
     return Limits(
-        jobs=_smallest(cap.jobs for cap in caps),
-        submitted=_smallest(cap.submitted for cap in caps),
-        gpus=_smallest(cap.gpus for cap in caps),
-        job_gpus=_smallest(row.job_gpus for row in jobs),
-        job_seconds=_smallest(row.job_seconds for row in jobs),
+        jobs=_smallest(level.jobs for level in levels),
+        submitted=_smallest(level.submitted for level in levels),
+        gpus=_smallest(level.gpus for level in levels),
+        job_gpus=_smallest(level.job_gpus for level in levels),
+        job_seconds=_smallest(level.job_seconds for level in levels),
     )
 
 

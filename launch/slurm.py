@@ -147,12 +147,21 @@ class NodeGroup:
 
 
 @dataclass(frozen=True)
-class Cap:
-    """A limit at one level: jobs that run, jobs in the queue (those that run too), GPUs in use."""
+class Limits:
+    """What one level of a cluster's limits allows.
 
-    jobs: int | None
-    submitted: int | None
-    gpus: int | None
+    Args:
+        jobs: that run at once.
+        submitted: in the queue, waiting and running; each element of an array counts.
+        gpus: in use at once.
+        job_gpus, job_seconds: of one job.
+    """
+
+    jobs: int | None = None
+    submitted: int | None = None
+    gpus: int | None = None
+    job_gpus: int | None = None
+    job_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,30 +172,23 @@ class Association:
         parent: the account above; None for a user's row, whose account is the one above.
         own: limits of each user, inherited ones included.
         group: limits that all below share, of this level alone.
-        job_gpus, job_seconds: limits of one job.
     """
 
     account: str
     user: str | None
     parent: str | None
-    own: Cap
-    group: Cap
-    job_gpus: int | None
-    job_seconds: int | None
+    own: Limits
+    group: Limits
     qos: tuple[str, ...]
     default_qos: str | None
 
 
 @dataclass(frozen=True)
 class Qos:
-    """A quality of service: limits of each user in it, of each account, of all together, and of one job."""
+    """A quality of service: the limits of each user in it, of each account, and of all together."""
 
     name: str
-    user: Cap
-    account: Cap
-    group: Cap
-    job_gpus: int | None
-    job_seconds: int | None
+    limits: tuple[Limits, Limits, Limits]
 
 
 QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
@@ -282,11 +284,9 @@ def parse_associations(text: str) -> Table[Association]:
     """sacctmgr's lines in the format `ASSOCIATION`."""
 
     def row(f: Sequence[str]) -> list[Association]:
-        own, group = Cap(_number(f[3]), _number(f[4]), None), Cap(_number(f[5]), _number(f[6]), _gpus(f[7]))
-        user, parent, seconds = _text(f[1]), _text(f[2]), parse_duration(f[9])
-        return [
-            Association(f[0], user, parent, own, group, _gpus(f[8]), seconds, _names(f[10]), _text(f[11]))
-        ]
+        own = Limits(_number(f[3]), _number(f[4]), None, _gpus(f[8]), parse_duration(f[9]))
+        group = Limits(_number(f[5]), _number(f[6]), _gpus(f[7]))
+        return [Association(f[0], _text(f[1]), _text(f[2]), own, group, _names(f[10]), _text(f[11]))]
 
     return _table(text, len(ASSOCIATION), row)
 
@@ -295,8 +295,9 @@ def parse_qos(text: str) -> Table[Qos]:
     """sacctmgr's lines in the format `QOS`."""
 
     def row(f: Sequence[str]) -> list[Qos]:
-        user, account, group = (Cap(_number(f[i]), _number(f[i + 1]), _gpus(f[i + 2])) for i in (1, 4, 7))
-        return [Qos(f[0], user, account, group, _gpus(f[10]), parse_duration(f[11]))]
+        user = Limits(_number(f[1]), _number(f[2]), _gpus(f[3]), _gpus(f[10]), parse_duration(f[11]))
+        account, group = (Limits(_number(f[i]), _number(f[i + 1]), _gpus(f[i + 2])) for i in (4, 7))
+        return [Qos(f[0], (user, account, group))]
 
     return _table(text, len(QOS), row)
 
