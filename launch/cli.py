@@ -63,8 +63,8 @@ def main() -> None:
         from jobs.secrets import SecretsError
         from launch.admission import Refusal
         from launch.lock import Locked
+        from launch.presets import StudyError
         from launch.slurm import SlurmUnavailable
-        from launch.study import StudyError
 
         known = StudyError | Damaged | Refusal | SecretsError | Locked | SlurmUnavailable
         if not isinstance(error, known):

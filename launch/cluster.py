@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from analysis.gpus import peak_flops
 from jobs.unit import STAGES
-from launch.study import (
+from launch.presets import (
     CONFIGS,
     Count,
     Mistake,
@@ -27,7 +27,7 @@ from launch.study import (
     known_names,
     read_yaml,
     validate,
-)  # fmt: skip
+)
 from launch.templates import GIVEN, placeholders, render
 
 OPTION = re.compile(r"[a-z][a-z0-9-]+")

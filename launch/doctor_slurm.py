@@ -25,11 +25,11 @@ from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.handover import SCRIPT
 from launch.ledger import new_name
+from launch.presets import StudyError
 from launch.script import sbatch_script
 from launch.slurm import QueuedJob, Refused, SlurmUnavailable, live_state
 from launch.snapshot import snapshot
 from launch.states import State
-from launch.study import StudyError
 
 PATIENCE = 60.0  # seconds that the job may wait for a node
 LONGEST = 300.0  # seconds that it may take there: a first import of torch is slow on a shared file system

@@ -33,11 +33,11 @@ from launch.notify import Notifier
 from launch.observe import NEVER, Keeper, Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.outlook import may_help
+from launch.presets import StudyError
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
 from launch.slurm import Refused, SlurmUnavailable
 from launch.states import State
-from launch.study import StudyError
 from launch.submit import WITHDRAWN, arrays, asked_ahead, settled, withdraw
 
 BUDGET = 3  # attempts at a unit since a person submitted, that one's included

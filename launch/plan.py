@@ -17,15 +17,9 @@ import yaml
 
 from jobs.unit import PREPARED, Resources, Shared, Unit
 from launch.cluster import Cluster
-from launch.estimate import (
-    Lengths,
-    evaluation_flops,
-    generation_flops,
-    hours,
-    packing,
-    training_flops,
-)
-from launch.study import CONFIGS, EvalGroup, Model, Source, Strict, Study
+from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, packing, training_flops
+from launch.presets import CONFIGS, Strict
+from launch.study import EvalGroup, Model, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
 LEAST = 0.5  # hours; no time limit is shorter

@@ -20,7 +20,8 @@ from launch.local import Local
 from launch.observe import Snapshot, observe
 from launch.on_slurm import Slurm
 from launch.plan import collating, plan
-from launch.study import Mistake, Study, StudyError, load_study
+from launch.presets import Mistake, StudyError
+from launch.study import Study, load_study
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from submitit import SlurmExecutor
 from jobs.secrets import revealed
 from jobs.unit import Resources
 from launch.cluster import Cluster
-from launch.study import Mistake, StudyError
+from launch.presets import Mistake, StudyError
 from launch.templates import again, render
 
 # Slurm gives % and \ a meaning in file names, and a script's header is made of lines; PYTHONPATH and lists of

@@ -1,78 +1,40 @@
-"""The study file: its schema, its presets, and every mistake in it named at once.
+"""The study file: its schema, the presets that it names, and every mistake in it named at once.
 
-A study is one YAML file. What it names (models, benchmark groups) stands in configs/, one file each; this
-module reads all of them into one frozen `Study`. It decides nothing about what is to be done (plan.py).
+It decides nothing about what is to be done (plan.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from jobs.unit import PREPARED
-from launch.wording import in_words
+from launch.presets import (
+    CONFIGS,
+    Count,
+    Mistake,
+    Name,
+    OneOrMore,
+    Positive,
+    Strict,
+    StudyError,
+    known_names,
+    listed,
+    read_yaml,
+    validate,
+)
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Mistake:
-    """One thing that is wrong in a file."""
-
-    file: Path
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
-
-
-class StudyError(ValueError):
-    """Everything that is wrong in a study and the files it names."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes = mistakes
-        super().__init__("\n".join(str(m) for m in mistakes))
-
-
-class Strict(BaseModel):
-    """Frozen, and any key that it does not know is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _word(value: Any) -> Any:
-    if not (isinstance(value, str) and WORD.fullmatch(value)):
-        allowed = "up to 60 of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit"
-        raise ValueError(f"found {value!r}; {allowed}. It is the file's name unless that says 'name: …'")
-    return value
-
-
-Name = Annotated[str, BeforeValidator(_word)]
-Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-T = TypeVar("T")
-S = TypeVar("S", bound="Strict")
-OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Prepare(Strict):
     """What must be made before anything else, by a function of one's own."""
 
     function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:function
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
 
 
 class Source(Strict):
@@ -269,15 +231,6 @@ class Study(Strict):
 PRESETS = {"teacher": "models", "students": "models", "benchmarks": "evals"}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-5 as a number, as YAML 1.2 does and PyYAML does not."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def find_study(name: str) -> Path:
     """The file of a study: a path, or a name in configs/studies.
 
@@ -289,11 +242,6 @@ def find_study(name: str) -> Path:
             return path
     known = ", ".join(known_names("studies"))
     raise StudyError([Mistake(Path(name), "", f"no such study: neither a file nor one of {known}")])
-
-
-def known_names(folder: str) -> list[str]:
-    """The presets of a folder of configs/."""
-    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
 
 
 def load_study(name: str) -> Study:
@@ -321,25 +269,10 @@ def load_study(name: str) -> Study:
     return study
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML mapping; its "name" is the file's unless it gives one.
-
-    Raises:
-        StudyError: it is none.
-    """
-    try:
-        data = yaml.load(file.read_text(), _Loader)
-    except yaml.YAMLError as error:
-        raise StudyError([Mistake(file, "", f"not YAML: {' '.join(str(error).split())}")]) from None
-    if not isinstance(data, dict):
-        raise StudyError([Mistake(file, "", f"a mapping of keys is needed, found {type(data).__name__}")])
-    return {"name": file.stem, **data}
-
-
 def _presets(file: Path, key: str, names: Any, mistakes: list[Mistake]) -> Any:
     """What the presets hold that a study's file names under a key; what is wrong is added to `mistakes`."""
     found = []
-    for name in _listed(names):
+    for name in listed(names):
         try:
             found.append(_preset(file, key, name))
         except StudyError as error:
@@ -359,21 +292,6 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
         raise StudyError([Mistake(file, key, message)])
     schema: type[Strict] = Model if folder == "models" else EvalGroup
     return validate(schema, read_yaml(path), path)
-
-
-def validate(schema: type[S], data: dict[str, Any], file: Path) -> S:
-    """The data of a file as `schema`.
-
-    Raises:
-        StudyError: with every mistake.
-    """
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        raise StudyError([
-            Mistake(file, ".".join(map(str, e["loc"])), in_words(schema, e))
-            for e in error.errors(include_url=False)
-        ]) from None  # fmt: skip
 
 
 def _crosscheck(study: Study, file: Path) -> list[Mistake]:

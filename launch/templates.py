@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from launch.study import CONFIGS, Mistake, StudyError
+from launch.presets import CONFIGS, Mistake, StudyError
 
 FOLDER = CONFIGS.parent / "sbatch_templates"
 AGAIN = FOLDER / "again.bash"  # stands before every template

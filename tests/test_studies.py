@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from analysis.flops import active_parameters, parameters
-from launch.study import CONFIGS, EvalGroup, StudyError, load_study
+from launch.presets import CONFIGS, StudyError
+from launch.study import EvalGroup, load_study
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "studies").glob("*.yaml"))
 # Those whose tasks a prepare function writes are tested with that function.

@@ -20,8 +20,9 @@ from jobs.unit import Resources
 from launch import templates
 from launch.cluster import Cluster, load_cluster
 from launch.plan import plan
+from launch.presets import StudyError
 from launch.script import sbatch_script
-from launch.study import StudyError, load_study
+from launch.study import load_study
 from launch.templates import FOLDER, placeholders, render
 
 TEMPLATES = sorted(p.stem for p in FOLDER.glob("*.sh"))

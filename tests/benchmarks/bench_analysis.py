@@ -27,7 +27,7 @@ def ratios() -> Iterator[Ratio]:
 
 
 def preset() -> dict[str, Any]:
-    from launch.study import CONFIGS
+    from launch.presets import CONFIGS
 
     found: dict[str, Any] = yaml.safe_load((CONFIGS / "models" / "qwen2.5-7b.yaml").read_text())
     return found["architecture"]
