@@ -94,7 +94,7 @@ def plan_arrays(
     """Arrays for the units to submit. Each unit is in one array, with all its workers, or held.
 
     Args:
-        units: all of the study, inputs before what reads them.
+        units: all of the study, stage by stage; none reads another one of its stage, or of a later one.
         submit: ids of those to submit; their inputs are among them, live, or done.
         live: of each unit that a job has in hand, the ids of its jobs ("123_4"), one a worker.
     """
@@ -103,11 +103,11 @@ def plan_arrays(
 
 def dependency(array: Array, ids: Sequence[str]) -> str | None:
     """What sbatch's --dependency takes, or None; `ids` are the job ids of the plan's arrays so far."""
-    kinds: dict[str, list[str]] = {}
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
     for condition in array.after:
         id = condition.array if isinstance(condition.array, str) else ids[condition.array]
         jobs = [id] if condition.indices is None else [f"{id}_{i}" for i in condition.indices]
-        kinds.setdefault(condition.kind, []).extend(jobs)
+        kinds[condition.kind] += jobs
     if array.any:  # jobs behind one kind would all be waited for
         return "?".join(f"{kind}:{job}" for kind, jobs in kinds.items() for job in jobs)
     return ",".join(f"{kind}:{':'.join(jobs)}" for kind, jobs in kinds.items()) or None
@@ -129,7 +129,7 @@ class _Pending:
     Attributes:
         waits: what a unit reads, less what that waits for itself.
         needs: all that has to be done before it.
-        levels: the positions of units to submit; each reads only live ones and those of earlier levels.
+        stages: the positions of the units to submit of each.
         places: the elements that do a unit, as array and index; of the live ones at first.
         load: live units, by the jobs and the GPUs of each.
     """
@@ -140,25 +140,24 @@ class _Pending:
         self.units = [u for u in units if u.id in submit or u.id in live]
         self.waits: list[int] = []
         self.needs: list[int] = []
-        self.levels: defaultdict[int, list[int]] = defaultdict(list)
+        self.stages: defaultdict[str, list[int]] = defaultdict(list)
         self.places: defaultdict[int, list[tuple[int | str, int]]] = defaultdict(list)
         self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
-        at: dict[str, tuple[int, int]] = {}  # position and level
+        at: dict[str, int] = {}
         for position, unit in enumerate(self.units):
             # A live unit was submitted earlier than those of now: it does not wait for them.
             inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
-            read = _set(p for p, _ in inputs)
-            before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
+            read = _set(inputs)
+            before = reduce(or_, (self.needs[p] for p in inputs), 0)
             self.waits.append(read & ~before)
             self.needs.append(read | before)
-            level = max((level for _, level in inputs), default=-1) + 1
+            at[unit.id] = position
             if unit.id in live:
-                level, ids = -1, live[unit.id]
+                ids = live[unit.id]
                 self.places[position] = [(a, int(i)) for a, _, i in (id.partition("_") for id in ids)]
                 self.load[len(ids), len(ids) * _gpus(unit.resources)] |= 1 << position
             else:
-                self.levels[level].append(position)
-            at[unit.id] = position, level
+                self.stages[unit.stage].append(position)
 
 
 class _Planner:
@@ -171,14 +170,16 @@ class _Planner:
 
     def plan(self) -> ArrayPlan:
         pending, workers = self.pending, self._fill()
-        for _, level in sorted(pending.levels.items()):
-            shapes: dict[object, list[int]] = {}
-            for p in (p for p in level if p in workers):
+        for positions in pending.stages.values():
+            shapes: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+            for p in positions:
+                if p in self.held:
+                    continue
                 if missing := pending.needs[p] & self.out:
                     first = pending.units[next(_positions(missing))]
                     self._hold(p, f"it needs {first.stage} {first.name}, which cannot be submitted yet")
                 else:
-                    shapes.setdefault(_shape(pending.units[p], workers[p]), []).append(p)
+                    shapes[_shape(pending.units[p], workers[p])].append(p)
             for alike in shapes.values():
                 for group in _by_hours({p: pending.units[p].resources.hours for p in alike}):
                     self._add_all({p: workers[p] for p in group})
@@ -190,7 +191,7 @@ class _Planner:
         """Workers of each unit that the queue has room for. Where not all fit, fewer do the work."""
         left = NO_LIMIT if self.rules.room is None else self.rules.room
         workers = {}
-        for p in sorted(p for level in self.pending.levels.values() for p in level):
+        for p in sorted(p for positions in self.pending.stages.values() for p in positions):
             if left < 1:  # from here on, so that what needs this one is held, too
                 self._hold(p, f"the queue has room for {self.rules.room} jobs of yours: {LATER}")
                 continue
@@ -209,14 +210,16 @@ class _Planner:
         of one array: they take its index.
         """
         size = self.rules.max_array_size
-        jobs: dict[int, list[tuple[int, int]]] = {}  # unit and worker, by the set that they wait for
+        jobs: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # unit and worker, by their waits
         for p, count in workers.items():
-            jobs.setdefault(self.pending.waits[p], []).extend((p, worker) for worker in range(count))
+            jobs[self.pending.waits[p]] += [(p, worker) for worker in range(count)]
         for (shared, array), family in self._families(jobs).items():
             rounds = _rounds([len(jobs[waits]) for waits in family], size)
             for r in range(rounds):
                 chosen = [waits for waits in family if len(jobs[waits]) > r]
-                self._add(shared, array, {self._index(waits & ~shared): jobs[waits][r] for waits in chosen})
+                own = (next(_positions(waits & ~shared)) for waits in chosen)
+                indices = [self.pending.places[p][0][1] for p in own]
+                self._add(shared, array, {i: jobs[w][r] for i, w in zip(indices, chosen, strict=True)})
             for waits in family:
                 rest = jobs[waits][rounds:]
                 for start in range(0, len(rest), size):
@@ -237,9 +240,6 @@ class _Planner:
             else:
                 families[units & ~(1 << own), self.pending.places[own][0][0]].append(units)
         return families
-
-    def _index(self, units: int) -> int:
-        return self.pending.places[next(_positions(units))][0][1]
 
     def _add(self, shared: int, alike: int | str | None, jobs: dict[int, tuple[int, int]]) -> None:
         """Make an array, or hold its units if the caps leave no room for one of its jobs.
@@ -273,11 +273,11 @@ class _Planner:
         """
         places, inputs = self.pending.places, list(_positions(shared))
         either = not self.caps.given and alike is None and len(inputs) == 1 and len(places[inputs[0]]) > 1
-        found: dict[tuple[str, int | str], list[int]] = {}
+        found: defaultdict[tuple[str, int | str], list[int]] = defaultdict(list)
         for p in inputs:
             kind = "afterok" if either or len(places[p]) == 1 else "afterany"
             for array, index in places[p]:
-                found.setdefault((kind, array), []).append(index)
+                found[kind, array].append(index)
         after = []
         for (kind, array), indices in found.items():
             whole = isinstance(array, int) and len(indices) == len(self.arrays[array].elements) and not either
@@ -313,9 +313,9 @@ def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
     A few units join those that take longer: an array more, with its share of the caps, costs more than a time
     limit that is too long.
     """
-    buckets: dict[int, list[int]] = {}
+    buckets: defaultdict[int, list[int]] = defaultdict(list)
     for p, length in hours.items():
-        buckets.setdefault(ceil(log2(length)), []).append(p)
+        buckets[ceil(log2(length))].append(p)
     group: list[int] = []
     for bucket in sorted(buckets):
         group += buckets[bucket]

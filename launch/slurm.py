@@ -324,15 +324,13 @@ def expand(id: str) -> list[str]:
 
 
 def parse_duration(text: str) -> int | None:
-    """Seconds of `7-00:00:00`, `01:00:00`, `30:00` or `5` (minutes, as Slurm reads them)."""
+    """Seconds of `7-00:00:00` or `01:00:00`."""
     if text in NOTHING:
         return None
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
     if match is None:
         raise ValueError(f"{text!r} is no duration")
-    days, *parts = (int(part or 0) for part in match.groups())
-    hours_first = bool(match[1] or match[4])
-    hours, minutes, seconds = parts if hours_first else (0, parts[0], parts[1])
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 

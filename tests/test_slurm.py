@@ -168,8 +168,8 @@ def test_any_list_of_ranges_is_expanded_to_its_elements(ranges: list[tuple[int, 
 
 
 def test_durations() -> None:
-    texts = ("7-00:00:00", "1-2", "01:00:00", "30:00", "5", "UNLIMITED", "")
-    assert [parse_duration(t) for t in texts] == [604800, 93600, 3600, 1800, 300, None, None]
+    texts = ("7-00:00:00", "01:00:00", "00:30:00", "UNLIMITED", "")
+    assert [parse_duration(t) for t in texts] == [604800, 3600, 1800, None, None]
     with pytest.raises(ValueError, match="'soon' is no duration"):
         parse_duration("soon")
 
