@@ -1,8 +1,5 @@
 """What the cluster lets this user do, and what a training has begun with: held against every unit before it
-is handed over.
-
-What can never run is refused with all reasons at once; how much fits into the queue now is arrays.py's
-business, by the rules that are made here.
+is handed over. What can never run is refused with all reasons at once.
 """
 
 from __future__ import annotations
@@ -29,9 +26,6 @@ class Refusal(ValueError):
 
 def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
     """Refuse trainings whose checkpoints they could not read as they are to be run now.
-
-    Args:
-        units: with an earlier attempt each; a few file names are looked up for each training.
 
     Raises:
         Refusal: there are such.
@@ -67,11 +61,7 @@ class Admission:
 
     @classmethod
     def ask(cls, cluster: Cluster, controller: Controller) -> Admission:
-        """Ask the cluster.
-
-        Raises:
-            SlurmUnavailable: it does not answer.
-        """
+        """Ask the cluster."""
         config = controller.config()
         associations: tuple[Association, ...] | None = ()
         qos: tuple[Qos, ...] = ()

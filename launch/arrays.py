@@ -27,9 +27,8 @@ class Rules:
 
     Args:
         max_array_size: Slurm's MaxArraySize; the largest index is one less.
-        room: jobs that may still be put into the queue; each element of an array counts.
-        max_jobs: of this study that run at once, over all arrays.
-        max_gpus: of this study in use at once.
+        room: jobs, elements of arrays included, that may still be put into the queue.
+        max_jobs, max_gpus: of this study at once, over all arrays.
     """
 
     max_array_size: int

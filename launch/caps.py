@@ -20,8 +20,7 @@ class _Phase:
     """Arrays that may run at the same time; each of them needs all units of the phases before.
 
     Args:
-        own: their units.
-        needed: units that all of their elements need.
+        own, needed: their units, and those that all of their elements need.
         arrays: the jobs of each, and the GPUs of one job.
     """
 
@@ -51,10 +50,8 @@ class Caps:
         """Take an array, or say why not: one job of each array that may run beside it would be too many.
 
         Args:
-            own: its units.
-            needed: units that all of its elements need; they are over before it starts.
-            jobs: its elements.
-            gpus: of one of them.
+            own, needed: its units, and those that all of its elements need, which are over before it starts.
+            jobs, gpus: its elements, and the GPUs of one of them.
         """
         if gpus > self._gpus:
             return f"a job of it takes {gpus} GPUs, and this study may use {self._gpus} at once"

@@ -135,10 +135,7 @@ class Cluster(Strict):
         return self
 
     def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
-        """What the jobs of a stage tell sbatch, besides what the toolkit sets.
-
-        Args:
-            gpus: GPUs of a node.
+        """What the jobs of a stage on nodes with so many GPUs tell sbatch, besides what the toolkit sets.
 
         Raises:
             StudyError: a required option stands neither here nor in Slurm's variable for it.
@@ -161,10 +158,7 @@ class Cluster(Strict):
 
 
 def load_cluster(name: str) -> Cluster:
-    """Read a cluster file.
-
-    Args:
-        name: a name in configs/clusters, or the path of a YAML file.
+    """Read a cluster file: a name in configs/clusters, or the path of a YAML file.
 
     Raises:
         StudyError: there is none, or it holds mistakes.
@@ -181,11 +175,7 @@ def load_cluster(name: str) -> Cluster:
 
 
 def restored(saved: dict[str, Any], source: str) -> Cluster:
-    """A cluster as it was when `to_json` saved it, whatever its file says now.
-
-    Args:
-        source: of the cluster that was saved.
-    """
+    """A cluster as it was when `to_json` saved it, whatever its file says now; `source` is that one's."""
     cluster = Cluster.model_validate(saved)
     cluster._file = _file_of(source)
     return cluster

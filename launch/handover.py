@@ -59,12 +59,7 @@ def hand_over(
 
 
 def hand_in(project: Project, name: str, begun: Sequence[Begun]) -> str:
-    """Submit what a submission's folder holds; returns the job's id.
-
-    Raises:
-        Refused: Slurm said no.
-        SlurmUnavailable: no answer; whether it was taken, the next look finds out.
-    """
+    """Submit what a submission's folder holds; returns the job's id. It raises what `hand_over` does."""
     assert isinstance(project.backend, Slurm)
     project.ledger.intent(name, begun)
     try:

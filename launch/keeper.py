@@ -38,7 +38,7 @@ from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
 from launch.slurm import Refused, SlurmUnavailable
 from launch.states import State
-from launch.submit import WITHDRAWN, arrays, asked_ahead, settled, withdraw
+from launch.submit import WITHDRAWN, arrays, settled, withdraw
 
 BUDGET = 3  # attempts at a unit since a person submitted, that one's included
 PAUSE = 10.0  # seconds after which Slurm, or the lock, is tried again
@@ -66,10 +66,7 @@ def main() -> None:
 
 
 def keep(root: StudyDir, name: str) -> None:
-    """Reconcile once and hand on, if this is the keeper that the ledger names.
-
-    Args:
-        name: of the keeper's submission.
+    """Reconcile once and hand on, if this is the keeper that the ledger names; `name` is its submission's.
 
     Raises:
         SlurmUnavailable: Slurm does not answer.
@@ -90,11 +87,7 @@ def keep(root: StudyDir, name: str) -> None:
 
 
 def tell(root: StudyDir) -> None:
-    """Tell the user's hook, if there is one, what is new: nobody else may be looking.
-
-    Raises:
-        SlurmUnavailable: Slurm does not answer.
-    """
+    """Tell the user's hook, if there is one, what is new: nobody else may be looking."""
     notifier = Notifier(root, print)
     if not notifier.on:
         return
@@ -135,8 +128,7 @@ def _reconcile(root: StudyDir) -> str | None:
     everything = reconcile(now, submitted["only"])
     nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
     wanted = helpful(everything, submitted["asked"], nodes.units, begun)
-    with asked_ahead(project) as admission:
-        planned = arrays(project, now, wanted, admission)
+    planned = arrays(project, now, wanted)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
     taken, refused = list[str](), None
 

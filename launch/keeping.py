@@ -76,11 +76,7 @@ def hand_on(project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[
         avoid: nodes that it must not run on.
 
     Returns:
-        The id of its job.
-
-    Raises:
-        Refused: Slurm said no.
-        SlurmUnavailable: no answer.
+        The id of its job. What `hand_in` raises, this does.
     """
     now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
     folder = project.root.submission(name)

@@ -41,10 +41,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The last attempt at a unit, or, under the id KEEPER, the last keeper.
+    """The last attempt at a unit, or, under the id KEEPER, the last keeper; counted from 1.
 
     Args:
-        number: counted from 1.
         begun: seconds since the epoch.
         ended: once somebody wrote that down; `Ledger.ended` says in which word.
     """

@@ -51,13 +51,9 @@ class Lock:
 
     def _create(self) -> bool:
         owner = {
-            "user": getpass.getuser(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "token": self._token,
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "began": time.time(),
-        }
+            "user": getpass.getuser(), "host": socket.gethostname(), "pid": os.getpid(), "token": self._token,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time(),
+        }  # fmt: skip
         mine = self._path.with_name(f"{self._path.name}.{self._token}")
         mine.write_text(json.dumps(owner))
         with suppress(FileExistsError):
@@ -81,11 +77,7 @@ class Lock:
                 self.took_over = whose
 
     def _dead_owner(self) -> str | None:
-        """Who holds the lock, in words; None: nobody does any more.
-
-        Raises:
-            Locked: the owner lives, or may.
-        """
+        """Who held the lock, in words, and is dead; None: nobody holds it any more. It raises Locked, too."""
         owner, silent = _owner(self._path), self._silence()
         if silent is None:
             return None

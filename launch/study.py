@@ -245,10 +245,7 @@ def find_study(name: str) -> Path:
 
 
 def load_study(name: str) -> Study:
-    """Read a study and the presets it names.
-
-    Args:
-        name: a YAML path, or a name in configs/studies.
+    """Read a study, a YAML path or a name in configs/studies, and the presets it names.
 
     Raises:
         StudyError: with every mistake in every file.

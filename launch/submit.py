@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -55,7 +54,10 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         sure = not any(s.unheard for s in now.units)
         if (sure and _idle(project, now, difference, console)) or not _agreed(console):
             return 0
-    with Lock(project.root.lock) as lock, asked_ahead(project) as admission:
+    with Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
+        asked = None
+        if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
+            asked = pool.submit(_ask, project)  # it takes a while, and some units were never submitted
         if lock.took_over:
             console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
         now = settled(project, console)
@@ -67,7 +69,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
         planned = None
         if isinstance(project.backend, Slurm):
-            planned = arrays(project, now, difference, admission)
+            planned = arrays(project, now, difference, asked)
         write_json(project.root.study, project.study.model_dump(mode="json"))
         keeping.record(project, only, difference.submit)
         keeping.dismiss(project, now, "a person submitted the study again")
@@ -93,8 +95,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(difference_view(difference))
     if out is None:
         return 0
-    with asked_ahead(project) as admission:
-        planned = arrays(project, now, difference, admission)
+    planned = arrays(project, now, difference)
     script = write_out(planned.arrays, project, out)
     console.print(held_view(planned.held))
     console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
@@ -102,24 +103,10 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     return 0
 
 
-@contextmanager
-def asked_ahead(project: Project) -> Iterator[Callable[[], Admission]]:
-    """What the cluster allows, to be called for once it is needed.
-
-    Slurm 22.05 takes a quarter of a second to tell. While some units were never submitted, which makes it all
-    but certain that it is needed, it is asked beside other work.
-    """
-
-    def ask() -> Admission:
-        assert isinstance(project.backend, Slurm)
-        return Admission.ask(project.cluster, project.backend.controller)
-
-    on_slurm = isinstance(project.backend, Slurm)
-    if on_slurm and len(project.ledger.attempts()) < len(project.units):
-        with ThreadPoolExecutor(1) as pool:
-            yield pool.submit(ask).result
-    else:
-        yield ask
+def _ask(project: Project) -> Admission:
+    """What the cluster allows."""
+    assert isinstance(project.backend, Slurm)
+    return Admission.ask(project.cluster, project.backend.controller)
 
 
 def _agreed(console: Console) -> bool:
@@ -211,9 +198,9 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
 
 
 def arrays(
-    project: Project, now: Snapshot, difference: Difference, ask: Callable[[], Admission]
+    project: Project, now: Snapshot, difference: Difference, asked: Future[Admission] | None = None
 ) -> ArrayPlan:
-    """The arrays that a difference becomes, under the cluster's limits, which `ask` tells.
+    """The arrays that a difference becomes, under the cluster's limits, which may have been asked for before.
 
     Raises:
         Refusal: some units can never run.
@@ -227,7 +214,7 @@ def arrays(
             f"file {FILE} holds its value"
         )
     assert isinstance(project.backend, Slurm)
-    admission = ask()
+    admission = asked.result() if asked else _ask(project)
     if admission.associations is None:
         print(
             "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "
@@ -237,11 +224,7 @@ def arrays(
     wanted = {s.unit.id for s in difference.submit}
     allowed = {u.id: u for u in admission.admit([s.unit for s in difference.submit])}
     units = [allowed.get(s.unit.id, s.unit) for s in now.units]
-    live = {
-        s.unit.id: tuple(job.id for job in s.live.jobs if job.id)
-        for s in difference.active
-        if s.live is not None
-    }
+    live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
     queued = project.backend.queued() - sum(len(s.live.jobs) for s in difference.withdraw if s.live)
     queued += project.cluster.slurm.keeper is not None  # the next one needs a place, too
     return plan_arrays(units, wanted, live, admission.rules([u.stage for u in allowed.values()], queued))

@@ -39,11 +39,7 @@ def placeholders(name: str) -> dict[str, int]:
 
 
 def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
-    """A template with its values put in.
-
-    Args:
-        name: of a file in sbatch_templates.
-        variables: a text, or a list of words, for every placeholder.
+    """A template with its values put in: a text, or a list of words, for every placeholder.
 
     Raises:
         StudyError: there is no such template, or a placeholder has no value.
@@ -60,7 +56,7 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
 
 
 def again(variables: Mapping[str, str | Sequence[str]]) -> str:
-    """What stands before every template, with its values put in: see the file."""
+    """What stands before every template, see the file, with its values put in."""
     return _filled(AGAIN.read_text(), variables)
 
 
