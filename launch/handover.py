@@ -97,6 +97,7 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
 
 
 def in_words(array: Array) -> str:
+    """What an array is, for a person."""
     return f"{array.stage}, {len(array.elements)} jobs"
 
 
