@@ -81,11 +81,7 @@ class Slurm:
         return found
 
     def _rows(self, attempts: Mapping[str, Attempt]) -> tuple[QueuedJob, ...]:
-        """The queue.
-
-        Raises:
-            SlurmUnavailable: a line of one of the study's jobs could not be read.
-        """
+        """The queue; a line of one of the study's jobs that cannot be read is no answer."""
         table = self.controller.queue()
         ours = {job.submission for a in attempts.values() for job in a.jobs} if table.malformed else set()
         for line in table.malformed:
@@ -113,10 +109,8 @@ class Slurm:
             self._past |= {id: job for id, job in told.items() if id in ids and job.state in ENDED}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        ids = [job.id for job in jobs if job.id]
         elements = defaultdict[str, list[str]](list)
-        for id in ids:
-            array, _, index = id.partition("_")
+        for array, _, index in (job.id.partition("_") for job in jobs if job.id):
             elements[array].append(index)
         names = [f"{array}_[{','.join(found)}]" for array, found in elements.items()]
         for first in range(0, len(names), MANY):
