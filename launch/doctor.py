@@ -20,10 +20,10 @@ from rich.text import Text
 
 from jobs.probe import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.provenance import hardware, version
+from launch.admission import in_words, limits
 from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.doctor_slurm import UNTESTED, of_cluster
-from launch.limits import in_words, limits
 from launch.local import visible_gpus
 from launch.slurm import (
     Config,

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from small_study import TESTS, lives, sor, wait_for
 
 from launch import slurm as formats
+from launch.admission import in_words, limits
 from launch.controller import Controller
-from launch.limits import in_words, limits
 from launch.slurm import (
     ENDED,
     QUEUED,
