@@ -152,8 +152,8 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
         config = {"function": "jobs.probe:probe", "args": args}
         unit = Unit("prepare", "probe", config, resources=resources)
         script = sbatch_script(
-            cluster, STAGE, resources, name=name, folder=folder, study=root.path, code=snapshot(root),
-            array="0", dependency=None, once=True,
+            cluster, STAGE, resources, folder=folder, study=root.path, code=snapshot(root), array="0",
+            dependency=None, once=True,
         )  # fmt: skip
         folder.mkdir(parents=True)
         (folder / ELEMENTS).write_text(line(0, unit, root.path, 1, 0))

@@ -119,8 +119,8 @@ def _write(
     """Write one submission's folder."""
     root = project.root.path.absolute()
     script = sbatch_script(
-        project.cluster, array.stage, array.resources, name=folder.name, folder=folder, study=root,
-        code=code, array=array_spec(array), dependency=after, exclude=avoid,
+        project.cluster, array.stage, array.resources, folder=folder, study=root, code=code,
+        array=array_spec(array), dependency=after, exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ELEMENTS).open("w") as file:

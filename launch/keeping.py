@@ -81,7 +81,7 @@ def hand_on(project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[
     now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
     folder = project.root.submission(name)
     script = sbatch_script(
-        project.cluster, STAGE, NEEDS, name=name, folder=folder, study=project.root.path,
+        project.cluster, STAGE, NEEDS, folder=folder, study=project.root.path,
         code=snapshot(project.root, keeper=True), array="0", dependency=first_end(now, waits_for_room(held)),
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
