@@ -93,7 +93,7 @@ def plan_arrays(
     """Arrays for the units to submit. Each unit is in one array, with all its workers, or held.
 
     Args:
-        units: all of the study, stage by stage; none reads another one of its stage, or of a later one.
+        units: all of the study, inputs before what reads them.
         submit: ids of those to submit; their inputs are among them, live, or done.
         live: of each unit that a job has in hand, the ids of its jobs ("123_4"), one a worker.
     """
@@ -128,7 +128,7 @@ class _Pending:
     Attributes:
         waits: what a unit reads, less what that waits for itself.
         needs: all that has to be done before it.
-        stages: the positions of the units to submit of each.
+        levels: the positions of units to submit; each reads only live ones and those of earlier levels.
         places: the elements that do a unit, as array and index; of the live ones at first.
         load: live units, by the jobs and the GPUs of each.
     """
@@ -139,24 +139,25 @@ class _Pending:
         self.units = [u for u in units if u.id in submit or u.id in live]
         self.waits: list[int] = []
         self.needs: list[int] = []
-        self.stages: defaultdict[str, list[int]] = defaultdict(list)
+        self.levels: defaultdict[int, list[int]] = defaultdict(list)
         self.places: defaultdict[int, list[tuple[int | str, int]]] = defaultdict(list)
         self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
-        at: dict[str, int] = {}
+        at: dict[str, tuple[int, int]] = {}  # position and level
         for position, unit in enumerate(self.units):
             # A live unit was submitted earlier than those of now: it does not wait for them.
             inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
-            read = _set(inputs)
-            before = reduce(or_, (self.needs[p] for p in inputs), 0)
+            read = _set(p for p, _ in inputs)
+            before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
             self.waits.append(read & ~before)
             self.needs.append(read | before)
-            at[unit.id] = position
+            level = max((level for _, level in inputs), default=-1) + 1
             if unit.id in live:
-                ids = live[unit.id]
+                level, ids = -1, live[unit.id]
                 self.places[position] = [(a, int(i)) for a, _, i in (id.partition("_") for id in ids)]
                 self.load[len(ids), len(ids) * _gpus(unit.resources)] |= 1 << position
             else:
-                self.stages[unit.stage].append(position)
+                self.levels[level].append(position)
+            at[unit.id] = position, level
 
 
 class _Planner:
@@ -169,7 +170,7 @@ class _Planner:
 
     def plan(self) -> ArrayPlan:
         pending, workers = self.pending, self._fill()
-        for positions in pending.stages.values():
+        for _, positions in sorted(pending.levels.items()):
             shapes: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
             for p in positions:
                 if p in self.held:
@@ -190,7 +191,7 @@ class _Planner:
         """Workers of each unit that the queue has room for. Where not all fit, fewer do the work."""
         left = NO_LIMIT if self.rules.room is None else self.rules.room
         workers = {}
-        for p in sorted(p for positions in self.pending.stages.values() for p in positions):
+        for p in sorted(p for level in self.pending.levels.values() for p in level):
             if left < 1:  # from here on, so that what needs this one is held, too
                 self._hold(p, f"the queue has room for {self.rules.room} jobs of yours: {LATER}")
                 continue

@@ -142,7 +142,7 @@ def test_what_a_job_has_in_hand_is_waited_for_by_its_id() -> None:
     units = [*packs, *trains, unit("report", "r", *trains)]
     live = {"1": ("77_8",), "3": ("77_3",), "2t": ("78_2",)}
     assert lines([u for u in units if u.name != "2"], **live) == [
-        "p 0", "t 0 afterok:0", "t 3,8 aftercorr:77", "r 0 afterok:1:2:78_2",
+        "p 0", "t 3,8 aftercorr:77", "t 0 afterok:0", "r 0 afterok:2:1:78_2",
     ]  # fmt: skip
 
 
