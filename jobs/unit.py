@@ -35,7 +35,7 @@ class Shared(dict[str, Any]):
 
 def canonical(config: Mapping[str, Any]) -> str:
     """A config as JSON text that does not depend on the order of its keys."""
-    parts, alone = [], {}
+    parts, alone = list[str](), dict[str, Any]()
     for key in sorted(config):
         value = config[key]
         if isinstance(value, Shared):

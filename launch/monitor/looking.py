@@ -24,9 +24,10 @@ from launch.monitor.sight import Sight
 from launch.nodes import Verdict, verdict
 from launch.observe import Snapshot
 from launch.on_slurm import Slurm
+from launch.presets import StudyError
 from launch.project import Project, planned_again
 from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable, Table
-from launch.study import Study, StudyError
+from launch.study import Study
 from launch.waiting import INTERVALS
 
 if TYPE_CHECKING:
