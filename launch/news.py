@@ -21,7 +21,7 @@ from launch.states import State
 
 QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
 LONG = 3600.0  # seconds without an answer of Slurm that are worth a message
-CLAIM = 600.0  # seconds after which what was to be told, and was not, is to be told again
+AGAIN = 600.0  # seconds after which what the hook did not take is to be told again
 DAY = 24 * 3600.0
 
 
@@ -43,7 +43,7 @@ class News:
 
 @dataclass(frozen=True)
 class Told:
-    """What was told, or is being told.
+    """What was told, or was not taken a moment ago.
 
     Args:
         keys: of all news.
@@ -57,8 +57,8 @@ class Told:
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Told:
-        """From records of news: `told` is false in those that somebody was about to send."""
-        valid = [r for r in records if r["told"] or r["time"] > at - CLAIM]
+        """From records of news: `told` is false in those that the hook did not take."""
+        valid = [r for r in records if r["told"] or r["time"] > at - AGAIN]
         return cls(frozenset(k for r in valid for k in r["keys"]), {r["topic"]: r["time"] for r in valid}, at)
 
     def due(self, topic: str) -> bool:
