@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Array, Resampled, quantile
+from analysis.bootstrap import Array, Resampled, intervals, quantile
 from analysis.collect import warn
 
 AXES = {"training_flops": "on_training_frontier", "inference_flops": "on_inference_frontier"}
@@ -248,15 +248,8 @@ def _gaps(costs: Array, heights: Array, margins: Array) -> Array:
 
 def _band(costs: Array, heights: Array, redrawn: Array) -> Array:
     """Bounds of the frontier's height at each point's cost, all of them together."""
-    stderr = redrawn.std(axis=0, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distances = np.where(stderr > 1e-12, np.abs(redrawn - redrawn.mean(axis=0)) / stderr, 0.0)
-    margin = quantile(distances.max(axis=1, initial=0.0)) * stderr
-    as_cheap = _as_cheap(costs)
-    return np.stack(
-        [np.where(as_cheap, bound[:, None], -np.inf).max(axis=0, initial=-np.inf) for bound in
-         (heights - margin, heights + margin)], axis=1,
-    )  # fmt: skip
+    together = intervals(heights, redrawn)[["low_all", "high_all"]].to_numpy()
+    return np.where(_as_cheap(costs)[:, :, None], together[:, None], -np.inf).max(axis=0, initial=-np.inf)
 
 
 def supervision(share: float, order: str | None = None) -> str:
