@@ -12,7 +12,8 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Container, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +136,21 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
 
 def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, int]:
     """The FLOPs by mode of the generation that an evaluated student's data come from, if there was one."""
-    todo = [evaluation]
+    made = next((f for f in lineage(study, [evaluation]) if f.path.parent.name == "generate"), None)
+    by_mode = read_json(made.result).get("flops_by_mode", {}) if made and made.done else {}
+    return {f"teacher_{mode}_flops": flops for mode, flops in by_mode.items()}
+
+
+def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
+    """Some units' folders and those of all that they were made from, the nearest first, each once."""
+    todo, seen = deque(folders), set[Path]()
     while todo:
-        folder = todo.pop()
-        if folder.spec.exists():
-            inputs = folder.unit().inputs
-            if made := next((study.unit(given) for given in inputs if given.stage == "generate"), None):
-                by_mode = read_json(made.result).get("flops_by_mode", {}) if made.done else {}
-                return {f"teacher_{mode}_flops": flops for mode, flops in by_mode.items()}
-            todo += [study.unit(given) for given in inputs]
-    return {}
+        folder = todo.popleft()
+        if folder.path not in seen:
+            seen.add(folder.path)
+            yield folder
+            if folder.spec.exists():
+                todo += [study.unit(given) for given in folder.unit().inputs]
 
 
 def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:

@@ -227,9 +227,30 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write it.")] = None,
 ) -> None:
     """Write the report and print the frontier."""
-    from launch.report import make_report
+    from analysis.report import print_report, write_report
+    from jobs.rundir import StudyDir
+    from launch.states import State
 
-    sys.exit(make_report(study, cluster, runs, out))
+    folder, units = Path(study), None
+    if not folder.is_dir():
+        now = _open(study, cluster, runs).look()
+        evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
+        done = [seen for seen in evaluations if seen.state == State.DONE]
+        if not done:
+            print(
+                f"sor: none of {len(evaluations)} evaluations is done yet: 'sor status {study}'",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        if len(done) < len(evaluations):
+            print(f"{len(done)} of {len(evaluations)} evaluations are done: this report is a partial one")
+        folder, units = now.root.path, {seen.unit.id for seen in done}
+    try:
+        written = write_report(folder, out or StudyDir(folder).written_report, units)
+    except ValueError as error:
+        print(f"sor: {error}", file=sys.stderr)
+        sys.exit(1)
+    print_report(written)
 
 
 @app.command()
