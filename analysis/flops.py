@@ -39,15 +39,13 @@ class Architecture:
     """What the counts need to know of a model. It may be passed wherever a config may: it is parsed once.
 
     Args:
-        name: the config's model_type.
         layer_weights: matrix weights of all layers that one token is multiplied with (active experts only).
         output_weights: hidden size × vocabulary.
         attention_width: layers × heads × head width.
-        parameters: all parameters, tied ones once.
-        active_parameters: those that take part in the forward pass of one token.
+        parameters: all, tied ones counted once.
+        active_parameters: those in the forward pass of one token: all, unless there are experts.
     """
 
-    name: str
     layer_weights: int
     output_weights: int
     attention_width: int
@@ -156,16 +154,6 @@ def six_nd(config: Config, tokens: int) -> int:
     return 6 * architecture(config).active_parameters * tokens
 
 
-def parameters(config: Config) -> int:
-    """Number of parameters, tied ones counted once."""
-    return architecture(config).parameters
-
-
-def active_parameters(config: Config) -> int:
-    """Number of parameters that take part in the forward pass of one token: all, unless there are experts."""
-    return architecture(config).active_parameters
-
-
 def architecture(config: Config) -> Architecture:
     """Read a model's config.
 
@@ -200,7 +188,6 @@ def architecture(config: Config) -> Architecture:
     other = layers * (attention_other + 2 * hidden) + dense_layers * dense_bias + hidden  # norms and biases
     embedding = vocabulary * hidden * (1 if read("tie_word_embeddings", False) else 2)
     return Architecture(
-        name=read.name,
         layer_weights=weights,
         output_weights=hidden * vocabulary,
         attention_width=layers * heads * _head_width(read),
