@@ -194,23 +194,22 @@ def _ended(
     rested: Mapping[str, Ended],
 ) -> dict[str, Ended]:
     """What is known of attempts without a job and without a result, by their units' ids."""
-    fresh = {unit.id: root.unit(unit) for unit in over if unit.id not in rested}
-    runs = {id: _last_run(folder, attempts[id]) for id, folder in fresh.items()}
-    written = {id: first_error(lines) for id, lines in runs.items()}
-    written |= {id: end.written for id, end in rested.items()}
-    silent = {id: attempts[id] for id, line in written.items() if not line and attempts[id].ended is None}
+    units = {unit.id: unit for unit in over}
+    found = {id: rested.get(id) or _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
+    silent = {id: attempts[id] for id, end in found.items() if not end.written and attempts[id].ended is None}
     words = backend.ends(silent) if silent else {}
-    found = {}
-    for unit in over:
-        id, line = unit.id, written[unit.id]
-        error = str(line["error"]) if line else words.get(id)
-        if id in rested and rested[id].error == error:
-            found[id] = rested[id]
-            continue
-        folder = fresh.get(id) or root.unit(unit)
-        lines = runs[id] if id in runs else _last_run(folder, attempts[id])
-        found[id] = Ended(error, line, _put_off(folder, attempts[id], error, lines))
+    for id, attempt in silent.items():
+        if words.get(id) != found[id].error:
+            found[id] = _end(root.unit(units[id]), attempt, words.get(id))
     return found
+
+
+def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
+    """What is known of one attempt that is over; `words` are the machine's."""
+    lines = _last_run(folder, attempt)
+    line = first_error(lines)
+    error = str(line["error"]) if line else words
+    return Ended(error, line, _put_off(folder, attempt, error, lines))
 
 
 def _published(units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]) -> set[str]:
