@@ -43,6 +43,8 @@ COLUMNS = {
     "task_version": "str",
     "source": "str",  # the file, relative to the folder that was collected
 }
+# What an evaluation's result says of each benchmark in the same words.
+EVALUATED = ("domain", "format", "n", "stderr", "output_tokens", "reasoning_tokens")
 COMPUTE, TABLE = "compute.csv", "results.csv"
 TABLE_NEEDS = ("student", "benchmark", "accuracy")
 COMPUTE_COLUMNS = (
@@ -116,16 +118,15 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
                 "_time": file.stat().st_mtime,
             }
             for row in result["benchmarks"]:
-                known = {key: row[key] for key in ("domain", "format", "n", "stderr")}
-                tokens = {key: row[key] for key in ("output_tokens", "reasoning_tokens")}
                 yield {
-                    **common, **known, **tokens,
+                    **common,
+                    **{key: row[key] for key in EVALUATED},
                     "benchmark": row["task"],
                     "metric": f"{row['metric']},{row['filter']}",
                     "accuracy": _fraction(row["accuracy"], f"{file}: accuracy of {row['task']}"),
                     "inference_flops": row["flops_per_item"],
                     "task_version": str(row["task_version"]),
-                }  # fmt: skip
+                }
         except FileNotFoundError:
             raise ValueError(f"{file}: missing, although its unit is published") from None
         except json.JSONDecodeError as error:

@@ -67,11 +67,8 @@ def unbeaten(costs: Array, heights: Array) -> NDArray[np.bool_]:
 
 def with_configuration(results: pd.DataFrame) -> pd.DataFrame:
     """The table with the column "configuration": the student's name without the "-sSEED" of its seed."""
-    names = [
-        str(name).removesuffix(f"-s{seed}")
-        for name, seed in zip(results["student"], results["seed"], strict=True)
-    ]
-    return results.assign(configuration=names)
+    students = zip(results["student"], results["seed"], strict=True)
+    return results.assign(configuration=[str(name).removesuffix(f"-s{seed}") for name, seed in students])
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
@@ -92,12 +89,9 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     table["seeds"] = groups.size()
     for name, counts in table["seeds"].groupby("configuration"):
         if counts.nunique() > 1:
-            warn(f"{name}: its benchmarks are means over different numbers of seeds ({_numbers(counts)}).")
+            numbers = " and ".join(map(str, sorted(set(counts))))
+            warn(f"{name}: its benchmarks are means over different numbers of seeds ({numbers}).")
     return table.reset_index().assign(student=lambda t: t["configuration"])
-
-
-def _numbers(values: pd.Series[int]) -> str:
-    return " and ".join(map(str, sorted(set(values))))
 
 
 def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:

@@ -16,9 +16,8 @@ import pandas as pd
 from analysis.collect import warn
 from jobs.rundir import read_json
 
-Scores = dict[
-    str, pd.DataFrame
-]  # by benchmark: a row for each student, a column for each item, NaN: not scored
+# By benchmark: a row for each student, a column for each item, NaN: not scored.
+Scores = dict[str, pd.DataFrame]
 
 
 def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
@@ -35,26 +34,21 @@ def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
         ValueError: a file of items that cannot be understood.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    lacking, unlike = [], []
+    doubts: dict[str, list[str]] = {}
     for source, rows in results.groupby("source"):
         read = _read(Path(path) / str(source), rows)
         for student, benchmark, accuracy in rows[["student", "benchmark", "accuracy"]].to_numpy():
             scores = read.get(benchmark, {})
-            if not scores:
-                lacking.append(f"{student}, {benchmark}")
-            elif abs(np.mean(list(scores.values())) - accuracy) > 1e-6:
-                unlike.append(f"{student}, {benchmark}")
-            else:
+            if scores and abs(np.mean(list(scores.values())) - accuracy) <= 1e-6:
                 found.setdefault(benchmark, {})[student] = scores
-    for names, what in (
-        (lacking, "has no scores of single items"),
-        (unlike, "has items whose mean is not its accuracy"),
-    ):
-        if names:
-            warn(
-                f"{_few(names)} {what}: errors are taken from standard errors there, as if independent of "
-                "other students'. That makes intervals of differences wider than pairing would."
-            )
+            else:
+                doubt = "items whose mean is not its accuracy" if scores else "no scores of single items"
+                doubts.setdefault(doubt, []).append(f"{student}, {benchmark}")
+    for doubt, names in doubts.items():
+        warn(
+            f"{_few(names)} has {doubt}: errors are taken from standard errors there, as if independent of "
+            "other students'. That makes intervals of differences wider than pairing would."
+        )
     tables = {benchmark: pd.DataFrame(own).T for benchmark, own in sorted(found.items())}
     for benchmark, table in tables.items():
         if table.isna().any(axis=None):
