@@ -36,6 +36,9 @@ ClusterOpt = Annotated[
 RunsOpt = Annotated[
     Path, typer.Option("--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.")
 ]
+IntervalOpt = Annotated[
+    float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
 RUNS = Path("runs")
 # New objects between two searches for garbage, of which thousands of units give none: searching as often as
@@ -101,9 +104,11 @@ def submit(
     ] = None,
 ) -> None:
     """Do what is missing: compare what should be with what is, and hand over the difference."""
+    from jobs.unit import STAGES
     from launch import submit as submitting
 
-    _stage(only)
+    if only is not None and only not in STAGES:
+        raise typer.BadParameter(f"{only!r} is no stage; there are {', '.join(STAGES)}", param_hint="--only")
     if out and not dry_run:
         raise typer.BadParameter("goes with --dry-run alone", param_hint="--out")
     project = _open(study, cluster, runs)
@@ -121,9 +126,7 @@ def status(
     wait: Annotated[
         bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4. SOR_NOTIFY is told.")
     ] = False,
-    interval: Annotated[
-        float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
-    ] = None,
+    interval: IntervalOpt = None,
 ) -> None:
     """Show where a study stands, also by the exit code.
 
@@ -163,9 +166,7 @@ def monitor(
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    interval: Annotated[
-        float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
-    ] = None,
+    interval: IntervalOpt = None,
     once: Annotated[bool, typer.Option("--once", help="Print it once.")] = False,
 ) -> None:
     """Keep showing where studies stand, on the whole screen; the key ? tells what the others do."""
@@ -289,15 +290,8 @@ def _planned(seen: Seen) -> dict[str, Any]:
     from dataclasses import asdict
 
     unit = seen.unit
-    return {
-        "id": unit.id,
-        "stage": unit.stage,
-        "name": unit.name,
-        "after": [i.id for i in unit.inputs],
-        "resources": asdict(unit.resources),
-        "flops": unit.flops,
-        "state": seen.state,
-    }
+    needs = {"after": [i.id for i in unit.inputs], "resources": asdict(unit.resources), "flops": unit.flops}
+    return {"id": unit.id, "stage": unit.stage, "name": unit.name, **needs, "state": seen.state}
 
 
 def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
@@ -312,13 +306,6 @@ def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
             raise typer.BadParameter(f"{name!r} names several units: say one of {which}")
         found += fits
     return found
-
-
-def _stage(name: str | None) -> None:
-    from jobs.unit import STAGES
-
-    if name is not None and name not in STAGES:
-        raise typer.BadParameter(f"{name!r} is no stage; there are {', '.join(STAGES)}", param_hint="--only")
 
 
 def _print(renderable: Any) -> None:

@@ -46,12 +46,7 @@ UNTESTED = warning("nothing was tested on a compute node: first mend what is sai
 
 @dataclass(frozen=True)
 class Job:
-    """The job that looks.
-
-    Args:
-        root: the run directory that is made for it.
-        submission: its name in Slurm.
-    """
+    """The job that looks: its own run directory, and its name (`submission`) and id in Slurm."""
 
     root: StudyDir
     unit: Unit
@@ -66,9 +61,7 @@ class Job:
 def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
     """What is found of a cluster: first without a job, then, if that is well, with one.
 
-    Args:
-        runs: where run directories are.
-        tell: is called with what is being waited for.
+    `tell` is called with what is being waited for.
     """
     template = f"its template is '{cluster.slurm.template}'"
     yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")
@@ -118,7 +111,11 @@ def _from_a_node(
             if stop.is_set():
                 return
             if last and live_state(last.state) == State.QUEUED:
-                yield _busy(last)
+                yield warning(
+                    f"the queue is busy: job {last.id} waited {PATIENCE:.0f} s ({last.reason}) and is "
+                    "cancelled now, so that nothing was tested on a node. Try again later, or with "
+                    "SBATCH_PARTITION or SBATCH_QOS set to what this cluster has for short tests"
+                )
             else:
                 yield from _found(job, runs, last.state if last else "one that Slurm forgot")
     except (StudyError, Refused, SlurmUnavailable) as error:
@@ -144,14 +141,9 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
     with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
         root, name = StudyDir(Path(made)), new_name("doctor")
         folder = root.submission(name)
-        args = {
-            "folder": made,
-            "script": str(folder / SCRIPT),
-            "gpus": resources.gpus_per_node,
-            "keeper": cluster.slurm.keeper is not None,
-        }
-        config = {"function": "jobs.probe:probe", "args": args}
-        unit = Unit("prepare", "probe", config, resources=resources)
+        args = {"folder": made, "script": str(folder / SCRIPT), "gpus": resources.gpus_per_node}
+        args["keeper"] = cluster.slurm.keeper is not None
+        unit = Unit("prepare", "probe", {"function": "jobs.probe:probe", "args": args}, resources=resources)
         script = sbatch_script(
             cluster, STAGE, resources, folder=folder, study=root.path, code=snapshot(root), array="0",
             dependency=None, once=True,
@@ -191,14 +183,6 @@ def _end(controller: Controller, name: str) -> None:
         time.sleep(PAUSE)
 
 
-def _busy(row: QueuedJob) -> Finding:
-    return warning(
-        f"the queue is busy: job {row.id} waited {PATIENCE:.0f} s ({row.reason}) and is cancelled now, so "
-        "that nothing was tested on a node. Try again later, or with SBATCH_PARTITION or SBATCH_QOS set to "
-        "what this cluster has for short tests",
-    )
-
-
 def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
     """What the job left behind, and what that says."""
     logs = [log.read_text(errors="replace") for log in job.folder.glob("*_log.out")]
@@ -216,12 +200,7 @@ def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
 
 
 def shared(runs: Path, state: str, seen: bool) -> Finding:
-    """Whether this machine and the nodes see the same files.
-
-    Args:
-        state: of the job, in Slurm's word.
-        seen: whether there is anything that it wrote.
-    """
+    """Whether this machine and the nodes see the same files: `seen` is whether there is any of the job's."""
     if seen:
         return ok(f"{runs}: what a compute node writes is seen here")
     return problem(
@@ -233,12 +212,10 @@ def shared(runs: Path, state: str, seen: bool) -> Finding:
 def broken_off(state: str, log: str) -> Finding:
     """What to say of a job that did not get to its end."""
     words = [line for line in log.splitlines() if line.strip()][-WORDS:]
-    how = (
-        f"was not through after {LONGEST:.0f} s"
-        if live_state(state)
-        else f"ended as {state} before it was through"
-    )
-    said = "\n".join(("; its last words:", *(f"           {line}" for line in words))) if words else ""
+    how = f"was not through after {LONGEST:.0f} s"
+    if not live_state(state):
+        how = f"ended as {state} before it was through"
+    said = "\n".join(["; its last words:", *(f"           {line}" for line in words)]) if words else ""
     return problem(
         f"a job {how}: look at the template, its variables in the cluster file, and its Python{said}",
     )
