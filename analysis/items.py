@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.collect import warn
+from analysis.collect import leaves, warn
 from jobs.rundir import read_json
 
 # By benchmark: a row for each student, a column for each item, NaN: not scored.
@@ -71,20 +71,16 @@ def _read(source: Path, rows: pd.DataFrame) -> dict[str, dict[str, float]]:
         for line in _lines(source.with_name("items.jsonl"), ("task", "item", "correct")):
             read.setdefault(line["task"], {})[line["item"]] = line["correct"]
     elif source.suffix == ".json":
-        parts = read_json(source).get("group_subtasks") or {}
+        groups = read_json(source).get("group_subtasks") or {}
         for row in rows.itertuples():
             metric, _, chosen = str(row.metric).partition(",")
-            for leaf in _leaves(str(row.benchmark), parts):
+            for leaf in leaves(str(row.benchmark), groups):
                 for line in _lines(_samples(source, leaf), ("doc_id",)):
                     if metric in line and line.get("filter", chosen) == chosen:
                         # The question itself is part of the name: of two versions, items do not pair.
                         item = f"{leaf}/{line['doc_id']}/{line.get('doc_hash', '')[:12]}"
                         read.setdefault(str(row.benchmark), {})[item] = float(np.mean(line[metric]))
     return read
-
-
-def _leaves(task: str, parts: dict[str, list[str]]) -> list[str]:
-    return [leaf for child in parts[task] for leaf in _leaves(child, parts)] if parts.get(task) else [task]
 
 
 def _samples(results: Path, task: str) -> Path:
