@@ -240,8 +240,8 @@ def _look(
     seen: Mapping[str, Seen],
 ) -> Seen:
     """One unit; `seen` holds its inputs."""
-    begun = attempt is not None and (ended or (live and live.state == State.RUNNING and not published))
-    progress = current_progress(root.unit(unit), attempt) if attempt and begun else None
+    tells = ended or (live and live.state == State.RUNNING and not published)
+    progress = current_progress(root.unit(unit), attempt) if attempt and tells else None
     facts = Facts(
         published=published,
         job=live.state if live else None,
@@ -254,10 +254,8 @@ def _look(
         error=(ended.error or attempt.reason) if ended and attempt else None,
         inputs=tuple((f"{i.stage} {i.name}", seen[i.id].state) for i in unit.inputs),
     )
-    state, reason = state_of(facts)
-    vain = live is not None and in_vain(facts)
     written = ended.written if ended else None
-    return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
+    return Seen(unit, root, *state_of(facts), attempt, live, in_vain(facts), published, progress, written)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:

@@ -39,14 +39,7 @@ class Project:
         return Ledger(self.root.ledger, self.cluster.source)
 
     def look(self, known: Known | None = None) -> Snapshot:
-        """The study as it is now.
-
-        Args:
-            known: what looks before found, for one who looks again and again.
-
-        Raises:
-            SlurmUnavailable: the cluster's scheduler does not answer.
-        """
+        """The study as it is now; see `observe`."""
         return observe(self.units, self.root, self.backend, known)
 
 
