@@ -16,7 +16,7 @@ from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
 from launch.local import Local, fits
-from launch.observe import Seen, Snapshot, end_of, error_of
+from launch.observe import Seen, Snapshot, end_of
 from launch.reconcile import Difference
 from launch.states import State
 
@@ -172,16 +172,16 @@ class Foreground:
 
     def _ended(self, seen: Seen, attempt: Attempt) -> None:
         """Write down why an attempt ended without a result, and begin the unit again where that helps."""
-        reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
-        self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
+        end = end_of(seen.folder, attempt)
+        self._ledger.ended("failed", [(seen.unit.id, attempt.number, end.error)])
         runs = self._ends.setdefault(seen.unit.id, [])
-        runs.append(end_of(seen.folder, attempt))
+        runs.append(end)
         if goes_on(runs, seen.unit.execution.get("micro_batch")):
             self._waiting.append(replace(seen, attempt=attempt, live=None))
             self._waiting.sort(key=_order)
-            self._tell(Event("again", seen.unit, f"{runs[-1].cause}: {reason}"))
+            self._tell(Event("again", seen.unit, f"{end.cause}: {end.error}"))
         else:
-            self._fail(seen, attempt, reason)
+            self._fail(seen, attempt, end.error)
 
     def _end_peers(self, running: Running) -> None:
         """End ranks that wait for one that has failed, which they may do for half an hour."""

@@ -285,16 +285,12 @@ def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
     return last_run(read_jsonl(folder.attempts), attempt.number)
 
 
-def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
-    """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
-    line = first_error(_last_run(folder, attempt))
-    return str(line["error"]) if line else attempt.reason
-
-
 def end_of(folder: UnitDir, attempt: Attempt) -> End:
-    """How an attempt ended, also where it could not say so itself."""
-    written = ends(read_jsonl(folder.attempts), since=attempt.number)
-    if written:
+    """How an attempt ended without a result, also where it could not say so itself."""
+    lines = list(read_jsonl(folder.attempts))
+    if written := ends(lines, since=attempt.number):
         return written[-1]
-    progress = current_progress(folder, attempt) or {}
-    return End(Cause.KILLED, "", progress.get("kept", 0))
+    kept = (current_progress(folder, attempt) or {}).get("kept", 0)
+    if line := first_error(last_run(lines, attempt.number)):  # of another worker than the first
+        return End(Cause(line["cause"]), line["error"], kept)
+    return End(Cause.KILLED, "ended without a word: was it killed?", kept)
