@@ -38,7 +38,7 @@ from analysis.frontier import (
     standing,
     supervision,
     with_configuration,
-)  # fmt: skip
+)
 from analysis.items import Scores, item_scores
 from analysis.matched import gains, kept, matched
 from analysis.usage import usage
@@ -135,7 +135,7 @@ def run(ctx: Context) -> None:
 def print_report(report: Report) -> None:
     """Show a written report in the terminal: the frontier, the answers, what it took, what is doubtful."""
     console = Console()
-    console.print(terminal_table(report.results))
+    console.print(terminal_table(report.results, report.tables["frontier"]))
     console.print(claims_table(report.tables["claims"]))
     if took := usage_line(report.tables["usage"]):
         console.print(took)
@@ -144,25 +144,19 @@ def print_report(report: Report) -> None:
     console.print(f"report: {report.page}", soft_wrap=True)
 
 
-def terminal_table(results: pd.DataFrame, width: int | None = None) -> Table:
+def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | None = None) -> Table:
     """The frontier as text: each student's compute and accuracy, ● where no other student beats it.
 
     Args:
         results: the table of `analysis.collect.collect`. What it lacks is shown as –.
+        points: that of `analysis.frontier.frontier_table`.
         width: columns of the terminal, by default this one's. Groups' accuracies are shown where they fit.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # said when the results were collected; here it is a –
-        points = frontier_table(results)
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
     room = (width or shutil.get_terminal_size().columns) - 85
     groups = names if 1 < len(names) <= room // 12 else []
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        caption="● on the frontier: none is as accurate at less compute",
-    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "● on the frontier: none is as accurate at less compute"
     table.add_column("student", overflow="fold")
     table.add_column("trained on")
     for name in ("training\nFLOPs", "FLOPs\nper item", "tokens\nper item", "accuracy\n%", *groups):
@@ -202,13 +196,10 @@ def usage_line(table: pd.DataFrame) -> str:
         return ""
     unit = "gpu_hours" if table["gpu_hours"].any() else "hours"
     what = "GPU hours" if unit == "gpu_hours" else "hours of jobs without GPUs"
-    parts = ", ".join(
-        f"{stage} {hours:.2g}" for stage, hours in zip(table["stage"], table[unit], strict=True) if hours
-    )
-    runs, interrupted = int(table["runs"].sum()), int(table["interrupted"].sum())
-    return (
-        f"it took {table[unit].sum():.2g} {what} ({parts}) in {runs} runs, {interrupted} of them interrupted"
-    )
+    stages = zip(table["stage"], table[unit], strict=True)
+    parts = ", ".join(f"{stage} {hours:.2g}" for stage, hours in stages if hours)
+    total, runs, interrupted = (table[name].sum() for name in (unit, "runs", "interrupted"))
+    return f"it took {total:.2g} {what} ({parts}) in {runs} runs, {interrupted} of them interrupted"
 
 
 def _trained_on(table: pd.DataFrame) -> list[str]:
@@ -228,9 +219,8 @@ def _rounded(value: float | None) -> str:
 def _percent(row: dict[Any, Any]) -> str:
     if not row:
         return "–"
-    return f"{row['accuracy']:.1%}".rstrip("%") + (
-        "" if pd.isna(row["stderr"]) else f" ± {row['stderr'] * 100:.1f}"
-    )
+    error = "" if pd.isna(row["stderr"]) else f" ± {row['stderr'] * 100:.1f}"
+    return f"{row['accuracy'] * 100:.1f}{error}"
 
 
 def _figures(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
@@ -270,8 +260,7 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         compared = compared.assign(**words)
     return {
         "study": path.resolve().name,
-        "counts": {name: int(results[name].nunique()) for name in ("student", "benchmark")}
-        | {"row": len(results)},
+        "counts": {**results[["student", "benchmark"]].nunique().to_dict(), "row": len(results)},
         "points": records(points.assign(supervision=_trained_on(points))),
         "results": records(results),
         "matched": records(compared),
