@@ -71,7 +71,6 @@ class Foreground:
     ) -> None:
         self._backend, self._ledger, self._tell, self._tick = backend, ledger, tell, tick
         self._size = (cores, gpus)
-        self._cores, self._gpus = cores, list(range(gpus))
         self.running: dict[str, Running] = {}
         self.done: set[str] = set()
         self.failures: list[Seen] = []
@@ -120,9 +119,16 @@ class Foreground:
                 else:
                     full.add(kind)  # smaller ones would keep it waiting for ever
 
+    def _free(self) -> tuple[int, list[int]]:
+        """How many cores, and which GPUs, no running unit holds."""
+        cores, gpus = self._size
+        held = {gpu for running in self.running.values() for gpu in running.gpus}
+        cores -= sum(running.cores for running in self.running.values())
+        return cores, [gpu for gpu in range(gpus) if gpu not in held]
+
     def _room(self, unit: Unit) -> bool:
-        cores, gpus = _wants(unit)
-        return cores <= self._cores and gpus <= len(self._gpus)
+        (cores, gpus), (free_cores, free_gpus) = _wants(unit), self._free()
+        return cores <= free_cores and gpus <= len(free_gpus)
 
     def _submit(self, seen: Seen) -> None:
         unit = seen.unit
@@ -147,9 +153,7 @@ class Foreground:
         jobs = seen.live.jobs if seen.live else ()
         held = self.running.setdefault(seen.unit.id, Running(seen, attempt, jobs, 0, ()))
         held.cores += cores
-        self._cores -= cores
-        held.gpus += tuple(self._gpus[:gpus])
-        del self._gpus[:gpus]
+        held.gpus += tuple(self._free()[1][:gpus])
         return held
 
     def _reap(self) -> None:
@@ -160,8 +164,6 @@ class Foreground:
                 self._end_peers(running)
                 continue
             del self.running[id]
-            self._cores += running.cores
-            self._gpus = sorted([*self._gpus, *running.gpus])
             if seen.folder.done:
                 self.done.add(id)
                 self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
