@@ -16,7 +16,8 @@ from jobs.causes import ANSWERS
 from launch.logs import WIDEST, plain
 from launch.nodes import WHILE, BadNode, Verdict
 from launch.observe import Seen, Snapshot
-from launch.outlook import Outlook, in_hand, lost, outlook
+from launch.outlook import Outlook, held, in_hand, lost, outlook
+from launch.reasons import HELD, in_words
 from launch.states import State
 
 QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
@@ -115,11 +116,11 @@ def _ended(now: Snapshot) -> dict[str, int]:
 
 
 def _problems(now: Snapshot, told: Told) -> list[News]:
-    """Units that failed or stand still, those of a stage and for the same cause together."""
+    """Units that failed, stand still or are held, those of a stage and for the same cause together."""
     groups = defaultdict[str, list[Seen]](list)
-    for seen in (*now.of(State.STALLED), *lost(now)):
+    for seen in (*now.of(State.STALLED), *lost(now), *held(now)):
         if _key(seen) not in told.keys:
-            groups[f"{seen.state} {seen.unit.stage} {seen.cause or ''}"].append(seen)
+            groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
     return [
         News(topic, tuple(map(_key, units)), _problem(units, now))
         for topic, units in groups.items()
@@ -127,8 +128,12 @@ def _problems(now: Snapshot, told: Told) -> list[News]:
     ]
 
 
+def _state(seen: Seen) -> str:
+    return "held" if seen.reason in HELD else seen.state
+
+
 def _key(seen: Seen) -> str:
-    return f"{seen.state} {seen.unit.id} {seen.attempt.number if seen.attempt else 0}"
+    return f"{_state(seen)} {seen.unit.id} {seen.attempt.number if seen.attempt else 0}"
 
 
 def _problem(units: list[Seen], now: Snapshot) -> str:
@@ -136,10 +141,10 @@ def _problem(units: list[Seen], now: Snapshot) -> str:
     first, cause, blocked = units[0], units[0].cause, len(now.of(State.BLOCKED))
     stage, name = first.unit.stage, first.unit.name
     many = len(units) > 1
-    text = f"{len(units)} {stage} units {first.state}" if many else f"{stage} {name} {first.state}"
+    text = f"{len(units)} {stage} units {_state(first)}" if many else f"{stage} {name} {_state(first)}"
     text += f": {cause}" if cause else ""
     text += f", the first {name}" if many else ""
-    text += f": {_words(first.reason)}. "
+    text += f": {_words(in_words(first.reason or ''))}. "
     text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
     text += f"{blocked} blocked by failures. " if blocked else ""
     return text + f"'sor logs {now.root.path.name} {first.unit.id}' shows more"

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from jobs.causes import ANSWERS
 from launch.observe import REMOVED, Seen, Snapshot
+from launch.reasons import HELD
 from launch.states import ACTIVE, State
 
 
@@ -29,7 +30,7 @@ def outlook(now: Snapshot) -> Outlook:
     """
     if all(seen.state == State.DONE for seen in now.units):
         return Outlook.DONE
-    if now.of(State.STALLED) or lost(now) or not in_hand(now):
+    if now.of(State.STALLED) or lost(now) or held(now) or not in_hand(now):
         return Outlook.NEEDS_YOU
     return Outlook.GOES_ON
 
@@ -42,6 +43,11 @@ def in_hand(now: Snapshot) -> bool:
 def lost(now: Snapshot) -> list[Seen]:
     """The failed units that nobody begins again. What waits for them is blocked for as long."""
     return [seen for seen in now.of(State.FAILED) if not _comes_again(seen, now)]
+
+
+def held(now: Snapshot) -> list[Seen]:
+    """The units of which a job is held: it waits until somebody lets it go."""
+    return [seen for seen in now.of(State.QUEUED, State.PREEMPTED) if seen.reason in HELD]
 
 
 def _comes_again(seen: Seen, now: Snapshot) -> bool:

@@ -37,7 +37,7 @@ class Variant:
     order: str
     seed: int
 
-    @property
+    @cached_property
     def mixture(self) -> str:
         """The mixture's name: the share in percent, and what is not as usual.
 
@@ -49,7 +49,7 @@ class Variant:
             name += "-shuffled"
         return name + (f"-s{self.seed}" if self.seed else "")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The name of the trained student."""
         return f"{self.student.name}-{self.mixture}"

@@ -51,6 +51,9 @@ WORDS = {
     "NODE_FAIL": "its node failed",
     "job requeued in held state": "it is held: 'scontrol release JOB' lets it go",
 }
+HELD = {  # it waits until somebody lets it go
+    "JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue", "MaxRequeue", "job requeued in held state",
+}  # fmt: skip
 WHOSE = {"Assoc": "your account", "QOS": "its QOS"}
 AMONG = {
     "Grp": " for all who share it", "User": " for each user", "Job": " for one job", "Node": " for one node",

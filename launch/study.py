@@ -6,6 +6,7 @@ It decides nothing about what is to be done (plan.py).
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -306,7 +307,7 @@ def _crosscheck(study: Study, file: Path) -> list[Mistake]:
         "seeds": list(study.seeds),
     }
     for key, names in unique.items():
-        twice = sorted({str(n) for n in names if names.count(n) > 1})
+        twice = sorted({str(n) for n, times in Counter(names).items() if times > 1})
         if twice:
             wrong.append(Mistake(file, key, f"named more than once: {', '.join(twice)}"))
     for student in study.students:

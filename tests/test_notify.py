@@ -140,6 +140,13 @@ def test_what_stands_still_once_an_attempt() -> None:
     assert memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING), at=AT + 2 * QUIET) == []
 
 
+def test_what_is_held_until_somebody_lets_it_go() -> None:
+    memory, stuck = Memory(), seen(A, State.QUEUED, reason="JobHeldAdmin")
+    [said] = memory.news(stuck, seen(B, State.QUEUED))
+    assert said.startswith("held: train a held: an administrator holds it. 'sor logs s ")
+    assert memory.news(stuck, seen(B, State.QUEUED)) == []
+
+
 def test_bad_nodes() -> None:
     memory, at_work = Memory(), seen(A, State.RUNNING)
     one, two = (BadNode(name, "gpu", ("u",), "RuntimeError: no", AT + WHILE) for name in ("n1", "n2"))

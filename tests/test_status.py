@@ -57,6 +57,8 @@ CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any], Outlook
     "running": ((State.RUNNING,), (State.QUEUED,), {}, ON),
     "preempted": ((State.PREEMPTED,), (State.QUEUED,), {}, ON),
     "stalled beside others": ((State.STALLED,), (State.RUNNING,), {"keeper": keeper()}, YOU),
+    "held": ((State.RUNNING,), (State.QUEUED, {"reason": "JobHeldUser"}), {}, YOU),
+    "put back and held": ((State.PREEMPTED, {"reason": "JobHoldMaxRequeue"}), (State.QUEUED,), {}, YOU),
     "no room yet": ((State.RUNNING,), (State.WAITING,), {}, ON),
     "no room, and nothing in hand": ((State.DONE,), (State.WAITING,), {}, YOU),
     "no room, a keeper": ((State.DONE,), (State.WAITING,), {"keeper": keeper()}, ON),

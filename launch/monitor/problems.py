@@ -9,6 +9,8 @@ from jobs.causes import ANSWERS, Cause
 from launch.logs import plain
 from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot
+from launch.outlook import held
+from launch.reasons import in_words
 from launch.show import keeper_line, listed, nodes_lines
 from launch.states import ACTIVE, State
 
@@ -45,6 +47,10 @@ def problems(
     if vain := [s for s in now.units if s.in_vain]:
         title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
         found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
+    if stuck := held(now):
+        title = f"{len(stuck)} held: {listed(stuck, 3)}: {in_words(stuck[0].reason or '')}"
+        arrays = dict.fromkeys(job.id.partition("_")[0] for seen in stuck for job in seen.jobs if job.id)
+        found.append(Problem(title, f"scontrol release {','.join(arrays)}"))
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
         found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))
