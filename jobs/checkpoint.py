@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.rundir import UnitDir, fsync_dir, order, read_json, write_json
+from jobs.rundir import UnitDir, fsync_dir, order, read_json, rename_once, write_json
 
 KEPT = 2  # a run that was fenced may be reading the last but one
 LONGEST = 30 * 60.0  # seconds between two checkpoints at most
@@ -94,12 +94,7 @@ class Checkpoints:
         write_json(aside / MARKER, asdict(meta))
         fsync_dir(aside / MARKER)
         fsync_dir(aside)
-        try:
-            os.rename(aside, self.at(meta.totals["step"]).path)
-        except OSError:
-            if not self.at(meta.totals["step"]).path.is_dir():
-                raise
-            shutil.rmtree(aside)  # a run that was fenced meanwhile has written the same
+        rename_once(aside, self.at(meta.totals["step"]).path)  # a run that is fenced may have been faster
         fsync_dir(self.folder)
 
     def prune(self) -> None:

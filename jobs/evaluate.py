@@ -21,7 +21,7 @@ import numpy as np
 from analysis.flops import architecture, forward_flops, generate_flops
 from jobs.context import Context
 from jobs.engines import Engine, load, quiet
-from jobs.rundir import fsync_tree, read_json, write_json
+from jobs.rundir import fsync_tree, read_json, rename_once, write_json
 from jobs.thinking import Thinking
 
 if TYPE_CHECKING:
@@ -107,12 +107,7 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     (aside / "items.jsonl").write_text("".join(lines), encoding="utf-8")
     fsync_tree(aside)
-    try:
-        aside.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        shutil.rmtree(aside)  # another copy of this job that lives, too, was faster
+    rename_once(aside, final)  # another copy of this job that lives, too, may have been faster
 
 
 def _answering(config: dict[str, Any]) -> Any:

@@ -37,6 +37,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,48 +52,34 @@ class Damaged(ValueError):
 
 
 @dataclass(frozen=True)
+class At:
+    """A path below a folder, read as an attribute of the folder."""
+
+    name: str
+
+    def __get__(self, folder: UnitDir | StudyDir, _: type) -> Path:
+        return folder.path / self.name
+
+
+@dataclass(frozen=True)
 class UnitDir:
     """The folder of one unit."""
 
     path: Path
 
+    spec = At("unit.json")
+    out = At("out")
+    result = At("out/result.json")
+    work = At("work")
+    checkpoints = At("work/checkpoints")
+    runs = At("work/runs")
+    progress = At("progress.json")
+    attempts = At("attempts.jsonl")
+
     @property
     def id(self) -> str:
         """The unit's identity, which its folder's name ends with."""
         return self.path.name.rpartition("-")[2]
-
-    @property
-    def spec(self) -> Path:
-        return self.path / "unit.json"
-
-    @property
-    def out(self) -> Path:
-        return self.path / "out"
-
-    @property
-    def work(self) -> Path:
-        return self.path / "work"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.work / "checkpoints"
-
-    @property
-    def runs(self) -> Path:
-        """Holds an empty file for each run that keeps to the fence, see fence.py."""
-        return self.work / "runs"
-
-    @property
-    def progress(self) -> Path:
-        return self.path / "progress.json"
-
-    @property
-    def attempts(self) -> Path:
-        return self.path / "attempts.jsonl"
-
-    @property
-    def result(self) -> Path:
-        return self.out / "result.json"
 
     @property
     def done(self) -> bool:
@@ -118,15 +105,9 @@ class UnitDir:
             False if another copy of the unit published first; `staged` is then removed.
         """
         fsync_tree(staged)
-        try:
-            os.rename(staged, self.out)
-        except OSError:
-            if not self.done:
-                raise
-            shutil.rmtree(staged)
-            return False
+        first = rename_once(staged, self.out)
         fsync_dir(self.path)
-        return True
+        return first
 
     def clear(self, run: str, worker: int) -> None:
         """Remove what earlier runs left of results that they never published. They are dead, or too late.
@@ -148,47 +129,19 @@ class StudyDir:
 
     path: Path
 
-    @property
-    def study(self) -> Path:
-        return self.path / "study.json"
-
-    @property
-    def submitted(self) -> Path:
-        return self.path / "submitted.json"
-
-    @property
-    def nodes(self) -> Path:
-        return self.path / "nodes"
+    study = At("study.json")
+    submitted = At("submitted.json")
+    nodes = At("nodes")
+    ledger = At("ledger.jsonl")
+    lock = At("lock")
+    notified = At("notified.jsonl")
+    notified_lock = At("notified.lock")  # held by who decides what to tell, and for as long
+    written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder
+    code = At("code")
 
     def node(self, name: str) -> Path:
         """Where jobs tell of failures on a node, which Slurm knows by this name."""
         return self.nodes / f"{name}.jsonl"
-
-    @property
-    def ledger(self) -> Path:
-        return self.path / "ledger.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "lock"
-
-    @property
-    def notified(self) -> Path:
-        return self.path / "notified.jsonl"
-
-    @property
-    def notified_lock(self) -> Path:
-        """Held by who decides what to tell, and for as long."""
-        return self.path / "notified.lock"
-
-    @property
-    def written_report(self) -> Path:
-        """Where `sor report` writes what is known so far; the report stage has a unit's folder."""
-        return self.path / "report" / "latest"
-
-    @property
-    def code(self) -> Path:
-        return self.path / "code"
 
     def submission(self, name: str) -> Path:
         """The folder of what was handed over under this name."""
@@ -279,6 +232,29 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise Damaged(
                     f"{path}, line {number}: not JSON ({error}): {line[:80]!r}. Remove it, if its writer died"
                 ) from None
+
+
+def rename_once(aside: Path, final: Path) -> bool:
+    """Give a complete folder the name that readers look for.
+
+    Returns:
+        False if another copy of the job was faster; the folder is then removed.
+    """
+    try:
+        os.rename(aside, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        shutil.rmtree(aside)
+        return False
+    return True
+
+
+def link_once(aside: Path, final: Path) -> None:
+    """Give a complete file the name that readers look for, unless another process was faster."""
+    with suppress(FileExistsError):
+        os.link(aside, final)
+    aside.unlink()
 
 
 def fsync_dir(path: Path) -> None:

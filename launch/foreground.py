@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from jobs.causes import End, goes_on, last_run
+from jobs.causes import Run, goes_on, last_run
 from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
@@ -79,7 +79,7 @@ class Foreground:
         self.blocked: list[Seen] = []
         self._waiting: list[Seen] = []
         self._missing: set[str] = set()
-        self._ends: dict[str, list[End]] = {}  # how attempts ended, by the unit's id
+        self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
     def run(self, difference: Difference) -> None:
         """Do it all; `failures` and `blocked` then hold what could not be done.
@@ -176,12 +176,12 @@ class Foreground:
         """Write down why an attempt ended without a result, and begin the unit again where that helps."""
         reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
         self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
-        runs = self._ends.setdefault(seen.unit.id, [])
-        runs.append(end_of(seen.folder, attempt))
-        if goes_on(runs, seen.unit.execution.get("micro_batch")):
+        failed = self._failed.setdefault(seen.unit.id, [])
+        failed.append(end_of(seen.folder, attempt))
+        if goes_on(failed, seen.unit.execution.get("micro_batch")):
             self._waiting.append(replace(seen, attempt=attempt, live=None))
             self._waiting.sort(key=_order)
-            self._tell(Event("again", seen.unit, f"{runs[-1].cause}: {reason}"))
+            self._tell(Event("again", seen.unit, f"{failed[-1].cause}: {reason}"))
         else:
             self._fail(seen, reason, jobs)
 

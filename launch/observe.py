@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.causes import Cause, End, cause_of, ends, first_error, last_run
+from jobs.causes import Cause, Run, cause_of, failures, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
@@ -294,10 +294,10 @@ def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
     return str(line["error"]) if line else attempt.reason
 
 
-def end_of(folder: UnitDir, attempt: Attempt) -> End:
+def end_of(folder: UnitDir, attempt: Attempt) -> Run:
     """How an attempt ended, also where it could not say so itself."""
-    written = ends(read_jsonl(folder.attempts), since=attempt.number)
+    written = failures(read_jsonl(folder.attempts), since=attempt.number)
     if written:
         return written[-1]
     progress = current_progress(folder, attempt) or {}
-    return End(Cause.KILLED, "", progress.get("kept", 0))
+    return Run(Cause.KILLED, "", progress.get("kept", 0))

@@ -151,7 +151,10 @@ def test_a_word_that_is_there_is_left_as_it_is(tmp_path: Path, submission: Path)
 def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, submission: Path) -> None:
     folder = StudyDir(tmp_path / "s").unit(unit(tmp_path, "b"))
     folder.path.mkdir(parents=True)
-    ended = {"attempt": 2, "worker": 0, "rank": 0, "time": 1.0, "kept": 0, "micro_batch": None}
+    ended = {
+        "attempt": 2, "worker": 0, "rank": 0, "host": "h", "time": 1.0, "seconds": 1.0, "kept": 0,
+        "micro_batch": None,
+    }  # fmt: skip
     for restart in range(3):
         append_jsonl(folder.attempts, {**ended, "restart": restart, "cause": "network", "error": "NCCL"})
     assert start(submission, restart=4).wait(60) == 1  # of 3 there is no word
