@@ -27,7 +27,7 @@ class Request:
     """One answer to generate.
 
     Args:
-        key: comes back with the answer.
+        key: whatever the caller knows it by.
         prompt: token ids.
         max_tokens: the answer's end at the latest.
         temperature: 0 takes the likeliest token each time.
@@ -56,16 +56,21 @@ class Completion:
     """One generated answer.
 
     Args:
-        key: the request's.
         ids: all generated tokens, the end-of-sequence token included: what was computed.
         text: without special tokens, and without the stop string and what follows it.
         finish: "stop" or "length".
+        reasoning, answer: the text, taken apart.
+        reasoning_tokens, answer_tokens: of `ids`; tags are reasoning.
     """
 
-    key: Any
+    request: Request
     ids: list[int]
     text: str
     finish: str
+    reasoning: str
+    answer: str
+    reasoning_tokens: int
+    answer_tokens: int
 
 
 class Engine(ABC):
@@ -187,10 +192,13 @@ class Engine(ABC):
         return request
 
     def completion(self, request: Request, ids: list[int], finish: str) -> Completion:
-        text = self.decode(ids, request.thinking)
-        return Completion(
-            request.key, ids, text[: request.thinking.end(text, request.until, request.opened)], finish
-        )
+        """The answer that these tokens are."""
+        thinking, opened = request.thinking, request.opened
+        text = self.decode(ids, thinking)
+        text = text[: thinking.end(text, request.until, opened)]
+        parts = thinking.split(text, opened)
+        counts = thinking.counts(ids, lambda some: self.decode(some, thinking), opened)
+        return Completion(request, ids, text, finish, parts.reasoning, parts.answer, *counts)
 
 
 class Watch:

@@ -22,7 +22,6 @@ from analysis.flops import architecture, forward_flops, generate_flops
 from jobs.context import Context
 from jobs.engines import Engine, load, quiet
 from jobs.rundir import fsync_tree, read_json, rename_once, write_json
-from jobs.thinking import Thinking
 
 if TYPE_CHECKING:
     from jobs.harness import EngineLM, Usage
@@ -93,7 +92,7 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
         ctx.progress.update(done, total, "requests", kept=kept, benchmark=title)
         ctx.preemption.check()
 
-    lm = EngineLM(engine, _answering(ctx.unit.config), report)
+    lm = EngineLM(engine, ctx.unit.config, report)
     report(0, 1)
     final = _finished(ctx, task)
     aside = final.with_name(f".{final.name}.{ctx.run}.{os.getpid()}")
@@ -108,20 +107,6 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     (aside / "items.jsonl").write_text("".join(lines), encoding="utf-8")
     fsync_tree(aside)
     rename_once(aside, final)  # another copy of this job that lives, too, may have been faster
-
-
-def _answering(config: dict[str, Any]) -> Any:
-    from jobs.harness import Answering
-
-    sampling = config["sampling"]
-    return Answering(
-        thinking=Thinking.of(config.get("thinking")),
-        max_tokens=config["group"]["max_tokens"],
-        temperature=sampling["temperature"],
-        top_p=sampling["top_p"],
-        top_k=sampling["top_k"],
-        seed=config["student"]["seed"],
-    )
 
 
 def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, model: str) -> dict[str, Any]:
