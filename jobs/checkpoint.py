@@ -20,9 +20,6 @@ from jobs.rundir import UnitDir, fsync_dir, order, read_json, rename_once, write
 
 KEPT = 2  # a run that was fenced may be reading the last but one
 LONGEST = 30 * 60.0  # seconds between two checkpoints at most
-FIRST_COST = (
-    0.02  # seconds: what the first one is taken to cost, so that it comes early and the cost is known
-)
 MARKER = "checkpoint.json"
 NAME = re.compile(r"step-(\d{8})")
 METRICS = "metrics.jsonl"
@@ -82,8 +79,8 @@ class Checkpoints:
         return self.folder / f"{name}.{self.run}.tmp"
 
     def clear(self) -> None:
-        """Make room: remove what this run and older ones left aside. Those are dead, or about to find that
-        they are fenced."""
+        """Remove what this run and older ones left aside. Those are dead, or about to find that they are
+        fenced."""
         for path in self.folder.iterdir():
             found = ASIDE.fullmatch(path.name)
             if found and path.is_dir() and order(found[1]) <= order(self.run):
@@ -106,10 +103,6 @@ class Checkpoints:
             except FileNotFoundError:  # another run was faster
                 continue
             shutil.rmtree(going, ignore_errors=True)
-
-    def remove(self) -> None:
-        """Remove everything: the unit's result is published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _complete(self) -> list[Checkpoint]:
         """All complete checkpoints, the newest first."""
@@ -149,11 +142,7 @@ def zero_stage(execution: dict[str, Any]) -> int | None:
 
 
 def why_not(checkpoint: Checkpoint, execution: dict[str, Any], world_size: int) -> str | None:
-    """Why a training cannot go on from a checkpoint; None if it can.
-
-    Args:
-        execution, world_size: how it is to go on.
-    """
+    """Why a training cannot go on in this way from a checkpoint; None if it can."""
     meta, zero = checkpoint.meta(), zero_stage(execution)
     if meta.zero == zero and (zero != 0 or meta.world_size == world_size):
         return None

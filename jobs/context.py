@@ -24,13 +24,10 @@ class Context:
     """One process's view of the unit that it works on.
 
     Args:
-        unit: what is to be done.
-        folder: its folder.
         attempt: its number among all of the unit's.
         restart: how often the machine has begun this attempt again.
         rank, local_rank, world_size: place among the processes of this worker.
         worker: place among the workers that share the unit.
-        preemption: whether it was told to stop.
     """
 
     unit: Unit

@@ -20,6 +20,12 @@ from jobs.thinking import Thinking
 
 CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
 NONE = Thinking("", "")
+Tick = Callable[[], None]
+Pair = tuple[list[int], list[int]]  # a context and its continuation, in tokens
+
+
+def idle() -> None:
+    """A tick that tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,10 @@ class Request:
 
     Args:
         key: whatever the caller knows it by.
-        prompt: token ids.
-        max_tokens: the answer's end at the latest.
         temperature: 0 takes the likeliest token each time.
-        top_p: 1 keeps all tokens.
-        top_k: 0 keeps all tokens.
+        top_p, top_k: 1 and 0 keep all tokens.
         seed: of this answer alone, so that it does not depend on what else is in the batch.
         until: strings that end the answer (not the thinking before it).
-        thinking: what marks the thinking, looked at for `until`.
         opened: the prompt ends inside the thinking.
     """
 
@@ -93,12 +95,10 @@ class Engine(ABC):
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
 
     @abstractmethod
-    def _generate(self, requests: Iterator[Request], tick: Callable[[], None]) -> Iterator[Completion]: ...
+    def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]: ...
 
     @abstractmethod
-    def _score(
-        self, pairs: Sequence[tuple[list[int], list[int]]], tick: Callable[[], None]
-    ) -> Iterator[tuple[int, float, bool]]: ...
+    def _score(self, pairs: Sequence[Pair], tick: Tick) -> Iterator[tuple[int, float, bool]]: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -108,9 +108,7 @@ class Engine(ABC):
         """Tokens that an answer may have after a prompt of this length; 0 or less where it does not fit."""
         return min(max_tokens, self.max_length - prompt_tokens)
 
-    def generate(
-        self, requests: Iterable[Request], tick: Callable[[], None] = lambda: None
-    ) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request], tick: Tick = idle) -> Iterator[Completion]:
         """Answers, each as soon as it is there, in any order.
 
         Args:
@@ -122,11 +120,9 @@ class Engine(ABC):
         """
         return self._generate(map(self._checked, requests), tick)
 
-    def score(
-        self, pairs: Sequence[tuple[list[int], list[int]]], tick: Callable[[], None] = lambda: None
-    ) -> list[tuple[float, bool]]:
-        """For each (context, continuation) in tokens: ln p(continuation | context), and whether it is the
-        continuation that taking the likeliest token each time would give.
+    def score(self, pairs: Sequence[Pair], tick: Tick = idle) -> list[tuple[float, bool]]:
+        """Of each pair ln p(continuation | context), and whether it is the continuation that taking the
+        likeliest token each time would give.
 
         Raises:
             ValueError: a pair does not fit into the model's context.
@@ -174,9 +170,8 @@ class Engine(ABC):
 
         ends: Any = None
         with suppress(OSError):  # a model may come without one
-            ends = GenerationConfig.from_pretrained(
-                self._model_path, revision=self._revision or "main"
-            ).eos_token_id
+            revision = self._revision or "main"
+            ends = GenerationConfig.from_pretrained(self._model_path, revision=revision).eos_token_id
         found = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         return sorted(found - {None})
 

@@ -21,12 +21,7 @@ from jobs.thinking import Thinking
 
 @dataclass
 class Usage:
-    """What the requests of one item took; one entry a request.
-
-    Args:
-        prompts, outputs, reasoning: tokens of each generated answer.
-        scored: tokens of each sequence that was scored.
-    """
+    """Tokens of one item's requests: of each generated answer, and of each sequence that was scored."""
 
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)

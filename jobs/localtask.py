@@ -28,15 +28,12 @@ def load(items, **_):
 '''
 
 
-class _Function(str):
-    """A string that YAML writes with lm-eval's tag for a Python function."""
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-_Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+EXACT_MATCH = {
+    "metric": "exact_match",
+    "aggregation": "mean",
+    "higher_is_better": True,
+    "regexes_to_ignore": [r"^\s+|\s+$"],
+}
 
 
 def write_task(
@@ -45,8 +42,6 @@ def write_task(
     items: list[dict[str, Any]],
     *,
     source: str,
-    doc_to_text: str = "{{prompt}}",
-    doc_to_target: str = "{{answer}}",
     extract: str | None = None,
     ignore_case: bool = False,
 ) -> None:
@@ -57,14 +52,9 @@ def write_task(
     space around it aside; with it the filter is `answer`.
 
     Args:
-        folder: where to write; made if it is missing.
-        name: the task's name.
-        items: one mapping of strings and numbers an item, all with the same keys.
+        items: one mapping of strings and numbers an item, all with the same keys, prompt and answer among them.
         source: where the items come from and under which licence; kept in the task's metadata.
-        doc_to_text: Jinja template of the user's message.
-        doc_to_target: Jinja template of the right answer.
         extract: a regular expression; the last match of its first group in an answer is what counts.
-        ignore_case: whether "Paris" and "paris" are the same.
 
     Raises:
         ValueError: there are no items, or they have different keys.
@@ -77,25 +67,17 @@ def write_task(
     (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     task: dict[str, Any] = {
         "task": name,
-        "custom_dataset": _Function("local_items.load"),
         "dataset_kwargs": {"items": f"{name}.jsonl"},
         "test_split": "test",
         "output_type": "generate_until",
-        "doc_to_text": doc_to_text,
-        "doc_to_target": doc_to_target,
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": [], "do_sample": False},
-        "metric_list": [
-            {
-                "metric": "exact_match",
-                "aggregation": "mean",
-                "higher_is_better": True,
-                "ignore_case": ignore_case,
-                "regexes_to_ignore": [r"^\s+|\s+$"],
-            }
-        ],
+        "metric_list": [{**EXACT_MATCH, "ignore_case": ignore_case}],
         "metadata": {"version": 1.0, "source": source},
     }
     if extract is not None:
         last = {"function": "regex", "regex_pattern": extract, "group_select": -1}
         task["filter_list"] = [{"name": "answer", "filter": [last, {"function": "take_first"}]}]
-    (folder / f"{name}.yaml").write_text(yaml.dump(task, Dumper=_Dumper, sort_keys=False))
+    loaded = "custom_dataset: !function local_items.load\n"  # lm-eval's tag, which is none of YAML's
+    (folder / f"{name}.yaml").write_text(loaded + yaml.safe_dump(task, sort_keys=False))

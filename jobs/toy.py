@@ -11,11 +11,12 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 from jobs.localtask import write_task
-from jobs.pack import Blocks, Writer, encode
+from jobs.pack import Blocks, encode, write
 from jobs.parallel import accelerate
 from jobs.progress import Progress
 from jobs.rundir import write_json
@@ -124,9 +125,8 @@ def train_teacher(
     thought = encode(tokens, asked, traces, enable_thinking=True)
     packed = staged / "packed"
     packed.mkdir()
-    with Writer(packed, args["block"], tokens.pad_token_id) as writer:
-        writer.phase(itertools.chain.from_iterable(zip(plain, thought, strict=True)))
-    write_json(packed / "result.json", writer.result())
+    rows = itertools.chain.from_iterable(zip(plain, thought, strict=True))
+    write_json(packed / "result.json", write(packed, [rows], args["block"], tokens.pad_token_id))
     preset = {"init": "random", "architecture": {**args["architecture"], "vocab_size": len(tokens)}}
     execution = {"deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"]}
     accelerator = accelerate(recipe, execution, world=1)
@@ -136,7 +136,5 @@ def train_teacher(
     )  # fmt: skip
     model = accelerator.unwrap_model(model)
     save(model, model.state_dict(), tokens, staged / "teacher", recipe.dtype)
-    for file in packed.iterdir():
-        file.unlink()
-    packed.rmdir()
+    shutil.rmtree(packed)
     return {"loss": totals.loss, "flops": totals.flops, "tokens": totals.tokens, "seconds": totals.seconds}

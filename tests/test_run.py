@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from jobs.element import ELEMENTS, element, line
 from jobs.ending import WORDLESS
 from jobs.run import STAGE_MODULES, port
 from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl
-from jobs.unit import STAGES, Unit
+from jobs.unit import Unit
 from launch.local import Local
 
 
@@ -166,7 +167,7 @@ def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, subm
 
 
 def test_every_stage_has_a_module() -> None:
-    assert set(STAGE_MODULES) == set(STAGES)
+    assert all(importlib.util.find_spec(module) for module in STAGE_MODULES.values())
 
 
 def test_ports_are_free_for_users_and_differ_between_jobs() -> None:
