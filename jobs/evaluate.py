@@ -138,11 +138,7 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
 
 
 def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
-    """lm-eval's task objects, with the number of examples that the study wants.
-
-    Raises:
-        ValueError: lm-eval has no such task, or the task has no such metric.
-    """
+    """lm-eval's task objects, with the number of examples that the study wants."""
     import difflib
 
     name = task["task"]
@@ -180,10 +176,6 @@ def summarise(
     Args:
         results: lm-eval's, with samples.
         usage: by (lm-eval's task, item).
-        model: whose FLOPs are counted.
-
-    Raises:
-        ValueError: lm-eval did not report the metric that the study wants.
     """
     name = task["task"]
     values = results["results"].get(name, {})
@@ -207,6 +199,8 @@ def summarise(
                     "reasoning_tokens": sum(used.reasoning),
                 }
             )
+    kinds = ("prompt_tokens", "output_tokens", "reasoning_tokens")
+    means = {kind: float(np.mean([item[kind] for item in items])) for kind in kinds}
     benchmark = {
         "metric": task["metric"],
         "filter": task["filter"],
@@ -214,10 +208,7 @@ def summarise(
         "stderr": float(stderr) if isinstance(stderr, int | float) else None,
         "n": len(items),
         "task_version": results["versions"].get(name),
-        **{
-            tokens: float(np.mean([item[tokens] for item in items]))
-            for tokens in ("prompt_tokens", "output_tokens", "reasoning_tokens")
-        },
+        **means,
         "flops_per_item": flops / len(items),
     }
     return benchmark, items

@@ -52,7 +52,7 @@ def write_task(
     space around it aside; with it the filter is `answer`.
 
     Args:
-        items: one mapping of strings and numbers an item, all with the same keys, prompt and answer among them.
+        items: a mapping of strings and numbers each, with a prompt, an answer and the same keys.
         source: where the items come from and under which licence; kept in the task's metadata.
         extract: a regular expression; the last match of its first group in an answer is what counts.
 

@@ -99,22 +99,15 @@ class UnitDir:
         return self.path / f"superseded.{attempt}"
 
     def publish(self, staged: Path) -> bool:
-        """Make `staged` the unit's result.
-
-        Returns:
-            False if another copy of the unit published first; `staged` is then removed.
-        """
+        """Make `staged` the unit's result; False if another copy of the unit published first."""
         fsync_tree(staged)
         first = rename_once(staged, self.out)
         fsync_dir(self.path)
         return first
 
     def clear(self, run: str, worker: int) -> None:
-        """Remove what earlier runs left of results that they never published. They are dead, or too late.
-
-        Args:
-            run, worker: who asks. Other workers of the same attempt may be at work still.
-        """
+        """Remove what runs before this one left of results that they never published: they are dead, or too
+        late. Other workers of the same attempt may be at work still."""
         mine = order(run)
         for path in self.path.iterdir():
             if found := STAGED.fullmatch(path.name):
