@@ -34,13 +34,8 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """What follows from a cause.
-
-    Args:
-        fruitless: how many runs in a row, that kept nothing beyond those before, are followed by another one;
-            None: there is no other one, whatever was kept.
-        advice: what a person can do once there is no other one.
-    """
+    """What follows from a cause: how many runs in a row that kept nothing beyond those before are followed by
+    another one (None: there is no other one, whatever was kept), and what a person can do then."""
 
     fruitless: int | None
     advice: str
@@ -122,26 +117,18 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one worker of a unit, all its ranks together; going on after an interruption is another run.
+    """One run of one worker, all its ranks together. To go on after an interruption is another run."""
 
-    Args:
-        cause, error: of what came first; None if all went well.
-        kept: how much the next run need not do again, in whatever the stage counts.
-        micro_batch: of a training, as it was in this run.
-        seconds: from the start of its first process; None if nobody knows.
-        ended: seconds since the epoch.
-    """
-
-    cause: Cause | None
+    cause: Cause | None  # of what came first; this and the error are None if all went well
     error: str | None
-    kept: int
-    micro_batch: int | None = None
+    kept: int  # how much the next run need not do again, in whatever the stage counts
+    micro_batch: int | None = None  # of a training, as it was in this run
     attempt: int = 1
     restart: int = 0
     worker: int = 0
-    seconds: float | None = None
+    seconds: float | None = None  # from the start of its first process; None if nobody knows
     host: str | None = None
-    ended: float = 0.0
+    ended: float = 0.0  # seconds since the epoch
 
 
 def runs(lines: Iterable[dict[str, Any]]) -> list[Run]:
@@ -190,10 +177,9 @@ def first_error(lines: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def goes_on(failed: Sequence[Run], micro_batch: int | None = None) -> bool:
-    """Whether another run follows the last of these.
+    """Whether another run follows the last of these, of which there is one at least.
 
     Args:
-        failed: at least one.
         micro_batch: of a training, as configured: where it did not fit into the GPU, half of it is tried.
     """
     last = failed[-1]

@@ -28,21 +28,13 @@ ASIDE = re.compile(r".+\.(\d+\.\d+)\.tmp")
 
 @dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says of itself.
+    """What a checkpoint says of itself."""
 
-    Args:
-        totals: what the training had done, as `schedule.Totals`.
-        world_size: processes that wrote it.
-        zero: their ZeRO stage; None: without DeepSpeed.
-        micro_batch: blocks that a process took at once.
-        run: who wrote it.
-    """
-
-    totals: dict[str, Any]
-    world_size: int
-    zero: int | None
-    micro_batch: int
-    run: str
+    totals: dict[str, Any]  # what the training had done, as `schedule.Totals`
+    world_size: int  # processes that wrote it
+    zero: int | None  # their ZeRO stage; None: without DeepSpeed
+    micro_batch: int  # blocks that a process took at once
+    run: str  # who wrote it
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,6 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Steps that were done."""
         return int(self.path.name.rpartition("-")[2])
 
     def meta(self) -> Meta:

@@ -28,16 +28,11 @@ WARNING = 300.0  # seconds before its time limit at which a job may be told of i
 
 @dataclass(frozen=True)
 class Ending:
-    """What one process leaves of its run.
-
-    Args:
-        word: the file for the word to the script; None where no script waits for one.
-        configured: the micro-batch of the unit as it was planned.
-    """
+    """What one process leaves of its run."""
 
     ctx: Context
-    word: Path | None
-    configured: int | None
+    word: Path | None  # the file for the word to the script; None where no script waits for one
+    configured: int | None  # the micro-batch of the unit as it was planned
     began: float = field(default_factory=time.monotonic)
 
     def check_budget(self) -> None:

@@ -30,63 +30,40 @@ def idle() -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to generate.
+    """One answer to generate."""
 
-    Args:
-        key: whatever the caller knows it by.
-        temperature: 0 takes the likeliest token each time.
-        top_p, top_k: 1 and 0 keep all tokens.
-        seed: of this answer alone, so that it does not depend on what else is in the batch.
-        until: strings that end the answer (not the thinking before it).
-        opened: the prompt ends inside the thinking.
-    """
-
-    key: Any
+    key: Any  # whatever the caller knows it by
     prompt: list[int]
     max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    until: tuple[str, ...] = ()
+    temperature: float = 0.0  # 0 takes the likeliest token each time
+    top_p: float = 1.0  # 1 keeps all tokens
+    top_k: int = 0  # 0 keeps all tokens
+    seed: int | None = None  # of this answer alone, so that it does not depend on what else is in the batch
+    until: tuple[str, ...] = ()  # strings that end the answer (not the thinking before it)
     thinking: Thinking = NONE
-    opened: bool = False
+    opened: bool = False  # the prompt ends inside the thinking
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated answer.
-
-    Args:
-        ids: all generated tokens, the end-of-sequence token included: what was computed.
-        text: without special tokens, and without the stop string and what follows it.
-        finish: "stop" or "length".
-        reasoning, answer: the text, taken apart.
-        reasoning_tokens, answer_tokens: of `ids`; tags are reasoning.
-    """
+    """One generated answer."""
 
     request: Request
-    ids: list[int]
-    text: str
-    finish: str
-    reasoning: str
+    ids: list[int]  # all generated tokens, the end-of-sequence token included: what was computed
+    text: str  # without special tokens, and without the stop string and what follows it
+    finish: str  # "stop" or "length"
+    reasoning: str  # the text, taken apart
     answer: str
-    reasoning_tokens: int
+    reasoning_tokens: int  # of `ids`; tags are reasoning
     answer_tokens: int
 
 
 class Engine(ABC):
-    """A loaded model.
+    """A loaded model."""
 
-    Args:
-        name: which engine, version and device.
-        tokenizer: the model's, as transformers loads it.
-        max_length: prompt and answer together, in tokens.
-    """
-
-    name: str
-    tokenizer: Any
-    max_length: int
+    name: str  # which engine, and its version
+    tokenizer: Any  # as transformers loads it
+    max_length: int  # prompt and answer together, in tokens
 
     def __init__(self, model: str, revision: str | None) -> None:
         from transformers import AutoTokenizer
@@ -104,9 +81,32 @@ class Engine(ABC):
     def close(self) -> None:
         """Give the memory back, as far as the engine can."""
 
-    def room(self, prompt_tokens: int, max_tokens: int) -> int:
-        """Tokens that an answer may have after a prompt of this length; 0 or less where it does not fit."""
-        return min(max_tokens, self.max_length - prompt_tokens)
+    def request(
+        self,
+        key: Any,
+        text: str,
+        sampling: dict[str, Any],
+        thinking: Thinking,
+        seed: int,
+        until: tuple[str, ...] = (),
+    ) -> Request:
+        """The request for an answer to a rendered prompt.
+
+        Its `max_tokens` are those of `sampling`, or as many as there is room for: 0 or less if there is none.
+        """
+        prompt = self.encode(text)
+        return Request(
+            key=key,
+            prompt=prompt,
+            max_tokens=min(sampling["max_tokens"], self.max_length - len(prompt)),
+            temperature=sampling["temperature"],
+            top_p=sampling["top_p"],
+            top_k=sampling["top_k"],
+            seed=seed,
+            until=until,
+            thinking=thinking,
+            opened=thinking.opened(text),
+        )
 
     def generate(self, requests: Iterable[Request], tick: Tick = idle) -> Iterator[Completion]:
         """Answers, each as soon as it is there, in any order.

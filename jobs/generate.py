@@ -87,17 +87,11 @@ class Pool:
 
 @dataclass
 class Chunk:
-    """A chunk that this worker holds.
+    """A chunk that this worker holds."""
 
-    Args:
-        prompts: by id, in order.
-        rows: what is there, by prompt id and mode.
-        part: where this worker appends, unbuffered.
-    """
-
-    prompts: dict[str, str]
-    rows: dict[tuple[str, str], dict[str, Any]]
-    part: FileIO
+    prompts: dict[str, str]  # by id, in order
+    rows: dict[tuple[str, str], dict[str, Any]]  # what is there, by prompt id and mode
+    part: FileIO  # where this worker appends, unbuffered
 
 
 class Key(NamedTuple):
@@ -181,20 +175,10 @@ class Worker:
             tokenize=False,
             **(sampling.get("chat_template_kwargs") or {}),
         )
-        ids = self.engine.encode(text)
-        room = self.engine.room(len(ids), sampling["max_tokens"])
-        self.cut += room < sampling["max_tokens"]
-        return Request(
-            key=key,
-            prompt=ids,
-            max_tokens=room,
-            temperature=sampling["temperature"],
-            top_p=sampling["top_p"],
-            top_k=sampling["top_k"],
-            seed=row_seed(self.config["seed"], key.id, key.mode),
-            thinking=self.thinking,
-            opened=self.thinking.opened(text),
-        )
+        seed = row_seed(self.config["seed"], key.id, key.mode)
+        request = self.engine.request(key, text, sampling, self.thinking, seed)
+        self.cut += request.max_tokens < sampling["max_tokens"]
+        return request
 
     def _add(self, answer: Completion) -> None:
         request, key = answer.request, answer.request.key

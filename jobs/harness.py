@@ -108,23 +108,15 @@ class EngineLM(TemplateLM):
     def _request(self, index: int, instance: Instance) -> Request:
         text, settings = instance.args
         until = settings.get("until") or []
-        sampling, seed = self._config["sampling"], self._config["student"]["seed"]
-        prompt = self._engine.encode(text)
-        room = self._engine.room(len(prompt), self._config["group"]["max_tokens"])
-        if room < 1:
+        sampling = {**self._config["sampling"], "max_tokens": self._config["group"]["max_tokens"]}
+        item = f"{instance.task_name}:{instance.doc_id}:{index}"
+        seed = row_seed(self._config["student"]["seed"], item, "evaluate")
+        ends = (until,) if isinstance(until, str) else tuple(until)
+        request = self._engine.request(index, text, sampling, self._thinking, seed, ends)
+        if request.max_tokens < 1:
             raise ValueError(
-                f"task {instance.task_name}, item {instance.doc_id}: its prompt has {len(prompt)} tokens and "
-                f"the model's context is {self.max_length}: use fewer examples (fewshot) or another task"
+                f"task {instance.task_name}, item {instance.doc_id}: its prompt has {len(request.prompt)} "
+                f"tokens and the model's context is {self.max_length}: use fewer examples (fewshot) or "
+                "another task"
             )
-        return Request(
-            key=index,
-            prompt=prompt,
-            max_tokens=room,
-            temperature=sampling["temperature"],
-            top_p=sampling["top_p"],
-            top_k=sampling["top_k"],
-            seed=row_seed(seed, f"{instance.task_name}:{instance.doc_id}:{index}", "evaluate"),
-            until=tuple([until] if isinstance(until, str) else until),
-            thinking=self._thinking,
-            opened=self._thinking.opened(text),
-        )
+        return request

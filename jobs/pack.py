@@ -42,17 +42,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Packed blocks, mapped from disk.
+    """Packed blocks, mapped from disk."""
 
-    Args:
-        tokens: token ids, uint32 of shape (blocks, block size).
-        flags: uint8 of the same shape.
-        phases: how many blocks each phase of the training has, in order.
-    """
-
-    tokens: NDArray[np.uint32]
-    flags: NDArray[np.uint8]
-    phases: tuple[int, ...]
+    tokens: NDArray[np.uint32]  # of shape (blocks, block size)
+    flags: NDArray[np.uint8]  # of the same shape
+    phases: tuple[int, ...]  # how many blocks each phase of the training has, in order
 
     @classmethod
     def open(cls, folder: Path) -> Blocks:
@@ -236,12 +230,8 @@ def _arrays(block: list[Row], size: int, padding: int) -> tuple[NDArray[np.uint3
 
 
 def packed(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """First fit over a window of open blocks: near the given order, and tight.
-
-    Args:
-        rows: each at most `size` tokens long.
-        size: tokens of a block.
-    """
+    """First fit over a window of open blocks, near the given order, and tight; no row has more than `size`
+    tokens."""
     blocks: list[list[Row]] = []
     room: list[int] = []
     for row in rows:

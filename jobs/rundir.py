@@ -1,30 +1,6 @@
 """Every file name of a run directory and every atomic write: the only module that knows them.
 
-A run directory (`runs/STUDY`) looks like this:
-
-    study.json             the resolved study: presets and defaults filled in
-    submitted.json         how a person submitted it last, for the keeper to go on from
-    nodes/HOST.jsonl       failures in a row of jobs that ended soon after they had begun on this node
-    ledger.jsonl           what was submitted and how it ended, append-only
-    notified.jsonl         what somebody was told of, append-only
-    STAGE/NAME-ID/         one unit of work
-        unit.json          what it is: config, inputs, resources
-        out/               its published result; exists if and only if the unit is done
-            result.json    what the stage says of itself: counts, FLOPs, accuracies
-            provenance.json  commit, versions, hardware
-        work/              what a later attempt can resume from: chunks, claims, checkpoints
-            checkpoints/step-N/   of a training, after N steps
-            runs/ATTEMPT.RESTART  a run of the training has begun
-        superseded.N/      the result of attempt N, whose inputs were made again since
-        progress.json      how far the running attempt is
-        attempts.jsonl     how each attempt ended, as the job itself saw it
-    submissions/NAME/      what was handed to the machine at once
-        elements.jsonl     the units in it, an element of the array each
-        submit.sh          the script
-        JOB_RANK_log.out   what each rank of each of its jobs printed
-    code/HASH/             the code that jobs run, as it was when they were submitted
-    report/latest/         what `sor report` wrote last
-
+A run directory (`runs/STUDY`) is a `StudyDir`; each unit of work has a `UnitDir` in it, STAGE/NAME-ID.
 A result is published by renaming a complete directory to `out`, once: a reader sees all of it or nothing.
 """
 
@@ -67,14 +43,14 @@ class UnitDir:
 
     path: Path
 
-    spec = At("unit.json")
-    out = At("out")
-    result = At("out/result.json")
-    work = At("work")
-    checkpoints = At("work/checkpoints")
-    runs = At("work/runs")
-    progress = At("progress.json")
-    attempts = At("attempts.jsonl")
+    spec = At("unit.json")  # what it is: config, inputs, resources
+    out = At("out")  # its result, which exists if and only if the unit is done
+    result = At("out/result.json")  # what the stage says of itself: counts, FLOPs, accuracies
+    work = At("work")  # what a later attempt can go on from: chunks, claims, benchmarks
+    checkpoints = At("work/checkpoints")  # step-N, after N steps
+    runs = At("work/runs")  # a file named ATTEMPT.RESTART for each run that keeps to the fence
+    progress = At("progress.json")  # how far the running attempt is
+    attempts = At("attempts.jsonl")  # how each run ended, as its processes saw it
 
     @property
     def id(self) -> str:
@@ -122,22 +98,22 @@ class StudyDir:
 
     path: Path
 
-    study = At("study.json")
-    submitted = At("submitted.json")
-    nodes = At("nodes")
-    ledger = At("ledger.jsonl")
+    study = At("study.json")  # resolved: presets and defaults filled in
+    submitted = At("submitted.json")  # how a person submitted it last, for the keeper to go on from
+    nodes = At("nodes")  # NAME.jsonl: failures in a row of jobs soon after they had begun on this node
+    ledger = At("ledger.jsonl")  # what was submitted and how it ended
     lock = At("lock")
-    notified = At("notified.jsonl")
+    notified = At("notified.jsonl")  # what somebody was told of
     notified_lock = At("notified.lock")  # held by who decides what to tell, and for as long
     written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder
-    code = At("code")
+    code = At("code")  # HASH: the code that jobs run, as it was when they were submitted
 
     def node(self, name: str) -> Path:
-        """Where jobs tell of failures on a node, which Slurm knows by this name."""
+        """Where jobs tell of failures on a node; `name` is Slurm's."""
         return self.nodes / f"{name}.jsonl"
 
     def submission(self, name: str) -> Path:
-        """The folder of what was handed over under this name."""
+        """What was handed over under this name: elements.jsonl, submit.sh and JOB_RANK_log.out."""
         return self.path.absolute() / "submissions" / name
 
     def logs(self, submission: str, job: str | None) -> list[Path]:

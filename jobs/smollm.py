@@ -46,18 +46,10 @@ class Kind:
     examples: tuple[tuple[str, str, str], ...]  # question, steps, answer, made up to be shown to the teacher
 
 
-def _heavier(text: str) -> str | None:
-    return text if text.startswith("Is ") else None
-
-
 def _difference(x: int, y: int) -> tuple[str, str]:
     """Steps and answer for x against y: of the ways tried, a difference's sign helps this model most."""
     sign, answer = ("Positive", "Yes") if x > y else ("Negative", "No")
     return f"{x} - {y} = {x - y}. {sign}, so {answer}.", answer
-
-
-def _word(text: str) -> str | None:
-    return text.split(_LAST_WORD)[0] if text.startswith("What is the ") else None
 
 
 def _ducks(text: str) -> str | None:
@@ -77,7 +69,7 @@ KINDS = (
         name="heavier",
         member="which_is_heavier/which_is_heavier.jsonl",
         mark=" heavier than ",
-        question=_heavier,
+        question=lambda text: text if text.startswith("Is ") else None,
         extract=r"(?i)\b(yes|no)\b",
         held_out=60,
         examples=tuple(
@@ -96,7 +88,7 @@ KINDS = (
         name="word",
         member="last_word_nth/samples.jsonl",
         mark=" word in ",
-        question=_word,
+        question=lambda text: text.split(_LAST_WORD)[0] if text.startswith("What is the ") else None,
         extract=r"(\w+)\W*$",
         held_out=40,
         examples=(

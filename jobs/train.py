@@ -59,31 +59,15 @@ def run(ctx: Context) -> None:
         trained = accelerator.unwrap_model(model)
         save(trained, state, tokenizer, staged / "model", recipe.dtype)
         shutil.copy(saving.log, staged / METRICS)
-        ctx.publish(staged, result(config, trained.num_parameters(), totals))
+        about = {"student": preset["name"], "size": preset["size"]}
+        about |= {key: config[key] for key in ("share", "order", "seed")}
+        ctx.publish(staged, {**about, "parameters": trained.num_parameters(), **asdict(totals)})
         shutil.rmtree(ctx.folder.checkpoints, ignore_errors=True)
     part(accelerator)
 
 
-def result(config: dict[str, Any], parameters: int, totals: Totals) -> dict[str, Any]:
-    """What a training says of itself."""
-    preset = config["model"]
-    return {
-        "student": preset["name"],
-        "size": preset["size"],
-        "share": config["share"],
-        "order": config["order"],
-        "seed": config["seed"],
-        "parameters": parameters,
-        **asdict(totals),
-    }
-
-
 def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> Any:
-    """The student as it is before training: drawn at random, or read from its preset's weights.
-
-    Args:
-        preset: a `Model` of the study, its paths resolved.
-    """
+    """The student before training, by a preset with resolved paths: drawn at random, or with its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
@@ -129,13 +113,10 @@ def fit(
     Args:
         micro_batch: blocks that a process takes through the model at once.
         log: JSONL file for the metrics, written by the first process.
-        saving: keeps checkpoints; None: the training is too short for that.
+        saving: keeps checkpoints, and raises as its `boundary`; None: the training is too short for that.
 
     Returns:
         The prepared model and what was done.
-
-    Raises:
-        Interrupted, Superseded: as `Saving.boundary`.
     """
     import torch
 
