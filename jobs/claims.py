@@ -85,5 +85,5 @@ class Claims:
         if piece not in latest:
             return True
         self._clock.touch()
-        claimed = self._path(piece, latest[piece]).stat().st_mtime
-        return self._clock.stat().st_mtime - claimed > LEASE_SECONDS
+        now = self._clock.stat().st_mtime
+        return now - self._path(piece, latest[piece]).stat().st_mtime > LEASE_SECONDS

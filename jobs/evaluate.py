@@ -149,12 +149,13 @@ def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
     for leaf in loaded["tasks"].values():
         if task.get("fewshot") is not None:
             leaf.set_config("num_fewshot", task["fewshot"])
-    if name not in loaded["groups"] and name not in loaded["tasks"]:
+    if name in loaded["groups"]:  # it has metrics of its own
+        return [loaded["groups"][name]]
+    if name not in loaded["tasks"]:
         raise ValueError(f"{name!r} is lm-eval's tag for {', '.join(loaded['tasks'])}: name these one by one")
-    if name not in loaded["groups"]:  # a group has metrics of its own
-        for leaf in loaded["tasks"].values():
-            _choose(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
-    return [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
+    for leaf in loaded["tasks"].values():
+        _choose(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
+    return list(loaded["tasks"].values())
 
 
 def _choose(task: dict[str, Any], reported: Iterable[str]) -> str:
