@@ -6,7 +6,6 @@ are published together. lm-eval's own files are kept as they are, with what each
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ import numpy as np
 from analysis.flops import architecture, forward_flops, generate_flops
 from jobs.context import Context
 from jobs.engines import Engine, load, quiet
-from jobs.rundir import fsync_tree, read_json, rename_once, write_json
+from jobs.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from jobs.harness import EngineLM, Usage
@@ -103,8 +102,7 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     group = ctx.unit.config["group"]
     labels = {"task": task["task"], "domain": group["domain"], "format": group["format"]}
     write_json(aside / "benchmark.json", {**labels, **benchmark})
-    lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    (aside / "items.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_jsonl(aside / "items.jsonl", items)
     fsync_tree(aside)
     rename_once(aside, final)  # another copy of this job that lives, too, may have been faster
 

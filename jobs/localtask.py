@@ -7,11 +7,12 @@ items beside itself. Nothing here runs a benchmark (evaluate.py does) or decides
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from jobs.rundir import write_jsonl
 
 LOADER = '''\
 """Items of the tasks in this folder, found beside this file wherever the folder lies."""
@@ -63,8 +64,7 @@ def write_task(
         raise ValueError(f"task {name}: needs items that all have the same keys")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "local_items.py").write_text(LOADER)
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    write_jsonl(folder / f"{name}.jsonl", items)
     task: dict[str, Any] = {
         "task": name,
         "dataset_kwargs": {"items": f"{name}.jsonl"},

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +160,12 @@ def write_json(path: Path, data: Any) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     aside.write_text(json.dumps(data, indent=1) + "\n")
     os.replace(aside, path)
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write a file of lines that nobody reads before it is whole."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:

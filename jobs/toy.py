@@ -9,7 +9,6 @@ learns from its plain answers learns its guesses too. Nothing else of the projec
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from jobs.localtask import write_task
 from jobs.pack import Blocks, encode, write
 from jobs.parallel import accelerate
 from jobs.progress import Progress
-from jobs.rundir import write_json
+from jobs.rundir import write_json, write_jsonl
 from jobs.schedule import Recipe
 from jobs.thinking import join
 from jobs.train import build, fit, save
@@ -46,8 +45,7 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     prompts, held_out = questions({int(k): n for k, n in args["prompts"].items()}, args["seed"])
     tokens = tokenizer()
     tokens.save_pretrained(staged / "tokenizer")
-    with (staged / "prompts.jsonl").open("w") as file:
-        file.writelines(json.dumps({"prompt": text(q)}) + "\n" for q in prompts)
+    write_jsonl(staged / "prompts.jsonl", ({"prompt": text(q)} for q in prompts))
     shortest, longest = min(held_out), max(held_out)
     for name, digits in (("toy_short", sorted(held_out)[1]), ("toy_long", longest)):
         items = [{"prompt": text(q), "answer": answer(q)} for q in held_out[digits][: args["items"]]]
