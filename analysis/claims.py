@@ -8,6 +8,7 @@ all answers that come from one table are right. What had to be extrapolated is e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,16 @@ from analysis.frontier import AXES, NEAR, size_order, supervision
 
 YES, NO, OPEN = "yes", "no", "not enough evidence"
 WORDS = {"training_flops": "training", "inference_flops": "inference"}
-Claim = dict[str, str]
+
+
+class Claim(NamedTuple):
+    """One question and its answer, all in words."""
+
+    question: str
+    axis: str
+    scope: str
+    answer: str
+    evidence: str
 
 
 def claims(
@@ -29,8 +39,8 @@ def claims(
         matched, kept: of `analysis.matched`.
 
     Returns:
-        question, axis ("training", "inference" or ""), scope, answer and evidence, all in words. A question
-        that the students cannot answer at all (there are no mixtures, say) is left out.
+        The columns of `Claim`; axis is "training", "inference" or "". A question that the students cannot
+        answer at all (there are no mixtures, say) is left out.
     """
     about = points[["scope", "student", "size", "share", "order"]]
     stood = standing.merge(about, on=["scope", "student"])
@@ -43,7 +53,7 @@ def claims(
         for scope, own in rows[rows["share"] == 1].groupby("scope", sort=False):
             found.append(_reaches(own, axis, str(scope), size_order(points)))
     found += _mixtures(kept, level)
-    return pd.DataFrame(found, columns=["question", "axis", "scope", "answer", "evidence"])
+    return pd.DataFrame(found, columns=Claim._fields)
 
 
 def verdict(low: pd.Series[float], high: pd.Series[float], at: float) -> pd.Series[str]:
@@ -57,14 +67,12 @@ def _plain_near(rows: pd.DataFrame, axis: str, level: str) -> Iterator[Claim]:
         return
     counts = verdict(plain["gap_low"], plain["gap_high"], NEAR).value_counts()
     yes, no, total = counts.get(YES, 0), counts.get(NO, 0), len(plain)
-    yield {
-        "question": "Is plain fine-tuning on or near the frontier in most configurations?",
-        "axis": WORDS[axis],
-        "scope": f"all {level}s",
-        "answer": _majority(yes, no, total),
-        "evidence": f"of {total} (students × {level}s) surely yes {yes}, surely no {no}; "
-        f"near is at most {NEAR * 100:g} points below; estimated {(plain['gap'] <= NEAR).sum()}",
-    }
+    question = "Is plain fine-tuning on or near the frontier in most configurations?"
+    evidence = (
+        f"of {total} (students × {level}s) surely yes {yes}, surely no {no}; "
+        f"near is at most {NEAR * 100:g} points below; estimated {(plain['gap'] <= NEAR).sum()}"
+    )
+    yield Claim(question, WORDS[axis], f"all {level}s", _majority(yes, no, total), evidence)
 
 
 def _majority(yes: int, no: int, total: int) -> str:
@@ -75,30 +83,20 @@ def _better(matched: pd.DataFrame, axis: str, level: str) -> Iterator[Claim]:
     if matched.empty:
         return
     rows = matched[(matched["axis"] == axis) & (matched["kind"] == level)]
-    for scope, all_of_it in rows.groupby("scope", sort=False):
-        full = all_of_it[all_of_it["share"] == 1]
+    question = "Is reasoning better than plain fine-tuning of the same compute, at most sizes?"
+    for scope, full in rows[rows["share"] == 1].groupby("scope", sort=False):
         own = full[full["extrapolated"] == ""]
         better, worse = int((own["low_all"] > 0).sum()), int((own["high_all"] <= 0).sum())
-        if full.empty:
-            continue
+        answer = _majority(better, worse, len(own)) if len(own) else OPEN
         listed = ", ".join(
-            f"{size} {100 * d:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-            for size, d, low, high in own[["size", "difference", "low_all", "high_all"]].itertuples(
-                index=False
-            )
+            f"{row['size']} {100 * row['difference']:+.1f} "
+            f"[{100 * row['low_all']:+.1f}, {100 * row['high_all']:+.1f}]"
+            for row in own.to_dict("records")
         )
-        left_out = (
-            f"; {len(full) - len(own)} beyond plain students' compute left out"
-            if len(full) > len(own)
-            else ""
-        )
-        yield {
-            "question": "Is reasoning better than plain fine-tuning of the same compute, at most sizes?",
-            "axis": WORDS[axis],
-            "scope": str(scope),
-            "answer": _majority(better, worse, len(own)) if len(own) else OPEN,
-            "evidence": (f"difference in points: {listed}" if listed else "none can be compared") + left_out,
-        }
+        evidence = f"difference in points: {listed}" if listed else "none can be compared"
+        if left_out := len(full) - len(own):
+            evidence += f"; {left_out} beyond plain students' compute left out"
+        yield Claim(question, WORDS[axis], str(scope), answer, evidence)
 
 
 def _reaches(own: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Claim:
@@ -113,13 +111,9 @@ def _reaches(own: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Clai
     else:
         answer = NO if on and all(word == NO for word in on.values()) else OPEN
     listed = {YES: "on it", NO: "below it", OPEN: "either"}
-    return {
-        "question": "Does reasoning reach the frontier, and from which size?",
-        "axis": WORDS[axis],
-        "scope": scope,
-        "answer": answer,
-        "evidence": ", ".join(f"{size} {listed[on[size]]}" for size in order) or "no sizes are known",
-    }
+    evidence = ", ".join(f"{size} {listed[on[size]]}" for size in order) or "no sizes are known"
+    question = "Does reasoning reach the frontier, and from which size?"
+    return Claim(question, WORDS[axis], scope, answer, evidence)
 
 
 def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
@@ -137,10 +131,5 @@ def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
         else:
             answer, part = OPEN, f"reasoning has no sure gain of which to keep a part: {gain} points"
         mixture = supervision(row["share"], row["order"])
-        yield {
-            "question": f"Does the mixture of {mixture} keep most of reasoning's gain?",
-            "axis": "",
-            "scope": str(row["scope"]),
-            "answer": answer,
-            "evidence": f"{part}, at {compute}",
-        }
+        question = f"Does the mixture of {mixture} keep most of reasoning's gain?"
+        yield Claim(question, "", str(row["scope"]), answer, f"{part}, at {compute}")

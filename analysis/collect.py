@@ -12,7 +12,8 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Container, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ COLUMNS = {
     "task_version": "str",
     "source": "str",  # the file, relative to the folder that was collected
 }
+# What an evaluation's result says of each benchmark in the same words.
+EVALUATED = ("domain", "format", "n", "stderr", "output_tokens", "reasoning_tokens")
 COMPUTE, TABLE = "compute.csv", "results.csv"
 TABLE_NEEDS = ("student", "benchmark", "accuracy")
 COMPUTE_COLUMNS = (
@@ -115,16 +118,15 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
                 "_time": file.stat().st_mtime,
             }
             for row in result["benchmarks"]:
-                known = {key: row[key] for key in ("domain", "format", "n", "stderr")}
-                tokens = {key: row[key] for key in ("output_tokens", "reasoning_tokens")}
                 yield {
-                    **common, **known, **tokens,
+                    **common,
+                    **{key: row[key] for key in EVALUATED},
                     "benchmark": row["task"],
                     "metric": f"{row['metric']},{row['filter']}",
                     "accuracy": _fraction(row["accuracy"], f"{file}: accuracy of {row['task']}"),
                     "inference_flops": row["flops_per_item"],
                     "task_version": str(row["task_version"]),
-                }  # fmt: skip
+                }
         except FileNotFoundError:
             raise ValueError(f"{file}: missing, although its unit is published") from None
         except json.JSONDecodeError as error:
@@ -135,16 +137,21 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
 
 def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, int]:
     """The FLOPs by mode of the generation that an evaluated student's data come from, if there was one."""
-    todo = [evaluation]
+    made = next((f for f in lineage(study, [evaluation]) if f.path.parent.name == "generate"), None)
+    by_mode = read_json(made.result).get("flops_by_mode", {}) if made and made.done else {}
+    return {f"teacher_{mode}_flops": flops for mode, flops in by_mode.items()}
+
+
+def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
+    """Some units' folders and those of all that they were made from, the nearest first, each once."""
+    todo, seen = deque(folders), set[Path]()
     while todo:
-        folder = todo.pop()
-        if folder.spec.exists():
-            inputs = folder.unit().inputs
-            if made := next((study.unit(given) for given in inputs if given.stage == "generate"), None):
-                by_mode = read_json(made.result).get("flops_by_mode", {}) if made.done else {}
-                return {f"teacher_{mode}_flops": flops for mode, flops in by_mode.items()}
-            todo += [study.unit(given) for given in inputs]
-    return {}
+        folder = todo.popleft()
+        if folder.path not in seen:
+            seen.add(folder.path)
+            yield folder
+            if folder.spec.exists():
+                todo += [study.unit(given) for given in folder.unit().inputs]
 
 
 def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:
@@ -201,7 +208,11 @@ def _lm_eval_file(file: Path, root: Path) -> Iterator[dict[str, Any]]:
     results = data.get("results") if isinstance(data, dict) else None
     if not isinstance(results, dict):
         raise ValueError(f"{file}: the key 'results' of an lm-eval result file is missing")
-    parts = _subtasks(data)
+    groups: dict[str, list[str]] = data.get("group_subtasks") or {}
+    # A group that has a score of its own stands for its parts.
+    parts = {
+        part for group in groups if _metrics(results.get(group, {}), {}) for part in _parts(group, groups)
+    }
     common = {
         "student": str(data.get("model_name") or file.parent.name).rstrip("/"),
         "size": _size(data.get("config") or {}),
@@ -221,27 +232,25 @@ def _lm_eval_file(file: Path, root: Path) -> Iterator[dict[str, Any]]:
             **common,
             "benchmark": task,
             "domain": "math" if task.startswith(MATH) else "general",
-            "format": _format(data, task),
+            "format": _format(data, leaves(task, groups)[0]),
             "metric": metric,
             "accuracy": values[metric],
             "stderr": _number(values.get(f"{name}_stderr{comma}{filter_name}")),
-            "n": _items(data, task),
+            "n": _items(data, task, groups),
             "task_version": str((data.get("versions") or {}).get(task, "")),
             "_others": ", ".join(sorted(metrics[1:])),
         }
 
 
-def _subtasks(data: dict[str, Any]) -> set[str]:
-    """Tasks that are parts of a group which has a score of its own: the group stands for them."""
-    scored = {task for task, values in data["results"].items() if _metrics(values, {})}
-    children: dict[str, list[str]] = data.get("group_subtasks") or {}
-    parts: set[str] = set()
-    todo = [child for group, found in children.items() if group in scored for child in found]
-    while todo:
-        if (task := todo.pop()) not in parts:
-            parts.add(task)
-            todo += children.get(task, [])
-    return parts
+def leaves(task: str, groups: Mapping[str, list[str]]) -> list[str]:
+    """The tasks that a group of tasks consists of; a task that is no group is its own leaf."""
+    parts = groups.get(task)
+    return [leaf for part in parts for leaf in leaves(part, groups)] if parts else [task]
+
+
+def _parts(task: str, groups: Mapping[str, list[str]]) -> set[str]:
+    """Everything below a group of tasks: groups and tasks."""
+    return {name for part in groups.get(task, ()) for name in (part, *_parts(part, groups))}
 
 
 def _metrics(values: dict[str, Any], higher_is_better: dict[str, bool]) -> list[str]:
@@ -258,16 +267,14 @@ def _metrics(values: dict[str, Any], higher_is_better: dict[str, bool]) -> list[
     return sorted(keys, key=lambda key: rank.get(key.partition(",")[0], len(rank)))
 
 
-def _items(data: dict[str, Any], task: str) -> int | None:
+def _items(data: dict[str, Any], task: str, groups: Mapping[str, list[str]]) -> int | None:
     """How many items a task's score is a mean of; for a group, all of its parts' items."""
-    counted = (data.get("n-samples") or {}).get(task)
-    if counted:
+    if counted := (data.get("n-samples") or {}).get(task):
         return int(counted["effective"])
     if length := data["results"].get(task, {}).get("sample_len"):
         return int(length)
-    parts = [_items(data, child) for child in (data.get("group_subtasks") or {}).get(task, [])]
-    known = [n for n in parts if n is not None]
-    return sum(known) if known and len(known) == len(parts) else None
+    counts = [_items(data, leaf, groups) for leaf in leaves(task, groups) if leaf != task]
+    return sum(n for n in counts if n is not None) if counts and None not in counts else None
 
 
 def _short_names(names: pd.Series[str]) -> pd.Series[str]:
@@ -288,9 +295,7 @@ def _size(config: dict[str, Any]) -> str | None:
 
 
 def _format(data: dict[str, Any], task: str) -> str | None:
-    """How a task is answered; a group as the first of its parts, which alone have a config."""
-    while children := (data.get("group_subtasks") or {}).get(task):
-        task = children[0]
+    """How a task is answered."""
     kind = ((data.get("configs") or {}).get(task) or {}).get("output_type")
     return {"multiple_choice": "multiple-choice", "generate_until": "open-ended"}.get(str(kind))
 

@@ -39,15 +39,13 @@ class Architecture:
     """What the counts need to know of a model. It may be passed wherever a config may: it is parsed once.
 
     Args:
-        name: the config's model_type.
         layer_weights: matrix weights of all layers that one token is multiplied with (active experts only).
         output_weights: hidden size × vocabulary.
         attention_width: layers × heads × head width.
-        parameters: all parameters, tied ones once.
-        active_parameters: those that take part in the forward pass of one token.
+        parameters: all, tied ones counted once.
+        active_parameters: those in the forward pass of one token: all, unless there are experts.
     """
 
-    name: str
     layer_weights: int
     output_weights: int
     attention_width: int
@@ -156,16 +154,6 @@ def six_nd(config: Config, tokens: int) -> int:
     return 6 * architecture(config).active_parameters * tokens
 
 
-def parameters(config: Config) -> int:
-    """Number of parameters, tied ones counted once."""
-    return architecture(config).parameters
-
-
-def active_parameters(config: Config) -> int:
-    """Number of parameters that take part in the forward pass of one token: all, unless there are experts."""
-    return architecture(config).active_parameters
-
-
 def architecture(config: Config) -> Architecture:
     """Read a model's config.
 
@@ -178,32 +166,55 @@ def architecture(config: Config) -> Architecture:
     """
     if isinstance(config, Architecture):
         return config
-    read = _Reader(config)
-    if read.name not in KNOWN:
-        raise ValueError(
-            f"{read.where}: the architecture {read.name!r} is not known, only {', '.join(KNOWN)} are"
-        )
-    if read("use_sliding_window", False):
-        raise ValueError(f"{read.where}: use_sliding_window is true; attention in windows is not counted")
-    hidden, layers, vocabulary = read("hidden_size"), read("num_hidden_layers"), read("vocab_size")
-    heads = read("num_attention_heads")
-    attention, attention_other = _attention(read)
-    dense = 3 * hidden * read("intermediate_size")
-    dense_bias = 2 * read("intermediate_size") + hidden if read("mlp_bias", False) else 0
-    sparse_layers = _sparse_layers(read)
+    where, values = _read(config)
+    name = values.get("model_type")
+    if name not in KNOWN:
+        raise ValueError(f"{where}: the architecture '{name}' is not known, only {', '.join(KNOWN)} are")
+    if values.get("use_sliding_window"):
+        raise ValueError(f"{where}: use_sliding_window is true; attention in windows is not counted")
+    try:
+        return _counted(values)
+    except KeyError as error:
+        raise ValueError(f"{where}: the key {error} of a {name} config is missing") from None
+
+
+def _read(config: Config) -> tuple[str, dict[str, Any]]:
+    """Where a config came from, to name it in errors, and its values by key."""
+    where = "config"
+    if isinstance(config, str | Path):
+        path = Path(config)
+        path = path / "config.json" if path.is_dir() else path
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file; a model's folder holds a config.json")
+        where, config = str(path), json.loads(path.read_text())
+    elif hasattr(config, "to_dict"):
+        config = config.to_dict()
+    if not isinstance(config, Mapping):
+        raise ValueError(f"{where}: not a model config but {type(config).__name__}")
+    values = dict(config)
+    if "num_local_experts" in values:  # as transformers 5 saves it
+        values["num_experts"] = values["num_local_experts"]
+    return where, values
+
+
+def _counted(config: Mapping[str, Any]) -> Architecture:
+    hidden, layers, vocabulary = (config[k] for k in ("hidden_size", "num_hidden_layers", "vocab_size"))
+    attention, attention_other = _attention(config)
+    dense = 3 * hidden * config["intermediate_size"]
+    dense_bias = 2 * config["intermediate_size"] + hidden if config.get("mlp_bias") else 0
+    sparse_layers = _sparse_layers(config)
     router = expert = experts = active = 0
     if sparse_layers:
-        experts, active = read("num_experts"), read("num_experts_per_tok")
-        router, expert = hidden * experts, 3 * hidden * read("moe_intermediate_size")
+        experts, active = config["num_experts"], config["num_experts_per_tok"]
+        router, expert = hidden * experts, 3 * hidden * config["moe_intermediate_size"]
     dense_layers = layers - sparse_layers
     weights = layers * attention + dense_layers * dense + sparse_layers * (router + active * expert)
     other = layers * (attention_other + 2 * hidden) + dense_layers * dense_bias + hidden  # norms and biases
-    embedding = vocabulary * hidden * (1 if read("tie_word_embeddings", False) else 2)
+    embedding = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
     return Architecture(
-        name=read.name,
         layer_weights=weights,
         output_weights=hidden * vocabulary,
-        attention_width=layers * heads * _head_width(read),
+        attention_width=layers * config["num_attention_heads"] * _head_width(config),
         parameters=weights + sparse_layers * (experts - active) * expert + other + embedding,
         active_parameters=weights + other + embedding,
     )
@@ -216,59 +227,32 @@ def _count(model: Architecture, passed: int, pairs: int, rows: int) -> int:
     )
 
 
-def _attention(read: _Reader) -> tuple[int, int]:
+def _attention(config: Mapping[str, Any]) -> tuple[int, int]:
     """Matrix weights of one layer's attention, and its other parameters (biases, norms of query and key)."""
-    hidden, width = read("hidden_size"), _head_width(read)
-    queries = read("num_attention_heads") * width
-    keys = (read("num_key_value_heads", None) or read("num_attention_heads")) * width
+    hidden, width, name = config["hidden_size"], _head_width(config), config["model_type"]
+    queries = config["num_attention_heads"] * width
+    keys = (config.get("num_key_value_heads") or config["num_attention_heads"]) * width
     other = 0
-    if read.name == "qwen2" or read("attention_bias", False):
+    if name == "qwen2" or config.get("attention_bias"):
         other += queries + 2 * keys
-    if read.name != "qwen2" and read("attention_bias", False):
+    if name != "qwen2" and config.get("attention_bias"):
         other += hidden
-    if read.name in ("qwen3", "qwen3_moe"):
+    if name in ("qwen3", "qwen3_moe"):
         other += 2 * width
     return 2 * hidden * (queries + keys), other
 
 
-def _head_width(read: _Reader) -> int:
-    width = read("head_dim", 128 if read.name == "qwen3" else None)  # 128 is Qwen3Config's default
-    return int(width or read("hidden_size") // read("num_attention_heads"))
+def _head_width(config: Mapping[str, Any]) -> int:
+    width = config.get("head_dim", 128 if config["model_type"] == "qwen3" else None)  # Qwen3Config's default
+    return int(width or config["hidden_size"] // config["num_attention_heads"])
 
 
-def _sparse_layers(read: _Reader) -> int:
+def _sparse_layers(config: Mapping[str, Any]) -> int:
     """How many layers have experts in place of one MLP (Qwen3MoeDecoderLayer of transformers)."""
-    if read.name != "qwen3_moe" or not read("num_experts"):
+    if config["model_type"] != "qwen3_moe" or not config["num_experts"]:
         return 0
-    dense, step = set(read("mlp_only_layers", None) or ()), read("decoder_sparse_step", 1)
-    return sum(i not in dense and (i + 1) % step == 0 for i in range(read("num_hidden_layers")))
-
-
-class _Reader:
-    """A config's values by key; knows where the config came from, to name it in errors."""
-
-    def __init__(self, config: Config) -> None:
-        self.where = "config"
-        if isinstance(config, str | Path):
-            path = Path(config)
-            path = path / "config.json" if path.is_dir() else path
-            if not path.is_file():
-                raise ValueError(f"{path}: there is no such file; a model's folder holds a config.json")
-            self.where = str(path)
-            config = json.loads(path.read_text())
-        elif hasattr(config, "to_dict"):
-            config = config.to_dict()
-        if not isinstance(config, Mapping):
-            raise ValueError(f"{self.where}: not a model config but {type(config).__name__}")
-        self._values = config
-        self.name = str(config.get("model_type"))
-
-    def __call__(self, key: str, *default: Any) -> Any:
-        if key == "num_experts" and "num_local_experts" in self._values:  # as transformers 5 saves it
-            key = "num_local_experts"
-        if key not in self._values and not default:
-            raise ValueError(f"{self.where}: the key {key!r} of a {self.name} config is missing")
-        return self._values[key] if key in self._values else default[0]
+    dense, step = set(config.get("mlp_only_layers") or ()), config.get("decoder_sparse_step", 1)
+    return sum(i not in dense and (i + 1) % step == 0 for i in range(config["num_hidden_layers"]))
 
 
 def _sums(lengths: Lengths) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Array, Resampled, quantile
+from analysis.bootstrap import Array, Resampled, intervals, quantile
 from analysis.collect import warn
 
 AXES = {"training_flops": "on_training_frontier", "inference_flops": "on_inference_frontier"}
@@ -67,11 +67,8 @@ def unbeaten(costs: Array, heights: Array) -> NDArray[np.bool_]:
 
 def with_configuration(results: pd.DataFrame) -> pd.DataFrame:
     """The table with the column "configuration": the student's name without the "-sSEED" of its seed."""
-    names = [
-        str(name).removesuffix(f"-s{seed}")
-        for name, seed in zip(results["student"], results["seed"], strict=True)
-    ]
-    return results.assign(configuration=names)
+    students = zip(results["student"], results["seed"], strict=True)
+    return results.assign(configuration=[str(name).removesuffix(f"-s{seed}") for name, seed in students])
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
@@ -92,12 +89,9 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     table["seeds"] = groups.size()
     for name, counts in table["seeds"].groupby("configuration"):
         if counts.nunique() > 1:
-            warn(f"{name}: its benchmarks are means over different numbers of seeds ({_numbers(counts)}).")
+            numbers = " and ".join(map(str, sorted(set(counts))))
+            warn(f"{name}: its benchmarks are means over different numbers of seeds ({numbers}).")
     return table.reset_index().assign(student=lambda t: t["configuration"])
-
-
-def _numbers(values: pd.Series[int]) -> str:
-    return " and ".join(map(str, sorted(set(values))))
 
 
 def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:
@@ -248,15 +242,8 @@ def _gaps(costs: Array, heights: Array, margins: Array) -> Array:
 
 def _band(costs: Array, heights: Array, redrawn: Array) -> Array:
     """Bounds of the frontier's height at each point's cost, all of them together."""
-    stderr = redrawn.std(axis=0, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distances = np.where(stderr > 1e-12, np.abs(redrawn - redrawn.mean(axis=0)) / stderr, 0.0)
-    margin = quantile(distances.max(axis=1, initial=0.0)) * stderr
-    as_cheap = _as_cheap(costs)
-    return np.stack(
-        [np.where(as_cheap, bound[:, None], -np.inf).max(axis=0, initial=-np.inf) for bound in
-         (heights - margin, heights + margin)], axis=1,
-    )  # fmt: skip
+    together = intervals(heights, redrawn)[["low_all", "high_all"]].to_numpy()
+    return np.where(_as_cheap(costs)[:, :, None], together[:, None], -np.inf).max(axis=0, initial=-np.inf)
 
 
 def supervision(share: float, order: str | None = None) -> str:

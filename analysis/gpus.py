@@ -1,104 +1,78 @@
-"""Peak arithmetic rates and memory of common GPUs, and how people and Slurm name them.
+"""Peak arithmetic rates of common GPUs, and how people and Slurm name them.
 
 Rates are dense matrix products as the vendor's datasheet states them; where a datasheet prints the rate
-with structured sparsity (twice the dense one, as NVIDIA's have since Hopper), half of it stands here.
-Nothing heavy may be imported: `sor plan` and training use this too.
+with structured sparsity (twice the dense one, as NVIDIA's have since Hopper), half of it stands here. What
+Slurm and torch count as one GPU is one here. Nothing heavy may be imported: `sor plan` and training use this.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 
-TERA, GIGABYTE = 10**12, 10**9
 DTYPES = {
     "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32",
     "float8": "fp8", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class GPU:
-    """One kind of GPU: what Slurm and torch count as one.
-
-    Args:
-        name: its words (see `gpu`), joined by "-".
-        memory: bytes.
-        peak: FLOP/s by dtype ("fp32" without tensor cores, "tf32" with them); a dtype that the hardware
-            lacks is absent.
-    """
-
-    name: str
-    memory: int
-    peak: dict[str, float]
-
-
-def _row(name: str, gigabytes: int, **tera: float) -> GPU:
-    return GPU(name, gigabytes * GIGABYTE, {dtype: rate * TERA for dtype, rate in tera.items()})
-
-
-# Where a name does not say the memory, the row of the smaller one is meant: it is listed first.
-GPUS = (
+# TFLOP/s by dtype ("fp32" without tensor cores, "tf32" with them); what the hardware lacks is absent.
+PEAKS: dict[str, dict[str, float]] = {
     # NVIDIA T4 datasheet
-    _row("t4", 16, fp16=65, fp32=8.1),
+    "t4": {"fp16": 65, "fp32": 8.1},
     # NVIDIA V100 datasheet (SXM2)
-    _row("v100", 16, fp16=125, fp32=15.7),
-    _row("v100-32gb", 32, fp16=125, fp32=15.7),
+    "v100": {"fp16": 125, "fp32": 15.7},
     # NVIDIA A10, A30 and A40 datasheets
-    _row("a10", 24, bf16=125, fp16=125, tf32=62.5, fp32=31.2),
-    _row("a30", 24, bf16=165, fp16=165, tf32=82, fp32=10.3),
-    _row("a40", 48, bf16=149.7, fp16=149.7, tf32=74.8, fp32=37.4),
+    "a10": {"bf16": 125, "fp16": 125, "tf32": 62.5, "fp32": 31.2},
+    "a30": {"bf16": 165, "fp16": 165, "tf32": 82, "fp32": 10.3},
+    "a40": {"bf16": 149.7, "fp16": 149.7, "tf32": 74.8, "fp32": 37.4},
     # NVIDIA RTX A6000 datasheet (309.7 with sparsity)
-    _row("a6000", 48, bf16=154.8, fp16=154.8, tf32=77.4, fp32=38.7),
+    "a6000": {"bf16": 154.8, "fp16": 154.8, "tf32": 77.4, "fp32": 38.7},
     # NVIDIA A100 Tensor Core GPU datasheet (the same rates for SXM and PCIe)
-    _row("a100", 40, bf16=312, fp16=312, tf32=156, fp32=19.5),
-    _row("a100-80gb", 80, bf16=312, fp16=312, tf32=156, fp32=19.5),
+    "a100": {"bf16": 312, "fp16": 312, "tf32": 156, "fp32": 19.5},
     # NVIDIA Ampere GA102 and Ada architecture whitepapers, products accumulated in fp32
-    _row("3090", 24, bf16=71, fp16=71, tf32=35.6, fp32=35.6),
-    _row("4090", 24, bf16=165.2, fp16=165.2, tf32=82.6, fp32=82.6, fp8=330.3),
+    "3090": {"bf16": 71, "fp16": 71, "tf32": 35.6, "fp32": 35.6},
+    "4090": {"bf16": 165.2, "fp16": 165.2, "tf32": 82.6, "fp32": 82.6, "fp8": 330.3},
     # NVIDIA L4 and L40S datasheets (printed with sparsity)
-    _row("l4", 24, bf16=121, fp16=121, tf32=60, fp32=30.3, fp8=242.5),
-    _row("l40s", 48, bf16=362, fp16=362, tf32=183, fp32=91.6, fp8=733),
+    "l4": {"bf16": 121, "fp16": 121, "tf32": 60, "fp32": 30.3, "fp8": 242.5},
+    "l40s": {"bf16": 362, "fp16": 362, "tf32": 183, "fp32": 91.6, "fp8": 733},
     # NVIDIA H100 Tensor Core GPU architecture whitepaper (SXM5 and PCIe)
-    _row("h100", 80, bf16=989.4, fp16=989.4, tf32=494.7, fp32=66.9, fp8=1978.9),
-    _row("h100-pcie", 80, bf16=756, fp16=756, tf32=378, fp32=51.2, fp8=1513),
+    "h100": {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9, "fp8": 1978.9},
+    "h100-pcie": {"bf16": 756, "fp16": 756, "tf32": 378, "fp32": 51.2, "fp8": 1513},
     # NVIDIA H100 NVL datasheet (printed with sparsity)
-    _row("h100-nvl", 94, bf16=835.5, fp16=835.5, tf32=417.5, fp32=60, fp8=1670.5),
+    "h100-nvl": {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60, "fp8": 1670.5},
     # NVIDIA H200 datasheet (SXM) and GH200 Grace Hopper datasheet: the H100's rates, more memory
-    _row("h200", 141, bf16=989.4, fp16=989.4, tf32=494.7, fp32=66.9, fp8=1978.9),
-    _row("gh200", 96, bf16=989.4, fp16=989.4, tf32=494.7, fp32=66.9, fp8=1978.9),
+    "h200": {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9, "fp8": 1978.9},
+    "gh200": {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9, "fp8": 1978.9},
     # NVIDIA HGX B200 and GB200 NVL72 datasheets, divided by 8 and 72 GPUs (printed with sparsity)
-    _row("b200", 180, bf16=2250, fp16=2250, tf32=1125, fp32=75, fp8=4500),
-    _row("gb200", 186, bf16=2500, fp16=2500, tf32=1250, fp32=80, fp8=5000),
+    "b200": {"bf16": 2250, "fp16": 2250, "tf32": 1125, "fp32": 75, "fp8": 4500},
+    "gb200": {"bf16": 2500, "fp16": 2500, "tf32": 1250, "fp32": 80, "fp8": 5000},
     # AMD Instinct MI210 datasheet, and MI250X datasheet divided by its two dies, each of which is one GPU
     # to Slurm and torch; fp32 is the matrix rate
-    _row("mi210", 64, bf16=181, fp16=181, fp32=45.3),
-    _row("mi250", 64, bf16=181, fp16=181, fp32=45.3),
-    _row("mi250x", 64, bf16=191.5, fp16=191.5, fp32=47.9),
+    "mi210": {"bf16": 181, "fp16": 181, "fp32": 45.3},
+    "mi250": {"bf16": 181, "fp16": 181, "fp32": 45.3},
+    "mi250x": {"bf16": 191.5, "fp16": 191.5, "fp32": 47.9},
     # AMD Instinct MI300X and MI325X datasheets; fp32 is the matrix rate
-    _row("mi300x", 192, bf16=1307.4, fp16=1307.4, tf32=653.7, fp32=163.4, fp8=2614.9),
-    _row("mi325x", 256, bf16=1307.4, fp16=1307.4, tf32=653.7, fp32=163.4, fp8=2614.9),
-)
+    "mi300x": {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4, "fp8": 2614.9},
+    "mi325x": {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4, "fp8": 2614.9},
+}
 
 
 @cache
-def gpu(name: str) -> GPU:
-    """The GPU that a name means: "h100", Slurm's "gpu:h100:4", torch's "NVIDIA A100-SXM4-80GB" …
+def gpu(name: str) -> str:
+    """The row of PEAKS that a name means: "h100", Slurm's "gpu:h100:4", torch's "NVIDIA A100-SXM4-80GB" …
 
-    The row all of whose words occur in the name is taken; of several the one with the most words.
+    It is the row all of whose words occur in the name; of several the one with the most words.
 
     Raises:
         ValueError: no row fits, or the name is that of a slice (MIG) of a GPU.
     """
-    words = set(re.findall(r"[a-z0-9]+", re.sub(r"(\d+) (?=gb)", r"\1", name.lower())))
-    known = f"known are {', '.join(row.name for row in GPUS)}"
+    words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    known = f"known are {', '.join(PEAKS)}"
     if any(re.fullmatch(r"\dg", word) for word in words):
         raise ValueError(f"{name!r} is a slice of a GPU, whose rates no datasheet states; {known}")
-    fits = [row for row in GPUS if words.issuperset(row.name.split("-"))]
+    fits = [row for row in PEAKS if words.issuperset(row.split("-"))]
     if not fits:
         raise ValueError(f"the GPU {name!r} is not in the table; {known}")
-    return max(fits, key=lambda row: row.name.count("-"))
+    return max(fits, key=lambda row: row.count("-"))
 
 
 def peak_flops(name: str, dtype: str = "bf16") -> float:
@@ -111,7 +85,7 @@ def peak_flops(name: str, dtype: str = "bf16") -> float:
     Raises:
         ValueError: an unknown GPU, or a dtype that it has no rate for.
     """
-    found, key = gpu(name), DTYPES.get(dtype, dtype)
-    if key not in found.peak:
-        raise ValueError(f"{found.name} has no peak rate for {dtype!r}; it has {', '.join(found.peak)}")
-    return found.peak[key]
+    row, key = gpu(name), DTYPES.get(dtype, dtype)
+    if key not in PEAKS[row]:
+        raise ValueError(f"{row} has no peak rate for {dtype!r}; it has {', '.join(PEAKS[row])}")
+    return PEAKS[row][key] * 1e12

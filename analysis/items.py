@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.collect import warn
+from analysis.collect import leaves, warn
 from jobs.rundir import read_json
 
-Scores = dict[
-    str, pd.DataFrame
-]  # by benchmark: a row for each student, a column for each item, NaN: not scored
+# By benchmark: a row for each student, a column for each item, NaN: not scored.
+Scores = dict[str, pd.DataFrame]
 
 
 def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
@@ -35,26 +34,21 @@ def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
         ValueError: a file of items that cannot be understood.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    lacking, unlike = [], []
+    doubts: dict[str, list[str]] = {}
     for source, rows in results.groupby("source"):
         read = _read(Path(path) / str(source), rows)
         for student, benchmark, accuracy in rows[["student", "benchmark", "accuracy"]].to_numpy():
             scores = read.get(benchmark, {})
-            if not scores:
-                lacking.append(f"{student}, {benchmark}")
-            elif abs(np.mean(list(scores.values())) - accuracy) > 1e-6:
-                unlike.append(f"{student}, {benchmark}")
-            else:
+            if scores and abs(np.mean(list(scores.values())) - accuracy) <= 1e-6:
                 found.setdefault(benchmark, {})[student] = scores
-    for names, what in (
-        (lacking, "has no scores of single items"),
-        (unlike, "has items whose mean is not its accuracy"),
-    ):
-        if names:
-            warn(
-                f"{_few(names)} {what}: errors are taken from standard errors there, as if independent of "
-                "other students'. That makes intervals of differences wider than pairing would."
-            )
+            else:
+                doubt = "items whose mean is not its accuracy" if scores else "no scores of single items"
+                doubts.setdefault(doubt, []).append(f"{student}, {benchmark}")
+    for doubt, names in doubts.items():
+        warn(
+            f"{_few(names)} has {doubt}: errors are taken from standard errors there, as if independent of "
+            "other students'. That makes intervals of differences wider than pairing would."
+        )
     tables = {benchmark: pd.DataFrame(own).T for benchmark, own in sorted(found.items())}
     for benchmark, table in tables.items():
         if table.isna().any(axis=None):
@@ -77,20 +71,16 @@ def _read(source: Path, rows: pd.DataFrame) -> dict[str, dict[str, float]]:
         for line in _lines(source.with_name("items.jsonl"), ("task", "item", "correct")):
             read.setdefault(line["task"], {})[line["item"]] = line["correct"]
     elif source.suffix == ".json":
-        parts = read_json(source).get("group_subtasks") or {}
+        groups = read_json(source).get("group_subtasks") or {}
         for row in rows.itertuples():
             metric, _, chosen = str(row.metric).partition(",")
-            for leaf in _leaves(str(row.benchmark), parts):
+            for leaf in leaves(str(row.benchmark), groups):
                 for line in _lines(_samples(source, leaf), ("doc_id",)):
                     if metric in line and line.get("filter", chosen) == chosen:
                         # The question itself is part of the name: of two versions, items do not pair.
                         item = f"{leaf}/{line['doc_id']}/{line.get('doc_hash', '')[:12]}"
                         read.setdefault(str(row.benchmark), {})[item] = float(np.mean(line[metric]))
     return read
-
-
-def _leaves(task: str, parts: dict[str, list[str]]) -> list[str]:
-    return [leaf for child in parts[task] for leaf in _leaves(child, parts)] if parts.get(task) else [task]
 
 
 def _samples(results: Path, task: str) -> Path:

@@ -78,8 +78,7 @@ def _envelope(flops: Array, accuracy: Array) -> tuple[Array, Array]:
 
 
 def _nodes(heights: Array) -> tuple[NODES, NODES]:
-    """The nearest place at or before each place of an envelope, and at or after it, where it rises or
-    ends."""
+    """The nearest place where an envelope rises or ends, at or before each of its places, and at or after."""
     count = heights.shape[-1]
     bends = np.ones(heights.shape, dtype=bool)
     bends[..., 1:-1] = heights[..., 1:-1] > heights[..., :-2]
@@ -115,13 +114,11 @@ def matched(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
         return pd.DataFrame()
     tables = []
     for axis in AXES:
-        parts = list(_compared(points, drawn, axis))
-        if parts:
+        if parts := list(_compared(points, drawn, axis)):
             table = pd.concat([made for made, _ in parts], ignore_index=True)
             differences = np.concatenate([draws for _, draws in parts], axis=1)
             family = (table["kind"] + (table["extrapolated"] != "").map(str)).to_numpy()
-            found = intervals(table["difference"].to_numpy(), differences, family)
-            tables.append(table.join(found))
+            tables.append(table.join(intervals(table["difference"].to_numpy(), differences, family)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -142,10 +139,7 @@ def _compared(points: pd.DataFrame, drawn: Redrawn, axis: str) -> Iterator[tuple
         made["extrapolated"] = np.where(at < x.min(), "below", np.where(at > x.max(), "above", ""))
         made["break_even"] = break_even(x, height[plain], height[others])
         reached = break_even(x, draws[:, plain], draws[:, others])
-        tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-        made["break_even_low"], made["break_even_high"] = np.quantile(
-            reached, tails, axis=0, method="nearest"
-        )
+        made[["break_even_low", "break_even_high"]] = _percentiles(reached).T
         yield made, draws[:, others] - at_compute(x, draws[:, plain], at)
 
 
@@ -174,7 +168,7 @@ def kept(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
                 continue
             height = own["accuracy"].to_numpy()
             (gain, part), (gain_drawn, part_drawn) = (_gains(a, trios) for a in (height, draws))
-            ratio = np.quantile(part_drawn / gain_drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), method="nearest")
+            ratio = _percentiles(part_drawn / gain_drawn)
             row = dict(own.loc[0, ["kind", "scope"]], share=share, order=order, sizes=len(trios), gain=gain)
             row |= {"kept": part / gain, "kept_low": ratio[0], "kept_high": ratio[1]}
             for name, x in (("training", "training_flops"), ("inference", "inference_flops")):
@@ -189,11 +183,9 @@ def kept(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
     family = table["kind"].to_numpy()
     of_gain = intervals(table["gain"].to_numpy(), np.stack(gains, axis=1), family)
     half = intervals(table["over_half"].to_numpy(), np.stack(halves, axis=1), family)
-    table = table.join(of_gain[["low_all", "high_all"]].add_prefix("gain_")).join(
-        half.add_prefix("over_half_")
-    )
-    sure = table["gain_low_all"] > 0
-    table.loc[~sure, ["kept", "kept_low", "kept_high"]] = np.nan
+    of_gain = of_gain[["low_all", "high_all"]].add_prefix("gain_")
+    table = pd.concat([table, of_gain, half.add_prefix("over_half_")], axis=1)
+    table.loc[~(table["gain_low_all"] > 0), ["kept", "kept_low", "kept_high"]] = np.nan
     return table
 
 
@@ -222,6 +214,11 @@ def gains(results: pd.DataFrame, points: pd.DataFrame, drawn: Redrawn) -> pd.Dat
         draws += [drawn[str(scope)][:, full] - drawn[str(scope)][:, plain] for plain, full in pairs]
     table = pd.DataFrame(rows)
     return table.join(intervals(table["gain"].to_numpy(), np.stack(draws, axis=1))) if rows else table
+
+
+def _percentiles(drawn: Array) -> Array:
+    """The bounds of 95 % of what was redrawn."""
+    return np.asarray(np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0, method="nearest"))
 
 
 def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:

@@ -55,11 +55,10 @@ class Look:
         colours = [pale(self.colours.get(s["size"], GREY), 0.0 if s["full"] else 0.55) for s in students]
         axes.vlines(rows[x], rows["low"], rows["high"], colours, lw=0.9, zorder=2)
         for student, colour in zip(students, colours, strict=True):
-            face = "white" if self.hollow(student) else colour
             marker, size = self.markers.get(student["share"], "o"), 6.5 if student["full"] else 5.0
-            axes.plot(
-                student[x], student["accuracy"], marker, color=colour, markerfacecolor=face, ms=size, zorder=3
-            )
+            (point,) = axes.plot(student[x], student["accuracy"], marker, color=colour, ms=size, zorder=3)
+            if self.hollow(student):
+                point.set_markerfacecolor("white")
 
     def hollow(self, student: dict[Any, Any]) -> bool:
         return self.both_orders and 0 < student["share"] < 1 and student["order"] == "shuffled"
@@ -177,11 +176,10 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
     wide = rows.pivot(index="student", columns="scope", values="probability")
     wide = wide.reindex(index=rows["student"].unique(), columns=rows["scope"].unique())
     left, below = (0.3 + 0.065 * max(map(len, names)) for names in (wide.index, wide.columns))
-    width, height = left + 0.2 + max(0.4 * wide.shape[1], 3.2), below + 0.6 + 0.22 * len(wide)
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes(
-        (left / width, below / height, 1 - (left + 0.2) / width, 1 - (below + 0.6) / height)
-    )
+    width, height = max(0.4 * wide.shape[1], 3.2), 0.22 * len(wide)  # of the map alone, in inches
+    right, top = left + width + 0.2, below + height + 0.6
+    figure = Figure(figsize=(right, top))
+    axes = figure.add_axes((left / right, below / top, width / right, height / top))
     axes.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(wide.shape[1]), wide.columns, rotation=55, ha="right", fontsize=8)
     axes.set_yticks(range(len(wide)), wide.index, fontsize=8)
@@ -191,9 +189,8 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
                 shown, colour = f"{100 * value:.0f}".replace("nan", "–"), "white" if value > 0.6 else GREY
                 axes.text(j, i, shown, ha="center", va="center", fontsize=7, color=colour)
     what = {**LABELS, "both": "training and inference FLOPs"}[axis]
-    axes.set_title(
-        f"How often on the frontier, % of resamples (blank: below 1)\n{what}", fontsize=10, loc="left"
-    )
+    title = f"How often on the frontier, % of resamples (blank: below 1)\n{what}"
+    axes.set_title(title, fontsize=10, loc="left")
     return figure
 
 

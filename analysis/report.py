@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +20,14 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from analysis import plots
 from analysis.bootstrap import resample
 from analysis.claims import claims
-from analysis.collect import DataWarning, collect
+from analysis.collect import DataWarning, collect, lineage
 from analysis.frontier import (
     AVERAGE,
     AXES,
@@ -36,7 +38,7 @@ from analysis.frontier import (
     standing,
     supervision,
     with_configuration,
-)  # fmt: skip
+)
 from analysis.items import Scores, item_scores
 from analysis.matched import gains, kept, matched
 from analysis.usage import usage
@@ -97,11 +99,7 @@ def derive(results: pd.DataFrame, scores: Scores) -> dict[str, pd.DataFrame]:
 
 
 def write_report(path: str | Path, out: str | Path, units: Container[str] | None = None) -> Report:
-    """Write a CSV of each table, figures (.svg, .png) and report.html.
-
-    Args:
-        path, units: see `analysis.collect.collect`.
-        out: the folder to write to; made if it does not exist.
+    """Analyse, and write a CSV of each table, figures (.svg, .png) and report.html to `out`.
 
     Raises:
         ValueError: there are no results, or they cannot be understood.
@@ -119,9 +117,8 @@ def write_report(path: str | Path, out: str | Path, units: Container[str] | None
         files += [f"{name}.svg", f"{name}.png"]
     page = out / "report.html"
     data = _page_data(path, found) | {"files": files}
-    text = json.dumps(data, allow_nan=False).replace(
-        "<", "\\u003c"
-    )  # no "</script>" of a name ends the script
+    text = json.dumps(data, allow_nan=False)
+    text = text.replace("<", "\\u003c")  # no "</script>" of a name ends the script
     page.write_text(TEMPLATE.read_text(encoding="utf-8").replace("__DATA__", text), encoding="utf-8")
     return replace(found, page=page)
 
@@ -135,26 +132,31 @@ def run(ctx: Context) -> None:
     ctx.publish(staged, {**counts, "rows": len(results)})
 
 
-def terminal_table(results: pd.DataFrame, width: int | None = None) -> Table:
+def print_report(report: Report) -> None:
+    """Show a written report in the terminal: the frontier, the answers, what it took, what is doubtful."""
+    console = Console()
+    console.print(terminal_table(report.results, report.tables["frontier"]))
+    console.print(claims_table(report.tables["claims"]))
+    if took := usage_line(report.tables["usage"]):
+        console.print(took)
+    for warning in report.warnings:
+        console.print(f"! {warning}", style="yellow")
+    console.print(f"report: {report.page}", soft_wrap=True)
+
+
+def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | None = None) -> Table:
     """The frontier as text: each student's compute and accuracy, ● where no other student beats it.
 
     Args:
         results: the table of `analysis.collect.collect`. What it lacks is shown as –.
-        width: columns of the terminal, by default those of this one. The accuracies of the groups are
-            shown where they fit.
+        points: that of `analysis.frontier.frontier_table`.
+        width: columns of the terminal, by default this one's. Groups' accuracies are shown where they fit.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # said when the results were collected; here it is a –
-        points = frontier_table(results)
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
     room = (width or shutil.get_terminal_size().columns) - 85
     groups = names if 1 < len(names) <= room // 12 else []
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        caption="● on the frontier: none is as accurate at less compute",
-    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "● on the frontier: none is as accurate at less compute"
     table.add_column("student", overflow="fold")
     table.add_column("trained on")
     for name in ("training\nFLOPs", "FLOPs\nper item", "tokens\nper item", "accuracy\n%", *groups):
@@ -177,11 +179,7 @@ def terminal_table(results: pd.DataFrame, width: int | None = None) -> Table:
 
 
 def claims_table(table: pd.DataFrame) -> Table:
-    """The study's questions and answers as text.
-
-    Args:
-        table: that of `analysis.claims.claims`.
-    """
+    """The study's questions and answers, the table of `analysis.claims.claims`, as text."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
     for name in ("question", "compute", "over", "answer", "evidence"):
         shown.add_column(name, overflow="fold", ratio=3 if name in ("question", "evidence") else 1)
@@ -193,22 +191,15 @@ def claims_table(table: pd.DataFrame) -> Table:
 
 
 def usage_line(table: pd.DataFrame) -> str:
-    """What a study took in one line; empty where nothing is known of it.
-
-    Args:
-        table: that of `analysis.usage.usage`.
-    """
+    """What a study took, by `analysis.usage.usage`, in one line; empty where nothing is known of it."""
     if not len(table):
         return ""
     unit = "gpu_hours" if table["gpu_hours"].any() else "hours"
     what = "GPU hours" if unit == "gpu_hours" else "hours of jobs without GPUs"
-    parts = ", ".join(
-        f"{stage} {hours:.2g}" for stage, hours in zip(table["stage"], table[unit], strict=True) if hours
-    )
-    runs, interrupted = int(table["runs"].sum()), int(table["interrupted"].sum())
-    return (
-        f"it took {table[unit].sum():.2g} {what} ({parts}) in {runs} runs, {interrupted} of them interrupted"
-    )
+    stages = zip(table["stage"], table[unit], strict=True)
+    parts = ", ".join(f"{stage} {hours:.2g}" for stage, hours in stages if hours)
+    total, runs, interrupted = (table[name].sum() for name in (unit, "runs", "interrupted"))
+    return f"it took {total:.2g} {what} ({parts}) in {runs} runs, {interrupted} of them interrupted"
 
 
 def _trained_on(table: pd.DataFrame) -> list[str]:
@@ -228,9 +219,8 @@ def _rounded(value: float | None) -> str:
 def _percent(row: dict[Any, Any]) -> str:
     if not row:
         return "–"
-    return f"{row['accuracy']:.1%}".rstrip("%") + (
-        "" if pd.isna(row["stderr"]) else f" ± {row['stderr'] * 100:.1f}"
-    )
+    error = "" if pd.isna(row["stderr"]) else f" ± {row['stderr'] * 100:.1f}"
+    return f"{row['accuracy'] * 100:.1f}{error}"
 
 
 def _figures(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
@@ -270,14 +260,11 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         compared = compared.assign(**words)
     return {
         "study": path.resolve().name,
-        "counts": {name: int(results[name].nunique()) for name in ("student", "benchmark")}
-        | {"row": len(results)},
+        "counts": {**results[["student", "benchmark"]].nunique().to_dict(), "row": len(results)},
         "points": records(points.assign(supervision=_trained_on(points))),
         "results": records(results),
-        "standing": records(found.tables["standing"]),
         "matched": records(compared),
-        "claims": records(found.tables["claims"]),
-        "usage": records(found.tables["usage"]),
+        **{name: records(found.tables[name]) for name in ("standing", "claims", "usage")},
         "near": NEAR,
         "sizes": size_order(points),
         "colours": look.colours,
@@ -292,15 +279,11 @@ def _break_even(matched: pd.DataFrame) -> list[str]:
     """The compute that plain answers need for the same accuracy, in words: a ratio, or why there is none."""
 
     def word(value: float, own: float) -> str:
-        return (
-            "–"
-            if pd.isna(value)
-            else "never"
-            if value == math.inf
-            else f"{value / own:.2g}×"
-            if value
-            else "any"
-        )
+        if pd.isna(value):
+            return "–"
+        if value in (0, math.inf):
+            return "never" if value else "any"
+        return f"{value / own:.2g}×"
 
     bounds = matched[["break_even", "break_even_low", "break_even_high", "flops"]].itertuples(index=False)
     return [f"{word(best, own)} [{word(low, own)}, {word(high, own)}]" for best, low, high, own in bounds]
@@ -308,42 +291,29 @@ def _break_even(matched: pd.DataFrame) -> list[str]:
 
 def _provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
     """Where the results come from: one entry for each stage and different code, hardware or packages."""
-    entries: dict[tuple[str, ...], int] = {}
+    entries = Counter[tuple[str, ...]]()
     for stage, record in _records(path, sorted(set(results["source"]))):
         code, hardware = record.get("code") or {}, record.get("hardware") or {}
         commit = code.get("commit", "unknown") + (" with uncommitted changes" if code.get("dirty") else "")
-        gpus = hardware.get("gpus") or []
-        machine = [f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)]
+        machine = [f"{count} × {gpu}" for gpu, count in Counter(hardware.get("gpus") or ()).items()]
         if hardware:
-            machine.append(
-                f"{hardware.get('cores')} cores of {hardware.get('cpu') or 'an unnamed processor'}"
-            )
+            processor = hardware.get("cpu") or "an unnamed processor"
+            machine.append(f"{hardware.get('cores')} cores of {processor}")
         packages = {"python": record.get("python"), **(record.get("packages") or {})}
         versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
-        key = (stage, commit, "; ".join(machine) or "unknown", versions or "unknown")
-        entries[key] = entries.get(key, 0) + 1
+        entries[stage, commit, "; ".join(machine) or "unknown", versions or "unknown"] += 1
     names = ("stage", "commit", "hardware", "packages")
     return [dict(zip(names, key, strict=True)) | {"count": str(count)} for key, count in entries.items()]
 
 
 def _records(path: Path, sources: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The provenance of each source: of the evaluation and all units before it, or what lm-eval noted."""
-    seen: set[Path] = set()
-    todo = [(path / source).parent.parent for source in sources if (path / source).name == "result.json"]
-    while todo:
-        folder = UnitDir(todo.pop(0))
-        if folder.path in seen:
-            continue
-        seen.add(folder.path)
+    own = [path / source for source in sources if Path(source).name == "result.json"]
+    for folder in lineage(StudyDir(path), (UnitDir(result.parent.parent) for result in own)):
         if (note := folder.out / "provenance.json").exists():
             yield folder.path.parent.name, read_json(note)
-        if folder.spec.exists():
-            todo += [StudyDir(path).unit(given).path for given in folder.unit().inputs]
-    for source in sources:
-        if source.endswith(".json") and (path / source).name != "result.json":
-            data = read_json(path / source)
-            versions = {
-                "lm_eval": data.get("lm_eval_version"),
-                "transformers": data.get("transformers_version"),
-            }
+    for file in (path / source for source in sources):
+        if file.suffix == ".json" and file not in own:
+            data = read_json(file)
+            versions = {name: data.get(f"{name}_version") for name in ("lm_eval", "transformers")}
             yield "evaluated elsewhere", {"packages": versions}

@@ -40,33 +40,26 @@ def usage(path: str | Path) -> pd.DataFrame:
     for stage in STAGES:
         folders = [UnitDir(found.parent) for found in sorted(study.path.glob(f"{stage}/*/attempts.jsonl"))]
         if folders:
-            flops = sum(_flops(stage, folder) for folder in folders if folder.done)
-            rows.append({"stage": stage, "units": len(folders), **_sums(folders), "flops": flops})
+            rows.append({"stage": stage, "units": len(folders), **_sums(stage, folders)})
     return pd.DataFrame(rows, columns=list(USAGE)).astype(USAGE)
 
 
-def _sums(folders: list[UnitDir]) -> dict[str, float]:
-    found = [
-        (run, gpus)
-        for folder in folders
-        for gpus in (_gpus(folder),)
-        for run in runs(read_jsonl(folder.attempts))
-    ]
-    timed = [(run.seconds / 3600, gpus, run.error) for run, gpus in found if run.seconds is not None]
-    return {
-        "runs": len(found),
-        "interrupted": sum(run.error is not None for run, _ in found),
-        "untimed": len(found) - len(timed),
-        "hours": sum(h for h, _, _ in timed),
-        "gpu_hours": sum(h * gpus for h, gpus, _ in timed),
-        "interrupted_gpu_hours": sum(h * gpus for h, gpus, error in timed if error is not None),
-    }
-
-
-def _gpus(folder: UnitDir) -> int:
-    """GPUs that each run of a unit held."""
-    needs = folder.unit().resources
-    return needs.nodes * needs.gpus_per_node
+def _sums(stage: str, folders: list[UnitDir]) -> dict[str, float]:
+    """The columns of USAGE after the first two, over some units of one stage."""
+    sums = dict.fromkeys(list(USAGE)[2:], 0.0)
+    for folder in folders:
+        needs = folder.unit().resources
+        for run in runs(read_jsonl(folder.attempts)):
+            interrupted, hours = run.error is not None, (run.seconds or 0.0) / 3600
+            gpu_hours = hours * needs.nodes * needs.gpus_per_node
+            sums["runs"] += 1
+            sums["interrupted"] += interrupted
+            sums["untimed"] += run.seconds is None
+            sums["hours"] += hours
+            sums["gpu_hours"] += gpu_hours
+            sums["interrupted_gpu_hours"] += gpu_hours if interrupted else 0.0
+        sums["flops"] += _flops(stage, folder) if folder.done else 0.0
+    return sums
 
 
 def _flops(stage: str, folder: UnitDir) -> float:

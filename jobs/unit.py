@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,10 +19,33 @@ from typing import Any
 RECIPES = {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 1, "evaluate": 1, "report": 1}
 STAGES = tuple(RECIPES)
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
 PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
+
+
+class Shared(dict[str, Any]):
+    """A part of many units' configs; its text is made once."""
+
+    @cached_property
+    def text(self) -> str:
+        return _text(self)
+
+
+def canonical(config: Mapping[str, Any]) -> str:
+    """A config as JSON text that does not depend on the order of its keys."""
+    parts, alone = list[str](), dict[str, Any]()
+    for key in sorted(config):
+        value = config[key]
+        if isinstance(value, Shared):
+            parts += [_text(alone)[1:-1]] if alone else []
+            parts.append(f"{_text(key)}:{value.text}")
+            alone = {}
+        else:
+            alone[key] = value
+    parts += [_text(alone)[1:-1]] if alone else []
+    return f"{{{','.join(parts)}}}"
 
 
 @dataclass(frozen=True)
@@ -71,14 +95,15 @@ class Unit:
     @cached_property
     def id(self) -> str:
         """12 hexadecimal digits over stage, recipe, config and the inputs' identities."""
-        inputs = _canonical(sorted((i.role, i.id) for i in self.inputs))
-        what = f'["{self.stage}",{RECIPES[self.stage]},{self._config},{inputs}]'
+        pairs = sorted((i.role, i.id) for i in self.inputs)
+        inputs = ",".join(f'[{_text(role)},"{id}"]' for role, id in pairs)
+        what = f'["{self.stage}",{RECIPES[self.stage]},{self._config},[{inputs}]]'
         return hashlib.sha256(what.encode()).hexdigest()[:12]
 
     @cached_property
     def _config(self) -> str:
         """The config as text, made once: of thousands of units it is most of what there is to write."""
-        return _canonical(self.config)
+        return canonical(self.config)
 
     def drop_text(self) -> None:
         """Let go of the config as text: half of a unit's memory, made again where it is needed."""
@@ -115,7 +140,7 @@ class Unit:
         it must have none in the result.
         """
         data = {k: v for k, v in data.items() if k != "id"}
-        data["config"] = json.loads(_canonical(data["config"]))
+        data["config"] = json.loads(canonical(data["config"]))
         data["inputs"] = tuple(Input(**i) for i in data["inputs"])
         data["resources"] = Resources(**data["resources"])
         return cls(**data)

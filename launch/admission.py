@@ -1,14 +1,14 @@
 """What the cluster lets this user do, and what a training has begun with: held against every unit before it
-is handed over.
+is handed over. What can never run is refused with all reasons at once.
 
-What can never run is refused with all reasons at once; how much fits into the queue now is arrays.py's
-business, by the rules that are made here.
+Limits stand at several levels, the association (user and account), every account above it, and the quality of
+service; the smallest number counts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,8 +19,14 @@ from jobs.unit import Resources, Unit
 from launch.arrays import Rules
 from launch.cluster import Cluster
 from launch.controller import Controller
-from launch.limits import Limits, NeverRuns, fitted, limits
-from launch.slurm import Association, Config, NodeGroup, Partition, Qos, SlurmUnavailable
+from launch.plan import MARGIN
+from launch.slurm import Association, Config, Limits, NodeGroup, Partition, Qos, SlurmUnavailable
+
+ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
+
+
+class NeverRuns(ValueError):
+    """A unit that the cluster would never run."""
 
 
 class Refusal(ValueError):
@@ -30,20 +36,21 @@ class Refusal(ValueError):
 def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
     """Refuse trainings whose checkpoints they could not read as they are to be run now.
 
-    Args:
-        units: with an earlier attempt each; a few file names are looked up for each training.
-
     Raises:
         Refusal: there are such.
     """
     found = []
     for unit in units:
         newest = Checkpoints(root.unit(unit).checkpoints).newest() if unit.stage == "train" else None
-        why = newest and why_not(newest, unit.execution, unit.resources.world_size)
-        if why:
+        if newest and (why := why_not(newest, unit.execution, unit.resources.world_size)):
             found.append(f"{unit.stage} {unit.name}: {why}")
     if found:
         raise Refusal("\n".join(found))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first name and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,7 @@ class Admission:
 
     @classmethod
     def ask(cls, cluster: Cluster, controller: Controller) -> Admission:
-        """Ask the cluster.
-
-        Raises:
-            SlurmUnavailable: it does not answer.
-        """
+        """Ask the cluster."""
         config = controller.config()
         associations: tuple[Association, ...] | None = ()
         qos: tuple[Qos, ...] = ()
@@ -100,24 +103,16 @@ class Admission:
             except NeverRuns as error:
                 refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
         if refused:
-            raise Refusal(
-                "\n".join(
-                    f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"
-                    for why, names in refused.items()
-                )
-            )
+            raise Refusal("\n".join(f"{_some(names)}: {why}" for why, names in refused.items()))
         return admitted
 
     def rules(self, stages: Sequence[str], queued: int) -> Rules:
         """What arrays have to keep to, with so many of the user's jobs in the queue."""
-        room = [self.config.max_jobs - queued]
-        for found in {self.limits(stage) for stage in set(stages)}:
-            if found is not None and found.submitted is not None:
-                room.append(found.submitted - queued)
-        return Rules(
-            self.config.max_array_size, max(0, min(room)), self.cluster.slurm.max_jobs,
-            self.cluster.slurm.max_gpus,
-        )  # fmt: skip
+        found = [self.limits(stage) for stage in set(stages)]
+        most = [self.config.max_jobs, *(f.submitted for f in found if f and f.submitted is not None)]
+        slurm = self.cluster.slurm
+        room = max(0, min(most) - queued)
+        return Rules(self.config.max_array_size, room, slurm.max_jobs, slurm.max_gpus)
 
     def limits(self, stage: str) -> Limits | None:
         """The limits of jobs of this stage; None where the cluster keeps none, or nobody tells.
@@ -132,9 +127,8 @@ class Admission:
         chosen = [row for row in mine if account in (None, row.account)]
         if not chosen and "associations" in self.config.enforced:
             if not mine:
-                raise NeverRuns(
-                    "you have no account on this cluster, and it refuses jobs without one: ask for one"
-                )
+                words = "you have no account on this cluster, and it refuses jobs without one: ask for one"
+                raise NeverRuns(words)
             names = ", ".join(sorted({row.account for row in mine}))
             raise NeverRuns(f"account {account!r} is none of yours: {names}. Set it in the cluster file")
         if not chosen or not {"limits", "qos", "safe"} & set(self.config.enforced):
@@ -149,10 +143,8 @@ class Admission:
         if wanted is None:
             default = next((p for p in self.partitions if p.default), None)
             if default is None:
-                raise NeverRuns(
-                    "this cluster has no default partition: name one in the cluster file, as "
-                    f"'sbatch: {{partition: …}}'. There are {', '.join(known)}"
-                )
+                words = "name one in the cluster file, as 'sbatch: {partition: …}'. There are"
+                raise NeverRuns(f"this cluster has no default partition: {words} {', '.join(known)}")
             return default
         found = [known[name] for name in wanted.split(",") if name in known]
         if not found:
@@ -163,3 +155,85 @@ class Admission:
         """An option of sbatch as it will be read: the environment goes before the script."""
         given = self.cluster.sbatch_options(stage, 0).get(name)
         return os.environ.get(f"SBATCH_{name.upper()}") or (None if given is None else str(given))
+
+
+def limits(
+    own: Association, associations: Sequence[Association], qos: Sequence[Qos], chosen: str | None = None
+) -> Limits:
+    """The limits of a user's row among all rows. Jobs of others also count towards a limit of a group.
+
+    Args:
+        chosen: the quality of service that jobs ask for; None: the default one.
+    """
+    levels = [own.own, own.group]
+    accounts = {row.account: row for row in associations if row.user is None}
+    account: str | None = own.account
+    while account in accounts:
+        above = accounts.pop(account)  # popped, so that a circle ends
+        levels.append(above.group)
+        account = above.parent
+    name = chosen or own.default_qos or (own.qos[0] if len(own.qos) == 1 else None)
+    for service in qos:
+        if service.name == name:
+            levels += service.limits
+    return Limits(
+        jobs=_smallest(level.jobs for level in levels),
+        submitted=_smallest(level.submitted for level in levels),
+        gpus=_smallest(level.gpus for level in levels),
+        job_gpus=_smallest(level.job_gpus for level in levels),
+        job_seconds=_smallest(level.job_seconds for level in levels),
+    )
+
+
+def fitted(
+    resources: Resources, partition: Partition, nodes: Iterable[NodeGroup], found: Limits | None
+) -> Resources:
+    """What a unit asks for, with a time limit that is allowed where its expected time is, too.
+
+    Raises:
+        NeverRuns: it would be refused, or wait for ever; the message says why.
+    """
+    r, name = resources, f"partition {partition.name}"
+    most = partition.max_nodes or partition.nodes
+    if r.nodes > most:
+        raise NeverRuns(f"needs {r.nodes} nodes, and {name} gives at most {most}: {ADVICE}")
+    cpus = r.tasks_per_node * r.cpus_per_task
+    able = [n for n in nodes if n.cpus >= cpus and sum(count for _, count in n.gpus) >= r.gpus_per_node]
+    if sum(n.count for n in able if n.partition == partition.name) < r.nodes:
+        wanted = _count(cpus, "core") + (f" and {_count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
+        raise NeverRuns(
+            f"needs {_count(r.nodes, 'node')} with {wanted}, and {name} has not so many: {ADVICE}"
+        )
+    gpus = r.nodes * r.gpus_per_node
+    allowed = _smallest([found.job_gpus, found.gpus]) if found else None
+    if allowed is not None and gpus > allowed:
+        raise NeverRuns(f"needs {_count(gpus, 'GPU')}, and your account may use {allowed}: {ADVICE}")
+    if found and 0 in (found.jobs, found.submitted):
+        raise NeverRuns("your account may not run any job: name another one in the cluster file")
+    seconds = _smallest([partition.max_seconds, found.job_seconds if found else None])
+    if seconds is None or r.hours * 3600 <= seconds:
+        return r
+    if r.hours / MARGIN * 3600 > seconds:
+        raise NeverRuns(
+            f"is estimated to take {r.hours / MARGIN:.1f} h, and {name} or your account allows "
+            f"{seconds / 3600:g} h a job: {ADVICE}, or lower 'max_hours' there if that is enough"
+        )
+    return replace(r, hours=seconds / 3600)
+
+
+def in_words(found: Limits) -> str:
+    """The limits as a person reads them."""
+    numbers = {
+        "jobs in the queue": found.submitted, "jobs running": found.jobs, "GPUs in use": found.gpus,
+        "GPUs a job": found.job_gpus, "h a job": found.job_seconds and found.job_seconds / 3600,
+    }  # fmt: skip
+    words = [f"{number:g} {what}" for what, number in numbers.items() if number is not None]
+    return f"at most {', '.join(words)}" if words else "no limits"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}"
+
+
+def _smallest(numbers: Iterable[int | None]) -> int | None:
+    return min((n for n in numbers if n is not None), default=None)

@@ -8,7 +8,7 @@ starts what may start.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from itertools import groupby
@@ -27,9 +27,8 @@ class Rules:
 
     Args:
         max_array_size: Slurm's MaxArraySize; the largest index is one less.
-        room: jobs that may still be put into the queue; each element of an array counts.
-        max_jobs: of this study that run at once, over all arrays.
-        max_gpus: of this study in use at once.
+        room: jobs, elements of arrays included, that may still be put into the queue.
+        max_jobs, max_gpus: of this study at once, over all arrays.
     """
 
     max_array_size: int
@@ -103,11 +102,11 @@ def plan_arrays(
 
 def dependency(array: Array, ids: Sequence[str]) -> str | None:
     """What sbatch's --dependency takes, or None; `ids` are the job ids of the plan's arrays so far."""
-    kinds: dict[str, list[str]] = {}
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
     for condition in array.after:
         id = condition.array if isinstance(condition.array, str) else ids[condition.array]
         jobs = [id] if condition.indices is None else [f"{id}_{i}" for i in condition.indices]
-        kinds.setdefault(condition.kind, []).extend(jobs)
+        kinds[condition.kind] += jobs
     if array.any:  # jobs behind one kind would all be waited for
         return "?".join(f"{kind}:{job}" for kind, jobs in kinds.items() for job in jobs)
     return ",".join(f"{kind}:{':'.join(jobs)}" for kind, jobs in kinds.items()) or None
@@ -141,13 +140,13 @@ class _Pending:
         self.waits: list[int] = []
         self.needs: list[int] = []
         self.levels: defaultdict[int, list[int]] = defaultdict(list)
-        self.places: dict[int, list[tuple[int | str, int]]] = {}
+        self.places: defaultdict[int, list[tuple[int | str, int]]] = defaultdict(list)
         self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
         at: dict[str, tuple[int, int]] = {}  # position and level
         for position, unit in enumerate(self.units):
             # A live unit was submitted earlier than those of now: it does not wait for them.
             inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
-            read = reduce(or_, (1 << p for p, _ in inputs), 0)
+            read = _set(p for p, _ in inputs)
             before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
             self.waits.append(read & ~before)
             self.needs.append(read | before)
@@ -171,14 +170,16 @@ class _Planner:
 
     def plan(self) -> ArrayPlan:
         pending, workers = self.pending, self._fill()
-        for _, level in sorted(pending.levels.items()):
-            shapes: dict[object, list[int]] = {}
-            for p in (p for p in level if p in workers):
+        for _, positions in sorted(pending.levels.items()):
+            shapes: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+            for p in positions:
+                if p in self.held:
+                    continue
                 if missing := pending.needs[p] & self.out:
                     first = pending.units[next(_positions(missing))]
                     self._hold(p, f"it needs {first.stage} {first.name}, which cannot be submitted yet")
                 else:
-                    shapes.setdefault(_shape(pending.units[p], workers[p]), []).append(p)
+                    shapes[_shape(pending.units[p], workers[p])].append(p)
             for alike in shapes.values():
                 for group in _by_hours({p: pending.units[p].resources.hours for p in alike}):
                     self._add_all({p: workers[p] for p in group})
@@ -203,95 +204,86 @@ class _Planner:
         self.out |= 1 << position
 
     def _add_all(self, workers: dict[int, int]) -> None:
-        """The fewest arrays for units of one shape, given with their workers.
+        """Few arrays for units of one shape, given with their workers.
 
-        Units that wait for the same fit into one array. So do units that differ in the element of an array
-        that they wait for, one unit for each element: they take its index.
+        Units that wait for the same fit into one array. So do units of which each waits for another element
+        of one array: they take its index.
         """
         size = self.rules.max_array_size
-        jobs: dict[int, list[tuple[int, int]]] = {}  # unit and worker, by the set that they wait for
+        jobs: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # unit and worker, by their waits
         for p, count in workers.items():
-            jobs.setdefault(self.pending.waits[p], []).extend((p, worker) for worker in range(count))
-        for (shared, alike), family in self._families(jobs).items():
+            jobs[self.pending.waits[p]] += [(p, worker) for worker in range(count)]
+        for (shared, array), family in self._families(jobs).items():
             rounds = _rounds([len(jobs[waits]) for waits in family], size)
             for r in range(rounds):
                 chosen = [waits for waits in family if len(jobs[waits]) > r]
-                self._add(shared, alike, {self._index(waits & ~shared): jobs[waits][r] for waits in chosen})
+                own = (next(_positions(waits & ~shared)) for waits in chosen)
+                indices = [self.pending.places[p][0][1] for p in own]
+                self._add(shared, array, {i: jobs[w][r] for i, w in zip(indices, chosen, strict=True)})
             for waits in family:
                 rest = jobs[waits][rounds:]
                 for start in range(0, len(rest), size):
-                    self._add(waits, frozenset(), dict(enumerate(rest[start : start + size])))
+                    self._add(waits, None, dict(enumerate(rest[start : start + size])))
 
-    def _families(self, sets: Collection[int]) -> dict[tuple[int, frozenset[int | str]], list[int]]:
-        """Sets of units, by what they share and the arrays of the rest, whose elements have one index."""
-        if len(sets) == 1:
-            return {(units, frozenset()): [units] for units in sets}
-        ways = {units: list(self._ways(units)) for units in sets}
-        popular = Counter(way for each in ways.values() for way in each)
-        families: dict[tuple[int, frozenset[int | str]], list[int]] = {}
-        for units, each in ways.items():
-            families.setdefault(max(each, key=popular.__getitem__), []).append(units)
+    def _families(self, sets: Collection[int]) -> dict[tuple[int, int | str | None], list[int]]:
+        """Sets of units that differ in an element of one array, by what they share and that array.
+
+        Of a set that unit is told by being in the fewest of the others.
+        """
+        readers = Counter(p for units in sets for p in _positions(units))
+        families: defaultdict[tuple[int, int | str | None], list[int]] = defaultdict(list)
+        for units in sets:
+            single = [p for p in _positions(units) if len(self.pending.places[p]) == 1]
+            own = min(single, key=readers.__getitem__, default=None)
+            if own is None:
+                families[units, None].append(units)
+            else:
+                families[units & ~(1 << own), self.pending.places[own][0][0]].append(units)
         return families
 
-    def _ways(self, units: int) -> Iterator[tuple[int, frozenset[int | str]]]:
-        """The ways to split a set into a part to share and elements of one index in some arrays."""
-        by_index: defaultdict[int, dict[int | str, int]] = defaultdict(dict)
-        for p in _positions(units):
-            if len(self.pending.places[p]) == 1:
-                array, index = self.pending.places[p][0]
-                by_index[index][array] = 1 << p
-        for found in by_index.values():
-            if len(found) > 1:
-                yield units & ~reduce(or_, found.values()), frozenset(found)
-            for array, unit in found.items():
-                yield units & ~unit, frozenset([array])
-        yield units, frozenset()
-
-    def _index(self, units: int) -> int:
-        return self.pending.places[next(_positions(units))][0][1]
-
-    def _add(self, shared: int, alike: frozenset[int | str], jobs: dict[int, tuple[int, int]]) -> None:
+    def _add(self, shared: int, alike: int | str | None, jobs: dict[int, tuple[int, int]]) -> None:
         """Make an array, or hold its units if the caps leave no room for one of its jobs.
 
         Args:
             shared: the set that all elements wait for.
-            alike: arrays of which each element waits for that of its own index.
+            alike: the array of which each element waits for that of its own index, if there is one.
             jobs: unit and worker, by index.
         """
         positions = list(dict.fromkeys(p for p, _ in jobs.values()))
         units = [self.pending.units[p] for p in positions]
-        own = reduce(or_, (1 << p for p in positions))
         needed = reduce(and_, (self.pending.needs[p] for p in positions))
-        if why := self.caps.admit(own, needed, len(jobs), _gpus(units[0].resources)):
+        if why := self.caps.admit(_set(positions), needed, len(jobs), _gpus(units[0].resources)):
             for p in positions:
                 self._hold(p, why)
             return
         after, either = self._conditions(shared, alike)
-        for index, (p, _) in sorted(jobs.items()):
-            self.pending.places.setdefault(p, []).append((len(self.arrays), index))
-        elements = tuple(Element(i, self.pending.units[p], worker) for i, (p, worker) in sorted(jobs.items()))
+        elements = []
+        for index, (p, worker) in sorted(jobs.items()):
+            self.pending.places[p].append((len(self.arrays), index))
+            elements.append(Element(index, self.pending.units[p], worker))
         hours, workers = max(u.resources.hours for u in units), len(jobs) if len(units) == 1 else 1
         resources = replace(units[0].resources, hours=hours, workers=workers)
-        self.arrays.append(Array(units[0].stage, resources, elements, after, either, len(jobs)))
+        self.arrays.append(Array(units[0].stage, resources, tuple(elements), after, either, len(jobs)))
 
-    def _conditions(self, shared: int, alike: frozenset[int | str]) -> tuple[tuple[Condition, ...], bool]:
+    def _conditions(self, shared: int, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
         """The conditions of an array, and whether one of them is enough.
 
         A unit of several workers is done when the first of them succeeds. But Slurm has no "or" within an
         "and", and under caps the others must not run on beside what comes next: then all have to end.
         """
         places, inputs = self.pending.places, list(_positions(shared))
-        either = not (self.caps.given or alike) and len(inputs) == 1 and len(places[inputs[0]]) > 1
-        found: dict[tuple[str, int | str], list[int]] = {}
+        either = not self.caps.given and alike is None and len(inputs) == 1 and len(places[inputs[0]]) > 1
+        found: defaultdict[tuple[str, int | str], list[int]] = defaultdict(list)
         for p in inputs:
             kind = "afterok" if either or len(places[p]) == 1 else "afterany"
             for array, index in places[p]:
-                found.setdefault((kind, array), []).append(index)
+                found[kind, array].append(index)
         after = []
         for (kind, array), indices in found.items():
             whole = isinstance(array, int) and len(indices) == len(self.arrays[array].elements) and not either
             after.append(Condition(kind, array, None if whole else tuple(sorted(indices))))
-        after += [Condition("aftercorr", array, None) for array in sorted(alike, key=str)]
+        if alike is not None:
+            after.append(Condition("aftercorr", alike, None))
         return tuple(after), either
 
 
@@ -321,9 +313,9 @@ def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
     A few units join those that take longer: an array more, with its share of the caps, costs more than a time
     limit that is too long.
     """
-    buckets: dict[int, list[int]] = {}
+    buckets: defaultdict[int, list[int]] = defaultdict(list)
     for p, length in hours.items():
-        buckets.setdefault(ceil(log2(length)), []).append(p)
+        buckets[ceil(log2(length))].append(p)
     group: list[int] = []
     for bucket in sorted(buckets):
         group += buckets[bucket]
@@ -335,6 +327,10 @@ def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
 def _gpus(resources: Resources) -> int:
     """GPUs of one job."""
     return resources.nodes * resources.gpus_per_node
+
+
+def _set(positions: Iterable[int]) -> int:
+    return reduce(or_, (1 << p for p in positions), 0)
 
 
 def _positions(units: int) -> Iterator[int]:

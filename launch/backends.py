@@ -19,8 +19,7 @@ class Live(NamedTuple):
     Args:
         state: QUEUED, RUNNING or PREEMPTED.
         jobs: those that live, with their ids; none while the machine may still be taking them.
-        reason: why they wait, where the machine says so.
-        dead: they wait for something that can never come.
+        reason, dead: why they wait, and whether for something that can never come.
         nodes: on which they run, in the machine's notation, as `n[1-4]`.
         start: when the first of them began, or will by the machine's guess; seconds since the epoch.
     """

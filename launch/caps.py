@@ -7,9 +7,9 @@ where one waits for all of the other, they need not. A set of units is an intege
 from __future__ import annotations
 
 import sys
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 NO_LIMIT = sys.maxsize
 LATER = "the next 'sor submit' goes on"
@@ -20,16 +20,13 @@ class _Phase:
     """Arrays that may run at the same time; each of them needs all units of the phases before.
 
     Args:
-        own: their units.
-        needed: units that all of their elements need.
+        own, needed: their units, and those that all of their elements need.
         arrays: the jobs of each, and the GPUs of one job.
-        gpus: of one job of each.
     """
 
     own: int
     needed: int
     arrays: tuple[tuple[int, int], ...]
-    gpus: int
 
 
 class Caps:
@@ -53,23 +50,20 @@ class Caps:
         """Take an array, or say why not: one job of each array that may run beside it would be too many.
 
         Args:
-            own: its units.
-            needed: units that all of its elements need; they are over before it starts.
-            jobs: its elements.
-            gpus: of one of them.
+            own, needed: its units, and those that all of its elements need, which are over before it starts.
+            jobs, gpus: its elements, and the GPUs of one of them.
         """
         if gpus > self._gpus:
             return f"a job of it takes {gpus} GPUs, and this study may use {self._gpus} at once"
-        kept, phase = len(self._phases), _Phase(own, needed, ((jobs, gpus),), gpus)
+        kept, phase = len(self._phases), _Phase(own, needed, ((jobs, gpus),))
         while kept and self._phases[kept - 1].own & ~phase.needed:  # it may run beside some of these
             kept -= 1
             beside = self._phases[kept]
-            own, needed = beside.own | phase.own, beside.needed & phase.needed
-            phase = _Phase(own, needed, beside.arrays + phase.arrays, beside.gpus + phase.gpus)
+            phase = _Phase(beside.own | phase.own, beside.needed & phase.needed, beside.arrays + phase.arrays)
         jobs_left, gpus_left = self._left(phase)
         if len(phase.arrays) > jobs_left:
             return f"this study may run {self._jobs} jobs at once, and others come first: {LATER}"
-        if phase.gpus > gpus_left:
+        if sum(each for _, each in phase.arrays) > gpus_left:
             return f"this study may use {self._gpus} GPUs at once, and others come first: {LATER}"
         self._phases[kept:] = [phase]
         return None
@@ -88,21 +82,15 @@ class Caps:
 
 
 def _shares(arrays: Sequence[tuple[int, int]], jobs: int, gpus: int) -> list[int]:
-    """Share out jobs and GPUs: at least one job each, the rest in proportion, and what is left in order."""
-    largest = max(wanted for wanted, _ in arrays)
-
-    def part(n: int) -> list[int]:
-        return [max(1, wanted * n // largest) for wanted, _ in arrays]
-
-    def used(shares: list[int]) -> int:
-        return sum(share * each for share, (_, each) in zip(shares, arrays, strict=True))
-
-    def too_many(n: int) -> bool:
-        return sum(part(n)) > jobs or used(part(n)) > gpus
-
-    shares = part(bisect_left(range(1, largest + 1), True, key=too_many))
-    jobs, gpus = jobs - sum(shares), gpus - used(shares)
-    for i, (wanted, each) in enumerate(arrays):
-        more = min(wanted - shares[i], jobs, gpus // each if each else jobs)
-        shares[i], jobs, gpus = shares[i] + more, jobs - more, gpus - more * each
+    """Share out jobs and GPUs: one job each, then the next to whom has the least of what it wants."""
+    shares = [1] * len(arrays)
+    jobs, gpus = jobs - len(arrays), gpus - sum(each for _, each in arrays)
+    hungry = [(2 / wanted, i) for i, (wanted, _) in enumerate(arrays)]
+    heapify(hungry)
+    while hungry:
+        _, i = heappop(hungry)
+        wanted, each = arrays[i]
+        if shares[i] < wanted and jobs > 0 and gpus >= each:
+            shares[i], jobs, gpus = shares[i] + 1, jobs - 1, gpus - each
+            heappush(hungry, ((shares[i] + 1) / wanted, i))
     return shares

@@ -36,6 +36,9 @@ ClusterOpt = Annotated[
 RunsOpt = Annotated[
     Path, typer.Option("--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.")
 ]
+IntervalOpt = Annotated[
+    float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
 RUNS = Path("runs")
 # New objects between two searches for garbage, of which thousands of units give none: searching as often as
@@ -63,8 +66,8 @@ def main() -> None:
         from jobs.secrets import SecretsError
         from launch.admission import Refusal
         from launch.lock import Locked
+        from launch.presets import StudyError
         from launch.slurm import SlurmUnavailable
-        from launch.study import StudyError
 
         known = StudyError | Damaged | Refusal | SecretsError | Locked | SlurmUnavailable
         if not isinstance(error, known):
@@ -99,24 +102,19 @@ def submit(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and show progress, as here anyway.")] = False,
 ) -> None:
     """Do what is missing: compare what should be with what is, and hand over the difference."""
+    from jobs.unit import STAGES
     from launch import submit as submitting
 
-    _stage(only)
+    if only is not None and only not in STAGES:
+        raise typer.BadParameter(f"{only!r} is no stage; there are {', '.join(STAGES)}", param_hint="--only")
     if out and not dry_run:
         raise typer.BadParameter("goes with --dry-run alone", param_hint="--out")
     project = _open(study, cluster, runs)
     if dry_run:
         sys.exit(submitting.preview(project, only, out))
-    code = submitting.submit(project, yes=yes, only=only)
-    if watch and code == 0 and project.cluster.backend == "slurm":
-        from launch.monitor.plain import INTERVALS
-        from launch.monitor.plain import watch as watch_jobs
-
-        code = watch_jobs(project.look, INTERVALS["slurm"], only_jobs=True)
-    sys.exit(code)
+    sys.exit(submitting.submit(project, yes=yes, only=only))
 
 
 @app.command()
@@ -128,9 +126,7 @@ def status(
     wait: Annotated[
         bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4. SOR_NOTIFY is told.")
     ] = False,
-    interval: Annotated[
-        float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
-    ] = None,
+    interval: IntervalOpt = None,
 ) -> None:
     """Show where a study stands, also by the exit code.
 
@@ -170,9 +166,7 @@ def monitor(
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    interval: Annotated[
-        float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
-    ] = None,
+    interval: IntervalOpt = None,
     once: Annotated[bool, typer.Option("--once", help="Print it once.")] = False,
 ) -> None:
     """Keep showing where studies stand, on the whole screen; the key ? tells what the others do."""
@@ -234,9 +228,30 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write it.")] = None,
 ) -> None:
     """Write the report and print the frontier."""
-    from launch.report import make_report
+    from analysis.report import print_report, write_report
+    from jobs.rundir import StudyDir
+    from launch.states import State
 
-    sys.exit(make_report(study, cluster, runs, out))
+    folder, units = Path(study), None
+    if not folder.is_dir():
+        now = _open(study, cluster, runs).look()
+        evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
+        done = [seen for seen in evaluations if seen.state == State.DONE]
+        if not done:
+            print(
+                f"sor: none of {len(evaluations)} evaluations is done yet: 'sor status {study}'",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        if len(done) < len(evaluations):
+            print(f"{len(done)} of {len(evaluations)} evaluations are done: this report is a partial one")
+        folder, units = now.root.path, {seen.unit.id for seen in done}
+    try:
+        written = write_report(folder, out or StudyDir(folder).written_report, units)
+    except ValueError as error:
+        print(f"sor: {error}", file=sys.stderr)
+        sys.exit(1)
+    print_report(written)
 
 
 @app.command()
@@ -262,8 +277,7 @@ def _open(study: str, cluster: str | None, runs: Path) -> Project:
 
 def _waited(project: Project, interval: float | None) -> Snapshot:
     """The study once there is nothing to wait for any more; Ctrl-C ends the program."""
-    from launch.monitor.plain import INTERVALS
-    from launch.waiting import wait
+    from launch.waiting import INTERVALS, wait
 
     try:
         return wait(project, interval or INTERVALS[project.cluster.backend])
@@ -276,15 +290,8 @@ def _planned(seen: Seen) -> dict[str, Any]:
     from dataclasses import asdict
 
     unit = seen.unit
-    return {
-        "id": unit.id,
-        "stage": unit.stage,
-        "name": unit.name,
-        "after": [i.id for i in unit.inputs],
-        "resources": asdict(unit.resources),
-        "flops": unit.flops,
-        "state": seen.state,
-    }
+    needs = {"after": [i.id for i in unit.inputs], "resources": asdict(unit.resources), "flops": unit.flops}
+    return {"id": unit.id, "stage": unit.stage, "name": unit.name, **needs, "state": seen.state}
 
 
 def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
@@ -299,13 +306,6 @@ def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
             raise typer.BadParameter(f"{name!r} names several units: say one of {which}")
         found += fits
     return found
-
-
-def _stage(name: str | None) -> None:
-    from jobs.unit import STAGES
-
-    if name is not None and name not in STAGES:
-        raise typer.BadParameter(f"{name!r} is no stage; there are {', '.join(STAGES)}", param_hint="--only")
 
 
 def _print(renderable: Any) -> None:

@@ -15,11 +15,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from analysis.gpus import peak_flops
 from jobs.unit import STAGES
-from launch.study import (
+from launch.presets import (
     CONFIGS,
+    Count,
     Mistake,
     Name,
     OneOrMore,
+    Positive,
     Strict,
     StudyError,
     known_names,
@@ -70,8 +72,6 @@ def _secret(value: Any) -> str:
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
 Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
 Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
 
@@ -114,9 +114,7 @@ class Cluster(Strict):
     cpu_gflops: Positive
     cpus_per_gpu: Count
     max_hours: Positive
-    mtbf_hours: Positive = (
-        24.0  # between two ends of a job without warning: from it follow checkpoints' times
-    )
+    mtbf_hours: Positive = 24.0  # between two ends without warning: how often checkpoints are made
     slurm: Slurm = Slurm()
     _file: Path = PrivateAttr(default=Path())
 
@@ -137,10 +135,7 @@ class Cluster(Strict):
         return self
 
     def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
-        """What the jobs of a stage tell sbatch, besides what the toolkit sets.
-
-        Args:
-            gpus: GPUs of a node.
+        """What the jobs of a stage on nodes with so many GPUs tell sbatch, besides what the toolkit sets.
 
         Raises:
             StudyError: a required option stands neither here nor in Slurm's variable for it.
@@ -163,34 +158,24 @@ class Cluster(Strict):
 
 
 def load_cluster(name: str) -> Cluster:
-    """Read a cluster file.
-
-    Args:
-        name: a name in configs/clusters, or the path of a YAML file.
+    """Read a cluster file: a name in configs/clusters, or the path of a YAML file.
 
     Raises:
         StudyError: there is none, or it holds mistakes.
     """
     file = _file_of(name)
     if not file.is_file():
-        known = known_names("clusters")
+        known = ", ".join(known_names("clusters"))
         raise StudyError([Mistake(file, "", f"no such cluster; known are {known}, or a path of a YAML file")])
-    data, mistakes = read_yaml(file)
-    cluster = None if mistakes else validate(Cluster, {"name": file.stem, **data}, file, mistakes)
-    if cluster is not None:
-        cluster._file = file
-        mistakes += _crosscheck(cluster.slurm, file)
-    if mistakes or cluster is None:
+    cluster = validate(Cluster, read_yaml(file), file)
+    cluster._file = file
+    if mistakes := list(_crosscheck(cluster.slurm, file)):
         raise StudyError(mistakes)
     return cluster
 
 
 def restored(saved: dict[str, Any], source: str) -> Cluster:
-    """A cluster as it was when `to_json` saved it, whatever its file says now.
-
-    Args:
-        source: of the cluster that was saved.
-    """
+    """A cluster as it was when `to_json` saved it, whatever its file says now; `source` is that one's."""
     cluster = Cluster.model_validate(saved)
     cluster._file = _file_of(source)
     return cluster

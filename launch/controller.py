@@ -39,23 +39,13 @@ PAUSE = 300.0  # seconds for which a database that gave no answer is not asked a
 # but who pays, and where, may stand in the environment.
 FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_", "SBATCH_", "SLURM_")
 WELCOME = (
-    "SLURM_CONF",
-    "SBATCH_ACCOUNT",
-    "SBATCH_PARTITION",
-    "SBATCH_QOS",
-    "SBATCH_CONSTRAINT",
+    "SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT",
     "SBATCH_RESERVATION",
-)
-DATABASE = ("sacct", "sacctmgr")  # the programs that ask slurmdbd, not slurmctld
+)  # fmt: skip
 # After these words of sbatch the job may have been taken nevertheless.
 UNCLEAR = (
-    "Unable to contact",
-    "timed out",
-    "Zero Bytes",
-    "onnection",
-    "receive failure",
-    "Unexpected message",
-)
+    "Unable to contact", "timed out", "Zero Bytes", "onnection", "receive failure", "Unexpected message",
+)  # fmt: skip
 NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no slurm.conf
 
 
@@ -76,16 +66,14 @@ class Controller:
         Slurm sorts out nothing by name: a study's jobs are told by it afterwards, in one call for all. The
         elements of an array that wait share a line, which takes a tenth of the time of a line each.
         """
-        form = slurm.SEPARATOR.join(slurm.QUEUE)
-        return slurm.parse_queue(
-            self._ask("squeue", "--noheader", "--me", "--states=all", f"--format={form}")
-        )
+        form = f"--format={slurm.SEPARATOR.join(slurm.QUEUE)}"
+        return slurm.parse_queue(self._ask("squeue", "--noheader", "--me", "--states=all", form))
 
     def history(self, since: int) -> Table[PastJob]:
         """Runs of this user's jobs since a time after 0; some seconds behind, and without those that wait.
 
         Raises:
-            NoAccounting: the cluster keeps none.
+            NoAccounting: the cluster keeps none; so do `associations` and `qos`.
         """
         return slurm.parse_history(
             self._database(
@@ -109,27 +97,15 @@ class Controller:
         return slurm.parse_nodes(self._ask("sinfo", "--noheader", "--exact", f"--format={form}"))
 
     def associations(self, cluster: str) -> Table[Association]:
-        """This user's rows, then those of all accounts, which the limits of groups stand in.
-
-        Raises:
-            NoAccounting: the cluster keeps none.
-        """
-
-        where = ("where", f"cluster={cluster}")
-        mine = (*where, f"user={_user()}")
-        # Slurm 22.05 takes a quarter of a second for each, and more the more kinds of names it looks up.
-        with ThreadPoolExecutor() as pool:
-            services = pool.submit(self._manager, "association", slurm.SERVICES, *mine)
-            others = pool.submit(self._manager, "association", slurm.ASSOCIATION, *where, "user=")
-            own = self._manager("association", slurm.ASSOCIATION, *mine)
-            return slurm.parse_associations(f"{own}\n{others.result()}", services.result())
+        """This user's rows, then those of all accounts, which the limits of groups stand in."""
+        where = f"cluster={cluster}"
+        with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a quarter of a second for each
+            others = pool.submit(self._manager, "association", slurm.ASSOCIATION, "where", where, "user=")
+            own = self._manager("association", slurm.ASSOCIATION, "where", where, f"user={_user()}")
+            return slurm.parse_associations(f"{own}\n{others.result()}")
 
     def qos(self) -> Table[Qos]:
-        """All qualities of service.
-
-        Raises:
-            NoAccounting: the cluster keeps none.
-        """
+        """All qualities of service."""
         return slurm.parse_qos(self._manager("qos", slurm.QOS))
 
     def submit(self, script: Path) -> str:
@@ -215,5 +191,6 @@ def _fail(program: str, said: str) -> NoReturn:
 
 def _advice(program: str) -> str:
     """What a person can do about a program without an answer."""
-    daemon = "database (slurmdbd)" if program in DATABASE else "controller (slurmctld)"
+    asks_database = program in ("sacct", "sacctmgr")
+    daemon = "database (slurmdbd)" if asks_database else "controller (slurmctld)"
     return f"Slurm's {daemon} is busy or down; its jobs go on meanwhile. Try again in a few minutes."

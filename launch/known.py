@@ -35,12 +35,7 @@ class Ended(NamedTuple):
 
 
 class Known:
-    """What looks at one study found so far; nothing before the first.
-
-    Attributes:
-        seen: all units by their ids, as the last look found them.
-        ended: of those whose last attempt is over without a result.
-    """
+    """What looks at one study found so far, by ids of units: all, and how those without a result ended."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}

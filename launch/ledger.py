@@ -27,8 +27,8 @@ class Job:
 
     Args:
         submission: the name that it was handed over under, which its folder bears.
-        id: on the machine that runs it: a process, or an element of an array (`123_4`). None: nobody wrote
-            it down, and the machine may not have taken it.
+        id: a process, or an element of an array (`123_4`). None: nobody wrote it down, and the machine may
+            not have taken it.
         host: where it was submitted.
         index: in its array; None where the submission is one job.
     """
@@ -41,10 +41,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The last attempt at a unit, or, under the id KEEPER, the last keeper.
+    """The last attempt at a unit, or, under the id KEEPER, the last keeper; counted from 1.
 
     Args:
-        number: counted from 1.
         begun: seconds since the epoch.
         ended: once somebody wrote that down; `Ledger.ended` says in which word.
     """
@@ -72,11 +71,7 @@ def new_name(what: str) -> str:
 
 
 class Ledger:
-    """The ledger of one study.
-
-    Args:
-        cluster: where submissions go that are written down now.
-    """
+    """The ledger of one study; `cluster` is where submissions go that are written down now."""
 
     def __init__(self, path: Path, cluster: str = "local") -> None:
         self._path = path

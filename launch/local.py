@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,8 @@ class Local:
                 if not self._alive(job):
                     break
                 for pid in tree if sign == signal.SIGKILL else tree[:1]:
-                    _kill(pid, sign)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, sign)
                 until = time.monotonic() + wait
                 while self._alive(job) and time.monotonic() < until:
                     time.sleep(0.05)
@@ -126,13 +127,6 @@ def _children(pid: int) -> list[int]:
         for child in listing.read_text().split():
             found += [int(child), *_children(int(child))]
     return found
-
-
-def _kill(pid: int, sign: signal.Signals) -> None:
-    try:
-        os.kill(pid, sign)
-    except ProcessLookupError:
-        return
 
 
 def fits(resources: Resources, cores: int, gpus: int) -> str | None:

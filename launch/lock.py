@@ -14,7 +14,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 REFRESH = 20.0  # seconds between two signs of life of the owner
@@ -26,10 +25,10 @@ class Locked(RuntimeError):
 
 
 class Lock:
-    """Holds a study's lock as a context manager.
+    """Holds a study's lock, which is the file `path`, as a context manager.
 
-    Args:
-        path: the lock's file.
+    Attributes:
+        took_over: whose it was, in words, if it was taken over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,22 +44,16 @@ class Lock:
         threading.Thread(target=self._keep_fresh, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._released.set()
-        if self._owner().get("token") == self._token:
+        if _owner(self._path).get("token") == self._token:
             self._path.unlink()
 
     def _create(self) -> bool:
         owner = {
-            "user": getpass.getuser(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "token": self._token,
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "began": time.time(),
-        }
+            "user": getpass.getuser(), "host": socket.gethostname(), "pid": os.getpid(), "token": self._token,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time(),
+        }  # fmt: skip
         mine = self._path.with_name(f"{self._path.name}.{self._token}")
         mine.write_text(json.dumps(owner))
         with suppress(FileExistsError):
@@ -68,14 +61,6 @@ class Lock:
         made = mine.stat().st_nlink == 2  # NFS may lose the answer to a link that it made
         mine.unlink()
         return made
-
-    def _owner(self) -> dict[str, Any]:
-        """Who holds the lock; empty when its file is gone, or was made by something else."""
-        try:
-            owner: dict[str, Any] = json.loads(self._path.read_text())
-        except (OSError, json.JSONDecodeError):
-            return {}
-        return owner
 
     def _take_over(self) -> None:
         """Remove a dead owner's lock.
@@ -92,20 +77,15 @@ class Lock:
                 self.took_over = whose
 
     def _dead_owner(self) -> str | None:
-        """Who holds the lock, in words; None: nobody does any more.
-
-        Raises:
-            Locked: the owner lives, or may.
-        """
-        owner, silent = self._owner(), self._silence()
+        """Who held the lock, in words, and is dead; None: nobody holds it any more. It raises Locked, too."""
+        owner, silent = _owner(self._path), self._silence()
         if silent is None:
             return None
-        here = owner.get("host") == socket.gethostname()
         whose = (
             f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
             f"(process {owner.get('pid', 'unknown')}) since {owner.get('since', 'a moment ago')}"
         )
-        if _lives(owner["pid"]) if here else silent <= STALE:
+        if _may_live(owner, silent):
             raise Locked(
                 f"this study is being submitted by {whose}; its last sign of life is {silent:.0f} s old. "
                 f"Wait until it ends. If you are sure that it is dead, remove {self._path}"
@@ -135,20 +115,32 @@ def held_since(path: Path) -> float | None:
     Touches nothing, unlike who wants the lock: an owner elsewhere is judged by this machine's clock.
     """
     try:
-        owner, touched = json.loads(path.read_text()), path.stat().st_mtime
-    except (OSError, json.JSONDecodeError):
+        touched = path.stat().st_mtime
+    except OSError:
         return None
-    here = owner.get("host") == socket.gethostname()
-    if not (_lives(owner["pid"]) if here else time.time() - touched <= STALE):
+    owner = _owner(path)
+    if not owner or not _may_live(owner, time.time() - touched):
         return None
     return float(owner.get("began", touched))
 
 
-def _lives(pid: int) -> bool:
+def _owner(path: Path) -> dict[str, Any]:
+    """Who holds a lock; empty when its file is gone, or is being made by somebody without hard links."""
     try:
-        os.kill(pid, 0)
+        owner: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return owner
+
+
+def _may_live(owner: dict[str, Any], silent: float) -> bool:
+    """Whether the owner of a lock lives, or may, after so many seconds without a sign of life."""
+    if owner.get("host") != socket.gethostname():
+        return silent <= STALE
+    try:
+        os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # another user's process
         return True
     return True

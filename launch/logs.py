@@ -20,9 +20,8 @@ TAIL = 20  # lines of each failed unit
 SHOWN = 3  # failed units of which `sor status` shows these lines
 ENOUGH = 800  # bytes of a log's end for each line of it
 WIDEST = 300  # characters of a line
-ESCAPES = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)"
-)  # colours, titles and the like
+# Colours, titles and the like.
+ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)")
 
 
 def print_logs(seen: Seen, project: Project, follow: bool) -> int:

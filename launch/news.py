@@ -21,7 +21,7 @@ from launch.states import State
 
 QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
 LONG = 3600.0  # seconds without an answer of Slurm that are worth a message
-CLAIM = 600.0  # seconds after which what was to be told, and was not, is to be told again
+AGAIN = 600.0  # seconds after which what the hook did not take is to be told again
 DAY = 24 * 3600.0
 
 
@@ -30,20 +30,23 @@ class News:
     """One message.
 
     Args:
-        event: "done", "stage", "failed", "stalled", "nodes", "keeper", "waiting" or "silent".
         topic: what such messages have in common that are not sent one after another.
         keys: the things that it tells of, each of which is told once.
     """
 
-    event: str
     topic: str
     keys: tuple[str, ...]
     text: str
 
+    @property
+    def event(self) -> str:
+        """Its kind: "done", "stage", "failed", "stalled", "nodes", "keeper", "waiting" or "silent"."""
+        return self.topic.partition(" ")[0]
+
 
 @dataclass(frozen=True)
 class Told:
-    """What was told, or is being told.
+    """What was told, or was not taken a moment ago.
 
     Args:
         keys: of all news.
@@ -57,8 +60,8 @@ class Told:
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Told:
-        """From records of news: `told` is false in those that somebody was about to send."""
-        valid = [r for r in records if r["told"] or r["time"] > at - CLAIM]
+        """From records of news: `told` is false in those that the hook did not take."""
+        valid = [r for r in records if r["told"] or r["time"] > at - AGAIN]
         return cls(frozenset(k for r in valid for k in r["keys"]), {r["topic"]: r["time"] for r in valid}, at)
 
     def due(self, topic: str) -> bool:
@@ -82,7 +85,7 @@ def silence(since: float, told: Told) -> list[News]:
         return []
     clock = time.strftime("%d %b %H:%M", time.localtime(since))
     text = f"no answer from Slurm or the file system since {clock}; jobs go on meanwhile"
-    each = News("silent", "silent", (f"silent {since // DAY:.0f}",), text)
+    each = News("silent", (f"silent {since // DAY:.0f}",), text)
     return [] if told.keys.issuperset(each.keys) else [each]
 
 
@@ -90,14 +93,14 @@ def _all_done(now: Snapshot) -> News:
     """It covers what was not told of its stages."""
     ended = _ended(now)
     keys = (f"done {max(ended.values())}", *(f"stage {stage} {at}" for stage, at in ended.items()))
-    return News("done", "done", keys, f"all {len(now.units)} units are done")
+    return News("done", keys, f"all {len(now.units)} units are done")
 
 
 def _stages(now: Snapshot, told: Told) -> list[News]:
     new = {stage: key for stage, at in _ended(now).items() if (key := f"stage {stage} {at}") not in told.keys}
     are = "are" if len(new) > 1 else "is"
     text = f"{', '.join(new)} {are} done, {len(now.of(State.DONE))} of {len(now.units)} units"
-    return [News("stage", "stage", tuple(new.values()), text)] if new else []
+    return [News("stage", tuple(new.values()), text)] if new else []
 
 
 def _ended(now: Snapshot) -> dict[str, int]:
@@ -118,7 +121,7 @@ def _problems(now: Snapshot, told: Told) -> list[News]:
         if _key(seen) not in told.keys:
             groups[f"{seen.state} {seen.unit.stage} {seen.cause or ''}"].append(seen)
     return [
-        News(units[0].state.value, topic, tuple(map(_key, units)), _problem(units, now))
+        News(topic, tuple(map(_key, units)), _problem(units, now))
         for topic, units in groups.items()
         if told.due(topic) or not in_hand(now)
     ]
@@ -147,13 +150,13 @@ def _left(now: Snapshot) -> list[News]:
     attempt = now.keeper.attempt if now.keeper and not now.kept else None
     if attempt and attempt.ended in (None, "over"):
         why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
-        return [News("keeper", "keeper", (f"keeper {attempt.number}",), f"no keeper goes on with it: {why}")]
+        return [News("keeper", (f"keeper {attempt.number}",), f"no keeper goes on with it: {why}")]
     begun = max((int(seen.attempt.begun) for seen in now.units if seen.attempt), default=None)
     if begun is None or in_hand(now) or lost(now):
         return []
     waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
     text = f"{waiting}, and no job has one in hand: 'sor submit' goes on"
-    return [News("waiting", "waiting", (f"waiting {begun}",), text)]
+    return [News("waiting", (f"waiting {begun}",), text)]
 
 
 def _nodes(nodes: Verdict, told: Told) -> list[News]:
@@ -165,7 +168,7 @@ def _nodes(nodes: Verdict, told: Told) -> list[News]:
         if new and told.due(f"nodes {what}"):
             names, error = ", ".join(node.name for node in new), _words(new[-1].error)
             text = f"nodes are {what}, since jobs fail on them at once: {names}. The last failed with {error}"
-            found.append(News("nodes", f"nodes {what}", tuple(_day(what, node) for node in new), text))
+            found.append(News(f"nodes {what}", tuple(_day(what, node) for node in new), text))
     return found
 
 

@@ -25,9 +25,8 @@ class BadNode:
     """A node on which jobs fail fast.
 
     Args:
-        partition: of its last job.
+        partition, error: of its last job.
         units: that failed on it in a row, one for each time.
-        error: the last one.
         until: when it will not look bad any more, in seconds since the epoch.
     """
 
@@ -40,12 +39,7 @@ class BadNode:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do about nodes.
-
-    Args:
-        avoid: to be excluded.
-        many: look bad too, but are too many of their partition to do without.
-    """
+    """The nodes to exclude, and those that look bad but are too many of their partition to do without."""
 
     avoid: tuple[BadNode, ...] = ()
     many: tuple[BadNode, ...] = ()
@@ -79,12 +73,7 @@ def verdict(project: Project) -> Verdict:
 
 
 def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:
-    """The nodes with enough failures in a row.
-
-    Args:
-        told: of each node, its failures since work went well on it; the oldest first.
-        now: seconds since the epoch.
-    """
+    """The nodes with enough failures in a row; of each is told what failed since work went well on it."""
     bad = []
     for name, failures in told.items():
         recent = [f for f in failures if f["time"] > now - WHILE]

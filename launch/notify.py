@@ -2,7 +2,7 @@
 
 The hook is SOR_NOTIFY, in the environment or the file of secrets, so that every program that looks at a study
 has it, a keeper too: a command, or the URL of a webhook, which is a secret as a password is, and stands in no
-message. Nothing here waits for a hook, or fails with it. What to tell is decided in news.py.
+message. Who watches never waits for a hook, nor fails with it. What to tell is decided in news.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from jobs.rundir import Damaged, StudyDir, append_jsonl, read_jsonl
 from jobs.secrets import secret
@@ -71,58 +71,39 @@ class Notifier:
             self._thread.start()
 
     def _work(self, hook: str, find: Callable[[Told], list[News]]) -> None:
+        def found() -> list[News]:
+            return find(Told.of(read_jsonl(self._root.notified), time.time()))
+
         try:
-            for each in _claimed(self._root, find):
-                send(hook, self._root.path.name, each)
-                with _alone(self._root):
-                    _note(self._root, each, told=True)
-                self._failing = False
+            if not found():
+                return
+            with Lock(self._root.notified_lock):
+                told = True
+                for each in found():  # another program may have told it meanwhile
+                    told = told and self._send(hook, each)
+                    self._note(each, told)
+        except Locked:  # another program tells it; what it leaves is found at the next look
+            return
         except Exception as error:  # whatever it is, the program that watches goes on
-            if not self._failing:
-                known = isinstance(error, HookError | OSError | Damaged)
-                why = str(error) if known else type(error).__name__
-                self._say(f"{HOOK}: nobody was told: {why}. It is tried again in some minutes")
-            self._failing = True
+            self._complain(str(error) if isinstance(error, OSError | Damaged) else type(error).__name__)
 
+    def _send(self, hook: str, each: News) -> bool:
+        try:
+            send(hook, self._root.path.name, each)
+        except HookError as error:
+            self._complain(str(error))
+            return False
+        self._failing = False
+        return True
 
-def _claimed(root: StudyDir, find: Callable[[Told], list[News]]) -> list[News]:
-    """The news that this program is to tell, and no other one."""
+    def _note(self, each: News, told: bool) -> None:
+        record = {"time": time.time(), "told": told, "event": each.event, "topic": each.topic}
+        append_jsonl(self._root.notified, record | {"keys": each.keys})
 
-    def found() -> list[News]:
-        return find(Told.of(read_jsonl(root.notified), time.time()))
-
-    if not found():
-        return []
-    with _alone(root):
-        mine = found()
-        for each in mine:
-            _note(root, each, told=False)
-    return mine
-
-
-@contextmanager
-def _alone(root: StudyDir) -> Iterator[None]:
-    """Keep other programs from deciding what to tell, which takes moments.
-
-    Raises:
-        Locked: another one does so for long.
-    """
-    until = time.monotonic() + LIMIT
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(Lock(root.notified_lock))
-                break
-            except Locked:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-        yield
-
-
-def _note(root: StudyDir, each: News, told: bool) -> None:
-    record = {"time": time.time(), "told": told, "event": each.event, "topic": each.topic, "keys": each.keys}
-    append_jsonl(root.notified, record)
+    def _complain(self, why: str) -> None:
+        if not self._failing:
+            self._say(f"{HOOK}: nobody was told: {why}. It is tried again in some minutes")
+        self._failing = True
 
 
 def send(hook: str, study: str, each: News) -> None:

@@ -194,23 +194,22 @@ def _ended(
     rested: Mapping[str, Ended],
 ) -> dict[str, Ended]:
     """What is known of attempts without a job and without a result, by their units' ids."""
-    fresh = {unit.id: root.unit(unit) for unit in over if unit.id not in rested}
-    runs = {id: _last_run(folder, attempts[id]) for id, folder in fresh.items()}
-    written = {id: first_error(lines) for id, lines in runs.items()}
-    written |= {id: end.written for id, end in rested.items()}
-    silent = {id: attempts[id] for id, line in written.items() if not line and attempts[id].ended is None}
+    units = {unit.id: unit for unit in over}
+    found = {id: rested.get(id) or _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
+    silent = {id: attempts[id] for id, end in found.items() if not end.written and attempts[id].ended is None}
     words = backend.ends(silent) if silent else {}
-    found = {}
-    for unit in over:
-        id, line = unit.id, written[unit.id]
-        error = str(line["error"]) if line else words.get(id)
-        if id in rested and rested[id].error == error:
-            found[id] = rested[id]
-            continue
-        folder = fresh.get(id) or root.unit(unit)
-        lines = runs[id] if id in runs else _last_run(folder, attempts[id])
-        found[id] = Ended(error, line, _put_off(folder, attempts[id], error, lines))
+    for id, attempt in silent.items():
+        if words.get(id) != found[id].error:
+            found[id] = _end(root.unit(units[id]), attempt, words.get(id))
     return found
+
+
+def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
+    """What is known of one attempt that is over; `words` are the machine's."""
+    lines = _last_run(folder, attempt)
+    line = first_error(lines)
+    error = str(line["error"]) if line else words
+    return Ended(error, line, _put_off(folder, attempt, error, lines))
 
 
 def _published(units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]) -> set[str]:
@@ -241,8 +240,8 @@ def _look(
     seen: Mapping[str, Seen],
 ) -> Seen:
     """One unit; `seen` holds its inputs."""
-    begun = attempt is not None and (ended or (live and live.state == State.RUNNING and not published))
-    progress = current_progress(root.unit(unit), attempt) if attempt and begun else None
+    tells = ended or (live and live.state == State.RUNNING and not published)
+    progress = current_progress(root.unit(unit), attempt) if attempt and tells else None
     facts = Facts(
         published=published,
         job=live.state if live else None,
@@ -255,10 +254,8 @@ def _look(
         error=(ended.error or attempt.reason) if ended and attempt else None,
         inputs=tuple((f"{i.stage} {i.name}", seen[i.id].state) for i in unit.inputs),
     )
-    state, reason = state_of(facts)
-    vain = live is not None and in_vain(facts)
     written = ended.written if ended else None
-    return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
+    return Seen(unit, root, *state_of(facts), attempt, live, in_vain(facts), published, progress, written)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
@@ -288,16 +285,12 @@ def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
     return last_run(read_jsonl(folder.attempts), attempt.number)
 
 
-def error_of(folder: UnitDir, attempt: Attempt) -> str | None:
-    """Why the attempt ended: what one of its processes wrote down, else the ledger's word."""
-    line = first_error(_last_run(folder, attempt))
-    return str(line["error"]) if line else attempt.reason
-
-
 def end_of(folder: UnitDir, attempt: Attempt) -> Run:
-    """How an attempt ended, also where it could not say so itself."""
-    written = failures(read_jsonl(folder.attempts), since=attempt.number)
-    if written:
+    """How an attempt ended without a result, also where it could not say so itself."""
+    lines = list(read_jsonl(folder.attempts))
+    if written := failures(lines, since=attempt.number):
         return written[-1]
-    progress = current_progress(folder, attempt) or {}
-    return Run(Cause.KILLED, "", progress.get("kept", 0))
+    kept = (current_progress(folder, attempt) or {}).get("kept", 0)
+    if line := first_error(last_run(lines, attempt.number)):  # of another worker than the first
+        return Run(Cause(line["cause"]), line["error"], kept)
+    return Run(Cause.KILLED, "ended without a word: was it killed?", kept)

@@ -74,26 +74,21 @@ class Slurm:
             living = [alive[job.id] for job in jobs if job.id in alive]
             if living:
                 mine = jobs if len(living) == len(jobs) else tuple(job for job in jobs if job.id in alive)
-                how = _how(tuple(map(TELLING, living)))
-                found[unit] = Live(how.state, mine, how.reason, how.dead, how.nodes, how.start)
-            elif attempt.ended is None and any(j.id is None for j in jobs) and _young(attempt):
-                found[unit] = Live(State.QUEUED, (), "is being submitted")
+                found[unit] = _how(tuple(map(TELLING, living)))._replace(jobs=mine)
+            elif attempt.ended is None and any(job.id is None for job in jobs):
+                if time.time() - attempt.begun < SETTLE:
+                    found[unit] = Live(State.QUEUED, (), "is being submitted")
         return found
 
     def _rows(self, attempts: Mapping[str, Attempt]) -> tuple[QueuedJob, ...]:
-        """The queue.
-
-        Raises:
-            SlurmUnavailable: a line of one of the study's jobs could not be read.
-        """
+        """The queue; a line of one of the study's jobs that cannot be read is no answer."""
         table = self.controller.queue()
-        if table.malformed:
-            ours = {job.submission for attempt in attempts.values() for job in attempt.jobs}
-            for line in table.malformed:
-                if any(line.endswith(name) for name in ours):
-                    raise SlurmUnavailable(
-                        f"a line of squeue's about a job of this study makes no sense: {line!r}"
-                    )
+        ours = {job.submission for a in attempts.values() for job in a.jobs} if table.malformed else set()
+        for line in table.malformed:
+            if line.endswith(tuple(ours)):
+                raise SlurmUnavailable(
+                    f"a line of squeue's about a job of this study makes no sense: {line!r}"
+                )
         return table.rows
 
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
@@ -114,10 +109,8 @@ class Slurm:
             self._past |= {id: job for id, job in told.items() if id in ids and job.state in ENDED}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        ids = [job.id for job in jobs if job.id]
         elements = defaultdict[str, list[str]](list)
-        for id in ids:
-            array, _, index = id.partition("_")
+        for array, _, index in (job.id.partition("_") for job in jobs if job.id):
             elements[array].append(index)
         names = [f"{array}_[{','.join(found)}]" for array, found in elements.items()]
         for first in range(0, len(names), MANY):
@@ -128,11 +121,6 @@ def _identified(job: Job, arrays: Mapping[str, str]) -> Job:
     """The job with its id, if the queue holds its submission's name."""
     id = None if job.id else arrays.get(job.submission)
     return replace(job, id=element_id(id, job.index)) if id else job
-
-
-def _young(attempt: Attempt) -> bool:
-    """Whether Slurm may still be taking it."""
-    return time.time() - attempt.begun < SETTLE
 
 
 @lru_cache(maxsize=10_000)  # thousands wait alike
@@ -160,16 +148,16 @@ def _first(rows: Iterable[Telling]) -> int | None:
 
 def _end(job: PastJob | QueuedJob) -> str:
     """Why a job ended, in words."""
-    words = ENDS.get(job.state)
-    if words:
+    if words := ENDS.get(job.state):
         return words
+    past = job if isinstance(job, PastJob) else None
     if job.state == "CANCELLED":
-        by = _user(job.cancelled_by) if isinstance(job, PastJob) and job.cancelled_by is not None else None
+        by = _user(past.cancelled_by) if past and past.cancelled_by is not None else None
         return f"was cancelled in Slurm{f' by {by}' if by else ''}"
-    if isinstance(job, PastJob) and job.signal:
-        return f"was killed by signal {job.signal}"
-    if isinstance(job, PastJob) and job.exit_code:
-        return f"ended with exit code {job.exit_code} without saying why"
+    if past and past.signal:
+        return f"was killed by signal {past.signal}"
+    if past and past.exit_code:
+        return f"ended with exit code {past.exit_code} without saying why"
     return f"ended as {job.state} by Slurm's account"
 
 

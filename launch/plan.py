@@ -8,27 +8,24 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jobs.unit import PREPARED, Resources, Unit
+from jobs.unit import PREPARED, Resources, Shared, Unit
 from launch.cluster import Cluster
-from launch.estimate import (
-    Lengths,
-    evaluation_flops,
-    generation_flops,
-    hours,
-    packing,
-    training_flops,
-)
-from launch.study import CONFIGS, EvalGroup, Model, Recipe, Source, Study
+from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, packing, training_flops
+from launch.presets import CONFIGS, Strict
+from launch.study import EvalGroup, Model, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
 LEAST = 0.5  # hours; no time limit is shorter
+OF_TASK = ("task", "metric", "filter", "fewshot", "limit")  # what changes a benchmark's result
+OF_GROUP = {**dict.fromkeys(("name", "domain", "format", "include", "max_tokens"), True),
+            "tasks": {"__all__": set(OF_TASK)}}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,11 @@ def plan(study: Study, cluster: Cluster, measured: Lengths | None = None) -> lis
     return _Planner(study, cluster, measured or Lengths.expected(study)).units()
 
 
+def collating(study: Study, cluster: Cluster) -> Unit:
+    """The unit of a study's plan that counts its rows."""
+    return _Planner(study, cluster, Lengths.expected(study)).collate
+
+
 def variants(study: Study) -> list[Variant]:
     """All students to train. The order of the phases matters to real mixtures only."""
     found = []
@@ -80,18 +82,40 @@ def variants(study: Study) -> list[Variant]:
 
 
 @dataclass(frozen=True)
+class _Cost:
+    """What a unit is estimated to take."""
+
+    resources: Resources
+    flops: int | None
+
+
+@dataclass(frozen=True)
 class _Planner:
     study: Study
     cluster: Cluster
     rows: Lengths
+    _shared: dict[int, Shared] = field(default_factory=dict)  # by the part of the study that they are made of
 
     def units(self) -> list[Unit]:
-        trained = [(v, self.train(v, self.pack(v))) for v in variants(self.study)]
-        evaluated = [self.evaluate(v, t, g) for v, t in trained for g in self.study.benchmarks]
-        packs = {p.id: p for p in (self.pack(v) for v, _ in trained)}
+        packs: dict[Any, Unit] = {}
+        trained, evaluated = list[Unit](), list[Unit]()
+        for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
+            variant, *others = alike  # they differ in seed and order, which cost nothing
+            student, groups = variant.student, self.study.benchmarks
+            packing, training = self.packing(share), self.training(student, share)
+            engine = self.engine(student)
+            evaluations = [self.evaluation(student, share, group) for group in groups]
+            for v in (variant, *others):
+                key = (student.tokens_with, student.thinking, share, v.order, v.seed)
+                if key not in packs:
+                    packs[key] = self.pack(v, packing)
+                train = self.train(v, packs[key], training)
+                trained.append(train)
+                for group, cost in zip(groups, evaluations, strict=True):
+                    evaluated.append(self.evaluate(v, train, group, engine, cost))
         report = Unit("report", self.study.name, {}, tuple(u.as_input(u.name) for u in evaluated))
         first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
-        return [*first, *packs.values(), *(t for _, t in trained), *evaluated, report]
+        return [*first, *packs.values(), *trained, *evaluated, report]
 
     def unit(
         self,
@@ -100,22 +124,33 @@ class _Planner:
         config: dict[str, Any],
         inputs: Iterable[Unit | None],
         execution: dict[str, Any] | None = None,
-        resources: Resources | None = None,
-        flops: int | None = None,
+        cost: _Cost | None = None,
     ) -> Unit:
-        """A unit with its time limit. It reads the prepare stage's result if its config names a file."""
-        resources = resources or Resources()
+        """A unit. It reads the prepare stage's result if its config names a file."""
+        cost = cost or _Cost(Resources(), None)
         found = [u.as_input() for u in inputs if u is not None]
-        if self.prepare is not None and PREPARED in str(config):
+        if self.prepare is not None and _reads_prepared(config):
             found.append(self.prepare.as_input())
-        if stage in ("generate", "train", "evaluate"):
-            resources = self.limited(resources, hours(flops, stage, resources, self.cluster))
-        return Unit(stage, name, config, tuple(found), execution or {}, resources, flops)
+        return Unit(stage, name, config, tuple(found), execution or {}, cost.resources, cost.flops)
+
+    def cost(self, stage: str, resources: Resources, flops: int | None) -> _Cost:
+        """What a stage's unit takes on these resources, as much time as it may need included."""
+        return _Cost(self.limited(resources, hours(flops, stage, resources, self.cluster)), flops)
 
     def limited(self, resources: Resources, expected: float) -> Resources:
         """These resources with a time limit for so many hours of work."""
         wanted = max(MARGIN * expected, LEAST)
         return replace(resources, hours=round(min(wanted, self.cluster.max_hours), 2))
+
+    def shared(self, part: Strict, only: Any = None) -> Shared:
+        """A part of the study as units' configs hold it, made once for all of them.
+
+        Args:
+            only: which of its keys, as pydantic names them; the same each time.
+        """
+        if id(part) not in self._shared:
+            self._shared[id(part)] = Shared(part.model_dump(mode="json", include=only))
+        return self._shared[id(part)]
 
     @cached_property
     def prepare(self) -> Unit | None:
@@ -136,10 +171,9 @@ class _Planner:
             "modes": study.modes.model_dump(mode="json"),
             "seed": study.seeds[0],
         }
-        resources = self.serving(teacher)
-        flops = generation_flops(teacher.architecture, self.rows)
+        cost = self.cost("generate", self.serving(teacher), generation_flops(teacher.architecture, self.rows))
         execution = {**self.engine(teacher), "files": _files(study.prompts)}
-        return self.unit("generate", teacher.name, config, (), execution, resources, flops)
+        return self.unit("generate", teacher.name, config, (), execution, cost)
 
     @cached_property
     def collate(self) -> Unit:
@@ -150,75 +184,80 @@ class _Planner:
         execution = {"files": _files(study.pairs or ())}
         return self.unit("collate", study.name, config, (self.generate,), execution)
 
-    def pack(self, v: Variant) -> Unit:
+    def packing(self, share: float) -> _Cost:
+        needed = packing(self.rows, share, self.cluster)
+        return _Cost(self.limited(needed, needed.hours), None)
+
+    def pack(self, v: Variant, cost: _Cost) -> Unit:
         tokenizer, revision = v.student.tokens_with
         config = {
             "tokenizer": tokenizer,
             "revision": revision,
-            "thinking": v.student.thinking.model_dump(),
+            "thinking": self.shared(v.student.thinking),
             "share": v.share,
             "order": v.order,
             "block_size": self.study.training.block,
             "seed": v.seed,
         }
-        name = f"{v.mixture}.{tokenizer.rpartition('/')[2]}"
-        needed = packing(self.rows, v.share, self.cluster)
-        return self.unit("pack", name, config, (self.collate,), resources=self.limited(needed, needed.hours))
+        return self.unit(
+            "pack", f"{v.mixture}.{tokenizer.rpartition('/')[2]}", config, (self.collate,), cost=cost
+        )
 
-    def train(self, v: Variant, pack: Unit) -> Unit:
-        training, recipe = v.student.training, self.study.training
-        assert training is not None  # the study was checked
-        wanted = {"size", "model", "revision", "init", "architecture"}
+    def training(self, student: Model, share: float) -> _Cost:
+        how = student.training
+        assert how is not None  # the study was checked
+        resources = Resources(
+            nodes=how.nodes,
+            tasks_per_node=how.gpus_per_node or how.tasks_per_node,
+            gpus_per_node=how.gpus_per_node,
+            cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
+        )
+        flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
+        return self.cost("train", resources, flops)
+
+    def train(self, v: Variant, pack: Unit, cost: _Cost) -> Unit:
+        how = v.student.training
+        assert how is not None
         tokenizer, revision = v.student.tokens_with
         model = {
-            **v.student.model_dump(include=wanted, mode="json"),
+            **self.shared(v.student, {"size", "model", "revision", "init", "architecture"}),
             "name": v.name,
             "tokenizer": tokenizer,
             "tokenizer_revision": revision,
         }
-        config = {
-            "model": model,
-            "recipe": _recipe(recipe, training.learning_rate, v.seed),
+        # What `jobs.schedule.Recipe` takes; the size of a block is the pack's.
+        recipe = dict(self.shared(self.study.training), learning_rate=how.learning_rate, seed=v.seed)
+        del recipe["block"]
+        config = {"model": model, "recipe": recipe, "share": v.share, "order": v.order, "seed": v.seed}
+        execution = {
+            "micro_batch": how.micro_batch,
+            "gradient_checkpointing": how.gradient_checkpointing,
+            "deepspeed": None if how.zero is None else _deepspeed(how.zero),
+            "mtbf_hours": self.cluster.mtbf_hours,
+        }
+        return self.unit("train", v.name, config, (pack,), execution, cost)
+
+    def evaluation(self, student: Model, share: float, group: EvalGroup) -> _Cost:
+        flops = evaluation_flops(student.architecture, self.rows, share, group)
+        return self.cost("evaluate", self.serving(student), flops)
+
+    def evaluate(
+        self, v: Variant, train: Unit, group: EvalGroup, engine: dict[str, Any], cost: _Cost
+    ) -> Unit:
+        student = {
+            "name": v.name,
+            "size": v.student.size,
             "share": v.share,
             "order": v.order,
             "seed": v.seed,
         }
-        execution = {
-            "micro_batch": training.micro_batch,
-            "gradient_checkpointing": training.gradient_checkpointing,
-            "deepspeed": None if training.zero is None else _deepspeed(training.zero),
-            "mtbf_hours": self.cluster.mtbf_hours,
-        }
-        resources = Resources(
-            nodes=training.nodes,
-            tasks_per_node=training.gpus_per_node or training.tasks_per_node,
-            gpus_per_node=training.gpus_per_node,
-            cpus_per_task=self.cluster.cpus_per_gpu if training.gpus_per_node else training.cpus,
-        )
-        flops = training_flops(v.student.architecture, self.rows, v.share, recipe.epochs)
-        return self.unit("train", v.name, config, (pack,), execution, resources, flops)
-
-    def evaluate(self, v: Variant, train: Unit, group: EvalGroup) -> Unit:
-        wanted = {"name", "domain", "format", "include", "max_tokens"}
-        shown = {"task", "metric", "filter", "fewshot", "limit"}
         config = {
-            "student": {
-                "name": v.name,
-                "size": v.student.size,
-                "share": v.share,
-                "order": v.order,
-                "seed": v.seed,
-            },
-            "group": {
-                **group.model_dump(include=wanted, mode="json"),
-                "tasks": [task.model_dump(include=shown, mode="json") for task in group.tasks],
-            },
-            "sampling": group.sampling.model_dump(mode="json"),
-            "thinking": v.student.thinking.model_dump(),
+            "student": student,
+            "group": self.shared(group, OF_GROUP),
+            "sampling": self.shared(group.sampling),
+            "thinking": self.shared(v.student.thinking),
         }
-        flops = evaluation_flops(v.student.architecture, self.rows, v.share, group)
-        name, execution = f"{v.name}.{group.name}", self.engine(v.student)
-        return self.unit("evaluate", name, config, (train,), execution, self.serving(v.student), flops)
+        return self.unit("evaluate", f"{v.name}.{group.name}", config, (train,), engine, cost)
 
     def serving(self, model: Model) -> Resources:
         """What a model needs to generate: one task per worker, which holds all of its GPUs."""
@@ -235,6 +274,11 @@ class _Planner:
             "tensor_parallel": max(1, serving.gpus),
             "max_model_len": serving.max_model_len,
         }
+
+
+def _reads_prepared(config: dict[str, Any]) -> bool:
+    """Whether something in a config names a file of the prepare stage's result."""
+    return any(PREPARED in (part.text if isinstance(part, Shared) else str(part)) for part in config.values())
 
 
 def _source(source: Source) -> dict[str, Any]:
@@ -254,11 +298,6 @@ def _digest(file: Path, changed: int) -> str:
     """The SHA-256 of a file's contents, read once for each time that it changed."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _recipe(recipe: Recipe, learning_rate: float, seed: int) -> dict[str, Any]:
-    """What `jobs.schedule.Recipe` takes; the size of a block is the pack's."""
-    return {**recipe.model_dump(exclude={"block"}, mode="json"), "learning_rate": learning_rate, "seed": seed}
 
 
 @cache

@@ -19,8 +19,9 @@ from launch.ledger import Attempt, Ledger
 from launch.local import Local
 from launch.observe import Snapshot, observe
 from launch.on_slurm import Slurm
-from launch.plan import plan
-from launch.study import Mistake, Study, StudyError, load_study
+from launch.plan import collating, plan
+from launch.presets import Mistake, StudyError
+from launch.study import Study, load_study
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,7 @@ class Project:
         return Ledger(self.root.ledger, self.cluster.source)
 
     def look(self, known: Known | None = None) -> Snapshot:
-        """The study as it is now.
-
-        Args:
-            known: what looks before found, for one who looks again and again.
-
-        Raises:
-            SlurmUnavailable: the cluster's scheduler does not answer.
-        """
+        """The study as it is now; see `observe`."""
         return observe(self.units, self.root, self.backend, known)
 
 
@@ -103,12 +97,16 @@ def reopen_project(root: StudyDir) -> Project:
     return _project(study, cluster, root, Ledger(root.ledger).attempts())
 
 
+def planned_again(project: Project, study: Study) -> Project:
+    """A project whose study was edited, or whose rows have been counted since it was opened."""
+    return _project(study, project.cluster, project.root, Ledger(project.root.ledger).attempts())
+
+
 def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: dict[str, Attempt]) -> Project:
-    units = plan(study, cluster)
-    collate = next(u for u in units if u.stage == "collate")
-    if root.unit(collate).done:  # real lengths make better estimates
-        units = plan(study, cluster, measured(root.unit(collate).result, Lengths.expected(study)))
-    project = Project(study, cluster, root, units, backend_of(cluster, root))
+    collated = root.unit(collating(study, cluster))
+    # Real lengths make better estimates.
+    rows = measured(collated.result, Lengths.expected(study)) if collated.done else None
+    project = Project(study, cluster, root, plan(study, cluster, rows), backend_of(cluster, root))
     _refuse_elsewhere(project, attempts)
     return project
 

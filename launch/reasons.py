@@ -95,12 +95,10 @@ def why(seen: Seen, at: float) -> str:
     start = seen.live.start if seen.live and seen.state in (State.QUEUED, State.PREEMPTED) else None
     if start is None or start <= at:
         return words
-    hours = (start - at) / 3600
-    soon = (
-        f"{hours * 60:.0f} min"
-        if hours < 1.5
-        else f"{hours:.0f} h"
-        if hours < 48
-        else f"{hours / 24:.0f} days"
-    )
-    return f"{words}{'; ' if words else ''}Slurm expects it to start in {soon}"
+    return f"{words}{'; ' if words else ''}Slurm expects it to start in {_span((start - at) / 3600)}"
+
+
+def _span(hours: float) -> str:
+    if hours < 1.5:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"

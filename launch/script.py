@@ -16,7 +16,7 @@ from submitit import SlurmExecutor
 from jobs.secrets import revealed
 from jobs.unit import Resources
 from launch.cluster import Cluster
-from launch.study import Mistake, StudyError
+from launch.presets import Mistake, StudyError
 from launch.templates import again, render
 
 # Slurm gives % and \ a meaning in file names, and a script's header is made of lines; PYTHONPATH and lists of
@@ -35,7 +35,6 @@ def sbatch_script(
     stage: str,
     resources: Resources,
     *,
-    name: str,
     folder: Path,
     study: Path,
     code: Path,
@@ -49,8 +48,7 @@ def sbatch_script(
     """The script of one submission.
 
     Args:
-        name: the job's name in Slurm.
-        folder: the submission's, for the logs and for what the elements are to do.
+        folder: the submission's, for the logs and for what the elements are to do. The job is named like it.
         study, code: the study's folder, and the snapshot of the code below it.
         array: the elements, as `0-99%8`.
         dependency: as `afterok:12:13`.
@@ -76,13 +74,13 @@ def sbatch_script(
     }
     variables = {**cluster.slurm.variables, **given}
     body = render(cluster.slurm.template, variables)
-    if not once:
-        body = again(variables) + "\n" + body
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
     if once:
         options["no-requeue"] = True
-    elif "no-requeue" not in options:
-        options["requeue"] = True  # some clusters forbid what a job does not ask for
+    else:
+        body = again(variables) + "\n" + body
+        if "no-requeue" not in options:
+            options["requeue"] = True  # some clusters forbid what a job does not ask for
     if exclude:
         own = options.get("exclude")
         options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
@@ -90,7 +88,7 @@ def sbatch_script(
         options["begin"] = begin
     executor = _Writer(folder)
     executor.update_parameters(
-        job_name=name,
+        job_name=folder.name,
         time=math.ceil(60 * resources.hours),
         nodes=resources.nodes,
         ntasks_per_node=resources.tasks_per_node,
@@ -105,7 +103,7 @@ def sbatch_script(
             "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
         },
     )
-    text: str = executor._make_submission_file_text(body, uid=name)
+    text: str = executor._make_submission_file_text(body, uid=folder.name)
     if shown := revealed(text, cluster.slurm.secrets):
         message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
         raise StudyError([Mistake(Path(cluster.name), "slurm", message)])

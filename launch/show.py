@@ -25,15 +25,9 @@ from launch.reconcile import Difference
 from launch.states import State
 
 STYLES = {
-    State.WAITING: "dim",
-    State.QUEUED: "cyan",
-    State.RUNNING: "blue",
-    State.STALLED: "magenta",
-    State.PREEMPTED: "yellow",
-    State.DONE: "green",
-    State.FAILED: "bold red",
-    State.BLOCKED: "red",
-}
+    State.WAITING: "dim", State.QUEUED: "cyan", State.RUNNING: "blue", State.STALLED: "magenta",
+    State.PREEMPTED: "yellow", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red",
+}  # fmt: skip
 SIGNS = {
     "started": ("▶", "blue"),
     "done": ("✓", "green"),
@@ -63,13 +57,17 @@ def needs(unit: Unit) -> str:
     return " ".join(parts)
 
 
+def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] = ()) -> Table:
+    """An empty table with these columns; those of numbers are aligned on the right."""
+    table = Table(*words, *numbers, *more, box=None, pad_edge=False)
+    for column in table.columns[len(words) : len(words) + len(numbers)]:
+        column.justify = "right"
+    return table
+
+
 def plan_view(now: Snapshot) -> RenderableType:
     """The units of a study by stage: what each needs, its estimated compute, its state."""
-    table = Table(
-        "stage", "unit", "needs", "limit (h)", "GPU hours", "FLOPs", "state", box=None, pad_edge=False
-    )
-    for column in table.columns[3:6]:
-        column.justify = "right"
+    table = _columns(("stage", "unit", "needs"), ("limit (h)", "GPU hours", "FLOPs"), ("state",))
     last = ""
     for seen in now.units:
         unit = seen.unit
@@ -86,9 +84,7 @@ def plan_view(now: Snapshot) -> RenderableType:
 
 def stage_sums(units: list[Unit]) -> Table:
     """Sums by stage and over all."""
-    table = Table("stage", "units", "FLOPs (estimate)", "GPU hours", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _columns(("stage",), ("units", "FLOPs (estimate)", "GPU hours"))
     for stage in STAGES:
         of_stage = [u for u in units if u.stage == stage]
         if of_stage:
@@ -108,9 +104,9 @@ def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> Non
 def difference_view(difference: Difference) -> RenderableType:
     """What `sor submit` is about to do."""
     lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
-    if difference.withdraw:
-        jobs = f"- withdraw {len(difference.withdraw)} jobs that would wait for ever"
-        lines.append(Text(f"{jobs}: {listed(difference.withdraw)}", "yellow"))
+    if vain := difference.withdraw:
+        line = f"- withdraw {len(vain)} jobs that would wait for ever: {listed(vain)}"
+        lines.append(Text(line, "yellow"))
     if difference.former:
         ids = ", ".join(job.id or job.submission for job in difference.former)
         line = f"! jobs work for units that the study no longer has; 'sor cancel STUDY' ends them, too: {ids}"
@@ -119,11 +115,10 @@ def difference_view(difference: Difference) -> RenderableType:
         line = f"! set aside {seen.unit.stage} {seen.unit.name}: {seen.reason}"
         lines.append(Text(line, "yellow"))
     for stage in STAGES:
-        names = [s for s in difference.submit if s.unit.stage == stage]
-        if names:
-            again = sum(1 for s in names if s.attempt)
+        if found := [s for s in difference.submit if s.unit.stage == stage]:
+            again = sum(s.attempt is not None for s in found)
             retried = f" ({again} again)" if again else ""
-            lines.append(Text(f"+ {stage} {len(names)}{retried}: {listed(names)}", "green"))
+            lines.append(Text(f"+ {stage} {len(found)}{retried}: {listed(found)}", "green"))
     return Group(*lines)
 
 
@@ -147,9 +142,7 @@ def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> R
     Args:
         logs: the last lines that units printed, by their ids; with any, other failed units are only named.
     """
-    table = Table("stage", "total", *State, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _columns(("stage",), ("total", *State))
     for row in now.stages():
         counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in State]
         table.add_row(row["stage"], str(row["total"]), *counts)
@@ -162,8 +155,7 @@ def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> R
         parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
     if rest := [s for s in failed if s not in shown]:
         parts.append(Text(f"{len(rest)} more failed: {listed(rest)}", "red"))
-    blocked = now.of(State.BLOCKED)
-    if blocked:
+    if blocked := now.of(State.BLOCKED):
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
     parts += [keeper_line(now)] if now.keeper else []
     return Group(*parts)
@@ -244,7 +236,5 @@ def live_view(units: list[Unit], done: set[str], running: dict[str, Running]) ->
             finished = len(done.intersection(ids))
             bar = ProgressBar(total=len(ids), completed=finished, width=24)
             stages.add_row("  " + stage, bar, f"{finished} of {len(ids)}")
-    at_work = running_table(
-        (r.seen.unit, current_progress(r.seen.folder, r.attempt)) for r in running.values()
-    )
-    return Group("", stages, "", at_work)
+    at_work = [(r.seen.unit, current_progress(r.seen.folder, r.attempt)) for r in running.values()]
+    return Group("", stages, "", running_table(at_work))

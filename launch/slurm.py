@@ -2,13 +2,13 @@
 
 Pure: controller.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
 seen is a job that would be submitted twice. Only the text formats are read, which are the same in all
-versions; the JSON is not. Times are seconds since the epoch, durations seconds, and None stands for none,
-unknown or unlimited.
+versions. Times are seconds since the epoch, durations seconds, and None is none, unknown or unlimited.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,14 +22,10 @@ SEPARATOR = "\x1f"  # a job's name may hold any character that can be typed
 ID = re.compile(r"\d+(_\d+|\+\d+)?")
 NOTHING = {"", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned"}
 
-LIVE = {
-    "PENDING": State.QUEUED, "CONFIGURING": State.QUEUED, "REQUEUED": State.QUEUED,
-    "REQUEUE_FED": State.QUEUED, "REQUEUE_HOLD": State.QUEUED, "RESV_DEL_HOLD": State.QUEUED,
-    "SPECIAL_EXIT": State.QUEUED, "POWER_UP_NODE": State.QUEUED, "EXPEDITING": State.QUEUED,
-    "RUNNING": State.RUNNING, "COMPLETING": State.RUNNING, "RESIZING": State.RUNNING,
-    "SIGNALING": State.RUNNING, "STAGE_OUT": State.RUNNING, "STOPPED": State.RUNNING,
-    "UPDATE_DB": State.RUNNING, "SUSPENDED": State.PREEMPTED,
-}  # fmt: skip
+QUEUED = frozenset((
+    "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT",
+    "POWER_UP_NODE", "EXPEDITING",
+))  # fmt: skip
 ENDED = frozenset((
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL",
     "DEADLINE", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL",
@@ -41,7 +37,11 @@ def live_state(state: str) -> State | None:
 
     A state that is not known counts as running: to take it for ended could start a second copy.
     """
-    return None if state in ENDED else LIVE.get(state, State.RUNNING)
+    if state in ENDED:
+        return None
+    if state == "SUSPENDED":
+        return State.PREEMPTED
+    return State.QUEUED if state in QUEUED else State.RUNNING
 
 
 class SlurmUnavailable(RuntimeError):
@@ -68,15 +68,6 @@ class Table(Generic[T]):
     malformed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """One condition of a dependency: the state is "unfulfilled", "fulfilled" or "failed" (for ever)."""
-
-    kind: str
-    job: str
-    state: str
-
-
 class QueuedJob(NamedTuple):
     """A job, or one element of an array (`18_3`), that the controller still knows; it may have ended.
 
@@ -91,10 +82,7 @@ class QueuedJob(NamedTuple):
     id: str
     state: str
     reason: str | None
-    partition: str
-    submitted: int | None
     start: int | None
-    dependencies: tuple[Dependency, ...]
     nodes: str | None
     name: str
 
@@ -114,10 +102,6 @@ class PastJob:
     exit_code: int
     signal: int
     submitted: int | None
-    started: int | None
-    ended: int | None
-    nodes: str | None
-    name: str
 
 
 @dataclass(frozen=True)
@@ -154,23 +138,30 @@ class Partition:
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of a partition that are alike: MiB of memory and GPUs, (type or "gpu", count), of each."""
+    """Nodes of a partition that are alike, with the GPUs of each: (type or "gpu", count)."""
 
     partition: str
     count: int
     cpus: int
-    memory: int
     gpus: tuple[tuple[str, int], ...]
-    state: str
 
 
 @dataclass(frozen=True)
-class Cap:
-    """A limit at one level: jobs that run, jobs in the queue (those that run too), GPUs in use."""
+class Limits:
+    """What one level of a cluster's limits allows.
 
-    jobs: int | None
-    submitted: int | None
-    gpus: int | None
+    Args:
+        jobs: that run at once.
+        submitted: in the queue, waiting and running; each element of an array counts.
+        gpus: in use at once.
+        job_gpus, job_seconds: of one job.
+    """
+
+    jobs: int | None = None
+    submitted: int | None = None
+    gpus: int | None = None
+    job_gpus: int | None = None
+    job_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -181,42 +172,32 @@ class Association:
         parent: the account above; None for a user's row, whose account is the one above.
         own: limits of each user, inherited ones included.
         group: limits that all below share, of this level alone.
-        job_gpus, job_seconds: limits of one job.
-        qos, default_qos: those of a user's row.
     """
 
     account: str
     user: str | None
     parent: str | None
-    partition: str | None
-    own: Cap
-    group: Cap
-    job_gpus: int | None
-    job_seconds: int | None
+    own: Limits
+    group: Limits
     qos: tuple[str, ...]
     default_qos: str | None
 
 
 @dataclass(frozen=True)
 class Qos:
-    """A quality of service: limits of each user in it, of each account, of all together, and of one job."""
+    """A quality of service: the limits of each user in it, of each account, and of all together."""
 
     name: str
-    user: Cap
-    account: Cap
-    group: Cap
-    job_gpus: int | None
-    job_seconds: int | None
+    limits: tuple[Limits, Limits, Limits]
 
 
-QUEUE = ("%i", "%T", "%r", "%P", "%V", "%S", "%E", "%N", "%j")
-HISTORY = ("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "JobName")
-NODES = ("%R", "%D", "%c", "%m", "%G", "%T")
+QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
+HISTORY = ("JobID", "State", "ExitCode", "Submit")
+NODES = ("%R", "%D", "%c", "%G")
 ASSOCIATION = (
-    "Account", "User", "ParentName", "Partition", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES",
-    "MaxTRES", "MaxWall",
+    "Account", "User", "ParentName", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES", "MaxTRES",
+    "MaxWall", "QOS", "DefaultQOS",
 )  # fmt: skip
-SERVICES = ("Account", "Partition", "QOS", "DefaultQOS")
 QOS = (
     "Name", "MaxJobsPU", "MaxSubmitPU", "MaxTRESPU", "MaxJobsPA", "MaxSubmitPA", "MaxTRESPA", "GrpJobs",
     "GrpSubmit", "GrpTRES", "MaxTRES", "MaxWall",
@@ -228,9 +209,8 @@ def parse_queue(text: str) -> Table[QueuedJob]:
 
     @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
     def rest(text: str) -> tuple[Any, ...]:
-        f = _fields(text, len(QUEUE) - 1)
-        times = _number(f[3]), _number(f[4])
-        return f[0], _text(f[1]), f[2], *times, parse_dependencies(f[5]), _text(f[6]), f[7]
+        state, reason, start, nodes, name = _fields(text, len(QUEUE) - 1)
+        return state, _text(reason), _number(start), _text(nodes), name
 
     def row(f: Sequence[str]) -> list[QueuedJob]:
         return [QueuedJob(id, *rest(f[1])) for id in expand(f[0])]
@@ -244,10 +224,7 @@ def parse_history(text: str) -> Table[PastJob]:
     def row(f: Sequence[str]) -> list[PastJob]:
         state, _, by = f[1].partition(" by ")
         code, signal = f[2].split(":")
-        rest = (
-            state.rstrip("+"), _number(by), int(code), int(signal), _number(f[3]), _number(f[4]),
-            _number(f[5]), _text(f[6]), f[7],
-        )  # fmt: skip
+        rest = state.rstrip("+"), _number(by), int(code), int(signal), _number(f[3])
         return [PastJob(id, *rest) for id in expand(f[0])]
 
     return _table(text, len(HISTORY), row)
@@ -279,15 +256,14 @@ def parse_partitions(text: str) -> Table[Partition]:
 
     def row(fields: Sequence[str]) -> list[Partition]:
         found = dict(field.split("=", 1) for field in fields[0].split(" ") if "=" in field)
-        partition = Partition(
+        return [Partition(
             name=found["PartitionName"],
             default=found["Default"] == "YES",
             up=found["State"] == "UP",
             nodes=int(found["TotalNodes"]),
             max_nodes=_number(found["MaxNodes"]),
             max_seconds=parse_duration(found["MaxTime"]),
-        )
-        return [partition]
+        )]  # fmt: skip
 
     return _table(text, 1, row)
 
@@ -296,38 +272,32 @@ def parse_nodes(text: str) -> Table[NodeGroup]:
     """sinfo's lines in the format `NODES`."""
 
     def row(f: Sequence[str]) -> list[NodeGroup]:
-        gpus: dict[str, int] = {}
-        for kind, count in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", f[4]):
-            gpus[kind or "gpu"] = gpus.get(kind or "gpu", 0) + int(count)
-        state = f[5].rstrip("*~#!%$@^-+")  # marks of nodes that do not answer, sleep, boot, ...
-        return [NodeGroup(f[0], int(f[1]), int(f[2]), int(f[3]), tuple(gpus.items()), state)]
+        gpus = Counter[str]()
+        for kind, count in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", f[3]):
+            gpus[kind or "gpu"] += int(count)
+        return [NodeGroup(f[0], int(f[1]), int(f[2]), tuple(gpus.items()))]
 
     return _table(text, len(NODES), row)
 
 
-def parse_associations(text: str, services: str) -> Table[Association]:
-    """sacctmgr's lines in the format `ASSOCIATION`, with the user's in the format `SERVICES`."""
-    allowed = _table(services, len(SERVICES), lambda f: [((f[0], f[1]), (_names(f[2]), _text(f[3])))])
-    chosen = dict(allowed.rows)
+def parse_associations(text: str) -> Table[Association]:
+    """sacctmgr's lines in the format `ASSOCIATION`."""
 
     def row(f: Sequence[str]) -> list[Association]:
-        own, group = Cap(_number(f[4]), _number(f[5]), None), Cap(_number(f[6]), _number(f[7]), _gpus(f[8]))
-        user, parent, partition = (_text(x) for x in f[1:4])
-        qos = chosen[f[0], f[3]] if user else ((), None)
-        return [
-            Association(f[0], user, parent, partition, own, group, _gpus(f[9]), parse_duration(f[10]), *qos)
-        ]
+        own = Limits(_number(f[3]), _number(f[4]), None, _gpus(f[8]), parse_duration(f[9]))
+        group = Limits(_number(f[5]), _number(f[6]), _gpus(f[7]))
+        return [Association(f[0], _text(f[1]), _text(f[2]), own, group, _names(f[10]), _text(f[11]))]
 
-    table = _table(text, len(ASSOCIATION), row)
-    return Table(table.rows, (*table.malformed, *allowed.malformed))
+    return _table(text, len(ASSOCIATION), row)
 
 
 def parse_qos(text: str) -> Table[Qos]:
     """sacctmgr's lines in the format `QOS`."""
 
     def row(f: Sequence[str]) -> list[Qos]:
-        user, account, group = (Cap(_number(f[i]), _number(f[i + 1]), _gpus(f[i + 2])) for i in (1, 4, 7))
-        return [Qos(f[0], user, account, group, _gpus(f[10]), parse_duration(f[11]))]
+        user = Limits(_number(f[1]), _number(f[2]), _gpus(f[3]), _gpus(f[10]), parse_duration(f[11]))
+        account, group = (Limits(_number(f[i]), _number(f[i + 1]), _gpus(f[i + 2])) for i in (4, 7))
+        return [Qos(f[0], (user, account, group))]
 
     return _table(text, len(QOS), row)
 
@@ -354,22 +324,14 @@ def expand(id: str) -> list[str]:
 
 
 def parse_duration(text: str) -> int | None:
-    """Seconds of `7-00:00:00`, `01:00:00`, `30:00` or `5` (minutes, as Slurm reads them)."""
+    """Seconds of `7-00:00:00` or `01:00:00`."""
     if text in NOTHING:
         return None
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
     if match is None:
         raise ValueError(f"{text!r} is no duration")
-    days, *parts = (int(part or 0) for part in match.groups())
-    hours_first = bool(match[1] or match[4])
-    hours, minutes, seconds = parts if hours_first else (0, parts[0], parts[1])
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def parse_dependencies(text: str) -> tuple[Dependency, ...]:
-    """The conditions of `afterok:12(unfulfilled),aftercorr:13_*(failed)`; those without a job left out."""
-    found = re.findall(r"(\w+):([\d_*]+)(?:\+\d+)?\((\w+)\)", text)
-    return tuple(Dependency(*condition) for condition in found)
 
 
 def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:

@@ -25,15 +25,10 @@ def snapshot(root: StudyDir, *, keeper: bool = False) -> Path:
 
     Args:
         keeper: whether a keeper runs from it, which needs what submits, too. Without that it is half as many
-            files, and a shared file system takes longer for each than the rest of a small study's submit.
-
-    Raises:
-        OSError: it cannot be written.
+            files, each of which a shared file system takes its time for.
     """
-    files = {
-        str(path.relative_to(ROOT)): path.read_bytes()
-        for path in _sources(FOR_KEEPER if keeper else FOR_JOBS)
-    }
+    sources = _sources(FOR_KEEPER if keeper else FOR_JOBS)
+    files = {str(path.relative_to(ROOT)): path.read_bytes() for path in sources}
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:12]
     target = root.code / digest
     if target.is_dir():

@@ -32,7 +32,6 @@ class Facts(NamedTuple):
     """What is known of one unit. A named tuple, which is made four times as fast as a frozen dataclass.
 
     Args:
-        published: its result is on disk.
         job: what the machine says of its last attempt's jobs: State.QUEUED, RUNNING or PREEMPTED while any
             of them lives, None when none does.
         waits_for: what the machine says of a job that waits.

@@ -1,75 +1,40 @@
-"""The study file: its schema, its presets, and every mistake in it named at once.
+"""The study file: its schema, the presets that it names, and every mistake in it named at once.
 
-A study is one YAML file. What it names (models, benchmark groups) stands in configs/, one file each; this
-module reads all of them into one frozen `Study`. It decides nothing about what is to be done (plan.py).
+It decides nothing about what is to be done (plan.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from jobs.unit import PREPARED
-from launch.wording import in_words
+from launch.presets import (
+    CONFIGS,
+    Count,
+    Mistake,
+    Name,
+    OneOrMore,
+    Positive,
+    Strict,
+    StudyError,
+    known_names,
+    listed,
+    read_yaml,
+    validate,
+)
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Mistake:
-    """One thing that is wrong in a file."""
-
-    file: Path
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
-
-
-class StudyError(ValueError):
-    """Everything that is wrong in a study and the files it names."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes = mistakes
-        super().__init__("\n".join(str(m) for m in mistakes))
-
-
-class Strict(BaseModel):
-    """Frozen, and any key that it does not know is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _word(value: Any) -> Any:
-    if not (isinstance(value, str) and WORD.fullmatch(value)):
-        allowed = "up to 60 of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit"
-        raise ValueError(f"found {value!r}; {allowed}. It is the file's name unless that says 'name: …'")
-    return value
-
-
-Name = Annotated[str, BeforeValidator(_word)]
 Share = Annotated[float, Field(ge=0, le=1)]
-T = TypeVar("T")
-OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Prepare(Strict):
     """What must be made before anything else, by a function of one's own."""
 
-    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$", description="module:function")]
-    args: dict[str, Any] = {}
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:function
+    args: dict[str, Any] = Field(default={})
 
 
 class Source(Strict):
@@ -81,7 +46,7 @@ class Source(Strict):
     revision: str | None = None
     split: str = "train"
     column: str = "prompt"
-    count: Annotated[int, Field(gt=0)] | None = None
+    count: Count | None = None
     seed: int = 0
 
     @model_validator(mode="after")
@@ -89,9 +54,8 @@ class Source(Strict):
         if (self.path is None) == (self.dataset is None):
             raise ValueError("give either 'path' (a JSONL or Parquet file) or 'dataset' (a hub's name)")
         if self.dataset is not None and self.revision is None:
-            raise ValueError(
-                f"'dataset: {self.dataset}' needs a 'revision', or the data may change under you"
-            )
+            message = "needs a 'revision', or the data may change under you"
+            raise ValueError(f"'dataset: {self.dataset}' {message}")
         return self
 
 
@@ -107,7 +71,7 @@ class Mode(Sampling):
     """One of the teacher's two ways to answer: what its chat template is told, and how it samples."""
 
     chat_template_kwargs: dict[str, Any]
-    max_tokens: Annotated[int, Field(gt=0)]
+    max_tokens: Count
 
 
 class Modes(Strict):
@@ -127,25 +91,25 @@ class Thinking(Strict):
 class Training(Strict):
     """How one model is trained, wherever that differs from another: size, memory, speed."""
 
-    learning_rate: Annotated[float, Field(gt=0)]
-    micro_batch: Annotated[int, Field(gt=0)] = 1
+    learning_rate: Positive
+    micro_batch: Count = 1
     zero: Annotated[int, Field(ge=0, le=3)] | None = None
     gradient_checkpointing: bool = False
-    nodes: Annotated[int, Field(gt=0)] = 1
-    tasks_per_node: Annotated[int, Field(gt=0)] = 1
+    nodes: Count = 1
+    tasks_per_node: Count = 1
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    cpus: Annotated[int, Field(gt=0, description="per task, where there is no GPU")] = 1
+    cpus: Count = 1  # per task, where there is no GPU
 
 
 class Serving(Strict):
     """How one model generates: engine, GPUs it is spread over, independent workers that share the work."""
 
     engine: Literal["auto", "vllm", "transformers"] = "auto"
-    max_model_len: Annotated[int, Field(gt=0)] | None = None
-    nodes: Annotated[int, Field(gt=0)] = 1
-    gpus: Annotated[int, Field(ge=0, description="per worker and node")] = 0
-    workers: Annotated[int, Field(gt=0)] = 1
-    cpus: Annotated[int, Field(gt=0, description="where there is no GPU")] = 1
+    max_model_len: Count | None = None
+    nodes: Count = 1
+    gpus: Annotated[int, Field(ge=0)] = 0  # per worker and node
+    workers: Count = 1
+    cpus: Count = 1  # where there is no GPU
 
 
 class Model(Strict):
@@ -193,14 +157,14 @@ class Mixtures(Strict):
 class Recipe(Strict):
     """How every student is trained. `batch` and `block` together are the tokens of a step."""
 
-    epochs: Annotated[int, Field(gt=0)] = 1
-    batch: Annotated[int, Field(gt=0, description="blocks per optimizer step")] = 32
-    block: Annotated[int, Field(gt=0, description="tokens per packed block")] = 4096
+    epochs: Count = 1
+    batch: Count = 32  # blocks per optimizer step
+    block: Count = 4096  # tokens per packed block
     warmup: Share = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    clip: Positive = 1.0
     dtype: Literal["bf16", "fp32"] = "bf16"
 
 
@@ -211,8 +175,8 @@ class Task(Strict):
     metric: str = "exact_match"
     filter: str = "none"
     fewshot: Annotated[int, Field(ge=0)] = 0
-    limit: Annotated[int, Field(gt=0)] | None = None
-    items: Annotated[int, Field(gt=0, description="how many it has, for estimates")]
+    limit: Count | None = None
+    items: Count  # how many it has, for estimates
     choices: Annotated[int, Field(gt=1)] | None = None
 
 
@@ -223,7 +187,7 @@ class EvalGroup(Strict):
     domain: Literal["general", "math"]
     format: Literal["multiple-choice", "open-ended"]
     include: str | None = None
-    max_tokens: Annotated[int, Field(gt=0)]
+    max_tokens: Count
     sampling: Sampling = Sampling()
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
 
@@ -231,9 +195,9 @@ class EvalGroup(Strict):
 class Expect(Strict):
     """Mean tokens per row, for estimates before the data exist."""
 
-    prompt: Annotated[int, Field(gt=0)]
-    ift: Annotated[int, Field(gt=0)]
-    reasoning: Annotated[int, Field(gt=0)]
+    prompt: Count
+    ift: Count
+    reasoning: Count
 
 
 class Study(Strict):
@@ -267,15 +231,6 @@ class Study(Strict):
 PRESETS = {"teacher": "models", "students": "models", "benchmarks": "evals"}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-5 as a number, as YAML 1.2 does and PyYAML does not."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def find_study(name: str) -> Path:
     """The file of a study: a path, or a name in configs/studies.
 
@@ -285,113 +240,79 @@ def find_study(name: str) -> Path:
     for path in (Path(name), CONFIGS / "studies" / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = known_names("studies")
+    known = ", ".join(known_names("studies"))
     raise StudyError([Mistake(Path(name), "", f"no such study: neither a file nor one of {known}")])
 
 
-def known_names(folder: str) -> str:
-    """The presets of a folder of configs/, in words."""
-    return ", ".join(sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml")))
-
-
 def load_study(name: str) -> Study:
-    """Read a study and the presets it names.
-
-    Args:
-        name: a YAML path, or a name in configs/studies.
+    """Read a study, a YAML path or a name in configs/studies, and the presets it names.
 
     Raises:
         StudyError: with every mistake in every file.
     """
     file = find_study(name)
-    data, mistakes = read_yaml(file)
-    data.setdefault("name", file.stem)
-    for key, folder in PRESETS.items():
+    data, mistakes = read_yaml(file), list[Mistake]()
+    for key in PRESETS:
         if data.get(key) is not None:
-            data[key] = _presets(file, key, data[key], folder, mistakes)
-    study = validate(Study, data, file, mistakes, presets=True)
-    if study is not None:
-        mistakes += _crosscheck(study, file)
-    if mistakes or study is None:
+            data[key] = _presets(file, key, data[key], mistakes)
+    try:
+        study = validate(Study, data, file)
+    except StudyError as error:  # what is wrong with presets was said where they were looked for
+        more = [m for m in error.mistakes if not mistakes or m.key.partition(".")[0] not in PRESETS]
+        raise StudyError([*mistakes, *more]) from None
+    mistakes += _crosscheck(study, file)
+    if mistakes:
         raise StudyError(mistakes)
     return study
 
 
-def read_yaml(file: Path) -> tuple[dict[str, Any], list[Mistake]]:
-    """A YAML mapping, and what is wrong with the file."""
-    try:
-        data = yaml.load(file.read_text(), _Loader)
-    except yaml.YAMLError as error:
-        return {}, [Mistake(file, "", f"not YAML: {' '.join(str(error).split())}")]
-    if not isinstance(data, dict):
-        return {}, [Mistake(file, "", f"a mapping of keys is needed, found {type(data).__name__}")]
-    return data, []
-
-
-def _presets(file: Path, key: str, names: Any, folder: str, mistakes: list[Mistake]) -> Any:
-    """Replace the names of presets by what their files hold; the mistakes found go to `mistakes`."""
+def _presets(file: Path, key: str, names: Any, mistakes: list[Mistake]) -> Any:
+    """What the presets hold that a study's file names under a key; what is wrong is added to `mistakes`."""
     found = []
-    for name in _listed(names):
-        path = CONFIGS / folder / f"{name}.yaml"
-        if isinstance(name, str) and name.endswith(".yaml"):  # a preset of one's own, beside the study
-            path = file.parent / name
-        if not isinstance(name, str) or not path.is_file():
-            known = sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml"))
-            near = difflib.get_close_matches(str(name), known, 3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            message = f"{name!r} has no preset; {hint}configs/{folder} holds {', '.join(known)}"
-            mistakes.append(Mistake(file, key, message))
-            continue
-        data, errors = read_yaml(path)
-        mistakes += errors
-        data.setdefault("name", path.stem)
-        schema: type[Strict] = Model if folder == "models" else EvalGroup
-        preset = None if errors else validate(schema, data, path, mistakes)
-        found.append(preset)
-    return found[0] if key == "teacher" and found else tuple(p for p in found if p is not None)
+    for name in listed(names):
+        try:
+            found.append(_preset(file, key, name))
+        except StudyError as error:
+            mistakes += error.mistakes
+    return found[0] if key == "teacher" and found else tuple(found)
 
 
-S = TypeVar("S", bound=Strict)
-
-
-def validate(
-    schema: type[S], data: dict[str, Any], file: Path, mistakes: list[Mistake], presets: bool = False
-) -> S | None:
-    """`data` as `schema`, or None with what is wrong added to `mistakes`."""
-    wrong_presets = {m.key for m in mistakes} if presets else set()
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        for e in error.errors(include_url=False):
-            top = str(e["loc"][0]) if e["loc"] else ""
-            if presets and (top in wrong_presets or (top in PRESETS and mistakes)):
-                continue  # said already, where the preset was looked for
-            key = ".".join(str(part) for part in e["loc"])
-            mistakes.append(Mistake(file, key, in_words(schema, e)))
-        return None
+def _preset(file: Path, key: str, name: Any) -> Strict:
+    folder = PRESETS[key]
+    path = CONFIGS / folder / f"{name}.yaml"
+    if isinstance(name, str) and name.endswith(".yaml"):  # a preset of one's own, beside the study
+        path = file.parent / name
+    if not isinstance(name, str) or not path.is_file():
+        near = difflib.get_close_matches(str(name), known_names(folder), 3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        message = f"{name!r} has no preset; {hint}configs/{folder} holds {', '.join(known_names(folder))}"
+        raise StudyError([Mistake(file, key, message)])
+    schema: type[Strict] = Model if folder == "models" else EvalGroup
+    return validate(schema, read_yaml(path), path)
 
 
 def _crosscheck(study: Study, file: Path) -> list[Mistake]:
-    """What no single key shows: files that must exist, names that must differ, references that must lead
-    somewhere."""
+    """What no single key shows: missing files, names given twice, references that lead nowhere."""
     wrong = []
     for key in ("prompts", "pairs"):
         for i, source in enumerate(getattr(study, key) or ()):
             path = source.path
             if path and not path.startswith(PREPARED) and not Path(path).is_file():
                 wrong.append(Mistake(file, f"{key}.{i}.path", f"no such file: {Path(path).absolute()}"))
-    for key, names in (("students", [m.name for m in study.students]),
-                       ("benchmarks", [g.name for g in study.benchmarks]),
-                       ("mixtures.shares", list(study.mixtures.shares)),
-                       ("seeds", list(study.seeds))):  # fmt: skip
-        twice = sorted({str(n) for n in names if names.count(n) > 1})  # type: ignore[arg-type]
+    unique: dict[str, list[Any]] = {
+        "students": [m.name for m in study.students],
+        "benchmarks": [g.name for g in study.benchmarks],
+        "mixtures.shares": list(study.mixtures.shares),
+        "seeds": list(study.seeds),
+    }
+    for key, names in unique.items():
+        twice = sorted({str(n) for n in names if names.count(n) > 1})
         if twice:
             wrong.append(Mistake(file, key, f"named more than once: {', '.join(twice)}"))
     for student in study.students:
         if student.training is None:
-            wrong.append(
-                Mistake(file, "students", f"{student.name} cannot be trained: no 'training' in its preset")
-            )
+            message = f"{student.name} cannot be trained: no 'training' in its preset"
+            wrong.append(Mistake(file, "students", message))
     if study.prepare is None and PREPARED in study.model_dump_json():
         wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
     return wrong

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +21,7 @@ from jobs.secrets import FILE, missing_secrets
 from jobs.unit import Unit
 from launch import keeping
 from launch.admission import Admission, Refusal, refuse_resumes
-from launch.arrays import Array, ArrayPlan, plan_arrays
+from launch.arrays import ArrayPlan, plan_arrays
 from launch.handover import hand_over, write_out
 from launch.ledger import Ledger
 from launch.lock import Lock
@@ -52,11 +51,13 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         now = project.look()
         difference = reconcile(now, only)
         console.print(difference_view(difference))
-        if not any(s.unheard for s in now.units) and _idle(project, now, difference, console):
+        sure = not any(s.unheard for s in now.units)
+        if (sure and _idle(project, now, difference, console)) or not _agreed(console):
             return 0
-        if not _agreed(console):
-            return 0
-    with Lock(project.root.lock) as lock, asked_ahead(project) as admission:
+    with Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
+        asked = None
+        if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
+            asked = pool.submit(_ask, project)  # it takes a while, and some units were never submitted
         if lock.took_over:
             console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
         now = settled(project, console)
@@ -66,8 +67,9 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         if _idle(project, now, difference, console):
             return 0
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
-        local = project.cluster.backend == "local"
-        planned = None if local else arrays(project, now, difference, admission)
+        planned = None
+        if isinstance(project.backend, Slurm):
+            planned = arrays(project, now, difference, asked)
         write_json(project.root.study, project.study.model_dump(mode="json"))
         keeping.record(project, only, difference.submit)
         keeping.dismiss(project, now, "a person submitted the study again")
@@ -76,8 +78,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             set_aside(seen, project.ledger)
         if planned is None:
             return run_here(console, project, now, difference)
-        numbers, keeper = numbers_of(difference.submit), keeping.wanted(project, difference)
-        return _hand_over(console, project, planned, numbers, keeper)
+        return _hand_over(console, project, planned, keeping.wanted(project, difference))
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
@@ -94,33 +95,18 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(difference_view(difference))
     if out is None:
         return 0
-    with asked_ahead(project) as admission:
-        planned = arrays(project, now, difference, admission)
-    script = write_out(planned.arrays, project, out, numbers_of(difference.submit))
+    planned = arrays(project, now, difference)
+    script = write_out(planned.arrays, project, out)
     console.print(held_view(planned.held))
     console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
     console.print("'sor submit' knows nothing of jobs submitted by hand before they are done: wait with it")
     return 0
 
 
-@contextmanager
-def asked_ahead(project: Project) -> Iterator[Callable[[], Admission]]:
-    """What the cluster allows, to be called for once it is needed.
-
-    Slurm 22.05 takes a quarter of a second to tell. While some units were never submitted, which makes it all
-    but certain that it is needed, it is asked beside other work.
-    """
-    backend, cluster = project.backend, project.cluster
-
-    def ask() -> Admission:
-        assert isinstance(backend, Slurm)
-        return Admission.ask(cluster, backend.controller)
-
-    if isinstance(backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
-        with ThreadPoolExecutor(1) as pool:
-            yield pool.submit(ask).result
-    else:
-        yield ask
+def _ask(project: Project) -> Admission:
+    """What the cluster allows."""
+    assert isinstance(project.backend, Slurm)
+    return Admission.ask(project.cluster, project.backend.controller)
 
 
 def _agreed(console: Console) -> bool:
@@ -144,9 +130,9 @@ def _idle(project: Project, now: Snapshot, difference: Difference, console: Cons
 def settled(project: Project, console: Console) -> Snapshot:
     """The study as it is, once it is known what became of every submission, with that written down."""
     now = project.look()
-    until = time.monotonic() + project.backend.settle
     if project.backend.settle and any(s.unheard for s in now.units):
         console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
+    until = time.monotonic() + project.backend.settle
     while any(s.unheard for s in now.units) and time.monotonic() < until:
         time.sleep(1)
         now = project.look()
@@ -169,29 +155,22 @@ def write_down(project: Project, now: Snapshot) -> None:
                     ids[job.submission] = job.id if job.index is None else job.id.partition("_")[0]
     for submission, id in ids.items():
         project.ledger.submitted(submission, id)
-    failed = [s for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
-    project.ledger.ended(
-        "failed", [(s.unit.id, s.attempt.number, s.reason or "") for s in failed if s.attempt]
-    )
+    failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
+    project.ledger.ended("failed", [(s.unit.id, attempt.number, s.reason or "") for s, attempt in failed])
 
 
-def _hand_over(
-    console: Console, project: Project, planned: ArrayPlan, numbers: dict[str, int], keeper: bool
-) -> int:
+def _hand_over(console: Console, project: Project, planned: ArrayPlan, keeper: bool) -> int:
     """Submit the arrays, then the keeper if there is to be one, and tell of each."""
-    assert isinstance(project.backend, Slurm)
 
-    def tell(array: Array, id: str) -> None:
-        console.print(f"  {id:>10}  {array.stage}, {len(array.elements)} jobs")
+    def tell(id: str, what: str) -> None:
+        console.print(f"  {id:>10}  {what}")
 
     nodes = verdict(project)
     console.print(nodes_view(nodes))
     try:
-        hand_over(planned.arrays, project, project.backend.controller, numbers, nodes.names, tell)
+        hand_over(planned.arrays, project, nodes.names, tell)
         if keeper:
-            keeping.hand_on(
-                project, planned.held, nodes.names, lambda id: console.print(f"  {id:>10}  keeper")
-            )
+            tell(keeping.hand_on(project, planned.held, nodes.names), "keeper")
     except Refused as error:
         print(
             f"sor: Slurm refused a submission: {error}. What was submitted before stays, and 'sor submit' "
@@ -219,9 +198,9 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
 
 
 def arrays(
-    project: Project, now: Snapshot, difference: Difference, ask: Callable[[], Admission]
+    project: Project, now: Snapshot, difference: Difference, asked: Future[Admission] | None = None
 ) -> ArrayPlan:
-    """The arrays that a difference becomes, under the cluster's limits, which `ask` tells.
+    """The arrays that a difference becomes, under the cluster's limits, which may have been asked for before.
 
     Raises:
         Refusal: some units can never run.
@@ -235,7 +214,7 @@ def arrays(
             f"file {FILE} holds its value"
         )
     assert isinstance(project.backend, Slurm)
-    admission = ask()
+    admission = asked.result() if asked else _ask(project)
     if admission.associations is None:
         print(
             "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "
@@ -245,19 +224,10 @@ def arrays(
     wanted = {s.unit.id for s in difference.submit}
     allowed = {u.id: u for u in admission.admit([s.unit for s in difference.submit])}
     units = [allowed.get(s.unit.id, s.unit) for s in now.units]
-    live = {
-        s.unit.id: tuple(job.id for job in s.live.jobs if job.id)
-        for s in difference.active
-        if s.live is not None
-    }
+    live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
     queued = project.backend.queued() - sum(len(s.live.jobs) for s in difference.withdraw if s.live)
     queued += project.cluster.slurm.keeper is not None  # the next one needs a place, too
     return plan_arrays(units, wanted, live, admission.rules([u.stage for u in allowed.values()], queued))
-
-
-def numbers_of(submit: Sequence[Seen]) -> dict[str, int]:
-    """The number of each unit's next attempt."""
-    return {s.unit.id: s.attempt.number + 1 if s.attempt else 1 for s in submit}
 
 
 def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:

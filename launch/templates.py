@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from launch.study import CONFIGS, Mistake, StudyError
+from launch.presets import CONFIGS, Mistake, StudyError
 
 FOLDER = CONFIGS.parent / "sbatch_templates"
 AGAIN = FOLDER / "again.bash"  # stands before every template
@@ -39,31 +39,24 @@ def placeholders(name: str) -> dict[str, int]:
 
 
 def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
-    """A template with its values put in.
-
-    Args:
-        name: of a file in sbatch_templates.
-        variables: a text, or a list of words, for every placeholder.
+    """A template with its values put in: a text, or a list of words, for every placeholder.
 
     Raises:
         StudyError: there is no such template, or a placeholder has no value.
     """
-    words = (
-        f"has no value: give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
-    )
+    known = f"give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
     mistakes = [
-        Mistake(FOLDER / f"{name}.sh", f"line {line}", f"{{{{{placeholder}}}}} {words}")
+        Mistake(FOLDER / f"{name}.sh", f"line {line}", f"{{{{{placeholder}}}}} has no value: {known}")
         for placeholder, line in placeholders(name).items()
         if placeholder not in variables
     ]
     if mistakes:
         raise StudyError(mistakes)
-
     return _filled(_read(name), variables)
 
 
 def again(variables: Mapping[str, str | Sequence[str]]) -> str:
-    """What stands before every template, with its values put in: see the file."""
+    """What stands before every template, see the file, with its values put in."""
     return _filled(AGAIN.read_text(), variables)
 
 

@@ -12,6 +12,8 @@ from launch.outlook import Outlook, outlook
 from launch.project import Project
 from launch.slurm import NotSetUp, SlurmUnavailable
 
+INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between two looks, each of which asks Slurm once
+
 
 def wait(project: Project, interval: float) -> Snapshot:
     """The study once its outlook is another one than that it goes on.

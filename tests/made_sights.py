@@ -91,8 +91,8 @@ def sight(
     now = Snapshot(project.root, tuple(units), more.pop("former", ()), keeper)
     facts = Facts(project.root)
     facts.update(now, budget=60)
-    board = make_board(project, now, facts, before, at)
     rest: dict[str, Any] = {"nodes": Verdict(), "asked": None, "trouble": None, "interval": 30.0, **more}
+    board = make_board(project, now, rest["nodes"], facts, before, at)
     return Sight(project, now, board=board, taken=at, **rest)
 
 

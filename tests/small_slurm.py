@@ -24,9 +24,10 @@ from launch.ledger import Ledger
 from launch.observe import Snapshot
 from launch.on_slurm import Slurm
 from launch.plan import plan
+from launch.presets import CONFIGS
 from launch.project import Project, open_project
 from launch.reconcile import reconcile
-from launch.study import CONFIGS, load_study
+from launch.study import load_study
 
 
 def write_cluster(file: Path, **slurm: Any) -> Path:

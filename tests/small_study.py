@@ -226,11 +226,12 @@ class Run:
         self.at_work: list[set[str]] = []  # names of the units at work, at every look
         self._at_look = at_look
         ledger = Ledger(root.ledger)
-        difference = reconcile(observe(units, root, Local(root)))
+        now = observe(units, root, Local(root))
+        difference = reconcile(now)
         for seen in difference.outdated:
             set_aside(seen, ledger)
         self.foreground = Foreground(Local(root), ledger, cores, 0, self.events.append, self._tick)
-        self.foreground.run(difference)
+        self.foreground.run(now, difference)
 
     def _tick(self) -> None:
         self.at_work.append({r.seen.unit.name for r in self.foreground.running.values()})
@@ -241,9 +242,9 @@ class Run:
         return [e.unit.name for e in self.events if e.kind == kind]
 
     @property
-    def failures(self) -> dict[str, str]:
+    def failures(self) -> dict[str, str | None]:
         """The failed units and why."""
-        return {f.seen.unit.name: f.reason for f in self.foreground.failures}
+        return {s.unit.name: s.reason for s in self.foreground.failures}
 
     @property
     def blocked(self) -> list[str]:

@@ -51,7 +51,7 @@ from jobs.train import build
 from jobs.unit import Resources, Unit
 from launch.ledger import Attempt, Job
 from launch.local import Local
-from launch.study import CONFIGS
+from launch.presets import CONFIGS
 
 BLOCK = 48
 ARCHITECTURE = {

@@ -128,13 +128,6 @@ def test_shared_and_own_inputs_together() -> None:
     assert lines([*packs, other, *half, *trains])[3:] == ["t 0-3 afterok:1:2_0:2_1,aftercorr:0"]
 
 
-def test_a_diamond() -> None:
-    tops = many("pack", 4)
-    left, right = each("train", tops), each("evaluate", tops)
-    bottoms = [unit("report", a.name, a, b) for a, b in zip(left, right, strict=True)]
-    assert lines([*tops, *left, *right, *bottoms])[3:] == ["r 0-3 aftercorr:1:2"]
-
-
 def test_what_cannot_be_said_together_becomes_more_arrays() -> None:
     a, b = many("pack", 3), many("collate", 3)
     crossed = [unit("train", n, a[n], b[2 - n]) for n in range(3)]

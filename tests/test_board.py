@@ -30,6 +30,7 @@ from launch.monitor.pace import (
     speed,
     stage_left,
 )
+from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot
 from launch.plan import plan
 from launch.project import Project
@@ -252,10 +253,9 @@ def test_the_last_word_of_a_run_may_come_after_its_result(project: Project) -> N
 def test_the_last_words_are_those_of_the_first_of_each_cause(tmp_path: Path) -> None:
     sight = made.in_the_middle(tmp_path)
     assert sight.board is not None
-    [(id, words)] = sight.board.words.items()
-    assert sight.now is not None
-    assert id == sight.now.of(State.FAILED)[0].unit.id
-    assert words[-1].startswith("RuntimeError: shape")
+    [first] = [problem for problem in sight.board.problems if problem.words]
+    assert first.title.startswith("2 failed, code error")
+    assert first.words[-1].startswith("RuntimeError: shape")
 
 
 # --- students by mixtures
@@ -281,7 +281,7 @@ def cells(tmp_path: Path, scores: dict[str, float], **study: Any) -> dict[tuple[
     found = Facts(root)
     now = Snapshot(root, tuple(seen))
     found.update(now, budget=60)
-    grid = make_board(project, now, found, None, NOW).grid
+    grid = make_board(project, now, Verdict(), found, None, NOW).grid
     return {(grid.rows[row], grid.columns[column]): cell for (row, column), cell in grid.cells.items()}
 
 

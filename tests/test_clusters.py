@@ -10,7 +10,7 @@ import yaml
 
 from jobs.unit import STAGES
 from launch.cluster import Cluster, load_cluster
-from launch.study import CONFIGS, StudyError
+from launch.presets import CONFIGS, StudyError
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "clusters").glob("*.yaml"))
 GENERIC = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text())

@@ -24,7 +24,7 @@ from launch import doctor_slurm
 from launch.cluster import load_cluster
 from launch.doctor import examine
 from launch.doctor_slurm import broken_off, of_cluster, shared
-from launch.study import CONFIGS
+from launch.presets import CONFIGS
 
 CODE = f"{TESTS.parent}:{TESTS}"
 TOKEN = "hf_a-value-that-nobody-may-see"

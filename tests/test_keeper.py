@@ -22,10 +22,10 @@ from launch.keeper import BUDGET, helpful
 from launch.keeping import MANY, first_end
 from launch.ledger import KEEPER, Attempt, Begun, Job, Ledger
 from launch.observe import REMOVED, Seen, Snapshot
+from launch.presets import StudyError
 from launch.project import Project, open_project, reopen_project
 from launch.reconcile import reconcile
 from launch.states import State
-from launch.study import StudyError
 
 A, B = Unit("train", "a", {}), Unit("train", "b", {"b": 1})
 C = Unit("evaluate", "c", {}, (A.as_input("student"),))

@@ -119,7 +119,7 @@ class World:
         seen = self.seen(name)
         for job in seen.live.jobs if seen.live else ():
             if job.id:
-                fields = (job.id, "OUT_OF_MEMORY", "0:125", "1", "2", "3", "n1", job.submission)
+                fields = (job.id, "OUT_OF_MEMORY", "0:125", "1")
                 self.controller.past[job.id] = slurm.SEPARATOR.join(fields)
                 del self.controller.queued[job.id]
 
@@ -128,7 +128,7 @@ class World:
         for id, line in list(self.controller.queued.items()):
             state = line.split(slurm.SEPARATOR)[1]
             if state in slurm.ENDED:
-                fields = (id, state, "1:0", "1", "2", "3", "n1", line.split(slurm.SEPARATOR)[-1])
+                fields = (id, state, "1:0", "1")
                 self.controller.past[id] = slurm.SEPARATOR.join(fields)
                 del self.controller.queued[id]
 
@@ -155,7 +155,7 @@ class World:
 
     def _line(self, id: str, submission: str, state: str, reason: str, nodes: str = "") -> None:
         start = "N/A" if state == "PENDING" else str(int(time.time()))
-        fields = (id, state, reason, "main", "1", start, "(null)", nodes, submission)
+        fields = (id, state, reason, start, nodes, submission)
         self.controller.queued[id] = slurm.SEPARATOR.join(fields)
 
 

@@ -23,7 +23,7 @@ from small_study import wait_for
 from jobs.unit import Resources, Unit
 from launch import templates
 from launch.admission import Refusal
-from launch.limits import MARGIN
+from launch.plan import MARGIN
 from launch.project import Project
 from launch.states import State
 from launch.submit import submit

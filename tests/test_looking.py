@@ -16,7 +16,7 @@ import pytest
 from made_projects import made_project
 from small_study import TESTS, publish, unit, wait_for, write_study
 
-from jobs.rundir import StudyDir
+from jobs.rundir import StudyDir, write_json
 from jobs.unit import Unit
 from launch.backends import Live
 from launch.cluster import load_cluster
@@ -25,7 +25,7 @@ from launch.local import Local
 from launch.monitor import looking
 from launch.monitor.looking import LONGEST, Watcher, pace
 from launch.monitor.sight import Sight
-from launch.project import Project
+from launch.project import Project, open_project
 from launch.states import State
 from launch.study import load_study
 
@@ -194,13 +194,44 @@ def test_the_board_is_worked_out_from_the_one_before(watch: Callable[..., Watche
     project = local(tmp_path, a)
     publish(project.root, a)
 
-    def count(its: Project, now: Any, before: int | None, at: float) -> int:
+    def count(its: Project, now: Any, nodes: Any, before: int | None, at: float) -> int:
         assert (its, now.root) == (project, project.root)
         assert abs(at - time.time()) < 60
         return (before or 0) + 1
 
     watcher = watch(project, work_out=count)
     wait_for(lambda: (watcher.sights()[0].board or 0) > 2, "three looks")
+
+
+def test_a_study_is_followed_when_it_is_edited_and_once_its_rows_are_counted(
+    watch: Callable[..., Watcher], tmp_path: Path
+) -> None:
+    def edit(**changes: Any) -> Project:
+        return open_project(str(write_study(tmp_path / "study", **changes)), None, tmp_path / "runs")
+
+    first = edit()
+    first.root.path.mkdir(parents=True)
+    write_json(first.root.study, first.study.model_dump(mode="json"))
+    watcher = watch(first)
+    wait_for(lambda: states(watcher.sights()[0]), "the first look")
+    write_json(first.root.study, first.study.model_dump(mode="json"))  # submitted again as it was
+    taken = watcher.sights()[0].taken
+    wait_for(lambda: watcher.sights()[0].taken > taken, "the next look")
+    assert watcher.sights()[0].project.units is first.units
+    grown = edit(seeds=[0, 1])
+    taken = watcher.sights()[0].taken
+    wait_for(lambda: watcher.sights()[0].taken > taken, "the next look")
+    assert watcher.sights()[0].project.units is first.units  # it was not submitted yet
+    write_json(first.root.study, grown.study.model_dump(mode="json"))
+    wait_for(lambda: len(states(watcher.sights()[0])) == len(grown.units), "the new units to be seen")
+    collate = next(unit for unit in grown.units if unit.stage == "collate")
+    lengths = {"ift": {"mean": 700}, "reasoning": {"mean": 9000}}
+    publish(first.root, collate, {"prompts": 5000, "lengths_in": "tokens", "lengths": lengths})
+    wait_for(lambda: watcher.sights()[0].project.units[-2].flops != grown.units[-2].flops, "the new estimate")
+    assert watcher.sights()[0].trouble is None
+    first.root.study.write_text("{}")
+    wait_for(lambda: watcher.sights()[0].trouble, "what is wrong with it to be told")
+    assert len(states(watcher.sights()[0])) == len(grown.units)
 
 
 def test_all_studies_share_one_squeue(watch: Callable[..., Watcher], squeue: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from made_large import large_study
 from small_slurm import write_cluster
 from small_study import TESTS, runs, sor, student, wait_for, write_study
 from tmux import PROMPT, Tmux, terminal
@@ -217,6 +218,34 @@ def test_studies_that_cannot_be_opened(ran: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'old'} is left out" in some.stderr
 
 
+@pytest.mark.slow
+def test_fifty_thousand_units(tmp_path: Path) -> None:
+    made = large_study(tmp_path)
+    with terminal(SOR_RUNS=str(made.runs)) as person:
+        person.resize(120, 40)
+        person.runs(f"sor monitor {made.study}")
+        person.sees(
+            "large on local", f"{made.failed} failed, code error", "12,600/12,600", "2,480/12,600", "q quit"
+        )
+        person.presses("Enter")
+        shown = person.sees("Esc back")
+        assert shown.count(State.FAILED) > 30  # problems come first
+        person.presses("End")
+        person.sees("> done")
+        person.types(f"/train {State.FAILED}")
+        person.sees(f"{made.failed} of {made.total:,} match")
+        person.presses("Enter", "End", "Enter")
+        person.sees("shape '[64, 16384]' is invalid", "mend what the log says")
+        person.presses("Escape", "Escape", "s", "s")
+        person.sees("sorted by name")
+        person.types("/report")
+        person.sees(f"1 of {made.total:,} match", State.BLOCKED)
+        status = Path(f"/proc/{process(made.runs)}/status").read_text()
+        assert int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) < 250_000
+        person.presses("Escape", "q")
+        person.sees(PROMPT)
+
+
 def test_jobs_that_fail_and_are_cancelled_while_it_is_open(
     slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +277,48 @@ def test_jobs_that_fail_and_are_cancelled_while_it_is_open(
         person.presses("y")
         wait_for(lambda: len(runs(tmp_path / "good")) == 2, "the job to run again")
         person.sees(State.RUNNING)
+        person.presses("q")
+        person.sees(PROMPT)
+    slurm.run("scancel", "--me")
+    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty", 120)
+
+
+def test_a_job_that_is_preempted_and_begins_again_while_it_is_open(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    code = f"{TESTS.parent}:{TESTS}"
+    file = write_cluster(tmp_path / "cluster.yaml", sbatch={"partition": "low", "exclusive": True})
+    where = ("--cluster", str(file), "--runs", str(tmp_path / "runs"))
+    study = write_study(tmp_path, {"s": student()})
+    (tmp_path / "study.hold").touch()
+    assert sor("submit", study, "--yes", *where, PYTHONPATH=code).returncode == 0
+    wait_for(lambda: runs(tmp_path), "the first job to run")
+    waits = slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
+    slurm.run("scontrol", "hold", ",".join(waits))  # nothing comes after it
+    with terminal(PYTHONPATH=code, SLURM_CONF=str(slurm.conf)) as person:
+        person.runs(f"sor monitor {study} --interval 1 {' '.join(where)}")
+        person.presses("Enter")
+        person.types("/prepare")
+        person.sees(State.RUNNING, "1 of")
+        job, node = slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %N").split()
+        slurm.run(
+            "sbatch",
+            "--partition=high",
+            f"--nodelist={node}",
+            "--exclusive",
+            "--output=/dev/null",
+            "--wrap=true",
+        )
+        person.sees(f"> {State.PREEMPTED}", "was put back into the queue")
+        wait_for(lambda: slurm.run("squeue", "--noheader", "--states=RUNNING") == "", "the other job to end")
+        slurm.run("scontrol", "update", f"job={job}", "StartTime=now")
+        person.sees(f"> {State.RUNNING}")
+        wait_for(lambda: len(runs(tmp_path)) == 2, "the job to run again")
+        (tmp_path / "study.hold").unlink()
+        person.sees(f"> {State.DONE}")
+        person.presses("Enter", "Enter")
+        person.sees("1.0", "preempted", "1.1", "went well")  # both runs, with their ends
         person.presses("q")
         person.sees(PROMPT)
     slurm.run("scancel", "--me")

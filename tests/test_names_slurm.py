@@ -9,8 +9,9 @@ from cluster import Cluster
 from made_projects import made_project
 from small_study import TESTS, logs, student, unit, wait_for, write_study
 
+from launch.presets import StudyError
 from launch.states import State
-from launch.study import StudyError, load_study
+from launch.study import load_study
 from launch.submit import submit
 
 LONGEST = "9.a_b-" + "x" * 54

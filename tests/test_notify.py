@@ -22,7 +22,7 @@ from jobs.unit import Unit
 from launch import notify
 from launch.cluster import load_cluster
 from launch.lock import Lock
-from launch.news import CLAIM, DAY, LONG, QUIET, News, Told, news, silence
+from launch.news import AGAIN, DAY, LONG, QUIET, News, Told, news, silence
 from launch.nodes import WHILE, BadNode, Verdict
 from launch.notify import HOOK, Notifier
 from launch.observe import Seen, Snapshot
@@ -162,14 +162,14 @@ def test_a_long_silence_once_a_day() -> None:
     assert silent(LONG + 1) == silent(9 * DAY) == []
 
 
-def test_what_was_claimed_and_not_told_is_news_again_after_a_while() -> None:
+def test_what_was_not_taken_is_news_again_after_a_while() -> None:
     memory, now = Memory(), Snapshot(StudyDir(Path("s")), (seen(A, State.DONE),))
     found = news(now, Verdict(), memory.told(AT))
     memory.tell(found, told=False)
-    assert news(now, Verdict(), memory.told(AT + CLAIM - 1)) == []
-    assert news(now, Verdict(), memory.told(AT + CLAIM + 1)) == found
-    memory.tell(found, AT + CLAIM + 1)
-    assert news(now, Verdict(), memory.told(AT + 9 * CLAIM)) == []
+    assert news(now, Verdict(), memory.told(AT + AGAIN - 1)) == []
+    assert news(now, Verdict(), memory.told(AT + AGAIN + 1)) == found
+    memory.tell(found, AT + AGAIN + 1)
+    assert news(now, Verdict(), memory.told(AT + 9 * AGAIN)) == []
 
 
 # Hooks
@@ -281,8 +281,8 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
 
 
 def past(root: StudyDir, told: bool = False) -> None:
-    """Let as much time go by as frees what was claimed; with `told`, forget what was told, too."""
-    records = [{**r, "time": r["time"] - 2 * CLAIM} for r in read_jsonl(root.notified)]
+    """Let as much time go by as has what was not taken told again; with `told`, forget what was told, too."""
+    records = [{**r, "time": r["time"] - 2 * AGAIN} for r in read_jsonl(root.notified)]
     root.notified.unlink()
     for record in [] if told else records:
         append_jsonl(root.notified, record)
@@ -326,11 +326,16 @@ def test_several_programs_at_once_tell_it_once(
 ) -> None:
     monkeypatch.setenv(HOOK, webhook.url)
     notifiers, said = list[Notifier](), list[str]()
-    with Lock(root.notified_lock):  # so that all begin at the same moment
-        for _ in range(8):
-            notifiers.append(Notifier(root, said.append))
-            notifiers[-1].tell(Snapshot(root, (seen(A, State.DONE),)), Verdict())
-        time.sleep(0.3)
+    now = Snapshot(root, (seen(A, State.DONE),))
+    with Lock(root.notified_lock):  # another program tells something: who finds it so leaves it alone
+        told(root, said)
+    assert (len(webhook.said), said) == (0, [])
+    webhook.hold.clear()
+    for _ in range(8):
+        notifiers.append(Notifier(root, said.append))
+        notifiers[-1].tell(now, Verdict())
+    time.sleep(0.3)
+    webhook.hold.set()
     for notifier in notifiers:
         notifier.close()
     assert (len(webhook.said), said) == (1, [])

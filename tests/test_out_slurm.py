@@ -22,9 +22,10 @@ from launch.cluster import load_cluster
 from launch.controller import Controller
 from launch.monitor import plain
 from launch.on_slurm import Slurm
+from launch.presets import CONFIGS
 from launch.project import Project
 from launch.states import State
-from launch.study import CONFIGS, load_study
+from launch.study import load_study
 from launch.submit import preview, submit
 
 CODE = f"{TESTS.parent}:{TESTS}"

@@ -127,7 +127,8 @@ def test_the_report_stage_takes_its_inputs_only(study: Study) -> None:
 
 def printed(root: Path, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(terminal_table(collect(root), width))
+    results = collect(root)
+    console.print(terminal_table(results, frontier_table(results), width))
     return console.export_text()
 
 

@@ -16,7 +16,7 @@ from cluster import Cluster
 from small_study import sor, wait_for
 
 from jobs.rundir import StudyDir, read_json, read_jsonl
-from launch.study import CONFIGS
+from launch.presets import CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 LONGEST = 900.0  # seconds that the study may take on a busy machine

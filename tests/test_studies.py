@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.flops import active_parameters, parameters
-from launch.study import CONFIGS, EvalGroup, StudyError, load_study
+from analysis.flops import architecture
+from launch.presets import CONFIGS, StudyError
+from launch.study import EvalGroup, load_study
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "studies").glob("*.yaml"))
 # Those whose tasks a prepare function writes are tested with that function.
@@ -61,11 +62,11 @@ def test_shipped_are_what_the_readme_promises() -> None:
 
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
 def test_architecture_has_the_published_number_of_parameters(name: str, published: int) -> None:
-    assert parameters(preset("models", name)["architecture"]) == published
+    assert architecture(preset("models", name)["architecture"]).parameters == published
 
 
 def test_teacher_has_22_billion_active_parameters() -> None:
-    active = active_parameters(preset("models", "qwen3-235b-a22b")["architecture"])
+    active = architecture(preset("models", "qwen3-235b-a22b")["architecture"]).active_parameters
     assert 21.5e9 < active < 22.5e9
 
 

@@ -20,8 +20,9 @@ from jobs.unit import Resources
 from launch import templates
 from launch.cluster import Cluster, load_cluster
 from launch.plan import plan
+from launch.presets import StudyError
 from launch.script import sbatch_script
-from launch.study import StudyError, load_study
+from launch.study import load_study
 from launch.templates import FOLDER, placeholders, render
 
 TEMPLATES = sorted(p.stem for p in FOLDER.glob("*.sh"))
@@ -34,7 +35,7 @@ NASTY = ["a b", "it's", 'a "b"', "$HOME `id` $(id)", "a\\b", "*", "ä #x", "", "
 def script(cluster: Cluster, run: Path, needs: Resources | None = None, **changes: Any) -> str:
     """A script for a submission in the run directory `run`."""
     given = {
-        "name": "study-train-1", "folder": run / "submissions" / "study-train-1", "study": run,
+        "folder": run / "submissions" / "study-train-1", "study": run,
         "code": run / "code" / "0123456789ab", "array": "0-3%2", "dependency": None,
     }  # fmt: skip
     return sbatch_script(cluster, changes.pop("stage", "train"), needs or Resources(), **{**given, **changes})

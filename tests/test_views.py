@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from launch.monitor.grid import Cell, Grid
 from launch.monitor.overview import overview as first_page
 from launch.monitor.pace import Span
 from launch.monitor.plot import plot
-from launch.monitor.problems import problems
+from launch.monitor.problems import Problem
 from launch.monitor.sight import Sight
 from launch.monitor.table import unit_table
 from launch.nodes import BadNode, Verdict
@@ -115,7 +115,7 @@ def test_a_wide_terminal_shows_the_frontier_logs_and_what_is_at_work(sight: Sigh
 def test_where_there_is_no_trouble_the_frontier_has_room_in_a_small_terminal(sight: Sight) -> None:
     assert sight.now is not None
     assert sight.board is not None
-    calm = replace(sight, board=replace(sight.board, lively=[]))
+    calm = replace(sight, board=replace(sight.board, problems=(), lively=[]))
     text = "\n".join(screen(first_page([calm], 0, 80, 24), 80, 24))
     assert "failed," not in text
     assert "a 0.5B  b 1.5B" in text
@@ -139,6 +139,11 @@ def test_before_the_first_answer_and_without_a_newer_one(sight: Sight) -> None:
 # --- problems
 
 
+def problems(sight: Sight) -> Sequence[Problem]:
+    assert sight.board is not None
+    return sight.board.problems
+
+
 def made_sight(tmp_path: Path, states: list[State], **more: object) -> Sight:
     project = made.paper(tmp_path)
     states += [State.WAITING] * (len(project.units) - len(states))
@@ -152,16 +157,9 @@ def test_each_problem_has_a_command(tmp_path: Path, sight: Sight) -> None:
     bad = BadNode("g7", "gpu", ("x", "y", "z"), "CUDA error", NOW + HOUR)
     keeper = Keeper(Attempt(1, NOW - HOUR, "roihu", (Job("keep", "99", "login1"),)), None)
     former = (Job("old", "77", "login1"),)
-    found = problems(
-        made_sight(
-            tmp_path,
-            [State.DONE, State.QUEUED],
-            vain=True,
-            nodes=Verdict(avoid=(bad,)),
-            keeper=keeper,
-            former=former,
-        )
-    )
+    states = [State.DONE, State.QUEUED]
+    nodes = Verdict(avoid=(bad,))
+    found = problems(made_sight(tmp_path, states, vain=True, nodes=nodes, keeper=keeper, former=former))
     titles = [problem.title for problem in found]
     assert [title.split()[0] for title in titles] == ["1", "node", "1", "not"]
     assert "never come: scale-or-reason" in titles[0]

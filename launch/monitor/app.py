@@ -29,8 +29,8 @@ from launch.monitor.frame import Inside, frame
 from launch.monitor.keys import ENDS, Gone, Terminal
 from launch.monitor.looking import Watcher, WorkOut
 from launch.monitor.overview import overview
-from launch.monitor.plain import INTERVALS, watch
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
+from launch.nodes import Verdict
 from launch.notify import Notifier
 from launch.observe import Seen, Snapshot
 from launch.project import Project
@@ -49,11 +49,7 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
         once: print them once instead, as also where a terminal, or none, leaves no other way.
         said: what there is to say first.
     """
-    console = Console()
-    still = console.is_terminal and console.is_dumb_terminal
-    full = sys.stdin.isatty() and sys.stdout.isatty() and not still
-    if not (full or once or still) and len(projects) == 1:
-        return watch(projects[0].look, interval or INTERVALS[projects[0].cluster.backend])
+    full = sys.stdin.isatty() and sys.stdout.isatty() and not Console().is_dumb_terminal
     watcher, stray = Watcher(projects, interval, boards(projects)), io.StringIO()
     try:
         if once or not full:
@@ -78,10 +74,12 @@ def boards(projects: Sequence[Project]) -> WorkOut:
     """What makes the boards of these studies, and remembers what the files of their units said."""
     known = {project.root.path: Facts(project.root) for project in projects}
 
-    def work_out(project: Project, now: Snapshot, before: Board | None, at: float) -> Board:
+    def work_out(project: Project, now: Snapshot, nodes: Verdict, before: Board | None, at: float) -> Board:
+        if before and before.outline.units is not project.units:  # it was edited
+            known[project.root.path] = Facts(project.root)
         facts = known[project.root.path]
         facts.update(now)
-        return make_board(project, now, facts, before, at)
+        return make_board(project, now, nodes, facts, before, at)
 
     return work_out
 
@@ -220,7 +218,7 @@ class App:
         return action.kind == "quit"
 
     def _do(self, action: Action) -> None:
-        project = self._projects[action.study]
+        project = self._watcher.sights()[action.study].project
         what = f"{count(len(action.units), 'unit')} of " if action.units else ""
         self._screen = replace(self._screen, busy=f"{DOING[action.kind]} {what}{project.study.name}")
         self._doing.start(lambda: carry_out(action, project, self._opened))

@@ -6,7 +6,7 @@ worked out once and handed on from board to board; of the rest, only units at wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import compress
@@ -27,6 +27,8 @@ from launch.monitor.pace import (
     ratio,
     stage_left,
 )
+from launch.monitor.problems import Problem, problems
+from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot
 from launch.project import Project
 from launch.states import State
@@ -107,10 +109,10 @@ class Board:
         measured: whether that rests on units that are done, in every stage; else on the plan in part.
         flops, flops_planned: None where the plan does not know them.
         left: seconds until the stages in `unknown` come, which nobody can tell of yet, or until all is done.
+        problems: what needs a person, the worst first.
         unread: units whose files are still to be read, and which are not counted yet.
         work: of units at work, by id.
         took: of units of which a run has ended, by id.
-        words: the last lines of one failed unit for each cause, by its id.
         lively: units that are neither done, nor queued, nor waiting.
     """
 
@@ -123,16 +125,18 @@ class Board:
     flops_planned: float | None
     left: Span | None
     unknown: tuple[str, ...]
+    problems: Sequence[Problem]
     unread: int
     grid: Grid
     work: Mapping[str, Work] = field(repr=False)
     took: Mapping[str, Took] = field(repr=False)
-    words: Mapping[str, list[str]] = field(repr=False)
     lively: list[Seen] = field(repr=False)
     outline: Outline = field(repr=False)
 
 
-def make_board(project: Project, now: Snapshot, facts: Facts, before: Board | None, at: float) -> Board:
+def make_board(
+    project: Project, now: Snapshot, nodes: Verdict, facts: Facts, before: Board | None, at: float
+) -> Board:
     """The board of a snapshot.
 
     The study's time left is the sum over its stages. That neglects that stages overlap (the first students
@@ -140,6 +144,7 @@ def make_board(project: Project, now: Snapshot, facts: Facts, before: Board | No
     less than now.
 
     Args:
+        nodes: which of them its next submissions avoid.
         facts: after its update with the same snapshot.
         before: the board of the look before; None at the first.
         at: when the snapshot was taken, in seconds since the epoch.
@@ -166,11 +171,11 @@ def make_board(project: Project, now: Snapshot, facts: Facts, before: Board | No
         flops_planned=outline.planned,
         left=sum(known, ZERO) if known else None,
         unknown=tuple(s.name for s in stages if s.left is None),
+        problems=problems(project.study.name, now, nodes, rest, facts.words),
         unread=facts.unread,
         grid=grid(outline.places, now.units, shares, facts, outline.tasks),
         work=work,
         took=dict(facts.took),
-        words=facts.words,
         lively=rest,
         outline=outline,
     )

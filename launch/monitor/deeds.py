@@ -15,7 +15,7 @@ from launch.monitor.asking import Action
 from launch.project import Project, backend_of
 from launch.submit import cancel, submit
 
-OUTDATED = "the study was edited and submitted since this monitor was started: start it again"
+OUTDATED = "somebody edited and submitted the study a moment ago: look at it first"
 
 
 def carry_out(action: Action, project: Project, opened: float) -> str:

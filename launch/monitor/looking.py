@@ -13,21 +13,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.causes import named
-from jobs.rundir import Damaged
+from jobs.rundir import Damaged, read_json
 from launch.controller import Controller
 from launch.known import Known
-from launch.monitor.plain import INTERVALS
 from launch.monitor.sight import Sight
 from launch.nodes import Verdict, verdict
 from launch.observe import Snapshot
 from launch.on_slurm import Slurm
-from launch.project import Project
+from launch.presets import StudyError
+from launch.project import Project, planned_again
 from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable, Table
+from launch.study import Study
+from launch.waiting import INTERVALS
 
 if TYPE_CHECKING:
     from launch.monitor.board import Board
@@ -39,7 +40,7 @@ SOONEST = 2.0  # seconds from one look to the next, also where a person asks for
 LOOKS = 8  # over so many, what they computed is averaged
 NODES = 3600.0  # seconds for which the nodes of a cluster are taken to stay the same
 
-WorkOut = Callable[[Project, Snapshot, "Board | None", float], "Board"]
+WorkOut = Callable[[Project, Snapshot, Verdict, "Board | None", float], "Board"]
 
 
 class Shared(Controller):
@@ -82,7 +83,8 @@ class Watcher:
 
     Args:
         interval: the fewest seconds between two looks; None: 30 where Slurm is asked, else 5.
-        work_out: makes the board of a study, given what was seen of it, its board before, and when.
+        work_out: makes the board of a study, given what was seen of it and of nodes, its board before, and
+            when.
 
     Attributes:
         changed: set after each look, to be cleared by who waits for it.
@@ -99,7 +101,9 @@ class Watcher:
             replace(p, backend=Slurm(self._slurm)) if isinstance(p.backend, Slurm) else p for p in projects
         ]
         self._known = [Known() for _ in projects]
-        _spare(projects)
+        self._plans = [_plan_of(project) for project in projects]
+        for project in projects:
+            _spare(project)
         self._sights = [
             Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
         ]
@@ -152,20 +156,52 @@ class Watcher:
 
     def _look(self, number: int, began: float) -> Sight:
         """One study. Whatever goes wrong is told: if the thread ended, what is old would look new."""
-        sight, project = self._sights[number], self._asking[number]
+        sight = self._sights[number]
         try:
-            now = project.look(self._known[number])
-            nodes = verdict(project)
-            board = self._work_out(sight.project, now, sight.board, began) if self._work_out else None
+            self._plan_again(number)
+            project = self._asking[number]
+            now, nodes = project.look(self._known[number]), verdict(project)
+            board = self._work_out(project, now, nodes, sight.board, began) if self._work_out else None
         except Exception as error:
-            clear = isinstance(error, SlurmUnavailable | Damaged)
+            clear = isinstance(error, SlurmUnavailable | StudyError | Damaged)
             return replace(sight, asked=None, trouble=str(error) if clear else named(error))
-        return replace(sight, now=now, nodes=nodes, board=board, taken=began, asked=None, trouble=None)
+        return Sight(project, now, nodes, board, began, None, None, sight.interval)
+
+    def _plan_again(self, number: int) -> None:
+        """Take up what a person has submitted since, or what the study's rows turned out to be."""
+        project, before = self._asking[number], self._plans[number]
+        plan = _plan_of(project)
+        if plan == before:
+            return
+        new = plan.submitted not in (None, before.submitted)
+        study = Study.model_validate(read_json(project.root.study)) if new else project.study
+        if study != project.study or plan.counted != before.counted:
+            again = replace(planned_again(project, study), backend=project.backend)
+            _spare(again)
+            self._asking[number], self._known[number] = again, Known()
+            self._slurm.new_round()  # its answer may be older than what the ledger says by now
+        self._plans[number] = plan
 
 
-def _spare(projects: Sequence[Project]) -> None:
+class _Plan(NamedTuple):
+    """What a plan depends on: the study as it was submitted last, and whether its rows have been counted."""
+
+    submitted: tuple[int, int] | None
+    counted: bool
+
+
+def _plan_of(project: Project) -> _Plan:
+    collate = next((unit for unit in project.units if unit.stage == "collate"), None)
+    counted, submitted = collate is not None and project.root.done(collate), None
+    with suppress(FileNotFoundError):
+        stat = project.root.study.stat()
+        submitted = stat.st_ino, stat.st_mtime_ns
+    return _Plan(submitted, counted)
+
+
+def _spare(project: Project) -> None:
     """Let go of memory that only who submits needs: of 50,000 units it is 40 MB."""
-    for unit in chain.from_iterable(project.units for project in projects):
+    for unit in project.units:
         unit.drop_text()
     with suppress(AttributeError):  # other C libraries than glibc do so by themselves, or never
         ctypes.CDLL(None).malloc_trim(0)

@@ -28,7 +28,7 @@ from launch.monitor.cells import (
 )
 from launch.monitor.grid import Cell, Grid
 from launch.monitor.plot import plot
-from launch.monitor.problems import Problem, problems
+from launch.monitor.problems import Problem
 from launch.monitor.sight import Sight
 from launch.monitor.table import rows_of
 from launch.show import STYLES, amount
@@ -56,7 +56,7 @@ def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> R
     if board is None or now is None:
         return Lines(lines, width, height)
     apart = [Text()] if height >= 28 else []
-    stages, found = _stages(board, width), problems(sight)
+    stages, found = _stages(board, width), board.problems
     rest = height - len(lines) - len(stages) - len(apart)
     students = len(board.grid.rows) + 1 + (10 if height >= 36 else 0) if board.grid.cells else 0
     told = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
@@ -87,7 +87,7 @@ def _standing(sight: Sight) -> tuple[Text, Text, Text]:
     """A study in three words: how much is done, how long it takes yet, what is wrong."""
     if sight.board is None or sight.now is None:
         return Text("-"), Text("no answer yet" if sight.trouble else "asking", "yellow"), Text()
-    stages, wrong = sight.board.stages, len(problems(sight))
+    stages, wrong = sight.board.stages, len(sight.board.problems)
     done, total = sum(s.counts[State.DONE] for s in stages), sum(s.total for s in stages)
     trouble = Text(f"! {wrong} to see to" if wrong else "", "red")
     return Text(f"{done:,} of {total:,} done"), _until(sight.board, short_form=True), trouble

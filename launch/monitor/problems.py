@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.causes import ANSWERS, Cause
 from launch.logs import plain
-from launch.monitor.board import Board
-from launch.monitor.sight import Sight
+from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot
 from launch.show import keeper_line, listed, nodes_lines
 from launch.states import ACTIVE, State
@@ -31,30 +30,35 @@ class Problem:
     grave: bool = True
 
 
-def problems(sight: Sight) -> list[Problem]:
-    """All that is known to be wrong with a study."""
-    now, board, study = sight.now, sight.board, sight.project.study.name
-    if now is None or board is None:
-        return []
-    found = [*_failed(board, study), *_stalled(board, study)]
+def problems(
+    study: str, now: Snapshot, nodes: Verdict, lively: Sequence[Seen], words: Mapping[str, Sequence[str]]
+) -> list[Problem]:
+    """All that is known to be wrong with a study.
+
+    Args:
+        study: its name.
+        nodes: which of them its next submissions avoid.
+        lively: its units that are neither done, nor queued, nor waiting.
+        words: the last lines of units that failed, by their ids.
+    """
+    found = [*_failed(lively, words, study), *_stalled(lively, study)]
     if vain := [s for s in now.units if s.in_vain]:
         title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
         found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
-    if blocked := [s for s in board.lively if s.state is State.BLOCKED]:
+    if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
         found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))
-    found += _around(now, sight, study)
-    counts = {state: sum(stage.counts[state] for stage in board.stages) for state in State}
-    to_do = len(now.units) - counts[State.DONE]
-    if to_do and not found and now.kept is None and not any(counts[state] for state in ACTIVE):
+    found += _around(now, nodes, study)
+    to_do = sum(seen.state != State.DONE for seen in now.units)
+    if to_do and not found and now.kept is None and not any(seen.state in ACTIVE for seen in now.units):
         title = f"nothing is at work, and {to_do:,} units are to be done"
         found.append(Problem(title, f"sor submit {study}", grave=False))
     return found
 
 
-def _failed(board: Board, study: str) -> list[Problem]:
+def _failed(lively: Sequence[Seen], words: Mapping[str, Sequence[str]], study: str) -> list[Problem]:
     by_cause: dict[Cause, list[Seen]] = {}
-    for seen in board.lively:
+    for seen in lively:
         if seen.cause:
             by_cause.setdefault(seen.cause, []).append(seen)
     found = []
@@ -64,26 +68,25 @@ def _failed(board: Board, study: str) -> list[Problem]:
         title = f"{len(units)} failed, {cause}: {first.unit.stage} {first.unit.name}{others}: "
         title += plain(first.reason or "")
         advice = f"sor logs {study} {first.unit.id}   {ANSWERS[cause].advice}; then sor submit {study}"
-        found.append(Problem(title, advice, board.words.get(first.unit.id, ())))
+        found.append(Problem(title, advice, words.get(first.unit.id, ())))
     return found
 
 
-def _stalled(board: Board, study: str) -> list[Problem]:
+def _stalled(lively: Sequence[Seen], study: str) -> list[Problem]:
     return [
         Problem(
             f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
             f"sor cancel {study} {seen.unit.id}   then sor submit {study} begins it again",
         )
-        for seen in board.lively
+        for seen in lively
         if seen.state is State.STALLED
     ]
 
 
-def _around(now: Snapshot, sight: Sight, study: str) -> list[Problem]:
+def _around(now: Snapshot, nodes: Verdict, study: str) -> list[Problem]:
     """What is wrong with nodes, with the keeper, or with jobs of nobody's."""
     found = [
-        Problem(line, "sinfo -R says what is known of nodes", grave=False)
-        for line in nodes_lines(sight.nodes)
+        Problem(line, "sinfo -R says what is known of nodes", grave=False) for line in nodes_lines(nodes)
     ]
     if now.former:
         ids = ", ".join(job.id or job.submission for job in now.former[:6])

@@ -27,7 +27,7 @@ def ratios() -> Iterator[Ratio]:
 
 
 def preset() -> dict[str, Any]:
-    from launch.study import CONFIGS
+    from launch.presets import CONFIGS
 
     found: dict[str, Any] = yaml.safe_load((CONFIGS / "models" / "qwen2.5-7b.yaml").read_text())
     return found["architecture"]
@@ -80,6 +80,7 @@ def collecting() -> Iterator[Ratio]:
     from made_results import benchmark, evaluation
 
     from analysis.collect import collect
+    from analysis.frontier import frontier_table
     from analysis.report import terminal_table, write_report
 
     rng = random.Random(0)
@@ -115,7 +116,7 @@ def collecting() -> Iterator[Ratio]:
         tables = median(lambda: [make_table(r) for r in like_lm_eval])
         yield Ratio(
             "terminal table of 50 x 18", "lm_eval's make_table of each student",
-            median(lambda: terminal_table(table)), tables, "s",
+            median(lambda: terminal_table(table, frontier_table(table))), tables, "s",
         )  # fmt: skip
         report = median(lambda: write_report(root, Path(folder, "report")), times=1)
         yield Ratio(

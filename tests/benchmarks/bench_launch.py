@@ -45,7 +45,8 @@ def planning() -> Ratio:
 
     from launch.cluster import load_cluster
     from launch.plan import plan
-    from launch.study import CONFIGS, load_study
+    from launch.presets import CONFIGS
+    from launch.study import load_study
 
     study, cluster = load_study("scale-or-reason"), load_cluster("local")
     files = [CONFIGS / "studies" / "scale-or-reason.yaml"]

@@ -1,21 +1,29 @@
-"""What a monitor that is left open costs, on a real Slurm with 50,000 units of a study in its queue."""
+"""What a monitor costs that is left open, on a real Slurm with 50,000 units of a study in its queue."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
+import pty
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+from bench_launch import SOR, process
 from bench_slurm import HELD, WATCHED, empty, new, processor, submitted, units
 from cluster import Cluster, packages
+from made_large import large_study
 from made_projects import made_project
 from measure import Ratio, seconds
 
@@ -25,6 +33,8 @@ from launch.monitor.looking import Watcher
 
 LOOKS = 5
 LOOP = 2.0  # seconds between two calls of what `watch` repeats
+OPEN = 60.0  # seconds for which turm is watched
+TURM = "turm==0.17.0"
 
 
 def ratios() -> Iterator[Ratio]:
@@ -32,6 +42,7 @@ def ratios() -> Iterator[Ratio]:
     if why := packages.install():
         print(why)
         return
+    yield starting()
     with tempfile.TemporaryDirectory() as folder, Cluster(nodes=2, gpus=0) as cluster:
         os.environ["SLURM_CONF"] = str(cluster.conf)
         submitted(new(Path(folder, "watched"), WATCHED))
@@ -39,14 +50,58 @@ def ratios() -> Iterator[Ratio]:
         done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, check=True)
         found = json.loads(done.stdout)
         cost, took = processor(squeue, resource.RUSAGE_CHILDREN), seconds(squeue)
+        other_monitor = turm(Path(folder))
         empty(cluster)
     what, other = f"monitor of {WATCHED} units in the queue", "squeue --noheader --array"
     yield Ratio(f"{what}: a look's own processor time", other, found["cost"], cost, "s")
     share = 100 * found["cost"] / found["interval"]
     every = f"at its interval of {found['interval']:.0f} s"
     yield Ratio(f"{what}, {every}", f"watch {other}", share, 100 * cost / LOOP, "% of a core")
+    if other_monitor is not None:
+        yield Ratio(f"{what}, {every}", "turm, which looks every 2 s", share, other_monitor, "% of a core")
     yield Ratio(f"{what}: from its plan to the first sight", other, found["first"], took, "s")
     yield Ratio(f"{what}: memory", "the same program with its plan", found["memory"], found["plan"], "MB")
+
+
+def starting() -> Ratio:
+    """The whole program from its start to its end, for a study of which 20,000 units have a result."""
+    with tempfile.TemporaryDirectory() as folder:
+        large = large_study(Path(folder))
+        command = [SOR, "monitor", str(large.study), "--once", "--runs", str(large.runs)]
+        find = ["find", str(large.runs), "-name", "result.json"]
+        ours, theirs = process(command), process(find)
+    return Ratio(f"sor monitor --once of {large.total} units", "find -name result.json", ours, theirs, "s")
+
+
+def turm(folder: Path) -> float | None:
+    """Percent of a core that turm takes in a terminal, with its calls of squeue; None: there is no turm."""
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", folder / "turm", TURM]
+    if subprocess.run(install, stderr=subprocess.DEVNULL).returncode:
+        print(f"{TURM} cannot be installed: the monitor is not compared with it")
+        return None
+    before = processor_of_children()
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    program = folder / "turm/bin/turm"
+    with subprocess.Popen(program, stdin=its, stdout=its, start_new_session=True) as shown:
+        os.close(its)
+        threading.Thread(target=drain, args=(ours,), daemon=True).start()
+        time.sleep(OPEN)
+        shown.terminate()
+    return 100 * (processor_of_children() - before) / OPEN
+
+
+def drain(terminal: int) -> None:
+    """Read what a program shows, until it has ended."""
+    with suppress(OSError):
+        while os.read(terminal, 1 << 16):
+            pass
+
+
+def processor_of_children() -> float:
+    """Seconds of processor time of all programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def squeue() -> None:

@@ -15,7 +15,8 @@ import yaml
 from jobs.unit import Unit
 from launch.cluster import load_cluster
 from launch.plan import plan
-from launch.study import CONFIGS, load_study
+from launch.presets import CONFIGS
+from launch.study import load_study
 
 MEMORY = 2000  # MiB that a job gets for each CPU: a little more than the largest stage needs
 
