@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from jobs.causes import runs
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
-from jobs.runs import runs
 from jobs.unit import STAGES
 
 USAGE = {

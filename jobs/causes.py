@@ -7,6 +7,7 @@ in code or settings stays one, and is not. Pure and light: it reads no file and 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,13 +34,8 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """What follows from a cause.
-
-    Args:
-        fruitless: how many runs in a row, that kept nothing beyond those before, are followed by another one;
-            None: there is no other one, whatever was kept.
-        advice: what a person can do once there is no other one.
-    """
+    """What follows from a cause: how many runs in a row that kept nothing beyond those before are followed by
+    another one (None: there is no other one, whatever was kept), and what a person can do then."""
 
     fruitless: int | None
     advice: str
@@ -120,18 +116,49 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 @dataclass(frozen=True)
-class End:
-    """How one run of a unit ended.
+class Run:
+    """One run of one worker, all its ranks together. To go on after an interruption is another run."""
 
-    Args:
-        kept: how much the next run need not do again, in whatever the stage counts.
-        micro_batch: of a training, as it was in this run.
-    """
+    cause: Cause | None  # of what came first; this and the error are None if all went well
+    error: str | None
+    kept: int  # how much the next run need not do again, in whatever the stage counts
+    micro_batch: int | None = None  # of a training, as it was in this run
+    attempt: int = 1
+    restart: int = 0
+    worker: int = 0
+    seconds: float | None = None  # from the start of its first process; None if nobody knows
+    host: str | None = None
+    ended: float = 0.0  # seconds since the epoch
 
-    cause: Cause
-    error: str
-    kept: int
-    micro_batch: int | None = None
+
+def runs(lines: Iterable[dict[str, Any]]) -> list[Run]:
+    """The runs that lines of attempts.jsonl tell of, in the order in which they were written down."""
+    ranks = defaultdict[tuple[int, int, int], list[dict[str, Any]]](list)
+    for line in lines:
+        ranks[line["attempt"], line["restart"], line["worker"]].append(line)
+    return [_run(told) for told in ranks.values()]
+
+
+def _run(told: list[dict[str, Any]]) -> Run:
+    first = first_error(told) or told[0]
+    return Run(
+        cause=Cause(first["cause"]) if first["error"] else None,
+        error=first["error"],
+        kept=max(int(rank["kept"]) for rank in told),
+        micro_batch=first["micro_batch"],
+        attempt=first["attempt"],
+        restart=first["restart"],
+        worker=first["worker"],
+        seconds=max((rank["seconds"] for rank in told if rank["seconds"] is not None), default=None),
+        host=first["host"],
+        ended=max(rank["time"] for rank in told),
+    )
+
+
+def failures(lines: Iterable[dict[str, Any]], since: int, worker: int = 0) -> list[Run]:
+    """The runs of a worker since some attempt that ended without a result, in order."""
+    found = [run for run in runs(lines) if run.worker == worker and run.attempt >= since and run.error]
+    return sorted(found, key=lambda run: (run.attempt, run.restart))
 
 
 def last_run(lines: Iterable[dict[str, Any]], attempt: int) -> list[dict[str, Any]]:
@@ -149,43 +176,24 @@ def first_error(lines: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     return min(failed, key=lambda line: float(line["time"])) if failed else None
 
 
-def ends(lines: Iterable[dict[str, Any]], since: int, worker: int = 0) -> list[End]:
-    """The runs of a worker that ended without a result, in order.
+def goes_on(failed: Sequence[Run], micro_batch: int | None = None) -> bool:
+    """Whether another run follows the last of these, of which there is one at least.
 
     Args:
-        lines: of attempts.jsonl.
-        since: the first attempt that counts.
-    """
-    runs: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for line in lines:
-        if line["worker"] == worker and line["attempt"] >= since:
-            runs.setdefault((line["attempt"], line["restart"]), []).append(line)
-    first = {run: first_error(of_run) for run, of_run in sorted(runs.items())}
-    return [
-        End(Cause(e["cause"]), e["error"], max(int(line["kept"]) for line in runs[run]), e["micro_batch"])
-        for run, e in first.items()
-        if e is not None
-    ]
-
-
-def goes_on(runs: Sequence[End], micro_batch: int | None = None) -> bool:
-    """Whether another run follows the last of these.
-
-    Args:
-        runs: at least one.
         micro_batch: of a training, as configured: where it did not fit into the GPU, half of it is tried.
     """
-    last = runs[-1]
+    last = failed[-1]
+    assert last.cause is not None
     if last.cause == Cause.GPU_MEMORY:
         return last.micro_batch == micro_batch and half(micro_batch) is not None
     allowed = ANSWERS[last.cause].fruitless
-    return allowed is not None and _fruitless(runs) <= allowed
+    return allowed is not None and _fruitless(failed) <= allowed
 
 
-def _fruitless(runs: Sequence[End]) -> int:
+def _fruitless(failed: Sequence[Run]) -> int:
     """How many of the last runs in a row kept nothing beyond those before."""
     best, count = 0, 0
-    for run in runs:
+    for run in failed:
         best, count = (run.kept, 0) if run.kept > best else (best, count + 1)
     return count
 

@@ -16,13 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.rundir import UnitDir, fsync_dir, order, read_json, write_json
+from jobs.rundir import UnitDir, fsync_dir, order, read_json, rename_once, write_json
 
 KEPT = 2  # a run that was fenced may be reading the last but one
 LONGEST = 30 * 60.0  # seconds between two checkpoints at most
-FIRST_COST = (
-    0.02  # seconds: what the first one is taken to cost, so that it comes early and the cost is known
-)
 MARKER = "checkpoint.json"
 NAME = re.compile(r"step-(\d{8})")
 METRICS = "metrics.jsonl"
@@ -31,21 +28,13 @@ ASIDE = re.compile(r".+\.(\d+\.\d+)\.tmp")
 
 @dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says of itself.
+    """What a checkpoint says of itself."""
 
-    Args:
-        totals: what the training had done, as `schedule.Totals`.
-        world_size: processes that wrote it.
-        zero: their ZeRO stage; None: without DeepSpeed.
-        micro_batch: blocks that a process took at once.
-        run: who wrote it.
-    """
-
-    totals: dict[str, Any]
-    world_size: int
-    zero: int | None
-    micro_batch: int
-    run: str
+    totals: dict[str, Any]  # what the training had done, as `schedule.Totals`
+    world_size: int  # processes that wrote it
+    zero: int | None  # their ZeRO stage; None: without DeepSpeed
+    micro_batch: int  # blocks that a process took at once
+    run: str  # who wrote it
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,6 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Steps that were done."""
         return int(self.path.name.rpartition("-")[2])
 
     def meta(self) -> Meta:
@@ -82,8 +70,8 @@ class Checkpoints:
         return self.folder / f"{name}.{self.run}.tmp"
 
     def clear(self) -> None:
-        """Make room: remove what this run and older ones left aside. Those are dead, or about to find that
-        they are fenced."""
+        """Remove what this run and older ones left aside. Those are dead, or about to find that they are
+        fenced."""
         for path in self.folder.iterdir():
             found = ASIDE.fullmatch(path.name)
             if found and path.is_dir() and order(found[1]) <= order(self.run):
@@ -94,12 +82,7 @@ class Checkpoints:
         write_json(aside / MARKER, asdict(meta))
         fsync_dir(aside / MARKER)
         fsync_dir(aside)
-        try:
-            os.rename(aside, self.at(meta.totals["step"]).path)
-        except OSError:
-            if not self.at(meta.totals["step"]).path.is_dir():
-                raise
-            shutil.rmtree(aside)  # a run that was fenced meanwhile has written the same
+        rename_once(aside, self.at(meta.totals["step"]).path)  # a run that is fenced may have been faster
         fsync_dir(self.folder)
 
     def prune(self) -> None:
@@ -111,10 +94,6 @@ class Checkpoints:
             except FileNotFoundError:  # another run was faster
                 continue
             shutil.rmtree(going, ignore_errors=True)
-
-    def remove(self) -> None:
-        """Remove everything: the unit's result is published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _complete(self) -> list[Checkpoint]:
         """All complete checkpoints, the newest first."""
@@ -154,11 +133,7 @@ def zero_stage(execution: dict[str, Any]) -> int | None:
 
 
 def why_not(checkpoint: Checkpoint, execution: dict[str, Any], world_size: int) -> str | None:
-    """Why a training cannot go on from a checkpoint; None if it can.
-
-    Args:
-        execution, world_size: how it is to go on.
-    """
+    """Why a training cannot go on in this way from a checkpoint; None if it can."""
     meta, zero = checkpoint.meta(), zero_stage(execution)
     if meta.zero == zero and (zero != 0 or meta.world_size == world_size):
         return None

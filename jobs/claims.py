@@ -37,12 +37,9 @@ class Claims:
         """Claim the first of these pieces that nobody works on; None where others hold them all."""
         latest = self._latest()
         for piece in pieces:
-            if piece in self._held:
+            if piece in self._held or not self._free(piece, latest):
                 continue
-            generation = latest.get(piece, -1)
-            if generation >= 0 and not self._expired(self._path(piece, generation)):
-                continue
-            path = self._path(piece, generation + 1)
+            path = self._path(piece, latest.get(piece, -1) + 1)
             try:
                 with path.open("x") as file:
                     file.write(self._owner)
@@ -55,7 +52,7 @@ class Claims:
     def available(self, pieces: list[int]) -> bool:
         """Whether `take` would find one now."""
         latest = self._latest()
-        return any(p not in latest or self._expired(self._path(p, latest[p])) for p in pieces)
+        return any(self._free(piece, latest) for piece in pieces)
 
     def refresh(self) -> None:
         """Begin the lease of everything held anew."""
@@ -84,6 +81,9 @@ class Claims:
                 latest[int(piece)] = max(int(generation), latest.get(int(piece), -1))
         return latest
 
-    def _expired(self, path: Path) -> bool:
+    def _free(self, piece: int, latest: dict[int, int]) -> bool:
+        if piece not in latest:
+            return True
         self._clock.touch()
-        return self._clock.stat().st_mtime - path.stat().st_mtime > LEASE_SECONDS
+        now = self._clock.stat().st_mtime
+        return now - self._path(piece, latest[piece]).stat().st_mtime > LEASE_SECONDS

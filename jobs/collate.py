@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def run(ctx: Context) -> None:
     else:
         pairs = generated_pairs(ctx.input("generate"), thinking)
     staged = ctx.staging()
-    dropped: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+    dropped = Counter(dict.fromkeys(REASONS, 0))
     lengths = {mode: array("q") for mode in MODES}
     kept = write(staged, good(pairs, thinking, dropped), lengths)
     if not kept:
@@ -127,54 +127,38 @@ def published_pairs(ctx: Context, spec: dict[str, Any], thinking: Thinking) -> I
     Raises:
         ValueError: a column is missing, or the dataset has fewer rows.
     """
-    source = open_source(spec, ctx.resolve)
+    source = open_source(spec, PAIR_COLUMNS, ctx.resolve)
     wanted = None
     if (count := spec.get("count")) is not None:
-        total = sum(len(batch) for batch in source.batches(["prompt"]))
+        total = sum(len(batch) for batch in source.batches())
         if count > total:
             raise ValueError(f"{source.name}: {count} pairs are wanted, and it has {total} rows")
         wanted = set(sample(total, count, spec.get("seed") or 0).to_pylist())
-    place = 0
-    for batch in source.batches(PAIR_COLUMNS):
-        for row in batch.to_pylist():
-            if wanted is None or place in wanted:
-                yield _pair(row, thinking)
-            place += 1
+    rows = chain.from_iterable(batch.to_pylist() for batch in source.batches())
+    for place, row in enumerate(rows):
+        if wanted is None or place in wanted:
+            yield _pair(row, thinking)
 
 
 def _pair(row: dict[str, str | None], thinking: Thinking) -> Pair:
-    prompt, answers = row["prompt"] or "", {}
-    for mode in MODES:
-        text = row[mode]
-        if text is not None:
-            answers[mode] = Answer(
-                *thinking.split(text), False, dict.fromkeys(("prompt", "reasoning", "answer"))
-            )
+    uncounted = dict.fromkeys(("prompt", "reasoning", "answer"))
+    texts = {mode: text for mode in MODES if (text := row[mode]) is not None}
+    answers = {mode: Answer(*thinking.split(text), False, uncounted) for mode, text in texts.items()}
+    prompt = row["prompt"] or ""
     return Pair(prompt_id(prompt), prompt, answers)
 
 
 def write(folder: Path, pairs: Iterator[Pair], lengths: dict[str, Any]) -> int:
     """Write both datasets and collect their answers' lengths; returns the number of prompts."""
     kept = 0
-    buffers: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
     with ExitStack() as stack:
         files = {m: stack.enter_context(pq.ParquetWriter(folder / f"{m}.parquet", SCHEMA)) for m in MODES}
-
-        def flush() -> None:
-            for mode, rows in buffers.items():
-                if rows:
-                    files[mode].write_table(pa.Table.from_pylist(rows, SCHEMA))
-                rows.clear()
-
-        for pair in pairs:
-            kept += 1
-            for mode in MODES:
-                row = _row(pair, mode)
-                buffers[mode].append(row)
-                lengths[mode].append(_length(row))
-            if kept % ROW_GROUP == 0:
-                flush()
-        flush()
+        while group := list(islice(pairs, ROW_GROUP)):
+            kept += len(group)
+            for mode, file in files.items():
+                rows = [_row(pair, mode) for pair in group]
+                lengths[mode].extend(map(_length, rows))
+                file.write_table(pa.Table.from_pylist(rows, SCHEMA))
     return kept
 
 

@@ -21,26 +21,16 @@ from jobs.unit import PREPARED, Unit
 
 @dataclass(frozen=True)
 class Context:
-    """One process's view of the unit that it works on.
-
-    Args:
-        unit: what is to be done.
-        folder: its folder.
-        attempt: its number among all of the unit's.
-        restart: how often the machine has begun this attempt again.
-        rank, local_rank, world_size: place among the processes of this worker.
-        worker: place among the workers that share the unit.
-        preemption: whether it was told to stop.
-    """
+    """One process's view of the unit that it works on."""
 
     unit: Unit
     folder: UnitDir
     attempt: int = 0
-    restart: int = 0
-    rank: int = 0
+    restart: int = 0  # how often the machine has begun this attempt again
+    rank: int = 0  # among the processes of this worker
     local_rank: int = 0
     world_size: int = 1
-    worker: int = 0
+    worker: int = 0  # among the workers that share the unit
     preemption: Preemption = field(default_factory=Preemption)
 
     @property

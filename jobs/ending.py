@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs.causes import ANSWERS, Cause, cause_of, ends, goes_on
+from jobs.causes import ANSWERS, Cause, cause_of, failures, goes_on
 from jobs.context import Context
 from jobs.fence import Superseded
 from jobs.preemption import Interrupted
@@ -26,34 +26,17 @@ WORDLESS = "ended without a word: killed, preempted without warning, or its node
 WARNING = 300.0  # seconds before its time limit at which a job may be told of it, at the earliest
 
 
-class Exhausted(Exception):
-    """The runs before were too many already."""
-
-    def __init__(self, cause: Cause, message: str) -> None:
-        super().__init__(message)
-        self.cause = cause
-
-
 @dataclass(frozen=True)
 class Ending:
-    """What one process leaves of its run.
-
-    Args:
-        word: the file for the word to the script; None where no script waits for one.
-        configured: the micro-batch of the unit as it was planned.
-    """
+    """What one process leaves of its run."""
 
     ctx: Context
-    word: Path | None
-    configured: int | None
+    word: Path | None  # the file for the word to the script; None where no script waits for one
+    configured: int | None  # the micro-batch of the unit as it was planned
     began: float = field(default_factory=time.monotonic)
 
     def check_budget(self) -> None:
-        """Write down how the run before ended if it could not, and see whether this one is one too many.
-
-        Raises:
-            Exhausted: it is.
-        """
+        """Write down how the run before ended if it could not, and end this one if it is one too many."""
         ctx = self.ctx
         lines = list(read_jsonl(ctx.folder.attempts))
         before = (ctx.attempt, ctx.restart - 1, ctx.worker)
@@ -69,10 +52,12 @@ class Ending:
             }
             lines.append({**self._line(Cause.KILLED, WORDLESS), **silent})
             append_jsonl(ctx.folder.attempts, lines[-1])
-        runs = ends(lines, ctx.attempt, ctx.worker)
-        if runs and not goes_on(runs, self.configured):
-            last = runs[-1]
-            raise Exhausted(last.cause, f"not begun again: {last.error}")
+        failed = failures(lines, ctx.attempt, ctx.worker)
+        if failed and not goes_on(failed, self.configured):
+            cause, error = failed[-1].cause, f"not begun again: {failed[-1].error}"
+            assert cause is not None
+            print(error, flush=True)
+            self.badly(cause, error)
 
     def well(self) -> None:
         """The run did what it was to do."""
@@ -91,8 +76,6 @@ class Ending:
             if cause == Cause.TIME_LIMIT and not self._near_limit():
                 cause = Cause.PREEMPTED  # where preemption is announced by the same signal
             self.badly(cause, told, interrupted=True)
-        if isinstance(error, Exhausted):
-            self.badly(error.cause, str(error))
         self.badly(cause_of(error), f"{type(error).__name__}: {error}")
 
     def badly(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
@@ -106,7 +89,7 @@ class Ending:
             os._exit(0)
         mine = self._line(cause, error)
         lines = [*read_jsonl(self.ctx.folder.attempts), mine]
-        again = goes_on(ends(lines, self.ctx.attempt, self.ctx.worker), self.configured)
+        again = goes_on(failures(lines, self.ctx.attempt, self.ctx.worker), self.configured)
         print(f"{cause}: {'goes on in another run' if again else ANSWERS[cause].advice}", flush=True)
         with suppress(OSError):  # the disk is full
             append_jsonl(self.ctx.folder.attempts, mine)
@@ -149,5 +132,5 @@ def _last_told(progress: Path) -> dict[str, Any]:
     try:
         told: dict[str, Any] = read_json(progress)
     except (FileNotFoundError, json.JSONDecodeError):
-        told = {"kept": 0, "started": 0.0, "updated": 0.0}
+        return {"kept": 0, "started": 0.0, "updated": 0.0}
     return told

@@ -20,66 +20,50 @@ from jobs.thinking import Thinking
 
 CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
 NONE = Thinking("", "")
+Tick = Callable[[], None]
+Pair = tuple[list[int], list[int]]  # a context and its continuation, in tokens
+
+
+def idle() -> None:
+    """A tick that tells nobody."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to generate.
+    """One answer to generate."""
 
-    Args:
-        key: comes back with the answer.
-        prompt: token ids.
-        max_tokens: the answer's end at the latest.
-        temperature: 0 takes the likeliest token each time.
-        top_p: 1 keeps all tokens.
-        top_k: 0 keeps all tokens.
-        seed: of this answer alone, so that it does not depend on what else is in the batch.
-        until: strings that end the answer (not the thinking before it).
-        thinking: what marks the thinking, looked at for `until`.
-        opened: the prompt ends inside the thinking.
-    """
-
-    key: Any
+    key: Any  # whatever the caller knows it by
     prompt: list[int]
     max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    until: tuple[str, ...] = ()
+    temperature: float = 0.0  # 0 takes the likeliest token each time
+    top_p: float = 1.0  # 1 keeps all tokens
+    top_k: int = 0  # 0 keeps all tokens
+    seed: int | None = None  # of this answer alone, so that it does not depend on what else is in the batch
+    until: tuple[str, ...] = ()  # strings that end the answer (not the thinking before it)
     thinking: Thinking = NONE
-    opened: bool = False
+    opened: bool = False  # the prompt ends inside the thinking
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated answer.
+    """One generated answer."""
 
-    Args:
-        key: the request's.
-        ids: all generated tokens, the end-of-sequence token included: what was computed.
-        text: without special tokens, and without the stop string and what follows it.
-        finish: "stop" or "length".
-    """
-
-    key: Any
-    ids: list[int]
-    text: str
-    finish: str
+    request: Request
+    ids: list[int]  # all generated tokens, the end-of-sequence token included: what was computed
+    text: str  # without special tokens, and without the stop string and what follows it
+    finish: str  # "stop" or "length"
+    reasoning: str  # the text, taken apart
+    answer: str
+    reasoning_tokens: int  # of `ids`; tags are reasoning
+    answer_tokens: int
 
 
 class Engine(ABC):
-    """A loaded model.
+    """A loaded model."""
 
-    Args:
-        name: which engine, version and device.
-        tokenizer: the model's, as transformers loads it.
-        max_length: prompt and answer together, in tokens.
-    """
-
-    name: str
-    tokenizer: Any
-    max_length: int
+    name: str  # which engine, and its version
+    tokenizer: Any  # as transformers loads it
+    max_length: int  # prompt and answer together, in tokens
 
     def __init__(self, model: str, revision: str | None) -> None:
         from transformers import AutoTokenizer
@@ -88,24 +72,43 @@ class Engine(ABC):
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
 
     @abstractmethod
-    def _generate(self, requests: Iterator[Request], tick: Callable[[], None]) -> Iterator[Completion]: ...
+    def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]: ...
 
     @abstractmethod
-    def _score(
-        self, pairs: Sequence[tuple[list[int], list[int]]], tick: Callable[[], None]
-    ) -> Iterator[tuple[int, float, bool]]: ...
+    def _score(self, pairs: Sequence[Pair], tick: Tick) -> Iterator[tuple[int, float, bool]]: ...
 
     @abstractmethod
     def close(self) -> None:
         """Give the memory back, as far as the engine can."""
 
-    def room(self, prompt_tokens: int, max_tokens: int) -> int:
-        """Tokens that an answer may have after a prompt of this length; 0 or less where it does not fit."""
-        return min(max_tokens, self.max_length - prompt_tokens)
+    def request(
+        self,
+        key: Any,
+        text: str,
+        sampling: dict[str, Any],
+        thinking: Thinking,
+        seed: int,
+        until: tuple[str, ...] = (),
+    ) -> Request:
+        """The request for an answer to a rendered prompt.
 
-    def generate(
-        self, requests: Iterable[Request], tick: Callable[[], None] = lambda: None
-    ) -> Iterator[Completion]:
+        Its `max_tokens` are those of `sampling`, or as many as there is room for: 0 or less if there is none.
+        """
+        prompt = self.encode(text)
+        return Request(
+            key=key,
+            prompt=prompt,
+            max_tokens=min(sampling["max_tokens"], self.max_length - len(prompt)),
+            temperature=sampling["temperature"],
+            top_p=sampling["top_p"],
+            top_k=sampling["top_k"],
+            seed=seed,
+            until=until,
+            thinking=thinking,
+            opened=thinking.opened(text),
+        )
+
+    def generate(self, requests: Iterable[Request], tick: Tick = idle) -> Iterator[Completion]:
         """Answers, each as soon as it is there, in any order.
 
         Args:
@@ -117,11 +120,9 @@ class Engine(ABC):
         """
         return self._generate(map(self._checked, requests), tick)
 
-    def score(
-        self, pairs: Sequence[tuple[list[int], list[int]]], tick: Callable[[], None] = lambda: None
-    ) -> list[tuple[float, bool]]:
-        """For each (context, continuation) in tokens: ln p(continuation | context), and whether it is the
-        continuation that taking the likeliest token each time would give.
+    def score(self, pairs: Sequence[Pair], tick: Tick = idle) -> list[tuple[float, bool]]:
+        """Of each pair ln p(continuation | context), and whether it is the continuation that taking the
+        likeliest token each time would give.
 
         Raises:
             ValueError: a pair does not fit into the model's context.
@@ -169,9 +170,8 @@ class Engine(ABC):
 
         ends: Any = None
         with suppress(OSError):  # a model may come without one
-            ends = GenerationConfig.from_pretrained(
-                self._model_path, revision=self._revision or "main"
-            ).eos_token_id
+            revision = self._revision or "main"
+            ends = GenerationConfig.from_pretrained(self._model_path, revision=revision).eos_token_id
         found = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         return sorted(found - {None})
 
@@ -187,10 +187,13 @@ class Engine(ABC):
         return request
 
     def completion(self, request: Request, ids: list[int], finish: str) -> Completion:
-        text = self.decode(ids, request.thinking)
-        return Completion(
-            request.key, ids, text[: request.thinking.end(text, request.until, request.opened)], finish
-        )
+        """The answer that these tokens are."""
+        thinking, opened = request.thinking, request.opened
+        text = self.decode(ids, thinking)
+        text = text[: thinking.end(text, request.until, opened)]
+        parts = thinking.split(text, opened)
+        counts = thinking.counts(ids, lambda some: self.decode(some, thinking), opened)
+        return Completion(request, ids, text, finish, parts.reasoning, parts.answer, *counts)
 
 
 class Watch:

@@ -6,7 +6,6 @@ are published together. lm-eval's own files are kept as they are, with what each
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -21,8 +20,7 @@ import numpy as np
 from analysis.flops import architecture, forward_flops, generate_flops
 from jobs.context import Context
 from jobs.engines import Engine, load, quiet
-from jobs.rundir import fsync_tree, read_json, write_json
-from jobs.thinking import Thinking
+from jobs.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from jobs.harness import EngineLM, Usage
@@ -93,7 +91,7 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
         ctx.progress.update(done, total, "requests", kept=kept, benchmark=title)
         ctx.preemption.check()
 
-    lm = EngineLM(engine, _answering(ctx.unit.config), report)
+    lm = EngineLM(engine, ctx.unit.config, report)
     report(0, 1)
     final = _finished(ctx, task)
     aside = final.with_name(f".{final.name}.{ctx.run}.{os.getpid()}")
@@ -104,29 +102,9 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     group = ctx.unit.config["group"]
     labels = {"task": task["task"], "domain": group["domain"], "format": group["format"]}
     write_json(aside / "benchmark.json", {**labels, **benchmark})
-    lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    (aside / "items.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_jsonl(aside / "items.jsonl", items)
     fsync_tree(aside)
-    try:
-        aside.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        shutil.rmtree(aside)  # another copy of this job that lives, too, was faster
-
-
-def _answering(config: dict[str, Any]) -> Any:
-    from jobs.harness import Answering
-
-    sampling = config["sampling"]
-    return Answering(
-        thinking=Thinking.of(config.get("thinking")),
-        max_tokens=config["group"]["max_tokens"],
-        temperature=sampling["temperature"],
-        top_p=sampling["top_p"],
-        top_k=sampling["top_k"],
-        seed=config["student"]["seed"],
-    )
+    rename_once(aside, final)  # another copy of this job that lives, too, may have been faster
 
 
 def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, model: str) -> dict[str, Any]:
@@ -158,11 +136,7 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
 
 
 def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
-    """lm-eval's task objects, with the number of examples that the study wants.
-
-    Raises:
-        ValueError: lm-eval has no such task, or the task has no such metric.
-    """
+    """lm-eval's task objects, with the number of examples that the study wants."""
     import difflib
 
     name = task["task"]
@@ -173,12 +147,13 @@ def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
     for leaf in loaded["tasks"].values():
         if task.get("fewshot") is not None:
             leaf.set_config("num_fewshot", task["fewshot"])
-    if name not in loaded["groups"] and name not in loaded["tasks"]:
+    if name in loaded["groups"]:  # it has metrics of its own
+        return [loaded["groups"][name]]
+    if name not in loaded["tasks"]:
         raise ValueError(f"{name!r} is lm-eval's tag for {', '.join(loaded['tasks'])}: name these one by one")
-    if name not in loaded["groups"]:  # a group has metrics of its own
-        for leaf in loaded["tasks"].values():
-            _choose(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
-    return [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
+    for leaf in loaded["tasks"].values():
+        _choose(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
+    return list(loaded["tasks"].values())
 
 
 def _choose(task: dict[str, Any], reported: Iterable[str]) -> str:
@@ -200,10 +175,6 @@ def summarise(
     Args:
         results: lm-eval's, with samples.
         usage: by (lm-eval's task, item).
-        model: whose FLOPs are counted.
-
-    Raises:
-        ValueError: lm-eval did not report the metric that the study wants.
     """
     name = task["task"]
     values = results["results"].get(name, {})
@@ -227,6 +198,8 @@ def summarise(
                     "reasoning_tokens": sum(used.reasoning),
                 }
             )
+    kinds = ("prompt_tokens", "output_tokens", "reasoning_tokens")
+    means = {kind: float(np.mean([item[kind] for item in items])) for kind in kinds}
     benchmark = {
         "metric": task["metric"],
         "filter": task["filter"],
@@ -234,10 +207,7 @@ def summarise(
         "stderr": float(stderr) if isinstance(stderr, int | float) else None,
         "n": len(items),
         "task_version": results["versions"].get(name),
-        **{
-            tokens: float(np.mean([item[tokens] for item in items]))
-            for tokens in ("prompt_tokens", "output_tokens", "reasoning_tokens")
-        },
+        **means,
         "flops_per_item": flops / len(items),
     }
     return benchmark, items

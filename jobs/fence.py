@@ -17,11 +17,7 @@ class Superseded(Exception):
 
 
 class Fence:
-    """One run's place among the runs of its unit.
-
-    Args:
-        run: its name, as `Context.run`.
-    """
+    """One run's place among the runs of its unit; `run` is its name, as `Context.run`."""
 
     def __init__(self, folder: UnitDir, run: str) -> None:
         self._folder, self._run = folder, run

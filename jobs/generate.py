@@ -11,18 +11,18 @@ A worker may be killed at any line: another one, or its next attempt, goes on fr
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from io import FileIO
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -30,7 +30,7 @@ from jobs.claims import LEASE_SECONDS, Claims
 from jobs.context import Context
 from jobs.engines import Completion, Engine, Request, load, quiet
 from jobs.prompts import load_prompts
-from jobs.rundir import fsync_dir, read_json, read_jsonl, write_json
+from jobs.rundir import fsync_dir, link_once, read_json, read_jsonl, write_json
 from jobs.thinking import Thinking
 from jobs.unit import MODES
 
@@ -87,144 +87,133 @@ class Pool:
 
 @dataclass
 class Chunk:
-    """A chunk that this worker holds.
+    """A chunk that this worker holds."""
+
+    prompts: dict[str, str]  # by id, in order
+    rows: dict[tuple[str, str], dict[str, Any]]  # what is there, by prompt id and mode
+    part: FileIO  # where this worker appends, unbuffered
+
+
+class Key(NamedTuple):
+    """The row that an answer is for."""
+
+    chunk: int
+    id: str
+    mode: str
+
+
+class Worker:
+    """Generates what is missing of the chunks that it can claim.
 
     Args:
-        prompts: (id, text) in order.
-        rows: what is there, by prompt id and mode.
-        part: where this worker appends, unbuffered.
+        began: when it took the model into its hands, by the monotonic clock.
     """
 
-    prompts: list[tuple[str, str]]
-    rows: dict[tuple[str, str], dict[str, Any]]
-    part: FileIO
-
-    @property
-    def complete(self) -> bool:
-        return len(self.rows) == len(self.prompts) * len(MODES)
-
-
-@dataclass
-class Worker:
-    """Generates what is missing of the chunks that it can claim."""
-
-    ctx: Context
-    pool: Pool
-    claims: Claims
-    owner: str
-    engine: Engine
-    began: float
-    held: dict[int, Chunk] = field(default_factory=dict)
-    beat: float = 0.0
-    cut: int = 0
-
-    def __post_init__(self) -> None:
-        self.config = self.ctx.unit.config
+    def __init__(
+        self, ctx: Context, pool: Pool, claims: Claims, owner: str, engine: Engine, began: float
+    ) -> None:
+        self.ctx, self.pool, self.claims, self.owner = ctx, pool, claims, owner
+        self.engine, self.began = engine, began
+        self.held: dict[int, Chunk] = {}
+        self.beat = 0.0
+        self.cut = 0  # prompts that leave less than max_tokens of the context
+        self.config = ctx.unit.config
         self.thinking = Thinking.of(self.config.get("thinking"))
         for folder in ("parts", "chunks", "workers"):
-            (self.pool.work / folder).mkdir(parents=True, exist_ok=True)
+            (pool.work / folder).mkdir(parents=True, exist_ok=True)
         longest = max(mode["max_tokens"] for mode in self.config["modes"].values())
-        if longest >= self.engine.max_length:
+        if longest >= engine.max_length:
             raise ValueError(
                 f"max_tokens is {longest}, and the context of {self.config['model']} is "
-                f"{self.engine.max_length} tokens, prompt and answer together: lower max_tokens"
+                f"{engine.max_length} tokens, prompt and answer together: lower max_tokens"
             )
 
     def work(self) -> None:
         """Claim chunks as the engine has room for more, until there is none to claim."""
-        requests: dict[Any, Request] = {}
-        for answer in self.engine.generate(self._requests(requests), self._tick):
-            chunk, prompt, mode = answer.key
-            self._add(chunk, prompt, mode, requests.pop(answer.key), answer)
+        for answer in self.engine.generate(self._requests(), self._tick):
+            self._add(answer)
         if self.cut:
             print(f"{self.cut} prompts left less than max_tokens of the model's context for their answer")
             self.cut = 0
         self._tick(force=True)
 
-    def _requests(self, requests: dict[Any, Request]) -> Iterator[Request]:
+    def _requests(self) -> Iterator[Request]:
         while (number := self.claims.take(self.pool.missing())) is not None:
-            table = self.pool.prompts.read_row_group(number)
-            prompts = list(zip(*(table.column(c).to_pylist() for c in ("id", "prompt")), strict=True))
-            part = self.pool.work / "parts" / f"{number:05d}.{self.owner}.jsonl"
-            rows: dict[tuple[str, str], dict[str, Any]] = {}
-            with contextlib.suppress(FileNotFoundError):  # published in this very moment
-                for path in self.pool.parts(number):  # of any owner: nothing is generated twice
-                    rows |= {(row["id"], row["mode"]): row for row in read_jsonl(path)}
-            if self.pool.path(number).exists():
+            chunk = self._open(number)
+            if chunk is None:
                 self.claims.release(number)
                 continue
-            self.held[number] = chunk = Chunk(prompts, rows, part.open("ab", buffering=0))
-            new = [self._request(number, p, m) for p in prompts for m in MODES if (p[0], m) not in chunk.rows]
+            self.held[number] = chunk
+            keys = [Key(number, id, mode) for id in chunk.prompts for mode in MODES]
+            missing = [key for key in keys if (key.id, key.mode) not in chunk.rows]
             self._finish(number)
-            for request in new:
-                requests[request.key] = request
+            for key in missing:
+                request = self._request(key, chunk.prompts[key.id])
                 if request.max_tokens > 0:
                     yield request
                 else:  # no answer fits behind this prompt: it counts as one that was cut off
-                    _, prompt, mode = request.key
-                    nothing = Completion(request.key, [], "", "length")
-                    self._add(number, prompt, mode, requests.pop(request.key), nothing)
+                    self._add(self.engine.completion(request, [], "length"))
 
-    def _request(self, chunk: int, prompt: tuple[str, str], mode: str) -> Request:
-        sampling = self.config["modes"][mode]
+    def _open(self, number: int) -> Chunk | None:
+        """A chunk with the rows that are there; None if it was published in this very moment."""
+        table = self.pool.prompts.read_row_group(number)
+        prompts = dict(zip(table.column("id").to_pylist(), table.column("prompt").to_pylist(), strict=True))
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        with suppress(FileNotFoundError):  # a part that went when the chunk was published
+            for path in self.pool.parts(number):  # of any owner: nothing is generated twice
+                rows |= {(row["id"], row["mode"]): row for row in read_jsonl(path)}
+        if self.pool.path(number).exists():
+            return None
+        part = self.pool.work / "parts" / f"{number:05d}.{self.owner}.jsonl"
+        return Chunk(prompts, rows, part.open("ab", buffering=0))
+
+    def _request(self, key: Key, prompt: str) -> Request:
+        sampling = self.config["modes"][key.mode]
         text = self.engine.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt[1]}],
+            [{"role": "user", "content": prompt}],
             add_generation_prompt=True,
             tokenize=False,
             **(sampling.get("chat_template_kwargs") or {}),
         )
-        ids = self.engine.encode(text)
-        room = self.engine.room(len(ids), sampling["max_tokens"])
-        self.cut += room < sampling["max_tokens"]
-        return Request(
-            key=(chunk, prompt, mode),
-            prompt=ids,
-            max_tokens=room,
-            temperature=sampling["temperature"],
-            top_p=sampling["top_p"],
-            top_k=sampling["top_k"],
-            seed=row_seed(self.config["seed"], prompt[0], mode),
-            thinking=self.thinking,
-            opened=self.thinking.opened(text),
-        )
+        seed = row_seed(self.config["seed"], key.id, key.mode)
+        request = self.engine.request(key, text, sampling, self.thinking, seed)
+        self.cut += request.max_tokens < sampling["max_tokens"]
+        return request
 
-    def _add(
-        self, number: int, prompt: tuple[str, str], mode: str, request: Request, answer: Completion
-    ) -> None:
-        chunk = self.held[number]
-        parts = self.thinking.split(answer.text, request.opened)
-        reasoning, rest = self.thinking.counts(
-            answer.ids, lambda ids: self.engine.decode(ids, self.thinking), request.opened
-        )
+    def _add(self, answer: Completion) -> None:
+        request, key = answer.request, answer.request.key
+        chunk = self.held[key.chunk]
         row = {
-            "id": prompt[0],
-            "prompt": prompt[1],
-            "mode": mode,
+            "id": key.id,
+            "prompt": chunk.prompts[key.id],
+            "mode": key.mode,
             "text": answer.text,
-            "reasoning": parts.reasoning,
-            "answer": parts.answer,
-            "tokens": {"prompt": len(request.prompt), "reasoning": reasoning, "answer": rest},
+            "reasoning": answer.reasoning,
+            "answer": answer.answer,
+            "tokens": {
+                "prompt": len(request.prompt),
+                "reasoning": answer.reasoning_tokens,
+                "answer": answer.answer_tokens,
+            },
             "finish": answer.finish,
             "seed": request.seed,
         }
         chunk.part.write((json.dumps(row) + "\n").encode())  # a kill loses nothing that was written
-        chunk.rows[prompt[0], mode] = row
-        self._finish(number)
+        chunk.rows[key.id, key.mode] = row
+        self._finish(key.chunk)
 
     def _finish(self, number: int) -> None:
         """Publish a chunk that is complete."""
         chunk = self.held[number]
-        if not chunk.complete:
+        if len(chunk.rows) < len(chunk.prompts) * len(MODES):
             return
         final = self.pool.path(number)
         aside = final.with_name(f".{number:05d}.{self.owner}")
         with aside.open("w") as file:
-            for prompt, _ in chunk.prompts:
-                file.writelines(json.dumps(chunk.rows[prompt, mode]) + "\n" for mode in MODES)
+            for id in chunk.prompts:
+                file.writelines(json.dumps(chunk.rows[id, mode]) + "\n" for mode in MODES)
         fsync_dir(aside)
-        with contextlib.suppress(FileExistsError):  # a worker that was believed dead was faster
-            os.link(aside, final)
-        aside.unlink()
+        link_once(aside, final)  # a worker that was believed dead may have been faster
         chunk.part.close()
         for part in self.pool.parts(number):
             part.unlink(missing_ok=True)
@@ -265,9 +254,7 @@ def _draw_prompts(ctx: Context) -> pq.ParquetFile:
         aside = path.with_name(f".prompts.{uuid.uuid4().hex}")
         table = load_prompts(ctx.unit.config["prompts"], ctx.resolve)
         pq.write_table(table, aside, row_group_size=CHUNK_ROWS)
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
-        aside.unlink()
+        link_once(aside, path)
     return pq.ParquetFile(path)
 
 
@@ -295,52 +282,34 @@ def _publish(ctx: Context, pool: Pool) -> None:
     model = AutoConfig.from_pretrained(ctx.resolve(config["model"]), revision=config.get("revision"))
     staged = ctx.staging()
     (staged / "chunks").mkdir()
-    tally = Tally(model)
-    for number in range(pool.chunks):
-        path = pool.path(number)
+    chunks = [pool.path(number) for number in range(pool.chunks)]
+    for path in chunks:
         os.link(path, staged / "chunks" / path.name)
-        tally.add(list(read_jsonl(path)))
     workers = [read_json(p) for p in sorted((pool.work / "workers").glob("[!.]*.json"))]
-    ctx.publish(
-        staged,
-        {
-            "prompts": pool.prompts.metadata.num_rows,
-            "rows": tally.rows,
-            "tokens": tally.tokens,
-            "finish": tally.finish,
-            "flops": sum(tally.flops.values()),
-            "flops_by_mode": tally.flops,
-            "seconds": round(sum(w["seconds"] for w in workers), 1),
-            "engine": ", ".join(sorted({w["engine"] for w in workers})),
-        },
-    )
+    result = {
+        "prompts": pool.prompts.metadata.num_rows,
+        **_sums(chunks, model),
+        "seconds": round(sum(w["seconds"] for w in workers), 1),
+        "engine": ", ".join(sorted({w["engine"] for w in workers})),
+    }
+    ctx.publish(staged, result)
 
 
-@dataclass
-class Tally:
-    """What the rows of a unit sum up to; `flops` are those of the model with this config."""
+def _sums(chunks: list[Path], model: Any) -> dict[str, Any]:
+    """What the rows of all chunks sum up to; FLOPs are those of the model with this config."""
+    from analysis.flops import architecture, generate_flops
 
-    model: Any
-    rows: int = 0
-    flops: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MODES, 0))
-    tokens: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {m: {"prompt": 0, "reasoning": 0, "answer": 0} for m in MODES}
-    )
-    finish: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {m: {"stop": 0, "length": 0} for m in MODES}
-    )
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        from analysis.flops import generate_flops
-
-        for row in rows:
-            self.finish[row["mode"]][row["finish"]] += 1
-            for part, count in row["tokens"].items():
-                self.tokens[row["mode"]][part] += count
-        self.rows += len(rows)
-        for mode in MODES:
-            made = [r["tokens"] for r in rows if r["mode"] == mode]
-            made = [t for t in made if t["reasoning"] + t["answer"]]
-            self.flops[mode] += generate_flops(
-                self.model, [t["prompt"] for t in made], [t["reasoning"] + t["answer"] for t in made]
-            )
+    shape, rows = architecture(model), 0
+    tokens = {mode: {"prompt": 0, "reasoning": 0, "answer": 0} for mode in MODES}
+    finish = {mode: {"stop": 0, "length": 0} for mode in MODES}
+    flops = dict.fromkeys(MODES, 0)
+    for row in chain.from_iterable(map(read_jsonl, chunks)):
+        mode, counts = row["mode"], row["tokens"]
+        rows += 1
+        finish[mode][row["finish"]] += 1
+        for part, count in counts.items():
+            tokens[mode][part] += count
+        if made := counts["reasoning"] + counts["answer"]:
+            flops[mode] += generate_flops(shape, counts["prompt"], made)
+    total = sum(flops.values())
+    return {"rows": rows, "tokens": tokens, "finish": finish, "flops": total, "flops_by_mode": flops}

@@ -21,12 +21,7 @@ from jobs.thinking import Thinking
 
 @dataclass
 class Usage:
-    """What the requests of one item took; one entry a request.
-
-    Args:
-        prompts, outputs, reasoning: tokens of each generated answer.
-        scored: tokens of each sequence that was scored.
-    """
+    """Tokens of one item's requests: of each generated answer, and of each sequence that was scored."""
 
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
@@ -34,35 +29,23 @@ class Usage:
     scored: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Answering:
-    """How a student answers: the same for every task of a group."""
-
-    thinking: Thinking
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
-
-
 class EngineLM(TemplateLM):
     """lm-eval's language model over one of our engines.
 
     Args:
-        engine: answers.
-        answering: how.
+        config: of the evaluation, which says how a student answers.
         report: told after each step how many of how many requests are done.
     """
 
-    def __init__(self, engine: Engine, answering: Answering, report: Callable[[int, int], None]) -> None:
+    def __init__(self, engine: Engine, config: dict[str, Any], report: Callable[[int, int], None]) -> None:
         super().__init__()
         if engine.tokenizer.chat_template is None:
             raise ValueError(f"{engine.tokenizer.name_or_path}: its tokenizer has no chat template")
         self.tokenizer = engine.tokenizer
         self.max_length = engine.max_length
         self.usage: dict[tuple[str, int], Usage] = defaultdict(Usage)
-        self._engine, self._answering, self._report = engine, answering, report
+        self._engine, self._config, self._report = engine, config, report
+        self._thinking = Thinking.of(config.get("thinking"))
 
     @property
     def eot_token_id(self) -> int:
@@ -93,17 +76,13 @@ class EngineLM(TemplateLM):
         """An answer a request, its thinking taken off. Of a task's own settings only `until` holds."""
         answers: dict[int, str] = {}
         asked = [self._request(index, instance) for index, instance in enumerate(requests)]
-        thinking = self._answering.thinking
-        for answer in self._engine.generate(asked, lambda: self._report(len(answers), len(asked))):
-            request = asked[answer.key]
-            answers[answer.key] = thinking.split(answer.text, request.opened).answer
-            reasoning, _ = thinking.counts(
-                answer.ids, lambda ids: self._engine.decode(ids, thinking), request.opened
-            )
-            usage = self._usage(requests[answer.key])
-            usage.prompts.append(len(request.prompt))
-            usage.outputs.append(len(answer.ids))
-            usage.reasoning.append(reasoning)
+        for found in self._engine.generate(asked, lambda: self._report(len(answers), len(asked))):
+            index = found.request.key
+            answers[index] = found.answer
+            usage = self._usage(requests[index])
+            usage.prompts.append(len(found.request.prompt))
+            usage.outputs.append(len(found.ids))
+            usage.reasoning.append(found.reasoning_tokens)
         return [answers[index] for index in range(len(asked))]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -129,23 +108,15 @@ class EngineLM(TemplateLM):
     def _request(self, index: int, instance: Instance) -> Request:
         text, settings = instance.args
         until = settings.get("until") or []
-        how = self._answering
-        prompt = self._engine.encode(text)
-        room = self._engine.room(len(prompt), how.max_tokens)
-        if room < 1:
+        sampling = {**self._config["sampling"], "max_tokens": self._config["group"]["max_tokens"]}
+        item = f"{instance.task_name}:{instance.doc_id}:{index}"
+        seed = row_seed(self._config["student"]["seed"], item, "evaluate")
+        ends = (until,) if isinstance(until, str) else tuple(until)
+        request = self._engine.request(index, text, sampling, self._thinking, seed, ends)
+        if request.max_tokens < 1:
             raise ValueError(
-                f"task {instance.task_name}, item {instance.doc_id}: its prompt has {len(prompt)} tokens and "
-                f"the model's context is {self.max_length}: use fewer examples (fewshot) or another task"
+                f"task {instance.task_name}, item {instance.doc_id}: its prompt has {len(request.prompt)} "
+                f"tokens and the model's context is {self.max_length}: use fewer examples (fewshot) or "
+                "another task"
             )
-        return Request(
-            key=index,
-            prompt=prompt,
-            max_tokens=room,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            top_k=how.top_k,
-            seed=row_seed(how.seed, f"{instance.task_name}:{instance.doc_id}:{index}", "evaluate"),
-            until=tuple([until] if isinstance(until, str) else until),
-            thinking=how.thinking,
-            opened=how.thinking.opened(text),
-        )
+        return request

@@ -7,11 +7,12 @@ items beside itself. Nothing here runs a benchmark (evaluate.py does) or decides
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from jobs.rundir import write_jsonl
 
 LOADER = '''\
 """Items of the tasks in this folder, found beside this file wherever the folder lies."""
@@ -28,15 +29,12 @@ def load(items, **_):
 '''
 
 
-class _Function(str):
-    """A string that YAML writes with lm-eval's tag for a Python function."""
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-_Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+EXACT_MATCH = {
+    "metric": "exact_match",
+    "aggregation": "mean",
+    "higher_is_better": True,
+    "regexes_to_ignore": [r"^\s+|\s+$"],
+}
 
 
 def write_task(
@@ -45,8 +43,6 @@ def write_task(
     items: list[dict[str, Any]],
     *,
     source: str,
-    doc_to_text: str = "{{prompt}}",
-    doc_to_target: str = "{{answer}}",
     extract: str | None = None,
     ignore_case: bool = False,
 ) -> None:
@@ -57,14 +53,9 @@ def write_task(
     space around it aside; with it the filter is `answer`.
 
     Args:
-        folder: where to write; made if it is missing.
-        name: the task's name.
-        items: one mapping of strings and numbers an item, all with the same keys.
+        items: a mapping of strings and numbers each, with a prompt, an answer and the same keys.
         source: where the items come from and under which licence; kept in the task's metadata.
-        doc_to_text: Jinja template of the user's message.
-        doc_to_target: Jinja template of the right answer.
         extract: a regular expression; the last match of its first group in an answer is what counts.
-        ignore_case: whether "Paris" and "paris" are the same.
 
     Raises:
         ValueError: there are no items, or they have different keys.
@@ -73,29 +64,20 @@ def write_task(
         raise ValueError(f"task {name}: needs items that all have the same keys")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "local_items.py").write_text(LOADER)
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    write_jsonl(folder / f"{name}.jsonl", items)
     task: dict[str, Any] = {
         "task": name,
-        "custom_dataset": _Function("local_items.load"),
         "dataset_kwargs": {"items": f"{name}.jsonl"},
         "test_split": "test",
         "output_type": "generate_until",
-        "doc_to_text": doc_to_text,
-        "doc_to_target": doc_to_target,
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": [], "do_sample": False},
-        "metric_list": [
-            {
-                "metric": "exact_match",
-                "aggregation": "mean",
-                "higher_is_better": True,
-                "ignore_case": ignore_case,
-                "regexes_to_ignore": [r"^\s+|\s+$"],
-            }
-        ],
+        "metric_list": [{**EXACT_MATCH, "ignore_case": ignore_case}],
         "metadata": {"version": 1.0, "source": source},
     }
     if extract is not None:
         last = {"function": "regex", "regex_pattern": extract, "group_select": -1}
         task["filter_list"] = [{"name": "answer", "filter": [last, {"function": "take_first"}]}]
-    (folder / f"{name}.yaml").write_text(yaml.dump(task, Dumper=_Dumper, sort_keys=False))
+    loaded = "custom_dataset: !function local_items.load\n"  # lm-eval's tag, which is none of YAML's
+    (folder / f"{name}.yaml").write_text(loaded + yaml.safe_dump(task, sort_keys=False))

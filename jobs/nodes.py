@@ -21,11 +21,7 @@ FAST = 60.0  # seconds; work that went on for longer speaks for the node, howeve
 
 @contextmanager
 def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
-    """Tell how work ends, where one process of each node does so.
-
-    Args:
-        unit: its id.
-    """
+    """Tell how work at a unit (its id) ends, where one process of each node does so."""
     node = os.environ.get("SLURMD_NODENAME")  # Slurm's name for it, which need not be the host's
     if node is None or local_rank != 0:
         yield
@@ -34,10 +30,15 @@ def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if time.monotonic() - began >= FAST:
+        fast = time.monotonic() - began < FAST
+        if fast and not isinstance(error, Interrupted | Superseded):
+            with suppress(OSError):
+                note.parent.mkdir(exist_ok=True)
+                partition, words = os.environ.get("SLURM_JOB_PARTITION"), f"{type(error).__name__}: {error}"
+                line = {"time": time.time(), "unit": unit, "partition": partition, "error": words}
+                append_jsonl(note, line)
+        elif not fast:
             _well(note)
-        elif not isinstance(error, Interrupted | Superseded):
-            _badly(note, unit, error)
         raise
     _well(note)
 
@@ -45,10 +46,3 @@ def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
 def _well(note: Path) -> None:
     with suppress(OSError):  # it is not worth the loss of what went well
         note.unlink(missing_ok=True)
-
-
-def _badly(note: Path, unit: str, error: BaseException) -> None:
-    with suppress(OSError):
-        note.parent.mkdir(exist_ok=True)
-        partition, words = os.environ.get("SLURM_JOB_PARTITION"), f"{type(error).__name__}: {error}"
-        append_jsonl(note, {"time": time.time(), "unit": unit, "partition": partition, "error": words})

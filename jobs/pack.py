@@ -31,7 +31,7 @@ BATCH = 1000  # rows tokenized in one call
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt with its answer, as token ids."""
+    """A prompt and its answer, as token ids."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
@@ -42,17 +42,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Packed blocks, mapped from disk.
+    """Packed blocks, mapped from disk."""
 
-    Args:
-        tokens: token ids, uint32 of shape (blocks, block size).
-        flags: uint8 of the same shape.
-        phases: how many blocks each phase of the training has, in order.
-    """
-
-    tokens: NDArray[np.uint32]
-    flags: NDArray[np.uint8]
-    phases: tuple[int, ...]
+    tokens: NDArray[np.uint32]  # of shape (blocks, block size)
+    flags: NDArray[np.uint8]  # of the same shape
+    phases: tuple[int, ...]  # how many blocks each phase of the training has, in order
 
     @classmethod
     def open(cls, folder: Path) -> Blocks:
@@ -88,17 +82,21 @@ def run(ctx: Context) -> None:
     modes = {mode: pq.read_table(data / f"{mode}.parquet", columns=columns) for mode in MODES}
     wanted = mixture(modes["ift"].num_rows, config["share"], config["order"], config["seed"])
     total = sum(len(index) for phase in wanted for _, index in phase)
-    ctx.progress.update(0, total, "rows", force=True)
-    staged = ctx.staging()
-    with Writer(staged, config["block_size"], padding=tokenizer.pad_token_id or 0) as writer:
+
+    def phases() -> Iterator[Iterator[Row]]:
+        done = 0
         for phase in wanted:
-            writer.phase(encoded(tokenizer, modes, phase, config["thinking"]))
-            ctx.progress.update(writer.rows, total, "rows")
-    if not sum(writer.phases):
+            ctx.progress.update(done, total, "rows", force=True)
+            yield encoded(tokenizer, modes, phase, config["thinking"])
+            done += sum(len(index) for _, index in phase)
+
+    staged = ctx.staging()
+    result = write(staged, phases(), config["block_size"], padding=tokenizer.pad_token_id or 0)
+    if not result["rows"]:
         raise ValueError(
             f"none of {total} rows fits into a block of {config['block_size']} tokens: raise training.block"
         )
-    ctx.publish(staged, writer.result())
+    ctx.publish(staged, result)
 
 
 def mixture(prompts: int, share: float, order: str, seed: int) -> list[list[tuple[str, NDArray[np.int64]]]]:
@@ -175,78 +173,65 @@ def turn_end(tokenizer: Any) -> str:
     return end or str(tokenizer.eos_token)
 
 
-class Writer:
-    """Packs a stream of rows and writes the blocks, phase after phase."""
+def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int) -> dict[str, Any]:
+    """Pack streams of rows and write the blocks, phase after phase; no block holds rows of two phases.
 
-    def __init__(self, folder: Path, block_size: int, padding: int) -> None:
-        self.phases: list[int] = []
-        self.rows = self.too_long = self.tokens = self.answer_tokens = self.row_squares = 0
-        self._size, self._padding = block_size, padding
-        self._files = (folder / "tokens.u32").open("wb"), (folder / "flags.u8").open("wb")
+    Args:
+        size: tokens of a block; longer rows are left out.
+        padding: the token after a block's last row.
 
-    def __enter__(self) -> Writer:
-        return self
+    Returns:
+        What was packed.
+    """
+    sums = dict.fromkeys(("rows", "too_long", "tokens", "answer_tokens", "row_squares"), 0)
 
-    def __exit__(self, *_: object) -> None:
-        for file in self._files:
-            file.close()
-
-    def phase(self, rows: Iterable[Row]) -> None:
-        """Pack and write the rows of one phase; no block holds rows of two phases."""
-        blocks = 0
-        for block in packed(self._counted(rows), self._size):
-            self._write(block)
-            blocks += 1
-        self.phases.append(blocks)
-
-    def _counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def fitting(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
-            if len(row) > self._size:
-                self.too_long += 1
+            if len(row) > size:
+                sums["too_long"] += 1
                 continue
-            self.rows += 1
-            self.tokens += len(row)
-            self.row_squares += len(row) ** 2
-            self.answer_tokens += len(row.answer)
+            sums["rows"] += 1
+            sums["tokens"] += len(row)
+            sums["answer_tokens"] += len(row.answer)
+            sums["row_squares"] += len(row) ** 2
             yield row
 
-    def _write(self, block: list[Row]) -> None:
-        tokens = np.full(self._size, self._padding, np.uint32)
-        flags = np.full(self._size, PADDING, np.uint8)
-        at = 0
-        for row in block:
-            end, answer = at + len(row), at + len(row.prompt)
-            tokens[at:end] = [*row.prompt, *row.answer]
-            flags[at:answer], flags[answer:end] = 0, LEARN
-            flags[at] |= START
-            at = end
-        if at < self._size:
-            flags[at] |= START
-        self._files[0].write(tokens.tobytes())
-        self._files[1].write(flags.tobytes())
+    blocks = []
+    with (folder / "tokens.u32").open("wb") as tokens, (folder / "flags.u8").open("wb") as flags:
+        for rows in phases:
+            blocks.append(0)
+            for block in packed(fitting(rows), size):
+                read, marks = _arrays(block, size, padding)
+                tokens.write(read.tobytes())
+                flags.write(marks.tobytes())
+                blocks[-1] += 1
+    return {
+        "block_size": size,
+        "phases": [{"blocks": number} for number in blocks],
+        **sums,
+        "filled": sums["tokens"] / (sum(blocks) * size) if sums["tokens"] else 0.0,
+    }
 
-    def result(self) -> dict[str, Any]:
-        """What was packed."""
-        blocks = sum(self.phases)
-        return {
-            "block_size": self._size,
-            "phases": [{"blocks": n} for n in self.phases],
-            "rows": self.rows,
-            "too_long": self.too_long,
-            "tokens": self.tokens,
-            "answer_tokens": self.answer_tokens,
-            "row_squares": self.row_squares,
-            "filled": self.tokens / (blocks * self._size) if blocks else 0.0,
-        }
+
+def _arrays(block: list[Row], size: int, padding: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+    """Tokens and flags of a block."""
+    tokens = np.full(size, padding, np.uint32)
+    flags = np.full(size, PADDING, np.uint8)
+    at = 0
+    for row in block:
+        end, answer = at + len(row), at + len(row.prompt)
+        tokens[at:end] = [*row.prompt, *row.answer]
+        flags[at:answer], flags[answer:end] = 0, LEARN
+        flags[at] |= START
+        at = end
+    if at < size:
+        flags[at] |= START
+    return tokens, flags
 
 
 def packed(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """First fit over a window of open blocks: near the given order, and tight.
-
-    Args:
-        rows: each at most `size` tokens long.
-        size: tokens of a block.
-    """
+    """First fit over a window of open blocks, near the given order, and tight; no row has more than `size`
+    tokens."""
     blocks: list[list[Row]] = []
     room: list[int] = []
     for row in rows:

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ class Finding:
     text: str
 
 
+ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
+
+
 def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Write down what this node is like.
 
@@ -61,16 +65,13 @@ def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, A
         "cache": the hub's, and its `mark`, if there is one.
     """
     folder = Path(args["folder"])
-    looked_at = (
-        _files(folder),
-        _packages(),
-        _gpus(args["gpus"]),
-        _submits(args["script"], args["keeper"]),
-        _hub(),
+    node = chain(
+        _files(folder), _packages(), _gpus(args["gpus"]), _submits(args["script"], args["keeper"]), _hub()
     )
-    for finding in chain.from_iterable(looked_at):
+    for finding in node:
         append_jsonl(folder / FINDINGS, asdict(finding))
-    cache = _cache()
+    constants = sys.modules.get("huggingface_hub.constants")
+    cache = Path(constants.HF_HUB_CACHE) if constants else None
     return {"cache": [str(cache), mark(cache)] if cache and cache.exists() else None}
 
 
@@ -112,15 +113,13 @@ def _renames(folder: Path) -> bool:
 def _files(folder: Path) -> Iterator[Finding]:
     node = socket.gethostname()
     if not creates(folder / MADE_HERE) or creates(folder / MADE_BEFORE) or not behaves(folder):
-        yield Finding(
-            "problem", f"{node}: exclusive create or rename does not behave there: use another --runs"
-        )
+        yield problem(f"{node}: exclusive create or rename does not behave there: use another --runs")
     else:
-        yield Finding("ok", f"{node} sees what is made here, and exclusive create and rename behave there")
+        yield ok(f"{node} sees what is made here, and exclusive create and rename behave there")
 
 
 def _packages() -> Iterator[Finding]:
-    yield Finding("ok", f"Python {platform.python_version()} at {sys.executable}")
+    yield ok(f"Python {platform.python_version()} at {sys.executable}")
     found = []
     for name, part in STACK.items():
         print(f"importing {name}", flush=True)  # the last word of a job that dies of it
@@ -128,19 +127,19 @@ def _packages() -> Iterator[Finding]:
             getattr(importlib.import_module(name), part)
         except (Exception, SystemExit) as error:
             if not isinstance(error, ModuleNotFoundError) or error.name != name:
-                yield Finding("problem", f"{name} cannot be imported: {_in_a_line(error)}")
+                yield problem(f"{name} cannot be imported: {_in_a_line(error)}")
             elif name == "vllm":
-                yield Finding("warning", NO_VLLM)
+                yield warning(NO_VLLM)
             else:
-                yield Finding("problem", f"{name} is not installed there. {INSTALL}")
+                yield problem(f"{name} is not installed there. {INSTALL}")
         else:
             found.append(f"{name} {version(name) or version(f'{name}-cpu')}")
     if found:
-        yield Finding("ok", ", ".join(found))
+        yield ok(", ".join(found))
     if shutil.which("c++") or shutil.which("g++"):
-        yield Finding("ok", "a C++ compiler, which DeepSpeed builds its parts with")
+        yield ok("a C++ compiler, which DeepSpeed builds its parts with")
     else:
-        yield Finding("problem", "no C++ compiler, which DeepSpeed needs: load a module that has one")
+        yield problem("no C++ compiler, which DeepSpeed needs: load a module that has one")
 
 
 def _gpus(asked: int) -> Iterator[Finding]:
@@ -151,20 +150,17 @@ def _gpus(asked: int) -> Iterator[Finding]:
     try:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     except RuntimeError as error:
-        yield Finding("problem", f"torch cannot use the GPU: {_in_a_line(error)}")
+        yield problem(f"torch cannot use the GPU: {_in_a_line(error)}")
         return
     if len(names) >= asked:
-        yield Finding("ok", f"torch sees the GPU that Slurm gave: {names[0]}")
+        yield ok(f"torch sees the GPU that Slurm gave: {names[0]}")
     elif torch.version.cuda or torch.version.hip:
-        yield Finding(
-            "problem",
+        yield problem(
             "torch sees no GPU, and Slurm gave one: look at the driver ('nvidia-smi' in a job), at the "
             "modules and, in a container, at --nv or --rocm",
         )
     else:
-        yield Finding(
-            "problem", f"torch {version('torch')} is a build for CPUs, and Slurm gave a GPU. {INSTALL}"
-        )
+        yield problem(f"torch {version('torch')} is a build for CPUs, and Slurm gave a GPU. {INSTALL}")
 
 
 def _submits(script: str, keeper: bool) -> Iterator[Finding]:
@@ -180,13 +176,13 @@ def _submits(script: str, keeper: bool) -> Iterator[Finding]:
         error = f"no answer within {SBATCH_TIMEOUT:g} s"
     if error is None:
         words = "which the keeper does" if keeper else "so that 'slurm.keeper' of the cluster file works here"
-        yield Finding("ok", f"jobs may submit jobs, {words}")
+        yield ok(f"jobs may submit jobs, {words}")
     elif keeper:
         words = "take 'slurm.keeper' out of the cluster file, and call 'sor submit' on a login node instead"
-        yield Finding("problem", f"jobs cannot submit jobs ({error}): {words}")
+        yield problem(f"jobs cannot submit jobs ({error}): {words}")
     else:
         words = "'sor submit' on a login node has to, and 'slurm.keeper' does not work here"
-        yield Finding("warning", f"jobs cannot submit jobs ({error}): {words}")
+        yield warning(f"jobs cannot submit jobs ({error}): {words}")
 
 
 def _hub() -> Iterator[Finding]:
@@ -196,21 +192,19 @@ def _hub() -> Iterator[Finding]:
         return  # a package that needs it could not be imported either
     offline = constants.HF_HUB_OFFLINE
     if offline:
-        yield Finding("ok", "HF_HUB_OFFLINE is set: models and data come from the hub's cache")
+        yield ok("HF_HUB_OFFLINE is set: models and data come from the hub's cache")
     elif error := _no_answer(constants.ENDPOINT):
-        yield Finding(
-            "warning",
+        yield warning(
             f"{constants.ENDPOINT} cannot be reached from there ({error}): fetch models and data on a login "
             "node, and set HF_HUB_OFFLINE=1 in the template",
         )
     else:
-        yield Finding("ok", f"{constants.ENDPOINT} can be reached from there")
+        yield ok(f"{constants.ENDPOINT} can be reached from there")
     if get_token():
         where = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the hub's own file"
-        yield Finding("ok", f"hub credentials: in {where}")
+        yield ok(f"hub credentials: in {where}")
     elif not offline:
-        yield Finding(
-            "warning",
+        yield warning(
             f"no hub credentials, which gated models and data need: 'hf auth login', or HF_TOKEN in {FILE}",
         )
     yield _room(Path(constants.HF_HUB_CACHE), offline)
@@ -220,18 +214,10 @@ def _room(cache: Path, offline: bool) -> Finding:
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     words = f"the hub's cache {cache}: {free / 10**9:.0f} GB free"
-    if place == cache:
-        return Finding("ok" if free > MINIMUM_DISK else "warning", words)
-    if offline:
-        return Finding(
-            "warning", f"{words}, but not there, and nothing is fetched offline: set HF_HOME to it"
-        )
-    return Finding("ok" if free > MINIMUM_DISK else "warning", f"{words}; made by the first download")
-
-
-def _cache() -> Path | None:
-    constants = sys.modules.get("huggingface_hub.constants")
-    return Path(constants.HF_HUB_CACHE) if constants else None
+    if place != cache and offline:
+        return warning(f"{words}, but not there, and nothing is fetched offline: set HF_HOME to it")
+    words += "" if place == cache else "; made by the first download"
+    return ok(words) if free > MINIMUM_DISK else warning(words)
 
 
 def _no_answer(url: str) -> str | None:

@@ -1,7 +1,7 @@
 """Rows of text from where a study finds them: local JSONL or Parquet files, or a dataset of the hub.
 
-Sources may hold millions of long rows, so columns stay in Arrow and rows are streamed; nothing here makes
-a Python object of a whole source. What the texts mean is the business of the caller.
+Sources may hold millions of long rows, so columns stay in Arrow and rows are streamed. What the texts mean is
+the business of the caller.
 """
 
 from __future__ import annotations
@@ -10,72 +10,94 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow.json import ParseOptions, ReadOptions, open_json
 
 ROWS = 1000  # in a batch that is streamed
+BLOCK = 1 << 26  # bytes of JSON that are read at once; no row may be longer
 TEXT = pa.large_string()  # offsets of 64 bits: a column may hold more than 2 GB
+KINDS = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from.
-
-    Args:
-        name: as people know it.
-        names: its columns.
-        stream: batches of the named columns, in order.
-    """
+    """Where rows come from: its name, as people know it, and what streams batches of text, in order."""
 
     name: str
-    names: list[str]
-    stream: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of these columns, all text, in order.
-
-        Raises:
-            ValueError: a column is missing or holds something else than text.
-        """
-        for column in columns:
-            if column not in self.names:
-                raise ValueError(f"{self.name}: no column {column!r}; it has {', '.join(self.names)}")
-        for batch in self.stream(columns):
-            for column in columns:
-                kind = batch.column(column).type
-                if not (pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_null(kind)):
-                    raise ValueError(f"{self.name}: column {column!r} must hold text and holds {kind}")
-            yield pa.RecordBatch.from_arrays([batch.column(c).cast(TEXT) for c in columns], list(columns))
+    batches: Callable[[], Iterator[pa.RecordBatch]]
 
 
-def open_source(spec: dict[str, Any], resolve: Callable[[str], str] = str) -> Source:
-    """Open what a study's `prompts` or `pairs` names.
+def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[[str], str] = str) -> Source:
+    """Open columns of what a study's `prompts` or `pairs` names.
 
     Args:
         spec: "path" of a local file or folder, or "dataset" on the hub with "subset", "revision", "split".
         resolve: path of the study to path on disk.
 
     Raises:
-        ValueError: there is no such file, or it is of no known kind.
+        ValueError: there is no such file, it is of no known kind, or a column is missing or holds no text.
     """
+    text = pa.schema([(column, TEXT) for column in columns])
     if not spec.get("path"):
-        return _open_dataset(spec)
+        return _of_the_hub(spec, text)
     path = Path(resolve(spec["path"]))
     if not path.exists():
         raise ValueError(f"prompts: there is no {path}")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in _READERS)
-    if not files or files[0].suffix not in _READERS:
-        raise ValueError(f"{path}: no prompts found; they are read from files named *{', *'.join(_READERS)}")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in KINDS)
+    if not files or files[0].suffix not in KINDS:
+        raise ValueError(f"{path}: no prompts found; they are read from files named *{', *'.join(KINDS)}")
+    for file in files:
+        _check(str(file), _schema(file), columns)
+    return Source(str(path), lambda: chain.from_iterable(_read(file, text) for file in files))
 
-    def stream(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for file in files:
-            yield from _READERS[file.suffix][1](file, columns)
 
-    return Source(str(path), _READERS[files[0].suffix][0](files[0]), stream)
+def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
+    import datasets
+
+    split = spec.get("split") or "train"
+    name = f"{spec['dataset']} ({split})"
+    loaded = datasets.load_dataset(
+        spec["dataset"], spec.get("subset"), revision=spec.get("revision"), split=split
+    )
+    table = loaded.data.table
+    _check(name, table.schema, text.names)
+    return Source(name, lambda: iter(table.select(text.names).cast(text).to_batches(ROWS)))
+
+
+def _schema(file: Path) -> pa.Schema:
+    if file.suffix == ".parquet":
+        return pq.read_schema(file)
+    with file.open() as lines:
+        return pa.schema([(name, TEXT) for name in json.loads(next(lines, "{}"))])
+
+
+def _check(name: str, schema: pa.Schema, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in schema.names:
+            raise ValueError(f"{name}: no column {column!r}; it has {', '.join(schema.names)}")
+        kind = schema.field(column).type
+        if kind not in (TEXT, pa.string(), pa.null()):
+            raise ValueError(f"{name}: column {column!r} must hold text and holds {kind}")
+
+
+def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
+    if file.suffix == ".parquet":
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(ROWS, columns=text.names):
+                yield batch.cast(text)
+    else:
+        others = ParseOptions(explicit_schema=text, unexpected_field_behavior="ignore")
+        try:
+            yield from open_json(file, ReadOptions(block_size=BLOCK), others)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file}: {error}") from None
 
 
 def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] = str) -> pa.Table:
@@ -90,10 +112,9 @@ def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] 
     """
     tables: list[pa.Table] = []
     for spec in specs:
-        source = open_source(spec, resolve)
         column = spec["column"]
-        read = [batch.column(column) for batch in source.batches([column])]
-        texts = pa.chunked_array(read, TEXT)
+        source = open_source(spec, [column], resolve)
+        texts = pa.chunked_array([batch.column(column) for batch in source.batches()], TEXT)
         distinct = texts.filter(pc.not_equal(pc.utf8_trim_whitespace(texts), "")).unique()
         if tables:
             seen = pa.chunked_array([c for t in tables for c in t.column("prompt").chunks], TEXT)
@@ -123,55 +144,3 @@ def sample(total: int, count: int | None, seed: int) -> pa.Array:
 def prompt_id(text: str) -> str:
     """16 hexadecimal digits that stand for a prompt."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _open_dataset(spec: dict[str, Any]) -> Source:
-    import datasets
-
-    split = spec.get("split") or "train"
-    data = datasets.load_dataset(
-        spec["dataset"], spec.get("subset"), revision=spec.get("revision"), split=split
-    )
-    return Source(
-        f"{spec['dataset']} ({split})",
-        list(data.column_names),
-        lambda columns: iter(data.data.table.select(list(columns)).to_batches(max_chunksize=ROWS)),
-    )
-
-
-def _parquet_names(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    return list(pq.read_schema(path).names)
-
-
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(ROWS, columns=list(columns))
-
-
-def _jsonl_names(path: Path) -> list[str]:
-    with path.open() as lines:
-        return list(json.loads(next(lines, "{}")))
-
-
-def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    from jobs.rundir import read_jsonl
-
-    rows: list[dict[str, Any]] = []
-    for row in read_jsonl(path):
-        rows.append(row)
-        if len(rows) == ROWS:
-            yield _batch(rows, columns)
-            rows = []
-    if rows:
-        yield _batch(rows, columns)
-
-
-def _batch(rows: list[dict[str, Any]], columns: Sequence[str]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict({c: [row.get(c) for row in rows] for c in columns})
-
-
-_READERS = {".parquet": (_parquet_names, _parquet), ".jsonl": (_jsonl_names, _jsonl)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -62,11 +63,9 @@ def commit(checkout: Path) -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Processor, cores that this process may use, memory in bytes, and the GPUs if torch is loaded."""
-    cpu = platform.processor()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        cpu = next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith("model name")), cpu)
+    models = re.findall(r"^model name\s*: (.*)", info.read_text(), re.M) if info.exists() else []
+    cpu = models[0] if models else platform.processor()
     found: dict[str, Any] = {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),

@@ -21,18 +21,10 @@ from jobs.causes import Cause, fitting
 from jobs.context import Context
 from jobs.ending import Ending
 from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
-from jobs.unit import Unit
+from jobs.unit import STAGES, Unit
 from jobs.watchdog import FLOOR, Watchdog
 
-STAGE_MODULES = {
-    "prepare": "jobs.prepare",
-    "generate": "jobs.generate",
-    "collate": "jobs.collate",
-    "pack": "jobs.pack",
-    "train": "jobs.train",
-    "evaluate": "jobs.evaluate",
-    "report": "analysis.report",
-}
+STAGE_MODULES = {stage: f"jobs.{stage}" for stage in STAGES} | {"report": "analysis.report"}
 
 
 def run_unit(
@@ -43,8 +35,6 @@ def run_unit(
     Args:
         spec: the unit, as `Unit.to_json` gives it.
         root: the study's folder.
-        attempt: its number, counted from 1.
-        worker: place among the workers that share the unit.
         word: the file in which the job's script looks for what to do next; None where there is no script.
     """
     place = submitit.JobEnvironment()
@@ -119,9 +109,5 @@ def distributed(place: submitit.JobEnvironment) -> dict[str, Any]:
 
 
 def port(job_id: str) -> int:
-    """A port that all ranks of a job agree on, and that jobs on one machine rarely share.
-
-    Args:
-        job_id: its number; an element of an array has one of its own.
-    """
+    """A port that all ranks of a job agree on, and that jobs on one machine rarely share."""
     return 20000 + int(job_id) % 20000

@@ -1,30 +1,6 @@
 """Every file name of a run directory and every atomic write: the only module that knows them.
 
-A run directory (`runs/STUDY`) looks like this:
-
-    study.json             the resolved study: presets and defaults filled in
-    submitted.json         how a person submitted it last, for the keeper to go on from
-    nodes/HOST.jsonl       failures in a row of jobs that ended soon after they had begun on this node
-    ledger.jsonl           what was submitted and how it ended, append-only
-    notified.jsonl         what somebody was told of, append-only
-    STAGE/NAME-ID/         one unit of work
-        unit.json          what it is: config, inputs, resources
-        out/               its published result; exists if and only if the unit is done
-            result.json    what the stage says of itself: counts, FLOPs, accuracies
-            provenance.json  commit, versions, hardware
-        work/              what a later attempt can resume from: chunks, claims, checkpoints
-            checkpoints/step-N/   of a training, after N steps
-            runs/ATTEMPT.RESTART  a run of the training has begun
-        superseded.N/      the result of attempt N, whose inputs were made again since
-        progress.json      how far the running attempt is
-        attempts.jsonl     how each attempt ended, as the job itself saw it
-    submissions/NAME/      what was handed to the machine at once
-        elements.jsonl     the units in it, an element of the array each
-        submit.sh          the script
-        JOB_RANK_log.out   what each rank of each of its jobs printed
-    code/HASH/             the code that jobs run, as it was when they were submitted
-    report/latest/         what `sor report` wrote last
-
+A run directory (`runs/STUDY`) is a `StudyDir`; each unit of work has a `UnitDir` in it, STAGE/NAME-ID.
 A result is published by renaming a complete directory to `out`, once: a reader sees all of it or nothing.
 """
 
@@ -36,7 +12,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,48 +28,34 @@ class Damaged(ValueError):
 
 
 @dataclass(frozen=True)
+class At:
+    """A path below a folder, read as an attribute of the folder."""
+
+    name: str
+
+    def __get__(self, folder: UnitDir | StudyDir, _: type) -> Path:
+        return folder.path / self.name
+
+
+@dataclass(frozen=True)
 class UnitDir:
     """The folder of one unit."""
 
     path: Path
 
+    spec = At("unit.json")  # what it is: config, inputs, resources
+    out = At("out")  # its result, which exists if and only if the unit is done
+    result = At("out/result.json")  # what the stage says of itself: counts, FLOPs, accuracies
+    work = At("work")  # what a later attempt can go on from: chunks, claims, benchmarks
+    checkpoints = At("work/checkpoints")  # step-N, after N steps
+    runs = At("work/runs")  # a file named ATTEMPT.RESTART for each run that keeps to the fence
+    progress = At("progress.json")  # how far the running attempt is
+    attempts = At("attempts.jsonl")  # how each run ended, as its processes saw it
+
     @property
     def id(self) -> str:
         """The unit's identity, which its folder's name ends with."""
         return self.path.name.rpartition("-")[2]
-
-    @property
-    def spec(self) -> Path:
-        return self.path / "unit.json"
-
-    @property
-    def out(self) -> Path:
-        return self.path / "out"
-
-    @property
-    def work(self) -> Path:
-        return self.path / "work"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.work / "checkpoints"
-
-    @property
-    def runs(self) -> Path:
-        """Holds an empty file for each run that keeps to the fence, see fence.py."""
-        return self.work / "runs"
-
-    @property
-    def progress(self) -> Path:
-        return self.path / "progress.json"
-
-    @property
-    def attempts(self) -> Path:
-        return self.path / "attempts.jsonl"
-
-    @property
-    def result(self) -> Path:
-        return self.out / "result.json"
 
     @property
     def done(self) -> bool:
@@ -112,28 +75,15 @@ class UnitDir:
         return self.path / f"superseded.{attempt}"
 
     def publish(self, staged: Path) -> bool:
-        """Make `staged` the unit's result.
-
-        Returns:
-            False if another copy of the unit published first; `staged` is then removed.
-        """
+        """Make `staged` the unit's result; False if another copy of the unit published first."""
         fsync_tree(staged)
-        try:
-            os.rename(staged, self.out)
-        except OSError:
-            if not self.done:
-                raise
-            shutil.rmtree(staged)
-            return False
+        first = rename_once(staged, self.out)
         fsync_dir(self.path)
-        return True
+        return first
 
     def clear(self, run: str, worker: int) -> None:
-        """Remove what earlier runs left of results that they never published. They are dead, or too late.
-
-        Args:
-            run, worker: who asks. Other workers of the same attempt may be at work still.
-        """
+        """Remove what runs before this one left of results that they never published: they are dead, or too
+        late. Other workers of the same attempt may be at work still."""
         mine = order(run)
         for path in self.path.iterdir():
             if found := STAGED.fullmatch(path.name):
@@ -148,50 +98,22 @@ class StudyDir:
 
     path: Path
 
-    @property
-    def study(self) -> Path:
-        return self.path / "study.json"
-
-    @property
-    def submitted(self) -> Path:
-        return self.path / "submitted.json"
-
-    @property
-    def nodes(self) -> Path:
-        return self.path / "nodes"
+    study = At("study.json")  # resolved: presets and defaults filled in
+    submitted = At("submitted.json")  # how a person submitted it last, for the keeper to go on from
+    nodes = At("nodes")  # NAME.jsonl: failures in a row of jobs soon after they had begun on this node
+    ledger = At("ledger.jsonl")  # what was submitted and how it ended
+    lock = At("lock")
+    notified = At("notified.jsonl")  # what somebody was told of
+    notified_lock = At("notified.lock")  # held by who decides what to tell, and for as long
+    written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder
+    code = At("code")  # HASH: the code that jobs run, as it was when they were submitted
 
     def node(self, name: str) -> Path:
-        """Where jobs tell of failures on a node, which Slurm knows by this name."""
+        """Where jobs tell of failures on a node; `name` is Slurm's."""
         return self.nodes / f"{name}.jsonl"
 
-    @property
-    def ledger(self) -> Path:
-        return self.path / "ledger.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "lock"
-
-    @property
-    def notified(self) -> Path:
-        return self.path / "notified.jsonl"
-
-    @property
-    def notified_lock(self) -> Path:
-        """Held by who decides what to tell, and for as long."""
-        return self.path / "notified.lock"
-
-    @property
-    def written_report(self) -> Path:
-        """Where `sor report` writes what is known so far; the report stage has a unit's folder."""
-        return self.path / "report" / "latest"
-
-    @property
-    def code(self) -> Path:
-        return self.path / "code"
-
     def submission(self, name: str) -> Path:
-        """The folder of what was handed over under this name."""
+        """What was handed over under this name: elements.jsonl, submit.sh and JOB_RANK_log.out."""
         return self.path.absolute() / "submissions" / name
 
     def logs(self, submission: str, job: str | None) -> list[Path]:
@@ -240,6 +162,12 @@ def write_json(path: Path, data: Any) -> None:
     os.replace(aside, path)
 
 
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write a file of lines that nobody reads before it is whole."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     """Append one line, in one write, and have it on disk before returning.
 
@@ -279,6 +207,29 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise Damaged(
                     f"{path}, line {number}: not JSON ({error}): {line[:80]!r}. Remove it, if its writer died"
                 ) from None
+
+
+def rename_once(aside: Path, final: Path) -> bool:
+    """Give a complete folder the name that readers look for.
+
+    Returns:
+        False if another copy of the job was faster; the folder is then removed.
+    """
+    try:
+        os.rename(aside, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        shutil.rmtree(aside)
+        return False
+    return True
+
+
+def link_once(aside: Path, final: Path) -> None:
+    """Give a complete file the name that readers look for, unless another process was faster."""
+    with suppress(FileExistsError):
+        os.link(aside, final)
+    aside.unlink()
 
 
 def fsync_dir(path: Path) -> None:

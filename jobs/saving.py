@@ -19,16 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.checkpoint import (
-    FIRST_COST,
-    METRICS,
-    Checkpoint,
-    Checkpoints,
-    Meta,
-    interval,
-    why_not,
-    zero_stage,
-)
+from jobs.checkpoint import METRICS, Checkpoint, Checkpoints, Meta, interval, why_not, zero_stage
 from jobs.context import Context
 from jobs.fence import Fence, Superseded
 from jobs.parallel import agreed
@@ -36,6 +27,7 @@ from jobs.preemption import Interrupted
 from jobs.rundir import fsync_tree
 from jobs.schedule import Totals
 
+FIRST_COST = 0.02  # seconds: taken for the first one's cost, so that it comes early and shows the true one
 POLL = 1.0  # seconds between two looks at the conversion of a checkpoint
 
 
@@ -68,18 +60,15 @@ class Saving:
     def resume(self, prepare: Callable[[], Any]) -> tuple[Any, Totals]:
         """Prepare model and optimizer, and bring them to where the newest checkpoint was.
 
-        Args:
-            prepare: calls `Accelerator.prepare`.
-
         Returns:
-            What `prepare` returned, and what was done so far.
+            What `prepare`, which calls `Accelerator.prepare`, returned, and what was done so far.
 
         Raises:
             ValueError: the newest checkpoint cannot be read by these processes.
             Interrupted, Superseded: as `boundary`.
         """
         newest = self._checkpoints.newest() if self._first else None  # other nodes may see less
-        step, stop, superseded = self._agreed(newest.step if newest else 0, self._told, self._fenced())
+        step, stop, superseded = self._agreed(newest.step if newest else 0, self._told, self._fenced)
         self._go_on(stop, superseded)
         totals = Totals()
         if step:
@@ -144,23 +133,16 @@ class Saving:
             raise
 
     def close(self) -> None:
-        """The last step is done: what is being written is not needed any more.
-
-        Raises:
-            Superseded: a newer run of the unit has begun.
-        """
+        """The last step is done: what is being written is not needed any more. Raises as `boundary`."""
         self._thread.shutdown()
-        (superseded,) = self._agreed(self._fenced())
+        (superseded,) = self._agreed(self._fenced)
         self._go_on(False, superseded)
-
-    def remove(self) -> None:
-        """The result is published: remove the checkpoints. For the first process."""
-        self._checkpoints.remove()
 
     @property
     def _told(self) -> bool:
         return self._ctx.preemption.reason is not None
 
+    @property
     def _fenced(self) -> bool:
         return self._first and self._fence.superseded
 

@@ -24,39 +24,31 @@ def load_secrets() -> None:
     """Put the file's values into the environment, where it has none.
 
     Raises:
-        SecretsError: others can read the file, or a line is no NAME=value.
+        SecretsError: others can read the file, or a line is no NAME=value. So do all of these functions.
     """
-    os.environ.update({name: value for name, value in _file().items() if not os.environ.get(name)})
+    os.environ.update(_known())
 
 
 def secret(name: str) -> str | None:
-    """The value of a secret; None: neither the environment nor the file has one.
-
-    Raises:
-        SecretsError: as `load_secrets`.
-    """
+    """The value of a secret; None: neither the environment nor the file has one."""
     return os.environ.get(name) or _file().get(name) or None
 
 
 def missing_secrets(names: Iterable[str]) -> list[str]:
-    """The names without a value, neither in the environment nor in the file.
-
-    Raises:
-        SecretsError: as `load_secrets`.
-    """
-    file = _file()
-    return [name for name in names if not (os.environ.get(name) or file.get(name))]
+    """The names without a value."""
+    known = _known()
+    return [name for name in names if not known.get(name)]
 
 
 def revealed(text: str, names: Iterable[str]) -> list[str]:
-    """The names whose values stand in a text.
+    """The names whose values stand in a text."""
+    known = _known()
+    return [name for name in names if len(known.get(name, "")) >= LEAST and known[name] in text]
 
-    Raises:
-        SecretsError: as `load_secrets`.
-    """
-    file = _file()
-    values = {name: os.environ.get(name) or file.get(name, "") for name in names}
-    return [name for name, value in values.items() if len(value) >= LEAST and value in text]
+
+def _known() -> dict[str, str]:
+    """The file's values, and those of the environment, which count first."""
+    return _file() | {name: value for name, value in os.environ.items() if value}
 
 
 def _file() -> dict[str, str]:

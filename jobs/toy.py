@@ -9,16 +9,16 @@ learns from its plain answers learns its guesses too. Nothing else of the projec
 from __future__ import annotations
 
 import itertools
-import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 from jobs.localtask import write_task
-from jobs.pack import Blocks, Writer, encode
+from jobs.pack import Blocks, encode, write
 from jobs.parallel import accelerate
 from jobs.progress import Progress
-from jobs.rundir import write_json
+from jobs.rundir import write_json, write_jsonl
 from jobs.schedule import Recipe
 from jobs.thinking import join
 from jobs.train import build, fit, save
@@ -45,8 +45,7 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     prompts, held_out = questions({int(k): n for k, n in args["prompts"].items()}, args["seed"])
     tokens = tokenizer()
     tokens.save_pretrained(staged / "tokenizer")
-    with (staged / "prompts.jsonl").open("w") as file:
-        file.writelines(json.dumps({"prompt": text(q)}) + "\n" for q in prompts)
+    write_jsonl(staged / "prompts.jsonl", ({"prompt": text(q)} for q in prompts))
     shortest, longest = min(held_out), max(held_out)
     for name, digits in (("toy_short", sorted(held_out)[1]), ("toy_long", longest)):
         items = [{"prompt": text(q), "answer": answer(q)} for q in held_out[digits][: args["items"]]]
@@ -124,9 +123,8 @@ def train_teacher(
     thought = encode(tokens, asked, traces, enable_thinking=True)
     packed = staged / "packed"
     packed.mkdir()
-    with Writer(packed, args["block"], tokens.pad_token_id) as writer:
-        writer.phase(itertools.chain.from_iterable(zip(plain, thought, strict=True)))
-    write_json(packed / "result.json", writer.result())
+    rows = itertools.chain.from_iterable(zip(plain, thought, strict=True))
+    write_json(packed / "result.json", write(packed, [rows], args["block"], tokens.pad_token_id))
     preset = {"init": "random", "architecture": {**args["architecture"], "vocab_size": len(tokens)}}
     execution = {"deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"]}
     accelerator = accelerate(recipe, execution, world=1)
@@ -136,7 +134,5 @@ def train_teacher(
     )  # fmt: skip
     model = accelerator.unwrap_model(model)
     save(model, model.state_dict(), tokens, staged / "teacher", recipe.dtype)
-    for file in packed.iterdir():
-        file.unlink()
-    packed.rmdir()
+    shutil.rmtree(packed)
     return {"loss": totals.loss, "flops": totals.flops, "tokens": totals.tokens, "seconds": totals.seconds}

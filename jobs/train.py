@@ -33,10 +33,7 @@ LOG_LINES = 200  # about as many lines of metrics does a training write, whateve
 def run(ctx: Context) -> None:
     """Train the student that the unit's config describes and publish its weights.
 
-    Raises:
-        Interrupted: it was told to stop, and has saved.
-        Superseded: a newer run of the unit has begun.
-        ValueError: there is a checkpoint that this run cannot go on from.
+    Raises as `Saving.resume`.
     """
     from transformers import AutoTokenizer
 
@@ -44,9 +41,8 @@ def run(ctx: Context) -> None:
     config, execution = ctx.unit.config, ctx.unit.execution
     recipe = Recipe(**config["recipe"])
     preset = {**config["model"], "model": ctx.resolve(config["model"]["model"] or "")}
-    tokenizer = AutoTokenizer.from_pretrained(
-        ctx.resolve(preset["tokenizer"]), revision=preset["tokenizer_revision"]
-    )
+    source = ctx.resolve(preset["tokenizer"])
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=preset["tokenizer_revision"])
     blocks = Blocks.open(ctx.input("pack"))
     ctx.progress.update(0, steps(blocks, recipe), "steps", force=True, phase="loading the model")
     accelerator = accelerate(recipe, execution, ctx.world_size)
@@ -63,31 +59,15 @@ def run(ctx: Context) -> None:
         trained = accelerator.unwrap_model(model)
         save(trained, state, tokenizer, staged / "model", recipe.dtype)
         shutil.copy(saving.log, staged / METRICS)
-        ctx.publish(staged, result(config, trained.num_parameters(), totals))
-        saving.remove()
+        about = {"student": preset["name"], "size": preset["size"]}
+        about |= {key: config[key] for key in ("share", "order", "seed")}
+        ctx.publish(staged, {**about, "parameters": trained.num_parameters(), **asdict(totals)})
+        shutil.rmtree(ctx.folder.checkpoints, ignore_errors=True)
     part(accelerator)
 
 
-def result(config: dict[str, Any], parameters: int, totals: Totals) -> dict[str, Any]:
-    """What a training says of itself."""
-    preset = config["model"]
-    return {
-        "student": preset["name"],
-        "size": preset["size"],
-        "share": config["share"],
-        "order": config["order"],
-        "seed": config["seed"],
-        "parameters": parameters,
-        **asdict(totals),
-    }
-
-
 def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> Any:
-    """The student as it is before training: drawn at random, or read from its preset's weights.
-
-    Args:
-        preset: a `Model` of the study, its paths resolved.
-    """
+    """The student before training, by a preset with resolved paths: drawn at random, or with its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
@@ -133,13 +113,10 @@ def fit(
     Args:
         micro_batch: blocks that a process takes through the model at once.
         log: JSONL file for the metrics, written by the first process.
-        saving: keeps checkpoints; None: the training is too short for that.
+        saving: keeps checkpoints, and raises as its `boundary`; None: the training is too short for that.
 
     Returns:
         The prepared model and what was done.
-
-    Raises:
-        Interrupted, Superseded: as `Saving.boundary`.
     """
     import torch
 
@@ -156,8 +133,9 @@ def fit(
         if saving:
             saving.boundary(totals)
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+        lr = rate(step, total, recipe)
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, total, recipe)
+            group["lr"] = lr
         answers = int(np.count_nonzero(blocks.flags[chosen] & LEARN))
         loss = one_step(accelerator, model, optimizer, blocks, chosen, micro_batch, answers, recipe.clip)
         lengths = blocks.lengths(chosen)
@@ -166,28 +144,14 @@ def fit(
         totals.answer_tokens += answers
         totals.flops += train_flops(architecture, lengths)
         totals.seconds = time.monotonic() - start
+        speed = totals.tokens / totals.seconds
         if step % max(1, total // LOG_LINES) == 0 or step == total - 1:
             totals.loss = summed(loss)
             if accelerator.is_main_process:
-                append_jsonl(log, metrics(totals, rate(step, total, recipe)))
-        speed = totals.tokens / totals.seconds
-        progress.update(
-            step + 1,
-            total,
-            "steps",
-            force=step == first,
-            kept=progress.kept,
-            loss=totals.loss,
-            tokens_per_second=speed,
-            phase="training",
-        )
+                append_jsonl(log, {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed})
+        shown = {"loss": totals.loss, "tokens_per_second": speed, "phase": "training"}
+        progress.update(step + 1, total, "steps", force=step == first, kept=progress.kept, **shown)
     return model, totals
-
-
-def metrics(totals: Totals, learning_rate: float) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
-    speed = totals.tokens / totals.seconds
-    return {**asdict(totals), "learning_rate": learning_rate, "tokens_per_second": speed}
 
 
 def one_step(

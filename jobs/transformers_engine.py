@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from jobs.engines import Completion, Engine, Request, Watch
+from jobs.engines import Completion, Engine, Pair, Request, Tick, Watch
 
 BATCH = 32  # answers at a time
 
@@ -22,9 +22,8 @@ class TransformersEngine(Engine):
         super().__init__(model, revision)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.name = f"transformers {transformers.__version__}"
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            model, revision=revision, dtype="auto"
-        )
+        auto: Any = transformers.AutoModelForCausalLM
+        loaded = auto.from_pretrained(model, revision=revision, dtype="auto")
         self._model: Any = loaded.to(self._device).eval()
         longest = self._model.config.max_position_embeddings
         if max_length and max_length > longest:
@@ -34,24 +33,23 @@ class TransformersEngine(Engine):
     def close(self) -> None:
         del self._model
 
-    def _generate(self, requests: Iterator[Request], tick: Callable[[], None]) -> Iterator[Completion]:
+    def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]:
         import torch
         from transformers import GenerationConfig
 
         while batch := list(islice(requests, BATCH)):
             width = max(len(r.prompt) for r in batch)
             pads = [width - len(r.prompt) for r in batch]
-            rows = _Rows(self, batch, width, tick)
-            config = GenerationConfig(
-                max_new_tokens=max(r.max_tokens for r in batch), do_sample=False, pad_token_id=0
-            )
+            rows = _Rows(self, batch, tick)
+            longest = max(r.max_tokens for r in batch)
+            config = GenerationConfig(max_new_tokens=longest, do_sample=False, pad_token_id=0)
             self._model.generation_config = config  # the model's own would add penalties of its makers
+            prompts = [[0] * n + r.prompt for n, r in zip(pads, batch, strict=True)]
+            mask = [[0] * n + [1] * (width - n) for n in pads]
             with torch.inference_mode():
                 self._model.generate(
-                    torch.tensor([[0] * n + r.prompt for n, r in zip(pads, batch, strict=True)]).to(
-                        self._device
-                    ),
-                    attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in pads]).to(self._device),
+                    torch.tensor(prompts, device=self._device),
+                    attention_mask=torch.tensor(mask, device=self._device),
                     generation_config=config,
                     logits_processor=[rows.sample],
                     stopping_criteria=[rows.ended],
@@ -59,9 +57,7 @@ class TransformersEngine(Engine):
             for request, ids, finish in zip(batch, rows.ids, rows.finish, strict=True):
                 yield self.completion(request, ids, finish)
 
-    def _score(
-        self, pairs: Sequence[tuple[list[int], list[int]]], tick: Callable[[], None]
-    ) -> Iterator[tuple[int, float, bool]]:
+    def _score(self, pairs: Sequence[Pair], tick: Tick) -> Iterator[tuple[int, float, bool]]:
         import torch
 
         for index, (context, continuation) in enumerate(pairs):
@@ -78,10 +74,10 @@ class TransformersEngine(Engine):
 class _Rows:
     """A batch inside `generate` of transformers: each row samples and ends by its own request."""
 
-    def __init__(self, engine: Engine, batch: list[Request], width: int, tick: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, batch: list[Request], tick: Tick) -> None:
         import torch
 
-        self._batch, self._width, self._tick = batch, width, tick
+        self._batch, self._tick = batch, tick
         self._ends = set(engine.ends)
         self._watches = [Watch(engine, r) if r.until else None for r in batch]
         self._generators = [torch.Generator().manual_seed(r.seed or 0) for r in batch]

@@ -82,25 +82,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of work.
+    """One unit of work: stage, config and inputs make its identity."""
 
-    Args:
-        stage: one of STAGES.
-        name: what people call it, unique within its stage.
-        config: all that changes the result, as JSON values.
-        inputs: the units whose results this one reads.
-        execution: how it is run (micro-batch, ZeRO stage, engine …): JSON values, not in the identity.
-        resources: what it asks the machine for, not in the identity.
-        flops: estimated floating-point operations; None where nothing is computed with a model.
-    """
-
-    stage: str
-    name: str
-    config: dict[str, Any]
-    inputs: tuple[Input, ...] = ()
-    execution: dict[str, Any] = field(default_factory=dict)
-    resources: Resources = Resources()
-    flops: int | None = None
+    stage: str  # one of STAGES
+    name: str  # what people call it, unique within its stage
+    config: dict[str, Any]  # all that changes the result, as JSON values
+    inputs: tuple[Input, ...] = ()  # whose results it reads
+    execution: dict[str, Any] = field(default_factory=dict)  # how it is run: micro-batch, ZeRO stage …
+    resources: Resources = Resources()  # what it asks the machine for
+    flops: int | None = None  # an estimate; None where nothing is computed with a model
 
     @cached_property
     def id(self) -> str:

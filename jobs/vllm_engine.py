@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from multiprocessing import connection
 from typing import Any
 
-from jobs.engines import Completion, Engine, Request, Watch
+from jobs.engines import Completion, Engine, Pair, Request, Tick, Watch
 
 
 def _end_with_engine(core: Any) -> None:
@@ -53,7 +53,7 @@ class VllmEngine(Engine):
         core = self._engine.engine_core
         if hasattr(core, "outputs_queue"):
             threading.Thread(target=_end_with_engine, args=(core,), daemon=True).start()
-        self._count = 0
+        self._names = map(str, count(1))  # of requests
         self.name = f"vllm {vllm.__version__}"
         self.max_length = int(self._llm.model_config.max_model_len)
         places = self._engine.vllm_config.scheduler_config.max_num_seqs
@@ -66,7 +66,7 @@ class VllmEngine(Engine):
         del self._llm, self._engine
         gc.collect()
 
-    def _generate(self, requests: Iterator[Request], tick: Callable[[], None]) -> Iterator[Completion]:
+    def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]:
         # LLM.generate returns when the last answer of its batch is there, which would leave most places
         # empty for long; so this is its own loop (add_request, step) with requests drawn as places free up.
         # Stop strings are looked for here and not by vLLM, which would find them in the thinking, too.
@@ -109,8 +109,7 @@ class VllmEngine(Engine):
     def _add(self, prompt: list[int], params: Any) -> str:
         from vllm.inputs import tokens_input
 
-        self._count += 1
-        name = str(self._count)  # add_request returns another one, which its outputs do not bear
+        name = next(self._names)  # add_request returns another one, which its outputs do not bear
         self._engine.add_request(name, tokens_input(prompt), params)
         return name
 
@@ -129,9 +128,7 @@ class VllmEngine(Engine):
             output_kind=RequestOutputKind.DELTA if request.until else RequestOutputKind.FINAL_ONLY,
         )
 
-    def _score(
-        self, pairs: Sequence[tuple[list[int], list[int]]], tick: Callable[[], None]
-    ) -> Iterator[tuple[int, float, bool]]:
+    def _score(self, pairs: Sequence[Pair], tick: Tick) -> Iterator[tuple[int, float, bool]]:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)

@@ -24,13 +24,8 @@ PEERS = 10.0  # seconds for the others to dump their stacks, before the end of t
 
 
 def limit(beats: int, within: bool, longest: float, floor: float) -> float:
-    """For how many seconds a rank may be silent.
-
-    Args:
-        beats: so far.
-        within: its work has begun and is not over.
-        longest: the longest silence within its work so far.
-    """
+    """For how many seconds a rank may be silent, after so many beats, the longest silence of its work so far,
+    and within its work or not."""
     if within and beats >= ENOUGH:
         return max(floor, FACTOR * longest)
     return max(floor, PATIENCE)
@@ -40,7 +35,6 @@ class Watchdog(threading.Thread):
     """Watches the beats of one rank.
 
     Args:
-        progress: the rank's.
         hung: is called with what happened, in words, and is to end the process.
         floor: seconds of silence that are never too long.
     """
@@ -63,15 +57,14 @@ class Watchdog(threading.Thread):
                 beats, within, silence = progress.beats, progress.within, 0.0
                 continue
             allowed = limit(beats, within, longest, self._floor)
+            words = f"for {silence:.0f} s at {progress}"
             if silence > allowed / 2:
                 progress.stalled(
                     f"stands still at {progress} for {silence:.0f} s; after {allowed:.0f} s it ends"
                 )
             if silence > allowed:
-                print(
-                    f"stood still for {silence:.0f} s at {progress}; all stacks:", file=sys.stderr, flush=True
-                )
+                print(f"stood still {words}; all stacks:", file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(all_threads=True)
                 time.sleep(PEERS)
                 if progress.beats == beats:
-                    self._hung(f"stood still for {silence:.0f} s at {progress}; its stacks are in the log")
+                    self._hung(f"stood still {words}; its stacks are in the log")

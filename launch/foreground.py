@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from jobs.causes import End, goes_on, last_run
+from jobs.causes import Run, goes_on, last_run
 from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
@@ -76,7 +76,7 @@ class Foreground:
         self.failures: list[Seen] = []
         self.blocked: list[Seen] = []
         self._waiting: list[Seen] = []
-        self._ends: dict[str, list[End]] = {}  # how attempts ended, by the unit's id
+        self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
     def run(self, now: Snapshot, difference: Difference) -> None:
         """Do all of a difference; `failures` and `blocked` then hold what could not be done.
@@ -175,15 +175,16 @@ class Foreground:
     def _ended(self, seen: Seen, attempt: Attempt) -> None:
         """Write down why an attempt ended without a result, and begin the unit again where that helps."""
         end = end_of(seen.folder, attempt)
-        self._ledger.ended("failed", [(seen.unit.id, attempt.number, end.error)])
-        runs = self._ends.setdefault(seen.unit.id, [])
-        runs.append(end)
-        if goes_on(runs, seen.unit.execution.get("micro_batch")):
+        reason = end.error or ""
+        self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
+        failed = self._failed.setdefault(seen.unit.id, [])
+        failed.append(end)
+        if goes_on(failed, seen.unit.execution.get("micro_batch")):
             self._waiting.append(replace(seen, attempt=attempt, live=None))
             self._waiting.sort(key=_order)
-            self._tell(Event("again", seen.unit, f"{end.cause}: {end.error}"))
+            self._tell(Event("again", seen.unit, f"{end.cause}: {reason}"))
         else:
-            self._fail(seen, attempt, end.error)
+            self._fail(seen, attempt, reason)
 
     def _end_peers(self, running: Running) -> None:
         """End ranks that wait for one that has failed, which they may do for half an hour."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.causes import Cause, End, cause_of, ends, first_error, last_run
+from jobs.causes import Cause, Run, cause_of, failures, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
@@ -285,12 +285,12 @@ def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
     return last_run(read_jsonl(folder.attempts), attempt.number)
 
 
-def end_of(folder: UnitDir, attempt: Attempt) -> End:
+def end_of(folder: UnitDir, attempt: Attempt) -> Run:
     """How an attempt ended without a result, also where it could not say so itself."""
     lines = list(read_jsonl(folder.attempts))
-    if written := ends(lines, since=attempt.number):
+    if written := failures(lines, since=attempt.number):
         return written[-1]
     kept = (current_progress(folder, attempt) or {}).get("kept", 0)
     if line := first_error(last_run(lines, attempt.number)):  # of another worker than the first
-        return End(Cause(line["cause"]), line["error"], kept)
-    return End(Cause.KILLED, "ended without a word: was it killed?", kept)
+        return Run(Cause(line["cause"]), line["error"], kept)
+    return Run(Cause.KILLED, "ended without a word: was it killed?", kept)

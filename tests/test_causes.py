@@ -14,7 +14,18 @@ import pytest
 import torch
 from huggingface_hub import errors
 
-from jobs.causes import ANSWERS, Cause, End, cause_of, ends, first_error, fitting, goes_on, last_run, named
+from jobs.causes import (
+    ANSWERS,
+    Cause,
+    Run,
+    cause_of,
+    failures,
+    first_error,
+    fitting,
+    goes_on,
+    last_run,
+    named,
+)
 from jobs.preemption import REASONS
 
 # As they were printed by torch 2.13, NCCL 2.27, vLLM 0.32, transformers 5.19 and datasets 5.2.
@@ -120,7 +131,8 @@ def line(
 ) -> dict[str, Any]:
     return {
         "attempt": attempt, "restart": restart, "worker": 0, "rank": rank, "time": 0.0, "cause": cause,
-        "error": cause and f"{cause}!", "kept": kept, "micro_batch": None, **more,
+        "error": cause and f"{cause}!", "kept": kept, "micro_batch": None, "seconds": 1.0, "host": "h",
+        **more,
     }  # fmt: skip
 
 
@@ -133,13 +145,13 @@ def test_of_an_attempt_the_last_run_of_each_worker_counts_and_of_a_run_the_first
     assert last_run(lines, 1) == lines[1:4]
     assert first_error(last_run(lines, 1)) == lines[2]
     assert first_error([lines[3]]) is None
-    assert [end.cause for end in ends(lines, since=1)] == [Cause.NETWORK, Cause.CODE, Cause.DISK]
-    assert [end.cause for end in ends(lines, since=2)] == [Cause.DISK]
-    assert ends(lines, since=1, worker=1) == []
+    assert [run.cause for run in failures(lines, since=1)] == [Cause.NETWORK, Cause.CODE, Cause.DISK]
+    assert [run.cause for run in failures(lines, since=2)] == [Cause.DISK]
+    assert failures(lines, since=1, worker=1) == []
 
 
-def row(cause: Cause, *kept: int) -> list[End]:
-    return [End(cause, "", each) for each in kept]
+def row(cause: Cause, *kept: int) -> list[Run]:
+    return [Run(cause, "", each) for each in kept]
 
 
 @pytest.mark.parametrize("cause", Cause)
@@ -160,11 +172,11 @@ def test_a_time_limit_that_is_too_short_is_not_tried_twice() -> None:
 
 
 def test_a_micro_batch_that_does_not_fit_is_halved_once() -> None:
-    first, second = (End(Cause.GPU_MEMORY, "", 0, micro) for micro in (8, 4))
+    first, second = (Run(Cause.GPU_MEMORY, "", 0, micro) for micro in (8, 4))
     assert goes_on([first], micro_batch=8)
     assert not goes_on([first, second], micro_batch=8)
-    assert not goes_on([End(Cause.GPU_MEMORY, "", 0, 1)], micro_batch=1)
-    assert not goes_on([End(Cause.GPU_MEMORY, "", 0)])  # not a training
+    assert not goes_on([Run(Cause.GPU_MEMORY, "", 0, 1)], micro_batch=1)
+    assert not goes_on([Run(Cause.GPU_MEMORY, "", 0)])  # not a training
     lines = [line(Cause.GPU_MEMORY, micro_batch=8)]
     assert fitting(8, []) == 8
     assert fitting(8, lines) == 4

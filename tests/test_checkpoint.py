@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted
     )
     assert words in done.stderr
     assert root.ledger.read_text() == before
-    checkpoints.remove()
+    shutil.rmtree(checkpoints.folder)
     assert "stands at" not in sor("plan", file, "--runs", tmp_path / "runs").stderr
 
 

@@ -36,7 +36,7 @@ def prompts(engine: Engine, count: int = 40) -> list[list[int]]:
 
 def answers(engine: Engine, **sampling: Any) -> list[Completion]:
     asked = [Request(i, p, 40, **sampling) for i, p in enumerate(prompts(engine))]
-    return sorted(engine.generate(asked), key=lambda c: c.key)
+    return sorted(engine.generate(asked), key=lambda c: c.request.key)
 
 
 def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
@@ -53,15 +53,16 @@ def test_both_engines_give_the_same_greedy_answers(vllm: Engine, plain: Engine) 
 def test_an_answer_ends_at_the_end_token_which_is_counted_and_not_shown(tmp_path: Path) -> None:
     engine = engines.load(str(tiny.save(tmp_path, says="7.8")), None, {"engine": "transformers"})
     (answer,) = engine.generate([Request("k", engine.encode("<|user|>5<|end|><|assistant|>"), 40)])
-    assert answer == Completion("k", [*engine.encode("7.8"), engine.tokenizer.eos_token_id], "7.8", "stop")
+    assert answer.ids == [*engine.encode("7.8"), engine.tokenizer.eos_token_id]
+    assert (answer.request.key, answer.text, answer.finish) == ("k", "7.8", "stop")
 
 
 @pytest.mark.parametrize("name", ["vllm", "plain"])
 def test_a_seeded_row_does_not_depend_on_its_company(name: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(name)
     every = [Request(i, p, 30, 1.0, 0.9, 20, seed=i) for i, p in enumerate(prompts(engine))]
-    together = {c.key: c.ids for c in engine.generate(every)}
-    alone = {c.key: c.ids for r in every[5:8] for c in engine.generate([r])}
+    together = {c.request.key: c.ids for c in engine.generate(every)}
+    alone = {c.request.key: c.ids for r in every[5:8] for c in engine.generate([r])}
     assert alone == {k: together[k] for k in (5, 6, 7)}
     (other,) = engine.generate([Request(5, every[5].prompt, 30, 1.0, 0.9, 20, seed=99)])
     assert other.ids != together[5]
@@ -71,7 +72,7 @@ def test_many_seeded_prompts_at_once_do_not_crash_on_a_cpu(vllm: Engine) -> None
     # More prompt tokens than one step takes: in pieces, a prompt with a seed would crash vLLM.
     long = [vllm.encode(f"{i:02d}" * 240) for i in range(60)]
     found = list(vllm.generate(Request(i, p, 3, temperature=1.0, seed=i) for i, p in enumerate(long)))
-    assert sorted(c.key for c in found) == list(range(60))
+    assert sorted(c.request.key for c in found) == list(range(60))
 
 
 def test_both_engines_stop_at_the_same_strings(vllm: Engine, plain: Engine) -> None:
@@ -107,7 +108,7 @@ def test_requests_are_drawn_as_places_become_free(vllm: Engine) -> None:
         if done == 100:
             break
     assert drawn < 1000
-    assert [c.key for c in vllm.generate([Request("next", prompts(vllm, 1)[0], 3)])] == ["next"]
+    assert [c.request.key for c in vllm.generate([Request("next", prompts(vllm, 1)[0], 3)])] == ["next"]
 
 
 @pytest.mark.parametrize("special", [True, False])
@@ -116,7 +117,8 @@ def test_tags_are_kept_in_the_text_whether_special_or_not(special: bool, tmp_pat
     engine = engines.load(str(model), None, {"engine": "transformers"})
     (answer,) = engine.generate([Request(0, engine.encode("<|assistant|>"), 40, thinking=TAGS)])
     assert answer.text == "<think>\n2+5</think>7"
-    assert TAGS.counts(answer.ids, lambda ids: engine.decode(ids, TAGS)) == (6, 2)
+    assert (answer.reasoning, answer.answer) == ("2+5", "7")
+    assert (answer.reasoning_tokens, answer.answer_tokens) == (6, 2)
 
 
 def test_tags_of_many_tokens_are_found_too(tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from jobs.pack import (
     START,
     Blocks,
     Row,
-    Writer,
     encode,
     mixture,
     packed,
     turn_end,
+    write,
 )  # fmt: skip
 from jobs.rundir import StudyDir, read_json, write_json
 from jobs.unit import Unit
@@ -199,9 +199,7 @@ def test_rows_that_fit_nowhere_are_counted(tmp_path: Path, tokenizer: Any) -> No
 
 def test_lengths_and_positions(tmp_path: Path) -> None:
     rows = [row(1, 5), row(2, 3), row(3, 8), row(4, 1)]
-    with Writer(tmp_path, 10, padding=0) as writer:
-        writer.phase(rows)
-    write_json(tmp_path / "result.json", writer.result())
+    write_json(tmp_path / "result.json", write(tmp_path, [rows], 10, padding=0))
     blocks = Blocks.open(tmp_path)
     assert [sorted(blocks.lengths(np.array([i]))) for i in range(2)] == [[1, 3, 5], [8]]
     assert sorted(blocks.lengths(np.array([1, 0]))) == [1, 3, 5, 8]

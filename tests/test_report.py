@@ -233,7 +233,8 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     if browser == "chromium" and (why := debian.install("browser", ["chromium"], ["chromium"])):
         pytest.skip(why)
     folder = StudyDir(study[0]).unit(study[1][0])
-    run = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "n1", "time": 9.0, "kept": 0}
+    run = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "time": 9.0, "kept": 0}
+    run |= {"host": "n1", "micro_batch": None}
     append_jsonl(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
     report = write_report(study[0], tmp_path / "out")
     page = tmp_path / "visit.html"

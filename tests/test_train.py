@@ -16,7 +16,7 @@ from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, lo
 
 from analysis.flops import train_flops
 from jobs import pack, toy, train
-from jobs.pack import LEARN, Blocks, Row, Writer, encode
+from jobs.pack import LEARN, Blocks, encode, write
 from jobs.preemption import REASONS
 from jobs.rundir import read_json, read_jsonl, write_json
 from jobs.schedule import Recipe, micro_steps, rate, steps, training_order
@@ -128,11 +128,9 @@ def trained(study: Study) -> Path:
 def held_out(study: Study, folder: Path) -> Blocks:
     questions = study.held_out
     answers = [join(toy.steps(q), toy.answer(q)) for q in questions]  # as in the last phase
-    rows: list[Row] = list(encode(study.tokenizer, [toy.text(q) for q in questions], answers))
+    rows = encode(study.tokenizer, [toy.text(q) for q in questions], answers)
     folder.mkdir()
-    with Writer(folder, BLOCK, padding=0) as writer:
-        writer.phase(rows)
-    write_json(folder / "result.json", writer.result())
+    write_json(folder / "result.json", write(folder, [rows], BLOCK, padding=0))
     return Blocks.open(folder)
 
 

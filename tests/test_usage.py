@@ -22,7 +22,7 @@ def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | No
     write_json(folder.spec, unit.to_json())
     for line in lines:
         keys = ("attempt", "restart", "worker", "rank", "seconds", "error")
-        rest = {"cause": line[-1] and "preempted", "host": "n1", "time": 1.0, "kept": 0}
+        rest = {"cause": line[-1] and "preempted", "host": "n1", "time": 1.0, "kept": 0, "micro_batch": None}
         append_jsonl(folder.attempts, {**dict(zip(keys, line, strict=True)), **rest})
 
 

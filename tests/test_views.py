@@ -15,8 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from jobs.causes import Cause, Run
 from jobs.rundir import append_jsonl
-from jobs.runs import Run
 from launch.ledger import Attempt, Job
 from launch.monitor import cells, overview
 from launch.monitor.detail import detail
@@ -70,7 +70,8 @@ def pages(sight: Sight) -> dict[str, Callable[[int, int], RenderableType]]:
     assert sight.now is not None
     units = sight.now.units
     busy, failed = (next(u for u in units if u.state == s) for s in (State.RUNNING, State.FAILED))
-    story = Story([Run(1, 0, 0, 60.0, "E: \x1b[31mx", "killed", "g1", 0, NOW)], [2.0, 1.0], [9e4, 1e5], 0.4)
+    run = Run(Cause.KILLED, "E: \x1b[31mx", 0, seconds=60.0, host="g1", ended=NOW)
+    story = Story([run], [2.0, 1.0], [9e4, 1e5], 0.4)
     return {
         "overview": lambda w, h: first_page([sight], 0, w, h),
         "several": lambda w, h: first_page([sight] * 30, 17, w, h),
@@ -240,8 +241,8 @@ def test_a_table_of_very_many_units_draws_only_what_is_seen(sight: Sight) -> Non
 def test_a_unit_in_full(sight: Sight) -> None:
     assert sight.now is not None
     busy = next(u for u in sight.now.units if u.unit.name == "qwen2.5-3b-r50" and u.unit.stage == "train")
-    runs = [Run(1, 0, 0, 5400.0, "was preempted", "preempted", "g3", 0, NOW - 3 * HOUR)]
-    story = Story(runs, [2.5, 1.5, 0.5], [1e5, 2e5], 0.41)
+    run = Run(Cause.PREEMPTED, "was preempted", 0, seconds=5400.0, host="g3", ended=NOW - 3 * HOUR)
+    story = Story([run], [2.5, 1.5, 0.5], [1e5, 2e5], 0.41)
     lines = screen(detail(sight, busy, [f"line {i}" for i in range(50)], 100, 30, story), 100, 30)
     text = "\n".join(lines)
     for wanted in (

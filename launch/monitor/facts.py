@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from analysis.gpus import peak_flops
+from jobs.causes import Run, runs
 from jobs.checkpoint import metrics_of
 from jobs.rundir import Damaged, StudyDir, read_json, read_jsonl
-from jobs.runs import Run, runs
 from jobs.unit import STAGES, Unit
 from launch.logs import words_of
 from launch.observe import Seen, Snapshot
