@@ -52,6 +52,9 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     rank = os.environ.get("RANK", "0")
     fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST
     if fail.exists() and fail.read_text() in ("", rank):
+        # Not before its peers, which are ended for it, have said that they began.
+        while len(runs(folder, name)) < int(told["WORLD_SIZE"] or 1) and time.monotonic() < until:
+            time.sleep(0.02)
         raise RuntimeError(f"{name} was told to fail")
     bad, node = folder / "bad-node", os.environ.get("SLURMD_NODENAME")
     if bad.exists() and bad.read_text() == node:
