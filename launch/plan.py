@@ -83,10 +83,11 @@ def variants(study: Study) -> list[Variant]:
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a unit is estimated to take."""
+    """What a unit takes: an estimate, and whether it reads the prepare stage's result."""
 
     resources: Resources
     flops: int | None
+    prepared: bool
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class _Planner:
         for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
             variant, *others = alike  # they differ in seed and order, which cost nothing
             student, groups = variant.student, self.study.benchmarks
-            packing, training = self.packing(share), self.training(student, share)
+            packing, training = self.packing(student, share), self.training(student, share)
             engine = self.engine(student)
             evaluations = [self.evaluation(student, share, group) for group in groups]
             for v in (variant, *others):
@@ -126,16 +127,24 @@ class _Planner:
         execution: dict[str, Any] | None = None,
         cost: _Cost | None = None,
     ) -> Unit:
-        """A unit. It reads the prepare stage's result if its config names a file."""
-        cost = cost or _Cost(Resources(), None)
+        cost = cost or _Cost(Resources(), None, self.names_prepared(config))
         found = [u.as_input() for u in inputs if u is not None]
-        if self.prepare is not None and _reads_prepared(config):
+        if self.prepare is not None and cost.prepared:
             found.append(self.prepare.as_input())
         return Unit(stage, name, config, tuple(found), execution or {}, cost.resources, cost.flops)
 
-    def cost(self, stage: str, resources: Resources, flops: int | None) -> _Cost:
-        """What a stage's unit takes on these resources, as much time as it may need included."""
-        return _Cost(self.limited(resources, hours(flops, stage, resources, self.cluster)), flops)
+    def cost(self, stage: str, resources: Resources, flops: int | None, told: Any) -> _Cost:
+        """What a stage's unit takes on these resources, as much time as it may need included.
+
+        Args:
+            told: what its config is made of.
+        """
+        expected = hours(flops, stage, resources, self.cluster)
+        return _Cost(self.limited(resources, expected), flops, self.names_prepared(told))
+
+    def names_prepared(self, told: Any) -> bool:
+        """Whether something names a file of the prepare stage's result."""
+        return self.prepare is not None and PREPARED in str(told)
 
     def limited(self, resources: Resources, expected: float) -> Resources:
         """These resources with a time limit for so many hours of work."""
@@ -171,7 +180,8 @@ class _Planner:
             "modes": study.modes.model_dump(mode="json"),
             "seed": study.seeds[0],
         }
-        cost = self.cost("generate", self.serving(teacher), generation_flops(teacher.architecture, self.rows))
+        flops = generation_flops(teacher.architecture, self.rows)
+        cost = self.cost("generate", self.serving(teacher), flops, config)
         execution = {**self.engine(teacher), "files": _files(study.prompts)}
         return self.unit("generate", teacher.name, config, (), execution, cost)
 
@@ -184,9 +194,9 @@ class _Planner:
         execution = {"files": _files(study.pairs or ())}
         return self.unit("collate", study.name, config, (self.generate,), execution)
 
-    def packing(self, share: float) -> _Cost:
+    def packing(self, student: Model, share: float) -> _Cost:
         needed = packing(self.rows, share, self.cluster)
-        return _Cost(self.limited(needed, needed.hours), None)
+        return _Cost(self.limited(needed, needed.hours), None, self.names_prepared(student.tokens_with))
 
     def pack(self, v: Variant, cost: _Cost) -> Unit:
         tokenizer, revision = v.student.tokens_with
@@ -213,7 +223,7 @@ class _Planner:
             cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
         )
         flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
-        return self.cost("train", resources, flops)
+        return self.cost("train", resources, flops, student)
 
     def train(self, v: Variant, pack: Unit, cost: _Cost) -> Unit:
         how = v.student.training
@@ -239,7 +249,7 @@ class _Planner:
 
     def evaluation(self, student: Model, share: float, group: EvalGroup) -> _Cost:
         flops = evaluation_flops(student.architecture, self.rows, share, group)
-        return self.cost("evaluate", self.serving(student), flops)
+        return self.cost("evaluate", self.serving(student), flops, group)
 
     def evaluate(
         self, v: Variant, train: Unit, group: EvalGroup, engine: dict[str, Any], cost: _Cost
@@ -274,11 +284,6 @@ class _Planner:
             "tensor_parallel": max(1, serving.gpus),
             "max_model_len": serving.max_model_len,
         }
-
-
-def _reads_prepared(config: dict[str, Any]) -> bool:
-    """Whether something in a config names a file of the prepare stage's result."""
-    return any(PREPARED in (part.text if isinstance(part, Shared) else str(part)) for part in config.values())
 
 
 def _source(source: Source) -> dict[str, Any]:

@@ -118,10 +118,11 @@ def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
 
 def _refuse_elsewhere(project: Project, attempts: dict[str, Attempt]) -> None:
     """A second cluster knows nothing of the jobs of the first, and would start their units again."""
+    here = project.cluster.source
     begun = {
         u.id: a
         for u in project.units
-        if (a := attempts.get(u.id)) and a.ended is None and a.cluster != project.cluster.source
+        if (a := attempts.get(u.id)) and a.ended is None and a.cluster != here
         if not project.root.unit(u).done
     }
     local = {id for id, a in begun.items() if a.cluster == "local"}
