@@ -20,7 +20,6 @@ from jobs.unit import Unit
 from launch import cli, logs
 from launch.cluster import load_cluster
 from launch.controller import Controller
-from launch.monitor import plain
 from launch.on_slurm import Slurm
 from launch.presets import CONFIGS
 from launch.project import Project
@@ -174,21 +173,19 @@ def test_out_where_it_makes_no_sense(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_watched_to_a_failure_and_its_log(
-    slurm: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def watched() -> object:
-        with pytest.raises(SystemExit) as end:
-            cli.submit(str(study), "generic", tmp_path / "runs", yes=True, only="prepare", watch=True)
-        return end.value.code
+def test_waited_for_until_it_failed_and_its_log(slurm: Cluster, tmp_path: Path) -> None:
+    def waited() -> str:
+        done = sor("submit", *where, "--yes", "--only", "prepare", PYTHONPATH=CODE)
+        assert done.returncode == 0, done.stderr
+        done = sor("status", *where, "--wait", "--interval", "1", PYTHONPATH=CODE)
+        assert done.returncode == 4, done.stderr  # as what comes after it waits to be submitted, too
+        return done.stdout
 
-    monkeypatch.setitem(plain.INTERVALS, "slurm", 1.0)
     study = write_study(tmp_path / "study")
     where = (study, "--cluster", "generic", "--runs", tmp_path / "runs")
     fail = tmp_path / "study" / "study.fail"
     fail.touch()
-    assert watched() == 1
-    assert "failed: prepare small: RuntimeError: study was told to fail" in capsys.readouterr().out
+    assert "failed: prepare small: RuntimeError: study was told to fail" in waited()
     assert slurm.run("squeue", "--noheader") == ""
 
     failed = sor("logs", *where, "--failed", PYTHONPATH=CODE)
@@ -200,7 +197,7 @@ def test_watched_to_a_failure_and_its_log(
         failed.stdout,
     )
     fail.unlink()
-    assert watched() == 0
+    assert "failed:" not in waited()
     assert sor("logs", *where, "--failed", PYTHONPATH=CODE).stdout == "no unit has failed\n"
     printed = sor("logs", *where, "prepare/small", PYTHONPATH=CODE).stdout
     assert "study says goodbye" in printed
