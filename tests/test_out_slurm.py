@@ -17,7 +17,7 @@ from small_study import TESTS, runs, sor, unit, wait_for, write_study
 
 from jobs.rundir import StudyDir, read_json, read_jsonl
 from jobs.unit import Unit
-from launch import cli, logs
+from launch import logs
 from launch.cluster import load_cluster
 from launch.controller import Controller
 from launch.on_slurm import Slurm
