@@ -75,16 +75,15 @@ def test_many_units_of_one_shape_are_one_array() -> None:
     ]  # fmt: skip
 
 
-def test_a_large_study_takes_well_under_a_second() -> None:
+def test_a_large_study_becomes_few_arrays() -> None:
     collate = unit("collate", "c")
     packs = many("pack", 100, collate)
     trains = [unit("train", n, packs[n % 100], gpus_per_node=1, hours=5 + n % 3) for n in range(1_800)]
     evaluations = [e for group in "abcd" for e in each("evaluate", trains, tag=group)]
     units = [collate, *packs, *trains, *evaluations, unit("report", "r", *evaluations)]
     assert len({u.id for u in units}) == 9_102
-    began = time.process_time()
     arrays = planned(units, replace(FREE, max_jobs=200, max_gpus=100)).arrays
-    assert time.process_time() - began < 0.8
+    assert len(arrays) == 93
     assert Counter(a.stage for a in arrays)["train"] == 18  # as many as units that read the same pack
 
 
