@@ -219,7 +219,7 @@ def test_without_an_answer_of_the_accounts(accounted: Cluster, tmp_path: Path) -
     try:
         done = small.submit(tmp_path / "held")
         assert (done.returncode, "your limits are not known" in done.stderr) == (0, True), done.stderr
-        assert small.sor("status", tmp_path / "held").returncode == 3
+        assert small.sor("status", tmp_path / "held").returncode == 4  # its jobs are held
         accounted.run("scancel", job(project, "a"))
         reached(project, "a failed")
         assert look(project)["a"].reason == "was cancelled in Slurm"
