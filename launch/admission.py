@@ -21,6 +21,7 @@ from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.plan import MARGIN
 from launch.slurm import Association, Config, Limits, NodeGroup, Partition, Qos, SlurmUnavailable
+from launch.states import some
 
 ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
 
@@ -46,11 +47,6 @@ def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
             found.append(f"{unit.stage} {unit.name}: {why}")
     if found:
         raise Refusal("\n".join(found))
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first name and how many more there are."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class Admission:
             except NeverRuns as error:
                 refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
         if refused:
-            raise Refusal("\n".join(f"{_some(names)}: {why}" for why, names in refused.items()))
+            raise Refusal("\n".join(f"{some(names)}: {why}" for why, names in refused.items()))
         return admitted
 
     def rules(self, stages: Sequence[str], queued: int) -> Rules:

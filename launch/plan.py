@@ -129,7 +129,7 @@ class _Planner:
     ) -> Unit:
         cost = cost or _Cost(Resources(), None, self.names_prepared(config))
         found = [u.as_input() for u in inputs if u is not None]
-        if self.prepare is not None and cost.prepared:
+        if cost.prepared and self.prepare:
             found.append(self.prepare.as_input())
         return Unit(stage, name, config, tuple(found), execution or {}, cost.resources, cost.flops)
 

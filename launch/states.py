@@ -6,6 +6,7 @@ scheduler or the ledger says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -74,8 +75,8 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
     if missing:
         broken = [name for name, state in missing if state in (State.FAILED, State.BLOCKED)]
         if broken:
-            return State.BLOCKED, f"needs {_some(broken)}, which failed"
-        return State.WAITING, f"needs {_some([name for name, _ in missing])}"
+            return State.BLOCKED, f"needs {some(broken)}, which failed"
+        return State.WAITING, f"needs {some([name for name, _ in missing])}"
     if facts.job is not None:
         why = facts.waits_for if facts.dead else "waits for one that failed"
         return State.WAITING, f"its job {why}: the next 'sor submit' withdraws it"
@@ -93,6 +94,6 @@ def in_vain(facts: Facts) -> bool:
     return facts.dead or any(state != State.DONE and state not in ACTIVE for _, state in facts.inputs)
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first name and how many more there are."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

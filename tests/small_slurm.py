@@ -43,6 +43,12 @@ def by_hand(units: list[Unit], file: Path, root: StudyDir, timeout: float = 30) 
     return Project(study, load_cluster(str(file)), root, units, Slurm(Controller(timeout)))
 
 
+def preempt(cluster: Cluster, node: str) -> None:
+    """Have Slurm take a node, from jobs of a lower partition, for another one that ends at once."""
+    takes = ("--partition=high", f"--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=true")
+    cluster.run("sbatch", *takes)
+
+
 @dataclass(frozen=True)
 class Submitter:
     """Submits a small study of six arrays to a cluster, which SLURM_CONF has to name.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
-from small_slurm import by_hand, write_cluster
+from small_slurm import by_hand, preempt, write_cluster
 from small_study import TESTS, runs, unit, wait_for
 
 from jobs.ending import WORDLESS
@@ -98,15 +98,7 @@ class Job:
 
     def preempt(self) -> None:
         """Have Slurm take its node for another job."""
-        node = self.slurm.run("squeue", "--noheader", f"--jobs={self.id}", "--format=%N")
-        self.slurm.run(
-            "sbatch",
-            "--partition=high",
-            f"--nodelist={node}",
-            "--exclusive",
-            "--output=/dev/null",
-            "--wrap=true",
-        )
+        preempt(self.slurm, self.slurm.run("squeue", "--noheader", f"--jobs={self.id}", "--format=%N"))
 
     def lines(self) -> list[tuple[int, str | None]]:
         """Restart and cause of each line of attempts.jsonl."""

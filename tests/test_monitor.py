@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from made_large import large_study
-from small_slurm import write_cluster
+from small_slurm import preempt, write_cluster
 from small_study import TESTS, runs, sor, student, wait_for, write_study
 from tmux import PROMPT, Tmux, terminal
 
@@ -302,14 +302,7 @@ def test_a_job_that_is_preempted_and_begins_again_while_it_is_open(
         person.types("/prepare")
         person.sees(State.RUNNING, "1 of")
         job, node = slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %N").split()
-        slurm.run(
-            "sbatch",
-            "--partition=high",
-            f"--nodelist={node}",
-            "--exclusive",
-            "--output=/dev/null",
-            "--wrap=true",
-        )
+        preempt(slurm, node)
         person.sees(f"> {State.PREEMPTED}", "was put back into the queue")
         wait_for(lambda: slurm.run("squeue", "--noheader", "--states=RUNNING") == "", "the other job to end")
         slurm.run("scontrol", "update", f"job={job}", "StartTime=now")
