@@ -17,7 +17,7 @@ from measure import Ratio, seconds
 sys.path.append(str(Path(__file__).parent.parent))
 import accelerate
 import torch
-from small_study import wait_for
+from small_study import lives, wait_for
 from small_training import ALONE, ARCHITECTURE, PRESET, Study
 
 from jobs.checkpoint import Checkpoints, interval
@@ -64,7 +64,9 @@ def of_a_job(folder: Path) -> Iterator[Ratio]:
         (rank,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
         os.kill(int(rank), signal.SIGTERM)
         wait_for(lambda: checkpoints.newest() != before, "a checkpoint", 120)
-        return time.time() - told
+        took = time.time() - told
+        wait_for(lambda: not lives(int(job)), "the job to end", 120)  # it writes until then
+        return took
 
     job, cold = begin(1, 0)
     saved = [stop(job)]
