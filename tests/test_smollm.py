@@ -155,7 +155,7 @@ def test_without_a_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_real_weights_pass_through_every_stage(tmp_path: Path) -> None:
-    """With few questions and one student: the whole study takes half an hour on two cores."""
+    """With few questions and one student: the whole study takes too long for a test."""
     numbers = range(2, 22)
     asked = [
         *(f"Is {n} pounds of iron heavier than {n + 3} pounds of hay? Answer Yes or No" for n in numbers),
