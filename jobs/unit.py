@@ -12,7 +12,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 # The stages in the order in which data flows. The number is the version of a stage's recipe: raise it
 # when its code changes what it makes, and every unit of it (and after it) is new.
@@ -20,6 +21,8 @@ RECIPES = {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 1, "ev
 STAGES = tuple(RECIPES)
 
 _text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+_ROLE_AND_ID = attrgetter("role", "id")
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
 PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
@@ -70,14 +73,16 @@ class Resources:
         return self.nodes * self.tasks_per_node
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(NamedTuple):
     """A published result that a unit reads; `role` is the name by which its stage asks for it."""
 
     role: str
     stage: str
     name: str
     id: str
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -91,23 +96,12 @@ class Unit:
     execution: dict[str, Any] = field(default_factory=dict)  # how it is run: micro-batch, ZeRO stage …
     resources: Resources = Resources()  # what it asks the machine for
     flops: int | None = None  # an estimate; None where nothing is computed with a model
+    id: str = field(init=False)  # 12 hexadecimal digits over stage, recipe, config and the inputs' identities
 
-    @cached_property
-    def id(self) -> str:
-        """12 hexadecimal digits over stage, recipe, config and the inputs' identities."""
-        pairs = sorted((i.role, i.id) for i in self.inputs)
-        inputs = ",".join(f'[{_text(role)},"{id}"]' for role, id in pairs)
-        what = f'["{self.stage}",{RECIPES[self.stage]},{self._config},[{inputs}]]'
-        return hashlib.sha256(what.encode()).hexdigest()[:12]
-
-    @cached_property
-    def _config(self) -> str:
-        """The config as text, made once: of thousands of units it is most of what there is to write."""
-        return canonical(self.config)
-
-    def drop_text(self) -> None:
-        """Let go of the config as text: half of a unit's memory, made again where it is needed."""
-        vars(self).pop("_config", None)
+    def __post_init__(self) -> None:
+        inputs = ",".join([f'[{_text(i.role)},"{i.id}"]' for i in sorted(self.inputs, key=_ROLE_AND_ID)])
+        what = f'["{self.stage}",{RECIPES[self.stage]},{canonical(self.config)},[{inputs}]]'
+        object.__setattr__(self, "id", hashlib.sha256(what.encode()).hexdigest()[:12])
 
     def as_input(self, role: str | None = None) -> Input:
         """This unit, as an input of another one; its role is its stage unless told."""
@@ -119,14 +113,16 @@ class Unit:
 
     def to_line(self, **beside: str | int) -> str:
         """A line of JSON with what is `beside` it first and the same as "unit" last."""
-        return f'{json.dumps({**beside, "unit": self._rest()})[:-2]}, "config": {self._config}}}}}\n'
+        return (
+            f'{json.dumps({**beside, "unit": self._rest()})[:-2]}, "config": {canonical(self.config)}}}}}\n'
+        )
 
     def _rest(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "stage": self.stage,
             "name": self.name,
-            "inputs": [vars(i) for i in self.inputs],
+            "inputs": [i._asdict() for i in self.inputs],
             "execution": self.execution,
             "resources": vars(self.resources),
             "flops": self.flops,

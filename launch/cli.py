@@ -74,6 +74,8 @@ def main() -> None:
             raise
         print("\n".join(f"sor: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(1 if isinstance(error, Locked | SlurmUnavailable) else 2)
+    finally:
+        gc.freeze()  # nor is there garbage at the end, for which Python would search once more
 
 
 @app.command()

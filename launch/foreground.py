@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from jobs.causes import Run, goes_on, last_run
 from jobs.rundir import read_jsonl
@@ -144,7 +144,7 @@ class Foreground:
             id = self._backend.submit(unit, name, number, worker, gpus)
             self._ledger.submitted(name, id)
             running.jobs = (*running.jobs, Job(name, id, socket.gethostname()))
-            attempt = running.attempt = replace(attempt, jobs=running.jobs)
+            attempt = running.attempt = attempt._replace(jobs=running.jobs)
         self._tell(Event("started", unit, f"job {', '.join(j.id or '' for j in running.jobs)}"))
 
     def _take(self, seen: Seen, attempt: Attempt) -> Running:
@@ -180,7 +180,7 @@ class Foreground:
         failed = self._failed.setdefault(seen.unit.id, [])
         failed.append(end)
         if goes_on(failed, seen.unit.execution.get("micro_batch")):
-            self._waiting.append(replace(seen, attempt=attempt, live=None))
+            self._waiting.append(seen._replace(attempt=attempt, live=None))
             self._waiting.sort(key=_order)
             self._tell(Event("again", seen.unit, f"{end.cause}: {reason}"))
         else:
@@ -196,7 +196,7 @@ class Foreground:
             self._backend.cancel(running.jobs)
 
     def _fail(self, seen: Seen, attempt: Attempt | None, reason: str) -> None:
-        self.failures.append(replace(seen, state=State.FAILED, reason=reason, attempt=attempt, live=None))
+        self.failures.append(seen._replace(state=State.FAILED, reason=reason, attempt=attempt, live=None))
         self._tell(Event("failed", seen.unit, reason))
 
     def _cancel_all(self) -> None:

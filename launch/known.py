@@ -6,8 +6,7 @@ what rests there is an exception, which `Known.resting` tells.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launch.ledger import Attempt, Ledger
@@ -40,9 +39,7 @@ class Known:
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}
         self.ended: dict[str, Ended] = {}
-        self._attempts: dict[str, Attempt] = {}
-        self._version: tuple[int, ...] | None = None
-        self._read = False  # since the last look
+        self._attempts: Mapping[str, Attempt] | None = None  # that were read ahead of the next look
         self._looks = 0
 
     def read(self, root: StudyDir) -> None:
@@ -51,19 +48,14 @@ class Known:
         Studies that share an answer of the machine's have to be read before it is asked: what was submitted
         after it would seem to have ended.
         """
-        version = _version(root.ledger)
-        if version != self._version:
-            self._attempts, self._version = Ledger(root.ledger).attempts(), version
-        self._read = True
+        self._attempts = Ledger(root.ledger).attempts()
 
-    def attempts(self, root: StudyDir) -> dict[str, Attempt]:
-        """The last attempts at all units, as the ledger tells them; not to be changed."""
-        if not self._read:
-            self.read(root)
-        self._read = False
-        return self._attempts
+    def attempts(self, root: StudyDir) -> Mapping[str, Attempt]:
+        """The last attempts at all units, as the ledger tells them, or told when it was read ahead."""
+        attempts, self._attempts = self._attempts, None
+        return Ledger(root.ledger).attempts() if attempts is None else attempts
 
-    def resting(self, attempts: dict[str, Attempt]) -> dict[str, Seen]:
+    def resting(self, attempts: Mapping[str, Attempt]) -> dict[str, Seen]:
         """Units whose folders are not looked at this time.
 
         No job had them in hand, and nothing was submitted for them since they were looked at: only a person
@@ -79,13 +71,3 @@ class Known:
         parts = min(PARTS, 1 + len(found) // FEW)
         self._looks += 1
         return {id: seen for id, seen in found.items() if (hash(id) + self._looks) % parts}
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    """What changes with a file that is added to; opened, a network file system is asked how it is now."""
-    try:
-        with path.open() as file:
-            stat = os.fstat(file.fileno())
-    except FileNotFoundError:
-        return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -7,14 +7,15 @@ unit is done: the disk does.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.rundir import append_jsonl, read_jsonl
 
@@ -39,9 +40,10 @@ class Job:
     index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """The last attempt at a unit, or, under the id KEEPER, the last keeper; counted from 1.
+
+    A named tuple, since there may be very many.
 
     Args:
         begun: seconds since the epoch.
@@ -77,34 +79,16 @@ class Ledger:
         self._path = path
         self._cluster = cluster
 
-    def attempts(self) -> dict[str, Attempt]:
-        """The last attempt at every unit that was ever begun, by the unit's id.
+    def attempts(self) -> Mapping[str, Attempt]:
+        """The last attempt at every unit that was ever begun, by the unit's id; not to be changed.
 
         A keeper that the machine did not take never was: the one before it goes on.
         """
-        records = list(read_jsonl(self._path))
-        ids = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
-        last: dict[str, Attempt] = {}
-        former: Attempt | None = None  # the keeper before the last one
-        for record in records:
-            if record["event"] == "intent":
-                name, host, id = record["submission"], record["host"], ids.get(record["submission"])
-                for unit, number, *index in record["elements"]:
-                    job = Job(name, id and element_id(id, *index), host, *index)
-                    attempt = last.get(unit)
-                    former = attempt if unit == KEEPER else former
-                    if attempt is None or attempt.number != number:
-                        last[unit] = Attempt(number, record["time"], record["cluster"], (job,))
-                    else:
-                        last[unit] = replace(attempt, jobs=(*attempt.jobs, job))
-            elif record["event"] != "submitted":
-                for unit, number, reason in record["attempts"]:
-                    if unit == KEEPER and record["event"] in ("refused", "lost"):
-                        del last[unit]
-                        last |= {unit: former} if former else {}
-                    elif last[unit].number == number:
-                        last[unit] = replace(last[unit], ended=record["event"], reason=reason)
-        return last
+        version, (known, attempts) = _version(self._path), _last_read.get(self._path, ((), {}))
+        if version != known:
+            attempts = _attempts(list(read_jsonl(self._path)))
+            _last_read[self._path] = version, attempts
+        return attempts
 
     def begun(self, since: float) -> Counter[str]:
         """How many attempts at each unit were begun since a time, without those that the machine refused."""
@@ -139,6 +123,45 @@ class Ledger:
     def _append(self, event: str, **more: Any) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         append_jsonl(self._path, {"event": event, "time": time.time(), **more})
+
+
+def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
+    ids = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
+    last: dict[str, Attempt] = {}
+    former: Attempt | None = None  # the keeper before the last one
+    for record in records:
+        if record["event"] == "intent":
+            name, host, id = record["submission"], record["host"], ids.get(record["submission"])
+            for unit, number, *index in record["elements"]:
+                job = Job(name, id and element_id(id, *index), host, *index)
+                attempt = last.get(unit)
+                former = attempt if unit == KEEPER else former
+                if attempt is None or attempt.number != number:
+                    last[unit] = Attempt(number, record["time"], record["cluster"], (job,))
+                else:
+                    last[unit] = attempt._replace(jobs=(*attempt.jobs, job))
+        elif record["event"] != "submitted":
+            for unit, number, reason in record["attempts"]:
+                if unit == KEEPER and record["event"] in ("refused", "lost"):
+                    del last[unit]
+                    last |= {unit: former} if former else {}
+                elif last[unit].number == number:
+                    last[unit] = last[unit]._replace(ended=record["event"], reason=reason)
+    return last
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What changes with a file that is added to; opened, a network file system is asked how it is now."""
+    try:
+        with path.open() as file:
+            stat = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return ()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+# Of each ledger that this process has read: its version, and what it told.
+_last_read: dict[Path, tuple[tuple[int, ...], Mapping[str, Attempt]]] = {}
 
 
 def element_id(id: str, index: int | None = None) -> str:

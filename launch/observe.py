@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.causes import Cause, Run, cause_of, failures, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
@@ -27,9 +27,8 @@ NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
 REMOVED = "its result was removed"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One unit as it is now.
+class Seen(NamedTuple):
+    """One unit as it is now. A named tuple, since there may be very many.
 
     Args:
         attempt: the last one.
@@ -252,10 +251,12 @@ def _look(
         stalled=progress.get("stalled") if progress else None,
         put_off=ended.put_off if ended else None,
         error=(ended.error or attempt.reason) if ended and attempt else None,
-        inputs=tuple((f"{i.stage} {i.name}", seen[i.id].state) for i in unit.inputs),
+        inputs=tuple([(i, seen[i.id].state) for i in unit.inputs]),
     )
     written = ended.written if ended else None
-    return Seen(unit, root, *state_of(facts), attempt, live, in_vain(facts), published, progress, written)
+    state, reason = state_of(facts)
+    vain = state != State.QUEUED and in_vain(facts)  # what counts as queued waits for something to come
+    return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:

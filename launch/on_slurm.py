@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from operator import attrgetter
 
 from launch.backends import Live
 from launch.controller import Controller
@@ -25,8 +24,7 @@ from launch.states import State
 # sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
 SETTLE = 15.0
 AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
-Telling = tuple[str, str | None, int | None, str | None]  # what a row of the queue says of its unit
-TELLING = attrgetter("state", "reason", "start", "nodes")
+Telling = tuple[str, str | None, int | None, str | None]  # a QueuedJob between its id and its name
 NEVER = {  # why a job waits that would wait for ever
     "DependencyNeverSatisfied": "waits for one that failed",
     "launch failed requeued held": "is held by Slurm, which could not start it on a node",
@@ -74,7 +72,8 @@ class Slurm:
             living = [alive[job.id] for job in jobs if job.id in alive]
             if living:
                 mine = jobs if len(living) == len(jobs) else tuple(job for job in jobs if job.id in alive)
-                found[unit] = _how(tuple(map(TELLING, living)))._replace(jobs=mine)
+                how = _how(tuple([row[1:5] for row in living]))
+                found[unit] = Live(how.state, mine, how.reason, how.dead, how.nodes, how.start)
             elif attempt.ended is None and any(job.id is None for job in jobs):
                 if time.time() - attempt.begun < SETTLE:
                     found[unit] = Live(State.QUEUED, (), "is being submitted")

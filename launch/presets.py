@@ -63,7 +63,7 @@ S = TypeVar("S", bound=Strict)
 OneOrMore = Annotated[tuple[T, ...], BeforeValidator(listed), Field(min_length=1)]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML that reads 1e-5 as a number, as YAML 1.2 does and PyYAML does not."""
 
 

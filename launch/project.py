@@ -5,6 +5,7 @@ Every command begins here. What a command then does stands in its own module.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def planned_again(project: Project, study: Study) -> Project:
     return _project(study, project.cluster, project.root, Ledger(project.root.ledger).attempts())
 
 
-def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: dict[str, Attempt]) -> Project:
+def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[str, Attempt]) -> Project:
     collated = root.unit(collating(study, cluster))
     # Real lengths make better estimates.
     rows = measured(collated.result, Lengths.expected(study)) if collated.done else None
@@ -116,7 +117,7 @@ def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
     return Local(root) if cluster.backend == "local" else Slurm(Controller())
 
 
-def _refuse_elsewhere(project: Project, attempts: dict[str, Attempt]) -> None:
+def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:
     """A second cluster knows nothing of the jobs of the first, and would start their units again."""
     here = project.cluster.source
     begun = {

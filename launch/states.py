@@ -27,6 +27,7 @@ class State(StrEnum):
 
 
 ACTIVE = (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED)  # a job has it in hand
+COMING = (*ACTIVE, State.DONE)
 
 
 class Facts(NamedTuple):
@@ -42,7 +43,7 @@ class Facts(NamedTuple):
         stalled: what a job that runs says of itself while it stands still.
         put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
-        inputs: (name, state) of what it reads.
+        inputs: what it reads, which is named as it is written, and its state.
     """
 
     published: bool
@@ -54,7 +55,7 @@ class Facts(NamedTuple):
     stalled: str | None = None
     put_off: str | None = None
     error: str | None = None
-    inputs: tuple[tuple[str, State], ...] = ()
+    inputs: tuple[tuple[object, State], ...] = ()
 
 
 def state_of(facts: Facts) -> tuple[State, str | None]:
@@ -63,7 +64,7 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
     A result whose inputs are not all done (any more) is not done: it was made from something else. A job that
     waits for an input which no job has in hand any more will wait for ever, and does not count.
     """
-    missing = [(name, state) for name, state in facts.inputs if state != State.DONE]
+    missing = [(name, state) for name, state in facts.inputs if state is not State.DONE]
     if facts.published and not missing:
         return State.DONE, None
     if facts.job == State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
@@ -91,9 +92,9 @@ def in_vain(facts: Facts) -> bool:
     """Whether a job waits for something that can never come."""
     if facts.job != State.QUEUED:
         return False
-    return facts.dead or any(state != State.DONE and state not in ACTIVE for _, state in facts.inputs)
+    return facts.dead or bool([name for name, state in facts.inputs if state not in COMING])
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[object]) -> str:
     """The first name and how many more there are."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    return str(names[0]) if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -32,13 +32,16 @@ class Large:
     failed: int
 
 
+def large_file(folder: Path) -> Path:
+    """Write the study `large`, of 50,403 units."""
+    mixtures, seeds = {"shares": [0, 0.5, 1]}, list(range(SEEDS))
+    return write_study(folder, {"s": student()}, name="large", mixtures=mixtures, seeds=seeds)
+
+
 def large_study(folder: Path) -> Large:
-    """Write the study `large` and its run directory, in which a fifth of its trainings are over with their
+    """Write the study and its run directory, in which a fifth of its trainings are over with their
     evaluations, but for the last few, which failed."""
-    mixtures = {"shares": [0, 0.5, 1]}
-    file = write_study(
-        folder, {"s": student()}, name="large", mixtures=mixtures, seeds=list(range(SEEDS)),
-    )  # fmt: skip
+    file = large_file(folder)
     units = plan(load_study(str(file)), load_cluster("local"))
     root = StudyDir(folder / "runs" / "large")
     trainings = [unit for unit in units if unit.stage == "train"]

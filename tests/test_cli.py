@@ -372,7 +372,7 @@ def test_the_last_words_of_a_job_are_printed(
             return {}
 
     assert seen.attempt
-    seen = replace(seen, live=Live(State.RUNNING, seen.attempt.jobs))
+    seen = seen._replace(live=Live(State.RUNNING, seen.attempt.jobs))
     root.unit(units(study)[0]).out.rename(out / "not published yet")
     assert print_logs(seen, replace(project, backend=Ending(root)), follow=True) == 0
     assert capsys.readouterr().out.endswith("last words\n")

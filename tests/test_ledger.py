@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -64,7 +63,7 @@ def test_a_new_attempt_begins_with_nothing_of_the_old_and_is_not_ended_by_it(tmp
     ledger.submitted("s1", "100")  # written again by one that did not know: late, too
     assert ledger.attempts()[A] == now
     ledger.ended("outdated", [(A, 2, "why")])
-    assert ledger.attempts()[A] == replace(now, ended="outdated", reason="why")
+    assert ledger.attempts()[A] == now._replace(ended="outdated", reason="why")
 
 
 def test_names_of_submissions_differ() -> None:

@@ -7,7 +7,6 @@ import shlex
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def test_other_causes_and_other_attempts_are_news() -> None:
     assert [each.split(": ")[2] for each in memory.news(failed[0], code)] == ["code error"]
     attempt = failed[0].attempt
     assert attempt is not None
-    again = replace(failed[0], attempt=replace(attempt, number=2))
+    again = failed[0]._replace(attempt=attempt._replace(number=2))
     assert len(memory.news(again, code)) == 1
 
 

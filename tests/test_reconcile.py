@@ -105,7 +105,7 @@ def test_only_one_stage(now: Snapshot, stage: str) -> None:
 def test_asking_again_asks_for_nothing(now: Snapshot, only: str | None) -> None:
     started = {s.unit.id for s in reconcile(now, only).submit}
     units = tuple(
-        replace(s, state=State.RUNNING if s.unit.id in started else s.state, in_vain=False) for s in now.units
+        s._replace(state=State.RUNNING if s.unit.id in started else s.state, in_vain=False) for s in now.units
     )
     assert reconcile(replace(now, units=units), only).nothing
 

@@ -185,8 +185,10 @@ def outlined(project: Project) -> Outline:
     """What a plan says, worked out once."""
     units, parts = project.units, {}
     hours_of = cache(lambda stage, flops, needs: expected_hours(stage, flops, needs, project.cluster))
-    for stage in STAGES:
-        indices = [index for index, unit in enumerate(units) if unit.stage == stage]
+    of_stage: dict[str, list[int]] = {stage: [] for stage in STAGES}
+    for index, unit in enumerate(units):
+        of_stage[unit.stage].append(index)
+    for stage, indices in of_stage.items():
         if indices:
             mine = [units[i] for i in indices]
             hours = [hours_of(stage, unit.flops, unit.resources) for unit in mine]

@@ -6,7 +6,6 @@ draws or changes anything.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections import deque
@@ -102,8 +101,6 @@ class Watcher:
         ]
         self._known = [Known() for _ in projects]
         self._plans = [_plan_of(project) for project in projects]
-        for project in projects:
-            _spare(project)
         self._sights = [
             Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
         ]
@@ -177,7 +174,6 @@ class Watcher:
         study = Study.model_validate(read_json(project.root.study)) if new else project.study
         if study != project.study or plan.counted != before.counted:
             again = replace(planned_again(project, study), backend=project.backend)
-            _spare(again)
             self._asking[number], self._known[number] = again, Known()
             self._slurm.new_round()  # its answer may be older than what the ledger says by now
         self._plans[number] = plan
@@ -197,14 +193,6 @@ def _plan_of(project: Project) -> _Plan:
         stat = project.root.study.stat()
         submitted = stat.st_ino, stat.st_mtime_ns
     return _Plan(submitted, counted)
-
-
-def _spare(project: Project) -> None:
-    """Let go of memory that only who submits needs: of 50,000 units it is 40 MB."""
-    for unit in project.units:
-        unit.drop_text()
-    with suppress(AttributeError):  # other C libraries than glibc do so by themselves, or never
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def pace(floor: float, computed: float, waited: float) -> float:

@@ -21,11 +21,10 @@ from pathlib import Path
 from statistics import median
 
 from bench_launch import SOR, process
-from bench_slurm import HELD, WATCHED, empty, new, processor, submitted, units
+from bench_slurm import SQUEUE, empty, large, processor, squeue, submitted
 from cluster import Cluster, packages
 from made_large import large_study
-from made_projects import made_project
-from measure import Ratio, seconds
+from measure import Ratio
 
 from launch.cli import GARBAGE
 from launch.monitor.app import boards
@@ -45,21 +44,24 @@ def ratios() -> Iterator[Ratio]:
     yield starting()
     with tempfile.TemporaryDirectory() as folder, Cluster(nodes=2, gpus=0) as cluster:
         os.environ["SLURM_CONF"] = str(cluster.conf)
-        submitted(new(Path(folder, "watched"), WATCHED))
+        project, named = large(Path(folder))
+        submitted(project)
+        whole, listing = process([SOR, "monitor", *named, "--once"]), process(SQUEUE)
         # In a process of its own, whose memory it is.
         done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, check=True)
         found = json.loads(done.stdout)
-        cost, took = processor(squeue, resource.RUSAGE_CHILDREN), seconds(squeue)
+        cost = processor(squeue, resource.RUSAGE_CHILDREN)
         other_monitor = turm(Path(folder))
         empty(cluster)
-    what, other = f"monitor of {WATCHED} units in the queue", "squeue --noheader --array"
+    what, other = f"monitor of {len(project.units)} units in the queue", " ".join(SQUEUE)
+    yield Ratio(f"sor {what}, --once: the whole program", other, whole, listing, "s")
     yield Ratio(f"{what}: a look's own processor time", other, found["cost"], cost, "s")
     share = 100 * found["cost"] / found["interval"]
     every = f"at its interval of {found['interval']:.0f} s"
     yield Ratio(f"{what}, {every}", f"watch {other}", share, 100 * cost / LOOP, "% of a core")
     if other_monitor is not None:
         yield Ratio(f"{what}, {every}", "turm, which looks every 2 s", share, other_monitor, "% of a core")
-    yield Ratio(f"{what}: from its plan to the first sight", other, found["first"], took, "s")
+    yield Ratio(f"{what}: from its plan to the first sight", other, found["first"], listing, "s")
     yield Ratio(f"{what}: memory", "the same program with its plan", found["memory"], found["plan"], "MB")
 
 
@@ -104,15 +106,10 @@ def processor_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def squeue() -> None:
-    subprocess.run(["squeue", "--noheader", "--array"], stdout=subprocess.DEVNULL, check=True)
-
-
 def watched(folder: Path) -> dict[str, float]:
     """Watch the study in a folder: seconds that looks take, megabytes that this process has at most."""
     gc.set_threshold(GARBAGE)  # as `sor` does
-    project = made_project(folder / "watched", units(WATCHED), sbatch=HELD)
-    assert len({unit.id for unit in project.units}) == WATCHED
+    project, _ = large(folder)
     plan, began, costs = memory(), time.perf_counter(), []
     watcher = Watcher([project], None, boards([project]))
     taken = seen_after(watcher, 0.0)

@@ -15,26 +15,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from bench_launch import SOR
 from measure import Ratio, seconds
 from rich.console import Console
 from submitit import SlurmExecutor
 
 sys.path.append(str(Path(__file__).parent.parent))
 from cluster import Cluster, packages
-from made_projects import made_project
+from made_large import large_file
+from made_projects import cluster_file, made_project
 
 from jobs.run import run_unit
 from jobs.unit import Unit
 from launch.cli import GARBAGE
 from launch.cluster import load_cluster
+from launch.outlook import Outlook
 from launch.plan import plan
-from launch.project import Project
+from launch.project import Project, open_project
 from launch.show import status_view
 from launch.study import load_study
 from launch.submit import submit
 
-SUBMITTED, WATCHED, TURNS = 10_000, 50_000, 3
+SUBMITTED, TURNS = 10_000, 3
 HELD = {"hold": True}
+SQUEUE = ["squeue", "--noheader", "--array"]
 SLURM = {"sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "sinfo"}
 started: list[str] = []  # the programs that this process starts
 sys.addaudithook(lambda event, args: started.append(args[1][0]) if event == "subprocess.Popen" else None)
@@ -54,11 +58,11 @@ def ratios() -> Iterator[Ratio]:
                 where = f"{cluster.run('sbatch', '--version')} with{'' if accounting else 'out'} accounting"
                 yield from submitting(cluster, Path(folder, where), where)
                 if accounting:
-                    yield from watching(cluster, Path(folder, "watched"))
+                    yield from watching(cluster, Path(folder))
 
 
 def units(count: int) -> list[Unit]:
-    """So many evaluations as the shipped study has them, of which nothing is worked out yet."""
+    """So many evaluations as the shipped study has them."""
     shipped = plan(load_study("scale-or-reason"), load_cluster("generic"))
     real = [unit for unit in shipped if unit.stage == "evaluate"]
     chosen = (real[i % len(real)] for i in range(count))
@@ -86,7 +90,7 @@ def submitting(cluster: Cluster, folder: Path, where: str) -> Iterator[Ratio]:
     """10,000 units by `sor submit` and by submitit's map_array, in turns; then `sor submit` once more."""
     ours, again, theirs = Seen(), Seen(), Seen()
     for turn in range(TURNS):
-        project = new(folder / f"ours{turn}", SUBMITTED)
+        project = made_project(folder / f"ours{turn}", units(SUBMITTED), sbatch=HELD)
         ours.measure(lambda p=project: submitted(p), folder / f"ours{turn}")
         again.measure(lambda p=project: submitted(p), folder / f"ours{turn}")
         empty(cluster)
@@ -98,11 +102,6 @@ def submitting(cluster: Cluster, folder: Path, where: str) -> Iterator[Ratio]:
     yield Ratio(f"{what}: programs of Slurm's", other, ours.programs, theirs.programs, "calls")
     yield Ratio(f"{what}: files", other, ours.files, theirs.files, "files")
     yield Ratio(f"{what}, again", "the first time", median(again.times), median(ours.times), "s")
-
-
-def new(folder: Path, count: int) -> Project:
-    folder.mkdir(parents=True)
-    return made_project(folder, units(count), sbatch=HELD)
 
 
 def submitted(project: Project) -> None:
@@ -118,22 +117,35 @@ def mapped(work: list[Unit], folder: Path) -> None:
 
 
 def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
-    """50,000 units in the queue, looked at and shown, by the processor time of both; Python runs already."""
-    project = new(folder, WATCHED)
+    """A study of 50,000 units in the queue, looked at and shown, by the processor time of both."""
+    project, named = large(folder)
     submitted(project)
 
     def look() -> None:
         Console(file=io.StringIO()).print(status_view(project.look()))
 
-    def squeue() -> None:
-        subprocess.run(["squeue", "--noheader", "--array"], stdout=subprocess.DEVNULL, check=True)
+    def status() -> None:
+        done = subprocess.run([SOR, "status", *named], stdout=subprocess.DEVNULL, check=False)
+        assert done.returncode == Outlook.NEEDS_YOU  # to release its jobs
 
     started.clear()
     ours, theirs = processor(look, resource.RUSAGE_SELF), processor(squeue, resource.RUSAGE_CHILDREN)
     assert started == ["squeue"] * 2 * TURNS
-    what = f"sor status of {WATCHED} units in the queue: its own processor time"
-    yield Ratio(what, "squeue --noheader --array of the same queue", ours, theirs, "s")
+    whole = processor(status, resource.RUSAGE_CHILDREN)
+    what, other = f"sor status of {len(project.units)} units in the queue", " ".join(SQUEUE)
+    yield Ratio(f"{what}: a look, and showing it", other, ours, theirs, "s of a core")
+    yield Ratio(f"{what}: the program from its start to its end", other, whole, theirs, "s of a core")
     empty(cluster)
+
+
+def large(folder: Path) -> tuple[Project, list[str]]:
+    """A study of more than 50,000 units whose jobs are held, and how a command line names it."""
+    study, cluster, runs = str(large_file(folder)), str(cluster_file(folder, sbatch=HELD)), folder / "runs"
+    return open_project(study, cluster, runs), [study, "--cluster", cluster, "--runs", str(runs)]
+
+
+def squeue() -> None:
+    subprocess.run(SQUEUE, stdout=subprocess.DEVNULL, check=True)
 
 
 def processor(work: Callable[[], object], whose: int) -> float:
