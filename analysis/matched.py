@@ -224,8 +224,9 @@ def _percentiles(drawn: Array) -> Array:
 def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:
     """Places of plain answers, mixture and reasoning of each size that has all three."""
     found = []
+    places = own.groupby(["share", "size"]).groups
     for place, size in mixed["size"].items():
-        plain, full = (own.index[(own["size"] == size) & (own["share"] == share)] for share in (0, 1))
+        plain, full = (list(places.get((share, size), ())) for share in (0, 1))
         if len(plain) and len(full):
             found.append((plain[0], place, full[0]))
         if max(len(plain), len(full)) > 1:

@@ -16,6 +16,7 @@ import debian
 import pandas as pd
 import pytest
 from made_results import benchmark, evaluation
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from rich.console import Console
 
@@ -135,12 +136,10 @@ def printed(root: Path, width: int) -> str:
 def drawn(axes: Any) -> dict[tuple[float, float], tuple[str, str]]:
     """Markers of a panel: (x, y) -> (shape, colour)."""
     return {
-        (float(line.get_xdata()[0]), float(line.get_ydata()[0])): (
-            line.get_marker(),
-            to_hex(line.get_color()),
-        )
-        for line in axes.lines
-        if line.get_marker() not in ("None", "", None)
+        (float(x), float(y)): (points.get_paths()[0].vertices.tobytes(), to_hex(colour))
+        for points in axes.collections
+        if isinstance(points, PathCollection)
+        for (x, y), colour in zip(points.get_offsets(), points.get_edgecolors(), strict=True)
     }
 
 
