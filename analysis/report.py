@@ -11,7 +11,7 @@ import math
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +70,14 @@ class Report:
     page: Path | None = None
 
 
-def analyse(path: str | Path, units: Container[str] | None = None) -> Report:
+def analyse(
+    path: str | Path, units: Container[str] | None = None, joules: Mapping[str, float] | None = None
+) -> Report:
     """Collect a study's results and work out all that can be said of them.
 
     Args:
         path, units: see `analysis.collect.collect`.
+        joules: see `analysis.usage.usage`.
 
     Raises:
         ValueError: there are no results, or they cannot be understood.
@@ -82,7 +85,7 @@ def analyse(path: str | Path, units: Container[str] | None = None) -> Report:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         results = collect(path, units)
-        tables = derive(results, item_scores(path, results)) | {"usage": usage(path)}
+        tables = derive(results, item_scores(path, results)) | {"usage": usage(path, joules)}
     said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
     return Report(results, tables, tuple(said))
 
@@ -98,14 +101,19 @@ def derive(results: pd.DataFrame, scores: Scores) -> dict[str, pd.DataFrame]:
     return {"frontier": points, **tables, "gains": gain, "claims": claims(points, **tables)}
 
 
-def write_report(path: str | Path, out: str | Path, units: Container[str] | None = None) -> Report:
+def write_report(
+    path: str | Path,
+    out: str | Path,
+    units: Container[str] | None = None,
+    joules: Mapping[str, float] | None = None,
+) -> Report:
     """Analyse, and write a CSV of each table, figures (.svg, .png) and report.html to `out`.
 
     Raises:
         ValueError: there are no results, or they cannot be understood.
     """
     path, out = Path(path), Path(out)
-    found = analyse(path, units)
+    found = analyse(path, units, joules)
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for name, table in {"results": found.results, **found.tables}.items():
@@ -199,7 +207,8 @@ def usage_line(table: pd.DataFrame) -> str:
     stages = zip(table["stage"], table[unit], strict=True)
     parts = ", ".join(f"{stage} {hours:.2g}" for stage, hours in stages if hours)
     total, runs, interrupted = (table[name].sum() for name in (unit, "runs", "interrupted"))
-    return f"it took {total:.2g} {what} ({parts}) in {runs} runs, {interrupted} of them interrupted"
+    energy = f" and {table['joules'].sum() / 3.6e6:.2g} kWh" if table["joules"].any() else ""
+    return f"it took {total:.2g} {what} ({parts}){energy} in {runs} runs, {interrupted} of them interrupted"
 
 
 def _trained_on(table: pd.DataFrame) -> list[str]:

@@ -5,6 +5,8 @@ From what the jobs themselves wrote down, so that it can be read anywhere, long 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -23,14 +25,16 @@ USAGE = {
     "gpu_hours": "float64",  # the same, times the GPUs that each held
     "interrupted_gpu_hours": "float64",  # of it, in interrupted runs, whose work was in part kept
     "flops": "float64",  # model FLOPs of what is published
+    "joules": "float64",  # that the scheduler's accounts tell of, of all runs; NaN: they tell nothing
 }
 
 
-def usage(path: str | Path) -> pd.DataFrame:
+def usage(path: str | Path, joules: Mapping[str, float] | None = None) -> pd.DataFrame:
     """What every stage of a study took, in the order of stages; all that was run counts, wanted still or not.
 
     Args:
         path: a run directory of this project; any other folder gives an empty table.
+        joules: energy by stage, as far as it is known; no file of a run directory tells of it.
 
     Returns:
         The columns of USAGE.
@@ -40,13 +44,14 @@ def usage(path: str | Path) -> pd.DataFrame:
     for stage in STAGES:
         folders = [UnitDir(found.parent) for found in sorted(study.path.glob(f"{stage}/*/attempts.jsonl"))]
         if folders:
-            rows.append({"stage": stage, "units": len(folders), **_sums(stage, folders)})
+            used = (joules or {}).get(stage, math.nan)
+            rows.append({"stage": stage, "units": len(folders), **_sums(stage, folders), "joules": used})
     return pd.DataFrame(rows, columns=list(USAGE)).astype(USAGE)
 
 
 def _sums(stage: str, folders: list[UnitDir]) -> dict[str, float]:
-    """The columns of USAGE after the first two, over some units of one stage."""
-    sums = dict.fromkeys(list(USAGE)[2:], 0.0)
+    """The columns of USAGE between the first two and the last, over some units of one stage."""
+    sums = dict.fromkeys(list(USAGE)[2:-1], 0.0)
     for folder in folders:
         needs = folder.unit().resources
         for run in runs(read_jsonl(folder.attempts)):

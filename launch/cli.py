@@ -232,11 +232,13 @@ def report(
     """Write the report and print the frontier."""
     from analysis.report import print_report, write_report
     from jobs.rundir import StudyDir
+    from launch.energy import energy
     from launch.states import State
 
-    folder, units = Path(study), None
+    folder, units, joules = Path(study), None, None
     if not folder.is_dir():
-        now = _open(study, cluster, runs).look()
+        project = _open(study, cluster, runs)
+        now = project.look()
         evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
         done = [seen for seen in evaluations if seen.state == State.DONE]
         if not done:
@@ -247,9 +249,9 @@ def report(
             sys.exit(1)
         if len(done) < len(evaluations):
             print(f"{len(done)} of {len(evaluations)} evaluations are done: this report is a partial one")
-        folder, units = now.root.path, {seen.unit.id for seen in done}
+        folder, units, joules = now.root.path, {seen.unit.id for seen in done}, energy(project)
     try:
-        written = write_report(folder, out or StudyDir(folder).written_report, units)
+        written = write_report(folder, out or StudyDir(folder).written_report, units, joules)
     except ValueError as error:
         print(f"sor: {error}", file=sys.stderr)
         sys.exit(1)

@@ -21,6 +21,7 @@ from launch import slurm
 from launch.slurm import (
     Association,
     Config,
+    Consumed,
     NoAccounting,
     NodeGroup,
     NotSetUp,
@@ -75,13 +76,11 @@ class Controller:
         Raises:
             NoAccounting: the cluster keeps none; so do `associations` and `qos`.
         """
-        return slurm.parse_history(
-            self._database(
-                "sacct", "--allocations", "--duplicates", "--noheader", "--parsable2",
-                f"--delimiter={slurm.SEPARATOR}", f"--user={_user()}", f"--starttime=uts{since}",
-                f"--format={','.join(slurm.HISTORY)}",
-            )
-        )  # fmt: skip
+        return slurm.parse_history(self._past(since, slurm.HISTORY, "--allocations"))
+
+    def energy(self, since: int) -> Table[Consumed]:
+        """What steps of this user's jobs have used since a time. It raises what `history` does."""
+        return slurm.parse_energy(self._past(since, slurm.ENERGY))
 
     def config(self) -> Config:
         """The controller's settings."""
@@ -121,6 +120,12 @@ class Controller:
     def cancel(self, jobs: Sequence[str]) -> None:
         """End jobs, or elements of arrays; those that have ended already are no error."""
         self._ask("scancel", "--quiet", *jobs)
+
+    def _past(self, since: int, fields: tuple[str, ...], *more: str) -> str:
+        return self._database(
+            "sacct", "--duplicates", "--noheader", "--parsable2", f"--delimiter={slurm.SEPARATOR}",
+            f"--user={_user()}", f"--starttime=uts{since}", f"--format={','.join(fields)}", *more,
+        )  # fmt: skip
 
     def _manager(self, kind: str, fields: tuple[str, ...], *where: str) -> str:
         text = self._database(

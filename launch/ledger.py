@@ -90,6 +90,11 @@ class Ledger:
             _last_read[self._path] = version, attempts
         return attempts
 
+    def submissions(self) -> dict[str, float]:
+        """When each submission was to be handed over, in seconds since the epoch, by its name."""
+        records = read_jsonl(self._path)
+        return {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
+
     def begun(self, since: float) -> Counter[str]:
         """How many attempts at each unit were begun since a time, without those that the machine refused."""
         records = [r for r in read_jsonl(self._path) if r["time"] >= since]

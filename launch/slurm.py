@@ -104,6 +104,21 @@ class PastJob:
     submitted: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a step of a job has used of energy; the accounts' line of the job itself has no step.
+
+    Args:
+        step: "batch", "extern" or a number.
+        joules: None where they are not measured. The job's own are those of its last step alone.
+    """
+
+    job: str
+    step: str | None
+    name: str
+    joules: int | None
+
+
 @dataclass(frozen=True)
 class Config:
     """The controller's settings that matter here.
@@ -193,6 +208,7 @@ class Qos:
 
 QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
 HISTORY = ("JobID", "State", "ExitCode", "Submit")
+ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
 NODES = ("%R", "%D", "%c", "%G")
 ASSOCIATION = (
     "Account", "User", "ParentName", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES", "MaxTRES",
@@ -228,6 +244,16 @@ def parse_history(text: str) -> Table[PastJob]:
         return [PastJob(id, *rest) for id in expand(f[0])]
 
     return _table(text, len(HISTORY), row)
+
+
+def parse_energy(text: str) -> Table[Consumed]:
+    """sacct's lines in the format `ENERGY`."""
+
+    def row(f: Sequence[str]) -> list[Consumed]:
+        job, _, step = f[0].partition(".")
+        return [Consumed(job, step or None, f[2], _number(f[1]) or None)]
+
+    return _table(text, len(ENERGY), row)
 
 
 def parse_config(text: str) -> Config:

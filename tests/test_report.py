@@ -235,7 +235,7 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     run = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "time": 9.0, "kept": 0}
     run |= {"host": "n1", "micro_batch": None}
     append_jsonl(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
-    report = write_report(study[0], tmp_path / "out")
+    report = write_report(study[0], tmp_path / "out", joules={"evaluate": 1.8e6})
     page = tmp_path / "visit.html"
     page.write_text(report.page.read_text().replace("</body>", VISIT + "</body>"))
     options = [
@@ -264,7 +264,7 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     assert seen["scopes"] == list(dict.fromkeys(report.tables["frontier"]["scope"]))
     assert re.fullmatch(r"M[\d.,HVLZ]+", seen["band"])
     assert seen["claims"] == report.tables["claims"]["answer"].tolist()
-    assert seen["usage"] == [["evaluate", "1", "1", "0", "1.5", "0.0", "0.0", "2.00 × 10¹¹"]]
+    assert seen["usage"] == [["evaluate", "1", "1", "0", "1.5", "0.0", "0.0", "2.00 × 10¹¹", "0.50"]]
     rows = {row[0]: row for row in seen["rows"]}
     stood = (
         report.tables["standing"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from analysis.report import usage_line
 from analysis.usage import USAGE, usage
 from jobs.rundir import StudyDir, append_jsonl, write_json
 from jobs.unit import Resources, Unit
+
+KWH = 3.6e6  # joules
 
 
 def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | None, str | None]]) -> None:
@@ -27,7 +30,7 @@ def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | No
 
 
 def rows(root: Path) -> dict[str, dict[str, Any]]:
-    return {row["stage"]: row for row in usage(root).to_dict("records")}
+    return {row["stage"]: row for row in usage(root, {"train": KWH}).to_dict("records")}
 
 
 def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: Path) -> None:
@@ -46,11 +49,13 @@ def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: P
     assert rows(tmp_path) == {
         "train": {
             "stage": "train", "units": 1, "runs": 3, "interrupted": 2, "untimed": 1, "hours": 1.5,
-            "gpu_hours": 6.0, "interrupted_gpu_hours": 2.0, "flops": 0.0,
+            "gpu_hours": 6.0, "interrupted_gpu_hours": 2.0, "flops": 0.0, "joules": KWH,
         }
     }  # fmt: skip
     line = usage_line(usage(tmp_path))
     assert line == "it took 6 GPU hours (train 6) in 3 runs, 2 of them interrupted"
+    line = usage_line(usage(tmp_path, {"train": KWH}))
+    assert line == "it took 6 GPU hours (train 6) and 1 kWh in 3 runs, 2 of them interrupted"
 
 
 def test_each_worker_runs_by_itself_and_an_attempt_that_is_repeated_counts_again(tmp_path: Path) -> None:
@@ -69,6 +74,7 @@ def test_flops_are_those_of_published_results(tmp_path: Path) -> None:
     publish(StudyDir(tmp_path), report, {"benchmarks": 2})
     found = rows(tmp_path)
     assert (found["evaluate"]["flops"], found["report"]["flops"]) == (150 * 1e9, 0)
+    assert math.isnan(found["evaluate"]["joules"])
     assert list(found) == ["evaluate", "report"]  # of the training nobody wrote anything
 
 

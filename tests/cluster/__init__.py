@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cluster import config, network
+from cluster.meter import Meter
 from cluster.network import Network
 from cluster.processes import Owner, Processes, owned
 
@@ -43,6 +44,7 @@ class Shape:
 
     Args:
         networks: every node has an address of its own and can be cut off (root only; see network.py).
+        watts: what every node takes by its meter, if it has one (root only; see meter.py).
         extra: more lines of slurm.conf, which replace those of the same key.
     """
 
@@ -51,6 +53,7 @@ class Shape:
     gpus: int = 8
     accounting: bool = True
     networks: bool = False
+    watts: int = 0
     extra: str = ""
 
 
@@ -68,6 +71,7 @@ class Cluster:
         self.scratch = scratch or Path(tempfile.mkdtemp(prefix=SCRATCH, dir="/tmp"))
         self.processes = Processes(self.scratch)
         self.network = Network(self.scratch, self.nodes) if self.shape.networks else None
+        self.meter = Meter(self.scratch, self.shape.watts) if self.shape.watts else None
         self._owner = None if scratch else Owner(self.scratch)
 
     @property
@@ -106,6 +110,8 @@ class Cluster:
         config.write(self.scratch, self.shape, ports)
         if self.network:
             self.network.start()
+        if self.meter:
+            self.meter.start()
         self._start_munge()
         if self.shape.accounting:
             self._start_mariadb()
@@ -120,6 +126,8 @@ class Cluster:
     def stop(self) -> None:
         """End all jobs and all daemons, and remove the scratch directory."""
         self.processes.end_all(self.conf)
+        if self.meter:
+            self.meter.stop()
         network.remove(self.scratch)
         if self._owner:
             self._owner.release()
@@ -156,6 +164,8 @@ class Cluster:
     def start_node(self, node: str) -> None:
         """Start the daemon of one node, also again after `processes.end(node)`."""
         command = ["slurmd", "-D", "-N", node, "-d", str(config.daemons() / "slurmstepd")]
+        if self.meter:
+            command = self.meter.at_node(*command)
         if self.network:
             command = self.network.at_node(node, *command)
         self.processes.start(node, command, self.environment)

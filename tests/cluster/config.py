@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import network
+from cluster import meter, network
 
 if TYPE_CHECKING:
     from cluster import Shape
@@ -176,13 +176,14 @@ def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: l
             for i, port in enumerate(nodes, 1)
         ),
     )
-    replaced = {line.partition("=")[0] for line in shape.extra.splitlines()} - {
+    extra = shape.extra + (meter.SLURM if shape.watts else "")
+    replaced = {line.partition("=")[0] for line in extra.splitlines()} - {
         "PartitionName",
         "NodeName",
         "",
     }
     kept = [line for line in text.splitlines() if line.partition("=")[0] not in replaced]
-    return "\n".join([*kept, shape.extra, ""])
+    return "\n".join([*kept, extra, ""])
 
 
 def _host() -> str:

@@ -1,0 +1,38 @@
+"""What the jobs of a study have used of energy, by Slurm's accounts. It asks, and changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from jobs.unit import STAGES
+from launch.on_slurm import Slurm
+from launch.project import Project
+from launch.slurm import SlurmUnavailable
+
+
+def energy(project: Project) -> Mapping[str, int]:
+    """Joules by stage, runs that came to nothing included.
+
+    A stage of which nobody knows is left out: as on a cluster that measures no energy or keeps no accounts,
+    or once these are forgotten. Slurm measures whole nodes: of one that jobs share, each is said to take all.
+    """
+    sent = project.ledger.submissions()
+    if not sent or not isinstance(project.backend, Slurm):
+        return {}
+    try:
+        told = project.backend.controller.energy(int(min(sent.values())) - 60).rows  # clocks may differ
+    except SlurmUnavailable:
+        return {}
+    names = {row.job: row.name for row in told if row.step is None}
+    steps = defaultdict[str, Counter[str]](Counter)
+    for row in told:
+        if row.step is not None and row.joules is not None and names.get(row.job) in sent:
+            # What was started in the script is measured while the script is, on the same nodes and more.
+            steps[row.job][row.step if row.step in ("batch", "extern") else "started"] += row.joules
+    used = Counter[str]()
+    for job, found in steps.items():
+        stage = names[job].partition("-")[0]  # a submission's name begins with it
+        if stage in STAGES:  # the keeper is of none
+            used[stage] += max(found.values())
+    return used

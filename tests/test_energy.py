@@ -1,0 +1,110 @@
+"""Energy by stage: what a real Slurm tells of nodes with a meter, and what becomes of it in a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, meter
+from small_slurm import by_hand, write_cluster
+from small_study import TESTS, unit, wait_for
+
+from jobs.rundir import StudyDir
+from launch.controller import Controller
+from launch.energy import energy
+from launch.ledger import Ledger
+from launch.local import Local
+from launch.on_slurm import Slurm
+from launch.slurm import SEPARATOR, Consumed, NoAccounting, Table, parse_energy
+from launch.states import State
+from launch.submit import cancel, submit
+
+WATTS = 1000
+HELD = 8.0  # seconds that each job takes at least
+
+
+@pytest.fixture
+def metered(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster whose nodes have a meter, in use."""
+    if why := meter.unavailable():
+        pytest.skip(why)
+    with Cluster(nodes=1, gpus=0, watts=WATTS) as cluster:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        monkeypatch.setenv("PYTHONPATH", str(TESTS))
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        yield cluster
+
+
+def test_slurm_tells_what_all_runs_of_a_stage_used(metered: Cluster, tmp_path: Path) -> None:
+    project = by_hand(
+        [unit(tmp_path, "a")], write_cluster(tmp_path / "lab.yaml"), StudyDir(tmp_path / "runs" / "small")
+    )
+    assert energy(project) == {}  # nothing was submitted
+    hold = tmp_path / "a.hold"
+    for last in (False, True):
+        hold.touch()
+        assert submit(project, yes=True, only=None) == 0
+        wait_for(lambda: project.look().of(State.RUNNING), "the job to run")
+        time.sleep(HELD)
+        if last:
+            hold.unlink()
+        else:
+            cancel(project, project.look(), None)
+        wait_for(lambda: not metered.run("squeue", "--noheader"), "the job to end")
+    assert project.look().of(State.DONE)
+    other = metered.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 3")  # of no study
+    told = ("sacct", "--allocations", "--duplicates", "--noheader", "--parsable2")
+    wait_for(lambda: metered.run(*told, f"--jobs={other}", "--format=State") == "COMPLETED", "the accounts")
+    elapsed = metered.run(*told, "--format=JobID,ElapsedRaw").split()
+    seconds = sum(int(line.split("|")[1]) for line in elapsed if not line.startswith(f"{other}|"))
+    found = energy(project)
+    assert list(found) == ["prepare"]
+    assert found["prepare"] == pytest.approx(WATTS * seconds, rel=0.25)
+
+
+SACCT = """\
+7_1¦300¦train-a-1
+7_1.batch¦900¦batch
+7_1.0¦1000¦bash
+7_1.1¦300¦bash
+7_1.extern¦1200¦extern
+7_1¦¦train-a-1
+7_1.batch¦50¦batch
+8¦0¦evaluate-a-2
+8.batch¦0¦batch
+9¦10¦train-b-1
+9.batch¦10¦batch
+10¦20¦keeper-a-1
+10.batch¦20¦batch
+"""
+
+
+class Told(Controller):
+    """A Slurm that tells of runs with several steps, of which one was put back into the queue."""
+
+    def energy(self, since: int) -> Table[Consumed]:
+        return parse_energy(SACCT.replace("¦", SEPARATOR))
+
+
+def test_steps_that_are_measured_at_the_same_time_count_once(tmp_path: Path) -> None:
+    root = StudyDir(tmp_path)
+    for name in ("train-a-1", "evaluate-a-2", "keeper-a-1"):  # train-b-1 is another study's
+        Ledger(root.ledger).intent(name, [])
+    project = by_hand([], write_cluster(tmp_path / "lab.yaml"), root)
+    assert energy(replace(project, backend=Slurm(Told()))) == {"train": 1000 + 300}
+
+
+def test_nobody_knows_without_accounts_or_without_slurm(tmp_path: Path) -> None:
+    root = StudyDir(tmp_path)
+    Ledger(root.ledger).intent("train-a-1", [])
+
+    class Silent(Controller):
+        def energy(self, since: int) -> Table[Consumed]:
+            raise NoAccounting("none are kept")
+
+    project = by_hand([], write_cluster(tmp_path / "lab.yaml"), root)
+    assert energy(replace(project, backend=Slurm(Silent()))) == {}
+    assert energy(replace(project, backend=Local(root))) == {}
