@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,8 @@ def run_unit(
         print(f"{folder.path} is done already: nothing to do.", flush=True)
         return
     set_environment(place, planned.resources.cpus_per_task)
+    if word is None:  # submitit has it ignored; a stage that saves what it has listens for it instead
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if word else 0
     unit = _as_it_fits(planned, folder)
     ctx = Context(

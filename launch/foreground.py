@@ -7,6 +7,7 @@ A unit whose input failed is left out; the others go on. What ended for a cause 
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,26 +80,24 @@ class Foreground:
         self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
     def run(self, now: Snapshot, difference: Difference) -> None:
-        """Do all of a difference; `failures` and `blocked` then hold what could not be done.
-
-        Raises:
-            KeyboardInterrupt: a person asked to stop; the running jobs were cancelled first.
-        """
+        """Do all of a difference; `failures` and `blocked` then hold what could not be done."""
         self._waiting = sorted(difference.submit, key=_order)
         for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
             assert seen.attempt is not None
             self._take(seen, seen.attempt)
         self.done = {s.unit.id for s in now.of(State.DONE)}
-        try:
-            while self._waiting or self.running:
-                self._reap()
-                self._start()
-                self._tick()
-                if self.running:
-                    time.sleep(TICK)
-        except KeyboardInterrupt:
-            self._cancel_all()
-            raise
+        while self._waiting or self.running:
+            self._reap()
+            self._start()
+            self._tick()
+            if self.running:
+                time.sleep(TICK)
+
+    def cancel(self, hurried: threading.Event) -> None:
+        """End the running jobs; see `Local.cancel`."""
+        running = self.running.values()
+        self._ledger.ended("cancelled", [(r.seen.unit.id, r.attempt.number, "cancelled") for r in running])
+        self._backend.cancel([job for r in running for job in r.jobs], hurried)
 
     def _start(self) -> None:
         full: set[bool] = set()  # kinds, with GPUs and without, of which a larger unit waits for room
@@ -193,16 +192,11 @@ class Foreground:
             return
         ends = [e for e in last_run(read_jsonl(folder.attempts), number) if e["error"]]
         if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
-            self._backend.cancel(running.jobs)
+            self._backend.kill(running.jobs)
 
     def _fail(self, seen: Seen, attempt: Attempt | None, reason: str) -> None:
         self.failures.append(seen._replace(state=State.FAILED, reason=reason, attempt=attempt, live=None))
         self._tell(Event("failed", seen.unit, reason))
-
-    def _cancel_all(self) -> None:
-        for running in self.running.values():
-            self._backend.cancel(running.jobs)
-            self._ledger.ended("cancelled", [(running.seen.unit.id, running.attempt.number, "cancelled")])
 
 
 def _order(seen: Seen) -> tuple[int, int]:

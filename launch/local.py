@@ -11,8 +11,9 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 import submitit
 
@@ -23,7 +24,7 @@ from launch.backends import Live
 from launch.ledger import Attempt, Job
 from launch.states import State
 
-GRACE = 5.0  # seconds that a cancelled job has to end by itself
+GRACE = 30.0  # seconds that a cancelled job has to save what it has, as Slurm gives it by default
 
 
 class Local:
@@ -49,7 +50,7 @@ class Local:
             visible_gpus=tuple(gpus),
             stderr_to_stdout=True,
         )
-        with _errors_to(folder / "watcher.log"):
+        with _apart(folder / "watcher.log"):
             job = executor.submit(run_unit, unit.to_json(), str(self._root.path.absolute()), attempt, worker)
         return str(job.job_id)
 
@@ -64,19 +65,33 @@ class Local:
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
         return {}  # what they wrote down themselves is all there is
 
-    def cancel(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            assert job.id is not None
-            tree = [int(job.id), *_children(int(job.id))]
-            for sign, wait in ((signal.SIGINT, GRACE), (signal.SIGKILL, 1.0)):
-                if not self._alive(job):
-                    break
-                for pid in tree if sign == signal.SIGKILL else tree[:1]:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, sign)
-                until = time.monotonic() + wait
-                while self._alive(job) and time.monotonic() < until:
-                    time.sleep(0.05)
+    def cancel(self, jobs: Iterable[Job], hurried: Event | None = None) -> None:
+        """End jobs, all at once; those that listen save first what they have.
+
+        Args:
+            hurried: once it is set, nobody waits for that any more.
+        """
+        asked = [(job, _tree(int(job.id))) for job in jobs if job.id and self._alive(job)]
+        for _, tree in asked:
+            _send(signal.SIGTERM, tree[:1])  # which the job hands on to its ranks
+        self._wait([job for job, _ in asked], GRACE, hurried)
+        self._kill(asked)
+
+    def kill(self, jobs: Iterable[Job]) -> None:
+        """End jobs as they are."""
+        self._kill([(job, _tree(int(job.id))) for job in jobs if job.id and self._alive(job)])
+
+    def _kill(self, jobs: Sequence[tuple[Job, list[_Process]]]) -> None:
+        for _, tree in jobs:
+            _send(signal.SIGKILL, tree)  # also what outlived its job
+        self._wait([job for job, _ in jobs], 1.0)
+
+    def _wait(self, jobs: Sequence[Job], seconds: float, hurried: Event | None = None) -> None:
+        until = time.monotonic() + seconds
+        while any(map(self._alive, jobs)) and time.monotonic() < until:
+            if hurried and hurried.is_set():
+                break
+            time.sleep(0.05)
 
     def _alive(self, job: Job) -> Job | None:
         """The job, with its id, if its process runs on this host."""
@@ -104,29 +119,58 @@ def _begins(pid: str) -> bool:
 
 
 @contextmanager
-def _errors_to(path: Path) -> Iterator[None]:
-    """Have processes that are started now write their errors to a file.
+def _apart(errors: Path) -> Iterator[None]:
+    """Have processes that are started now write their errors to a file, and hear nothing of Ctrl-C.
 
-    submitit's controller is started with ours, and would print a traceback a job at every Ctrl-C.
+    A terminal sends that to them all, and submitit would end the ranks within a second, with a traceback.
+    They are to be asked by `cancel`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ours = os.dup(2)
-    with path.open("a") as file:
+    errors.parent.mkdir(parents=True, exist_ok=True)
+    ours, heard = os.dup(2), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with errors.open("a") as file:
         os.dup2(file.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(ours, 2)
         os.close(ours)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
-def _children(pid: int) -> list[int]:
-    """The processes that a process started, and those that they started."""
-    found: list[int] = []
+@dataclass(frozen=True)
+class _Process:
+    """A process; by when it began it is told from a later one with its number."""
+
+    pid: int
+    began: int  # as /proc tells it
+
+    @property
+    def alive(self) -> bool:
+        return _began(self.pid) == self.began
+
+
+def _began(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
+
+
+def _tree(pid: int) -> list[_Process]:
+    """A process, those that it started, and those that they started."""
+    found = [] if (began := _began(pid)) is None else [_Process(pid, began)]
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in listing.read_text().split():
-            found += [int(child), *_children(int(child))]
+        with suppress(OSError):
+            for child in listing.read_text().split():
+                found += _tree(int(child))
     return found
+
+
+def _send(sign: signal.Signals, processes: Iterable[_Process]) -> None:
+    for process in processes:
+        if process.alive:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, sign)
 
 
 def fits(resources: Resources, cores: int, gpus: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 from rich.console import Console
@@ -23,7 +24,7 @@ FRAMES = 0.5  # seconds between two looks at the progress files for the live vie
 def run_here(console: Console, project: Project, now: Snapshot, difference: Difference) -> int:
     """Run a difference to its end; returns the exit code."""
     assert isinstance(project.backend, Local)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job can be ended by it even if we are not
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored
     live = Live(console=console, auto_refresh=False, transient=True)
     units, drawn = [s.unit for s in now.units], 0.0
 
@@ -42,6 +43,10 @@ def run_here(console: Console, project: Project, now: Snapshot, difference: Diff
         with live:
             run.run(now, difference)
     except KeyboardInterrupt:
+        hurried = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: hurried.set())
+        console.print("what runs saves what it has; Ctrl-C again does not wait for it")
+        run.cancel(hurried)
         console.print("stopped; what was finished stays, and 'sor submit' goes on from there")
         return 130
     for seen in run.failures:

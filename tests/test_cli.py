@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +28,12 @@ from small_study import (
     watched_study,
 )  # fmt: skip
 
-from jobs.rundir import StudyDir, read_json, write_json
+from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
 from jobs.unit import STAGES, Unit
 from launch.backends import Live
 from launch.cluster import load_cluster
 from launch.ledger import Attempt
-from launch.local import Local
+from launch.local import GRACE, Local
 from launch.logs import logs_of, print_logs
 from launch.observe import Snapshot
 from launch.plan import plan
@@ -296,6 +297,35 @@ def test_ctrl_c_ends_the_jobs_and_the_next_submit_goes_on(study: Path, out: Path
     hold.unlink()
     assert sor("submit", study, "--runs", out, "--yes", "--only", "prepare").returncode == 0
     assert look(study, out).units[0].state == State.DONE
+
+
+def test_ctrl_c_has_a_job_save_what_it_has_and_the_second_one_does_not_wait(study: Path, out: Path) -> None:
+    folder = study.parent
+    for name in ("study.hold", "study.steps"):  # a job that listens, and keeps a step at once
+        (folder / name).touch()
+    process = start("submit", study, "--runs", out, "--yes")
+    wait_for(lambda: (folder / "study.steps").stat().st_size > 3, "some steps")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    [end] = read_jsonl(look(study, out).units[0].folder.attempts)
+    assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
+
+    (folder / "study.hang").write_text("0")  # it stands still, and does not listen any more
+    process = start("submit", study, "--runs", out, "--yes")
+    wait_for(lambda: len(runs(folder)) == 2, "another job to run")
+    time.sleep(1.0)  # until it stands still
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout is not None
+    while "Ctrl-C again" not in process.stdout.readline():
+        pass
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - began < GRACE / 2
+    assert not lives(runs(folder)[1]["pid"])
+    assert look(study, out).units[0].reason == "cancelled"
 
 
 def test_a_killed_submit_leaves_its_job_and_the_next_one_waits_for_it(study: Path, out: Path) -> None:

@@ -15,6 +15,7 @@ from jobs.causes import Cause
 from jobs.rundir import StudyDir, read_json, read_jsonl
 from jobs.unit import Resources, Unit
 from launch import foreground
+from launch import local as local_jobs
 from launch.backends import Live
 from launch.ledger import Attempt, Begun, Job, Ledger
 from launch.local import Local, fits
@@ -254,8 +255,11 @@ def test_cancelled_meanwhile(root: StudyDir, tmp_path: Path) -> None:
     assert Run([a, b], root).names("done") == ["a", "b"]
 
 
-def test_a_job_that_ignores_being_asked_is_ended(root: StudyDir, tmp_path: Path) -> None:
+def test_a_job_that_ignores_being_asked_is_ended(
+    root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its process is started by hand: nothing here may wait for it as its parent."""
+    monkeypatch.setattr(local_jobs, "GRACE", 1.0)
     a = unit(tmp_path, "a")
     (tmp_path / "a.hold").touch()
     local = Local(root)
