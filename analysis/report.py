@@ -207,7 +207,7 @@ def usage_line(table: pd.DataFrame) -> str:
     stages = zip(table["stage"], table[unit], strict=True)
     parts = ", ".join(f"{stage} {hours:.2g}" for stage, hours in stages if hours)
     total, runs, interrupted = (table[name].sum() for name in (unit, "runs", "interrupted"))
-    energy = f" and {table['joules'].sum() / 3.6e6:.2g} kWh" if table["joules"].any() else ""
+    energy = f" and {table['joules'].sum() / 3.6e6:.2g} kWh of its nodes" if table["joules"].any() else ""
     return f"it took {total:.2g} {what} ({parts}){energy} in {runs} runs, {interrupted} of them interrupted"
 
 

@@ -69,7 +69,7 @@ def test_submitted_once_it_runs_to_the_report(
     shown = sor("report", study, *runs)
     assert shown.returncode == 0
     assert re.search(r"^report: .+html$", shown.stdout, re.MULTILINE)
-    used = re.search(r" and 0\.\d+ kWh in ", " ".join(shown.stdout.split()))
+    used = re.search(r" and 0\.\d+ kWh of its nodes in ", " ".join(shown.stdout.split()))
     assert bool(used) == bool(cluster.meter)
     last = sor("submit", study, "--yes", *runs)
     assert last.stdout.splitlines()[-1] == "nothing to do"

@@ -55,7 +55,7 @@ def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: P
     line = usage_line(usage(tmp_path))
     assert line == "it took 6 GPU hours (train 6) in 3 runs, 2 of them interrupted"
     line = usage_line(usage(tmp_path, {"train": KWH}))
-    assert line == "it took 6 GPU hours (train 6) and 1 kWh in 3 runs, 2 of them interrupted"
+    assert line == "it took 6 GPU hours (train 6) and 1 kWh of its nodes in 3 runs, 2 of them interrupted"
 
 
 def test_each_worker_runs_by_itself_and_an_attempt_that_is_repeated_counts_again(tmp_path: Path) -> None:
