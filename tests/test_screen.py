@@ -150,8 +150,8 @@ def test_filtering_while_one_types(sights: list[Sight]) -> None:
 
 def test_the_filter_knows_stage_name_state_cause_and_node(project: Project) -> None:
     units = list(sight(project).now.units)  # type: ignore[union-attr]
-    units[2] = replace(units[2], written={"cause": "out of GPU memory"})
-    units[1] = replace(units[1], live=Live(State.RUNNING, BUSY.jobs, nodes="gpu[07-08]"))
+    units[2] = units[2]._replace(written={"cause": "out of GPU memory"})
+    units[1] = units[1]._replace(live=Live(State.RUNNING, BUSY.jobs, nodes="gpu[07-08]"))
     now = Snapshot(project.root, tuple(units))
 
     def found(wanted: str) -> list[str]:
@@ -175,7 +175,7 @@ def test_the_orders_of_a_table(project: Project) -> None:
     units = (
         seen(project, e, State.DONE),
         seen(project, d, State.RUNNING, **progress(9, 50.0)),
-        seen(project, c, State.STALLED, **progress(3, 40.0), attempt=replace(BUSY, number=3)),
+        seen(project, c, State.STALLED, **progress(3, 40.0), attempt=BUSY._replace(number=3)),
         seen(project, b, State.FAILED),
         seen(project, a, State.RUNNING, live=Live(State.RUNNING, BUSY.jobs, nodes="n1")),
     )
@@ -311,7 +311,7 @@ def test_nothing_to_cancel(project: Project, sights: list[Sight]) -> None:
 
 def test_submitting_again_asks_first(project: Project) -> None:
     units = list(sight(project).now.units)  # type: ignore[union-attr]
-    units[3] = replace(units[3], in_vain=True, state=State.WAITING)
+    units[3] = units[3]._replace(in_vain=True, state=State.WAITING)
     screen = after([shown(project, units)], "u")
     assert asked(screen) == (
         "Submit small: 3 jobs for 3 units (prepare c, prepare d, prepare e), withdraw 1 that wait in vain?\n"

@@ -149,7 +149,7 @@ def made_sight(tmp_path: Path, states: list[State], **more: object) -> Sight:
     states += [State.WAITING] * (len(project.units) - len(states))
     units = [made.seen(project.root, u, s) for u, s in zip(project.units, states, strict=True)]
     if vain := more.pop("vain", False):
-        units[1] = replace(units[1], in_vain=bool(vain))
+        units[1] = units[1]._replace(in_vain=bool(vain))
     return made.sight(project, units, **more)
 
 
