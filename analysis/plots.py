@@ -48,18 +48,20 @@ class Look:
 
     def draw(self, axes: Axes, rows: pd.DataFrame, x: str, full: pd.Series[bool]) -> None:
         """The students of `rows` with bars of one standard error; those not `full` are small and pale."""
-        own = rows["size"].map(self.colours).fillna(GREY)
-        colours = own.where(full, own.map(lambda colour: pale(colour, 0.55)))
+        colours = rows["size"].map(self.colours).fillna(GREY)
+        colours = colours.where(full, colours.map(lambda colour: pale(colour, 0.55)))
         hollow = self.both_orders & rows["share"].between(0, 1, "neither") & (rows["order"] == "shuffled")
+        rows = rows.assign(
+            full=full, colour=colours, face=colours.where(~hollow, "white"),
+            marker=rows["share"].map(self.markers).fillna("o"),
+        ).sort_values("full")  # fmt: skip
         low, high = rows["accuracy"] - rows["stderr"], rows["accuracy"] + rows["stderr"]
-        axes.vlines(rows[x], low, high, list(colours), lw=0.9, zorder=2)
+        axes.vlines(rows[x], low, high, list(rows["colour"]), lw=0.9, zorder=2)
         # All points that look alike at once: one by one they take longer than all else.
-        marker = rows["share"].map(self.markers).fillna("o")
-        for (is_full, shape), alike in rows.groupby([full.rename("full"), marker.rename("marker")]):
-            edge, face = colours[alike.index], colours.where(~hollow, "white")[alike.index]
+        for (is_full, marker), alike in rows.groupby(["full", "marker"]):
             axes.scatter(
-                alike[x], alike["accuracy"], s=6.5**2 if is_full else 5.0**2, c=list(face), marker=str(shape),
-                edgecolors=list(edge), linewidths=1, zorder=3 if is_full else 2.9,
+                alike[x], alike["accuracy"], s=6.5**2 if is_full else 5.0**2, c=list(alike["face"]),
+                marker=str(marker), edgecolors=list(alike["colour"]), linewidths=1, zorder=3,
             )  # fmt: skip
 
     def legend(self) -> list[list[Line2D]]:

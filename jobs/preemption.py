@@ -1,7 +1,7 @@
 """Signals -> a flag, which the work reads where it can stop: nothing else happens inside a signal handler.
 
-Slurm sends USR2 ahead of a job's time limit, and TERM where a job is preempted or cancelled. Only a stage
-that reads the flag listens for them: any other ends at TERM, as programs do.
+Slurm sends USR2 ahead of a job's time limit, and TERM where a job is preempted or cancelled; TERM is also how
+`sor` ends jobs of this machine. Only a stage that reads the flag listens for them: any other ends at TERM.
 """
 
 from __future__ import annotations

@@ -232,11 +232,12 @@ def report(
     """Write the report and print the frontier."""
     from analysis.report import print_report, write_report
     from jobs.rundir import StudyDir
-    from launch.energy import energy
     from launch.states import State
 
     folder, units, joules = Path(study), None, None
     if not folder.is_dir():
+        from launch.energy import energy
+
         project = _open(study, cluster, runs)
         now = project.look()
         evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]

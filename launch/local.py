@@ -114,8 +114,13 @@ class Local:
 
 def _begins(pid: str) -> bool:
     """Whether a process without a command line has not ended, and is none of the kernel's own."""
-    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    state, parent, *_ = _stat(pid)
     return state not in "ZX" and parent not in ("0", "2")
+
+
+def _stat(pid: str | int) -> list[str]:
+    """What /proc tells of a process after its name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @contextmanager
@@ -151,7 +156,7 @@ class _Process:
 
 def _began(pid: int) -> int | None:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int(_stat(pid)[19])
     except OSError:
         return None
 

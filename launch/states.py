@@ -43,7 +43,7 @@ class Facts(NamedTuple):
         stalled: what a job that runs says of itself while it stands still.
         put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
-        inputs: what it reads, which is named as it is written, and its state.
+        inputs: (what, state) of all that it reads; str(what) is what people are told.
     """
 
     published: bool

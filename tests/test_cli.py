@@ -310,11 +310,13 @@ def test_ctrl_c_has_a_job_save_what_it_has_and_the_second_one_does_not_wait(stud
     assert process.returncode == 130
     [end] = read_jsonl(look(study, out).units[0].folder.attempts)
     assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
+    kept = (folder / "study.steps").stat().st_size
+    assert end["kept"] == kept
 
-    (folder / "study.hang").write_text("0")  # it stands still, and does not listen any more
+    (folder / "study.hang").write_text("0")  # it stands still after a step, and does not listen any more
     process = start("submit", study, "--runs", out, "--yes")
-    wait_for(lambda: len(runs(folder)) == 2, "another job to run")
-    time.sleep(1.0)  # until it stands still
+    wait_for(lambda: (folder / "study.steps").stat().st_size > kept, "another job's step")
+    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     assert process.stdout is not None
     while "Ctrl-C again" not in process.stdout.readline():

@@ -8,23 +8,28 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, meter
+from made_results import benchmark
 from small_slurm import by_hand, write_cluster
-from small_study import TESTS, unit, wait_for
+from small_study import TESTS, publish, sor, unit, wait_for
 
 from jobs.rundir import StudyDir
+from jobs.unit import Unit
 from launch.controller import Controller
 from launch.energy import energy
 from launch.ledger import Ledger
 from launch.local import Local
 from launch.on_slurm import Slurm
+from launch.plan import plan
 from launch.slurm import SEPARATOR, Consumed, NoAccounting, Table, parse_energy
 from launch.states import State
+from launch.study import load_study
 from launch.submit import cancel, submit
 
-WATTS = 1000
+WATTS, KWH = 1000, 3.6e6
 HELD = 8.0  # seconds that each job takes at least
 
 
@@ -68,7 +73,23 @@ def test_slurm_tells_what_all_runs_of_a_stage_used(metered: Cluster, tmp_path: P
             joules[job].append(int(used))
     assert len(joules) == 2
     assert all(WATTS * HELD / 2 < max(steps) < WATTS * 60 for steps in joules.values())
-    assert energy(project) == {"prepare": sum(map(max, joules.values()))}
+    used = sum(map(max, joules.values()))
+    assert energy(project) == {"prepare": used}
+
+    study = tmp_path / "runs" / "study" / "small.yaml"
+    for made in plan(load_study(str(study)), project.cluster):
+        if made.stage != "report":
+            publish(project.root, made, made_up(made))
+    shown = sor("report", study, "--runs", tmp_path / "runs")
+    assert f" and {used / KWH:.2g} kWh of its nodes in " in " ".join(shown.stdout.split()), shown
+
+
+def made_up(unit: Unit) -> dict[str, Any]:
+    """What a report reads of a result."""
+    if unit.stage == "evaluate":
+        scores = [benchmark(task["task"], 0.5) for task in unit.config["group"]["tasks"]]
+        return {"student": unit.config["student"], "training": {"flops": 10**18}, "benchmarks": scores}
+    return {"prompts": 4, "lengths_in": "characters", "flops": 10**18}
 
 
 SACCT = """\
