@@ -7,7 +7,7 @@ lm-eval at once: to be imported only by who is about to run it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class EngineLM(TemplateLM):
         report: told after each step how many of how many requests are done.
     """
 
-    def __init__(self, engine: Engine, config: dict[str, Any], report: Callable[[int, int], None]) -> None:
+    def __init__(self, engine: Engine, config: Mapping[str, Any], report: Callable[[int, int], None]) -> None:
         super().__init__()
         if engine.tokenizer.chat_template is None:
             raise ValueError(f"{engine.tokenizer.name_or_path}: its tokenizer has no chat template")

@@ -11,44 +11,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
+
+from jobs.canonical import as_text, canonical
 
 # The stages in the order in which data flows. The number is the version of a stage's recipe: raise it
 # when its code changes what it makes, and every unit of it (and after it) is new.
 RECIPES = {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 1, "evaluate": 1, "report": 1}
 STAGES = tuple(RECIPES)
 
-_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
 _ROLE_AND_ID = attrgetter("role", "id")
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
 PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
-
-
-class Shared(dict[str, Any]):
-    """A part of many units' configs; its text is made once."""
-
-    @cached_property
-    def text(self) -> str:
-        return _text(self)
-
-
-def canonical(config: Mapping[str, Any]) -> str:
-    """A config as JSON text that does not depend on the order of its keys."""
-    parts, alone = list[str](), dict[str, Any]()
-    for key in sorted(config):
-        value = config[key]
-        if isinstance(value, Shared):
-            parts += [_text(alone)[1:-1]] if alone else []
-            parts.append(f"{_text(key)}:{value.text}")
-            alone = {}
-        else:
-            alone[key] = value
-    parts += [_text(alone)[1:-1]] if alone else []
-    return f"{{{','.join(parts)}}}"
 
 
 @dataclass(frozen=True)
@@ -85,13 +61,13 @@ class Input(NamedTuple):
         return f"{self.stage} {self.name}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One unit of work: stage, config and inputs make its identity."""
 
     stage: str  # one of STAGES
     name: str  # what people call it, unique within its stage
-    config: dict[str, Any]  # all that changes the result, as JSON values
+    config: Mapping[str, Any]  # all that changes the result, as JSON values
     inputs: tuple[Input, ...] = ()  # whose results it reads
     execution: dict[str, Any] = field(default_factory=dict)  # how it is run: micro-batch, ZeRO stage …
     resources: Resources = Resources()  # what it asks the machine for
@@ -99,7 +75,8 @@ class Unit:
     id: str = field(init=False)  # 12 hexadecimal digits over stage, recipe, config and the inputs' identities
 
     def __post_init__(self) -> None:
-        inputs = ",".join([f'[{_text(i.role)},"{i.id}"]' for i in sorted(self.inputs, key=_ROLE_AND_ID)])
+        read = self.inputs if len(self.inputs) == 1 else sorted(self.inputs, key=_ROLE_AND_ID)
+        inputs = ",".join([f'[{as_text(i.role)},"{i.id}"]' for i in read])
         what = f'["{self.stage}",{RECIPES[self.stage]},{canonical(self.config)},[{inputs}]]'
         object.__setattr__(self, "id", hashlib.sha256(what.encode()).hexdigest()[:12])
 
@@ -109,7 +86,7 @@ class Unit:
 
     def to_json(self) -> dict[str, Any]:
         """The unit as `unit.json` holds it; it shares the parts of this one."""
-        return {**self._rest(), "config": self.config}
+        return {**self._rest(), "config": dict(self.config)}
 
     def to_line(self, **beside: str | int) -> str:
         """A line of JSON with what is `beside` it first and the same as "unit" last."""

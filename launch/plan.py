@@ -8,24 +8,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jobs.unit import PREPARED, Resources, Shared, Unit
+from jobs.canonical import Filled, as_text, gap, pattern
+from jobs.unit import PREPARED, Input, Resources, Unit
 from launch.cluster import Cluster
 from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, packing, training_flops
-from launch.presets import CONFIGS, Strict
+from launch.presets import CONFIGS
 from launch.study import EvalGroup, Model, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
 LEAST = 0.5  # hours; no time limit is shorter
 OF_TASK = ("task", "metric", "filter", "fewshot", "limit")  # what changes a benchmark's result
-OF_GROUP = {**dict.fromkeys(("name", "domain", "format", "include", "max_tokens"), True),
+OF_GROUP: Any = {**dict.fromkeys(("name", "domain", "format", "include", "max_tokens"), True),
             "tasks": {"__all__": set(OF_TASK)}}  # fmt: skip
+NAME, ORDER, SEED = map(gap, ("name", "order", "seed"))  # what sets variants of one size and share apart
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Variant:
     order: str
     seed: int
 
-    @cached_property
+    @property
     def mixture(self) -> str:
         """The mixture's name: the share in percent, and what is not as usual.
 
@@ -53,6 +55,11 @@ class Variant:
     def name(self) -> str:
         """The name of the trained student."""
         return f"{self.student.name}-{self.mixture}"
+
+    @property
+    def gaps(self) -> dict[str, str]:
+        """What fills the gaps NAME, ORDER and SEED of its units' configs."""
+        return {"name": as_text(self.name), "order": as_text(self.order), "seed": as_text(self.seed)}
 
 
 def plan(study: Study, cluster: Cluster, measured: Lengths | None = None) -> list[Unit]:
@@ -82,12 +89,25 @@ def variants(study: Study) -> list[Variant]:
 
 
 @dataclass(frozen=True)
-class _Cost:
-    """What a unit takes: an estimate, and whether it reads the prepare stage's result."""
+class _Kind:
+    """Units that differ in the order and the seed of their variants only, which cost nothing.
 
+    Args:
+        prepared: the prepare stage's result, where they read it.
+    """
+
+    stage: str
+    pattern: str
+    execution: dict[str, Any]
     resources: Resources
     flops: int | None
-    prepared: bool
+    prepared: tuple[Input, ...]
+
+    def unit(self, name: str, gaps: dict[str, str], read: Input) -> Unit:
+        """The one of a variant, which reads an input."""
+        inputs = (read, *self.prepared)
+        config = Filled(self.pattern, gaps)
+        return Unit(self.stage, name, config, inputs, self.execution, self.resources, self.flops)
 
 
 @dataclass(frozen=True)
@@ -95,71 +115,53 @@ class _Planner:
     study: Study
     cluster: Cluster
     rows: Lengths
-    _shared: dict[int, Shared] = field(default_factory=dict)  # by the part of the study that they are made of
 
     def units(self) -> list[Unit]:
-        packs: dict[Any, Unit] = {}
+        packs = dict[str, Unit]()  # by their identities, since students may share them
         trained, evaluated = list[Unit](), list[Unit]()
+        collated = self.collate.as_input()
         for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
-            variant, *others = alike  # they differ in seed and order, which cost nothing
-            student, groups = variant.student, self.study.benchmarks
+            of_kind = list(alike)
+            student = of_kind[0].student
+            tokenizer = student.tokens_with[0].rpartition("/")[2]
             packing, training = self.packing(student, share), self.training(student, share)
-            engine = self.engine(student)
-            evaluations = [self.evaluation(student, share, group) for group in groups]
-            for v in (variant, *others):
-                key = (student.tokens_with, student.thinking, share, v.order, v.seed)
-                if key not in packs:
-                    packs[key] = self.pack(v, packing)
-                train = self.train(v, packs[key], training)
+            evaluations = [
+                (group.name, self.evaluation(student, share, group)) for group in self.study.benchmarks
+            ]
+            for v in of_kind:
+                gaps = v.gaps
+                pack = packing.unit(f"{v.mixture}.{tokenizer}", gaps, collated)
+                packs.setdefault(pack.id, pack)
+                train = training.unit(v.name, gaps, pack.as_input())
                 trained.append(train)
-                for group, cost in zip(groups, evaluations, strict=True):
-                    evaluated.append(self.evaluate(v, train, group, engine, cost))
-        report = Unit("report", self.study.name, {}, tuple(u.as_input(u.name) for u in evaluated))
+                made = train.as_input()
+                evaluated += [kind.unit(f"{v.name}.{name}", gaps, made) for name, kind in evaluations]
+        report = Unit("report", self.study.name, {}, tuple([u.as_input(u.name) for u in evaluated]))
         first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
         return [*first, *packs.values(), *trained, *evaluated, report]
 
-    def unit(
+    def prepared(self, config: dict[str, Any]) -> tuple[Input, ...]:
+        """The prepare stage's result where a config names a file of it."""
+        return (self.prepare.as_input(),) if self.prepare and PREPARED in as_text(config) else ()
+
+    def kind(
         self,
         stage: str,
-        name: str,
         config: dict[str, Any],
-        inputs: Iterable[Unit | None],
-        execution: dict[str, Any] | None = None,
-        cost: _Cost | None = None,
-    ) -> Unit:
-        cost = cost or _Cost(Resources(), None, self.names_prepared(config))
-        found = [u.as_input() for u in inputs if u is not None]
-        if cost.prepared and self.prepare:
-            found.append(self.prepare.as_input())
-        return Unit(stage, name, config, tuple(found), execution or {}, cost.resources, cost.flops)
+        execution: dict[str, Any],
+        resources: Resources,
+        flops: int | None,
+    ) -> _Kind:
+        return _Kind(stage, pattern(config), execution, resources, flops, self.prepared(config))
 
-    def cost(self, stage: str, resources: Resources, flops: int | None, told: Any) -> _Cost:
-        """What a stage's unit takes on these resources, as much time as it may need included.
-
-        Args:
-            told: what its config is made of.
-        """
-        expected = hours(flops, stage, resources, self.cluster)
-        return _Cost(self.limited(resources, expected), flops, self.names_prepared(told))
-
-    def names_prepared(self, told: Any) -> bool:
-        """Whether something names a file of the prepare stage's result."""
-        return self.prepare is not None and PREPARED in str(told)
+    def timed(self, stage: str, resources: Resources, flops: int | None) -> Resources:
+        """These resources with as much time as a stage's unit may need on them."""
+        return self.limited(resources, hours(flops, stage, resources, self.cluster))
 
     def limited(self, resources: Resources, expected: float) -> Resources:
         """These resources with a time limit for so many hours of work."""
         wanted = max(MARGIN * expected, LEAST)
         return replace(resources, hours=round(min(wanted, self.cluster.max_hours), 2))
-
-    def shared(self, part: Strict, only: Any = None) -> Shared:
-        """A part of the study as units' configs hold it, made once for all of them.
-
-        Args:
-            only: which of its keys, as pydantic names them; the same each time.
-        """
-        if id(part) not in self._shared:
-            self._shared[id(part)] = Shared(part.model_dump(mode="json", include=only))
-        return self._shared[id(part)]
 
     @cached_property
     def prepare(self) -> Unit | None:
@@ -181,9 +183,9 @@ class _Planner:
             "seed": study.seeds[0],
         }
         flops = generation_flops(teacher.architecture, self.rows)
-        cost = self.cost("generate", self.serving(teacher), flops, config)
+        resources = self.timed("generate", self.serving(teacher), flops)
         execution = {**self.engine(teacher), "files": _files(study.prompts)}
-        return self.unit("generate", teacher.name, config, (), execution, cost)
+        return Unit("generate", teacher.name, config, self.prepared(config), execution, resources, flops)
 
     @cached_property
     def collate(self) -> Unit:
@@ -192,30 +194,43 @@ class _Planner:
         pairs = [_source(p) for p in study.pairs] if study.pairs else None
         config = {"pairs": pairs, "thinking": teacher.model_dump()}
         execution = {"files": _files(study.pairs or ())}
-        return self.unit("collate", study.name, config, (self.generate,), execution)
+        inputs = (self.generate.as_input(),) if self.generate else ()
+        return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution)
 
-    def packing(self, student: Model, share: float) -> _Cost:
-        needed = packing(self.rows, share, self.cluster)
-        return _Cost(self.limited(needed, needed.hours), None, self.names_prepared(student.tokens_with))
-
-    def pack(self, v: Variant, cost: _Cost) -> Unit:
-        tokenizer, revision = v.student.tokens_with
+    def packing(self, student: Model, share: float) -> _Kind:
+        tokenizer, revision = student.tokens_with
         config = {
             "tokenizer": tokenizer,
             "revision": revision,
-            "thinking": self.shared(v.student.thinking),
-            "share": v.share,
-            "order": v.order,
+            "thinking": student.thinking.model_dump(),
+            "share": share,
+            "order": ORDER,
             "block_size": self.study.training.block,
-            "seed": v.seed,
+            "seed": SEED,
         }
-        return self.unit(
-            "pack", f"{v.mixture}.{tokenizer.rpartition('/')[2]}", config, (self.collate,), cost=cost
-        )
+        needed = packing(self.rows, share, self.cluster)
+        return self.kind("pack", config, {}, self.limited(needed, needed.hours), None)
 
-    def training(self, student: Model, share: float) -> _Cost:
+    def training(self, student: Model, share: float) -> _Kind:
         how = student.training
         assert how is not None  # the study was checked
+        tokenizer, revision = student.tokens_with
+        model = {
+            **student.model_dump(mode="json", include={"size", "model", "revision", "init", "architecture"}),
+            "name": NAME,
+            "tokenizer": tokenizer,
+            "tokenizer_revision": revision,
+        }
+        # What `jobs.schedule.Recipe` takes; the size of a block is the pack's.
+        recipe = self.study.training.model_dump(mode="json", exclude={"block"})
+        recipe |= {"learning_rate": how.learning_rate, "seed": SEED}
+        config = {"model": model, "recipe": recipe, "share": share, "order": ORDER, "seed": SEED}
+        execution = {
+            "micro_batch": how.micro_batch,
+            "gradient_checkpointing": how.gradient_checkpointing,
+            "deepspeed": None if how.zero is None else _deepspeed(how.zero),
+            "mtbf_hours": self.cluster.mtbf_hours,
+        }
         resources = Resources(
             nodes=how.nodes,
             tasks_per_node=how.gpus_per_node or how.tasks_per_node,
@@ -223,51 +238,19 @@ class _Planner:
             cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
         )
         flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
-        return self.cost("train", resources, flops, student)
+        return self.kind("train", config, execution, self.timed("train", resources, flops), flops)
 
-    def train(self, v: Variant, pack: Unit, cost: _Cost) -> Unit:
-        how = v.student.training
-        assert how is not None
-        tokenizer, revision = v.student.tokens_with
-        model = {
-            **self.shared(v.student, {"size", "model", "revision", "init", "architecture"}),
-            "name": v.name,
-            "tokenizer": tokenizer,
-            "tokenizer_revision": revision,
-        }
-        # What `jobs.schedule.Recipe` takes; the size of a block is the pack's.
-        recipe = dict(self.shared(self.study.training), learning_rate=how.learning_rate, seed=v.seed)
-        del recipe["block"]
-        config = {"model": model, "recipe": recipe, "share": v.share, "order": v.order, "seed": v.seed}
-        execution = {
-            "micro_batch": how.micro_batch,
-            "gradient_checkpointing": how.gradient_checkpointing,
-            "deepspeed": None if how.zero is None else _deepspeed(how.zero),
-            "mtbf_hours": self.cluster.mtbf_hours,
-        }
-        return self.unit("train", v.name, config, (pack,), execution, cost)
-
-    def evaluation(self, student: Model, share: float, group: EvalGroup) -> _Cost:
-        flops = evaluation_flops(student.architecture, self.rows, share, group)
-        return self.cost("evaluate", self.serving(student), flops, group)
-
-    def evaluate(
-        self, v: Variant, train: Unit, group: EvalGroup, engine: dict[str, Any], cost: _Cost
-    ) -> Unit:
-        student = {
-            "name": v.name,
-            "size": v.student.size,
-            "share": v.share,
-            "order": v.order,
-            "seed": v.seed,
-        }
+    def evaluation(self, student: Model, share: float, group: EvalGroup) -> _Kind:
+        made = {"name": NAME, "size": student.size, "share": share, "order": ORDER, "seed": SEED}
         config = {
-            "student": student,
-            "group": self.shared(group, OF_GROUP),
-            "sampling": self.shared(group.sampling),
-            "thinking": self.shared(v.student.thinking),
+            "student": made,
+            "group": group.model_dump(mode="json", include=OF_GROUP),
+            "sampling": group.sampling.model_dump(mode="json"),
+            "thinking": student.thinking.model_dump(),
         }
-        return self.unit("evaluate", f"{v.name}.{group.name}", config, (train,), engine, cost)
+        flops = evaluation_flops(student.architecture, self.rows, share, group)
+        resources = self.timed("evaluate", self.serving(student), flops)
+        return self.kind("evaluate", config, self.engine(student), resources, flops)
 
     def serving(self, model: Model) -> Resources:
         """What a model needs to generate: one task per worker, which holds all of its GPUs."""

@@ -75,7 +75,7 @@ def places(study: Study, units: Sequence[Unit]) -> Places:
     for index, unit in enumerate(units):
         if unit.stage == "train" and unit.name in where:
             cells[where[unit.name]][1].append(index)
-        elif unit.stage == "evaluate" and (name := unit.config["student"]["name"]) in where:
+        elif unit.stage == "evaluate" and (name := unit.inputs[0].name) in where:  # of the training
             cells[where[name]][2].append(index)
     return Places(tuple(titles), tuple(columns), {at: cell for at, cell in cells.items() if cell[1]})
 
