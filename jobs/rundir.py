@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.unit import Input, Unit
+from jobs.unit import STAGES, Input, Unit
 
 STAGED = re.compile(r"out\.(\d+\.\d+)\.(\d+)\.\d+\.tmp")  # run and worker, as Context.staging names it
 
@@ -128,13 +128,13 @@ class StudyDir:
         """The same as `unit(unit).done`; it takes a third of the time."""
         return os.path.isdir(f"{self.path}/{unit.stage}/{unit.name}-{unit.id}/out")
 
-    def begun(self, stage: str) -> set[str]:
-        """The ids of the units of a stage that have a folder: one listing for all of them."""
-        try:
-            names = os.listdir(self.path / stage)
-        except FileNotFoundError:
-            return set()
-        return {name.rpartition("-")[2] for name in names}
+    def begun(self) -> set[str]:
+        """The ids of the units that have a folder: one listing a stage for all of them."""
+        found = set[str]()
+        for stage in STAGES:
+            with suppress(FileNotFoundError):
+                found |= {name.rpartition("-")[2] for name in os.listdir(self.path / stage)}
+        return found
 
     def published(self, stage: str) -> list[UnitDir]:
         """All units of a stage that are done, also those that the study no longer wants, by name."""

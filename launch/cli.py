@@ -43,7 +43,7 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (
 RUNS = Path("runs")
 # New objects between two searches for garbage, of which thousands of units give none: searching as often as
 # Python does by itself would take half of the time.
-GARBAGE = 100_000
+GARBAGE = 1_000_000
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ unit is done: the disk does.
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import time
 from collections import Counter
@@ -22,22 +21,21 @@ from jobs.rundir import append_jsonl, read_jsonl
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job of an attempt.
+class Job(NamedTuple):
+    """One job of an attempt. A named tuple, since there may be very many.
 
     Args:
         submission: the name that it was handed over under, which its folder bears.
         id: a process, or an element of an array (`123_4`). None: nobody wrote it down, and the machine may
             not have taken it.
         host: where it was submitted.
-        index: in its array; None where the submission is one job.
+        element: its index in the array; None where the submission is one job.
     """
 
     submission: str
     id: str | None
     host: str
-    index: int | None = None
+    element: int | None = None
 
 
 class Attempt(NamedTuple):
@@ -69,7 +67,7 @@ class Begun:
 
 def new_name(what: str) -> str:
     """A name for a submission that no other one has."""
-    return f"{what}-{secrets.token_hex(4)}"
+    return f"{what}-{os.urandom(4).hex()}"
 
 
 class Ledger:

@@ -11,13 +11,10 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-import submitit
-
-from jobs.run import run_unit
 from jobs.rundir import StudyDir
 from jobs.unit import Resources, Unit
 from launch.backends import Live
@@ -41,6 +38,10 @@ class Local:
 
     def submit(self, unit: Unit, submission: str, attempt: int, worker: int, gpus: Sequence[int]) -> str:
         """Start one worker's job; returns its id."""
+        import submitit  # which takes its time, and few commands start anything
+
+        from jobs.run import run_unit
+
         folder = self._root.submission(submission)
         executor = submitit.LocalExecutor(folder=folder)
         executor.update_parameters(
@@ -108,7 +109,7 @@ class Local:
             except OSError:
                 continue
             if mark in command and b"submitit.local._local" in command:
-                return replace(job, id=pid)
+                return job._replace(id=pid)
         return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Seen(NamedTuple):
     def jobs(self) -> tuple[Job, ...]:
         """The jobs of its last attempt; those that live have ids, also where nobody wrote them down."""
         known = (*(self.attempt.jobs if self.attempt else ()), *(self.live.jobs if self.live else ()))
-        return tuple({(job.submission, job.index): job for job in known}.values())
+        return tuple({(job.submission, job.element): job for job in known}.values())
 
     @property
     def unheard(self) -> bool:
@@ -124,13 +125,14 @@ class Snapshot:
 
     def stages(self) -> list[dict[str, Any]]:
         """For each stage that has units: its total and how many are in each state."""
-        rows = []
-        for stage in STAGES:
-            states = [u.state for u in self.units if u.unit.stage == stage]
-            if states:
-                counts = {state.value: states.count(state) for state in State}
-                rows.append({"stage": stage, "total": len(states), **counts})
-        return rows
+        states = defaultdict[str, list[State]](list)
+        for seen in self.units:
+            states[seen.unit.stage].append(seen.state)
+        return [
+            {"stage": stage, "total": len(found), **{state.value: found.count(state) for state in State}}
+            for stage in STAGES
+            if (found := states.get(stage))
+        ]
 
 
 def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | None = None) -> Snapshot:
@@ -148,14 +150,14 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | 
     resting = known.resting(attempts)
     keeper = attempts.get(KEEPER)
     published = _published(units, root, resting)
-    begun = {u.id: a for u in units if (a := attempts.get(u.id)) and u.id not in published}
-    others = attempts.keys() - {u.id for u in units} - {KEEPER}
-    former = {id: attempts[id] for id in others if attempts[id].ended is None}
+    planned = {unit.id: unit for unit in units}
+    begun = {id: a for id, a in attempts.items() if id in planned and id not in published}
+    former = {id: a for id, a in attempts.items() if a.ended is None and id not in planned and id != KEEPER}
     asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
     live = backend.live(asked) if asked else {}
     if KEEPER in asked and KEEPER not in live and known.attempts(root).get(KEEPER) != keeper:
         return observe(units, root, backend, known)  # it handed on, and ended, before the machine answered
-    over = [u for u in units if u.id in begun and u.id not in live]
+    over = [planned[id] for id in begun if id not in live]
     rested = {u.id: known.ended[u.id] for u in over if u.id in resting and u.id in known.ended}
     # The disk again, after the jobs: one that ended meanwhile has published before it did.
     published |= {u.id for u in over if u.id not in rested and _appeared(root.unit(u))}
@@ -213,8 +215,8 @@ def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
 
 def _published(units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]) -> set[str]:
     """The units with a result. Only those with a folder, which few have at first, are asked for it."""
-    begun = {stage: root.begun(stage) for stage in {unit.stage for unit in units}}
-    with_folder = [unit for unit in units if unit.id in begun[unit.stage]]
+    begun = root.begun()
+    with_folder = [unit for unit in units if unit.id in begun] if begun else []
     return {u.id for u in with_folder if (resting[u.id].published if u.id in resting else root.done(u))}
 
 
@@ -251,11 +253,11 @@ def _look(
         stalled=progress.get("stalled") if progress else None,
         put_off=ended.put_off if ended else None,
         error=(ended.error or attempt.reason) if ended and attempt else None,
-        inputs=tuple([(i, seen[i.id].state) for i in unit.inputs]),
+        missing=[(i, state) for i in unit.inputs if (state := seen[i.id].state) is not State.DONE],
     )
     written = ended.written if ended else None
     state, reason = state_of(facts)
-    vain = state != State.QUEUED and in_vain(facts)  # what counts as queued waits for something to come
+    vain = state is not State.QUEUED and in_vain(facts)  # what counts as queued waits for something to come
     return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 
 from launch.backends import Live
@@ -61,7 +60,7 @@ class Slurm:
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
         rows = self._rows(attempts)
-        alive = {row.id: row for row in rows if row.state not in ENDED}
+        alive: dict[str | None, QueuedJob] = {row.id: row for row in rows if row.state not in ENDED}
         self._ended = {row.id: row for row in rows if row.state in ENDED}
         self._past = {id: job for id, job in self._past.items() if id not in alive}
         unnamed = {job.submission for a in attempts.values() for job in a.jobs if job.id is None}
@@ -69,10 +68,10 @@ class Slurm:
         found = {}
         for unit, attempt in attempts.items():
             jobs = tuple(_identified(job, arrays) for job in attempt.jobs) if unnamed else attempt.jobs
-            living = [alive[job.id] for job in jobs if job.id in alive]
+            living = [row[1:5] for job in jobs if (row := alive.get(job.id))]
             if living:
                 mine = jobs if len(living) == len(jobs) else tuple(job for job in jobs if job.id in alive)
-                how = _how(tuple([row[1:5] for row in living]))
+                how = _how(tuple(living))
                 found[unit] = Live(how.state, mine, how.reason, how.dead, how.nodes, how.start)
             elif attempt.ended is None and any(job.id is None for job in jobs):
                 if time.time() - attempt.begun < SETTLE:
@@ -119,7 +118,7 @@ class Slurm:
 def _identified(job: Job, arrays: Mapping[str, str]) -> Job:
     """The job with its id, if the queue holds its submission's name."""
     id = None if job.id else arrays.get(job.submission)
-    return replace(job, id=element_id(id, job.index)) if id else job
+    return job._replace(id=element_id(id, job.element)) if id else job
 
 
 @lru_cache(maxsize=10_000)  # thousands wait alike

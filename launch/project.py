@@ -120,6 +120,8 @@ def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
 def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:
     """A second cluster knows nothing of the jobs of the first, and would start their units again."""
     here = project.cluster.source
+    if all(a.cluster == here for a in attempts.values()):
+        return
     begun = {
         u.id: a
         for u in project.units

@@ -27,7 +27,6 @@ class State(StrEnum):
 
 
 ACTIVE = (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED)  # a job has it in hand
-COMING = (*ACTIVE, State.DONE)
 
 
 class Facts(NamedTuple):
@@ -43,7 +42,7 @@ class Facts(NamedTuple):
         stalled: what a job that runs says of itself while it stands still.
         put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
-        inputs: (what, state) of all that it reads; str(what) is what people are told.
+        missing: (what, state) of all that it reads and that is not done; str(what) is what people are told.
     """
 
     published: bool
@@ -55,7 +54,7 @@ class Facts(NamedTuple):
     stalled: str | None = None
     put_off: str | None = None
     error: str | None = None
-    inputs: tuple[tuple[object, State], ...] = ()
+    missing: Sequence[tuple[object, State]] = ()
 
 
 def state_of(facts: Facts) -> tuple[State, str | None]:
@@ -64,12 +63,12 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
     A result whose inputs are not all done (any more) is not done: it was made from something else. A job that
     waits for an input which no job has in hand any more will wait for ever, and does not count.
     """
-    missing = [(name, state) for name, state in facts.inputs if state is not State.DONE]
+    missing = facts.missing
     if facts.published and not missing:
         return State.DONE, None
-    if facts.job == State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
+    if facts.job is State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
         return State.STALLED, f"no sign of life for {facts.silence / 60:.0f} minutes"
-    if facts.job == State.RUNNING and facts.stalled:
+    if facts.job is State.RUNNING and facts.stalled:
         return State.STALLED, facts.stalled
     if facts.job is not None and not in_vain(facts):
         return facts.job, facts.waits_for
@@ -90,9 +89,9 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
 
 def in_vain(facts: Facts) -> bool:
     """Whether a job waits for something that can never come."""
-    if facts.job != State.QUEUED:
+    if facts.job is not State.QUEUED:
         return False
-    return facts.dead or bool([name for name, state in facts.inputs if state not in COMING])
+    return facts.dead or bool([name for name, state in facts.missing if state not in ACTIVE])
 
 
 def some(names: Sequence[object]) -> str:

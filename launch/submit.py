@@ -152,7 +152,7 @@ def write_down(project: Project, now: Snapshot) -> None:
             unknown = {job.submission for job in seen.attempt.jobs if job.id is None}
             for job in seen.live.jobs:
                 if job.submission in unknown and job.id:
-                    ids[job.submission] = job.id if job.index is None else job.id.partition("_")[0]
+                    ids[job.submission] = job.id if job.element is None else job.id.partition("_")[0]
     for submission, id in ids.items():
         project.ledger.submitted(submission, id)
     failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]

@@ -36,7 +36,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             silence=draw(st.sampled_from([None, 1.0, 1e6])),
             put_off=draw(st.sampled_from([None, "cancelled"])),
             dead=draw(st.booleans()),
-            inputs=tuple((u.name, states[u.id]) for u in inputs),
+            missing=tuple((u.name, states[u.id]) for u in inputs if states[u.id] != State.DONE),
         )
         state, reason = state_of(facts)
         units.append(unit)

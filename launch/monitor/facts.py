@@ -17,7 +17,7 @@ from analysis.gpus import peak_flops
 from jobs.causes import Run, runs
 from jobs.checkpoint import metrics_of
 from jobs.rundir import Damaged, StudyDir, read_json, read_jsonl
-from jobs.unit import STAGES, Unit
+from jobs.unit import Unit
 from launch.logs import words_of
 from launch.observe import Seen, Snapshot
 from launch.states import State
@@ -122,7 +122,7 @@ class Facts:
         if self.begun is None:
             self.begun = next((float(record["time"]) for record in read_jsonl(self._root.ledger)), None)
         if self._folders is None:
-            self._folders = {id for stage in STAGES for id in self._root.begun(stage)}
+            self._folders = self._root.begun()
         self._todo |= {seen.unit.id: seen for seen in (*self._early, *self._changed(now))}
         self._early = []
         until = time.monotonic() + budget
