@@ -35,11 +35,16 @@ done
 
 
 def hand_over(
-    arrays: Sequence[Array], project: Project, avoid: Sequence[str], tell: Callable[[str, str], None]
+    arrays: Sequence[Array],
+    project: Project,
+    code: Path,
+    avoid: Sequence[str],
+    tell: Callable[[str, str], None],
 ) -> None:
     """Submit arrays, in an order in which each comes after those that it waits for.
 
     Args:
+        code: the snapshot of the code that the jobs run.
         avoid: nodes that no job may run on.
         tell: is called with the id of each job that Slurm has taken, and what it is.
 
@@ -47,7 +52,6 @@ def hand_over(
         Refused: Slurm said no; those before stay.
         SlurmUnavailable: no answer; whether that array was taken, the next look finds out.
     """
-    code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
     numbers, ids = _numbers(project), list[str]()
     for array in arrays:
         name = new_name(f"{array.stage}-{project.study.name}")

@@ -37,6 +37,7 @@ from launch.presets import StudyError
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
 from launch.slurm import Refused, SlurmUnavailable
+from launch.snapshot import snapshot
 from launch.states import State
 from launch.submit import WITHDRAWN, arrays, settled, withdraw
 
@@ -128,7 +129,7 @@ def _reconcile(root: StudyDir) -> str | None:
     everything = reconcile(now, submitted["only"])
     nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
     wanted = helpful(everything, submitted["asked"], nodes.units, begun)
-    planned = arrays(project, now, wanted)
+    planned, code = arrays(project, now, wanted), snapshot(root, keeper=True)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
     taken, refused = list[str](), None
 
@@ -137,13 +138,13 @@ def _reconcile(root: StudyDir) -> str | None:
         print(f"submitted {what}: {id}")
 
     try:
-        hand_over(planned.arrays, project, nodes.names, tell)
+        hand_over(planned.arrays, project, code, nodes.names, tell)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
         print(refused)
     if not (taken or everything.active or waits_for_room(planned.held)):
         return refused or _why_over(now, everything, planned.held)
-    print(f"the next keeper is job {hand_on(project, planned.held, nodes.names)}")
+    print(f"the next keeper is job {hand_on(project, code, planned.held, nodes.names)}")
     return None
 
 

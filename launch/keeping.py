@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from jobs.rundir import write_json
 from jobs.unit import Resources, Unit
@@ -20,7 +21,6 @@ from launch.observe import Seen, Snapshot
 from launch.project import Project
 from launch.reconcile import Difference
 from launch.script import sbatch_script
-from launch.snapshot import snapshot
 from launch.states import ACTIVE
 
 STAGE = "report"  # whose options the keeper takes: that stage needs little, too
@@ -68,10 +68,11 @@ def dismiss(project: Project, now: Snapshot, why: str) -> bool:
     return True
 
 
-def hand_on(project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
+def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
     """Submit the next keeper, which starts when one of the jobs that are in hand has ended, or soon.
 
     Args:
+        code: the snapshot of the code that it runs from.
         held: units that were not submitted, each with the reason.
         avoid: nodes that it must not run on.
 
@@ -82,7 +83,7 @@ def hand_on(project: Project, held: Sequence[tuple[Unit, str]], avoid: Sequence[
     folder = project.root.submission(name)
     script = sbatch_script(
         project.cluster, STAGE, NEEDS, folder=folder, study=project.root.path,
-        code=snapshot(project.root, keeper=True), array="0", dependency=first_end(now, waits_for_room(held)),
+        code=code, array="0", dependency=first_end(now, waits_for_room(held)),
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)

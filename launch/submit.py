@@ -33,6 +33,7 @@ from launch.reconcile import Difference, reconcile
 from launch.run_here import run_here
 from launch.show import difference_view, held_view, nodes_view
 from launch.slurm import Refused
+from launch.snapshot import snapshot
 from launch.states import State
 
 WITHDRAWN = "its job would have waited for ever"
@@ -69,6 +70,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
         planned = None
         if isinstance(project.backend, Slurm):
+            # Made while the cluster is still being asked.
+            code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
             planned = arrays(project, now, difference, asked)
         write_json(project.root.study, project.study.model_dump(mode="json"))
         keeping.record(project, only, difference.submit)
@@ -78,7 +81,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             set_aside(seen, project.ledger)
         if planned is None:
             return run_here(console, project, now, difference)
-        return _hand_over(console, project, planned, keeping.wanted(project, difference))
+        return _hand_over(console, project, planned, code, keeping.wanted(project, difference))
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
@@ -159,7 +162,7 @@ def write_down(project: Project, now: Snapshot) -> None:
     project.ledger.ended("failed", [(s.unit.id, attempt.number, s.reason or "") for s, attempt in failed])
 
 
-def _hand_over(console: Console, project: Project, planned: ArrayPlan, keeper: bool) -> int:
+def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
     """Submit the arrays, then the keeper if there is to be one, and tell of each."""
 
     def tell(id: str, what: str) -> None:
@@ -168,9 +171,9 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, keeper: b
     nodes = verdict(project)
     console.print(nodes_view(nodes))
     try:
-        hand_over(planned.arrays, project, nodes.names, tell)
+        hand_over(planned.arrays, project, code, nodes.names, tell)
         if keeper:
-            tell(keeping.hand_on(project, planned.held, nodes.names), "keeper")
+            tell(keeping.hand_on(project, code, planned.held, nodes.names), "keeper")
     except Refused as error:
         print(
             f"sor: Slurm refused a submission: {error}. What was submitted before stays, and 'sor submit' "

@@ -25,6 +25,7 @@ from cluster import Cluster, packages
 from made_large import large_file
 from made_projects import cluster_file, made_project
 
+from jobs.canonical import Filled, gap, pattern
 from jobs.run import run_unit
 from jobs.unit import Unit
 from launch.cli import GARBAGE
@@ -65,9 +66,11 @@ def units(count: int) -> list[Unit]:
     """So many evaluations as the shipped study has them."""
     shipped = plan(load_study("scale-or-reason"), load_cluster("generic"))
     real = [unit for unit in shipped if unit.stage == "evaluate"]
-    chosen = (real[i % len(real)] for i in range(count))
+    configs = [pattern({**unit.config, "i": gap("i")}) for unit in real]
+    chosen = ((i, real[i % len(real)], configs[i % len(real)]) for i in range(count))
     return [
-        Unit("evaluate", f"{u.name}-{i}", {**u.config, "i": i}, (), u.execution) for i, u in enumerate(chosen)
+        Unit("evaluate", f"{unit.name}-{i}", Filled(config, {"i": str(i)}), (), unit.execution)
+        for i, unit, config in chosen
     ]
 
 
