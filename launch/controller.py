@@ -97,11 +97,16 @@ class Controller:
 
     def associations(self, cluster: str) -> Table[Association]:
         """This user's rows, then those of all accounts, which the limits of groups stand in."""
-        where = f"cluster={cluster}"
-        with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a quarter of a second for each
-            others = pool.submit(self._manager, "association", slurm.ASSOCIATION, "where", where, "user=")
-            own = self._manager("association", slurm.ASSOCIATION, "where", where, f"user={_user()}")
-            return slurm.parse_associations(f"{own}\n{others.result()}")
+
+        def ask(fields: tuple[str, ...], user: str) -> str:
+            return self._manager("association", fields, "where", f"cluster={cluster}", f"user={user}")
+
+        # Slurm 22.05 takes a quarter of a second for each, and for both kinds of fields in one a third.
+        with ThreadPoolExecutor() as pool:
+            others = pool.submit(ask, slurm.ASSOCIATION, "")
+            services = pool.submit(ask, slurm.SERVICES, _user())
+            own = ask(slurm.ASSOCIATION, _user())
+            return slurm.parse_associations(f"{own}\n{others.result()}", services.result())
 
     def qos(self) -> Table[Qos]:
         """All qualities of service."""

@@ -211,9 +211,10 @@ HISTORY = ("JobID", "State", "ExitCode", "Submit")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
 NODES = ("%R", "%D", "%c", "%G")
 ASSOCIATION = (
-    "Account", "User", "ParentName", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES", "MaxTRES",
-    "MaxWall", "QOS", "DefaultQOS",
+    "ID", "Account", "User", "ParentName", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES",
+    "MaxTRES", "MaxWall",
 )  # fmt: skip
+SERVICES = ("ID", "QOS", "DefaultQOS")
 QOS = (
     "Name", "MaxJobsPU", "MaxSubmitPU", "MaxTRESPU", "MaxJobsPA", "MaxSubmitPA", "MaxTRESPA", "GrpJobs",
     "GrpSubmit", "GrpTRES", "MaxTRES", "MaxWall",
@@ -306,15 +307,18 @@ def parse_nodes(text: str) -> Table[NodeGroup]:
     return _table(text, len(NODES), row)
 
 
-def parse_associations(text: str) -> Table[Association]:
-    """sacctmgr's lines in the format `ASSOCIATION`."""
+def parse_associations(text: str, services: str) -> Table[Association]:
+    """sacctmgr's lines in the formats `ASSOCIATION` and, of those of users, `SERVICES`."""
+    told = _table(services, len(SERVICES), lambda f: [f])
+    qos = {id: (_names(names), _text(default)) for id, names, default in told.rows}
 
     def row(f: Sequence[str]) -> list[Association]:
-        own = Limits(_number(f[3]), _number(f[4]), None, _gpus(f[8]), parse_duration(f[9]))
-        group = Limits(_number(f[5]), _number(f[6]), _gpus(f[7]))
-        return [Association(f[0], _text(f[1]), _text(f[2]), own, group, _names(f[10]), _text(f[11]))]
+        own = Limits(_number(f[4]), _number(f[5]), None, _gpus(f[9]), parse_duration(f[10]))
+        group = Limits(_number(f[6]), _number(f[7]), _gpus(f[8]))
+        return [Association(f[1], _text(f[2]), _text(f[3]), own, group, *qos.get(f[0], ((), None)))]
 
-    return _table(text, len(ASSOCIATION), row)
+    found = _table(text, len(ASSOCIATION), row)
+    return Table(found.rows, (*told.malformed, *found.malformed))
 
 
 def parse_qos(text: str) -> Table[Qos]:

@@ -76,11 +76,12 @@ old¦1¦16¦gpu:2,craynetwork:4
 cpu¦300¦64¦(null)
 """
 ASSOCIATIONS = """\
-ours¦ann¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00¦normal,long¦normal
-ours¦¦dept¦20¦150¦¦900¦cpu=999,gres/gpu=16¦¦¦¦
-dept¦¦root¦¦¦30¦500¦¦¦¦¦
-root¦¦¦¦¦¦¦¦¦¦¦
+7¦ours¦ann¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00
+3¦ours¦¦dept¦20¦150¦¦900¦cpu=999,gres/gpu=16¦¦
+2¦dept¦¦root¦¦¦30¦500¦¦¦
+1¦root¦¦¦¦¦¦¦¦¦
 """
+SERVICES = "7¦normal,long¦normal\n8¦¦\n"
 QOS = "normal¦7¦¦gres/gpu=12,gres/gpu:h100=10¦¦¦¦¦¦¦¦12:00:00\nlong¦2¦4¦¦¦¦¦¦¦¦¦7-00:00:00\n"
 CONFIG = """\
 Configuration data as of 2026-11-23T01:33:48
@@ -205,7 +206,7 @@ def test_config() -> None:
 
 
 def test_of_all_levels_of_limits_the_smallest_counts() -> None:
-    rows, qos = parse_associations(real(ASSOCIATIONS)), parse_qos(real(QOS))
+    rows, qos = parse_associations(real(ASSOCIATIONS), real(SERVICES)), parse_qos(real(QOS))
     assert rows.malformed == qos.malformed == ()
     assert [(row.qos, row.default_qos) for row in rows.rows] == [
         (("normal", "long"), "normal"),
@@ -217,11 +218,11 @@ def test_of_all_levels_of_limits_the_smallest_counts() -> None:
     assert found.job_seconds == 12 * 3600
     assert in_words(found).startswith("at most 150 jobs in the queue, 7 jobs running, 10 GPUs in use, 8 GPUs")
     tight = real(ASSOCIATIONS.replace("¦30¦500¦", "¦3¦50¦"))
-    above = parse_associations(tight).rows
+    above = parse_associations(tight, "").rows
     assert limits(rows.rows[0], above, qos.rows).submitted == 50  # of the account above
-    free = parse_associations(real("ours¦ann¦¦¦¦¦¦¦¦¦¦"))
+    free = parse_associations(real("7¦ours¦ann¦¦¦¦¦¦¦¦"), real("7¦¦"))
     assert in_words(limits(free.rows[0], [], [])) == "no limits"
-    assert parse_associations("ours").malformed == ("ours",)
+    assert parse_associations("ours", "7").malformed == ("7", "ours")
 
 
 def test_states() -> None:

@@ -40,7 +40,7 @@ ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "queued, input at work": ({"job": State.QUEUED, "missing": (("a", RUNNING),)}, State.QUEUED, None),
     "input failed": ({"missing": (("a", FAILED), ("b", WAITING))}, BLOCKED, "needs a, which failed"),
     "input blocked": ({"missing": (("a", BLOCKED), ("b", FAILED))}, BLOCKED, "needs a and 1 more, which"),
-    "failed, now its input is too": ({"attempts": 1, "error": "E", "missing": (("a", FAILED),)}, BLOCKED, ""),
+    "failed, now its input too": ({"attempts": 1, "error": "E", "missing": (("a", FAILED),)}, BLOCKED, "a"),
     "running, input removed": ({"job": RUNNING, "attempts": 1, "missing": (("a", WAITING),)}, RUNNING, None),
 }  # fmt: skip
 
