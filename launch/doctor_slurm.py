@@ -112,7 +112,7 @@ def _from_a_node(
                 return
             if last and live_state(last.state) == State.QUEUED:
                 yield warning(
-                    f"the queue is busy: job {last.id} waited {PATIENCE:.0f} s ({last.reason}) and is "
+                    f"the queue is busy: job {last.ids[0]} waited {PATIENCE:.0f} s ({last.reason}) and is "
                     "cancelled now, so that nothing was tested on a node. Try again later, or with "
                     "SBATCH_PARTITION or SBATCH_QOS set to what this cluster has for short tests"
                 )
@@ -169,7 +169,7 @@ def _wait(controller: Controller, name: str, tell: Callable[[str], None], stop: 
         waited = time.monotonic() - began
         if waited > (PATIENCE if state == State.QUEUED else LONGEST):
             return row
-        tell(f"job {row.id} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
+        tell(f"job {row.ids[0]} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
         if stop.wait(PAUSE):
             break
     return row
@@ -179,7 +179,7 @@ def _end(controller: Controller, name: str) -> None:
     """End the job if it lives, also one whose id nobody was told; its files can be removed then."""
     until = time.monotonic() + GRACE
     while (row := _row(controller, name)) and live_state(row.state) and time.monotonic() < until:
-        controller.cancel([row.id])
+        controller.cancel(row.ids)
         time.sleep(PAUSE)
 
 

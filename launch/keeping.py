@@ -103,6 +103,6 @@ def first_end(now: Snapshot, room: bool) -> str | None:
     Args:
         room: the end of any of its elements, up to MANY, since others wait for its place.
     """
-    jobs = [job.id for s in now.of(*ACTIVE) if s.live for job in s.live.jobs if job.id]
-    ids = jobs[:MANY] if room else list(dict.fromkeys(job.partition("_")[0] for job in jobs))
+    jobs = [job for s in now.of(*ACTIVE) if s.live for job in s.live.jobs if job.array]
+    ids = [job.id for job in jobs[:MANY]] if room else dict.fromkeys(job.array for job in jobs)
     return "?".join(f"afterany:{id}" for id in ids) or None

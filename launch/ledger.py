@@ -26,16 +26,21 @@ class Job(NamedTuple):
 
     Args:
         submission: the name that it was handed over under, which its folder bears.
-        id: a process, or an element of an array (`123_4`). None: nobody wrote it down, and the machine may
-            not have taken it.
+        array: what the machine took the submission as: an array of Slurm's, or a process. None: nobody wrote
+            it down, and the machine may not have taken it.
         host: where it was submitted.
         element: its index in the array; None where the submission is one job.
     """
 
     submission: str
-    id: str | None
+    array: str | None
     host: str
     element: int | None = None
+
+    @property
+    def id(self) -> str | None:
+        """What the machine calls it: a process, or an element of an array, as `123_4`."""
+        return self.array if self.array is None or self.element is None else f"{self.array}_{self.element}"
 
 
 class Attempt(NamedTuple):
@@ -129,14 +134,14 @@ class Ledger:
 
 
 def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
-    ids = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
+    taken = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
     last: dict[str, Attempt] = {}
     former: Attempt | None = None  # the keeper before the last one
     for record in records:
         if record["event"] == "intent":
-            name, host, id = record["submission"], record["host"], ids.get(record["submission"])
+            name, host, array = record["submission"], record["host"], taken.get(record["submission"])
             for unit, number, *index in record["elements"]:
-                job = Job(name, id and element_id(id, *index), host, *index)
+                job = Job(name, array, host, *index)
                 attempt = last.get(unit)
                 former = attempt if unit == KEEPER else former
                 if attempt is None or attempt.number != number:
@@ -165,8 +170,3 @@ def _version(path: Path) -> tuple[int, ...]:
 
 # Of each ledger that this process has read: its version, and what it told.
 _last_read: dict[Path, tuple[tuple[int, ...], Mapping[str, Attempt]]] = {}
-
-
-def element_id(id: str, index: int | None = None) -> str:
-    """The id of an element of an array, or of a submission that is one job."""
-    return id if index is None else f"{id}_{index}"

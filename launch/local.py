@@ -109,7 +109,7 @@ class Local:
             except OSError:
                 continue
             if mark in command and b"submitit.local._local" in command:
-                return job._replace(id=pid)
+                return job._replace(array=pid)
         return None
 
 

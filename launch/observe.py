@@ -71,7 +71,7 @@ class Seen(NamedTuple):
         """Whether its last attempt was to be handed over, and nobody knows whether the machine took it."""
         if self.published or self.attempt is None or self.attempt.ended or self.state == State.FAILED:
             return False
-        return all(job.id is None for job in self.jobs)
+        return all(job.array is None for job in self.jobs)
 
     def to_json(self, log: list[str] | None) -> dict[str, Any]:
         """The unit as `sor status --json` prints it; `log` holds the last lines that a failed one printed."""
@@ -274,7 +274,7 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[di
     """Why an attempt without a result is no failure; `ends` are the lines about its last run."""
     if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
         return attempt.reason
-    if all(job.id is None for job in attempt.jobs) and not ends:
+    if all(job.array is None for job in attempt.jobs) and not ends:
         return NEVER
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
         return REMOVED

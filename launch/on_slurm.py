@@ -15,15 +15,15 @@ from functools import lru_cache
 
 from launch.backends import Live
 from launch.controller import Controller
-from launch.ledger import Attempt, Job, element_id
-from launch.slurm import ENDED, PastJob, QueuedJob, SlurmUnavailable, latest, live_state
+from launch.ledger import Attempt, Job
+from launch.slurm import ENDED, PastJob, QueuedJob, SlurmUnavailable, elements_of, latest, live_state
 from launch.states import State
 
 # Seconds, from an answer on, after which a submission that the queue does not show will not come any more.
 # sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
 SETTLE = 15.0
 AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
-Telling = tuple[str, str | None, int | None, str | None]  # a QueuedJob between its id and its name
+Telling = tuple[str, str | None, int | None, str | None]  # a QueuedJob between its elements and its name
 NEVER = {  # why a job waits that would wait for ever
     "DependencyNeverSatisfied": "waits for one that failed",
     "launch failed requeued held": "is held by Slurm, which could not start it on a node",
@@ -56,24 +56,29 @@ class Slurm:
     def queued(self) -> int:
         """How many jobs of this user, of whatever study, are in the queue."""
         table = self.controller.queue()
-        return len(table.malformed) + sum(live_state(row.state) is not None for row in table.rows)
+        alive = (row for row in table.rows if live_state(row.state) is not None)
+        return len(table.malformed) + sum(len(row.ids) for row in alive)
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
         rows = self._rows(attempts)
-        alive: dict[str | None, QueuedJob] = {row.id: row for row in rows if row.state not in ENDED}
-        self._ended = {row.id: row for row in rows if row.state in ENDED}
-        self._past = {id: job for id, job in self._past.items() if id not in alive}
-        unnamed = {job.submission for a in attempts.values() for job in a.jobs if job.id is None}
-        arrays = {row.name: row.id.partition("_")[0] for row in rows if row.name in unnamed}
+        alive = defaultdict[str | None, dict[int | None, Telling]](dict)  # by array and element
+        for row in rows:
+            if row.state not in ENDED:
+                alive[row.array].update(dict.fromkeys(row.elements or (None,), row[2:6]))
+        self._past = {id: job for id, job in self._past.items() if not _lives(id, alive)}
+        self._ended = {id: row for row in rows if row.state in ENDED for id in row.ids}
+        unnamed = {job.submission for a in attempts.values() for job in a.jobs if job.array is None}
+        arrays = {row.name: row.array for row in rows if row.name in unnamed}
         found = {}
         for unit, attempt in attempts.items():
             jobs = tuple(_identified(job, arrays) for job in attempt.jobs) if unnamed else attempt.jobs
-            living = [row[1:5] for job in jobs if (row := alive.get(job.id))]
+            living = [said for job in jobs if (said := alive[job.array].get(job.element))]
             if living:
-                mine = jobs if len(living) == len(jobs) else tuple(job for job in jobs if job.id in alive)
+                all_live = len(living) == len(jobs)
+                mine = jobs if all_live else tuple(job for job in jobs if job.element in alive[job.array])
                 how = _how(tuple(living))
                 found[unit] = Live(how.state, mine, how.reason, how.dead, how.nodes, how.start)
-            elif attempt.ended is None and any(job.id is None for job in jobs):
+            elif attempt.ended is None and any(job.array is None for job in jobs):
                 if time.time() - attempt.begun < SETTLE:
                     found[unit] = Live(State.QUEUED, (), "is being submitted")
         return found
@@ -108,17 +113,22 @@ class Slurm:
 
     def cancel(self, jobs: Iterable[Job]) -> None:
         elements = defaultdict[str, list[str]](list)
-        for array, _, index in (job.id.partition("_") for job in jobs if job.id):
-            elements[array].append(index)
+        for job in jobs:
+            if job.array:
+                elements[job.array].append(str(job.element))
         names = [f"{array}_[{','.join(found)}]" for array, found in elements.items()]
         for first in range(0, len(names), MANY):
             self.controller.cancel(names[first : first + MANY])
 
 
+def _lives(id: str, alive: Mapping[str | None, Mapping[int | None, Telling]]) -> bool:
+    array, elements = elements_of(id)
+    return bool(alive.get(array, {}).keys() & set(elements or (None,)))
+
+
 def _identified(job: Job, arrays: Mapping[str, str]) -> Job:
     """The job with its id, if the queue holds its submission's name."""
-    id = None if job.id else arrays.get(job.submission)
-    return job._replace(id=element_id(id, job.element)) if id else job
+    return job if job.array else job._replace(array=arrays.get(job.submission))
 
 
 @lru_cache(maxsize=10_000)  # thousands wait alike

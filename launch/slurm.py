@@ -69,22 +69,30 @@ class Table(Generic[T]):
 
 
 class QueuedJob(NamedTuple):
-    """A job, or one element of an array (`18_3`), that the controller still knows; it may have ended.
+    """A job that the controller still knows, or elements of an array that are alike; they may have ended.
 
     A named tuple, since there may be very many: a frozen dataclass takes four times as long to make.
 
     Args:
+        array: the id of the array, or of the job.
+        elements: their indices; None: it is no array's.
         reason: why it waits, or why it ended, in Slurm's word.
         start: when it began, or when Slurm guesses that it will.
         nodes: in Slurm's notation, as `n[1-4]`.
     """
 
-    id: str
+    array: str
+    elements: Sequence[int] | None
     state: str
     reason: str | None
     start: int | None
     nodes: str | None
     name: str
+
+    @property
+    def ids(self) -> list[str]:
+        """What Slurm calls them one by one: `18_3`."""
+        return _ids(self.array, self.elements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +230,7 @@ QOS = (
 
 
 def parse_queue(text: str) -> Table[QueuedJob]:
-    """squeue's lines in the format `QUEUE`; a line that stands for many elements becomes many jobs."""
+    """squeue's lines in the format `QUEUE`."""
 
     @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
     def rest(text: str) -> tuple[Any, ...]:
@@ -230,7 +238,7 @@ def parse_queue(text: str) -> Table[QueuedJob]:
         return state, _text(reason), _number(start), _text(nodes), name
 
     def row(f: Sequence[str]) -> list[QueuedJob]:
-        return [QueuedJob(id, *rest(f[1])) for id in expand(f[0])]
+        return [QueuedJob(*elements_of(f[0]), *rest(f[1]))]
 
     return _table(text, 2, row)
 
@@ -333,24 +341,34 @@ def parse_qos(text: str) -> Table[Qos]:
 
 
 def expand(id: str) -> list[str]:
-    """The ids that an id stands for: `18_[3-11:4%3]` is `18_3`, `18_7`, `18_11`.
+    """The ids that an id stands for: `18_[3-11:4%3]` is `18_3`, `18_7`, `18_11`."""
+    return _ids(*elements_of(id))
+
+
+def _ids(array: str, elements: Sequence[int] | None) -> list[str]:
+    return [array] if elements is None else [f"{array}_{index}" for index in elements]
+
+
+def elements_of(id: str) -> tuple[str, Sequence[int] | None]:
+    """The array of an id and the elements that it stands for: `18_[3-11:4%3]` is 3, 7 and 11 of `18`.
 
     Raises:
         ValueError: it is no id, or one whose end was cut off.
     """
-    array, bracket, elements = id.partition("_[")
+    array, bracket, listed = id.partition("_[")
     if not bracket:
         if not ID.fullmatch(id):
             raise ValueError(f"{id!r} is no id of a job")
-        return [id]
-    ids = []
-    for part in elements.removesuffix("]").split("%")[0].split(","):
+        array, _, index = id.partition("_")
+        return array, (int(index),) if index else None
+    elements = list[int]()
+    for part in listed.removesuffix("]").split("%")[0].split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
         if not (match and array.isdigit()):
             raise ValueError(f"{id!r} is no list of elements, or a cut one")
         first, last, step = match.groups()
-        ids += [f"{array}_{i}" for i in range(int(first), int(last or first) + 1, int(step or 1))]
-    return ids
+        elements += range(int(first), int(last or first) + 1, int(step or 1))
+    return array, elements
 
 
 def parse_duration(text: str) -> int | None:

@@ -149,15 +149,15 @@ def settled(project: Project, console: Console) -> Snapshot:
 
 def write_down(project: Project, now: Snapshot) -> None:
     """Put into the ledger what machine and disk told: ids that were missing, and how attempts ended."""
-    ids: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for seen in now.units:
         if seen.live and seen.attempt:
-            unknown = {job.submission for job in seen.attempt.jobs if job.id is None}
+            unknown = {job.submission for job in seen.attempt.jobs if job.array is None}
             for job in seen.live.jobs:
-                if job.submission in unknown and job.id:
-                    ids[job.submission] = job.id if job.element is None else job.id.partition("_")[0]
-    for submission, id in ids.items():
-        project.ledger.submitted(submission, id)
+                if job.submission in unknown and job.array:
+                    taken[job.submission] = job.array
+    for submission, array in taken.items():
+        project.ledger.submitted(submission, array)
     failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
     project.ledger.ended("failed", [(s.unit.id, attempt.number, s.reason or "") for s, attempt in failed])
 

@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> StudyDir:
 
 def seen(root: StudyDir, unit: Unit, state: State, ended: str | None = None, **more: Any) -> Seen:
     """A unit that was begun once, unless it is told otherwise."""
-    attempt = Attempt(1, time.time(), "generic", (Job("s", "1_0", "here", 0),), ended, None)
+    attempt = Attempt(1, time.time(), "generic", (Job("s", "1", "here", 0),), ended, None)
     facts = {"reason": None, "attempt": attempt, "live": None, "in_vain": False, "published": False, **more}
     return Seen(unit, root, state, progress=None, **facts)
 
@@ -105,7 +105,7 @@ def test_nothing_is_begun_behind_what_is_not(root: StudyDir) -> None:
 
 def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> None:
     def live(unit: Unit, array: str, elements: int) -> Seen:
-        jobs = tuple(Job("s", f"{array}_{i}", "here", i) for i in range(elements))
+        jobs = tuple(Job("s", f"{array}", "here", i) for i in range(elements))
         return seen(root, unit, State.RUNNING, live=Live(State.RUNNING, jobs))
 
     now = Snapshot(root, (live(A, "12", 3), live(B, "13", MANY), seen(root, C, State.DONE)))

@@ -45,8 +45,8 @@ def test_elements_of_an_array_get_their_ids_from_its(tmp_path: Path) -> None:
     assert {job.id for a in ledger.attempts().values() for job in a.jobs} == {None}
     ledger.submitted("s", "77")
     found = ledger.attempts()
-    assert found[A].jobs == (Job("s", "77_0", HERE, 0), Job("s", "77_1", HERE, 1))
-    assert (found[B].number, found[B].jobs) == (3, (Job("s", "77_12", HERE, 12),))
+    assert found[A].jobs == (Job("s", "77", HERE, 0), Job("s", "77", HERE, 1))
+    assert (found[B].number, found[B].jobs) == (3, (Job("s", "77", HERE, 12),))
 
 
 def test_a_new_attempt_begins_with_nothing_of_the_old_and_is_not_ended_by_it(tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ from launch.states import ACTIVE, State
 
 NAMES = ("a", "b", "c", "d", "e")
 STATES = (State.DONE, State.RUNNING, State.FAILED, State.QUEUED, State.WAITING)
-BUSY = Attempt(1, 0.0, "made", (Job("sub", "7_0", "host", 0),))
+BUSY = Attempt(1, 0.0, "made", (Job("sub", "7", "host", 0),))
 
 
 def seen(project: Project, one: Unit, state: State, workers: int = 1, **more: Any) -> Seen:
     """A unit in a state, with as many jobs as it has workers if it is in hand."""
-    jobs = tuple(Job("sub", f"7_{index}", "host", index) for index in range(workers))
+    jobs = tuple(Job("sub", "7", "host", index) for index in range(workers))
     live = Live(State.QUEUED if state == State.QUEUED else State.RUNNING, jobs) if state in ACTIVE else None
     values: dict[str, Any] = {
         "reason": None, "attempt": BUSY if live else None, "live": live, "in_vain": False, "progress": None,

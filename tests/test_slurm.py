@@ -104,9 +104,9 @@ def real(text: str) -> str:
 def test_the_queue() -> None:
     table = parse_queue(real(QUEUE))
     assert table.malformed == ("lines",)
-    jobs = {job.id: job for job in table.rows}
+    jobs = {id: job for job in table.rows for id in job.ids}
     assert list(jobs) == ["12", "3_2", "1", *(f"2_{i}" for i in range(3, 12)), "4"]
-    assert jobs["12"] == QueuedJob("12", "COMPLETED", None, 1795397658, "n[1-4]", "wrap")
+    assert jobs["12"] == QueuedJob("12", None, "COMPLETED", None, 1795397658, "n[1-4]", "wrap")
     assert jobs["1"].reason == "PartitionNodeLimit"
     assert jobs["1"].start is jobs["1"].nodes is None
     assert jobs["2_3"].name == real('odd|name¦x "q"')
@@ -134,7 +134,7 @@ def test_the_history() -> None:
 def test_a_line_that_is_no_job_is_handed_back_and_its_neighbours_are_read(line: str) -> None:
     good = "18_3¦RUNNING¦None¦1¦n1¦name"
     table = parse_queue(real(f"{good}\n{line}\n{good}\n"))
-    assert [job.id for job in table.rows] == ["18_3", "18_3"]
+    assert [job.ids for job in table.rows] == [["18_3"], ["18_3"]]
     assert table.malformed == ((real(line),) if line else ())
 
 
@@ -266,7 +266,7 @@ def sbatch(slurm: Cluster, script: str, *options: str) -> str:
 def job(controller: Controller, id: str) -> QueuedJob | None:
     table = controller.queue()
     assert table.malformed == ()
-    return next((job for job in table.rows if job.id == id), None)
+    return next((job for job in table.rows if id in job.ids), None)
 
 
 def state(controller: Controller, id: str) -> str:
@@ -326,8 +326,8 @@ def test_a_held_array_is_seen_element_by_element(slurm: Cluster, controller: Con
     array = sbatch(slurm, "true", "--hold", "--array=1-4000:3,9000-9300:7,20,30%3", f"--job-name={name}")
     elements = sorted({*range(1, 4001, 3), *range(9000, 9301, 7), 20, 30})
     table = controller.queue()
-    mine = [job for job in table.rows if job.id.startswith(f"{array}_")]
-    assert sorted(int(job.id.partition("_")[2]) for job in mine) == elements
+    mine = [job for job in table.rows if job.array == array]
+    assert sorted(index for job in mine for index in job.elements or ()) == elements
     assert {(job.state, job.reason, job.name) for job in mine} == {("PENDING", "JobHeldUser", name)}
 
 

@@ -37,7 +37,7 @@ DONE, ON, YOU = Outlook.DONE, Outlook.GOES_ON, Outlook.NEEDS_YOU
 
 def seen(unit: Unit, state: State, begun: float = 100.0, **more: Any) -> Seen:
     """A unit that was begun once, unless it is told otherwise."""
-    attempt = Attempt(1, begun, "generic", (Job("s", "1_0", "here", 0),))
+    attempt = Attempt(1, begun, "generic", (Job("s", "1", "here", 0),))
     facts = {"reason": None, "attempt": attempt, "live": None, "in_vain": False, "published": False, **more}
     return Seen(unit, StudyDir(Path("s")), state, progress=None, **facts)
 

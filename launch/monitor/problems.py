@@ -49,7 +49,7 @@ def problems(
         found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
     if stuck := held(now):
         title = f"{len(stuck)} held: {listed(stuck, 3)}: {in_words(stuck[0].reason or '')}"
-        arrays = dict.fromkeys(job.id.partition("_")[0] for seen in stuck for job in seen.jobs if job.id)
+        arrays = dict.fromkeys(job.array for seen in stuck for job in seen.jobs if job.array)
         found.append(Problem(title, f"scontrol release {','.join(arrays)}"))
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
