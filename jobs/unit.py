@@ -75,8 +75,7 @@ class Unit:
     id: str = field(init=False)  # 12 hexadecimal digits over stage, recipe, config and the inputs' identities
 
     def __post_init__(self) -> None:
-        read = self.inputs if len(self.inputs) == 1 else sorted(self.inputs, key=_ROLE_AND_ID)
-        inputs = ",".join([f'[{as_text(i.role)},"{i.id}"]' for i in read])
+        inputs = ",".join([f'[{as_text(i.role)},"{i.id}"]' for i in sorted(self.inputs, key=_ROLE_AND_ID)])
         what = f'["{self.stage}",{RECIPES[self.stage]},{canonical(self.config)},[{inputs}]]'
         object.__setattr__(self, "id", hashlib.sha256(what.encode()).hexdigest()[:12])
 
@@ -85,7 +84,7 @@ class Unit:
         return Input(role or self.stage, self.stage, self.name, self.id)
 
     def to_json(self) -> dict[str, Any]:
-        """The unit as `unit.json` holds it; it shares the parts of this one."""
+        """The unit as `unit.json` holds it."""
         return {**self._rest(), "config": dict(self.config)}
 
     def to_line(self, **beside: str | int) -> str:

@@ -42,13 +42,15 @@ IntervalOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
 RUNS = Path("runs")
 # New objects between two searches for garbage, of which thousands of units give none: searching as often as
-# Python does by itself would take half of the time.
+# Python does by itself would take a third of the time.
 GARBAGE = 1_000_000
 
 
 def main() -> None:
     """The `sor` program: a mistake is answered in words with exit code 2, what may pass with 1."""
     gc.set_threshold(GARBAGE)
+    # pydantic would look for plugins in every package that is installed, of which there are hundreds.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except OSError as error:

@@ -216,7 +216,7 @@ def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
 def _published(units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]) -> set[str]:
     """The units with a result. Only those with a folder, which few have at first, are asked for it."""
     begun = root.begun()
-    with_folder = [unit for unit in units if unit.id in begun] if begun else []
+    with_folder = [unit for unit in units if unit.id in begun]
     return {u.id for u in with_folder if (resting[u.id].published if u.id in resting else root.done(u))}
 
 

@@ -56,8 +56,8 @@ class Slurm:
     def queued(self) -> int:
         """How many jobs of this user, of whatever study, are in the queue."""
         table = self.controller.queue()
-        alive = (row for row in table.rows if live_state(row.state) is not None)
-        return len(table.malformed) + sum(len(row.ids) for row in alive)
+        alive = [row.elements for row in table.rows if live_state(row.state) is not None]
+        return len(table.malformed) + sum(1 if elements is None else len(elements) for elements in alive)
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
         rows = self._rows(attempts)

@@ -6,16 +6,12 @@ Every mistake is named in words, with file, key, what was found and what is allo
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-
-# pydantic would look for plugins in every package that is installed, of which there are hundreds.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 try:

@@ -166,7 +166,7 @@ class Facts:
             self._read_scores(seen, unit)
 
     def _read_scores(self, seen: Seen, unit: Unit) -> None:
-        name = unit.config["student"]["name"]
+        name = unit.inputs[0].name  # of the training
         scores = self._scores[name]
         for task in unit.config["group"]["tasks"]:
             scores.pop(task["task"], None)
