@@ -20,12 +20,12 @@ import numpy as np
 from analysis.flops import architecture, forward_flops, generate_flops
 from jobs.context import Context
 from jobs.engines import Engine, load, quiet
+from jobs.paths import DATA
 from jobs.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from jobs.harness import EngineLM, Usage
 
-CHECKOUT = Path(__file__).resolve().parent.parent  # a relative `include` is one of its folders
 LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never ask the hub
 
 
@@ -34,7 +34,7 @@ def run(ctx: Context) -> None:
     config = ctx.unit.config
     tasks = config["group"]["tasks"]
     include = config["group"].get("include")
-    folder = CHECKOUT / ctx.resolve(include) if include else None
+    folder = DATA / ctx.resolve(include)  # a relative one is shipped if include else None
     prepare_environment(folder)
     left = [t for t in tasks if not _finished(ctx, t).is_dir()]
     if left:

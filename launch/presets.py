@@ -14,12 +14,14 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from jobs.paths import DATA
+
 try:
     from yaml import CSafeLoader as SafeLoader  # ten times as fast
 except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader  # type: ignore[assignment]
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = DATA / "configs"
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 

@@ -10,9 +10,10 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from launch.presets import CONFIGS, Mistake, StudyError
+from jobs.paths import DATA
+from launch.presets import Mistake, StudyError
 
-FOLDER = CONFIGS.parent / "sbatch_templates"
+FOLDER = DATA / "sbatch_templates"
 AGAIN = FOLDER / "again.bash"  # stands before every template
 PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 GIVEN = (  # what the toolkit gives to every template
