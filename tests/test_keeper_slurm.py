@@ -51,10 +51,11 @@ LONG = 150.0  # seconds that a study may take here, on a busy machine
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have jobs run a copy of this code that has the template `light`, too."""
     for name in snapshot.FOR_KEEPER:
-        shutil.copytree(snapshot.ROOT / name, tmp_path / "checkout" / name)
+        shutil.copytree(snapshot.CODE / name, tmp_path / "checkout" / name)
     folder = tmp_path / "checkout" / "sbatch_templates"
     (folder / "light.sh").write_text(LIGHT)
-    monkeypatch.setattr(snapshot, "ROOT", tmp_path / "checkout")
+    for name in ("CODE", "DATA"):
+        monkeypatch.setattr(snapshot, name, tmp_path / "checkout")
     monkeypatch.setattr(templates, "FOLDER", folder)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobs.provenance import provenance
-from jobs.rundir import StudyDir
+from jobs.rundir import Damaged, StudyDir
 from launch import snapshot as module
-from launch.snapshot import ROOT, snapshot
+from launch.snapshot import CODE, snapshot, untracked
 
 PRINT = "import json, jobs.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
 
@@ -33,7 +33,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "launch/d.py", "tests/e.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    monkeypatch.setattr(module, "ROOT", folder)
+    monkeypatch.setattr(module, "CODE", folder)
+    monkeypatch.setattr(module, "DATA", folder)
     return folder
 
 
@@ -42,12 +43,12 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("keeper", "folders"), [(False, module.FOR_JOBS), (True, module.FOR_KEEPER)])
-def test_it_holds_what_git_would_ship(root: StudyDir, keeper: bool, folders: tuple[str, ...]) -> None:
+def test_it_holds_what_git_tracks(root: StudyDir, keeper: bool, folders: tuple[str, ...]) -> None:
     folder = snapshot(root, keeper=keeper)
     assert folder.parent == root.code
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        ["git", "ls-files", *folders],
+        cwd=CODE, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert files(folder) == {*listed.stdout.split(), "snapshot.json"}
 
@@ -63,6 +64,17 @@ def test_jobs_that_run_from_it_say_so(root: StudyDir) -> None:
     ours = provenance()["code"]
     assert ours["snapshot"] is None
     assert code == {**ours, "snapshot": folder.name}
+
+
+def test_a_copy_of_a_copy_is_the_same(root: StudyDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a keeper makes it, which runs from the first one."""
+    first = snapshot(root, keeper=True)
+    for name in ("CODE", "DATA"):
+        monkeypatch.setattr(module, name, first)
+    assert snapshot(root, keeper=True) == first
+    jobs = snapshot(root)
+    assert files(jobs) < files(first)
+    assert (jobs / "jobs/run.py").is_file()
 
 
 def test_once_for_each_content(root: StudyDir, checkout: Path) -> None:
@@ -104,3 +116,40 @@ def test_a_crash_before_the_rename_does_no_harm(
     assert list(root.code.iterdir()) == []
     (root.code / ".left-by-a-crash").mkdir()
     assert files(snapshot(root)) == {*SHIPPED, "snapshot.json"}
+
+
+def test_only_what_git_tracks_is_copied(root: StudyDir, checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_elsewhere")
+    (checkout / "jobs/link.py").symlink_to(tmp_path / "token")
+    (checkout / "jobs/run.sh").write_text("true")
+    (checkout / "jobs/run.sh").chmod(0o775)
+
+    def git(*args: str) -> None:
+        subprocess.run(["git", "-C", checkout, *args], check=True, capture_output=True)
+
+    git("init")
+    git("add", "jobs", "analysis", "configs")
+    for name in ("jobs/mine.py", "configs/evals/token", ".env"):
+        (checkout / name).write_text("hf_untracked")
+    os.mkfifo(checkout / "jobs/pipe.py")
+    folder = snapshot(root)
+    assert files(folder) == {*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "jobs/run.sh", "snapshot.json"}
+    assert not any(b"hf_" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert (folder / "jobs/run.sh").stat().st_mode & 0o777 == 0o755
+    assert (folder / "jobs/a.py").stat().st_mode & 0o022 == 0
+    assert untracked() == ["jobs/mine.py", "launch/d.py"]
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove"])
+def test_a_copy_that_was_changed_is_refused(root: StudyDir, checkout: Path, change: str) -> None:
+    folder = snapshot(root)
+    (folder / "jobs/__pycache__").mkdir()
+    (folder / "jobs/__pycache__/a.pyc").touch()  # as Python leaves it
+    assert snapshot(root) == folder
+    file = folder / ("jobs/new.py" if change == "add" else "jobs/a.py")
+    if change == "remove":
+        file.unlink()
+    else:
+        file.write_text("import os")
+    with pytest.raises(Damaged, match=f"{folder} is not the code .* jobs/{file.name} changed"):
+        snapshot(root)
