@@ -202,7 +202,7 @@ def _foreign(root: Path) -> pd.DataFrame:
 def _lm_eval_file(file: Path, root: Path) -> Iterator[dict[str, Any]]:
     """Rows of one result file of lm-eval."""
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}: not JSON: {error}") from None
     results = data.get("results") if isinstance(data, dict) else None

@@ -186,7 +186,7 @@ def _read(config: Config) -> tuple[str, dict[str, Any]]:
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"{path}: there is no such file; a model's folder holds a config.json")
-        where, config = str(path), json.loads(path.read_text())
+        where, config = str(path), json.loads(path.read_text(encoding="utf-8"))
     elif hasattr(config, "to_dict"):
         config = config.to_dict()
     if not isinstance(config, Mapping):

@@ -73,7 +73,7 @@ def draw(screen: Screen, sight: Sight, inside: Inside, size: tuple[int, int], fi
 
     picture = console(record=True)
     picture.print(Text.from_ansi("\n".join(frame(screen, [sight], inside, console(record=False)))))
-    file.write_text(FONTS.sub("", picture.export_svg(title="sor monitor")))
+    file.write_text(FONTS.sub("", picture.export_svg(title="sor monitor")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Claims:
                 continue
             path = self._path(piece, latest.get(piece, -1) + 1)
             try:
-                with path.open("x") as file:
+                with path.open("x", encoding="utf-8") as file:
                     file.write(self._owner)
             except FileExistsError:  # another worker was faster
                 continue

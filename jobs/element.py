@@ -28,7 +28,7 @@ def element(submission: Path, index: int) -> dict[str, Any]:
     Raises:
         LookupError: there is none with this index.
     """
-    with (submission / ELEMENTS).open() as lines:
+    with (submission / ELEMENTS).open(encoding="utf-8") as lines:
         mine = next((line for line in lines if line.startswith(f'{{"index": {index},')), None)
     if mine is None:
         raise LookupError(f"{submission / ELEMENTS} lists no element {index}: was it edited?")

@@ -101,7 +101,7 @@ class Ending:
         """Whether there is a word, of this rank or of one before it."""
         if self.word is None:
             return False
-        with suppress(OSError), self.word.open("x") as file:
+        with suppress(OSError), self.word.open("x", encoding="utf-8") as file:
             file.write(word)
         return self.word.exists()
 

@@ -58,7 +58,7 @@ def prepare_environment(include: Path | None) -> None:
         return
     if not include.is_dir():
         raise ValueError(f"benchmarks: there is no folder {include} (include)")
-    texts = [path.read_text() for path in include.rglob("*.yaml")]
+    texts = [path.read_text(encoding="utf-8") for path in include.rglob("*.yaml")]
     sources = [s for text in texts for s in re.findall(r"^dataset_path:\s*[\"']?([^\s\"']+)", text, re.M)]
     if all(source in LOCAL_DATA for source in sources):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):

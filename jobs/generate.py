@@ -209,7 +209,7 @@ class Worker:
             return
         final = self.pool.path(number)
         aside = final.with_name(f".{number:05d}.{self.owner}")
-        with aside.open("w") as file:
+        with aside.open("w", encoding="utf-8") as file:
             for id in chunk.prompts:
                 file.writelines(json.dumps(chunk.rows[id, mode]) + "\n" for mode in MODES)
         fsync_dir(aside)

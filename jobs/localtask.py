@@ -63,7 +63,7 @@ def write_task(
     if not items or any(item.keys() != items[0].keys() for item in items):
         raise ValueError(f"task {name}: needs items that all have the same keys")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "local_items.py").write_text(LOADER)
+    (folder / "local_items.py").write_text(LOADER, encoding="utf-8")
     write_jsonl(folder / f"{name}.jsonl", items)
     task: dict[str, Any] = {
         "task": name,
@@ -80,4 +80,4 @@ def write_task(
         last = {"function": "regex", "regex_pattern": extract, "group_select": -1}
         task["filter_list"] = [{"name": "answer", "filter": [last, {"function": "take_first"}]}]
     loaded = "custom_dataset: !function local_items.load\n"  # lm-eval's tag, which is none of YAML's
-    (folder / f"{name}.yaml").write_text(loaded + yaml.safe_dump(task, sort_keys=False))
+    (folder / f"{name}.yaml").write_text(loaded + yaml.safe_dump(task, sort_keys=False), encoding="utf-8")

@@ -168,7 +168,14 @@ def _submits(script: str, keeper: bool) -> Iterator[Finding]:
     nothing."""
     command = ("sbatch", "--test-only", script)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SBATCH_TIMEOUT, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SBATCH_TIMEOUT,
+            check=False,
+        )
         error = None if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
     except FileNotFoundError:
         error = "no sbatch there"

@@ -74,7 +74,7 @@ def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
 def _schema(file: Path) -> pa.Schema:
     if file.suffix == ".parquet":
         return pq.read_schema(file)
-    with file.open() as lines:
+    with file.open(encoding="utf-8") as lines:
         return pa.schema([(name, TEXT) for name in json.loads(next(lines, "{}"))])
 
 

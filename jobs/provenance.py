@@ -76,7 +76,11 @@ def git(checkout: Path, *args: str) -> str | None:
 def hardware() -> dict[str, Any]:
     """Processor, cores that this process may use, memory in bytes, and the GPUs if torch is loaded."""
     info = Path("/proc/cpuinfo")
-    models = re.findall(r"^model name\s*: (.*)", info.read_text(), re.M) if info.exists() else []
+    models = (
+        re.findall(r"^model name\s*: (.*)", info.read_text(encoding="utf-8", errors="replace"), re.M)
+        if info.exists()
+        else []
+    )
     cpu = models[0] if models else platform.processor()
     found: dict[str, Any] = {
         "cpu": cpu,

@@ -152,13 +152,13 @@ def study_of(unit_dir: Path) -> StudyDir:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, never half of it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    aside.write_text(json.dumps(data, indent=1) + "\n")
+    aside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     os.replace(aside, path)
 
 
@@ -195,7 +195,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open() as lines:
+    with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line == "\n":
                 continue

@@ -61,7 +61,7 @@ def _file() -> dict[str, str]:
     if path.stat().st_mode & 0o077:
         raise SecretsError(f"others can read the secrets in {path}: chmod 600 {shlex.quote(str(path))}")
     values = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             match = LINE.fullmatch(line.strip())
             if match is None:

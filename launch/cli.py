@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launch.encoding import use_utf8
+
 if TYPE_CHECKING:
     from launch.observe import Seen, Snapshot
     from launch.project import Project
@@ -48,6 +50,7 @@ GARBAGE = 1_000_000
 
 def main() -> None:
     """The `sor` program: a mistake is answered in words with exit code 2, what may pass with 1."""
+    use_utf8()
     gc.set_threshold(GARBAGE)
     # pydantic would look for plugins in every package that is installed, of which there are hundreds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

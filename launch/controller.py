@@ -156,7 +156,7 @@ class Controller:
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: lists are never cut
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, errors="replace",
+                command, env=environment, capture_output=True, encoding="utf-8", errors="replace",
                 stdin=subprocess.DEVNULL, timeout=self._timeout, check=False,
                 preexec_fn=_die_with_parent if command[0] == "sbatch" else None,
             )  # fmt: skip

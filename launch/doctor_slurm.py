@@ -149,8 +149,8 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
             dependency=None, once=True,
         )  # fmt: skip
         folder.mkdir(parents=True)
-        (folder / ELEMENTS).write_text(line(0, unit, root.path, 1, 0))
-        (folder / SCRIPT).write_text(script)
+        (folder / ELEMENTS).write_text(line(0, unit, root.path, 1, 0), encoding="utf-8")
+        (folder / SCRIPT).write_text(script, encoding="utf-8")
         (root.path / MADE_BEFORE).touch()
         try:
             yield Job(root, unit, name, controller.submit(folder / SCRIPT))
@@ -185,7 +185,7 @@ def _end(controller: Controller, name: str) -> None:
 
 def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
     """What the job left behind, and what that says."""
-    logs = [log.read_text(errors="replace") for log in job.folder.glob("*_log.out")]
+    logs = [log.read_text(errors="replace", encoding="utf-8") for log in job.folder.glob("*_log.out")]
     found = [Finding(**record) for record in read_jsonl(job.root.path / FINDINGS)]
     yield shared(runs, state, bool(logs or found))
     yield from found

@@ -95,7 +95,7 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
         lines.append(f"a{number}=$(sbatch --parsable{option} {folder.name}/{SCRIPT} | cut -d';' -f1)")
         lines.append(f'echo "{in_words(array)}: $a{number}"')
     script = out / "submit_all.sh"
-    script.write_text("\n".join(lines) + "\n")
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     script.chmod(0o755)
     return script
 
@@ -127,7 +127,7 @@ def _write(
         array=array_spec(array), dependency=after, exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ELEMENTS).open("w") as file:
+    with (folder / ELEMENTS).open("w", encoding="utf-8") as file:
         for e in array.elements:
             file.write(line(e.index, e.unit, root, numbers[e.unit.id], e.worker))
-    (folder / SCRIPT).write_text(script)
+    (folder / SCRIPT).write_text(script, encoding="utf-8")

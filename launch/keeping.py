@@ -87,7 +87,7 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)
-    (folder / SCRIPT).write_text(script)
+    (folder / SCRIPT).write_text(script, encoding="utf-8")
     number = now.keeper.attempt.number + 1 if now.keeper else 1
     return hand_in(project, name, [Begun(KEEPER, number, 0)])
 

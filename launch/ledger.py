@@ -161,7 +161,7 @@ def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
 def _version(path: Path) -> tuple[int, ...]:
     """What changes with a file that is added to; opened, a network file system is asked how it is now."""
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             stat = os.fstat(file.fileno())
     except FileNotFoundError:
         return ()

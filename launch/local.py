@@ -121,7 +121,7 @@ def _begins(pid: str) -> bool:
 
 def _stat(pid: str | int) -> list[str]:
     """What /proc tells of a process after its name."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def _apart(errors: Path) -> Iterator[None]:
     """
     errors.parent.mkdir(parents=True, exist_ok=True)
     ours, heard = os.dup(2), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with errors.open("a") as file:
+    with errors.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
     try:
         yield
@@ -167,7 +167,7 @@ def _tree(pid: int) -> list[_Process]:
     found = [] if (began := _began(pid)) is None else [_Process(pid, began)]
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            for child in listing.read_text().split():
+            for child in listing.read_text(encoding="utf-8").split():
                 found += _tree(int(child))
     return found
 

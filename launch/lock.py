@@ -55,7 +55,7 @@ class Lock:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time(),
         }  # fmt: skip
         mine = self._path.with_name(f"{self._path.name}.{self._token}")
-        mine.write_text(json.dumps(owner))
+        mine.write_text(json.dumps(owner), encoding="utf-8")
         with suppress(FileExistsError):
             os.link(mine, self._path)
         made = mine.stat().st_nlink == 2  # NFS may lose the answer to a link that it made
@@ -127,7 +127,7 @@ def held_since(path: Path) -> float | None:
 def _owner(path: Path) -> dict[str, Any]:
     """Who holds a lock; empty when its file is gone, or is being made by somebody without hard links."""
     try:
-        owner: dict[str, Any] = json.loads(path.read_text())
+        owner: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
     return owner

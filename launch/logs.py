@@ -36,7 +36,7 @@ def print_logs(seen: Seen, project: Project, follow: bool) -> int:
         alive = seen.live is not None
         for path in logs_of(seen, project.root):
             if path not in streams:
-                streams[path] = path.open(errors="replace")
+                streams[path] = path.open(errors="replace", encoding="utf-8")
         for path, stream in streams.items():
             shown = _copy(path, stream, shown, len(streams) > 1)
         if not follow or not alive:
@@ -54,7 +54,7 @@ def print_failed(now: Snapshot) -> int:
         print(f"==> {seen.unit.stage} {seen.unit.name}: {seen.reason}")
         for path in logs_of(seen, now.root):
             print(f"--> {path}")
-            with path.open(errors="replace") as lines:
+            with path.open(errors="replace", encoding="utf-8") as lines:
                 print("".join(deque(lines, TAIL)))
     if not failed:
         print("no unit has failed")

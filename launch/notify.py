@@ -122,7 +122,8 @@ def send(hook: str, study: str, each: News) -> None:
 
 def _run(command: str, said: str, text: str) -> None:
     process = subprocess.Popen(
-        command, shell=True, env={**os.environ, "SOR_MESSAGE": text}, text=True, start_new_session=True,
+        command, shell=True, env={**os.environ, "SOR_MESSAGE": text}, start_new_session=True,
+        encoding="utf-8", errors="replace",
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

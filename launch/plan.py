@@ -291,7 +291,9 @@ def _digest(file: Path, changed: int) -> str:
 @cache
 def _deepspeed(stage: int) -> dict[str, Any]:
     """DeepSpeed's configuration for a ZeRO stage."""
-    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text())
+    loaded: dict[str, Any] = yaml.safe_load(
+        (CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text(encoding="utf-8")
+    )
     return loaded
 
 

@@ -91,7 +91,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         StudyError: it is none.
     """
     try:
-        data = yaml.load(file.read_text(), _Loader)
+        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise StudyError([Mistake(file, "", f"not YAML: {' '.join(str(error).split())}")]) from None
     if not isinstance(data, dict):

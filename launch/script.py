@@ -73,7 +73,8 @@ def sbatch_script(
         "study": str(study),
     }
     variables = {**cluster.slurm.variables, **given}
-    body = render(cluster.slurm.template, variables)
+    # Logs, and what libraries write, are UTF-8 wherever a node's locale is another one.
+    body = "export PYTHONUTF8=1\n" + render(cluster.slurm.template, variables)
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
     if once:
         options["no-requeue"] = True

@@ -58,7 +58,7 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
 
 def again(variables: Mapping[str, str | Sequence[str]]) -> str:
     """What stands before every template, see the file, with its values put in."""
-    return _filled(AGAIN.read_text(), variables)
+    return _filled(AGAIN.read_text(encoding="utf-8"), variables)
 
 
 def _filled(text: str, variables: Mapping[str, str | Sequence[str]]) -> str:
@@ -74,4 +74,4 @@ def _read(name: str) -> str:
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.sh")))
         raise StudyError([Mistake(file, "", f"no such template; there are {known}")])
-    return file.read_text()
+    return file.read_text(encoding="utf-8")

@@ -37,7 +37,9 @@ def install(what: str, programs: Sequence[str], packages: Sequence[str]) -> str 
         return f"{why}, and neither root nor sudo without a password to install it: as root, {by_hand}"
     command = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     for action in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-        done = subprocess.run([*command, *action], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*command, *action], capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL
+        )
         if done.returncode:
             return f"{why}, and 'apt-get {action[0]}' failed: {done.stderr.strip()[-500:]}"
     lacks = missing(programs)

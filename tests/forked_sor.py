@@ -24,7 +24,7 @@ class ForkedSor:
 
     def __init__(self, **variables: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-B", __file__], env={**os.environ, **variables}, text=True,
+            [sys.executable, "-B", __file__], env={**os.environ, **variables}, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -48,7 +48,10 @@ def _serve() -> None:
 
     for line in sys.stdin:
         at, *words = json.loads(line)
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as error,
+        ):
             pid = os.fork()
             if pid == 0:
                 os.dup2(out.fileno(), 1)

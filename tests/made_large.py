@@ -74,9 +74,11 @@ def _write(root: StudyDir, unit: Unit, error: str | None) -> None:
         "seconds": 60.0, "cause": "code error" if error else None, "error": error, "kept": 0,
         "micro_batch": None,
     }  # fmt: skip
-    folder.attempts.write_text(json.dumps(line) + "\n")  # without waiting for the disk, as jobs do
+    folder.attempts.write_text(
+        json.dumps(line) + "\n", encoding="utf-8"
+    )  # without waiting for the disk, as jobs do
     if error is None:
         tasks = unit.config["group"]["tasks"] if unit.stage == "evaluate" else ()
         rows = [{"task": task["task"], "accuracy": 0.5} for task in tasks]
         result = {"training": {"flops": 1e9}, "benchmarks": rows, "prompts": 4, "lengths_in": "characters"}
-        folder.result.write_text(json.dumps(result))
+        folder.result.write_text(json.dumps(result), encoding="utf-8")

@@ -24,7 +24,7 @@ def cluster_file(folder: Path, **slurm: Any) -> Path:
         "backend": "slurm", "gpu": "h100", "efficiency": efficiency, "cpu_gflops": 15, "cpus_per_gpu": 1,
         "max_hours": 24, "slurm": slurm,
     }  # fmt: skip
-    file.write_text(yaml.safe_dump(data))
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
     return file
 
 

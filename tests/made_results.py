@@ -54,7 +54,9 @@ def evaluation(
                 for task, correctness in (scores or {}).items()
                 for item, correct in correctness.items()
             ]
-            (staged / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (staged / "items.jsonl").write_text(
+                "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+            )
         code = {"commit": "0123456789abcdef", "dirty": made.stage == "train"}
         hardware = {"cpu": "A processor", "cores": 2, "gpus": ["NVIDIA H100"] * 2}
         packages = {"torch": "2.13.0"}

@@ -147,7 +147,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
         logs = root.submission("train-1")
         logs.mkdir(parents=True, exist_ok=True)
         trace = [f'  File "/x/jobs/train.py", line {n}, in fit' for n in range(180, 190)]
-        (logs / f"48{i}_0_log.out").write_text("\n".join(["Traceback", *trace, error]))
+        (logs / f"48{i}_0_log.out").write_text("\n".join(["Traceback", *trace, error]), encoding="utf-8")
         tried = Attempt(1, NOW - 3 * HOUR, "roihu", (job,))
         return seen(root, unit, state, reason=error, written=written, attempt=tried)
     if state == State.QUEUED:

@@ -32,8 +32,8 @@ from launch.study import load_study
 
 def write_cluster(file: Path, **slurm: Any) -> Path:
     """Write a cluster file like `generic`, with these settings of `slurm`."""
-    generic = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text())
-    file.write_text(yaml.safe_dump({**generic, "cpus_per_gpu": 1, "slurm": slurm}))
+    generic = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump({**generic, "cpus_per_gpu": 1, "slurm": slurm}), encoding="utf-8")
     return file
 
 
@@ -112,7 +112,7 @@ class Submitter:
         for line in self.cluster.run("squeue", "--noheader", "--array", "--format=%F %K %E %o").splitlines():
             array, index, waits, script = line.split(maxsplit=3)
             if script.startswith(f"{runs}/"):
-                elements = Path(script).with_name("elements.jsonl").read_text().splitlines()
+                elements = Path(script).with_name("elements.jsonl").read_text(encoding="utf-8").splitlines()
                 unit = next(e["unit"]["id"] for e in map(json.loads, elements) if e["index"] == int(index))
                 found.append((unit, f"{array}_{index}", waits))
         return found
@@ -134,7 +134,7 @@ def before(program: str, folder: Path, script: str) -> str:
     """Write a program that does something before it is one of Slurm's, {real}; returns PATH with it."""
     folder.mkdir(parents=True, exist_ok=True)
     script = f'#!/bin/bash\n{script}\nexec {{real}} "$@"\n'
-    (folder / program).write_text(script.replace("{real}", str(shutil.which(program))))
+    (folder / program).write_text(script.replace("{real}", str(shutil.which(program))), encoding="utf-8")
     (folder / program).chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
 

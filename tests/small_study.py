@@ -51,15 +51,15 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
     progress.update(1, 2, "parts", force=True)
     rank = os.environ.get("RANK", "0")
     fail, until = folder / f"{name}.fail", time.monotonic() + LONGEST
-    if fail.exists() and fail.read_text() in ("", rank):
+    if fail.exists() and fail.read_text(encoding="utf-8") in ("", rank):
         # Not before its peers, which are ended for it, have said that they began.
         while len(runs(folder, name)) < int(told["WORLD_SIZE"] or 1) and time.monotonic() < until:
             time.sleep(0.02)
         raise RuntimeError(f"{name} was told to fail")
     bad, node = folder / "bad-node", os.environ.get("SLURMD_NODENAME")
-    if bad.exists() and bad.read_text() == node:
+    if bad.exists() and bad.read_text(encoding="utf-8") == node:
         raise RuntimeError(f"{node} is bad")
-    if (folder / f"{name}.oom").exists() and rank == (folder / f"{name}.oom").read_text():
+    if (folder / f"{name}.oom").exists() and rank == (folder / f"{name}.oom").read_text(encoding="utf-8"):
         import torch
 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB.")
@@ -70,20 +70,22 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
         if steps.exists():
             step(steps, progress)
             preemption.check()
-        if (folder / f"{name}.hang").exists() and rank == (folder / f"{name}.hang").read_text():
+        if (folder / f"{name}.hang").exists() and rank == (folder / f"{name}.hang").read_text(
+            encoding="utf-8"
+        ):
             stand_still()
         time.sleep(0.02)
     print(f"{name} says goodbye", flush=True)
     pairs = [
         {"prompt": f"p{i}", "reasoning": f"<think>\nr\n</think>\n\na{i}", "ift": f"a{i}"} for i in range(4)
     ]
-    (staged / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
+    (staged / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs), encoding="utf-8")
     return {"pairs": len(pairs)}
 
 
 def step(steps: Path, progress: Progress) -> None:
     """Do one step more than all ranks have kept, and keep it."""
-    with steps.open("a") as file:
+    with steps.open("a", encoding="utf-8") as file:
         file.write(".")
     progress.update(steps.stat().st_size, 10**6, "steps")
 
@@ -127,7 +129,7 @@ def write_study(folder: Path, students: dict[str, dict[str, Any]] | None = None,
         for name in ("easy", "hard")
     }
     for name, preset in {**students, **groups}.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(preset))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(preset), encoding="utf-8")
     study: dict[str, Any] = {
         "prepare": {"function": "small_study:prepare", "args": {"folder": str(folder)}},
         "pairs": {"path": "@prepare/pairs.jsonl"},
@@ -137,7 +139,7 @@ def write_study(folder: Path, students: dict[str, dict[str, Any]] | None = None,
         "expect": {"prompt": 1, "ift": 1, "reasoning": 3},
     }
     file = folder / "small.yaml"
-    file.write_text(yaml.safe_dump(study | changes))
+    file.write_text(yaml.safe_dump(study | changes), encoding="utf-8")
     return file
 
 
@@ -149,14 +151,19 @@ def environment(**more: str) -> dict[str, str]:
 def sor(*args: str | Path, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
     return subprocess.run(
-        [SOR, *map(str, args)], env=environment(**more), cwd=cwd, capture_output=True, text=True, timeout=120
+        [SOR, *map(str, args)],
+        env=environment(**more),
+        cwd=cwd,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
     )
 
 
 def start(*args: str | Path) -> subprocess.Popen[str]:
     """Start the program in a process group of its own, as a shell would."""
     return subprocess.Popen(
-        [SOR, *map(str, args)], env=environment(), text=True, start_new_session=True,
+        [SOR, *map(str, args)], env=environment(), encoding="utf-8", start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         # It is ignored in what a script runs in the background, such as these tests.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -185,7 +192,7 @@ def wait_for(true: Any, what: str, seconds: float = 60.0) -> None:
 def lives(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not waited for does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 

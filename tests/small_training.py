@@ -143,7 +143,7 @@ class Study:
             attempts = {unit.id: Attempt(1, 0, "local", (job,))}
             wait_for(lambda: not local.live(attempts), "the training", 240)
             logs = self.root.logs(submission, job.id)
-            assert ctx.folder.done, "\n".join(log.read_text() for log in logs)
+            assert ctx.folder.done, "\n".join(log.read_text(encoding="utf-8") for log in logs)
         return ctx.folder.out
 
     def run(self, unit: Unit, attempt: int, until: int | None = None, event: Event = WARNED) -> str:
@@ -277,7 +277,9 @@ def losses(out: Path) -> list[float]:
 
 
 def zero(stage: int) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text())
+    loaded: dict[str, Any] = yaml.safe_load(
+        (CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text(encoding="utf-8")
+    )
     return {"deepspeed": loaded}
 
 

@@ -26,10 +26,12 @@ def start(tmp_path: Path) -> Start:
     def start(code: int, *, squeue: str, scontrol: str = "", restarts: int = 0) -> subprocess.Popen[bytes]:
         for name, lines in (("squeue", squeue), ("scontrol", scontrol)):
             program = tmp_path / name
-            program.write_text(f'#!/bin/bash\necho {name} "$@" >> {tmp_path}/asked\n{lines}\n')
+            program.write_text(
+                f'#!/bin/bash\necho {name} "$@" >> {tmp_path}/asked\n{lines}\n', encoding="utf-8"
+            )
             program.chmod(0o755)
         script = tmp_path / "script"
-        script.write_text(f"{again({'submission': str(tmp_path)})}\n(exit {code})\n")
+        script.write_text(f"{again({'submission': str(tmp_path)})}\n(exit {code})\n", encoding="utf-8")
         job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
         environment = {**os.environ, **job, "SLURM_RESTART_COUNT": str(restarts)}
         environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
@@ -40,20 +42,22 @@ def start(tmp_path: Path) -> Start:
 
 def asked(folder: Path) -> list[str]:
     file = folder / "asked"
-    return [line.split()[0] for line in file.read_text().splitlines()] if file.exists() else []
+    return (
+        [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    )
 
 
 def put_back(process: subprocess.Popen[bytes], folder: Path, times: int = 1) -> None:
     """See the script ask to be put back, and end it as Slurm does then."""
     wait_for(lambda: asked(folder).count("scontrol") == times, "it to ask")
-    assert "scontrol requeue 7_3" in (folder / "asked").read_text()
+    assert "scontrol requeue 7_3" in (folder / "asked").read_text(encoding="utf-8")
     wait_for(lambda: _sleeps(process.pid), "it to wait for its end")
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(10) != 0
 
 
 def _sleeps(pid: int) -> bool:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return any(b"sleep\x00600" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
 
 
@@ -70,12 +74,12 @@ def test_what_ended_by_itself_is_not(start: Start, tmp_path: Path, code: int) ->
 
 def test_a_word_counts_more_than_the_exit_code(start: Start, tmp_path: Path) -> None:
     word = tmp_path / "7_3.2.word"
-    word.write_text("stop")
+    word.write_text("stop", encoding="utf-8")
     assert (
         start(0, squeue="echo RUNNING", restarts=2).wait(10) == 1
     )  # what waits for its success must not start
     assert asked(tmp_path) == []
-    word.write_text("again")
+    word.write_text("again", encoding="utf-8")
     put_back(start(0, squeue="echo RUNNING", restarts=2), tmp_path)
     assert not word.exists()
 

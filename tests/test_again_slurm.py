@@ -124,7 +124,7 @@ def test_preempted_with_a_warning_it_goes_on_from_what_it_kept(
     assert job.lines() == [(0, "preempted")] * 2 + [(1, None)] * 2
     assert job.left() == []
     [seen] = job.project.look().units
-    first, second = (log.read_text() for log in logs_of(seen, job.project.root))
+    first, second = (log.read_text(encoding="utf-8") for log in logs_of(seen, job.project.root))
     for log in (first, second):  # a restart does not cut off what was there
         assert "preempted: goes on in another run" in log
         assert log.count("a says hello") == 2
@@ -153,7 +153,7 @@ def test_cancelled_it_stays_so(slurm: Cluster, tmp_path: Path) -> None:
 def test_a_code_error_in_one_rank_is_not_repeated_though_its_peer_is_killed(
     slurm: Cluster, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.fail").write_text("1")
+    (tmp_path / "a.fail").write_text("1", encoding="utf-8")
     job = Job(slurm, tmp_path, "main")
     assert job.ended() == (State.FAILED, "RuntimeError: a was told to fail")
     assert set(job.lines()) <= {(0, "code error"), (0, "preempted")}  # so it seems to a peer, being ended
@@ -213,7 +213,7 @@ def test_a_rank_that_stands_still_is_found_and_the_job_finishes(
     monkeypatch.setenv("SOR_HANG_SECONDS", "4")
     job = Job(slurm, tmp_path, "main")
     wait_for(lambda: (tmp_path / "a.steps").stat().st_size > 100, "enough steps to learn from")
-    (tmp_path / "a.hang").write_text("0")
+    (tmp_path / "a.hang").write_text("0", encoding="utf-8")
     wait_for(lambda: job.project.look().units[0].state == State.STALLED, "it to be shown")
     assert "stands still at" in str(job.project.look().units[0].reason)
     (tmp_path / "a.hang").unlink()
@@ -221,7 +221,7 @@ def test_a_rank_that_stands_still_is_found_and_the_job_finishes(
     job.release()
     assert job.ended() == (State.DONE, None)
     assert job.lines()[0] == (0, "hang")
-    log = logs_of(job.project.look().units[0], job.project.root)[0].read_text()
+    log = logs_of(job.project.look().units[0], job.project.root)[0].read_text(encoding="utf-8")
     assert re.search(
         r"stood still for \d+ s at \d+ of 1000000 steps; all stacks:\n(.*\n)*.* in stand_still\n", log
     )

@@ -523,7 +523,7 @@ def test_a_real_slurm_reads_dependencies_as_they_are_meant(slurm: Cluster, tmp_p
     queued = ("squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(ids)}")
     stuck = {f"{ids[4]}_1", f"{ids[5]}_1", f"{ids[7]}_0"}
     wait_for(lambda: set(slurm.run(*queued).split()) == stuck, "all but three jobs")
-    ran = (tmp_path / "log").read_text().split()
+    ran = (tmp_path / "log").read_text(encoding="utf-8").split()
     assert sorted(ran) == [
         "0_0", "0_1", "1_0", "1_1", "2_0", "2_1", "2_2", "3_0", "4_0", "4_2", "5_0", "5_2", "6_0",
     ]  # fmt: skip

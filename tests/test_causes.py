@@ -95,7 +95,7 @@ def test_memory_that_is_not_there() -> None:
 
 def test_a_full_disk() -> None:
     def write() -> None:
-        with open("/dev/full", "w") as full:
+        with open("/dev/full", "w", encoding="utf-8") as full:
             full.write("x")
 
     assert cause_of(raised(write)) == Cause.DISK
@@ -122,7 +122,9 @@ def test_a_hub_that_was_switched_off() -> None:
         "try: hf_hub_download('a/b', 'config.json')\nexcept Exception as error: print(cause_of(error))\n"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8"
+    )
     assert done.stdout == "code error\n", done.stderr
 
 

@@ -142,7 +142,7 @@ def test_a_node_can_be_cut_off_and_healed() -> None:
     with Cluster(nodes=2, gpus=0, accounting=False, networks=True) as cluster:
         assert cluster.network
         assert sorted(cluster.run("srun", "--nodes=2", "hostname").split()) == ["n1", "n2"]
-        port = re.findall(r"NodeName=n2 .*Port=(\d+)", cluster.conf.read_text())[0]
+        port = re.findall(r"NodeName=n2 .*Port=(\d+)", cluster.conf.read_text(encoding="utf-8"))[0]
         connect = f"exec 3<>/dev/tcp/{network.address('n2')}/{port}"
 
         def reached() -> bool:

@@ -27,7 +27,7 @@ def saved(checkpoints: Checkpoints, step: int, zero: int | None = None, world_si
     """A checkpoint without weights."""
     aside = checkpoints.aside(f"step-{step:08}")
     aside.mkdir(parents=True)
-    (aside / "by").write_text(checkpoints.run)
+    (aside / "by").write_text(checkpoints.run, encoding="utf-8")
     checkpoints.commit(aside, Meta({"step": step}, world_size, zero, 1, checkpoints.run))
     return checkpoints.at(step)
 
@@ -52,7 +52,7 @@ def test_a_few_are_kept_and_none_is_replaced(tmp_path: Path) -> None:
     assert sorted(p.name for p in older.folder.iterdir()) == [f"step-0000000{s}" for s in (4, 5)]
     assert len(list(older.folder.iterdir())) == KEPT
     saved(newer, 5)
-    assert (newer.at(5).path / "by").read_text() == "1.9"
+    assert (newer.at(5).path / "by").read_text(encoding="utf-8") == "1.9"
     assert not newer.aside("step-00000005").exists()
 
 
@@ -111,14 +111,14 @@ def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted
     saved(checkpoints, 40, zero=2, world_size=4)
     Ledger(root.ledger).intent("train-1", [Begun(train.id, 1)])
     Ledger(root.ledger).ended("failed", [(train.id, 1, "made up")])
-    before = root.ledger.read_text()
+    before = root.ledger.read_text(encoding="utf-8")
     done = sor("submit", file, "--yes", "--runs", tmp_path / "runs")
     assert done.returncode != 0
     words = (
         f"train {train.name}: its training stands at step 40, saved with ZeRO 2 by 4 processes, which cannot"
     )
     assert words in done.stderr
-    assert root.ledger.read_text() == before
+    assert root.ledger.read_text(encoding="utf-8") == before
     shutil.rmtree(checkpoints.folder)
     assert "stands at" not in sor("plan", file, "--runs", tmp_path / "runs").stderr
 

@@ -70,7 +70,7 @@ def loaded_by(code: str) -> set[str]:
     """The modules that are loaded after some code ran in a fresh Python."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
-        env=environment(), capture_output=True, text=True, check=True,
+        env=environment(), capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     return set(done.stdout.splitlines()[-1].split())
 
@@ -196,7 +196,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("command", ["plan", "submit", "status", "report", "cancel"])
 def test_all_mistakes_at_once_and_nothing_written(command: str, study: Path, out: Path) -> None:
-    study.write_text(yaml.safe_dump(yaml.safe_load(study.read_text()) | MISTAKES))
+    study.write_text(
+        yaml.safe_dump(yaml.safe_load(study.read_text(encoding="utf-8")) | MISTAKES), encoding="utf-8"
+    )
     done = sor(command, study, "--runs", out)
     assert done.returncode == 2
     lines = done.stderr.splitlines()
@@ -248,10 +250,10 @@ def test_a_failure_is_named_with_cause_and_log_and_tried_again(study: Path, out:
     assert f"1 failed, {len(units(study)) - 1} left out because of that" in done.stdout
     found = re.search(r"^ +log: (.+)$", done.stdout, re.MULTILINE)
     assert found
-    assert "told to fail" in Path(found[1]).read_text()
+    assert "told to fail" in Path(found[1]).read_text(encoding="utf-8")
     logs = sor("logs", study, "prepare/small", "--runs", out)
     assert logs.returncode == 0
-    assert logs.stdout == Path(found[1]).read_text()
+    assert logs.stdout == Path(found[1]).read_text(encoding="utf-8")
 
     (study.parent / "study.fail").unlink()
     done = sor("submit", study, "--runs", out, "--yes", "--only", "prepare")
@@ -313,7 +315,9 @@ def test_ctrl_c_has_a_job_save_what_it_has_and_the_second_one_does_not_wait(stud
     kept = (folder / "study.steps").stat().st_size
     assert end["kept"] == kept
 
-    (folder / "study.hang").write_text("0")  # it stands still after a step, and does not listen any more
+    (folder / "study.hang").write_text(
+        "0", encoding="utf-8"
+    )  # it stands still after a step, and does not listen any more
     process = start("submit", study, "--runs", out, "--yes")
     wait_for(lambda: (folder / "study.steps").stat().st_size > kept, "another job's step")
     time.sleep(0.5)
@@ -342,7 +346,10 @@ def test_a_killed_submit_leaves_its_job_and_the_next_one_waits_for_it(study: Pat
     assert second.stdout is not None
     said = second.stdout.readline() + second.stdout.readline()
     assert f"took over the lock of {os.environ.get('USER', 'root')}" in said
-    wait_for(lambda: str(second.pid) in (out / "small" / "lock").read_text(), "the second to have the lock")
+    wait_for(
+        lambda: str(second.pid) in (out / "small" / "lock").read_text(encoding="utf-8"),
+        "the second to have the lock",
+    )
     third = sor("submit", study, "--runs", out, "--yes")
     assert third.returncode == 1
     assert f"(process {second.pid})" in third.stderr
@@ -399,7 +406,7 @@ def test_the_last_words_of_a_job_are_printed(
 
     class Ending(Local):
         def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write("last words\n")
             return {}
 
@@ -450,7 +457,7 @@ def test_a_deleted_result_is_made_again_and_what_it_was_used_for_is_set_aside(
     later = [u for u in finished if u.stage not in ("prepare", "collate")]
     staged = tmp_path / "pairs.jsonl"
     row = {"prompt": "p", "reasoning": "<think>\nr\n</think>\n\na", "ift": "a"}
-    staged.write_text(json.dumps(row))
+    staged.write_text(json.dumps(row), encoding="utf-8")
     staged.rename(root.unit(finished[0]).out / "pairs.jsonl")
     root.unit(collate).out.rename(tmp_path / "gone")
     done = sor("submit", study, "--runs", out, "--yes", "--only", "collate")
@@ -467,12 +474,12 @@ def test_a_deleted_result_is_made_again_and_what_it_was_used_for_is_set_aside(
 
 def test_a_change_of_how_it_runs_asks_for_nothing(study: Path, out: Path, finished: list[Unit]) -> None:
     preset = study.parent / "s.yaml"
-    data = yaml.safe_load(preset.read_text())
+    data = yaml.safe_load(preset.read_text(encoding="utf-8"))
     data["training"] |= {"micro_batch": 8, "zero": 2}
-    preset.write_text(yaml.safe_dump(data))
+    preset.write_text(yaml.safe_dump(data), encoding="utf-8")
     assert dry(study, out) == {}
     data["training"]["learning_rate"] = 0.5
-    preset.write_text(yaml.safe_dump(data))
+    preset.write_text(yaml.safe_dump(data), encoding="utf-8")
     assert dry(study, out) == {"train": 2, "evaluate": 4, "report": 1}
 
 
@@ -531,7 +538,7 @@ def test_doctor_says_what_is_wrong(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_named_with_the_line(study: Path, out: Path) -> None:
     ledger = StudyDir(out / "small").ledger
     ledger.parent.mkdir(parents=True)
-    ledger.write_text('{"event": "inte\n{"event": "intent"}\n')
+    ledger.write_text('{"event": "inte\n{"event": "intent"}\n', encoding="utf-8")
     done = sor("status", study, "--runs", out)
     assert done.returncode == 2
     assert f"sor: {ledger}, line 1: not JSON" in done.stderr

@@ -13,13 +13,13 @@ from launch.cluster import Cluster, load_cluster
 from launch.presets import CONFIGS, StudyError
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "clusters").glob("*.yaml"))
-GENERIC = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text())
+GENERIC = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))
 
 
 def write(folder: Path, name: str = "mine", **slurm: Any) -> str:
     """A cluster file of one's own: the generic one with another `slurm` section; returns its path."""
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({**GENERIC, "slurm": slurm}))
+    file.write_text(yaml.safe_dump({**GENERIC, "slurm": slurm}), encoding="utf-8")
     return str(file)
 
 
@@ -146,16 +146,18 @@ def test_a_secret_in_a_cluster_file_is_refused_and_not_shown(secrets: Any, tmp_p
 
 def test_what_only_slurm_has(tmp_path: Path) -> None:
     local = {**GENERIC, "backend": "local", "slurm": {"template": "plain"}}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(local))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(local), encoding="utf-8")
     with pytest.raises(StudyError, match="'slurm' is for 'backend: slurm'"):
         load_cluster(str(tmp_path / "mine.yaml"))
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**GENERIC, "gpu": "h1000"}))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**GENERIC, "gpu": "h1000"}), encoding="utf-8")
     with pytest.raises(StudyError, match="gpu: the GPU 'h1000' is not in the table; known are t4"):
         load_cluster(str(tmp_path / "mine.yaml"))
 
 
 def test_a_cluster_without_a_section_for_slurm_has_defaults(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({k: v for k, v in GENERIC.items() if k != "slurm"}))
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump({k: v for k, v in GENERIC.items() if k != "slurm"}), encoding="utf-8"
+    )
     cluster: Cluster = load_cluster(str(tmp_path / "mine.yaml"))
     assert cluster.sbatch_options("train", 8) == {"gpus-per-node": "8"}
     assert all(cluster.sbatch_options(stage, 0) == {} for stage in STAGES)

@@ -35,7 +35,7 @@ def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = 
         half = len(rows) // 4 * 2  # a prompt's rows are always in one chunk
         for number, part in enumerate((rows[:half], rows[half:])):
             lines = "".join(json.dumps(r) + "\n" for r in part)
-            (chunks / f"{number:05d}.jsonl").write_text(lines)
+            (chunks / f"{number:05d}.jsonl").write_text(lines, encoding="utf-8")
     ctx = tiny.context(root, Unit("collate", "rows", {"thinking": THINKING, "pairs": None, **config}, inputs))
     collate.run(ctx)
     return Path(ctx.folder.out)

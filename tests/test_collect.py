@@ -92,7 +92,7 @@ def made_elsewhere(folder: Path, task: str, values: dict[str, Any], **other: Any
     folder.mkdir(parents=True, exist_ok=True)
     data = {"results": {task: values}, "versions": {task: 0}, "model_name": folder.name}
     file = folder / "results.json"
-    file.write_text(json.dumps(data | other))
+    file.write_text(json.dumps(data | other), encoding="utf-8")
     return file
 
 
@@ -147,12 +147,12 @@ def test_broken_results_of_this_project_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"result\.json: accuracy of sums is 1\.5"):
         collect(tmp_path)
     file = next(tmp_path.glob("evaluate/*/out/result.json"))
-    result = json.loads(file.read_text())
+    result = json.loads(file.read_text(encoding="utf-8"))
     del result["benchmarks"][0]["accuracy"]
-    file.write_text(json.dumps(result))
+    file.write_text(json.dumps(result), encoding="utf-8")
     with pytest.raises(ValueError, match=r"result\.json: the key 'accuracy' is missing"):
         collect(tmp_path)
-    file.write_text("{")
+    file.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"result\.json: not JSON"):
         collect(tmp_path)
 
@@ -164,7 +164,9 @@ def test_what_lm_eval_writes_now(lm_eval_output: Path) -> None:
     toy, group = table.loc["gsm_toy"], table.loc["mc"]
     assert (toy.student, toy.metric, toy.accuracy, toy.n) == ("org/model", "exact_match,strict", 1.0, 5)
     assert (toy.domain, toy["format"], toy.task_version) == ("math", "open-ended", "3.0")
-    raw = json.loads(next(lm_eval_output.rglob("results_*.json")).read_text())["results"]["mc"]
+    raw = json.loads(next(lm_eval_output.rglob("results_*.json")).read_text(encoding="utf-8"))["results"][
+        "mc"
+    ]
     assert (group.metric, group.accuracy, group.stderr) == (
         "acc,none",
         raw["acc,none"],
@@ -179,10 +181,10 @@ def test_what_lm_eval_writes_now(lm_eval_output: Path) -> None:
 def test_the_newest_of_several_lm_eval_runs(lm_eval_output: Path, tmp_path: Path) -> None:
     shutil.copytree(lm_eval_output, tmp_path / "out")
     first = next((tmp_path / "out").rglob("results_*.json"))
-    data = json.loads(first.read_text())
+    data = json.loads(first.read_text(encoding="utf-8"))
     data["results"]["gsm_toy"]["exact_match,strict"] = 0.25
     data["date"] += 60
-    first.with_name("results_2099-01-01T00-00-00.000000.json").write_text(json.dumps(data))
+    first.with_name("results_2099-01-01T00-00-00.000000.json").write_text(json.dumps(data), encoding="utf-8")
     table, warned = said(tmp_path / "out")
     assert table.set_index("benchmark").accuracy["gsm_toy"] == 0.25
     assert any("org/model, gsm_toy: 2 results; the newest is taken" in w for w in warned)
@@ -217,7 +219,8 @@ def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
         config = {"model_num_parameters": size}
         made_elsewhere(tmp_path / name, "t", {"acc": 0.5}, model_name=name, config=config)
     (tmp_path / "compute.csv").write_text(
-        "student,training_flops,size,share,inference_flops\na,1e21,0.5B,1,2e12\nb,3e21,,0,\nz,1,,,\n"
+        "student,training_flops,size,share,inference_flops\na,1e21,0.5B,1,2e12\nb,3e21,,0,\nz,1,,,\n",
+        encoding="utf-8",
     )
     table, warned = said(tmp_path)
     table = table.set_index("student")
@@ -241,7 +244,7 @@ def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
 )
 def test_a_wrong_compute_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     made_elsewhere(tmp_path / "x", "t", {"acc": 0.5}, model_name="a")
-    (tmp_path / "compute.csv").write_text(text)
+    (tmp_path / "compute.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=rf"compute\.csv: .*{words}"):
         collect(tmp_path)
 
@@ -251,7 +254,7 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
         collect(tmp_path / "nothing")
     with pytest.raises(ValueError, match="no results found"):
         collect(tmp_path)
-    (tmp_path / "results.json").write_text('{"scores": 1}')
+    (tmp_path / "results.json").write_text('{"scores": 1}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"results\.json: the key 'results'"):
         collect(tmp_path)
     evaluation(tmp_path / "demo", "a", 1, [benchmark("t", 0.5)])
@@ -280,7 +283,7 @@ def test_a_table_that_a_report_wrote_can_be_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_table_is_named(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "results.csv").write_text(text)
+    (tmp_path / "results.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=rf"results\.csv: {words}"):
         collect(tmp_path)
 
@@ -332,7 +335,7 @@ def test_items_of_this_project_and_what_is_said_of_them(tmp_path: Path) -> None:
     for words in ("different numbers of items", "different items (2 and 3 of 3)", "d, s has no scores",
                   "c, s has items whose mean is not its accuracy"):  # fmt: skip
         assert words in text
-    next(tmp_path.glob("evaluate/a*/out/items.jsonl")).write_text('{"task": "s"}\n')
+    next(tmp_path.glob("evaluate/a*/out/items.jsonl")).write_text('{"task": "s"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"items\.jsonl, line 1: the key 'item' is missing"):
         item_scores(tmp_path, collect(tmp_path))
 

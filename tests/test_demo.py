@@ -37,7 +37,7 @@ class Demo:
         """Run `sor` on it; it must succeed."""
         runs = str(self.root.path.parent)
         done = subprocess.run(
-            [SOR, *args, "--runs", runs], capture_output=True, text=True, cwd=CHECKOUT, check=False
+            [SOR, *args, "--runs", runs], capture_output=True, encoding="utf-8", cwd=CHECKOUT, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -56,7 +56,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     runs = tmp_path_factory.mktemp("a folder") / "runs"  # a blank in the path must not matter
     env = {**os.environ, "SOR_RUNS": str(runs)}
     done = subprocess.run(
-        ["make", "demo"], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False
+        ["make", "demo"], cwd=CHECKOUT, env=env, capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     return Demo(StudyDir(runs / "demo"), done.stdout)
@@ -80,7 +80,7 @@ def test_all_is_done_and_the_frontier_is_printed(demo: Demo) -> None:
     assert "●" in demo.printed
     page = Path(demo.printed.split("report: ")[-1].splitlines()[0])
     assert page.is_file()
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "default-src 'none'" in text  # it asks no network, and the browser holds it to that
     assert re.findall(r"https?://[^\"']*", text) == ["http://www.w3.org/2000/svg"]
 
@@ -158,7 +158,7 @@ def test_lm_eval_loads_a_student_as_it_is(demo: Demo, tmp_path: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
     subprocess.run(command, env={**os.environ, **offline}, check=True, capture_output=True, cwd=tmp_path)
     [file] = tmp_path.rglob("results_*.json")
-    theirs = json.loads(file.read_text())["results"]["toy_short"]["exact_match,none"]
+    theirs = json.loads(file.read_text(encoding="utf-8"))["results"]["toy_short"]["exact_match,none"]
     ours = results(demo).set_index(["student", "benchmark"])["accuracy"]["toy-l-r0", "toy_short"]
     assert theirs == pytest.approx(ours, abs=0.02)
 
@@ -166,7 +166,7 @@ def test_lm_eval_loads_a_student_as_it_is(demo: Demo, tmp_path: Path) -> None:
 def test_a_report_of_lm_eval_results_alone(demo: Demo, tmp_path: Path) -> None:
     folder = demo.unit("evaluate", "toy-l-r100.toy").out / "lm_eval"
     printed = demo.sor("report", str(folder), "--out", str(tmp_path))
-    assert "toy_long" in (tmp_path / "results.csv").read_text()
+    assert "toy_long" in (tmp_path / "results.csv").read_text(encoding="utf-8")
     assert str(tmp_path) in printed
 
 

@@ -49,9 +49,9 @@ def cluster_file(tmp_path: Path) -> Callable[..., Path]:
     """Write the shipped file for any Slurm with other settings of its 'slurm'; returns its path."""
 
     def write(slurm: dict[str, Any], **changes: Any) -> Path:
-        data = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text())
+        data = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))
         file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump(data | changes | {"slurm": data["slurm"] | slurm}))
+        file.write_text(yaml.safe_dump(data | changes | {"slurm": data["slurm"] | slurm}), encoding="utf-8")
         return file
 
     return write
@@ -126,7 +126,7 @@ def test_a_python_that_is_not_there(
 
 def test_a_package_that_ends_the_process(runs: Path, tmp_path: Path) -> None:
     """What was found before it is told, and the last words say which it was."""
-    (tmp_path / "torch.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    (tmp_path / "torch.py").write_text("import os\nos.kill(os.getpid(), 9)\n", encoding="utf-8")
     done = sor("doctor", "--cluster", "generic", "--runs", runs, PYTHONPATH=f"{CODE}:{tmp_path}")
     found = findings(done.stdout)
     assert done.returncode == 1
@@ -159,8 +159,8 @@ def test_a_full_queue(
 def test_ctrl_c_cancels_the_job(runs: Path, cluster_file: Callable[..., Path], slurm: Cluster) -> None:
     file = cluster_file({"sbatch": {"hold": True}})
     process = subprocess.Popen(
-        [SOR, "doctor", "--cluster", file, "--runs", runs], env=environment(PYTHONPATH=CODE), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        [SOR, "doctor", "--cluster", file, "--runs", runs], env=environment(PYTHONPATH=CODE),
+        encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     wait_for(lambda: slurm.run("squeue", "--noheader"), "the job")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to Slurm's programs as well
@@ -237,7 +237,7 @@ def looked_at(code: str, **more: str) -> list[tuple[str, str]]:
     """What a part of the probe finds in a process of its own."""
     program = f"import sys, json\nfrom jobs import probe\nprint(json.dumps([vars(f) for f in {code}]))"
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": CODE, **more}, text=True,
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": CODE, **more}, encoding="utf-8",
         capture_output=True, check=True,
     )  # fmt: skip
     return [(f["verdict"], f["text"]) for f in json.loads(done.stdout.splitlines()[-1])]
@@ -249,7 +249,7 @@ def test_packages_that_are_missing_or_broken(tmp_path: Path) -> None:
         ("vllm", "import triton_of_old"),
         ("datasets", "raise OSError('a\\nb')"),
     ):
-        (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     absent = "sys.modules.update(dict.fromkeys(['deepspeed', 'accelerate', 'transformers', 'lm_eval']))"
     found = looked_at(f"({absent}, *probe._packages())[1:]", PYTHONPATH=f"{CODE}:{tmp_path}", PATH="/none")
     problems = [text for verdict, text in found if verdict == "problem"]
@@ -293,7 +293,7 @@ def test_gpus(tmp_path: Path) -> None:
         ),
         (0, "pass", ("problem", "torch sees no GPU, and Slurm gave one: look at the driver")),
     ):
-        (tmp_path / "torch.py").write_text(GPU.format(count=count, name=name))
+        (tmp_path / "torch.py").write_text(GPU.format(count=count, name=name), encoding="utf-8")
         [(verdict, said)] = looked_at(
             look.format(1), PYTHONPATH=f"{CODE}:{tmp_path}", PYTHONDONTWRITEBYTECODE="1"
         )
@@ -304,7 +304,7 @@ def test_gpus(tmp_path: Path) -> None:
 def test_jobs_that_may_not_submit(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     script = tmp_path / "script"
-    script.write_text("#!/bin/sh\n#SBATCH --partition=none\n")
+    script.write_text("#!/bin/sh\n#SBATCH --partition=none\n", encoding="utf-8")
     [found] = probe._submits(str(script), keeper=False)
     assert found.verdict == "warning"
     assert re.match(r"jobs cannot submit jobs \(.*partition.*\): 'sor submit' on a login node", found.text)
@@ -340,7 +340,7 @@ def test_the_hub(hub: str, tmp_path: Path) -> None:
     assert re.fullmatch(rf"the hub's cache {home}/hub: \d+ GB free; made by the first download", found[2][1])
 
     home.mkdir()
-    (home / "token").write_text(TOKEN)
+    (home / "token").write_text(TOKEN, encoding="utf-8")
     found = looked_at("probe._hub()", **off, HF_HOME=str(home), HF_ENDPOINT="http://127.0.0.1:9")
     assert found[0][0] == "warning"
     assert re.search(r":9 cannot be reached .*Connection refused.*set HF_HUB_OFFLINE=1", found[0][1])

@@ -45,8 +45,10 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_task(folder, "digit", items, source="made here", extract="([0-9])")
     write_task(folder, "stops", items, source="made here")
     stops = folder / "stops.yaml"
-    stops.write_text(stops.read_text().replace("until: []", 'until: ["+", "."]'))
-    (folder / "choose.yaml").write_text(CHOICE)
+    stops.write_text(
+        stops.read_text(encoding="utf-8").replace("until: []", 'until: ["+", "."]'), encoding="utf-8"
+    )
+    (folder / "choose.yaml").write_text(CHOICE, encoding="utf-8")
     return folder
 
 
@@ -173,7 +175,9 @@ def test_limit_and_examples_reach_lm_eval(benchmarks: Path, tmp_path: Path) -> N
     items = [{"prompt": f"{i}+?", "answer": "7"} for i in range(8)]
     write_task(folder, "shots", items, source="made here")
     path = folder / "shots.yaml"
-    path.write_text(path.read_text() + "fewshot_split: test\nnum_fewshot: 0\n")
+    path.write_text(
+        path.read_text(encoding="utf-8") + "fewshot_split: test\nnum_fewshot: 0\n", encoding="utf-8"
+    )
     both = {}
     for shots in (0, 2):
         wanted = tasks("shots", fewshot=shots, limit=3)
@@ -188,7 +192,8 @@ def test_a_group_of_tasks_is_one_benchmark(benchmarks: Path, tmp_path: Path) -> 
     (benchmarks / "both.yaml").write_text(
         "group: both\ntask: [easy, stops]\n"
         "aggregate_metric_list: [{metric: exact_match, aggregation: mean, weight_by_size: true}]\n"
-        "metadata: {version: 3.0}\n"
+        "metadata: {version: 3.0}\n",
+        encoding="utf-8",
     )
     ctx = prepare(tmp_path / "s", SAYS, benchmarks, tasks("both"), "transformers")
     evaluate.run(ctx)
@@ -216,8 +221,8 @@ def test_the_hub_is_left_alone_where_all_data_are_local(
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    (tmp_path / "a.yaml").write_text("task: a\ndataset_path: json\n")
-    (tmp_path / "b.yaml").write_text("task: b\ndataset_path: openai/gsm8k\n")
+    (tmp_path / "a.yaml").write_text("task: a\ndataset_path: json\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("task: b\ndataset_path: openai/gsm8k\n", encoding="utf-8")
     evaluate.prepare_environment(tmp_path)
     assert "HF_HUB_OFFLINE" not in os.environ
     (tmp_path / "b.yaml").unlink()

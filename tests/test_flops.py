@@ -230,7 +230,7 @@ def test_counting_needs_nothing_heavy() -> None:
         "import sys, json, analysis, analysis.flops, analysis.gpus;"
         "print(json.dumps([m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules]))"
     )
-    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     assert json.loads(made.stdout) == []
 
 

@@ -70,8 +70,8 @@ def test_a_failure_is_named_and_the_others_go_on(root: StudyDir, tmp_path: Path)
     assert run.blocked == ["b"]
     assert run.names("done") == ["c"]
     (log,) = logs(root, a)
-    assert "a was told to fail" in log.read_text()
-    assert "Traceback" in log.read_text()
+    assert "a was told to fail" in log.read_text(encoding="utf-8")
+    assert "Traceback" in log.read_text(encoding="utf-8")
     seen = state(a, root, units)
     assert (seen.state, seen.reason) == (State.FAILED, "RuntimeError: a was told to fail")
     assert state(b, root, units).state == State.BLOCKED
@@ -130,7 +130,7 @@ def test_a_micro_batch_without_room_on_the_gpu_is_halved_once(
 ) -> None:
     monkeypatch.setattr(foreground, "PEERS_GRACE", 1.0)
     a = replace(unit(tmp_path, "a", tasks_per_node=2), execution={"micro_batch": 8})
-    (tmp_path / "a.oom").write_text("1")
+    (tmp_path / "a.oom").write_text("1", encoding="utf-8")
     (tmp_path / "a.hold").touch()
     run = Run([a], root)
     reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB."
@@ -223,7 +223,7 @@ def test_ranks_that_wait_for_a_failed_one_are_ended(
     monkeypatch.setattr(foreground, "PEERS_GRACE", 8.0)  # the other one begins within that
     a = unit(tmp_path, "a", tasks_per_node=2)
     (tmp_path / "a.hold").touch()
-    (tmp_path / "a.fail").write_text("1")
+    (tmp_path / "a.fail").write_text("1", encoding="utf-8")
     run = Run([a], root)
     assert run.failures == {"a": "RuntimeError: a was told to fail"}
     assert len(runs(tmp_path, "a")) == 2

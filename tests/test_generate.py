@@ -62,7 +62,9 @@ def unit(model: Path, source: Path, engine: str = "transformers", **mode: Any) -
 
 
 def write_prompts(path: Path, count: int) -> Path:
-    path.write_text("".join(json.dumps({"q": f"{i}*{i + 1}=?", "n": i}) + "\n" for i in range(count)))
+    path.write_text(
+        "".join(json.dumps({"q": f"{i}*{i + 1}=?", "n": i}) + "\n" for i in range(count)), encoding="utf-8"
+    )
     return path
 
 
@@ -119,7 +121,7 @@ def test_a_killed_worker_loses_only_what_was_in_flight(model: Path, tmp_path: Pa
     # Seeds would make a row that is generated again look the same, so the rows that are there get a mark.
     marked = [{**row, "text": "kept"} for row in before]
     torn = '{"id": "' + before[0]["id"]
-    part.write_text("".join(json.dumps(row) + "\n" for row in marked) + torn)
+    part.write_text("".join(json.dumps(row) + "\n" for row in marked) + torn, encoding="utf-8")
     assert start(ctx, rows=30, attempt="1").wait() == 0
     rows = rows_of(ctx.folder.out)
     assert [(r["prompt"], r["mode"]) for r in rows] == [
@@ -155,7 +157,7 @@ def test_two_workers_share_the_chunks_and_a_third_has_nothing_to_do(model: Path,
     assert [(r["prompt"], r["mode"]) for r in rows] == [
         (f"{i}*{i + 1}=?", mode) for i in range(80) for mode in ("ift", "reasoning")
     ]
-    owners = {p.read_text() for p in (ctx.folder.work / "claims").glob("0*")}
+    owners = {p.read_text(encoding="utf-8") for p in (ctx.folder.work / "claims").glob("0*")}
     assert {owner.split("-")[1] for owner in owners} == {"0", "1"}
     assert len(list((ctx.folder.work / "claims").glob("0*.0"))) == 16
     alone = tiny.context(tmp_path / "alone", ctx.unit)
@@ -170,7 +172,7 @@ def test_two_workers_share_the_chunks_and_a_third_has_nothing_to_do(model: Path,
 
 def test_a_prompt_that_fills_the_context_counts_as_cut_off(model: Path, tmp_path: Path) -> None:
     lines = [{"q": "1+1"}, {"q": "2" * 505}, {"q": "3" * 600}]
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     ctx = tiny.context(tmp_path / "s", unit(model, tmp_path / "p.jsonl"))
     generate.run(ctx)
     found = {(r["prompt"][:1], r["mode"]): r for r in rows_of(ctx.folder.out)}
@@ -199,7 +201,7 @@ def test_prompts_are_distinct_and_drawn_by_their_seed(tmp_path: Path) -> None:
     assert some == draw({**spec, "count": 4})
     assert some != draw({**spec, "count": 4, "seed": 1})
     assert some == sorted(set(some))
-    (tmp_path / "more.jsonl").write_text('{"q": "h"}\n{"q": "z"}\n')
+    (tmp_path / "more.jsonl").write_text('{"q": "h"}\n{"q": "z"}\n', encoding="utf-8")
     assert draw(spec, {**spec, "path": "more.jsonl"}) == list("abcdefghz")
     with pytest.raises(ValueError, match="9 prompts are wanted, and column 'q' has 8 different ones in 11"):
         draw({**spec, "count": 9})

@@ -178,14 +178,14 @@ def test_a_shipped_study_is_the_same_again(study: str, tmp_path: Path) -> None:
 def test_texts_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     texts = tmp_path / "pairs.jsonl"
-    texts.write_text('{"prompt": "p", "reasoning": "r", "ift": "a"}\n')
+    texts.write_text('{"prompt": "p", "reasoning": "r", "ift": "a"}\n', encoding="utf-8")
     preset = {**student(), "tokenizer": "somewhere/tokenizer"}
     changes = {"pairs": {"path": "pairs.jsonl"}, "prepare": None}
     study = write_study(tmp_path / "study", {"s": preset}, **changes)
     project = open_project(str(study), str(write_cluster(tmp_path / "mine.yaml", keeper=60)), tmp_path)
     before = keeping.digest(project.units)
     assert keeping.digest(recorded(project).units) == before
-    texts.write_text("other\n")
+    texts.write_text("other\n", encoding="utf-8")
     assert keeping.digest(recorded(project).units) != before
 
 
@@ -193,6 +193,6 @@ def test_a_template_that_runs_nothing_else_cannot_run_a_keeper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launch.templates.FOLDER", tmp_path)
-    (tmp_path / "own.sh").write_text("srun {{python}} -m jobs.element {{submission}}\n")
+    (tmp_path / "own.sh").write_text("srun {{python}} -m jobs.element {{submission}}\n", encoding="utf-8")
     with pytest.raises(StudyError, match=r"slurm.keeper: .*'own' runs jobs.element alone: write {{module}}"):
         load_cluster(str(write_cluster(tmp_path / "mine.yaml", template="own", keeper=60)))

@@ -53,7 +53,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in snapshot.FOR_KEEPER:
         shutil.copytree(snapshot.CODE / name, tmp_path / "checkout" / name)
     folder = tmp_path / "checkout" / "sbatch_templates"
-    (folder / "light.sh").write_text(LIGHT)
+    (folder / "light.sh").write_text(LIGHT, encoding="utf-8")
     for name in ("CODE", "DATA"):
         monkeypatch.setattr(snapshot, name, tmp_path / "checkout")
     monkeypatch.setattr(templates, "FOLDER", folder)
@@ -83,13 +83,15 @@ def kept(folder: Path, **slurm: Any) -> Project:
 
 def begun(project: Project) -> Counter[str]:
     """How often each unit with a job of shell was begun, by its folder."""
-    return Counter(line.split()[0] for line in (project.root.path / "begun").read_text().splitlines())
+    return Counter(
+        line.split()[0] for line in (project.root.path / "begun").read_text(encoding="utf-8").splitlines()
+    )
 
 
 def started(project: Project, stage: str) -> list[tuple[str, int]]:
     """Units of a stage with a job of shell, and the shell's process."""
     file = project.root.path / "begun"
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return [(unit, int(pid)) for unit, pid in map(str.split, lines) if unit.startswith(f"{stage}/")]
 
 
@@ -150,7 +152,7 @@ def test_what_the_queue_has_no_room_for_is_submitted_by_keepers_who_tell_it(
     assert len(project.look().of(State.DONE)) == len(project.units)
     assert set(begun(project).values()) == {1}
     wait_for(lambda: not queued(lab), "the last keeper to end")
-    told = (tmp_path / "told").read_text().splitlines()
+    told = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
     assert told[-1] == f"small: all {len(project.units)} units are done"
     stages = ", ".join(re.findall(r"small: (.+) (?:is|are) done, \d+ of", "\n".join(told))).split(", ")
     assert stages[0] == "prepare"
@@ -241,6 +243,6 @@ def test_one_whose_successor_slurm_does_not_take_goes_on(
     assert len(list(said.iterdir())) == 2
     hold.unlink()
     ends(project, ALL_DONE)
-    logs = [log.read_text() for log in project.root.path.glob("submissions/keeper-*/*.out")]
+    logs = [log.read_text(encoding="utf-8") for log in project.root.path.glob("submissions/keeper-*/*.out")]
     assert sum(log.count("trying again") for log in logs) >= 2
     assert len(project.look().of(State.DONE)) == len(project.units)

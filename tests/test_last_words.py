@@ -36,11 +36,13 @@ def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
     root = StudyDir(tmp_path / "s")
     units = [unit(tmp_path, name, tasks_per_node=1 + (name == "a")) for name in "abcde"]
     for each in units:
-        (tmp_path / f"{each.name}.fail").write_text("1" if each.name == "a" else "")
+        (tmp_path / f"{each.name}.fail").write_text("1" if each.name == "a" else "", encoding="utf-8")
         (tmp_path / f"{each.name}.hold").touch()
     Run(units, root)
     log = logs(root, units[0])[1]
-    log.write_text(log.read_text() + "\x1b[31m[bold]red[/bold]\x1b[0m\x07\nold\rnew\n")
+    log.write_text(
+        log.read_text(encoding="utf-8") + "\x1b[31m[bold]red[/bold]\x1b[0m\x07\nold\rnew\n", encoding="utf-8"
+    )
     now = observe(units, root, Local(root))
     words = last_words(now)
     assert list(words) == [u.id for u in units[:3]]
@@ -60,7 +62,7 @@ def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
 
 def test_the_end_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text("")
+    log.write_text("", encoding="utf-8")
     assert tail(log) == []
     log.write_bytes(b"x" * 10**6 + b"\n" + b"".join(b"line %d\n\n" % i for i in range(100)) + b"\xff" * 999)
     *lines, last = tail(log)

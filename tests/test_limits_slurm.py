@@ -45,7 +45,7 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the template `light` known, with its variable `until`: the file that a job waits for."""
     folder = tmp_path / "templates"
     folder.mkdir()
-    (folder / "light.sh").write_text(LIGHT)
+    (folder / "light.sh").write_text(LIGHT, encoding="utf-8")
     monkeypatch.setattr(templates, "FOLDER", folder)
 
 
@@ -56,7 +56,7 @@ def light_jobs(until: Path = Path("/dev/null"), **slurm: Any) -> dict[str, Any]:
 
 def begun(project: Project) -> Counter[str]:
     """How often each unit of a project with jobs of shell was begun, by the name of its folder."""
-    return Counter((project.root.path / "begun").read_text().split())
+    return Counter((project.root.path / "begun").read_text(encoding="utf-8").split())
 
 
 @pytest.fixture(scope="module")

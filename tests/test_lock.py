@@ -34,7 +34,7 @@ with Lock(Path(sys.argv[1])):
 def holder(path: Path) -> subprocess.Popen[str]:
     """Another process that holds the lock until its standard input is closed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], env=environment(), text=True,
+        [sys.executable, "-c", HOLDER, str(path)], env=environment(), encoding="utf-8",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -45,7 +45,7 @@ def holder(path: Path) -> subprocess.Popen[str]:
 def write(path: Path, age: float = 0.0, **owner: Any) -> None:
     """A lock that somebody else left."""
     made = {"user": "ann", "host": "other-host", "pid": 1, "token": "t", "since": "2026-01-01 00:00:00"}
-    path.write_text(json.dumps(made | owner))
+    path.write_text(json.dumps(made | owner), encoding="utf-8")
     os.utime(path, (time.time() - age,) * 2)
 
 
@@ -58,7 +58,7 @@ def dead_pid() -> int:
 def test_held_then_free(tmp_path: Path) -> None:
     path = tmp_path / "study" / "lock"
     with Lock(path) as lock:
-        owner = json.loads(path.read_text())
+        owner = json.loads(path.read_text(encoding="utf-8"))
         assert (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname())
         assert lock.took_over is None
     assert list(path.parent.iterdir()) == []
@@ -136,7 +136,7 @@ def test_a_lock_that_was_lost_is_not_removed_from_its_new_owner(tmp_path: Path) 
     path = tmp_path / "lock"
     with Lock(path):
         write(path)
-    assert json.loads(path.read_text())["host"] == "other-host"
+    assert json.loads(path.read_text(encoding="utf-8"))["host"] == "other-host"
 
 
 def test_a_fresh_lock_is_not_mistaken_for_the_dead_one_before_it(
@@ -157,7 +157,7 @@ def test_a_fresh_lock_is_not_mistaken_for_the_dead_one_before_it(
     monkeypatch.setattr(slow, "_silence", overtaken)
     with pytest.raises(Locked, match=re.escape(f"process {os.getpid()}")):
         slow.__enter__()
-    assert json.loads(path.read_text())["token"] == fast._token
+    assert json.loads(path.read_text(encoding="utf-8"))["token"] == fast._token
     fast.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
 

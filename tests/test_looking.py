@@ -71,7 +71,7 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     file, script = folder / "script", folder / "squeue"
     file.touch()
-    script.write_text(f"#!/bin/sh\necho >> {folder}/asked\n. {file}\n")
+    script.write_text(f"#!/bin/sh\necho >> {folder}/asked\n. {file}\n", encoding="utf-8")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return file
@@ -80,7 +80,7 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(squeue: Path) -> int:
     """How often squeue was called."""
     file = squeue.with_name("asked")
-    return len(file.read_text()) if file.exists() else 0
+    return len(file.read_text(encoding="utf-8")) if file.exists() else 0
 
 
 def states(sight: Sight) -> list[State]:
@@ -149,7 +149,7 @@ watcher.close()
 print("ended")
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, encoding="utf-8", timeout=60,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
@@ -163,17 +163,21 @@ def test_trouble_is_told_and_what_was_seen_stays(
     project.ledger.intent("prepare-small-1", [Begun(a.id, 1)])
     watcher = watch(project)
     wait_for(lambda: states(watcher.sights()[0]), "the first look")
-    squeue.write_text("echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1")
+    squeue.write_text(
+        "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1", encoding="utf-8"
+    )
     wait_for(lambda: watcher.sights()[0].trouble, "the trouble")
     (sight,) = watcher.sights()
     assert "Unable to contact slurm controller. Slurm's controller (slurmctld) is busy" in sight.trouble
     assert states(sight) == [State.QUEUED]
     assert watcher.sights()[0].taken == sight.taken
-    squeue.write_text("")
-    with project.root.ledger.open("a") as ledger:
+    squeue.write_text("", encoding="utf-8")
+    with project.root.ledger.open("a", encoding="utf-8") as ledger:
         ledger.write("no JSON\n")
     wait_for(lambda: "line 2: not JSON" in (watcher.sights()[0].trouble or ""), "the damage to be told")
-    project.root.ledger.write_text(project.root.ledger.read_text().replace("no JSON\n", ""))
+    project.root.ledger.write_text(
+        project.root.ledger.read_text(encoding="utf-8").replace("no JSON\n", ""), encoding="utf-8"
+    )
     wait_for(lambda: watcher.sights()[0].trouble is None, "the trouble to be over")
     assert watcher.sights()[0].taken > sight.taken
 
@@ -229,7 +233,7 @@ def test_a_study_is_followed_when_it_is_edited_and_once_its_rows_are_counted(
     publish(first.root, collate, {"prompts": 5000, "lengths_in": "tokens", "lengths": lengths})
     wait_for(lambda: watcher.sights()[0].project.units[-2].flops != grown.units[-2].flops, "the new estimate")
     assert watcher.sights()[0].trouble is None
-    first.root.study.write_text("{}")
+    first.root.study.write_text("{}", encoding="utf-8")
     wait_for(lambda: watcher.sights()[0].trouble, "what is wrong with it to be told")
     assert len(states(watcher.sights()[0])) == len(grown.units)
 
@@ -242,13 +246,13 @@ def test_all_studies_share_one_squeue(watch: Callable[..., Watcher], squeue: Pat
         project.ledger.intent(f"prepare-{name}-1", [Begun(its.id, 1)])
         project.ledger.submitted(f"prepare-{name}-1", "7")
         made.append(project)
-    squeue.write_text("printf '7\\037RUNNING\\037None\\0372\\037n1\\037x\\n'")
+    squeue.write_text("printf '7\\037RUNNING\\037None\\0372\\037n1\\037x\\n'", encoding="utf-8")
     watcher = watch(*made, interval=60)
     wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
     assert [states(sight) for sight in watcher.sights()] == [[State.RUNNING]] * 3
     assert len({sight.taken for sight in watcher.sights()}) == 1
     assert asked(squeue) == 1
-    squeue.write_text("exit 1")
+    squeue.write_text("exit 1", encoding="utf-8")
     watcher.look_now()
     wait_for(lambda: all(sight.trouble for sight in watcher.sights()), "the trouble")
     assert asked(squeue) == 2
@@ -264,15 +268,15 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
     second = made_project(tmp_path / "second", [b])
     second.ledger.intent("prepare-small-2", [Begun(b.id, 1)])
     second.ledger.submitted("prepare-small-2", "7")
-    lines = second.root.ledger.read_text()
+    lines = second.root.ledger.read_text(encoding="utf-8")
     second.root.ledger.unlink()
-    (tmp_path / "lines").write_text(lines)
-    squeue.write_text(f"cp {tmp_path}/lines {second.root.ledger}")
+    (tmp_path / "lines").write_text(lines, encoding="utf-8")
+    squeue.write_text(f"cp {tmp_path}/lines {second.root.ledger}", encoding="utf-8")
     watcher = watch(first, second, interval=60)
     wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
     (seen,) = watcher.sights()[1].now.units
     assert (seen.state, seen.reason) == (State.WAITING, None)
-    squeue.write_text("printf '7\\037PENDING\\037None\\0372\\037\\037x\\n'")
+    squeue.write_text("printf '7\\037PENDING\\037None\\0372\\037\\037x\\n'", encoding="utf-8")
     watcher.look_now()
     wait_for(lambda: states(watcher.sights()[1]) == [State.QUEUED], "the job")
 

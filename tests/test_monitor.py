@@ -95,15 +95,18 @@ def test_left_open_it_tells_of_news_once(person: Tmux, tmp_path: Path) -> None:
     told = tmp_path / "told"
     command = f"SOR_NOTIFY='echo $SOR_MESSAGE >> {told}' sor monitor"
     person.runs(command)
-    wait_for(lambda: told.exists() and told.read_text().count("failed: code error") == 2, "both failures")
+    wait_for(
+        lambda: told.exists() and told.read_text(encoding="utf-8").count("failed: code error") == 2,
+        "both failures",
+    )
     person.presses("q")
     person.sees(PROMPT)
-    before = told.read_text()
+    before = told.read_text(encoding="utf-8")
     person.runs(command)
     person.sees("q quit")
     person.presses("q")
     person.sees(PROMPT)
-    assert told.read_text() == before
+    assert told.read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize(("how", "code"), [("C-c", 0), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
@@ -130,7 +133,8 @@ def test_an_error_while_drawing_is_shown_on_the_shells_screen(person: Tmux, tmp_
         "def broken(screen, *more):\n"
         "    return 1 / 0 if screen.help else frame(screen, *more)\n"
         "app.frame = broken\n"
-        "launch.cli.main()\n"
+        "launch.cli.main()\n",
+        encoding="utf-8",
     )
     person.runs(f"python {script} monitor")
     person.sees("q quit")
@@ -207,7 +211,7 @@ def test_studies_that_cannot_be_opened(ran: Path, tmp_path: Path) -> None:
         f"sor: {tmp_path}: no study was submitted here: name one, or say with --runs where to look\n"
     )
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "study.json").write_text('{"name": "old", "former": 1}')
+    (tmp_path / "old" / "study.json").write_text('{"name": "old", "former": 1}', encoding="utf-8")
     broken = sor("monitor", "--runs", tmp_path)
     assert broken.returncode == 2
     assert f"{tmp_path / 'old'} is left out" in broken.stderr
@@ -240,7 +244,7 @@ def test_fifty_thousand_units(tmp_path: Path) -> None:
         person.sees("sorted by name")
         person.types("/report")
         person.sees(f"1 of {made.total:,} match", State.BLOCKED)
-        status = Path(f"/proc/{process(made.runs)}/status").read_text()
+        status = Path(f"/proc/{process(made.runs)}/status").read_text(encoding="utf-8")
         assert int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) < 250_000
         person.presses("Escape", "q")
         person.sees(PROMPT)

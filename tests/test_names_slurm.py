@@ -33,7 +33,7 @@ def test_a_path_with_spaces_and_odd_names_work(
     wait_for(lambda: len(project.look().of(State.DONE)) == 2, "both")
     for each in project.units:
         [log] = logs(project.root, each)
-        assert f"{each.name} says goodbye" in log.read_text()
+        assert f"{each.name} says goodbye" in log.read_text(encoding="utf-8")
     wait_for(lambda: not slurm.run("squeue", "--noheader", "--me"), "the queue to be empty")
 
 

@@ -114,7 +114,7 @@ def test_a_node_that_fails_jobs_at_once_is_avoided(
     def over(project: Project) -> bool:
         return not project.look().of(State.WAITING, State.QUEUED, State.RUNNING)
 
-    (tmp_path / "bad-node").write_text("n1")
+    (tmp_path / "bad-node").write_text("n1", encoding="utf-8")
     file = write_cluster(tmp_path / "lab.yaml", sbatch={"exclude": "n3", "nodelist": "n1"})
     units = [unit(tmp_path, name) for name in "abc"]
     project = by_hand(units, file, StudyDir(tmp_path / "root"))

@@ -245,7 +245,7 @@ def test_a_command_is_told_once(root: StudyDir, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv(HOOK, f'cat >> {out}; echo " $SOR_MESSAGE" >> {out}; echo to nobody')
     for _ in range(3):
         told(root)
-    [line] = (tmp_path / "told").read_text().splitlines()
+    [line] = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
     said, end = json.JSONDecoder().raw_decode(line)
     assert said == {"study": "mine", "event": "done", "text": "mine: all 1 units are done"}
     assert line[end:] == " mine: all 1 units are done"
@@ -257,7 +257,7 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
     file = tmp_path / ".config" / "scale-or-reason" / "secrets"
     file.parent.mkdir(parents=True)
     file.touch(mode=0o600)
-    file.write_text(f"{HOOK}='{webhook.url}'\n")
+    file.write_text(f"{HOOK}='{webhook.url}'\n", encoding="utf-8")
     webhook.code = 500
     said = list[str]()
     notifier = told(root, said)
@@ -277,12 +277,12 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
     }  # fmt: skip
     assert webhook.said == [message] * 3
     for words in (URL.format(port=1, secret=SECRET), f"http://127.0.0.1:x/{SECRET}", f"https:// {SECRET}"):
-        file.write_text(f"{HOOK}={words}\n")
+        file.write_text(f"{HOOK}={words}\n", encoding="utf-8")
         past(root, told=True)
         told(root, said)
     assert said[1].startswith(f"{HOOK}: nobody was told: the webhook cannot be reached: Connection refused.")
     assert len(said) == 4
-    written = "".join(path.read_text() for path in root.path.rglob("*") if path.is_file())
+    written = "".join(path.read_text(encoding="utf-8") for path in root.path.rglob("*") if path.is_file())
     assert SECRET not in "".join([*said, written, *capfd.readouterr()])
 
 
@@ -392,5 +392,5 @@ def test_waiting_tells_the_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     submit.communicate(timeout=60)
     assert waiting.returncode == 0
     assert sor("status", study, "--runs", out, "--wait").returncode == 0
-    assert told.read_text().splitlines()[-1] == "small: all 17 units are done"
-    assert told.read_text().count("all 17") == 1
+    assert told.read_text(encoding="utf-8").splitlines()[-1] == "small: all 17 units are done"
+    assert told.read_text(encoding="utf-8").count("all 17") == 1

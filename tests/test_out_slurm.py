@@ -53,7 +53,7 @@ def by_hand(out: Path, **more: str) -> subprocess.CompletedProcess[str]:
     others = {"SBATCH_TIMELIMIT": "1", "SLURM_JOB_ID": "1"}  # the shell's own, which are not for these jobs
     return subprocess.run(
         ["bash", out / "submit_all.sh"], cwd="/", env={**os.environ, **others, **more}, capture_output=True,
-        text=True,
+        encoding="utf-8",
     )  # fmt: skip
 
 
@@ -77,11 +77,11 @@ def in_queue(slurm: Cluster, ids: list[str]) -> list[str]:
 
 def handed_over(folder: Path, root: Path) -> tuple[list[str], str]:
     """A submission's script and elements, with nothing in them that tells two submissions apart."""
-    script = (folder / "submit.sh").read_text()
+    script = (folder / "submit.sh").read_text(encoding="utf-8")
     for own, common in ((str(folder), "FOLDER"), (folder.name, "NAME"), (str(root), "ROOT")):
         script = script.replace(own, common)
     lines = [line for line in script.splitlines() if not line.startswith("#SBATCH --dependency")]
-    return lines, (folder / "elements.jsonl").read_text().replace(str(root), "ROOT")
+    return lines, (folder / "elements.jsonl").read_text(encoding="utf-8").replace(str(root), "ROOT")
 
 
 def test_submitted_by_hand_it_is_what_sor_submit_does(
@@ -134,8 +134,10 @@ def test_submitted_by_hand_it_is_what_sor_submit_does(
 
 def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
-    cluster = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(cluster | {"slurm": {"secrets": ["MY_TOKEN"]}}))
+    cluster = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump(cluster | {"slurm": {"secrets": ["MY_TOKEN"]}}), encoding="utf-8"
+    )
     where = ("--cluster", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
     write = ("submit", study, *where, "--only", "prepare", "--dry-run", "--out", tmp_path / "out")
     more = {"PYTHONPATH": CODE, "MY_TOKEN": TOKEN}

@@ -63,7 +63,7 @@ def test_units_of_a_study(tmp_path: Path) -> None:
 def test_a_teacher_adds_its_generation(tmp_path: Path) -> None:
     mode = {"chat_template_kwargs": {}, "max_tokens": 9}
     (tmp_path / "t.yaml").write_text(
-        yaml.safe_dump({**student(), "model": "org/teacher", "init": "pretrained"})
+        yaml.safe_dump({**student(), "model": "org/teacher", "init": "pretrained"}), encoding="utf-8"
     )
     units = planned(
         tmp_path, pairs=None, teacher="t.yaml", prompts={"path": "@prepare/p.jsonl", "count": 10},
@@ -147,7 +147,9 @@ def test_benchmark_change_leaves_training_alone(tmp_path: Path) -> None:
     before = planned(tmp_path)
     write_study(tmp_path)
     group = tmp_path / "hard.yaml"
-    group.write_text(group.read_text().replace("max_tokens: 8", "max_tokens: 16"))
+    group.write_text(
+        group.read_text(encoding="utf-8").replace("max_tokens: 8", "max_tokens: 16"), encoding="utf-8"
+    )
     after = plan(load_study(str(tmp_path / "small.yaml")), load_cluster("local"))
     expected = {f"evaluate {s}-r{share}.hard" for s in "sm" for share in (0, 50)} | {"report small"}
     assert new(before, after) == expected

@@ -15,7 +15,7 @@ from small_study import publish, wait_for
 from launch.project import open_project
 
 CHECKOUT = Path(__file__).parent.parent
-README = (CHECKOUT / "README.md").read_text()
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
 def block(language: str, having: str) -> str:
@@ -27,13 +27,13 @@ def block(language: str, having: str) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("readme")
-    (made / "mine.yaml").write_text(block("yaml", "teacher:"))
+    (made / "mine.yaml").write_text(block("yaml", "teacher:"), encoding="utf-8")
     return made
 
 
 def sor(folder: Path, *args: str, code: int = 0) -> str:
     command = [str(CHECKOUT / ".venv/bin/sor"), *args]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
@@ -68,9 +68,11 @@ def test_the_commands_for_scripts_wait_and_tell(
     project = open_project(str(folder / "mine.yaml"), None, tmp_path / "runs")
     publish(project.root, project.units[0])
     commands = f"cd {tmp_path} && cp {folder}/mine.yaml .\n{block('sh', 'SOR_NOTIFY')}"
-    done = subprocess.run(["bash", "-e", "-c", commands], capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-e", "-c", commands], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.endswith("it needs me\n")
-    assert (tmp_path / "told.txt").read_text() == f"mine: prepare is done, 1 of {len(project.units)} units\n"
+    assert (tmp_path / "told.txt").read_text(
+        encoding="utf-8"
+    ) == f"mine: prepare is done, 1 of {len(project.units)} units\n"
 
 
 def test_every_shipped_study_is_named() -> None:

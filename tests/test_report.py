@@ -51,7 +51,9 @@ def study(tmp_path: Path) -> Study:
 
 def page_data(page: Path) -> dict[str, Any]:
     (found,) = re.findall(
-        r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL
+        r'<script id="data" type="application/json">(.*?)</script>',
+        page.read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     data: dict[str, Any] = json.loads(found)
     return data
@@ -72,10 +74,10 @@ def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_p
     for name in ("frontier-training", "frontier-inference", "mixtures-benchmarks"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
-    assert "easy" in (out / "frontier-training-benchmarks.svg").read_text()
+    assert "easy" in (out / "frontier-training-benchmarks.svg").read_text(encoding="utf-8")
     assert data["points"][0]["accuracy"] == pytest.approx(0.25)
     assert data["sizes"] == ["0.5B", "3B", "14B"]
-    page = report.page.read_text()
+    page = report.page.read_text(encoding="utf-8")
     assert page.count("</script>") == 2  # a benchmark's name does not end the script
     assert not re.findall(
         r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page
@@ -107,7 +109,7 @@ def test_results_without_compute_have_a_report_but_no_frontier(tmp_path: Path) -
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     made = {"results": {"t": {"acc,none": 0.5}}, "model_name": "org/m", "lm_eval_version": "0.4.9"}
-    (folder / "results_2025-01-01T00-00-00.json").write_text(json.dumps(made))
+    (folder / "results_2025-01-01T00-00-00.json").write_text(json.dumps(made), encoding="utf-8")
     report = write_report(folder, tmp_path / "out")
     assert page_data(report.page)["files"] == ["results.csv", "frontier.csv"]
     assert page_data(report.page)["provenance"][0]["packages"] == "lm_eval 0.4.9"
@@ -237,7 +239,9 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     append_jsonl(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
     report = write_report(study[0], tmp_path / "out", joules={"evaluate": 1.8e6})
     page = tmp_path / "visit.html"
-    page.write_text(report.page.read_text().replace("</body>", VISIT + "</body>"))
+    page.write_text(
+        report.page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8"
+    )
     options = [
         "--headless",
         "--no-sandbox",
@@ -246,7 +250,7 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
         "--dump-dom",
     ]
     made = subprocess.run(
-        [browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [browser, *options, page.as_uri()], capture_output=True, encoding="utf-8", timeout=120, check=True
     )
     (found,) = re.findall(r"<pre>(.*)</pre>", made.stdout, re.DOTALL)
     seen = json.loads(html.unescape(found))

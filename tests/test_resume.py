@@ -184,7 +184,7 @@ def test_a_run_that_comes_back_finds_that_a_newer_one_has_begun(
 
 
 def frozen(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -204,7 +204,7 @@ def test_killed_during_saves_a_hundred_times_it_reads_none_that_is_half_written(
         process = server().Process(target=save_for_ever, args=(folder.path, ALONE | OFTEN, attempt, told))
         process.start()
         wait_for(told.exists, "the training to resume")
-        assert int(told.read_text()) >= reached
+        assert int(told.read_text(encoding="utf-8")) >= reached
         time.sleep(rng.uniform(0.0, 0.1))  # of which a save takes about 0.02 s
         process.kill()
         process.join()

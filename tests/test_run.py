@@ -28,7 +28,7 @@ def job(root: StudyDir, unit: Unit, attempt: int = 1) -> UnitDir:
 
     def ended() -> bool:
         logs = root.logs("prepare-a-1234", id)
-        return len(logs) == ranks and all("Exiting" in log.read_text() for log in logs)
+        return len(logs) == ranks and all("Exiting" in log.read_text(encoding="utf-8") for log in logs)
 
     wait_for(lambda: ended() or len(list(read_jsonl(folder.attempts))) == ranks, "the job to end")
     return folder
@@ -72,10 +72,9 @@ def test_what_is_done_already_is_left_alone(tmp_path: Path) -> None:
     folder = job(root, a)
     assert runs(tmp_path, "a") == []
     assert not folder.attempts.exists()
-    assert (
-        "is done already: nothing to do"
-        in next(root.submission("prepare-a-1234").glob("*_0_log.out")).read_text()
-    )
+    assert "is done already: nothing to do" in next(
+        root.submission("prepare-a-1234").glob("*_0_log.out")
+    ).read_text(encoding="utf-8")
 
 
 def test_an_error_is_written_down(tmp_path: Path) -> None:
@@ -93,7 +92,9 @@ def submission(tmp_path: Path) -> Path:
     found = root.submission("prepare-s-1234")
     found.mkdir(parents=True)
     elements = ((index, unit(tmp_path, name)) for index, name in ((3, "a"), (33, "b")))
-    (found / ELEMENTS).write_text("".join(line(index, u, root.path, 2, 0) for index, u in elements))
+    (found / ELEMENTS).write_text(
+        "".join(line(index, u, root.path, 2, 0) for index, u in elements), encoding="utf-8"
+    )
     return found
 
 
@@ -135,7 +136,7 @@ def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
     wait_for(lambda: (tmp_path / "b.steps").stat().st_size > 2, "steps")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert (submission / "7_33.0.word").read_text() == "again"
+    assert (submission / "7_33.0.word").read_text(encoding="utf-8") == "again"
     (end,) = read_jsonl(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts)
     assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
     assert end["kept"] == (tmp_path / "b.steps").stat().st_size
@@ -144,9 +145,9 @@ def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
 def test_a_word_that_is_there_is_left_as_it_is(tmp_path: Path, submission: Path) -> None:
     """The first rank that failed knows why; the others fail because it did."""
     (tmp_path / "b.fail").touch()
-    (submission / "7_33.0.word").write_text("again")
+    (submission / "7_33.0.word").write_text("again", encoding="utf-8")
     assert start(submission).wait(60) == 1
-    assert (submission / "7_33.0.word").read_text() == "again"
+    assert (submission / "7_33.0.word").read_text(encoding="utf-8") == "again"
 
 
 def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, submission: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, subm
     *_, third, last = read_jsonl(folder.attempts)
     assert (third["restart"], third["cause"], third["error"]) == (3, "killed", WORDLESS)
     assert (last["restart"], last["error"]) == (4, f"not begun again: {WORDLESS}")
-    assert (submission / "7_33.4.word").read_text() == "stop"
+    assert (submission / "7_33.4.word").read_text(encoding="utf-8") == "stop"
 
 
 def test_every_stage_has_a_module() -> None:

@@ -28,7 +28,7 @@ def stage(folder: UnitDir, attempt: str) -> Path:
     staged = folder.staging(attempt)
     staged.mkdir(parents=True)
     for i in range(FILES):
-        (staged / f"{i}.txt").write_text(attempt)
+        (staged / f"{i}.txt").write_text(attempt, encoding="utf-8")
     return staged
 
 
@@ -50,7 +50,7 @@ def test_of_two_publishers_one_wins_and_the_other_is_told(tmp_path: Path, again:
         racer.join(10)
     (winner,) = [attempt for attempt, won in told.items() if won]
     assert sorted(told) == ["1", "2"]
-    assert {p.read_text() for p in folder.out.iterdir()} == {winner}
+    assert {p.read_text(encoding="utf-8") for p in folder.out.iterdir()} == {winner}
     assert len(list(folder.out.iterdir())) == FILES
     assert [p.name for p in folder.path.iterdir()] == ["out"], "the loser's result is still there"
 
@@ -66,7 +66,7 @@ def test_publish_does_not_hide_other_errors(tmp_path: Path) -> None:
 def test_a_file_named_out_is_no_result(tmp_path: Path) -> None:
     folder = UnitDir(tmp_path / "unit")
     staged = stage(folder, "1")
-    folder.out.write_text("")
+    folder.out.write_text("", encoding="utf-8")
     assert not folder.done
     with pytest.raises(OSError, match="Not a directory"):
         folder.publish(staged)
@@ -153,7 +153,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
 
 def test_a_torn_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_text('{"i": 0}\n{"i": \n{"i": 2}\n')
+    path.write_text('{"i": 0}\n{"i": \n{"i": 2}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"ledger\.jsonl, line 2: not JSON .*'\{\"i\": \\n'"):
         list(read_jsonl(path))
 
@@ -161,10 +161,10 @@ def test_a_torn_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> 
 def test_a_line_after_a_torn_one_stays_whole(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     append_jsonl(path, {"i": 0})
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('{"i": 1, "te')
     append_jsonl(path, {"i": 2})
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(lines[0]), json.loads(lines[-1])] == [{"i": 0}, {"i": 2}]
     with pytest.raises(ValueError, match=r"line 2: not JSON .*Remove it, if its writer died"):
         list(read_jsonl(path))

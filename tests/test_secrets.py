@@ -27,7 +27,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_file_fills_what_the_environment_lacks(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text("# mine\nHF_TOKEN=hf_file\nexport WANDB_API_KEY='w=1 #2'\n\nOTHER=o\n")
+    file.write_text("# mine\nHF_TOKEN=hf_file\nexport WANDB_API_KEY='w=1 #2'\n\nOTHER=o\n", encoding="utf-8")
     monkeypatch.setenv("HF_TOKEN", "hf_environment")
     monkeypatch.setenv("OTHER", "")
     load_secrets()
@@ -36,7 +36,7 @@ def test_the_file_fills_what_the_environment_lacks(file: Path, monkeypatch: pyte
 
 
 def test_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text("HF_TOKEN=hf_file\nEMPTY=\n")
+    file.write_text("HF_TOKEN=hf_file\nEMPTY=\n", encoding="utf-8")
     monkeypatch.setenv("WANDB_API_KEY", "w")
     assert missing_secrets(["HF_TOKEN", "WANDB_API_KEY", "EMPTY", "NONE"]) == ["EMPTY", "NONE"]
     file.unlink()
@@ -46,7 +46,7 @@ def test_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text("HF_TOKEN=hf_file\n")
+    file.write_text("HF_TOKEN=hf_file\n", encoding="utf-8")
     monkeypatch.setenv("SOR_SECRETS", str(tmp_path / "other"))
     with pytest.raises(SecretsError, match=r"SOR_SECRETS names .*/other, which is not there"):
         missing_secrets([])
@@ -56,7 +56,7 @@ def test_another_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_a_file_that_others_can_read_is_refused_with_the_way_out(file: Path, mode: int) -> None:
-    file.write_text("HF_TOKEN=hf_file\n")
+    file.write_text("HF_TOKEN=hf_file\n", encoding="utf-8")
     file.chmod(mode)
     for ask in (load_secrets, lambda: missing_secrets(["HF_TOKEN"]), lambda: revealed("", ["HF_TOKEN"])):
         with pytest.raises(SecretsError) as error:
@@ -69,13 +69,13 @@ def test_a_file_that_others_can_read_is_refused_with_the_way_out(file: Path, mod
 
 
 def test_a_line_that_is_none_is_named_by_its_number_alone(file: Path) -> None:
-    file.write_text("HF_TOKEN=hf_file\nhf_secret\n")
+    file.write_text("HF_TOKEN=hf_file\nhf_secret\n", encoding="utf-8")
     with pytest.raises(SecretsError, match=r"secrets, line 2: NAME=value is needed$"):
         load_secrets()
 
 
 def test_a_text_that_shows_a_value(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text("HF_TOKEN=hf_file\nSHORT=1\n")
+    file.write_text("HF_TOKEN=hf_file\nSHORT=1\n", encoding="utf-8")
     monkeypatch.setenv("WANDB_API_KEY", "environment")
     names = ["HF_TOKEN", "WANDB_API_KEY", "SHORT", "NONE"]
     assert revealed("export HF_TOKEN SHORT=1", names) == []

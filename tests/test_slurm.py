@@ -507,15 +507,18 @@ with Cluster(nodes=1, gpus=0, accounting=False) as cluster:
 
 def test_the_cluster_of_a_process_that_was_killed_is_ended_and_removed(slurm: Cluster) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", DIES], env={**os.environ, "PYTHONPATH": str(TESTS)}, text=True,
+        [sys.executable, "-c", DIES], env={**os.environ, "PYTHONPATH": str(TESTS)}, encoding="utf-8",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout
     scratch = Path(process.stdout.readline().strip())
     assert scratch.name.startswith(SCRATCH)
-    wait_for(lambda: (scratch / "running").exists() and (scratch / "running").read_text(), "the job")
+    wait_for(
+        lambda: (scratch / "running").exists() and (scratch / "running").read_text(encoding="utf-8"),
+        "the job",
+    )
     files = (*(scratch / "pids").iterdir(), scratch / "running", scratch / "step")
-    pids = [int(file.read_text()) for file in files]
+    pids = [int(file.read_text(encoding="utf-8")) for file in files]
     remove_abandoned(but=slurm.scratch)
     assert scratch.exists()  # its process lives
     process.kill()
@@ -539,7 +542,7 @@ def test_by_hand_up_twice_after_a_crash_and_down(
         assert seen().run("sinfo", "--noheader", "--partition=main", "--format=%D %T") == "1 idle"
         assert up(seen()) == 0
         assert "is up already" in capsys.readouterr().out
-        node = int((tmp_path / "c/pids/n1").read_text())
+        node = int((tmp_path / "c/pids/n1").read_text(encoding="utf-8"))
         seen().processes.end("slurmctld", sign=signal.SIGKILL)
         assert up(seen()) == 0
         assert not lives(node)
@@ -558,7 +561,8 @@ def test_where_slurm_cannot_be_had_its_tests_are_skipped_with_the_reason_but_nev
     test = f"{__file__}::{test_doctor_on_a_cluster.__name__}"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test], cwd=TESTS.parent,
-        env={**os.environ, "PATH": str(tmp_path), "CI": ci}, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": str(tmp_path), "CI": ci}, check=False,
+        capture_output=True, encoding="utf-8",
     )  # fmt: skip
     assert re.search(r"no Slurm here: .*sbatch.* missing, and no apt-get: it is installed", done.stdout)
     assert ("1 error" if ci else "1 skipped") in done.stdout

@@ -30,16 +30,16 @@ def cluster() -> Iterator[Cluster]:
 
 def write_demo(folder: Path) -> Path:
     """The demo with one size of student, which trains on 2 nodes with 2 tasks each."""
-    demo = yaml.safe_load((CONFIGS / "studies" / "demo.yaml").read_text())
-    student = yaml.safe_load((CONFIGS / "models" / "toy-s.yaml").read_text())
+    demo = yaml.safe_load((CONFIGS / "studies" / "demo.yaml").read_text(encoding="utf-8"))
+    student = yaml.safe_load((CONFIGS / "models" / "toy-s.yaml").read_text(encoding="utf-8"))
     student["training"] |= {"nodes": 2, "tasks_per_node": 2, "zero": 2, "micro_batch": 1}
-    (folder / "toy-s.yaml").write_text(yaml.safe_dump(student))
+    (folder / "toy-s.yaml").write_text(yaml.safe_dump(student), encoding="utf-8")
     demo["prepare"]["args"]["items"] = 20
     demo["prompts"]["count"] = 400
     demo |= {"students": ["toy-s.yaml"], "mixtures": {"shares": [0, 1]}}
     demo["training"] |= {"batch": 4, "epochs": 1}
     file = folder / "demo.yaml"
-    file.write_text(yaml.safe_dump(demo))
+    file.write_text(yaml.safe_dump(demo), encoding="utf-8")
     return file
 
 

@@ -76,7 +76,9 @@ def test_held_out_items_are_no_prompts_and_load_in_lm_eval(archive: Path, tmp_pa
     staged.mkdir()
     made = write_questions(archive, staged, seed=0)
     published = staged.rename(tmp_path / "out")  # as publishing does
-    prompts = [json.loads(line) for line in (published / "prompts.jsonl").read_text().splitlines()]
+    prompts = [
+        json.loads(line) for line in (published / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert made == {"prompts": len(prompts), "items": {"heavier": 60, "word": 40, "ducks": 50}}
     assert len({p["kind"] for p in prompts[:20]}) > 1, "kinds are mixed, so that a chunk holds several"
     groups = load_study("smollm").benchmarks
@@ -99,7 +101,7 @@ def test_split_follows_the_seed(archive: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         write_questions(archive, tmp_path / name, seed=seed)
-        texts.append((tmp_path / name / "prompts.jsonl").read_text())
+        texts.append((tmp_path / name / "prompts.jsonl").read_text(encoding="utf-8"))
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -162,8 +164,8 @@ def test_real_weights_pass_through_every_stage(tmp_path: Path) -> None:
         *(f'What is the 3rd word in "She buys {n} apples"?' for n in numbers),
     ]
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in asked))
-    study = yaml.safe_load((CONFIGS / "studies" / "smollm.yaml").read_text())
+    prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in asked), encoding="utf-8")
+    study = yaml.safe_load((CONFIGS / "studies" / "smollm.yaml").read_text(encoding="utf-8"))
     study["training"]["epochs"] = 1
     study |= {
         "prompts": {"path": str(prompts), "count": len(asked)},
@@ -171,8 +173,10 @@ def test_real_weights_pass_through_every_stage(tmp_path: Path) -> None:
         "benchmarks": ["smollm-word"],
     }
     file, runs = tmp_path / "few.yaml", tmp_path / "runs"
-    file.write_text(yaml.safe_dump(study))
-    done = subprocess.run([SOR, "submit", file, "--yes", "--runs", runs], capture_output=True, text=True)
+    file.write_text(yaml.safe_dump(study), encoding="utf-8")
+    done = subprocess.run(
+        [SOR, "submit", file, "--yes", "--runs", runs], capture_output=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
     root = StudyDir(runs / "few")

@@ -32,7 +32,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "checkout"
     for name in (*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "launch/d.py", "tests/e.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_text(name, encoding="utf-8")
     monkeypatch.setattr(module, "CODE", folder)
     monkeypatch.setattr(module, "DATA", folder)
     return folder
@@ -48,7 +48,7 @@ def test_it_holds_what_git_tracks(root: StudyDir, keeper: bool, folders: tuple[s
     assert folder.parent == root.code
     listed = subprocess.run(
         ["git", "ls-files", *folders],
-        cwd=CODE, capture_output=True, text=True, check=True,
+        cwd=CODE, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     assert files(folder) == {*listed.stdout.split(), "snapshot.json"}
 
@@ -57,7 +57,7 @@ def test_jobs_that_run_from_it_say_so(root: StudyDir) -> None:
     folder = snapshot(root)
     done = subprocess.run(
         [sys.executable, "-c", PRINT], env={**os.environ, "PYTHONPATH": str(folder)}, cwd="/",
-        capture_output=True, text=True, check=True,
+        capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     file, code = json.loads(done.stdout)
     assert Path(file).is_relative_to(folder)
@@ -81,14 +81,14 @@ def test_once_for_each_content(root: StudyDir, checkout: Path) -> None:
     first = snapshot(root)
     assert files(first) == {*SHIPPED, "snapshot.json"}
     made = first.stat().st_mtime_ns
-    (checkout / "tests/e.py").write_text("other")
+    (checkout / "tests/e.py").write_text("other", encoding="utf-8")
     assert snapshot(root) == first
-    (checkout / "jobs/a.py").write_text("other")
+    (checkout / "jobs/a.py").write_text("other", encoding="utf-8")
     second = snapshot(root)
     (checkout / "jobs/a.py").rename(checkout / "jobs/f.py")
     third = snapshot(root)
     assert {first, second, third} == set(root.code.iterdir())  # three, and nothing beside them
-    assert (first / "jobs/a.py").read_text() == "jobs/a.py"
+    assert (first / "jobs/a.py").read_text(encoding="utf-8") == "jobs/a.py"
     assert first.stat().st_mtime_ns == made
 
 
@@ -119,9 +119,9 @@ def test_a_crash_before_the_rename_does_no_harm(
 
 
 def test_only_what_git_tracks_is_copied(root: StudyDir, checkout: Path, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("hf_elsewhere")
+    (tmp_path / "token").write_text("hf_elsewhere", encoding="utf-8")
     (checkout / "jobs/link.py").symlink_to(tmp_path / "token")
-    (checkout / "jobs/run.sh").write_text("true")
+    (checkout / "jobs/run.sh").write_text("true", encoding="utf-8")
     (checkout / "jobs/run.sh").chmod(0o775)
 
     def git(*args: str) -> None:
@@ -130,7 +130,7 @@ def test_only_what_git_tracks_is_copied(root: StudyDir, checkout: Path, tmp_path
     git("init")
     git("add", "jobs", "analysis", "configs")
     for name in ("jobs/mine.py", "configs/evals/token", ".env"):
-        (checkout / name).write_text("hf_untracked")
+        (checkout / name).write_text("hf_untracked", encoding="utf-8")
     os.mkfifo(checkout / "jobs/pipe.py")
     folder = snapshot(root)
     assert files(folder) == {*SHIPPED, "jobs/.hidden.py", "jobs/a.pyc", "jobs/run.sh", "snapshot.json"}
@@ -150,6 +150,6 @@ def test_a_copy_that_was_changed_is_refused(root: StudyDir, checkout: Path, chan
     if change == "remove":
         file.unlink()
     else:
-        file.write_text("import os")
+        file.write_text("import os", encoding="utf-8")
     with pytest.raises(Damaged, match=f"{folder} is not the code .* jobs/{file.name} changed"):
         snapshot(root)

@@ -98,10 +98,10 @@ def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
     for host, pid, age, held in (
         (socket.gethostname(), dead.pid, 0, False), ("other", 1, 0, True), ("other", 1, 2 * STALE, False)
     ):  # fmt: skip
-        path.write_text(json.dumps({"host": host, "pid": pid, "began": 5.0}))
+        path.write_text(json.dumps({"host": host, "pid": pid, "began": 5.0}), encoding="utf-8")
         os.utime(path, (time.time() - age,) * 2)
         assert held_since(path) == (5.0 if held else None)
-    path.write_text("")
+    path.write_text("", encoding="utf-8")
     assert held_since(path) is None
 
 
@@ -214,7 +214,7 @@ def test_ctrl_c_ends_the_waiting_and_nothing_else(study: Path, out: Path) -> Non
 
 def sleeps(pid: int) -> bool:
     """Whether a process is past its imports and waits for time to pass."""
-    return "nanosleep" in Path(f"/proc/{pid}/wchan").read_text()
+    return "nanosleep" in Path(f"/proc/{pid}/wchan").read_text(encoding="utf-8")
 
 
 SILENT = """#!/bin/bash
@@ -228,7 +228,7 @@ def test_a_silent_controller_is_named_once_and_outlived(
 ) -> None:
     (tmp_path / "bin").mkdir()
     squeue = tmp_path / "bin" / "squeue"
-    squeue.write_text(SILENT.format(folder=tmp_path))
+    squeue.write_text(SILENT.format(folder=tmp_path), encoding="utf-8")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
     monkeypatch.delenv("SLURM_CONF", raising=False)
@@ -240,7 +240,7 @@ def test_a_silent_controller_is_named_once_and_outlived(
     (tmp_path / "silent").touch()
     assert code(study, out) == 1
     waiting = start("status", study, "--runs", out, "--wait", "--interval", "1")
-    wait_for(lambda: len((tmp_path / "asked").read_text()) >= 2 * 4, "some questions")
+    wait_for(lambda: len((tmp_path / "asked").read_text(encoding="utf-8")) >= 2 * 4, "some questions")
     publish(project.root, first)
     publish_others(study, out)
     (tmp_path / "silent").unlink()

@@ -16,7 +16,9 @@ from launch.study import EvalGroup, load_study
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "studies").glob("*.yaml"))
 # Those whose tasks a prepare function writes are tested with that function.
-GROUPS = sorted(p for p in (CONFIGS / "evals").glob("*.yaml") if "@prepare/" not in p.read_text())
+GROUPS = sorted(
+    p for p in (CONFIGS / "evals").glob("*.yaml") if "@prepare/" not in p.read_text(encoding="utf-8")
+)
 # As the model cards' safetensors metadata have them.
 PUBLISHED = {
     "qwen2.5-0.5b": 494_032_768,
@@ -31,7 +33,7 @@ PUBLISHED = {
 
 
 def preset(folder: str, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / folder / f"{name}.yaml").read_text())
+    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / folder / f"{name}.yaml").read_text(encoding="utf-8"))
     return loaded
 
 
@@ -39,7 +41,7 @@ def preset(folder: str, name: str) -> dict[str, Any]:
 def test_shipped_study_loads(name: str) -> None:
     study = load_study(name)
     assert study.name == name
-    assert len((CONFIGS / "studies" / f"{name}.yaml").read_text().splitlines()) <= 40
+    assert len((CONFIGS / "studies" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()) <= 40
     batch = study.training.batch
     for student in study.students:
         training = student.training
@@ -100,7 +102,7 @@ def reported(entries: Any, name: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", GROUPS, ids=lambda p: p.stem)
 def test_benchmarks_exist_with_their_metric_and_filter(path: Path) -> None:
-    group = EvalGroup.model_validate({"name": path.stem, **yaml.safe_load(path.read_text())})
+    group = EvalGroup.model_validate({"name": path.stem, **yaml.safe_load(path.read_text(encoding="utf-8"))})
     entries = index(str(CONFIGS.parent / group.include) if group.include else None)
     for task in group.tasks:
         assert (task.metric, task.filter) in reported(entries, task.task), task.task
@@ -221,7 +223,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 def mistakes(folder: Path, changes: dict[str, Any]) -> list[Any]:
     file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump({**GOOD, **changes}))
+    file.write_text(yaml.safe_dump({**GOOD, **changes}), encoding="utf-8")
     with pytest.raises(StudyError) as error:
         load_study(str(file))
     assert all(m.file == file for m in error.value.mistakes)
@@ -230,7 +232,7 @@ def mistakes(folder: Path, changes: dict[str, Any]) -> list[Any]:
 
 def test_good_study_loads(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump(GOOD))
+    file.write_text(yaml.safe_dump(GOOD), encoding="utf-8")
     assert load_study(str(file)).name == "study"
 
 
@@ -256,8 +258,8 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 
 def test_mistake_in_a_preset_names_the_preset(tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
-    own.write_text("size: 1B\nmodel: m\narchitecture: {}\ntraining: {learning_rate: -1}\n")
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**GOOD, "students": "mine.yaml"}))
+    own.write_text("size: 1B\nmodel: m\narchitecture: {}\ntraining: {learning_rate: -1}\n", encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**GOOD, "students": "mine.yaml"}), encoding="utf-8")
     with pytest.raises(StudyError) as error:
         load_study(str(tmp_path / "study.yaml"))
     (found,) = error.value.mistakes
@@ -267,7 +269,7 @@ def test_mistake_in_a_preset_names_the_preset(tmp_path: Path) -> None:
 def test_unreadable_study(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     for text, words in (("a: [1", "not YAML"), ("- 1", "a mapping of keys is needed, found list")):
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         with pytest.raises(StudyError) as error:
             load_study(str(file))
         assert words in error.value.mistakes[0].message

@@ -140,7 +140,7 @@ def test_killed_in_sbatch(held: Submitter, tmp_path: Path) -> None:
         assert done.returncode == -signal.SIGKILL
         held.check(folder, case)
         held.check_again(folder)
-        lost = '"lost"' in StudyDir(folder / "small").ledger.read_text()
+        lost = '"lost"' in StudyDir(folder / "small").ledger.read_text(encoding="utf-8")
         assert lost == (when == "before Slurm is asked")
 
     at_once(point, held, [(when, stage) for when in IN_SBATCH for stage in ("prepare", "train")])
@@ -168,7 +168,12 @@ def make_old(runs: Path) -> None:
     """Have all that the ledger says be of an hour ago."""
     ledger = StudyDir(runs / "small").ledger
     ledger.write_text(
-        re.sub(r'"time": (\d+)', lambda found: f'"time": {int(found[1]) - 3600}', ledger.read_text())
+        re.sub(
+            r'"time": (\d+)',
+            lambda found: f'"time": {int(found[1]) - 3600}',
+            ledger.read_text(encoding="utf-8"),
+        ),
+        encoding="utf-8",
     )
 
 
@@ -189,8 +194,8 @@ def test_what_slurm_never_took_can_be_cancelled(held: Submitter, tmp_path: Path)
 
 def unread(cluster: Cluster) -> bool:
     """Whether a program waits for the controller to read what it asks."""
-    port = int(re.search(r"SlurmctldPort=(\d+)", cluster.conf.read_text())[1])  # type: ignore[index]
-    sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    port = int(re.search(r"SlurmctldPort=(\d+)", cluster.conf.read_text(encoding="utf-8"))[1])  # type: ignore[index]
+    sockets = (line.split() for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:])
     established = "01"
     return any(
         s[1].endswith(f":{port:04X}") and s[3] == established and not s[4].endswith(":00000000")
@@ -203,7 +208,7 @@ def test_a_controller_that_hangs_takes_a_job_whose_sbatch_has_given_up(
 ) -> None:
     """It takes it when it goes on, often after it has answered a question that came later."""
     processes, runs = held.cluster.processes, tmp_path / "runs"
-    hang = f"kill -STOP {(held.cluster.scratch / 'pids' / 'slurmctld').read_text()}"
+    hang = f"kill -STOP {(held.cluster.scratch / 'pids' / 'slurmctld').read_text(encoding='utf-8')}"
     done = held.sor("submit", runs, "--yes", PATH=before_sbatch(tmp_path, "train", hang))
     try:
         assert (done.returncode, "Traceback" in done.stderr) == (1, False)

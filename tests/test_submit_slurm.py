@@ -175,13 +175,13 @@ def test_blocked_before_and_after_slurm_knows(lab: Cluster, tmp_path: Path) -> N
     (told / "study.hold").unlink()
     scripts = list(tmp_path.glob("small/submissions/*/submit.sh"))
     assert len(scripts) == 12
-    assert not any("kill-on-invalid-dep" in script.read_text() for script in scripts)
+    assert not any("kill-on-invalid-dep" in script.read_text(encoding="utf-8") for script in scripts)
 
 
 def test_a_controller_that_is_down(lab: Cluster, tmp_path: Path) -> None:
     small = Submitter.make(lab, tmp_path, sbatch={"hold": True})
     pack = next(seen.unit.name for seen in small.look(tmp_path).units if seen.unit.stage == "pack")
-    pid = (lab.scratch / "pids" / "slurmctld").read_text()
+    pid = (lab.scratch / "pids" / "slurmctld").read_text(encoding="utf-8")
     end = f"kill {pid}; while grep -qs '^State:.[^Z]' /proc/{pid}/status; do sleep 0.1; done"
     path = before_sbatch(tmp_path, "train", end)
 
@@ -252,7 +252,7 @@ def test_accounts_that_hang_are_waited_for_once(
         assert submit(project, yes=True, only=None) == 0
     finally:
         accounted.processes.send("slurmdbd", signal.SIGCONT)
-    assert asked.read_text() == "sacct\n"
+    assert asked.read_text(encoding="utf-8") == "sacct\n"
     assert numbers(project) == "a2 b1"
 
 

@@ -52,13 +52,13 @@ def header(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_shipped_template_is_good_shell_and_ends_with_srun(name: str, tmp_path: Path) -> None:
-    text = (FOLDER / f"{name}.sh").read_text()
+    text = (FOLDER / f"{name}.sh").read_text(encoding="utf-8")
     assert SRUN.search(text), text
     assert {"code", "log", "module", "submission"} <= placeholders(name).keys()
     assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in text  # srun does not take the job's over since 22.05
     rendered = render(name, dict.fromkeys(placeholders(name), "it's a `value`"))
     assert "{{" not in rendered
-    assert subprocess.run(["bash", "-n"], input=rendered, text=True).returncode == 0
+    assert subprocess.run(["bash", "-n"], input=rendered, encoding="utf-8").returncode == 0
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     """Write a template of one's own; returns its name."""
 
     def write_template(text: str) -> str:
-        (tmp_path / "own.sh").write_text(text)
+        (tmp_path / "own.sh").write_text(text, encoding="utf-8")
         return "own"
 
     monkeypatch.setattr(templates, "FOLDER", tmp_path)
@@ -77,7 +77,7 @@ def test_every_value_reaches_the_program_as_it_is(template: Callable[[str], str]
     name = template("printf '%s\\0' {{one}} --x={{ one }} {{list}} {{none}} end\n")
     for value in NASTY:
         text = render(name, {"one": value, "list": [value, *NASTY], "none": []})
-        said = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(["bash", "-c", text], capture_output=True, encoding="utf-8", check=True).stdout
         assert said.split("\0")[:-1] == [value, f"--x={value}", value, *NASTY, "end"]
 
 
@@ -162,7 +162,7 @@ def test_every_shipped_cluster_has_a_script_for_every_stage(
     option = cluster.slurm.gpu_option.partition("=")[0]
     for unit in units:
         text = script(cluster, tmp_path, unit.resources, stage=unit.stage)
-        assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+        assert subprocess.run(["bash", "-n"], input=text, encoding="utf-8").returncode == 0
         assert ("--account=our-project" in text) == bool(cluster.slurm.required)
         assert not unit.resources.gpus_per_node or str(unit.resources.gpus_per_node) in header(text)[option]
         assert int(header(text)["time"]) <= 60 * cluster.max_hours
@@ -179,7 +179,7 @@ def test_a_run_directory_that_slurm_cannot_write_to_is_refused(name: str, tmp_pa
 def test_no_secret_gets_into_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOR_SECRETS", str(tmp_path / "secrets"))
     (tmp_path / "secrets").touch(mode=0o600)
-    (tmp_path / "secrets").write_text("HF_TOKEN=hf_of_the_file\n")
+    (tmp_path / "secrets").write_text("HF_TOKEN=hf_of_the_file\n", encoding="utf-8")
     monkeypatch.setenv("WANDB_API_KEY", "wandb_of_the_environment")
     names = ["HF_TOKEN", "WANDB_API_KEY"]
     text = script(load_cluster(write(tmp_path, secrets=names)), tmp_path)
@@ -208,7 +208,9 @@ def test_a_real_slurm_accepts_the_script_of_the_generic_cluster(slurm: SlurmClus
         units = plan(load_study(study), cluster)
         fits = {u.stage: u for u in units if u.resources.cpus_per_task * u.resources.tasks_per_node <= 8}
         for unit in fits.values():
-            (tmp_path / "submit.sh").write_text(script(cluster, tmp_path, unit.resources, stage=unit.stage))
+            (tmp_path / "submit.sh").write_text(
+                script(cluster, tmp_path, unit.resources, stage=unit.stage), encoding="utf-8"
+            )
             slurm.run("sbatch", "--test-only", str(tmp_path / "submit.sh"))
         assert {"collate", "pack", "evaluate"} <= fits.keys()
 
@@ -220,7 +222,7 @@ def test_a_real_slurm_runs_it_on_every_rank_from_the_snapshot(
     for place, text in ((run / "code" / "0123456789ab", ELEMENT), (tmp_path, "raise SystemExit('decoy')")):
         (place / "jobs").mkdir(parents=True)
         (place / "jobs" / "__init__.py").touch()
-        (place / "jobs" / "element.py").write_text(text)
+        (place / "jobs" / "element.py").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # as people submit from the checkout, which has such a package, too
     needs = Resources(nodes=2, tasks_per_node=2, gpus_per_node=2, cpus_per_task=2)
     jobs = {}
@@ -232,7 +234,9 @@ def test_a_real_slurm_runs_it_on_every_rank_from_the_snapshot(
         folder = run / "submissions" / f"export {export}"
         folder.mkdir(parents=True)
         cluster = load_cluster(write(tmp_path, sbatch={"export": export}))
-        (folder / "submit.sh").write_text(script(cluster, run, needs, folder=folder, array="7"))
+        (folder / "submit.sh").write_text(
+            script(cluster, run, needs, folder=folder, array="7"), encoding="utf-8"
+        )
         jobs[slurm.run("sbatch", "--parsable", str(folder / "submit.sh"))] = folder
     states = ("sacct", "--noheader", "--parsable2", "--format=JobID,State")
     for id, folder in jobs.items():
@@ -240,7 +244,7 @@ def test_a_real_slurm_runs_it_on_every_rank_from_the_snapshot(
         wait_for(lambda id=id, step=step: step in slurm.run(*states, f"--jobs={id}").split(), step)
         logs = [folder / f"{id}_7_{rank}_log.out" for rank in range(4)]
         for rank, log in enumerate(logs):
-            assert log.read_text().splitlines() == [
+            assert log.read_text(encoding="utf-8").splitlines() == [
                 f"rank {rank} of 4 on {rank // 2}",
                 f"{run}/code/0123456789ab/jobs/element.py|{folder}",
                 "2 GPUs",

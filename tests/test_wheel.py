@@ -29,7 +29,9 @@ print(snapshot(StudyDir(Path("runs/x")), keeper=True))
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment in which the wheel of the tracked files is installed; what it needs is in this one."""
     folder = tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True
+    )
     for name in tracked.stdout.splitlines():
         if (CHECKOUT / name).is_file():  # not one that is deleted and not committed yet
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(made)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(made)}))
     others = [path for path in sys.path if path.endswith("-packages")]
-    (site / "others.pth").write_text("\n".join(others) + "\n")
+    (site / "others.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
     build = (uv, "build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder)
     subprocess.run([*build, folder / "source"], check=True, capture_output=True)
     install = (uv, "pip", "install", "--offline", "--no-deps", "--python", made / "bin/python")
@@ -55,8 +57,8 @@ def run(wheel: Path, tmp_path: Path) -> Callable[..., str]:
     def run(program: str, *arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONSAFEPATH": "1"}
         done = subprocess.run(
-            [wheel / "bin" / program, *arguments], cwd=where, env=environment, capture_output=True, text=True,
-            check=False,
+            [wheel / "bin" / program, *arguments], cwd=where, env=environment, check=False,
+            capture_output=True, encoding="utf-8",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -74,7 +76,7 @@ def test_nothing_collides_with_other_distributions(run: Callable[..., str]) -> N
 def test_it_plans_what_it_ships(run: Callable[..., str], study: str) -> None:
     ours = subprocess.run(
         [Path(sys.executable).with_name("sor"), "plan", study, "--json", "--runs", "/nowhere"],
-        capture_output=True, text=True, check=True, cwd=CHECKOUT,
+        capture_output=True, encoding="utf-8", check=True, cwd=CHECKOUT,
     )  # fmt: skip
     assert json.loads(run("sor", "plan", study, "--json"))["units"] == json.loads(ours.stdout)["units"]
 

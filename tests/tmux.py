@@ -87,7 +87,7 @@ class Tmux:
         subprocess.run([*self._server, "kill-server"], capture_output=True)
 
     def _tmux(self, *words: str) -> str:
-        done = subprocess.run([*self._server, *words], capture_output=True, text=True, check=True)
+        done = subprocess.run([*self._server, *words], capture_output=True, encoding="utf-8", check=True)
         return done.stdout
 
 

@@ -29,7 +29,9 @@ def ratios() -> Iterator[Ratio]:
 def preset() -> dict[str, Any]:
     from launch.presets import CONFIGS
 
-    found: dict[str, Any] = yaml.safe_load((CONFIGS / "models" / "qwen2.5-7b.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load(
+        (CONFIGS / "models" / "qwen2.5-7b.yaml").read_text(encoding="utf-8")
+    )
     return found["architecture"]
 
 
@@ -98,9 +100,9 @@ def collecting() -> Iterator[Ratio]:
         counts = [len(list(root.glob(f"evaluate/*/out/{name}"))) for name in ("result.json", "items.jsonl")]
         assert counts == [STUDENTS * BENCHMARKS] * 2
         files = sorted(root.glob("evaluate/*/out/result.json"))
-        results = [json.loads(f.read_text()) for f in files]
+        results = [json.loads(f.read_text(encoding="utf-8")) for f in files]
         ours = median(lambda: collect(root))
-        read = median(lambda: [json.loads(f.read_text()) for f in files])
+        read = median(lambda: [json.loads(f.read_text(encoding="utf-8")) for f in files])
         yield Ratio("collect of 900 result files", "json.loads of its files", ours, read, "s")
         table = collect(root)
         like_lm_eval = [

@@ -55,7 +55,7 @@ def planning() -> Ratio:
     ours = median(lambda: [u.id for u in plan(study, cluster)])
     return Ratio(
         "plan of scale-or-reason", "yaml.safe_load of its files",
-        ours, median(lambda: [yaml.safe_load(f.read_text()) for f in files]), "s",
+        ours, median(lambda: [yaml.safe_load(f.read_text(encoding="utf-8")) for f in files]), "s",
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def writing() -> Ratio:
         path = Path(folder, "progress.json")
 
         def plain() -> None:
-            path.write_text(json.dumps(data, indent=1))
+            path.write_text(json.dumps(data, indent=1), encoding="utf-8")
 
         ours, theirs = (seconds(lambda w=write: [w() for _ in range(500)]) / 500
                         for write in (lambda: write_json(path, data), plain))  # fmt: skip

@@ -48,7 +48,9 @@ def ratios() -> Iterator[Ratio]:
         submitted(project)
         whole, listing = process([SOR, "monitor", *named, "--once"]), process(SQUEUE)
         # In a process of its own, whose memory it is.
-        done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, folder], capture_output=True, encoding="utf-8", check=True
+        )
         found = json.loads(done.stdout)
         cost = processor(squeue, resource.RUSAGE_CHILDREN)
         other_monitor = turm(Path(folder))
@@ -135,7 +137,7 @@ def seen_after(watcher: Watcher, time: float) -> float:
 
 def memory() -> float:
     """The most that this process had; getrusage would tell that of who started it, if that is more."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 

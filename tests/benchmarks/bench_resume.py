@@ -61,7 +61,7 @@ def of_a_job(folder: Path) -> Iterator[Ratio]:
         """Tell it to stop; returns the seconds until it has saved."""
         before = checkpoints.newest()
         told = time.time()
-        (rank,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
+        (rank,) = Path(f"/proc/{job}/task/{job}/children").read_text(encoding="utf-8").split()
         os.kill(int(rank), signal.SIGTERM)
         wait_for(lambda: checkpoints.newest() != before, "a checkpoint", 120)
         took = time.time() - told

@@ -29,7 +29,7 @@ def main() -> None:
             found.append(ratio.to_json())
     where = provenance()
     kept = {key: where[key] for key in ("python", "code", "packages", "hardware")}
-    RESULTS.write_text(json.dumps({**kept, "ratios": found}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({**kept, "ratios": found}, indent=1) + "\n", encoding="utf-8")
     print(f"written to {RESULTS}")
 
 

@@ -193,4 +193,4 @@ class Driver:
         return self.lab.cluster.scratch / "log" / "sor.out"
 
     def _last_words(self) -> str:
-        return " ".join(self._log.read_text().splitlines()[-1:])
+        return " ".join(self._log.read_text(encoding="utf-8").splitlines()[-1:])

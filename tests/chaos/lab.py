@@ -152,7 +152,7 @@ class Lab:
         if not submission.is_relative_to(self.root.path.absolute()) or not elements.is_file():
             return None  # of another run, or none that works on a unit
         begins = f'{{"index": {id.partition("_")[2]},'
-        lines = elements.read_text().splitlines()
+        lines = elements.read_text(encoding="utf-8").splitlines()
         unit = next(json.loads(line)["unit"] for line in lines if line.startswith(begins))
         places = tuple(node for node in self.cluster.nodes if node in _expand(nodes))
         return Job(id, number, state, reason, places, int(restarts), used, limit, Unit.from_json(unit))
@@ -170,7 +170,7 @@ def _expand(nodes: str) -> set[str]:
 def _ready(pid: int) -> bool:
     """Whether a process has a handler for LEAK, which would end it otherwise."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return False
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))

@@ -69,7 +69,9 @@ def on_slurm(folder: Path, work: Work) -> Demo:
     often = {
         "mtbf_hours": 60 / 3600
     }  # as often as they are hit here, so that they save as often as it is worth
-    cluster.write_text(yaml.safe_dump({**generic, **often, "slurm": {**generic["slurm"], **slurm}}))
+    cluster.write_text(
+        yaml.safe_dump({**generic, **often, "slurm": {**generic["slurm"], **slurm}}), encoding="utf-8"
+    )
     return Demo(file, str(cluster))
 
 
@@ -87,12 +89,12 @@ def _write(folder: Path, work: Work, **training: int) -> Path:
     demo["training"] |= {"batch": 4, "epochs": work.epochs}
     student = _read("models/toy-s")
     student["training"] |= {"zero": 2, "micro_batch": 2, **training}
-    (folder / "toy-s.yaml").write_text(yaml.safe_dump(student))
+    (folder / "toy-s.yaml").write_text(yaml.safe_dump(student), encoding="utf-8")
     file = folder / "demo.yaml"
-    file.write_text(yaml.safe_dump(demo))
+    file.write_text(yaml.safe_dump(demo), encoding="utf-8")
     return file
 
 
 def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     return found

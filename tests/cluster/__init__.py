@@ -149,7 +149,8 @@ class Cluster:
             ClusterError: it failed.
         """
         done = subprocess.run(
-            self.client(*command), env=self.environment, capture_output=True, text=True, timeout=timeout,
+            self.client(*command), env=self.environment, timeout=timeout, capture_output=True,
+            encoding="utf-8",
             check=False,
         )  # fmt: skip
         if done.returncode:

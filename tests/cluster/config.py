@@ -138,17 +138,17 @@ def write(scratch: Path, shape: Shape, ports: list[int]) -> None:
     for gpu in range(shape.gpus):
         (scratch / "gpu" / f"nvidia{gpu}").symlink_to("/dev/null")
     controller, database, *nodes = ports
-    (scratch / "slurm.conf").write_text(_slurm(scratch, shape, controller, database, nodes))
+    (scratch / "slurm.conf").write_text(_slurm(scratch, shape, controller, database, nodes), encoding="utf-8")
     files = f"{scratch}/gpu/nvidia[0-{shape.gpus - 1}]"
     gres = f"NodeName=n[1-{shape.nodes}] Name=gpu Type={GPU} File={files}\n" if shape.gpus else ""
-    (scratch / "gres.conf").write_text(gres)
+    (scratch / "gres.conf").write_text(gres, encoding="utf-8")
     if shape.accounting:
         file = scratch / "slurmdbd.conf"
         text = SLURMDBD.format(
             scratch=scratch, port=database, user=user(), database=DATABASE, loopback_only=_loopback_only(),
             plugins=_plugins(),
         )  # fmt: skip
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         file.chmod(0o600)  # slurmdbd refuses one that others can read
 
 

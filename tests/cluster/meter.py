@@ -31,7 +31,7 @@ def unavailable() -> str | None:
     if os.getuid():
         return "only root can put a meter where Slurm looks for it"
     trial = ["unshare", "--mount", "mount", "-t", "tmpfs", "sys", "/sys"]
-    made = subprocess.run(trial, capture_output=True, text=True, check=False)
+    made = subprocess.run(trial, capture_output=True, encoding="utf-8", check=False)
     return f"this machine gives no mounts: {made.stderr.strip()}" if made.returncode else None
 
 
@@ -64,5 +64,5 @@ class Meter:
     def _write(self, joules: float) -> None:
         for name, text in (("energy", f"{1000 + joules:.0f} J"), ("power", f"{self._watts} W")):
             aside = self._folder / f".{name}"
-            aside.write_text(f"{text}\n")
+            aside.write_text(f"{text}\n", encoding="utf-8")
             os.replace(aside, self._folder / name)

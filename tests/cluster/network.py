@@ -31,7 +31,7 @@ def unavailable() -> str | None:
     if lacks:
         return f"no {', '.join(lacks)} here: apt-get install iproute2 util-linux"
     trial = f"sor-trial-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", trial], capture_output=True, text=True, check=False)
+    made = subprocess.run(["ip", "netns", "add", trial], capture_output=True, encoding="utf-8", check=False)
     if made.returncode:
         return f"this machine gives no network namespaces: {made.stderr.strip()}"
     _ip("netns", "del", trial)
@@ -52,7 +52,7 @@ class Network:
     def start(self) -> None:
         names = {socket.gethostname(): CONTROLLER, **{node: address(node) for node in self._nodes}}
         lines = ["127.0.0.1 localhost", *(f"{where} {name}" for name, where in names.items())]
-        self._hosts.write_text("\n".join(lines) + "\n")
+        self._hosts.write_text("\n".join(lines) + "\n", encoding="utf-8")
         _ip("netns", "add", self._name)
         self._at_bridge("link", "set", "lo", "up")
         self._at_bridge("link", "add", "bridge", "type", "bridge")
@@ -100,4 +100,4 @@ def remove(scratch: Path) -> None:
 
 
 def _ip(*command: str) -> None:
-    subprocess.run(["ip", *command], check=True, capture_output=True, text=True)
+    subprocess.run(["ip", *command], check=True, capture_output=True, encoding="utf-8")

@@ -38,14 +38,14 @@ class Processes:
                 start_new_session=True,
             )
         self._children[name] = process
-        (self._pids / name).write_text(str(process.pid))
+        (self._pids / name).write_text(str(process.pid), encoding="utf-8")
 
     def alive(self, name: str) -> bool:
         """Whether a daemon runs."""
         if name in self._children:
             return self._children[name].poll() is None
         try:
-            pid = int((self._pids / name).read_text())
+            pid = int((self._pids / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return False
         return self._mark in _environment(pid)  # empty for a process that has ended
@@ -53,7 +53,7 @@ class Processes:
     def send(self, name: str, sign: signal.Signals) -> None:
         """Send a signal to a daemon that runs."""
         assert self.alive(name), f"{name} does not run"
-        os.kill(int((self._pids / name).read_text()), sign)
+        os.kill(int((self._pids / name).read_text(encoding="utf-8")), sign)
 
     def end(self, *names: str, sign: signal.Signals = signal.SIGTERM) -> None:
         """End daemons, all at once; by force those that do not end in time."""
@@ -80,7 +80,10 @@ class Processes:
         """The last lines that a daemon wrote."""
         files = [self._logs / f"{name}.log", self._logs / f"{name}.out"]
         lines = [
-            line for f in files if f.exists() for line in f.read_text(errors="replace").splitlines()[-10:]
+            line
+            for f in files
+            if f.exists()
+            for line in f.read_text(errors="replace", encoding="utf-8").splitlines()[-10:]
         ]
         return "\n".join(lines)
 
@@ -110,7 +113,7 @@ class Owner:
     """Marks a scratch directory as in use for as long as this process lives, however it ends."""
 
     def __init__(self, scratch: Path) -> None:
-        self._file = (scratch / "owner.new").open("w")
+        self._file = (scratch / "owner.new").open("w", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         (scratch / "owner.new").rename(scratch / "owner")  # locked from its first moment
 
@@ -121,7 +124,7 @@ class Owner:
 def owned(scratch: Path) -> bool | None:
     """Whether the process that made the directory lives; None if it was never marked."""
     try:
-        with (scratch / "owner").open() as file:
+        with (scratch / "owner").open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
@@ -139,14 +142,14 @@ def _environment(pid: int) -> list[bytes]:
 
 def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
 
 def _parent(folder: Path) -> int:
     try:
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        return int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
     except OSError:
         return 0
 

@@ -46,7 +46,9 @@ def _download(release: str, work: Path) -> None:
     """Unpack the packages: those of Slurm into `slurm`, what they need into `needed`."""
     for folder in ("etc/apt", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial"):
         (work / folder).mkdir(parents=True)
-    (work / "etc/apt/sources.list").write_text(f"deb [signed-by={KEYS}] {_mirror()} {release} main\n")
+    (work / "etc/apt/sources.list").write_text(
+        f"deb [signed-by={KEYS}] {_mirror()} {release} main\n", encoding="utf-8"
+    )
     # With a directory of its own and nothing installed, apt downloads all that is needed and touches no more.
     (work / "status").touch()
     apt = ["apt-get", "-qq", "-o", f"Dir={work}", "-o", f"Dir::State::status={work}/status"]
@@ -83,7 +85,9 @@ def _mirror() -> str:
 
 
 def _run(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL, check=False
+    )
     if done.returncode:
         raise Unavailable(f"'{Path(command[0]).name}' failed: {done.stderr.strip()[-500:]}")
     return done.stdout
