@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
-import re
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from launch import slurm
+from launch.answers import JobId, refusal, taken, words
 from launch.slurm import (
     Association,
     Config,
@@ -43,10 +43,7 @@ WELCOME = (
     "SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT",
     "SBATCH_RESERVATION",
 )  # fmt: skip
-# After these words of sbatch the job may have been taken nevertheless.
-UNCLEAR = (
-    "Unable to contact", "timed out", "Zero Bytes", "onnection", "receive failure", "Unexpected message",
-)  # fmt: skip
+SHOWN = 15.0  # seconds for which the queue is asked for a job of whose id sbatch said nothing
 NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no slurm.conf
 
 
@@ -112,15 +109,42 @@ class Controller:
         """All qualities of service."""
         return slurm.parse_qos(self._manager("qos", slurm.QOS))
 
-    def submit(self, script: Path) -> str:
-        """Hand a script over; returns the job's id.
+    def submit(self, script: Path) -> JobId:
+        """Submit a script; returns the job's id. The job's name has to be that of the script's folder.
+
+        Where sbatch says no id, the queue is asked for the job's name.
 
         Raises:
-            Refused: Slurm said no, and has not taken it.
-            SlurmUnavailable: nobody knows whether it was taken.
+            Refused: Slurm said no, and has not taken the job.
+            SlurmUnavailable: nobody knows whether Slurm has taken the job.
         """
-        answer = self._ask("sbatch", "--parsable", str(script))
-        return answer.strip().split(";")[0]
+        done = self._run("sbatch", "--parsable", str(script))
+        said = f"{done.stderr}\n{done.stdout}"
+        if NOT_SET_UP in said:
+            _fail("sbatch", said)
+        id = taken(done.stdout)
+        if id and not done.returncode:
+            return id
+        if done.returncode > 0 and not id and (why := refusal(said)):
+            raise Refused(*why)
+        name = script.parent.name
+        if not done.returncode and (found := self._named(name)):
+            return found
+        how = f"exited with code {done.returncode}" if done.returncode else "printed no line with a job's id"
+        raise SlurmUnavailable(
+            f"'sbatch' {how}, and whether Slurm has taken job {name} is not known: the next 'sor submit' "
+            f"looks for a job of that name. It said: {'; '.join(words(said)) or 'nothing'}. "
+            f"{_advice('sbatch')}"
+        )
+
+    def _named(self, name: str) -> JobId | None:
+        """The job of this name, once the queue shows one."""
+        until = time.monotonic() + SHOWN
+        while True:
+            found = [row for row in self.queue().rows if row.name == name]
+            if found or time.monotonic() > until:
+                return JobId(found[0].array) if found else None
+            time.sleep(1)
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """End jobs, or elements of arrays; those that have ended already are no error."""
@@ -149,13 +173,19 @@ class Controller:
             raise
 
     def _ask(self, *command: str) -> str:
+        done = self._run(*command)
+        if done.returncode:
+            _fail(command[0], done.stderr if done.stderr.strip() else done.stdout)
+        return done.stdout
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         conf = os.environ.get("SLURM_CONF")
         if conf and not Path(conf).exists():  # Slurm's programs would wait for it for a minute
             raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")
         own = {k: v for k, v in os.environ.items() if k in WELCOME or not k.startswith(FOREIGN)}
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: lists are never cut
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 command, env=environment, capture_output=True, encoding="utf-8", errors="replace",
                 stdin=subprocess.DEVNULL, timeout=self._timeout, check=False,
                 preexec_fn=_die_with_parent if command[0] == "sbatch" else None,
@@ -163,12 +193,13 @@ class Controller:
         except FileNotFoundError as error:
             raise SlurmUnavailable(f"'{command[0]}' is not installed here: use a login node") from error
         except subprocess.TimeoutExpired as error:
+            said = "; ".join(
+                words(b"\n".join(filter(None, (error.stderr, error.stdout))).decode(errors="replace"))
+            )
             raise SlurmUnavailable(
-                f"'{command[0]}' got no answer within {self._timeout:g} s. {_advice(command[0])}"
+                f"'{command[0]}' got no answer within {self._timeout:g} s{said and f', and said: {said}'}. "
+                f"{_advice(command[0])}"
             ) from error
-        if done.returncode:
-            _fail(command[0], done.stderr or done.stdout)
-        return done.stdout
 
 
 _prctl = ctypes.CDLL(None).prctl  # found before any fork
@@ -192,11 +223,9 @@ def _fail(program: str, said: str) -> NoReturn:
         raise NoAccounting("this cluster keeps no accounts (its AccountingStorageType is 'none')")
     if NOT_SET_UP in said:
         raise NotSetUp("Slurm's programs found no slurm.conf: set SLURM_CONF to the cluster's")
-    refused = re.search(r"Batch job submission failed: (.*)", said)
-    if refused and not any(words in said for words in UNCLEAR):
-        raise Refused(refused[1])
-    last = said.strip().splitlines()[-1] if said.strip() else "nothing"
-    raise SlurmUnavailable(f"'{program}' failed and said: {last}. {_advice(program)}")
+    raise SlurmUnavailable(
+        f"'{program}' failed and said: {'; '.join(words(said)) or 'nothing'}. {_advice(program)}"
+    )
 
 
 def _advice(program: str) -> str:

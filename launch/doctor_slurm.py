@@ -118,7 +118,9 @@ def _from_a_node(
                 )
             else:
                 yield from _found(job, runs, last.state if last else "one that Slurm forgot")
-    except (StudyError, Refused, SlurmUnavailable) as error:
+    except Refused as error:
+        yield problem(f"Slurm refused the job that was to look at a node: {error}")
+    except (StudyError, SlurmUnavailable) as error:
         yield from (problem(words) for words in str(error).splitlines())
 
 
@@ -153,7 +155,7 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
         (folder / SCRIPT).write_text(script, encoding="utf-8")
         (root.path / MADE_BEFORE).touch()
         try:
-            yield Job(root, unit, name, controller.submit(folder / SCRIPT))
+            yield Job(root, unit, name, controller.submit(folder / SCRIPT).array)
         finally:
             _end(controller, name)
 

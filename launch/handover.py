@@ -72,8 +72,8 @@ def hand_in(project: Project, name: str, begun: Sequence[Begun]) -> str:
         why = f"Slurm refused it: {error}"
         project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
         raise
-    project.ledger.submitted(name, id)
-    return id
+    project.ledger.submitted(name, str(id))
+    return id.array
 
 
 def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.rundir import append_jsonl, read_jsonl
+from launch.answers import parse_id
 
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
 
@@ -30,12 +31,14 @@ class Job(NamedTuple):
             it down, and the machine may not have taken it.
         host: where it was submitted.
         element: its index in the array; None where the submission is one job.
+        slurm_cluster: the one of several clusters that Slurm has it on; None: the one of this machine.
     """
 
     submission: str
     array: str | None
     host: str
     element: int | None = None
+    slurm_cluster: str | None = None
 
     @property
     def id(self) -> str | None:
@@ -112,7 +115,8 @@ class Ledger:
         self._append("intent", submission=submission, cluster=self._cluster, host=host, elements=listed)
 
     def submitted(self, submission: str, job: str) -> None:
-        """The machine took it, under this id."""
+        """The machine took it, under this id; see `answers.JobId`."""
+        assert parse_id(job), job
         self._append("submitted", submission=submission, job=job)
 
     def ended(self, how: str, attempts: Iterable[tuple[str, int, str]]) -> None:
@@ -134,14 +138,17 @@ class Ledger:
 
 
 def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
-    taken = {r["submission"]: r["job"] for r in records if r["event"] == "submitted"}
+    # What is no id was never one: the job is found by its submission's name.
+    told = ((r["submission"], r["job"]) for r in records if r["event"] == "submitted")
+    taken = {name: id for name, job in told if (id := parse_id(job))}
     last: dict[str, Attempt] = {}
     former: Attempt | None = None  # the keeper before the last one
     for record in records:
         if record["event"] == "intent":
-            name, host, array = record["submission"], record["host"], taken.get(record["submission"])
+            name, host, id = record["submission"], record["host"], taken.get(record["submission"])
+            array, slurm_cluster = id or (None, None)
             for unit, number, *index in record["elements"]:
-                job = Job(name, array, host, *index)
+                job = Job(name, array, host, index[0] if index else None, slurm_cluster)
                 attempt = last.get(unit)
                 former = attempt if unit == KEEPER else former
                 if attempt is None or attempt.number != number:

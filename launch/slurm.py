@@ -53,7 +53,10 @@ class NotSetUp(SlurmUnavailable):
 
 
 class Refused(RuntimeError):
-    """Slurm did not take a submission; the message is its reason."""
+    """Slurm did not take a submission; `args` are the lines that say why."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 class NoAccounting(SlurmUnavailable):

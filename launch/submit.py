@@ -21,6 +21,7 @@ from jobs.secrets import FILE, missing_secrets
 from jobs.unit import Unit
 from launch import keeping
 from launch.admission import Admission, Refusal, refuse_resumes
+from launch.answers import JobId
 from launch.arrays import ArrayPlan, plan_arrays
 from launch.handover import hand_over, write_out
 from launch.ledger import Ledger
@@ -155,7 +156,7 @@ def write_down(project: Project, now: Snapshot) -> None:
             unknown = {job.submission for job in seen.attempt.jobs if job.array is None}
             for job in seen.live.jobs:
                 if job.submission in unknown and job.array:
-                    taken[job.submission] = job.array
+                    taken[job.submission] = str(JobId(job.array, job.slurm_cluster))
     for submission, array in taken.items():
         project.ledger.submitted(submission, array)
     failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
@@ -177,11 +178,11 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
         if keeper:
             tell(keeping.hand_on(project, code, planned.held, nodes.names), "keeper")
     except Refused as error:
-        print(
-            f"sor: Slurm refused a submission: {error}. What was submitted before stays, and 'sor submit' "
-            "goes on from there; 'sor doctor' shows your limits",
-            file=sys.stderr,
+        why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
+        why.append(
+            "What was submitted before stays, and 'sor submit' goes on from there; 'sor doctor' shows your"
         )
+        print("\n".join(f"sor: {line}" for line in why) + " limits", file=sys.stderr)
         return 1
     console.print(held_view(planned.held))
     if planned.arrays:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 from cluster import Cluster
 from forked_sor import ForkedSor
-from small_slurm import Submitter, before_sbatch
+from small_slurm import Submitter, before, before_sbatch
 from small_study import environment, sor, start, wait_for
 
 from jobs.rundir import StudyDir
@@ -221,3 +221,56 @@ def test_a_controller_that_hangs_takes_a_job_whose_sbatch_has_given_up(
     said = again.communicate(timeout=120)[0]
     assert again.returncode == 0, said
     held.check(runs)
+
+
+BANNER = "printf '\\n-----\\n  Welcome to cluster 3\\n--> Verifying valid submit host (login1)...OK\\n'"
+WRAPPED = {  # what a site's sbatch does
+    "a banner before": BANNER,
+    "a banner after": f'{{real}} "$@" && {BANNER}; exit',
+    "no --parsable": '[ "$1" = --parsable ] && shift',
+    "an id in a sentence": 'echo "Thanks for job $({real} "$@")"; exit',
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_whatever_sbatch_says_besides_each_job_is_submitted_once(
+    held: Submitter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("PATH", before("sbatch", tmp_path / "bin", WRAPPED[name]))
+    held.check(tmp_path)
+    held.check_again(tmp_path)
+    done = held.sor("cancel", tmp_path)
+    assert (done.returncode, held.jobs(tmp_path)) == (0, [])
+
+
+def test_jobs_whose_ids_a_banner_took_the_place_of_are_found_and_cancelled(
+    held: Submitter, tmp_path: Path
+) -> None:
+    held.check(tmp_path)
+    ledger = StudyDir(tmp_path / "small").ledger
+    text = ledger.read_text(encoding="utf-8")
+    ledger.write_text(re.sub(r'"job": "\d+"', '"job": "\\\\n-----\\\\n  Welcome"', text), encoding="utf-8")
+    held.check(tmp_path)
+    held.check_again(tmp_path)
+    assert len(held.sor("cancel", tmp_path).stdout.split(",")) == len(held.inputs)
+    assert held.jobs(tmp_path) == []
+
+
+def test_all_lines_of_a_refusal_are_shown_and_kept(held: Submitter, tmp_path: Path) -> None:
+    explained = "--> no project given: use --account=PROJECT, yours are p_alpha and p_beta"
+    lines = (f"error: {explained}", "error: Batch job submission failed: Unspecified error")
+    says = "".join(f'echo "sbatch: {line}" >&2; ' for line in lines)
+    says = f"echo '--> Verifying access to queue (normal)...FAILED'; {says} exit 1"
+    done = held.sor("submit", tmp_path, "--yes", PATH=before_sbatch(tmp_path / "bin", "collate", says))
+    assert done.returncode == 1
+    shown = [line for line in done.stderr.splitlines() if line.startswith("sor: ")]
+    assert shown[:-1] == [
+        "sor: Slurm refused a submission:",
+        f"sor:   {explained}",
+        "sor:   --> Verifying access to queue (normal)...FAILED",
+    ]
+    collate = held.look(tmp_path).units[1]
+    assert collate.attempt
+    assert (collate.state, collate.attempt.ended) == (State.WAITING, "refused")
+    assert explained in str(collate.attempt.reason)
+    held.check(tmp_path)
