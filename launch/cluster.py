@@ -25,10 +25,12 @@ from launch.presets import (
     Strict,
     StudyError,
     known_names,
+    located,
     read_yaml,
     validate,
 )
 from launch.templates import GIVEN, placeholders, render
+from launch.textfile import is_file
 
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
 RESERVED = {  # options of sbatch that a cluster file must not set, and why
@@ -164,12 +166,13 @@ def load_cluster(name: str) -> Cluster:
         StudyError: there is none, or it holds mistakes.
     """
     file = _file_of(name)
-    if not file.is_file():
+    if not is_file(file):
         known = ", ".join(known_names("clusters"))
         raise StudyError([Mistake(file, "", f"no such cluster; known are {known}, or a path of a YAML file")])
-    cluster = validate(Cluster, read_yaml(file), file)
+    document = read_yaml(file)
+    cluster = validate(Cluster, document, file)
     cluster._file = file
-    if mistakes := list(_crosscheck(cluster.slurm, file)):
+    if mistakes := located(_crosscheck(cluster.slurm, file), document, file):
         raise StudyError(mistakes)
     return cluster
 

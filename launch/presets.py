@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobs.paths import DATA
-
-try:
-    from yaml import CSafeLoader as SafeLoader  # ten times as fast
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeLoader  # type: ignore[assignment]
+from launch.textfile import UNSHOWABLE, Unusable, read_text, showable
+from launch.yamlfile import Document, parse_yaml
 
 CONFIGS = DATA / "configs"
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+SHOWN = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong in a file."""
+    """One thing that is wrong in a file, in a line of it (from 1) where one can be told."""
 
     file: Path
     key: str
     message: str
+    line: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
+        where = f"{self.file}:{self.line}" if self.line else str(self.file)
+        return showable(": ".join(filter(None, (where, self.key, self.message))))
 
 
 class StudyError(ValueError):
@@ -48,7 +48,7 @@ class StudyError(ValueError):
 class Strict(BaseModel):
     """Frozen, and any key that it does not know is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 def listed(value: Any) -> Any:
@@ -58,25 +58,39 @@ def listed(value: Any) -> Any:
 def _word(value: Any) -> Any:
     if not (isinstance(value, str) and WORD.fullmatch(value)):
         allowed = "up to 60 of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit"
-        raise ValueError(f"found {value!r}; {allowed}. It is the file's name unless that says 'name: …'")
+        found = shown(value)
+        raise ValueError(f"found {found}; {allowed}. It is the file's name unless that says 'name: …'")
     return value
 
 
+def _number(value: Any) -> Any:
+    """Not a boolean or a text, which pydantic would take for a number."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"found {shown(value)}; a number is needed, without quotes")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if UNSHOWABLE.search(value):
+        raise ValueError(f"found {shown(value)}; line breaks and control characters are not possible here")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
 Name = Annotated[str, BeforeValidator(_word)]
-Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
+Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1)]  # one line that is not empty
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number)]
+Count = Annotated[Whole, Field(gt=0, le=10**12)]
+Positive = Annotated[Real, Field(gt=0)]
 T = TypeVar("T")
 S = TypeVar("S", bound=Strict)
 OneOrMore = Annotated[tuple[T, ...], BeforeValidator(listed), Field(min_length=1)]
-
-
-class _Loader(SafeLoader):
-    """YAML that reads 1e-5 as a number, as YAML 1.2 does and PyYAML does not."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def known_names(folder: str) -> list[str]:
@@ -84,34 +98,52 @@ def known_names(folder: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> Document:
     """A YAML mapping; its "name" is the file's unless it gives one.
 
     Raises:
         StudyError: it is none.
     """
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
-        raise StudyError([Mistake(file, "", f"not YAML: {' '.join(str(error).split())}")]) from None
-    if not isinstance(data, dict):
-        raise StudyError([Mistake(file, "", f"a mapping of keys is needed, found {type(data).__name__}")])
-    return {"name": file.stem, **data}
+        document = parse_yaml(read_text(file))
+    except Unusable as error:
+        raise StudyError([Mistake(file, ".".join(error.key), error.message, error.line)]) from None
+    return replace(document, data={"name": file.stem, **document.data})
 
 
-def validate(schema: type[S], data: dict[str, Any], file: Path) -> S:
+def validate(schema: type[S], document: Document, file: Path) -> S:
     """The data of a file as `schema`.
 
     Raises:
         StudyError: with every mistake.
     """
     try:
-        return schema.model_validate(data)
+        return schema.model_validate(document.data)
     except ValidationError as error:
-        raise StudyError([
-            Mistake(file, ".".join(map(str, e["loc"])), _in_words(schema, e))
-            for e in error.errors(include_url=False)
-        ]) from None  # fmt: skip
+        mistakes = []
+        for wrong in error.errors(include_url=False):
+            place = document.place(wrong["loc"])
+            message = _in_words(schema, wrong) + _quotes_needed(wrong, document.words.get(place))
+            key = ".".join(map(str, wrong["loc"]))
+            mistakes.append(Mistake(file, key, message, document.lines.get(place)))
+        raise StudyError(mistakes) from None
+
+
+def located(mistakes: Iterable[Mistake], document: Document, file: Path) -> list[Mistake]:
+    """Mistakes, those of this file with the lines of their keys."""
+    return [
+        m if m.line or m.file != file else replace(m, line=document.line(m.key.split("."))) for m in mistakes
+    ]
+
+
+def _quotes_needed(wrong: Any, word: str | None) -> str:
+    """What to add to a message where YAML took for something else what was meant as a text."""
+    found = wrong["input"]
+    if word is not None and isinstance(found, bool):
+        return f" (YAML reads {word} as {str(found).lower()}: put quotes around a text)"
+    if wrong["type"] == "string_type" and isinstance(found, bool | int | float):
+        return " (put quotes around it)"
+    return ""
 
 
 def _in_words(schema: type[BaseModel], error: Any) -> str:
@@ -127,7 +159,7 @@ def _in_words(schema: type[BaseModel], error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return message
-    return f"found {found!r}; {message[0].lower()}{message[1:]}"
+    return f"found {shown(found)}; {message[0].lower()}{message[1:]}"
 
 
 def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> tuple[str, ...]:

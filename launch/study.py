@@ -10,25 +10,36 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from jobs.unit import PREPARED
 from launch.presets import (
     CONFIGS,
+    SHOWN,
     Count,
     Mistake,
     Name,
     OneOrMore,
     Positive,
+    Real,
     Strict,
     StudyError,
+    Text,
+    Whole,
     known_names,
     listed,
+    located,
     read_yaml,
+    shown,
     validate,
 )
+from launch.textfile import is_file
 
-Share = Annotated[float, Field(ge=0, le=1)]
+# Minus zero is zero: they would be two names of one thing.
+Share = Annotated[Real, Field(ge=0, le=1), AfterValidator(lambda share: share + 0.0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what numpy, torch and vLLM all take
+Beta = Annotated[Real, Field(ge=0, lt=1)]
+Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
 
 
 class Prepare(Strict):
@@ -41,14 +52,14 @@ class Prepare(Strict):
 class Source(Strict):
     """Where texts come from: a local file or a dataset of a hub at a revision."""
 
-    path: str | None = None
-    dataset: str | None = None
-    subset: str | None = None
-    revision: str | None = None
-    split: str = "train"
-    column: str = "prompt"
+    path: Text | None = None
+    dataset: Text | None = None
+    subset: Text | None = None
+    revision: Text | None = None
+    split: Text = "train"
+    column: Text = "prompt"
     count: Count | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
@@ -63,9 +74,9 @@ class Source(Strict):
 class Sampling(Strict):
     """How tokens are drawn; temperature 0 takes the likeliest one."""
 
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=-1)] = -1
+    temperature: Annotated[Real, Field(ge=0)] = 0.0
+    top_p: Annotated[Real, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[Whole, Field(ge=-1)] = -1
 
 
 class Mode(Sampling):
@@ -94,12 +105,12 @@ class Training(Strict):
 
     learning_rate: Positive
     micro_batch: Count = 1
-    zero: Annotated[int, Field(ge=0, le=3)] | None = None
+    zero: Annotated[Whole, Field(ge=0, le=3)] | None = None
     gradient_checkpointing: bool = False
-    nodes: Count = 1
-    tasks_per_node: Count = 1
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    cpus: Count = 1  # per task, where there is no GPU
+    nodes: Some = 1
+    tasks_per_node: Some = 1
+    gpus_per_node: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    cpus: Some = 1  # per task, where there is no GPU
 
 
 class Serving(Strict):
@@ -107,10 +118,10 @@ class Serving(Strict):
 
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     max_model_len: Count | None = None
-    nodes: Count = 1
-    gpus: Annotated[int, Field(ge=0)] = 0  # per worker and node
-    workers: Count = 1
-    cpus: Count = 1  # where there is no GPU
+    nodes: Some = 1
+    gpus: Annotated[Whole, Field(ge=0, le=1000)] = 0  # per worker and node
+    workers: Some = 1
+    cpus: Some = 1  # where there is no GPU
 
 
 class Model(Strict):
@@ -121,11 +132,11 @@ class Model(Strict):
     """
 
     name: Name
-    size: str
-    model: str | None = None
-    revision: str | None = None
-    tokenizer: str | None = None
-    tokenizer_revision: str | None = None
+    size: Text
+    model: Text | None = None
+    revision: Text | None = None
+    tokenizer: Text | None = None
+    tokenizer_revision: Text | None = None
     init: Literal["pretrained", "random"] = "pretrained"
     architecture: dict[str, Any]
     thinking: Thinking = Thinking()
@@ -163,8 +174,8 @@ class Recipe(Strict):
     block: Count = 4096  # tokens per packed block
     warmup: Share = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: Annotated[Real, Field(ge=0)] = 0.0
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     clip: Positive = 1.0
     dtype: Literal["bf16", "fp32"] = "bf16"
 
@@ -172,13 +183,13 @@ class Recipe(Strict):
 class Task(Strict):
     """One benchmark as lm-eval names it, and which of its metrics counts."""
 
-    task: str
-    metric: str = "exact_match"
-    filter: str = "none"
-    fewshot: Annotated[int, Field(ge=0)] = 0
+    task: Annotated[Text, Field(pattern=r"^[^./][^/]*$", max_length=200)]  # names a folder, too
+    metric: Text = "exact_match"
+    filter: Text = "none"
+    fewshot: Annotated[Whole, Field(ge=0, le=1000)] = 0
     limit: Count | None = None
     items: Count  # how many it has, for estimates
-    choices: Annotated[int, Field(gt=1)] | None = None
+    choices: Annotated[Whole, Field(gt=1, le=1000)] | None = None
 
 
 class EvalGroup(Strict):
@@ -187,7 +198,7 @@ class EvalGroup(Strict):
     name: Name
     domain: Literal["general", "math"]
     format: Literal["multiple-choice", "open-ended"]
-    include: str | None = None
+    include: Text | None = None
     max_tokens: Count
     sampling: Sampling = Sampling()
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
@@ -214,7 +225,7 @@ class Study(Strict):
     mixtures: Mixtures
     training: Recipe = Recipe()
     benchmarks: Annotated[tuple[EvalGroup, ...], Field(min_length=1)]
-    seeds: OneOrMore[int] = (0,)
+    seeds: OneOrMore[Seed] = (0,)
     expect: Expect
 
     @model_validator(mode="after")
@@ -239,7 +250,7 @@ def find_study(name: str) -> Path:
         StudyError: there is none.
     """
     for path in (Path(name), CONFIGS / "studies" / f"{name}.yaml"):
-        if path.is_file():
+        if is_file(path):
             return path
     known = ", ".join(known_names("studies"))
     raise StudyError([Mistake(Path(name), "", f"no such study: neither a file nor one of {known}")])
@@ -252,16 +263,17 @@ def load_study(name: str) -> Study:
         StudyError: with every mistake in every file.
     """
     file = find_study(name)
-    data, mistakes = read_yaml(file), list[Mistake]()
+    document, mistakes = read_yaml(file), list[Mistake]()
     for key in PRESETS:
-        if data.get(key) is not None:
-            data[key] = _presets(file, key, data[key], mistakes)
+        if document.data.get(key) is not None:
+            document.data[key] = _presets(file, key, document.data[key], mistakes)
+    mistakes = located(mistakes, document, file)
     try:
-        study = validate(Study, data, file)
+        study = validate(Study, document, file)
     except StudyError as error:  # what is wrong with presets was said where they were looked for
         more = [m for m in error.mistakes if not mistakes or m.key.partition(".")[0] not in PRESETS]
         raise StudyError([*mistakes, *more]) from None
-    mistakes += _crosscheck(study, file)
+    mistakes += located(_crosscheck(study, file), document, file)
     if mistakes:
         raise StudyError(mistakes)
     return study
@@ -283,10 +295,12 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
     path = CONFIGS / folder / f"{name}.yaml"
     if isinstance(name, str) and name.endswith(".yaml"):  # a preset of one's own, beside the study
         path = file.parent / name
-    if not isinstance(name, str) or not path.is_file():
-        near = difflib.get_close_matches(str(name), known_names(folder), 3)
+    if not isinstance(name, str) or not is_file(path):
+        near = difflib.get_close_matches(str(name)[:SHOWN], known_names(folder), 3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        message = f"{name!r} has no preset; {hint}configs/{folder} holds {', '.join(known_names(folder))}"
+        message = (
+            f"{shown(name)} has no preset; {hint}configs/{folder} holds {', '.join(known_names(folder))}"
+        )
         raise StudyError([Mistake(file, key, message)])
     schema: type[Strict] = Model if folder == "models" else EvalGroup
     return validate(schema, read_yaml(path), path)
@@ -298,7 +312,7 @@ def _crosscheck(study: Study, file: Path) -> list[Mistake]:
     for key in ("prompts", "pairs"):
         for i, source in enumerate(getattr(study, key) or ()):
             path = source.path
-            if path and not path.startswith(PREPARED) and not Path(path).is_file():
+            if path and not path.startswith(PREPARED) and not is_file(Path(path)):
                 wrong.append(Mistake(file, f"{key}.{i}.path", f"no such file: {Path(path).absolute()}"))
     unique: dict[str, list[Any]] = {
         "students": [m.name for m in study.students],

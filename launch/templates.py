@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from jobs.paths import DATA
 from launch.presets import Mistake, StudyError
+from launch.textfile import Unusable, is_file, read_text
 
 FOLDER = DATA / "sbatch_templates"
 AGAIN = FOLDER / "again.bash"  # stands before every template
@@ -47,7 +48,7 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     """
     known = f"give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
     mistakes = [
-        Mistake(FOLDER / f"{name}.sh", f"line {line}", f"{{{{{placeholder}}}}} has no value: {known}")
+        Mistake(FOLDER / f"{name}.sh", "", f"{{{{{placeholder}}}}} has no value: {known}", line)
         for placeholder, line in placeholders(name).items()
         if placeholder not in variables
     ]
@@ -71,7 +72,10 @@ def _filled(text: str, variables: Mapping[str, str | Sequence[str]]) -> str:
 
 def _read(name: str) -> str:
     file = FOLDER / f"{name}.sh"
-    if not file.is_file():
+    if not is_file(file):
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.sh")))
         raise StudyError([Mistake(file, "", f"no such template; there are {known}")])
-    return file.read_text(encoding="utf-8")
+    try:
+        return read_text(file)
+    except Unusable as error:
+        raise StudyError([Mistake(file, "", error.message, error.line)]) from None

@@ -268,7 +268,7 @@ def test_mistake_in_a_preset_names_the_preset(tmp_path: Path) -> None:
 
 def test_unreadable_study(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
-    for text, words in (("a: [1", "not YAML"), ("- 1", "a mapping of keys is needed, found list")):
+    for text, words in (("a: [1", "not YAML"), ("- 1", "a mapping of keys is needed, found a list")):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(StudyError) as error:
             load_study(str(file))

@@ -87,9 +87,9 @@ def test_a_placeholder_without_a_value_is_named_with_its_line(template: Callable
         render(name, {"code": "x", "imag": "y"})
     first, second = str(error.value).splitlines()
     assert re.search(
-        r"own\.sh: line 2: \{\{image\}\} has no value: .*'slurm.variables'; known are code, imag$", first
+        r"own\.sh:2: \{\{image\}\} has no value: .*'slurm.variables'; known are code, imag$", first
     )
-    assert "own.sh: line 3: {{a-b}} has no value" in second
+    assert "own.sh:3: {{a-b}} has no value" in second
     with pytest.raises(StudyError, match=r"other\.sh: no such template; there are own$"):
         render("other", {})
 

@@ -1,0 +1,89 @@
+"""Small text files that people write (YAML, templates): read whole, or refused with line and reason."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import stat
+from pathlib import Path
+
+MOST = 1 << 20  # bytes; what a person writes is far smaller
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32 (LE) begins like the first
+CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Unusable(ValueError):
+    """A file that cannot be used.
+
+    Args:
+        line: where, from 1; None where the whole file is meant.
+        key: the keys that lead there, for YAML.
+    """
+
+    def __init__(self, message: str, line: int | None = None, key: tuple[str, ...] = ()) -> None:
+        self.message, self.line, self.key = message, line, key
+        super().__init__(message)
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, in UTF-8 with or without a byte order mark.
+
+    Raises:
+        Unusable: there is no such file, no permission, something else than a file, too much of it, another
+            encoding, or control characters.
+    """
+    data = _read(file)
+    if data.startswith(WIDE):
+        raise Unusable("UTF-16 or UTF-32: save the file as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Unusable(f"not UTF-8: byte 0x{data[error.start]:02x}; save the file as UTF-8", line) from None
+    if found := CONTROL.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise Unusable(f"a control character, U+{ord(found[0]):04X}: remove it", line)
+    return text
+
+
+def _read(file: Path) -> bytes:
+    try:
+        kind = stat.S_IFMT(os.stat(file).st_mode)
+        if kind != stat.S_IFREG:
+            raise Unusable(f"a file is needed, found {KINDS.get(kind, 'something else')}")
+        # A pipe that took the file's place meanwhile must not block.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            data = stream.read(MOST + 1)
+    except OSError as error:
+        raise Unusable(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        if isinstance(error, Unusable):
+            raise
+        raise Unusable("cannot be read: its name holds a null byte") from None
+    if len(data) > MOST:
+        raise Unusable(f"larger than {MOST >> 20} MB: no such file is that large")
+    return data
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to something that is no directory; False where the path is impossible."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return True  # reading the file will tell
+    except (OSError, ValueError):
+        return False
+
+
+def showable(text: str) -> str:
+    """A text on one line, its control characters escaped."""
+    return UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], text)
