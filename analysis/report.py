@@ -20,9 +20,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from analysis import plots
 from analysis.bootstrap import resample
@@ -42,6 +41,7 @@ from analysis.frontier import (
 from analysis.items import Scores, item_scores
 from analysis.matched import gains, kept, matched
 from analysis.usage import usage
+from jobs.plain import PlainConsole
 from jobs.rundir import StudyDir, UnitDir, read_json, study_of
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def run(ctx: Context) -> None:
 
 def print_report(report: Report) -> None:
     """Show a written report in the terminal: the frontier, the answers, what it took, what is doubtful."""
-    console = Console()
+    console = PlainConsole()
     console.print(terminal_table(report.results, report.tables["frontier"]))
     console.print(claims_table(report.tables["claims"]))
     if took := usage_line(report.tables["usage"]):
@@ -194,7 +194,7 @@ def claims_table(table: pd.DataFrame) -> Table:
     colours = {"yes": "green", "no": "red"}
     for question, axis, scope, answer, evidence in table.to_numpy():
         colour = colours.get(answer.split(",")[0], "yellow")
-        shown.add_row(question, axis, escape(scope), f"[{colour}]{answer}", escape(evidence))
+        shown.add_row(question, axis, scope, Text(answer, colour), evidence)
     return shown
 
 

@@ -20,6 +20,7 @@ from jobs.context import Context
 from jobs.fence import Superseded
 from jobs.preemption import Interrupted
 from jobs.rundir import append_jsonl, read_json, read_jsonl
+from jobs.secrets import hide
 
 AGAIN = 75  # the exit code that says "begin me again" to the script where a full disk takes no word
 WORDLESS = "ended without a word: killed, preempted without warning, or its node failed"
@@ -121,7 +122,7 @@ class Ending:
             "time": time.time(),
             "seconds": round(time.monotonic() - self.began, 1),
             "cause": cause,
-            "error": error,
+            "error": None if error is None else hide(error),
             "kept": ctx.progress.kept,
             "micro_batch": ctx.unit.execution.get("micro_batch"),
         }

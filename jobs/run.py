@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from jobs.causes import Cause, fitting
 from jobs.context import Context
 from jobs.ending import Ending
 from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
+from jobs.secrets import hide
 from jobs.unit import STAGES, Unit
 from jobs.watchdog import FLOOR, Watchdog
 
@@ -67,7 +69,7 @@ def run_unit(
         with nodes.told(StudyDir(Path(root)), unit.id, ctx.local_rank):
             importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:
-        traceback.print_exc()
+        print(hide(traceback.format_exc()), file=sys.stderr, flush=True)
         ending.by(error)
     ending.well()
 

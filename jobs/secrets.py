@@ -1,6 +1,7 @@
 """Secrets: cluster files hold their names, the environment or a file of the user's alone their values.
 
-A value never gets into a script, a log, the ledger or a message.
+A value never gets into a script, the ledger, a record of how a run ended, or anything that is shown: `hide`
+takes it out of text that others wrote.
 """
 
 from __future__ import annotations
@@ -9,11 +10,17 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 FILE = "~/.config/scale-or-reason/secrets"  # unless SOR_SECRETS names another
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(['\"]?)(.*)\2")
-LEAST = 6  # characters; a shorter value may be in a script by chance
+LEAST = 6  # characters; a shorter value may be in a text by chance
+# Variables of the environment that hold secrets whether or not a cluster file names them.
+USUAL = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|SECRET)_?KEY)$", re.IGNORECASE
+)
 
 
 class SecretsError(ValueError):
@@ -27,6 +34,7 @@ def load_secrets() -> None:
         SecretsError: others can read the file, or a line is no NAME=value. So do all of these functions.
     """
     os.environ.update(_known())
+    _hidden.cache_clear()
 
 
 def secret(name: str) -> str | None:
@@ -44,6 +52,35 @@ def revealed(text: str, names: Iterable[str]) -> list[str]:
     """The names whose values stand in a text."""
     known = _known()
     return [name for name in names if len(known.get(name, "")) >= LEAST and known[name] in text]
+
+
+def hide(text: str) -> str:
+    """A text with the known secret values replaced by their names in brackets.
+
+    Known are the values in the user's file, and those of variables that are named like secrets. A file that
+    cannot be used hides nothing: where it is needed, that is an error.
+    """
+    pattern, names = _hidden()
+    return pattern.sub(lambda found: f"[{names[found[0]]}]", text) if pattern else text
+
+
+def exposed(text: str) -> list[str]:
+    """The names of the known secrets whose values stand in a text; see `hide`."""
+    pattern, names = _hidden()
+    return sorted({names[value] for value in pattern.findall(text)}) if pattern else []
+
+
+@cache
+def _hidden() -> tuple[re.Pattern[str] | None, dict[str, str]]:
+    """What finds every known value, and the name of each."""
+    usual = {name: value for name, value in os.environ.items() if USUAL.search(name)}
+    hook = os.environ.get("SOR_NOTIFY", "")
+    usual |= {"SOR_NOTIFY": hook} if hook.startswith(("http://", "https://")) else {}
+    with suppress(SecretsError, OSError):
+        usual |= _file()
+    names = {value: name for name, value in usual.items() if len(value) >= LEAST}
+    longest_first = sorted(names, key=len, reverse=True)
+    return (re.compile("|".join(map(re.escape, longest_first))) if names else None), names
 
 
 def _known() -> dict[str, str]:

@@ -60,10 +60,9 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"sor: {error.strerror}{where}: make room, or have your quota raised. What is there stays, and "
-            "the same command goes on from there",
-            file=sys.stderr,
+        _complain(
+            f"{error.strerror}{where}: make room, or have your quota raised. What is there stays, and "
+            "the same command goes on from there"
         )
         sys.exit(1)
     except (ValueError, RuntimeError) as error:
@@ -77,7 +76,7 @@ def main() -> None:
         known = StudyError | Damaged | Refusal | SecretsError | Locked | SlurmUnavailable
         if not isinstance(error, known):
             raise
-        print("\n".join(f"sor: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        _complain(str(error))
         sys.exit(1 if isinstance(error, Locked | SlurmUnavailable) else 2)
     finally:
         gc.freeze()  # nor is there garbage at the end, for which Python would search once more
@@ -161,7 +160,7 @@ def status(
         try:
             _print(nodes_view(verdict(project)))
         except SlurmUnavailable as error:  # where the study stands is known
-            print(f"sor: {error}", file=sys.stderr)
+            _complain(str(error))
     sys.exit(outlook(now))
 
 
@@ -248,10 +247,7 @@ def report(
         evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
         done = [seen for seen in evaluations if seen.state == State.DONE]
         if not done:
-            print(
-                f"sor: none of {len(evaluations)} evaluations is done yet: 'sor status {study}'",
-                file=sys.stderr,
-            )
+            _complain(f"none of {len(evaluations)} evaluations is done yet: 'sor status {study}'")
             sys.exit(1)
         if len(done) < len(evaluations):
             print(f"{len(done)} of {len(evaluations)} evaluations are done: this report is a partial one")
@@ -259,7 +255,7 @@ def report(
     try:
         written = write_report(folder, out or StudyDir(folder).written_report, units, joules)
     except ValueError as error:
-        print(f"sor: {error}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(1)
     print_report(written)
 
@@ -318,12 +314,19 @@ def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
     return found
 
 
-def _print(renderable: Any) -> None:
-    from rich.console import Console
+def _complain(words: str) -> None:
+    """Say on standard error what went wrong."""
+    from jobs.plain import say
 
-    console = Console()
+    say("\n".join(f"sor: {line}" for line in words.splitlines()), error=True)
+
+
+def _print(renderable: Any) -> None:
+    from jobs.plain import PlainConsole
+
+    console = PlainConsole()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=200)  # a file has no width: do not cut what goes into it
+        console = PlainConsole(width=200)  # a file has no width: do not cut what goes into it
     console.print(renderable)
 
 

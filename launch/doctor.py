@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from jobs.plain import PlainConsole
 from jobs.probe import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.provenance import hardware, version
 from launch.admission import in_words, limits
@@ -43,7 +44,7 @@ def examine(runs: Path, cluster: Cluster | None) -> int:
     Args:
         cluster: whose nodes jobs run on; None: on this machine.
     """
-    console = Console()
+    console = PlainConsole()
     if cluster is None:
         healthy = _print(console, chain(_machine(), _packages(), _folder(runs), _slurm()))
         if _has_slurm():

@@ -17,8 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from jobs.plain import PlainConsole, say
 from jobs.rundir import Damaged, StudyDir, read_json
 from jobs.secrets import SecretsError, load_secrets
 from jobs.unit import Unit
@@ -62,7 +61,7 @@ def main() -> None:
             tell(root)
             return
         except (SlurmUnavailable, Refused, Locked) as error:
-            print(f"{error}\ntrying again in {PAUSE:.0f} s")
+            say(f"{error}\ntrying again in {PAUSE:.0f} s")
             time.sleep(PAUSE)
 
 
@@ -84,12 +83,12 @@ def keep(root: StudyDir, name: str) -> None:
         why = str(error)
     if why is not None:
         ledger.ended("over", [(KEEPER, attempt.number, why)])
-        print(f"no keeper follows: {why}")
+        say(f"no keeper follows: {why}")
 
 
 def tell(root: StudyDir) -> None:
     """Tell the user's hook, if there is one, what is new: nobody else may be looking."""
-    notifier = Notifier(root, print)
+    notifier = Notifier(root, say)
     if not notifier.on:
         return
     try:
@@ -125,7 +124,7 @@ def _reconcile(root: StudyDir) -> str | None:
     project = reopen_project(root)
     if digest(project.units) != submitted["units"]:
         return "a file that the study names has changed since: 'sor submit' decides what is to be done"
-    now = settled(project, Console(width=200))
+    now = settled(project, PlainConsole(width=200))
     everything = reconcile(now, submitted["only"])
     nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
     wanted = helpful(everything, submitted["asked"], nodes.units, begun)
@@ -141,7 +140,7 @@ def _reconcile(root: StudyDir) -> str | None:
         hand_over(planned.arrays, project, code, nodes.names, tell)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
-        print(refused)
+        say(str(refused))
     if not (taken or everything.active or waits_for_room(planned.held)):
         return refused or _why_over(now, everything, planned.held)
     print(f"the next keeper is job {hand_on(project, code, planned.held, nodes.names)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.rundir import append_jsonl, read_jsonl
+from jobs.secrets import hide
 from launch.answers import parse_id
 
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
@@ -128,7 +129,7 @@ class Ledger:
                 "lost": the machine never took it; "over": there was nothing left to do for the keeper.
             attempts: (unit, number, reason) of each.
         """
-        listed = [list(attempt) for attempt in attempts]
+        listed = [[unit, number, hide(reason)] for unit, number, reason in attempts]
         if listed:
             self._append(how, attempts=listed)
 

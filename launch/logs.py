@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections import deque
 from pathlib import Path
 from typing import TextIO
 
+from jobs.plain import plain, say
 from jobs.rundir import StudyDir
 from launch.observe import Seen, Snapshot
 from launch.project import Project
@@ -20,14 +19,12 @@ TAIL = 20  # lines of each failed unit
 SHOWN = 3  # failed units of which `sor status` shows these lines
 ENOUGH = 800  # bytes of a log's end for each line of it
 WIDEST = 300  # characters of a line
-# Colours, titles and the like.
-ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)")
 
 
 def print_logs(seen: Seen, project: Project, follow: bool) -> int:
     """Print those of one unit to standard output; returns the exit code."""
     if not logs_of(seen, project.root) and not (follow and seen.live):
-        print(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", file=sys.stderr)
+        say(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", error=True)
         return 1
     streams, shown = dict[Path, TextIO](), None
     patience, looked = PAUSE if project.cluster.backend == "local" else SLURM_PAUSE, time.monotonic()
@@ -51,11 +48,11 @@ def print_failed(now: Snapshot) -> int:
     """Print the end of the log of each failed unit; returns the exit code."""
     failed = now.of(State.FAILED)
     for seen in failed:
-        print(f"==> {seen.unit.stage} {seen.unit.name}: {seen.reason}")
+        say(f"==> {seen.unit.stage} {seen.unit.name}: {seen.reason}")
         for path in logs_of(seen, now.root):
-            print(f"--> {path}")
+            say(f"--> {path}")
             with path.open(errors="replace", encoding="utf-8") as lines:
-                print("".join(deque(lines, TAIL)))
+                say("".join(deque(lines, TAIL)))
     if not failed:
         print("no unit has failed")
     return 0
@@ -85,11 +82,6 @@ def tail(log: Path, most: int = TAIL) -> list[str]:
     return [line for line in lines if line.strip()][-most:]
 
 
-def plain(text: str) -> str:
-    """Text of others as one line that is safe to print."""
-    return "".join(c if c.isprintable() else " " for c in ESCAPES.sub("", text))
-
-
 def logs_of(seen: Seen, root: StudyDir) -> list[Path]:
     """The log files of a unit's last attempt, a file a rank, worker by worker."""
     return [log for job in seen.jobs for log in root.logs(job.submission, job.id)]
@@ -101,6 +93,6 @@ def _copy(path: Path, stream: TextIO, shown: Path | None, several: bool) -> Path
     if not text:
         return shown
     if several and path != shown:
-        print(f"==> {path} <==")
-    print(text, end="" if text.endswith("\n") else "\n", flush=True)
+        say(f"==> {path} <==")
+    say(text.removesuffix("\n"))
     return path

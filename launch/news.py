@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.causes import ANSWERS
-from launch.logs import WIDEST, plain
+from jobs.plain import plain
+from launch.logs import WIDEST
 from launch.nodes import WHILE, BadNode, Verdict
 from launch.observe import Seen, Snapshot
 from launch.outlook import Outlook, held, in_hand, lost, outlook

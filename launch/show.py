@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.causes import ANSWERS
+from jobs.plain import plain
 from jobs.unit import STAGES, Unit
 from launch.foreground import Event, Running
-from launch.logs import plain
 from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot, current_progress
 from launch.plan import gpu_hours, totals

@@ -6,18 +6,21 @@ which a crash at any line loses nothing and starts nothing twice.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.prompt import Confirm
 
+from jobs.plain import PlainConsole, say
 from jobs.rundir import write_json
-from jobs.secrets import FILE, missing_secrets
+from jobs.secrets import FILE, exposed, missing_secrets
 from jobs.unit import Unit
 from launch import keeping
 from launch.admission import Admission, Refusal, refuse_resumes
@@ -48,7 +51,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         Refusal: units that the cluster would never run, or that could not go on where they stopped.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
-    console = Console()
+    console = PlainConsole()
     if not yes:
         now = project.look()
         difference = reconcile(now, only)
@@ -69,12 +72,14 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         if _idle(project, now, difference, console):
             return 0
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
+        resolved = project.study.model_dump(mode="json")
+        _refuse_secrets(resolved)
         planned = None
         if isinstance(project.backend, Slurm):
             # Made while the cluster is still being asked.
             code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
             planned = arrays(project, now, difference, asked)
-        write_json(project.root.study, project.study.model_dump(mode="json"))
+        write_json(project.root.study, resolved)
         keeping.record(project, only, difference.submit)
         keeping.dismiss(project, now, "a person submitted the study again")
         withdraw(project, difference.withdraw, "withdrawn", WITHDRAWN)
@@ -94,7 +99,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     """
     if out is not None and project.cluster.backend == "local":
         raise Refusal("--out writes scripts for Slurm: name the cluster, as --cluster generic")
-    console, now = Console(), project.look()
+    console, now = PlainConsole(), project.look()
     difference = reconcile(now, only)
     console.print(difference_view(difference))
     if out is None:
@@ -105,6 +110,15 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
     console.print("'sor submit' knows nothing of jobs submitted by hand before they are done: wait with it")
     return 0
+
+
+def _refuse_secrets(resolved: dict[str, Any]) -> None:
+    """Refuse a study that holds a secret, which would be copied into the run directory for all to read."""
+    if shown := exposed(json.dumps(resolved, ensure_ascii=False)):
+        raise Refusal(
+            f"the study holds the value of {', '.join(shown)}, and would be copied into the run directory: "
+            "take the value out of the study and its presets. Jobs get it from the environment"
+        )
 
 
 def _ask(project: Project) -> Admission:
@@ -179,10 +193,9 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
             tell(keeping.hand_on(project, code, planned.held, nodes.names), "keeper")
     except Refused as error:
         why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
-        why.append(
-            "What was submitted before stays, and 'sor submit' goes on from there; 'sor doctor' shows your"
-        )
-        print("\n".join(f"sor: {line}" for line in why) + " limits", file=sys.stderr)
+        why.append("What was submitted before stays, and 'sor submit' goes on from there.")
+        why.append("'sor doctor' shows your limits")
+        say("\n".join(f"sor: {line}" for line in why), error=True)
         return 1
     console.print(held_view(planned.held))
     if planned.arrays:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
+from jobs.plain import say
 from launch.nodes import Verdict, verdict
 from launch.notify import Notifier
 from launch.observe import Snapshot
@@ -51,4 +51,4 @@ def wait(project: Project, interval: float) -> Snapshot:
 
 
 def _say(words: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} sor: {words}", file=sys.stderr, flush=True)
+    say(f"{time.strftime('%H:%M:%S')} sor: {words}", error=True)

@@ -12,7 +12,7 @@ from made_sights import in_the_middle
 from rich.cells import cell_len
 from rich.console import Console
 
-from launch.logs import ESCAPES
+from jobs.plain import ESCAPES
 from launch.monitor.frame import HELP, LEAST, Inside, frame
 from launch.monitor.screen import Screen, press
 from launch.monitor.sight import Sight

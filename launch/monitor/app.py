@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 
-from rich.console import Console
-
 from jobs.causes import named
+from jobs.plain import PlainConsole, printable, say
 from launch.logs import words_of
 from launch.monitor.asking import Action, count
 from launch.monitor.board import Board, make_board
@@ -49,11 +48,12 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
         once: print them once instead, as also where a terminal, or none, leaves no other way.
         said: what there is to say first.
     """
-    full = sys.stdin.isatty() and sys.stdout.isatty() and not Console().is_dumb_terminal
+    full = sys.stdin.isatty() and sys.stdout.isatty() and not PlainConsole().is_dumb_terminal
     watcher, stray = Watcher(projects, interval, boards(projects)), io.StringIO()
     try:
         if once or not full:
-            print("".join(f"sor: {line}\n" for line in said), end="", file=sys.stderr)
+            for line in said:
+                say(f"sor: {line}", error=True)
             return _print(watcher)
         # What a thread may have to complain of is not for the screen.
         with (
@@ -66,7 +66,7 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
         return 128 + signal.SIGHUP
     finally:
         watcher.close()
-        sys.stderr.write(stray.getvalue())
+        sys.stderr.write(printable(stray.getvalue()))
     return code or app.finish()
 
 
@@ -89,7 +89,7 @@ def _print(watcher: Watcher) -> int:
     while not all(sight.now or sight.trouble for sight in watcher.sights()):
         watcher.changed.wait()
         watcher.changed.clear()
-    console, sights = Console(highlight=False), watcher.sights()
+    console, sights = PlainConsole(highlight=False), watcher.sights()
     if not console.is_terminal:
         console.height = LONG
         console.width = console.width if "COLUMNS" in os.environ else WIDE
@@ -187,7 +187,7 @@ class App:
         screen = settled(replace(self._screen, height=height), sights)
         inside = self._inside if screen.page == Page.UNIT and screen.unit == self._inside.unit else Inside()
         self._screen = replace(screen, back=min(screen.back, len(inside.log)))
-        console = Console(
+        console = PlainConsole(
             file=self._stream, force_terminal=True, width=width, height=height, legacy_windows=False
         )
         self._terminal.show(frame(self._screen, sights, inside, console))

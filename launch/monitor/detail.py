@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from jobs.causes import ANSWERS
+from jobs.plain import plain
 from jobs.unit import Unit
-from launch.logs import plain
 from launch.monitor.cells import (
     Lines,
     around,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.causes import ANSWERS, Cause
-from launch.logs import plain
+from jobs.plain import plain
 from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot
 from launch.outlook import held

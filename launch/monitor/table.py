@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from launch.logs import plain
+from jobs.plain import plain
 from launch.monitor.board import AT_WORK, Work, begun_at
 from launch.monitor.cells import Lines, cells, columns, duration, percent, rate_in_words, shorten
 from launch.monitor.facts import Took
