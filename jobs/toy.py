@@ -12,7 +12,7 @@ import itertools
 import random
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from jobs.localtask import write_task
 from jobs.pack import Blocks, encode, write
@@ -35,13 +35,27 @@ TEMPLATE = (
 Question = tuple[str, tuple[int, ...]]  # label, digits
 
 
-def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Make the demo's files: tokenizer/, teacher/, prompts.jsonl, benchmarks/.
+class TeacherArgs(TypedDict):
+    """How the teacher is made; its vocabulary is the tokenizer's."""
 
-    Args:
-        args: prompts ({number of digits: how many}), items (per benchmark), teacher (architecture,
-            learning_rate, batch, epochs), seed.
-    """
+    epochs: int
+    batch: int
+    block: int
+    learning_rate: float
+    architecture: dict[str, Any]
+
+
+class Args(TypedDict):
+    """What a study may tell `prepare`; `sor plan` reads this."""
+
+    prompts: dict[str, int]  # how many questions of so many digits
+    items: int  # in each benchmark
+    teacher: TeacherArgs
+    seed: int
+
+
+def prepare(staged: Path, args: Args, progress: Progress) -> dict[str, Any]:
+    """Make the demo's files: tokenizer/, teacher/, prompts.jsonl, benchmarks/."""
     prompts, held_out = questions({int(k): n for k, n in args["prompts"].items()}, args["seed"])
     tokens = tokenizer()
     tokens.save_pretrained(staged / "tokenizer")
@@ -110,7 +124,7 @@ def tokenizer() -> Any:
 
 
 def train_teacher(
-    staged: Path, tokens: Any, prompts: list[Question], args: dict[str, Any], seed: int, progress: Progress
+    staged: Path, tokens: Any, prompts: list[Question], args: TeacherArgs, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Train the teacher on the true answers in both modes and save it."""
     recipe = Recipe(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from jobs.unit import PREPARED
+from launch.functions import prepare_faults
 from launch.presets import (
     CONFIGS,
     SHOWN,
@@ -33,6 +34,7 @@ from launch.presets import (
     shown,
     validate,
 )
+from launch.shapes import shape_faults
 from launch.textfile import is_file
 
 # Minus zero is zero: they would be two names of one thing.
@@ -302,8 +304,14 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
             f"{shown(name)} has no preset; {hint}configs/{folder} holds {', '.join(known_names(folder))}"
         )
         raise StudyError([Mistake(file, key, message)])
-    schema: type[Strict] = Model if folder == "models" else EvalGroup
-    return validate(schema, read_yaml(path), path)
+    document = read_yaml(path)
+    if folder == "evals":
+        return validate(EvalGroup, document, path)
+    model = validate(Model, document, path)
+    wrong = [Mistake(path, f"architecture.{at}", words) for at, words in shape_faults(model.architecture)]
+    if wrong:
+        raise StudyError(located(wrong, document, path))
+    return model
 
 
 def _crosscheck(study: Study, file: Path) -> list[Mistake]:
@@ -328,6 +336,9 @@ def _crosscheck(study: Study, file: Path) -> list[Mistake]:
         if student.training is None:
             message = f"{student.name} cannot be trained: no 'training' in its preset"
             wrong.append(Mistake(file, "students", message))
+    if study.prepare is not None:
+        for key, message in prepare_faults(study.prepare.function, study.prepare.args):
+            wrong.append(Mistake(file, f"prepare.{key}", message))
     if study.prepare is None and PREPARED in study.model_dump_json():
         wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
     return wrong

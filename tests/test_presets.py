@@ -1,0 +1,185 @@
+"""Models that cannot be built and `prepare` functions that cannot be called are found by `sor plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_study import ARCHITECTURE, student, write_study
+from test_cli import loaded_by
+
+from launch.functions import prepare_faults
+from launch.presets import CONFIGS, StudyError
+from launch.shapes import shape_faults
+from launch.study import load_study
+
+MOE: dict[str, Any] = yaml.safe_load((CONFIGS / "models/qwen3-235b-a22b.yaml").read_text(encoding="utf-8"))[
+    "architecture"
+]
+LLAMA: dict[str, Any] = yaml.safe_load((CONFIGS / "models/smollm2-135m.yaml").read_text(encoding="utf-8"))[
+    "architecture"
+]
+QWEN2 = {**LLAMA, "model_type": "qwen2"}
+
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "unknown architecture": (ARCHITECTURE, {"model_type": "gpt2"}, "model_type", "found 'gpt2'; known"),
+    "no architecture": (ARCHITECTURE, {"model_type": None}, "model_type", "is missing; known architectures"),
+    "a list for it": (ARCHITECTURE, {"model_type": ["qwen3"]}, "model_type", "found ['qwen3']"),
+    "no layers": (ARCHITECTURE, {"num_hidden_layers": 0}, "num_hidden_layers", "found 0; a whole number"),
+    "very many layers": (ARCHITECTURE, {"num_hidden_layers": 10**9}, "num_hidden_layers", "to 10,000"),
+    "a text": (ARCHITECTURE, {"hidden_size": "32"}, "hidden_size", "found '32'; a whole number"),
+    "a fraction": (ARCHITECTURE, {"vocab_size": 64.5}, "vocab_size", "found 64.5"),
+    "true": (ARCHITECTURE, {"intermediate_size": True}, "intermediate_size", "found True"),
+    "heads and hidden size": (QWEN2, {"hidden_size": 577}, "num_attention_heads", "do not divide"),
+    "the same of a llama": (
+        LLAMA,
+        {"hidden_size": 577, "head_dim": 64},
+        "num_attention_heads", "divide",
+    ),
+    "key-value heads": (LLAMA, {"num_key_value_heads": 2}, "num_key_value_heads", "do not divide the 9"),
+    "odd width": (ARCHITECTURE, {"head_dim": 31}, "head_dim", "an even one"),
+    "experts": (MOE, {"num_experts_per_tok": 200}, "num_experts_per_tok", "200 active experts of 128"),
+    "windows": (QWEN2, {"use_sliding_window": True}, "use_sliding_window", "not counted"),
+    "a switch": (LLAMA, {"tie_word_embeddings": "yes"}, "tie_word_embeddings", "true or false is needed"),
+    "layers without experts": (MOE, {"mlp_only_layers": "none"}, "mlp_only_layers", "a list of numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_an_impossible_shape(kind: str) -> None:
+    config, changes, key, words = SHAPES[kind]
+    assert list(shape_faults(config)) == []
+    [(found, message)] = shape_faults({k: v for k, v in {**config, **changes}.items() if v is not None})
+    assert found == key
+    assert words in message
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_key_value_heads"])
+def test_a_misspelt_key(key: str) -> None:
+    renamed = {k if k != key else key[:-1] + "x": v for k, v in LLAMA.items()}
+    found = dict(shape_faults(renamed))
+    assert f"did you mean {key!r}?" in found.pop(key[:-1] + "x")
+    assert all("is missing; llama needs hidden_size" in message for message in found.values())
+
+
+def test_a_mistake_names_the_line_of_the_preset(tmp_path: Path) -> None:
+    wrong = {**student(), "architecture": {**ARCHITECTURE, "num_hidden_layers": 0}}
+    file = write_study(tmp_path, {"s": student(), "m": wrong})
+    with pytest.raises(StudyError) as error:
+        load_study(str(file))
+    [mistake] = error.value.mistakes
+    assert (mistake.file, mistake.key) == (tmp_path / "m.yaml", "architecture.num_hidden_layers")
+    assert mistake.line is not None
+    line = mistake.file.read_text(encoding="utf-8").splitlines()[mistake.line - 1]
+    assert line.strip() == "num_hidden_layers: 0"
+
+
+TOY: dict[str, Any] = yaml.safe_load((CONFIGS / "studies/demo.yaml").read_text(encoding="utf-8"))["prepare"][
+    "args"
+]
+TOY["prompts"] = {str(digits): count for digits, count in TOY["prompts"].items()}
+TOY["teacher"]["learning_rate"] = 3e-3
+OWN = """\
+import torch_of_nobody
+raise RuntimeError("this must not be run")
+from typing import NotRequired, TypedDict
+class Base(TypedDict):
+    seed: int
+class Args(Base):
+    parts: "list[int] | None"
+    rate: NotRequired[float]
+    odd: NotRequired[torch_of_nobody.Odd]
+def make(staged, args: Args, progress): ...
+def free(staged, args, progress=None): ...
+def short(staged, args): ...
+def many(staged, args, progress, more): ...
+def _own(staged, args, progress): ...
+later = make
+try:
+    from nowhere import taken
+except ImportError:
+    def taken(*given): ...
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a module that cannot be imported."""
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("def make(:\n", encoding="utf-8")
+    (tmp_path / "null.py").write_text("\0", encoding="utf-8")
+    (tmp_path / "deep.py").write_text("(" * 5000, encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "key", "words"),
+    [
+        ("jobs.toy:prepar", TOY, "function", "did you mean 'prepare'? its functions are prepare, questions"),
+        ("jobs.tow:prepare", TOY, "function", "no module 'jobs.tow'; did you mean 'jobs.toy'?"),
+        ("nowhere.at.all:f", {}, "function", "no module 'nowhere'; put its folder into PYTHONPATH"),
+        ("jobs.toy.within:f", {}, "function", "no module 'jobs.toy.within'"),
+        ("jobs.toy:prepare", {**TOY, "item": 1}, "args.item", "did you mean 'items'? allowed are prompts"),
+        ("jobs.toy:prepare", {**TOY, "seed": "x"}, "args.seed", "found 'x'; a whole number is needed"),
+        ("jobs.toy:prepare", {**TOY, "teacher": 3}, "args.teacher", "found 3; a mapping of epochs, batch"),
+        ("jobs.toy:prepare", {**TOY, "prompts": {"1": 1.5}}, "args.prompts.1", "found 1.5; a whole number"),
+        ("jobs.toy:prepare", {**TOY, "prompts": []}, "args.prompts", "found []; a mapping is needed"),
+        ("jobs.smollm:prepare", {"wheel": "x"}, "args.wheel", "did you mean 'wheels'? allowed are"),
+        ("jobs.smollm:prepare", {"wheels": 1}, "args.wheels", "found 1; a text is needed"),
+        ("own:make", {"parts": [1, "x"], "seed": 0}, "args.parts.1", "found 'x'; a whole number"),
+        ("own:make", {"parts": None}, "args.seed", "is missing"),
+        ("own:make", {"parts": None, "seed": True}, "args.seed", "found True"),
+        ("own:short", {}, "function", "short ("),
+        ("own:many", {}, "function", "is called with (folder, arguments, progress)"),
+        ("own:other", {}, "function", "its functions are make, free, short, many"),
+        ("broken:make", {}, "function", "broken cannot be read: invalid syntax"),
+        ("null:make", {}, "function", "null cannot be read"),
+        ("deep:make", {}, "function", "deep cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_function_that_cannot_be_called(
+    function: str, args: dict[str, Any], key: str, words: str, own: Path
+) -> None:
+    [(found, message)] = prepare_faults(function, args)
+    assert found == key
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        ("jobs.toy:prepare", TOY),
+        ("jobs.smollm:prepare", {}),
+        ("jobs.smollm:prepare", {"seed": 1, "wheels": None}),
+        ("own:make", {"seed": 1, "parts": [1], "rate": 1, "odd": "anything"}),
+        ("own:free", {"anything": 1}),
+        ("own:taken", {"anything": 1}),
+        ("own:later", {"anything": 1}),
+        ("math:sqrt", {}),  # compiled: nothing can be known
+    ],
+)
+def test_a_function_that_can(function: str, args: dict[str, Any], own: Path) -> None:
+    assert list(prepare_faults(function, args)) == []
+
+
+def test_the_study_names_file_and_line(tmp_path: Path) -> None:
+    text = (CONFIGS / "studies/demo.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("learning_rate: 3e-3", "learning_rat: 3e-3"), encoding="utf-8")
+    with pytest.raises(StudyError) as error:
+        load_study(str(file))
+    line = text.splitlines().index(next(ln for ln in text.splitlines() if "learning_rate" in ln)) + 1
+    assert [(m.key, m.line) for m in error.value.mistakes] == [
+        ("prepare.args.teacher.learning_rat", line),
+        ("prepare.args.teacher.learning_rate", line),
+    ]
+
+
+def test_nothing_is_imported_for_it() -> None:
+    loaded = loaded_by("from launch.study import load_study; load_study('demo'); load_study('smollm')")
+    assert "launch.functions" in loaded
+    assert not loaded & {"torch", "numpy", "jobs.toy", "jobs.smollm", "jobs.train", "transformers"}
