@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import submitit
-
+from jobs.place import Place
 from jobs.run import run_unit
 from jobs.secrets import load_secrets
+from jobs.trust import private_umask
 from jobs.unit import Unit
 
 ELEMENTS = "elements.jsonl"
@@ -36,9 +36,9 @@ def element(submission: Path, index: int) -> dict[str, Any]:
     return found
 
 
-def line(index: int, unit: Unit, root: Path, attempt: int, worker: int) -> str:
+def line(index: int, unit: Unit, root: Path, attempt: int, worker: int, **more: list[str]) -> str:
     """The line that `element` finds."""
-    return unit.to_line(index=index, root=str(root), attempt=attempt, worker=worker)
+    return unit.to_line(index=index, root=str(root), attempt=attempt, worker=worker, **more)
 
 
 def word(submission: Path) -> Path:
@@ -50,12 +50,14 @@ def word(submission: Path) -> Path:
 
 def main() -> None:
     """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names."""
-    index = submitit.JobEnvironment().array_task_id
-    assert index is not None, "every submission is an array"
+    index = int(os.environ["SLURM_ARRAY_TASK_ID"])  # every submission is an array
+    private_umask()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
     load_secrets()
-    mine = element(Path(sys.argv[1]), int(index))
-    run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"], word(Path(sys.argv[1])))
+    submission = Path(sys.argv[1])
+    mine = element(submission, index)
+    place = Place.in_slurm()
+    run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"], place, word(submission))
 
 
 if __name__ == "__main__":

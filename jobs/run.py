@@ -16,12 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import submitit
-
 from jobs import nodes
 from jobs.causes import Cause, fitting
 from jobs.context import Context
 from jobs.ending import Ending
+from jobs.place import Place, foreign
 from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
 from jobs.secrets import hide
 from jobs.unit import STAGES, Unit
@@ -31,29 +30,32 @@ STAGE_MODULES = {stage: f"jobs.{stage}" for stage in STAGES} | {"report": "analy
 
 
 def run_unit(
-    spec: dict[str, Any], root: str, attempt: int, worker: int = 0, word: Path | None = None
+    spec: dict[str, Any],
+    root: str,
+    attempt: int,
+    worker: int,
+    place: Place,
+    word: Path | None = None,
 ) -> None:
     """Run one process of one attempt.
 
     Args:
         spec: the unit, as `Unit.to_json` gives it.
         root: the study's folder.
+        place: of this process among those of its job.
         word: the file in which the job's script looks for what to do next; None where there is no script.
     """
-    place = submitit.JobEnvironment()
     planned = Unit.from_json(spec)
     folder = StudyDir(Path(root)).unit(planned)
     if folder.done:
         print(f"{folder.path} is done already: nothing to do.", flush=True)
         return
     set_environment(place, planned.resources.cpus_per_task)
-    if word is None:  # submitit has it ignored; a stage that saves what it has listens for it instead
+    if word is None:  # so that a stage which does not listen for it ends with a line in attempts.jsonl
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if word else 0
     unit = _as_it_fits(planned, folder)
-    ctx = Context(
-        unit, folder, attempt, restart, place.global_rank, place.local_rank, place.num_tasks, worker
-    )
+    ctx = Context(unit, folder, attempt, restart, place.rank, place.local_rank, place.size, worker)
     ending = Ending(ctx, word, planned.execution.get("micro_batch"))
     print(
         f"{unit.stage} {unit.name} ({unit.id}), attempt {ctx.run}, rank {ctx.rank} of {ctx.world_size}",
@@ -84,35 +86,18 @@ def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
     return replace(unit, execution={**unit.execution, "micro_batch": micro_batch})
 
 
-def set_environment(place: submitit.JobEnvironment, cpus: int) -> None:
-    """What torch.distributed and the numeric libraries read; a value that is set already stays."""
-    values: dict[str, Any] = {
-        "OMP_NUM_THREADS": cpus,
-        "RAYON_NUM_THREADS": cpus,  # of the tokenizers
+def set_environment(place: Place, cpus: int) -> None:
+    """Set what torch.distributed and the numeric libraries read, before a stage loads them.
+
+    Who is who among the processes is never inherited. The number of threads is: a person may have a reason.
+    """
+    for name in [name for name in os.environ if foreign(name)]:
+        del os.environ[name]
+    os.environ.update(place.variables)
+    threads = {
+        "OMP_NUM_THREADS": str(cpus),
+        "RAYON_NUM_THREADS": str(cpus),  # of the tokenizers
         "TOKENIZERS_PARALLELISM": "true" if cpus > 1 else "false",
     }
-    if place.num_tasks > 1:
-        values |= distributed(place)
-    for name, value in values.items():
-        os.environ.setdefault(name, str(value))
-
-
-def distributed(place: submitit.JobEnvironment) -> dict[str, Any]:
-    """What a process must know to find the other ranks of its job."""
-    local_size = place.num_tasks // place.num_nodes
-    # Of the node that srun was called on, the first one. A name that Slurm has for it may not resolve.
-    first = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or place.hostnames[0]
-    return {
-        "MASTER_ADDR": "127.0.0.1" if place.num_nodes == 1 else first,
-        "MASTER_PORT": port(place.raw_job_id),
-        "RANK": place.global_rank,
-        "WORLD_SIZE": place.num_tasks,
-        "LOCAL_RANK": place.local_rank,
-        "LOCAL_WORLD_SIZE": local_size,
-        "LOCAL_SIZE": local_size,
-    }
-
-
-def port(job_id: str) -> int:
-    """A port that all ranks of a job agree on, and that jobs on one machine rarely share."""
-    return 20000 + int(job_id) % 20000
+    for name, value in threads.items():
+        os.environ.setdefault(name, value)

@@ -87,7 +87,7 @@ class Unit:
         """The unit as `unit.json` holds it."""
         return {**self._rest(), "config": dict(self.config)}
 
-    def to_line(self, **beside: str | int) -> str:
+    def to_line(self, **beside: str | int | list[str]) -> str:
         """A line of JSON with what is `beside` it first and the same as "unit" last."""
         return (
             f'{json.dumps({**beside, "unit": self._rest()})[:-2]}, "config": {canonical(self.config)}}}}}\n'

@@ -25,7 +25,7 @@ from launch.admission import in_words, limits
 from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.doctor_slurm import UNTESTED, of_cluster, ok, problem, warning
-from launch.local import visible_gpus
+from launch.here import visible_gpus
 from launch.slurm import (
     Config,
     NoAccounting,
@@ -71,7 +71,7 @@ def _print(console: Console, findings: Iterable[Finding]) -> bool:
 def _machine() -> Iterator[Finding]:
     found = hardware()
     yield ok(f"{found['cores']} cores ({found['cpu']}), {found['memory'] / 2**30:.0f} GiB of memory")
-    gpus = visible_gpus()
+    gpus = len(visible_gpus())
     yield ok(f"{gpus} GPUs" if gpus else "no GPU: studies whose presets ask for none run here")
     if shutil.which("c++") or shutil.which("g++"):
         yield ok("a C++ compiler, which DeepSpeed builds its parts with")

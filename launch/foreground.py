@@ -9,14 +9,15 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jobs.causes import Run, goes_on, last_run
 from jobs.rundir import read_jsonl
 from jobs.unit import STAGES, Unit
+from launch.here import fits
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
-from launch.local import Local, fits
+from launch.local import Local
 from launch.observe import Seen, Snapshot, end_of
 from launch.reconcile import Difference
 from launch.states import State
@@ -33,7 +34,7 @@ class Running:
     attempt: Attempt
     jobs: tuple[Job, ...]
     cores: int
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
     started: float = field(default_factory=time.time)
 
 
@@ -50,7 +51,8 @@ class Foreground:
     """One run of a difference.
 
     Args:
-        cores, gpus: what the machine has for it.
+        cores: how many the machine has for it.
+        gpus: those that it may use, as CUDA_VISIBLE_DEVICES names them.
         tell: is called for every event.
         tick: is called after every look at the jobs.
 
@@ -66,12 +68,12 @@ class Foreground:
         backend: Local,
         ledger: Ledger,
         cores: int,
-        gpus: int,
+        gpus: Sequence[str],
         tell: Callable[[Event], None],
         tick: Callable[[], None],
     ) -> None:
         self._backend, self._ledger, self._tell, self._tick = backend, ledger, tell, tick
-        self._size = (cores, gpus)
+        self._cores, self._gpus = cores, tuple(gpus)
         self.running: dict[str, Running] = {}
         self.done: set[str] = set()
         self.failures: list[Seen] = []
@@ -83,8 +85,7 @@ class Foreground:
         """Do all of a difference; `failures` and `blocked` then hold what could not be done."""
         self._waiting = sorted(difference.submit, key=_order)
         for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
-            assert seen.attempt is not None
-            self._take(seen, seen.attempt)
+            self._adopt(seen)
         self.done = {s.unit.id for s in now.of(State.DONE)}
         while self._waiting or self.running:
             self._reap()
@@ -104,7 +105,7 @@ class Foreground:
         for seen in list(self._waiting):
             inputs = {i.id for i in seen.unit.inputs}
             failed = inputs & {s.unit.id for s in (*self.failures, *self.blocked)}
-            impossible = fits(seen.unit.resources, *self._size)
+            impossible = fits(seen.unit.resources, self._cores, len(self._gpus))
             if failed:
                 self._waiting.remove(seen)
                 self.blocked.append(seen)
@@ -118,12 +119,11 @@ class Foreground:
                 else:
                     full.add(kind)  # smaller ones would keep it waiting for ever
 
-    def _free(self) -> tuple[int, list[int]]:
+    def _free(self) -> tuple[int, list[str]]:
         """How many cores, and which GPUs, no running unit holds."""
-        cores, gpus = self._size
         held = {gpu for running in self.running.values() for gpu in running.gpus}
-        cores -= sum(running.cores for running in self.running.values())
-        return cores, [gpu for gpu in range(gpus) if gpu not in held]
+        cores = self._cores - sum(running.cores for running in self.running.values())
+        return cores, [gpu for gpu in self._gpus if gpu not in held]
 
     def _room(self, unit: Unit) -> bool:
         (cores, gpus), (free_cores, free_gpus) = _wants(unit), self._free()
@@ -149,11 +149,18 @@ class Foreground:
     def _take(self, seen: Seen, attempt: Attempt) -> Running:
         """Reserve room for one worker of a unit."""
         cores, gpus = _wants(seen.unit)
-        jobs = seen.live.jobs if seen.live else ()
-        held = self.running.setdefault(seen.unit.id, Running(seen, attempt, jobs, 0, ()))
+        held = self.running.setdefault(seen.unit.id, Running(seen, attempt, (), 0, ()))
         held.cores += cores
         held.gpus += tuple(self._free()[1][:gpus])
         return held
+
+    def _adopt(self, seen: Seen) -> None:
+        """Take over a unit whose jobs live, with the cores and the GPUs that they hold."""
+        assert seen.attempt is not None
+        assert seen.live is not None
+        jobs = seen.live.jobs
+        gpus = tuple(gpu for job in jobs for gpu in self._backend.gpus(job))
+        self.running[seen.unit.id] = Running(seen, seen.attempt, jobs, len(jobs) * _wants(seen.unit)[0], gpus)
 
     def _reap(self) -> None:
         live = self._backend.live({id: running.attempt for id, running in self.running.items()})

@@ -1,6 +1,7 @@
-"""Jobs as processes of this machine, through submitit's LocalExecutor.
+"""Jobs as processes of this machine.
 
-It starts, finds and ends processes; which of them, and when, is foreground.py's business.
+It starts, finds and ends processes; which of them, and when, is foreground.py's business. What a job is to do
+is written into its submission's folder, as for an array of Slurm's, and jobs/local_job.py reads it there.
 """
 
 from __future__ import annotations
@@ -8,20 +9,27 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from jobs.element import ELEMENTS, element, line
+from jobs.local_job import INDEX
+from jobs.paths import CODE
+from jobs.place import foreign
 from jobs.rundir import StudyDir
-from jobs.unit import Resources, Unit
+from jobs.unit import Unit
 from launch.backends import Live
 from launch.ledger import Attempt, Job
 from launch.states import State
 
 GRACE = 30.0  # seconds that a cancelled job has to save what it has, as Slurm gives it by default
+PROGRAM = "jobs.local_job"
 
 
 class Local:
@@ -35,27 +43,34 @@ class Local:
 
     def __init__(self, root: StudyDir) -> None:
         self._root = root
+        self._started: list[subprocess.Popen[bytes]] = []  # kept, so that they are waited for when they end
 
-    def submit(self, unit: Unit, submission: str, attempt: int, worker: int, gpus: Sequence[int]) -> str:
-        """Start one worker's job; returns its id."""
-        import submitit  # which takes its time, and few commands start anything
-
-        from jobs.run import run_unit
-
+    def submit(self, unit: Unit, submission: str, attempt: int, worker: int, gpus: Sequence[str]) -> str:
+        """Start one worker's job on these GPUs; returns its id."""
         folder = self._root.submission(submission)
-        executor = submitit.LocalExecutor(folder=folder)
-        executor.update_parameters(
-            timeout_min=unit.resources.hours * 60,
-            tasks_per_node=unit.resources.tasks_per_node,
-            gpus_per_node=len(gpus),
-            visible_gpus=tuple(gpus),
-            stderr_to_stdout=True,
-        )
-        with _apart(folder / "watcher.log"):
-            job = executor.submit(run_unit, unit.to_json(), str(self._root.path.absolute()), attempt, worker)
-        return str(job.job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        root = self._root.path.absolute()
+        work = line(INDEX, unit, root, attempt, worker, gpus=list(gpus))
+        (folder / ELEMENTS).write_text(work, encoding="utf-8")
+        with (folder / "watcher.log").open("ab") as log:
+            # In a session of its own: Ctrl-C or the end of the terminal is not for the job, which is asked
+            # to save by `cancel`.
+            process = subprocess.Popen(
+                [sys.executable, "-m", PROGRAM, str(folder)], env=_environment(gpus),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self._started.append(process)
+        return str(process.pid)
+
+    def gpus(self, job: Job) -> tuple[str, ...]:
+        """The GPUs that a job was started on."""
+        try:
+            return tuple(element(self._root.submission(job.submission), INDEX).get("gpus", ()))
+        except (OSError, LookupError, ValueError):
+            return ()
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+        self._started = [process for process in self._started if process.poll() is None]
         found = {}
         for unit, attempt in attempts.items():
             jobs = [alive for job in attempt.jobs if (alive := self._alive(job))]
@@ -108,7 +123,7 @@ class Local:
                     return job
             except OSError:
                 continue
-            if mark in command and b"submitit.local._local" in command:
+            if mark in command and PROGRAM.encode() in command:
                 return job._replace(array=pid)
         return None
 
@@ -124,23 +139,20 @@ def _stat(pid: str | int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
-@contextmanager
-def _apart(errors: Path) -> Iterator[None]:
-    """Have processes that are started now write their errors to a file, and hear nothing of Ctrl-C.
-
-    A terminal sends that to them all, and submitit would end the ranks within a second, with a traceback.
-    They are to be asked by `cancel`.
-    """
-    errors.parent.mkdir(parents=True, exist_ok=True)
-    ours, heard = os.dup(2), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with errors.open("a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(ours, 2)
-        os.close(ours)
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+def _environment(gpus: Sequence[str]) -> dict[str, str]:
+    """The variables of a job: this process's, without what describes a job that this process belongs to."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not (foreign(name) or name.startswith(("SLURM_", "SLURMD_")))
+    }
+    # As in Slurm's jobs: the code is not looked for in the working directory first.
+    path = [str(CODE), *filter(None, os.environ.get("PYTHONPATH", "").split(":")), os.getcwd()]
+    return own | {
+        "PYTHONPATH": ":".join(dict.fromkeys(path)),
+        "PYTHONSAFEPATH": "1",
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+    }
 
 
 @dataclass(frozen=True)
@@ -177,23 +189,3 @@ def _send(sign: signal.Signals, processes: Iterable[_Process]) -> None:
         if process.alive:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, sign)
-
-
-def fits(resources: Resources, cores: int, gpus: int) -> str | None:
-    """Why a unit can never run on a machine of this size; None if it can."""
-    if resources.nodes > 1:
-        return f"needs {resources.nodes} nodes, and this is one machine"
-    if resources.gpus_per_node > gpus:
-        return f"needs {resources.gpus_per_node} GPUs, and this machine has {gpus}"
-    wanted = resources.tasks_per_node * (1 if resources.gpus_per_node else resources.cpus_per_task)
-    if wanted > cores:
-        return f"needs {wanted} cores, and this machine has {cores}"
-    return None
-
-
-def visible_gpus() -> int:
-    """How many NVIDIA GPUs this machine has, without loading CUDA; CUDA_VISIBLE_DEVICES limits them."""
-    limited = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if limited is not None:
-        return len([g for g in limited.split(",") if g.strip()])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.live import Live
 
 from launch.foreground import Event, Foreground
-from launch.local import Local, visible_gpus
+from launch.here import visible_gpus
+from launch.local import Local
 from launch.logs import logs_of
 from launch.observe import Snapshot
 from launch.project import Project

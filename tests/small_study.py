@@ -39,13 +39,18 @@ from launch.submit import set_aside
 
 TESTS = Path(__file__).parent
 SOR = Path(sys.executable).with_name("sor")
+TOLD = (  # variables that a run notes
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES", "TORCHELASTIC_USE_AGENT_STORE", "OMPI_COMM_WORLD_SIZE",
+    "ACCELERATE_MIXED_PRECISION", "SLURM_NTASKS",
+)  # fmt: skip
 LONGEST = 60.0  # seconds that a job waits to be let go
 
 
 def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Make a few pairs, after what the files in `args["folder"]` ask for."""
     folder, name = Path(args["folder"]), args.get("name", "study")
-    told = {key: os.environ.get(key) for key in ("RANK", "WORLD_SIZE", "MASTER_PORT", "OMP_NUM_THREADS")}
+    told = {key: os.environ.get(key) for key in TOLD}
     append_jsonl(folder / f"{name}.runs", {"pid": os.getpid(), "parent": os.getppid(), **told})
     print(f"{name} says hello", flush=True)
     progress.update(1, 2, "parts", force=True)
@@ -230,7 +235,12 @@ class Run:
     """
 
     def __init__(
-        self, units: list[Unit], root: StudyDir, cores: int = 4, at_look: Callable[[], object] = bool
+        self,
+        units: list[Unit],
+        root: StudyDir,
+        cores: int = 4,
+        at_look: Callable[[], object] = bool,
+        gpus: tuple[str, ...] = (),
     ) -> None:
         self.events: list[Event] = []
         self.at_work: list[set[str]] = []  # names of the units at work, at every look
@@ -240,7 +250,7 @@ class Run:
         difference = reconcile(now)
         for seen in difference.outdated:
             set_aside(seen, ledger)
-        self.foreground = Foreground(Local(root), ledger, cores, 0, self.events.append, self._tick)
+        self.foreground = Foreground(Local(root), ledger, cores, gpus, self.events.append, self._tick)
         self.foreground.run(now, difference)
 
     def _tick(self) -> None:

@@ -17,8 +17,9 @@ from jobs.unit import Resources, Unit
 from launch import foreground
 from launch import local as local_jobs
 from launch.backends import Live
+from launch.here import fits, visible_gpus
 from launch.ledger import Attempt, Begun, Job, Ledger
-from launch.local import Local, fits
+from launch.local import Local
 from launch.observe import Seen, observe
 from launch.states import State
 
@@ -215,6 +216,53 @@ def test_what_fits() -> None:
     # Where there are GPUs, the cores that a preset wants per GPU are a wish.
     assert fits(Resources(tasks_per_node=2, gpus_per_node=2, cpus_per_task=8), cores=4, gpus=2) is None
     assert fits(Resources(workers=99), cores=1, gpus=0) is None
+
+
+def test_jobs_get_the_very_gpus_of_the_pool(root: StudyDir, tmp_path: Path) -> None:
+    one, two, none = (unit(tmp_path, n, gpus_per_node=g) for n, g in (("one", 1), ("two", 2), ("none", 0)))
+    run = Run([one, two, none], root, gpus=("2", "GPU-5a"))
+    assert sorted(run.names("done")) == ["none", "one", "two"]
+    given = {name: runs(tmp_path, name)[0]["CUDA_VISIBLE_DEVICES"] for name in ("one", "two", "none")}
+    assert given == {"one": "2", "two": "2,GPU-5a", "none": ""}
+    assert not any({"one", "two"} <= at_work for at_work in run.at_work)
+
+
+def test_a_job_that_outlived_its_submit_keeps_its_gpus_and_cores(root: StudyDir, tmp_path: Path) -> None:
+    a, b, c = (unit(tmp_path, name, gpus_per_node=1) for name in "abc")
+    (tmp_path / "a.hold").touch()
+    Ledger(root.ledger).intent("prepare-a-5678", [Begun(a.id, 1)])
+    Local(root).submit(a, "prepare-a-5678", 1, 0, ("2",))  # and its submit was killed
+
+    def release() -> None:
+        if len(runs(tmp_path, "b")) + len(runs(tmp_path, "c")) == 2:
+            (tmp_path / "a.hold").unlink(missing_ok=True)
+
+    run = Run([a, b, c], root, at_look=release, gpus=("2", "3"))
+    assert sorted(run.names("done")) == ["a", "b", "c"]
+    given = [runs(tmp_path, name)[0]["CUDA_VISIBLE_DEVICES"] for name in "abc"]
+    assert given == ["2", "3", "3"]
+
+
+@pytest.mark.parametrize(("limited", "expected"), [
+    (None, ("0", "1", "2", "3")),
+    ("", ()),
+    ("-1", ()),
+    ("NoDevFiles", ()),
+    ("2,3", ("2", "3")),
+    (" 3 , 1 ", ("3", "1")),
+    ("1,-1,2", ("1",)),
+    ("1,9,2", ("1",)),
+    ("2,2", ("2",)),
+    ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,1", ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "1")),
+    ("MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a/1/0", ("MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a/1/0",)),
+    ("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", ("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f",)),
+])  # fmt: skip
+def test_which_gpus_may_be_used(limited: str | None, expected: tuple[str, ...], tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"0000:{number:02}:00.0").mkdir()
+    environ = {} if limited is None else {"CUDA_VISIBLE_DEVICES": limited}
+    assert visible_gpus(environ, tmp_path) == expected
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "7"}, tmp_path / "no driver to ask") == ("7",)
 
 
 def test_ranks_that_wait_for_a_failed_one_are_ended(

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_study import TESTS, publish, runs, unit, wait_for
+from small_study import TESTS, lives, publish, runs, unit, wait_for
 
 from jobs.element import ELEMENTS, element, line
 from jobs.ending import WORDLESS
-from jobs.run import STAGE_MODULES, port
+from jobs.place import Place, first_node, port
+from jobs.run import STAGE_MODULES
 from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl
 from jobs.unit import Unit
 from launch.local import Local
@@ -24,13 +25,7 @@ def job(root: StudyDir, unit: Unit, attempt: int = 1) -> UnitDir:
     """Run one job of a unit to its end."""
     folder = root.unit(unit)
     id = Local(root).submit(unit, "prepare-a-1234", attempt, 0, ())
-    ranks = unit.resources.world_size
-
-    def ended() -> bool:
-        logs = root.logs("prepare-a-1234", id)
-        return len(logs) == ranks and all("Exiting" in log.read_text(encoding="utf-8") for log in logs)
-
-    wait_for(lambda: ended() or len(list(read_jsonl(folder.attempts))) == ranks, "the job to end")
+    wait_for(lambda: not lives(int(id)), "the job to end")
     return folder
 
 
@@ -50,6 +45,44 @@ def test_ranks_are_told_how_to_find_each_other(tmp_path: Path) -> None:
     assert {p["MASTER_PORT"] for p in found} == {str(port(str(found[0]["parent"])))}
     ends = list(read_jsonl(folder.attempts))
     assert sorted(e["rank"] for e in ends) == [0, 1]
+
+
+LEFT = {  # by a shell from which somebody else's training was started
+    "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1",
+    "TORCHELASTIC_USE_AGENT_STORE": "True", "OMPI_COMM_WORLD_SIZE": "8", "ACCELERATE_MIXED_PRECISION": "fp16",
+    "SLURM_NTASKS": "8",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_the_shell_says_of_ranks_never_reaches_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    for name, value in LEFT.items():
+        monkeypatch.setenv(name, value)
+    job(StudyDir(tmp_path / "s"), unit(tmp_path, "a", tasks_per_node=ranks))
+    found = runs(tmp_path, "a")
+    assert not [(name, process[name]) for process in found for name in LEFT if process[name] == LEFT[name]]
+    told = sorted((str(p["RANK"]), p["WORLD_SIZE"], p["LOCAL_RANK"], p["MASTER_ADDR"]) for p in found)
+    assert told == ([("None", None, None, None)] if ranks == 1 else [
+        ("0", "2", "0", "127.0.0.1"), ("1", "2", "1", "127.0.0.1"),
+    ])  # fmt: skip
+
+
+def test_the_place_of_a_process_in_slurm() -> None:
+    one = {"SLURM_JOB_ID": "40", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
+    assert Place.in_slurm({**one, **LEFT, "SLURM_NTASKS": "1"}).variables == {}
+    four = {
+        "SLURM_JOB_ID": "40", "SLURM_NTASKS": "4", "SLURM_JOB_NUM_NODES": "2", "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[07-09],n1",
+    }  # fmt: skip
+    assert Place.in_slurm({**LEFT, **four}).variables == {
+        "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "LOCAL_SIZE": "2",
+        "MASTER_ADDR": "gpu07", "MASTER_PORT": "20040",
+    }  # fmt: skip
+    assert Place.in_slurm({**four, "SLURM_LAUNCH_NODE_IPADDR": "10.1.1.7"}).first == "10.1.1.7"
+    assert Place.in_slurm({**four, "SOR_MASTER_ADDR": "gpu07-ib"}).first == "gpu07-ib"
+    assert first_node("n7") == "n7"
 
 
 def test_a_process_alone_is_not_told_of_others_and_keeps_what_is_set(
@@ -104,7 +137,7 @@ def start(submission: Path, restart: int = 0) -> subprocess.Popen[bytes]:
     more = {"SLURM_RESTART_COUNT": str(restart)} if restart else {}
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.element", str(submission)],
-        env={**os.environ, "SUBMITIT_EXECUTOR": "slurm", **slurm, **more},
+        env={**os.environ, **LEFT, "SLURM_NTASKS": "1", **slurm, **more},
     )
 
 
@@ -117,6 +150,8 @@ def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is
     process.send_signal(signal.SIGUSR2)
     (tmp_path / "b.hold").unlink()
     assert process.wait(60) == 0
+    (ran,) = runs(tmp_path, "b")
+    assert (ran["WORLD_SIZE"], ran["OMPI_COMM_WORLD_SIZE"], ran["SLURM_NTASKS"]) == (None, None, "1")
     root = StudyDir(tmp_path / "s")
     folder = root.unit(unit(tmp_path, "b"))
     (end,) = read_jsonl(folder.attempts)
