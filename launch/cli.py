@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.trust import private_umask
 from launch.encoding import use_utf8
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ GARBAGE = 1_000_000
 def main() -> None:
     """The `sor` program: a mistake is answered in words with exit code 2, what may pass with 1."""
     use_utf8()
+    private_umask()
     gc.set_threshold(GARBAGE)
     # pydantic would look for plugins in every package that is installed, of which there are hundreds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -20,7 +20,9 @@ from typing import Any
 from jobs.plain import PlainConsole, say
 from jobs.rundir import Damaged, StudyDir, read_json
 from jobs.secrets import SecretsError, load_secrets
+from jobs.trust import private_umask
 from jobs.unit import Unit
+from launch import trust
 from launch.admission import Refusal
 from launch.controller import Controller
 from launch.handover import hand_over
@@ -51,6 +53,7 @@ def main() -> None:
         os.environ[name] = ":".join(dict.fromkeys(os.environ.get(name, "").split(":")))
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: sys.exit(1))  # as Ctrl-C would: the lock is given back
+    private_umask()
     load_secrets()
     submission = Path(sys.argv[1])
     root = StudyDir(submission.parent.parent)
@@ -120,6 +123,7 @@ def _last(ledger: Ledger) -> Attempt:
 
 def _reconcile(root: StudyDir) -> str | None:
     """Submit what is to be submitted, and the next keeper; returns why there is none."""
+    trust.check(root)
     submitted: dict[str, Any] = read_json(root.submitted)
     project = reopen_project(root)
     if digest(project.units) != submitted["units"]:

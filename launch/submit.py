@@ -22,7 +22,7 @@ from jobs.plain import PlainConsole, say
 from jobs.rundir import write_json
 from jobs.secrets import FILE, exposed, missing_secrets
 from jobs.unit import Unit
-from launch import keeping
+from launch import keeping, trust
 from launch.admission import Admission, Refusal, refuse_resumes
 from launch.answers import JobId
 from launch.arrays import ArrayPlan, plan_arrays
@@ -48,10 +48,14 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
 
     Raises:
         Locked: somebody else is submitting it.
-        Refusal: units that the cluster would never run, or that could not go on where they stopped.
+        Refusal: units that the cluster would never run, or that could not go on where they stopped; others
+            can write into the run directory.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     console = PlainConsole()
+    trust.prepare(project.root)
+    if warning := trust.replaceable(project.root):
+        console.print(f"note: {warning}", style="yellow", soft_wrap=True)
     if not yes:
         now = project.look()
         difference = reconcile(now, only)
@@ -264,7 +268,11 @@ def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> lis
 
     Returns:
         What was ended, in words.
+
+    Raises:
+        Refusal: others can write into the run directory.
     """
+    trust.check(project.root)
     write_down(project, now)
     ended = []
     if units is None and keeping.dismiss(project, now, "cancelled"):

@@ -1,0 +1,140 @@
+"""Nothing that jobs execute can be written by others: whatever the umask, and where it can, it is refused."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from small_study import SOR, environment, write_study
+
+from jobs.rundir import StudyDir
+from jobs.trust import make_private, without_write, writers
+from launch import trust
+from launch.admission import Refusal
+
+
+def submit(study: Path, runs: Path) -> subprocess.CompletedProcess[str]:
+    """Run the first stage, as somebody whose files are everybody's."""
+    return subprocess.run(
+        [SOR, "submit", study, "--yes", "--only", "prepare", "--runs", runs], env=environment(),
+        umask=0, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+def test_a_study_is_private_whatever_the_umask_and_refused_once_it_is_not(tmp_path: Path) -> None:
+    study, runs = write_study(tmp_path / "study"), tmp_path / "runs"
+    first = submit(study, runs)
+    assert first.returncode == 0, first.stdout + first.stderr
+    made = [runs, *runs.rglob("*")]
+    assert [
+        path for path in made if stat.S_IMODE(path.lstat().st_mode) & 0o022 and not path.is_symlink()
+    ] == []
+    assert [path for path in made if path.suffix in (".pkl", ".pickle")] == []
+    assert any(path.name == "elements.jsonl" for path in made)
+
+    submissions = sorted((runs / "small" / "submissions").iterdir())
+    (runs / "small" / "submissions").chmod(0o777)
+    refused = submit(study, runs)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert len(refused.stderr.splitlines()) == 1
+    assert "everybody can write into it, and your jobs execute what is in it" in refused.stderr
+    assert sorted((runs / "small" / "submissions").iterdir()) == submissions
+
+    advice = re.search(r"chmod -R go-w \S+", refused.stderr)
+    assert advice
+    subprocess.run(advice[0].split(), check=True)
+    again = submit(study, runs)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "nothing to do" in again.stdout
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> StudyDir:
+    found = StudyDir(tmp_path / "runs" / "a study")
+    for folder in ("code/0123456789ab", "submissions", "train"):
+        make_private(found.path / folder)
+    for file in (found.ledger, found.study, found.submitted):
+        file.touch(0o644)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["", "code", "code/0123456789ab", "submissions", "train", "ledger.jsonl", "submitted.json"]
+)
+def test_what_others_can_write_into_is_named(root: StudyDir, name: str) -> None:
+    trust.check(root)
+    path = root.path / name
+    path.chmod(path.stat().st_mode | stat.S_IWOTH)
+    with pytest.raises(Refusal, match=rf"^{re.escape(str(path))}: everybody .* chmod -R go-w '.*a study'"):
+        trust.check(root)
+
+
+def test_what_jobs_do_not_execute_may_be_shared(root: StudyDir) -> None:
+    (root.path / "our notes").mkdir()
+    (root.path / "our notes").chmod(0o2777)
+    trust.check(root)
+    assert not StudyDir(root.path / "none").path.exists()
+    trust.check(StudyDir(root.path / "none"))
+
+
+def status(mode: int, uid: int, gid: int) -> os.stat_result:
+    return os.stat_result((mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
+
+
+def test_who_can_write() -> None:
+    me, root_user, somebody, everyones = os.getuid(), 0, 54321, 54322
+    assert writers(status(0o40755, me, everyones)) is None
+    assert writers(status(0o40755, root_user, everyones)) is None
+    assert writers(status(0o42775, me, everyones)) == "members of the group 54322"
+    assert writers(status(0o40757, me, everyones)) == "everybody"
+    assert writers(status(0o40755, somebody, everyones)) == "its owner 54321"
+
+
+def test_a_group_of_ones_own_is_nobody_else(tmp_path: Path) -> None:
+    """Where each user has such a group, umask 002 is usual and harmless."""
+    user = pwd.getpwuid(os.getuid())
+    group = grp.getgrgid(user.pw_gid)
+    private = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    assert (writers(status(0o40775, user.pw_uid, user.pw_gid)) is None) == private
+
+
+def test_a_run_directory_that_everybody_can_replace_is_refused(root: StudyDir) -> None:
+    parent = root.path.parent
+    parent.chmod(0o777)
+    with pytest.raises(Refusal, match=rf"{parent}: everybody can replace a study in it.*chmod o-w {parent}"):
+        trust.check(root)
+    assert trust.replaceable(root) is not None
+    parent.chmod(0o1777)  # as /tmp
+    trust.check(root)
+    assert trust.replaceable(root) is None
+
+
+def test_default_lists_of_a_parent_hand_no_right_to_write_down(tmp_path: Path) -> None:
+    """A project directory that gives its group all rights to whatever is made in it, by setfacl -d."""
+    entry = struct.Struct("<HHI")
+    everybody, owner, group, mask, other = 0xFFFFFFFF, 0x01, 0x04, 0x10, 0x20
+    entries = (
+        (owner, 7, everybody),
+        (group, 7, everybody),
+        (0x08, 7, 54322),
+        (mask, 7, everybody),
+        (other, 5, everybody),
+    )
+    acl = struct.pack("<I", 2) + b"".join(entry.pack(*each) for each in entries)
+    kept = [(tag, rights) for tag, rights, _ in entry.iter_unpack(without_write(acl)[4:])]
+    assert kept == [(owner, 7), (group, 5), (0x08, 5), (mask, 5), (other, 5)]
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+    except OSError as error:
+        pytest.skip(f"no access control lists on this file system: {error}")
+    make_private(tmp_path / "runs" / "study")
+    (tmp_path / "runs" / "study" / "code").mkdir()
+    for path in ("runs/study", "runs/study/code"):
+        assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o755
