@@ -53,9 +53,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     console = PlainConsole()
-    trust.prepare(project.root)
-    if warning := trust.replaceable(project.root):
-        console.print(f"note: {warning}", style="yellow", soft_wrap=True)
+    trust.check(project.root)
     if not yes:
         now = project.look()
         difference = reconcile(now, only)
@@ -63,6 +61,9 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         sure = not any(s.unheard for s in now.units)
         if (sure and _idle(project, now, difference, console)) or not _agreed(console):
             return 0
+    trust.prepare(project.root)
+    if warning := trust.replaceable(project.root):
+        console.print(f"note: {warning}", style="yellow", soft_wrap=True)
     with Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
         asked = None
         if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
