@@ -21,8 +21,9 @@ demo: install
 	$(BIN)/sor submit demo --yes --runs "$(RUNS)"
 	$(BIN)/sor report demo --runs "$(RUNS)"
 
+# Two processes share the files: many tests wait for Slurm or for other processes.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Of Debian's releases trixie and sid. They stay in ~/.cache/scale-or-reason; a newer sid comes once slurm-sid
 # is removed there.

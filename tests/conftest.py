@@ -9,9 +9,17 @@ from collections.abc import Iterator
 import pytest
 from cluster import Cluster, packages
 
+# Files that take minutes. They start first, so that the processes that share the tests end at the same time.
+LONG = (
+    "test_demo", "test_chaos", "test_smollm", "test_slurm_study", "test_resume", "test_limits_slurm",
+    "test_generate", "test_train", "test_submit_slurm", "test_again_slurm",
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a real Slurm, for `make test-slurm-versions`."""
+    """Put long files first, and mark the tests that need a real Slurm, for `make test-slurm-versions`."""
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
     for item in items:
         if "slurm" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def missing(programs: Sequence[str]) -> list[str]:
@@ -22,6 +24,12 @@ def install(what: str, programs: Sequence[str], packages: Sequence[str]) -> str 
         programs: that are needed.
         packages: that they come from.
     """
+    with Path(f"/tmp/sor-tests-install-{os.getuid()}").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may share the tests
+        return _install(what, programs, packages)
+
+
+def _install(what: str, programs: Sequence[str], packages: Sequence[str]) -> str | None:
     lacks = missing(programs)
     if not lacks:
         return None
