@@ -5,7 +5,6 @@ Nothing heavy is imported before a command needs it: `sor --help` must answer at
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
@@ -37,7 +36,11 @@ ClusterOpt = Annotated[
     ),
 ]  # fmt: skip
 RunsOpt = Annotated[
-    Path, typer.Option("--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.")
+    Path,
+    # What cannot be read is answered by launch.fileerrors, in one line.
+    typer.Option(
+        "--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.", readable=False
+    ),
 ]
 IntervalOpt = Annotated[
     float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
@@ -50,23 +53,32 @@ GARBAGE = 1_000_000
 
 
 def main() -> None:
-    """The `sor` program: a mistake is answered in words with exit code 2, what may pass with 1."""
+    """The `sor` program."""
     use_utf8()
     private_umask()
     gc.set_threshold(GARBAGE)
     # pydantic would look for plugins in every package that is installed, of which there are hundreds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app()
+        answer(sys.argv[1:])
+    finally:
+        gc.freeze()  # nor is there garbage at the end, for which Python would search once more
+
+
+def answer(arguments: list[str]) -> None:
+    """Run one command; a mistake is answered in words with exit code 2, what may pass with 1.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    try:
+        app(arguments)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        _complain(
-            f"{error.strerror}{where}: make room, or have your quota raised. What is there stays, and "
-            "the same command goes on from there"
-        )
-        sys.exit(1)
+        from launch.fileerrors import explained
+
+        words, code = explained(error, arguments)
+        _complain(words)
+        sys.exit(code)
     except (ValueError, RuntimeError) as error:
         from jobs.rundir import Damaged
         from jobs.secrets import SecretsError
@@ -80,8 +92,6 @@ def main() -> None:
             raise
         _complain(str(error))
         sys.exit(1 if isinstance(error, Locked | SlurmUnavailable) else 2)
-    finally:
-        gc.freeze()  # nor is there garbage at the end, for which Python would search once more
 
 
 @app.command()
@@ -108,7 +118,8 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")] = False,
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Only this stage.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.")
+        Path | None,
+        typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.", readable=False),
     ] = None,
 ) -> None:
     """Do what is missing: compare what should be with what is, and hand over the difference."""
@@ -233,7 +244,9 @@ def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A study, or a folder of lm-eval results.")],
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to write it.", readable=False)
+    ] = None,
 ) -> None:
     """Write the report and print the frontier."""
     from analysis.report import print_report, write_report

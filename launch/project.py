@@ -5,7 +5,9 @@ Every command begins here. What a command then does stands in its own module.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,8 @@ def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project],
         StudyError: there is none.
     """
     found, troubles = [], []
+    with suppress(FileNotFoundError):
+        os.listdir(runs)  # a pattern is found nowhere, also where nobody may look
     for file in sorted(runs.glob("*/study.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         root = StudyDir(file.parent)
         try:

@@ -1,0 +1,71 @@
+"""What the operating system refused, for a person: the path, the reason, and the option that gets one out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+from collections.abc import Sequence
+from pathlib import Path
+
+# Errors that the same command meets again until something else is asked for.
+REASONS = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EEXIST: "a file is where a folder is needed",
+    errno.EISDIR: "a folder is where a file is needed",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+    errno.ELOOP: "symbolic links lead in a circle",
+    errno.ENOENT: "there is no such file",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def explained(error: OSError, arguments: Sequence[str]) -> tuple[str, int]:
+    """One line for an error, and the exit code: 2 for what is wrong until it is changed, 1 for what may pass.
+
+    Args:
+        arguments: what the program was called with.
+    """
+    paths = [os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes | Path)]
+    where = " and ".join(paths)
+    reason = REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+    if error.errno in FULL:
+        then = (
+            "make room, or have your quota raised. What is there stays, and the same command goes on from it"
+        )
+        return f"{f'{where}: ' if where else ''}{error.strerror}: {then}", 1
+    if error.errno not in REASONS:
+        return f"{where}: {reason}" if where else reason, 1
+    if error.errno in (errno.EACCES, errno.EPERM) and paths:
+        reason += _whose(Path(paths[0]))
+    return f"{f'{where}: ' if where else ''}{reason}. {_way_out(arguments)}", 2
+
+
+def _way_out(arguments: Sequence[str]) -> str:
+    """The options that name another place than the one which was refused."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    runs = "name another folder for run directories with --runs DIR or SOR_RUNS"
+    if command == "report":
+        return f"Write the report elsewhere with --out DIR, or {runs}"
+    if any(word.partition("=")[0] == "--out" for word in arguments):
+        return f"Write elsewhere with --out DIR, or {runs}"
+    return runs[0].upper() + runs[1:]
+
+
+def _whose(path: Path) -> str:
+    """Whose the first folder or file is that was refused, in brackets; nothing where it is one's own."""
+    for part in (path, *path.parents):
+        try:
+            owner = os.stat(part).st_uid
+        except OSError:
+            continue
+        if owner == os.geteuid():
+            return ""
+        try:
+            return f" ({part} belongs to {pwd.getpwuid(owner).pw_name})"
+        except KeyError:
+            return f" ({part} belongs to user {owner})"
+    return ""
