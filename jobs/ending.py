@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jobs import memory
 from jobs.causes import ANSWERS, Cause, cause_of, failures, goes_on
 from jobs.context import Context
 from jobs.fence import Superseded
@@ -125,6 +126,8 @@ class Ending:
             "error": None if error is None else hide(error),
             "kept": ctx.progress.kept,
             "micro_batch": ctx.unit.execution.get("micro_batch"),
+            "memory": ctx.progress.memory.update(),
+            "asked": memory.asked() if self.word else None,
         }
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobs.memory import Peak
 from jobs.rundir import write_json
 
 INTERVAL = 2.0  # seconds between two writes
@@ -24,6 +25,7 @@ class Progress:
     Attributes:
         beats: signs of life so far; a rank in which they stand still is watched (jobs/watchdog.py).
         kept: the most that a later run need not do again, of all that was said here.
+        memory: the most host memory that this rank has held.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -33,6 +35,7 @@ class Progress:
         self._record: dict[str, Any] = {"done": 0, "total": 0, "unit": "steps"}
         self.beats = 0
         self.kept = 0
+        self.memory = Peak()
 
     @property
     def within(self) -> bool:
@@ -79,4 +82,5 @@ class Progress:
     def _write(self, now: float, **more: Any) -> None:
         assert self._path is not None
         self._written = now
-        write_json(self._path, {**self._record, "started": self._started, "updated": now, **more})
+        told = {"started": self._started, "updated": now, "memory": self.memory.most or None}
+        write_json(self._path, {**self._record, **told, **more})

@@ -37,6 +37,8 @@ class Resources:
     cpus_per_task: int = 1
     workers: int = 1  # independent copies that share the unit's work (generation)
     hours: float = 1.0
+    memory: int = 0  # MiB of each node; 0 asks for none
+    raised: int = 0  # MiB of each node to ask for once a run was killed for its memory limit; 0: no more
 
     @property
     def gpus(self) -> int:

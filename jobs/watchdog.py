@@ -8,6 +8,7 @@ decides nothing else, and never looks at other ranks: where one waits for ever, 
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from jobs.progress import Progress
 
 POLL = 1.0  # seconds between two looks
+MEASURED = 5  # looks from one measurement of memory to the next
 PATIENCE = 7200.0  # seconds of silence outside the work, or before there are enough beats to learn from
 ENOUGH = 20  # beats
 FLOOR = 600.0  # seconds of silence within the work that are never too long
@@ -47,7 +49,9 @@ class Watchdog(threading.Thread):
         progress = self._progress
         beats, within, longest = progress.beats, progress.within, 0.0
         silence, looked = 0.0, time.monotonic()
-        while True:
+        for look in itertools.count():
+            if look % MEASURED == 0:
+                progress.memory.update()
             time.sleep(POLL)
             now = time.monotonic()
             silence += min(now - looked, 2 * POLL)  # a job that was suspended did not stand still meanwhile

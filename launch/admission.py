@@ -8,6 +8,7 @@ service; the smallest number counts.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from jobs.unit import Resources, Unit
 from launch.arrays import Rules
 from launch.cluster import Cluster
 from launch.controller import Controller
+from launch.memory import TWICE
 from launch.plan import MARGIN
 from launch.slurm import Association, Config, Limits, NodeGroup, Partition, Qos, SlurmUnavailable
 from launch.states import some
@@ -89,6 +91,8 @@ class Admission:
 
         @cache  # many units of a stage need the same
         def allowed(stage: str, resources: Resources) -> Resources:
+            if not (self.config.tracks_memory and self.cluster.asks_memory(stage)):
+                resources = replace(resources, memory=0)
             return fitted(resources, self._partition(stage), self.nodes, self.limits(stage))
 
         admitted, refused = [], dict[str, list[str]]()
@@ -194,12 +198,19 @@ def fitted(
     if r.nodes > most:
         raise NeverRuns(f"needs {r.nodes} nodes, and {name} gives at most {most}: {ADVICE}")
     cpus = r.tasks_per_node * r.cpus_per_task
-    able = [n for n in nodes if n.cpus >= cpus and sum(count for _, count in n.gpus) >= r.gpus_per_node]
-    if sum(n.count for n in able if n.partition == partition.name) < r.nodes:
-        wanted = _count(cpus, "core") + (f" and {_count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
+    able = [
+        n
+        for n in nodes
+        if n.partition == partition.name
+        and n.cpus >= cpus
+        and sum(count for _, count in n.gpus) >= r.gpus_per_node
+    ]
+    wanted = _count(cpus, "core") + (f" and {_count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
+    if sum(n.count for n in able) < r.nodes:
         raise NeverRuns(
             f"needs {_count(r.nodes, 'node')} with {wanted}, and {name} has not so many: {ADVICE}"
         )
+    r = _in_memory(r, partition, able, f"{_count(r.nodes, 'node')} with {wanted}")
     gpus = r.nodes * r.gpus_per_node
     allowed = _smallest([found.job_gpus, found.gpus]) if found else None
     if allowed is not None and gpus > allowed:
@@ -215,6 +226,36 @@ def fitted(
             f"{seconds / 3600:g} h a job: {ADVICE}, or lower 'max_hours' there if that is enough"
         )
     return replace(r, hours=seconds / 3600)
+
+
+def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:
+    """Resources with the memory that they may be raised to after a kill for memory: as far as nodes have it.
+
+    Args:
+        able: the groups of nodes that have everything else.
+        wanted: how many nodes with what, in words.
+
+    Raises:
+        NeverRuns: too few nodes have the memory that is asked for.
+    """
+    if not r.memory:
+        return replace(r, raised=0)
+    most = partition.max_memory or sys.maxsize
+    sizes = sorted((min(n.memory, most) for n in able for _ in range(n.count)), reverse=True)
+    largest = sizes[r.nodes - 1]
+    if r.memory > largest:
+        raise NeverRuns(
+            f"is estimated to need {_gib(r.memory)} of memory on {wanted}, and partition {partition.name} "
+            f"has only {_gib(largest)} there. Name another partition in the cluster file; or change the "
+            "preset (fewer tasks or GPUs of a node, a smaller micro_batch, a higher ZeRO); or, if you know that "
+            f"less is enough, set 'sbatch: {{mem: {largest}M}}' in the cluster file"
+        )
+    raised = min(TWICE * r.memory, largest)
+    return replace(r, raised=raised if raised > r.memory else 0)
+
+
+def _gib(memory: int) -> str:
+    return f"{memory / 1024:.1f} GiB"
 
 
 def in_words(found: Limits) -> str:

@@ -66,7 +66,8 @@ class Array:
     """One job array.
 
     Args:
-        resources: of each element, with the time limit of the longest; `workers` are those of the array.
+        resources: of each element, with the time limit of the longest and the memory of the largest;
+            `workers` are those of the array.
         any: one of the conditions is enough.
         throttle: how many elements may run at once.
     """
@@ -181,8 +182,10 @@ class _Planner:
                 else:
                     shapes[_shape(pending.units[p], workers[p])].append(p)
             for alike in shapes.values():
-                for group in _by_hours({p: pending.units[p].resources.hours for p in alike}):
-                    self._add_all({p: workers[p] for p in group})
+                needs = {p: pending.units[p].resources for p in alike}
+                for near in _by_memory({p: need.memory for p, need in needs.items()}):
+                    for group in _by_hours({p: needs[p].hours for p in near}):
+                        self._add_all({p: workers[p] for p in group})
         arrays = zip(self.arrays, self.caps.throttles(), strict=True)
         held = tuple((pending.units[p], why) for p, why in sorted(self.held.items()))
         return ArrayPlan(tuple(replace(array, throttle=most) for array, most in arrays), held)
@@ -261,8 +264,11 @@ class _Planner:
         for index, (p, worker) in sorted(jobs.items()):
             self.pending.places[p].append((len(self.arrays), index))
             elements.append(Element(index, self.pending.units[p], worker))
-        hours, workers = max(u.resources.hours for u in units), len(jobs) if len(units) == 1 else 1
-        resources = replace(units[0].resources, hours=hours, workers=workers)
+        workers = len(jobs) if len(units) == 1 else 1
+        most = {
+            name: max(getattr(u.resources, name) for u in units) for name in ("hours", "memory", "raised")
+        }
+        resources = replace(units[0].resources, workers=workers, **most)
         self.arrays.append(Array(units[0].stage, resources, tuple(elements), after, either, len(jobs)))
 
     def _conditions(self, shared: int, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
@@ -297,14 +303,27 @@ def _rounds(counts: Sequence[int], size: int) -> int:
 
 
 def _shape(unit: Unit, workers: int) -> tuple[object, ...]:
-    """What the units of an array have in common beside their hours; one of several workers is alone."""
-    return unit.stage, _one_hour(unit.resources), unit.id if workers > 1 else None
+    """What the units of an array have in common beside hours and memory; one of several workers is alone."""
+    return unit.stage, _bare(unit.resources), unit.id if workers > 1 else None
 
 
 @cache
-def _one_hour(resources: Resources) -> Resources:
-    """What one worker asks for, whatever the time; thousands of units ask for the same."""
-    return replace(resources, hours=1, workers=1)
+def _bare(resources: Resources) -> Resources:
+    """What one worker asks for, whatever time and memory; thousands of units ask for the same."""
+    return replace(resources, hours=1, workers=1, memory=0, raised=0)
+
+
+def _by_memory(memory: Mapping[int, int]) -> Iterator[list[int]]:
+    """Units of one shape, apart where one needs more than twice the memory of another: all of an array ask
+    for the most that one of them needs."""
+    group: list[int] = []
+    for p in sorted(memory, key=lambda p: (memory[p], p)):
+        if group and memory[p] > 2 * memory[group[0]]:
+            yield sorted(group)
+            group = []
+        group.append(p)
+    if group:
+        yield sorted(group)
 
 
 def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:

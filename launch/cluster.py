@@ -5,6 +5,7 @@ It knows which options of sbatch are the toolkit's own, and calls none of Slurm'
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from analysis.gpus import peak_flops
-from jobs.unit import STAGES
+from jobs.unit import STAGES, Resources
 from launch.presets import (
     CONFIGS,
     Count,
@@ -74,6 +75,12 @@ def _secret(value: Any) -> str:
     return value
 
 
+def _memory(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads a bare `off` as false
+
+
+Memory = Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"]
+MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have one of them
 Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
 Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
 
@@ -90,13 +97,15 @@ class Slurm(Strict):
     """How jobs are submitted.
 
     Options of sbatch go by their long names; `true` is an option without a value, `false` or nothing leaves
-    out one that `sbatch` sets for all stages. With `keeper` a job goes on where jobs have ended, at most one
-    in so many seconds.
+    out one that `sbatch` sets for all stages. `memory` names the option that asks for each unit's memory; one
+    of MEMORY among the options of a stage, also as `false`, is asked for instead. With `keeper` a job goes on
+    where jobs have ended, at most one in so many seconds.
     """
 
     sbatch: Options = Field(default={})
     stages: dict[str, Options] = Field(default={})
     gpu_option: Annotated[str, Field(pattern=r"^[a-z-]+=.*\{gpus\}")] = "gpus-per-node={gpus}"
+    memory: Annotated[Memory, BeforeValidator(_memory)] = "mem"
     template: Name = "plain"
     variables: dict[str, Words] = Field(default={})
     required: OneOrMore[str] = ()
@@ -135,6 +144,22 @@ class Cluster(Strict):
         if self.backend == "local" and "slurm" in self.model_fields_set:
             raise ValueError("'slurm' is for 'backend: slurm'")
         return self
+
+    def asks_memory(self, stage: str) -> bool:
+        """Whether the toolkit asks for memory for the jobs of a stage, or the file says what is asked for."""
+        own = {**self.slurm.sbatch, **self.slurm.stages.get(stage, {})}
+        return self.slurm.memory != "off" and not any(name in own for name in MEMORY)
+
+    def memory_option(self, stage: str, resources: Resources) -> dict[str, str | bool]:
+        """The option of sbatch that asks for a job's memory, if the toolkit is to ask for any."""
+        if not resources.memory or not self.asks_memory(stage):
+            return {}
+        option = self.slurm.memory
+        if option == "mem-per-gpu" and not resources.gpus_per_node:
+            option = "mem"
+        cores = resources.tasks_per_node * resources.cpus_per_task
+        parts = {"mem-per-cpu": cores, "mem-per-gpu": resources.gpus_per_node}.get(option, 1)
+        return {option: f"{math.ceil(resources.memory / parts)}M"}
 
     def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
         """What the jobs of a stage on nodes with so many GPUs tell sbatch, besides what the toolkit sets.

@@ -21,6 +21,7 @@ from jobs.probe import FINDINGS, MADE_BEFORE, MADE_HERE, Finding, creates, mark
 from jobs.rundir import StudyDir, read_json, read_jsonl
 from jobs.secrets import FILE, SecretsError, missing_secrets
 from jobs.unit import STAGES, Resources, Unit
+from launch import memory
 from launch.admission import Admission, Refusal
 from launch.cluster import Cluster
 from launch.controller import Controller
@@ -36,7 +37,7 @@ ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning
 
 PATIENCE = 60.0  # seconds that the job may wait for a node
 LONGEST = 300.0  # seconds that it may take there: a first import of torch is slow on a shared file system
-NEEDS = Resources(hours=1 / 6)
+NEEDS = Resources(hours=1 / 6, memory=memory.probing())
 STAGE = "evaluate"  # whose partition and options the job takes: it needs all of the stack, and few nodes
 PAUSE = 1.0  # seconds between two looks at the queue
 GRACE = 15.0  # seconds that a job has to end when it is cancelled

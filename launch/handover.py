@@ -7,6 +7,7 @@ sbatch, the id in the ledger. A crash between any two leaves something that the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.element import ELEMENTS, line
@@ -129,5 +130,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ELEMENTS).open("w", encoding="utf-8") as file:
         for e in array.elements:
-            file.write(line(e.index, e.unit, root, numbers[e.unit.id], e.worker))
+            asked = {"memory": array.resources.memory, "raised": array.resources.raised}
+            unit = replace(e.unit, resources=replace(e.unit.resources, **asked))
+            file.write(line(e.index, unit, root, numbers[e.unit.id], e.worker))
     (folder / SCRIPT).write_text(script, encoding="utf-8")

@@ -10,21 +10,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.rundir import write_json
 from jobs.unit import Resources, Unit
+from launch import memory
 from launch.caps import LATER
 from launch.handover import SCRIPT, hand_in
 from launch.ledger import KEEPER, Begun, new_name
 from launch.observe import Seen, Snapshot
+from launch.on_slurm import Slurm
 from launch.project import Project
 from launch.reconcile import Difference
 from launch.script import sbatch_script
 from launch.states import ACTIVE
 
 STAGE = "report"  # whose options the keeper takes: that stage needs little, too
-NEEDS = Resources(hours=0.25)
+NEEDS = Resources(hours=0.25, memory=memory.keeping())
 MANY = 100  # jobs that are named in one dependency
 GRACE = 60.0  # seconds that a keeper has to end
 
@@ -79,10 +82,13 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
     Returns:
         The id of its job. What `hand_in` raises, this does.
     """
+    assert isinstance(project.backend, Slurm)
     now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
+    tracked = project.backend.controller.config().tracks_memory
+    needs = NEEDS if tracked else replace(NEEDS, memory=0)
     folder = project.root.submission(name)
     script = sbatch_script(
-        project.cluster, STAGE, NEEDS, folder=folder, study=project.root.path,
+        project.cluster, STAGE, needs, folder=folder, study=project.root.path,
         code=code, array="0", dependency=first_end(now, waits_for_room(held)),
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip

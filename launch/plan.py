@@ -17,6 +17,7 @@ import yaml
 
 from jobs.canonical import Filled, as_text, gap, pattern
 from jobs.unit import PREPARED, Input, Resources, Unit
+from launch import memory
 from launch.cluster import Cluster
 from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, packing, training_flops
 from launch.presets import CONFIGS
@@ -136,7 +137,10 @@ class _Planner:
                 trained.append(train)
                 made = train.as_input()
                 evaluated += [kind.unit(f"{v.name}.{name}", gaps, made) for name, kind in evaluations]
-        report = Unit("report", self.study.name, {}, tuple([u.as_input(u.name) for u in evaluated]))
+        items = sum(t.items for group in self.study.benchmarks for t in group.tasks)
+        needed = Resources(memory=memory.reporting(items * len(trained)))
+        made_of = tuple([u.as_input(u.name) for u in evaluated])
+        report = Unit("report", self.study.name, {}, made_of, resources=needed)
         first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
         return [*first, *packs.values(), *trained, *evaluated, report]
 
@@ -167,7 +171,8 @@ class _Planner:
     def prepare(self) -> Unit | None:
         if self.study.prepare is None:
             return None
-        return Unit("prepare", self.study.name, self.study.prepare.model_dump(mode="json"))
+        config, needed = self.study.prepare.model_dump(mode="json"), Resources(memory=memory.preparing())
+        return Unit("prepare", self.study.name, config, resources=needed)
 
     @cached_property
     def generate(self) -> Unit | None:
@@ -183,7 +188,8 @@ class _Planner:
             "seed": study.seeds[0],
         }
         flops = generation_flops(teacher.architecture, self.rows)
-        resources = self.timed("generate", self.serving(teacher), flops)
+        needed = replace(self.serving(teacher), memory=memory.generation(teacher))
+        resources = self.timed("generate", needed, flops)
         execution = {**self.engine(teacher), "files": _files(study.prompts)}
         return Unit("generate", teacher.name, config, self.prepared(config), execution, resources, flops)
 
@@ -195,7 +201,8 @@ class _Planner:
         config = {"pairs": pairs, "thinking": teacher.model_dump()}
         execution = {"files": _files(study.pairs or ())}
         inputs = (self.generate.as_input(),) if self.generate else ()
-        return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution)
+        needed = Resources(memory=memory.collating(self.rows))
+        return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
     def packing(self, student: Model, share: float) -> _Kind:
         tokenizer, revision = student.tokens_with
@@ -208,7 +215,7 @@ class _Planner:
             "block_size": self.study.training.block,
             "seed": SEED,
         }
-        needed = packing(self.rows, share, self.cluster)
+        needed = replace(packing(self.rows, share, self.cluster), memory=memory.packing(self.rows))
         return self.kind("pack", config, {}, self.limited(needed, needed.hours), None)
 
     def training(self, student: Model, share: float) -> _Kind:
@@ -225,10 +232,11 @@ class _Planner:
         recipe = self.study.training.model_dump(mode="json", exclude={"block"})
         recipe |= {"learning_rate": how.learning_rate, "seed": SEED}
         config = {"model": model, "recipe": recipe, "share": share, "order": ORDER, "seed": SEED}
+        zero = None if how.zero is None else _deepspeed(how.zero)
         execution = {
             "micro_batch": how.micro_batch,
             "gradient_checkpointing": how.gradient_checkpointing,
-            "deepspeed": None if how.zero is None else _deepspeed(how.zero),
+            "deepspeed": zero,
             "mtbf_hours": self.cluster.mtbf_hours,
         }
         resources = Resources(
@@ -236,6 +244,7 @@ class _Planner:
             tasks_per_node=how.gpus_per_node or how.tasks_per_node,
             gpus_per_node=how.gpus_per_node,
             cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
+            memory=memory.training(student, self.study.training.block, self.study.training.dtype, zero),
         )
         flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
         return self.kind("train", config, execution, self.timed("train", resources, flops), flops)
@@ -249,7 +258,8 @@ class _Planner:
             "thinking": student.thinking.model_dump(),
         }
         flops = evaluation_flops(student.architecture, self.rows, share, group)
-        resources = self.timed("evaluate", self.serving(student), flops)
+        needed = replace(self.serving(student), memory=memory.generation(student, evaluates=group))
+        resources = self.timed("evaluate", needed, flops)
         return self.kind("evaluate", config, self.engine(student), resources, flops)
 
     def serving(self, model: Model) -> Resources:

@@ -76,6 +76,7 @@ def sbatch_script(
     # Logs, and what libraries write, are UTF-8 wherever a node's locale is another one.
     body = "export PYTHONUTF8=1\n" + render(cluster.slurm.template, variables)
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
+    options |= cluster.memory_option(stage, resources)
     if once:
         options["no-requeue"] = True
     else:

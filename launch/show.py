@@ -57,6 +57,11 @@ def needs(unit: Unit) -> str:
     return " ".join(parts)
 
 
+def memory(mib: int | None) -> str:
+    """Memory in words: 3328 -> '3.2 GiB'; a bar where nobody knows."""
+    return f"{mib / 1024:.1f} GiB" if mib else "-"
+
+
 def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] = ()) -> Table:
     """An empty table with these columns; those of numbers are aligned on the right."""
     table = Table(*words, *numbers, *more, box=None, pad_edge=False)
@@ -67,7 +72,7 @@ def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] =
 
 def plan_view(now: Snapshot) -> RenderableType:
     """The units of a study by stage: what each needs, its estimated compute, its state."""
-    table = _columns(("stage", "unit", "needs"), ("limit (h)", "GPU hours", "FLOPs"), ("state",))
+    table = _columns(("stage", "unit", "needs"), ("memory", "limit (h)", "GPU hours", "FLOPs"), ("state",))
     last = ""
     for seen in now.units:
         unit = seen.unit
@@ -76,7 +81,8 @@ def plan_view(now: Snapshot) -> RenderableType:
         stage = unit.stage if unit.stage != last else ""
         last = unit.stage
         table.add_row(
-            stage, unit.name, needs(unit), f"{unit.resources.hours:g}", hours, flops,
+            stage, unit.name, needs(unit), memory(unit.resources.memory), f"{unit.resources.hours:g}", hours,
+            flops,
             Text(seen.state, STYLES[seen.state]),
         )  # fmt: skip
     return Group(table, "", stage_sums([s.unit for s in now.units]))

@@ -8,6 +8,7 @@ versions. Times are seconds since the epoch, durations seconds, and None is none
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ class Config:
         max_jobs: jobs and array elements of all users that the controller holds.
         min_job_age: seconds for which squeue remembers a job that has ended.
         enforced: what accounting enforces, as "associations", "limits", "qos".
+        tracks_memory: whether memory is shared out among jobs. Where it is not, nodes need not say how much
+            they have, and a job that asks for any may be refused.
     """
 
     cluster: str
@@ -148,11 +151,12 @@ class Config:
     min_job_age: int
     accounting: bool
     enforced: tuple[str, ...]
+    tracks_memory: bool
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition; `max_nodes` is of one job, `nodes` all there are."""
+    """A partition; `max_nodes` is of one job, `nodes` all there are, `max_memory` MiB of one node."""
 
     name: str
     default: bool
@@ -160,16 +164,23 @@ class Partition:
     nodes: int
     max_nodes: int | None
     max_seconds: int | None
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of a partition that are alike, with the GPUs of each: (type or "gpu", count)."""
+    """Nodes of a partition that are alike.
+
+    Args:
+        gpus: of each node, as (type or "gpu", count).
+        memory: of each node, in MiB.
+    """
 
     partition: str
     count: int
     cpus: int
     gpus: tuple[tuple[str, int], ...]
+    memory: int = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -220,7 +231,7 @@ class Qos:
 QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
 HISTORY = ("JobID", "State", "ExitCode", "Submit")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
-NODES = ("%R", "%D", "%c", "%G")
+NODES = ("%R", "%D", "%c", "%m", "%G")
 ASSOCIATION = (
     "ID", "Account", "User", "ParentName", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES",
     "MaxTRES", "MaxWall",
@@ -284,6 +295,7 @@ def parse_config(text: str) -> Config:
             min_job_age=int(found["MinJobAge"].split()[0]),
             accounting=found["AccountingStorageType"] not in ("accounting_storage/none", "(null)", ""),
             enforced=_names(found["AccountingStorageEnforce"].removesuffix("none")),
+            tracks_memory="MEMORY" in found.get("SelectTypeParameters", "").upper(),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise SlurmUnavailable(f"'scontrol show config' gave an unknown format: {error!r}") from error
@@ -301,6 +313,7 @@ def parse_partitions(text: str) -> Table[Partition]:
             nodes=int(found["TotalNodes"]),
             max_nodes=_number(found["MaxNodes"]),
             max_seconds=parse_duration(found["MaxTime"]),
+            max_memory=_number(found.get("MaxMemPerNode", "")) or None,
         )]  # fmt: skip
 
     return _table(text, 1, row)
@@ -311,9 +324,9 @@ def parse_nodes(text: str) -> Table[NodeGroup]:
 
     def row(f: Sequence[str]) -> list[NodeGroup]:
         gpus = Counter[str]()
-        for kind, count in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", f[3]):
+        for kind, count in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", f[4]):
             gpus[kind or "gpu"] += int(count)
-        return [NodeGroup(f[0], int(f[1]), int(f[2]), tuple(gpus.items()))]
+        return [NodeGroup(f[0], int(f[1]), int(f[2]), tuple(gpus.items()), int(f[3]))]
 
     return _table(text, len(NODES), row)
 

@@ -207,8 +207,9 @@ def unit(folder: Path, name: str, *inputs: Unit, **resources: Any) -> Unit:
     args = {"folder": str(folder), "name": name}
     config = {"function": "small_study:prepare", "args": args}
     return Unit(
-        "prepare", name, config, tuple(i.as_input(i.name) for i in inputs), resources=Resources(**resources)
-    )
+        "prepare", name, config, tuple(i.as_input(i.name) for i in inputs),
+        resources=Resources(**{"memory": 1024, **resources}),
+    )  # fmt: skip
 
 
 def publish(root: StudyDir, unit: Unit, result: dict[str, Any] | None = None) -> None:

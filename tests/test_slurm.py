@@ -66,14 +66,15 @@ HISTORY = """\
 PARTITIONS = """\
 PartitionName=main AllowGroups=ALL Default=YES QoS=N/A MaxNodes=UNLIMITED MaxTime=7-00:00:00 MinNodes=0 \
 Nodes=n[1-4] PreemptMode=OFF State=UP TotalCPUs=32 TotalNodes=4 TRES=cpu=32,mem=32000M,gres/gpu=32
-PartitionName=debug Default=NO MaxNodes=2 MaxTime=00:30:00 State=DRAIN TotalNodes=2 Nodes=n[1-2]
+PartitionName=debug Default=NO MaxNodes=2 MaxTime=00:30:00 MaxMemPerNode=8000 State=DRAIN TotalNodes=2 \
+Nodes=n[1-2]
 PartitionName=cut Default=NO
 """
 NODES = """\
-main¦4¦8¦gpu:h100:8
-main¦2¦128¦gpu:a100:4(S:0-1),gpu:a100_1g.5gb:7(S:0)
-old¦1¦16¦gpu:2,craynetwork:4
-cpu¦300¦64¦(null)
+main¦4¦8¦32000¦gpu:h100:8
+main¦2¦128¦512000¦gpu:a100:4(S:0-1),gpu:a100_1g.5gb:7(S:0)
+old¦1¦16¦1¦gpu:2,craynetwork:4
+cpu¦300¦64¦257000¦(null)
 """
 ASSOCIATIONS = """\
 7¦ours¦ann¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00
@@ -91,6 +92,7 @@ ClusterName             = lab
 MaxArraySize            = 1001
 MaxJobCount             = 10000
 MinJobAge               = 300 sec
+SelectTypeParameters    = CR_CPU_MEMORY
 SLURM_VERSION           = 22.05.8
 
 Slurmctld(primary) at host is UP
@@ -181,6 +183,7 @@ def test_partitions() -> None:
     assert (main.name, main.default, main.up, main.nodes, main.max_nodes) == ("main", True, True, 4, None)
     assert main.max_seconds == 7 * 24 * 3600
     assert (debug.default, debug.up, debug.max_nodes, debug.max_seconds) == (False, False, 2, 1800)
+    assert (main.max_memory, debug.max_memory) == (None, 8000)
     assert table.malformed == ("PartitionName=cut Default=NO",)
 
 
@@ -190,6 +193,7 @@ def test_nodes() -> None:
         (("h100", 8),), (("a100", 4), ("a100_1g.5gb", 7)), (("gpu", 2),), (),
     ]  # fmt: skip
     assert (groups[1].count, groups[1].cpus) == (2, 128)
+    assert [g.memory for g in groups] == [32000, 512000, 1, 257000]
 
 
 def test_config() -> None:
@@ -198,6 +202,8 @@ def test_config() -> None:
     assert (found.max_array_size, found.max_jobs) == (1001, 10000)
     assert found.accounting
     assert found.enforced == ("associations", "limits", "qos")
+    assert found.tracks_memory
+    assert not parse_config(CONFIG.replace("CR_CPU_MEMORY", "CR_CPU")).tracks_memory
     without = CONFIG.replace("slurmdbd", "none").replace("associations,limits,qos", "none")
     assert not parse_config(without).accounting
     assert parse_config(without).enforced == ()

@@ -206,13 +206,17 @@ def test_a_real_slurm_accepts_the_script_of_the_generic_cluster(slurm: SlurmClus
     cluster = load_cluster("generic")
     for study in ("demo", "scale-or-reason"):
         units = plan(load_study(study), cluster)
-        fits = {u.stage: u for u in units if u.resources.cpus_per_task * u.resources.tasks_per_node <= 8}
+        fits = {
+            u.stage: u
+            for u in units
+            if (r := u.resources).cpus_per_task * r.tasks_per_node <= 8 and r.memory <= 32_000
+        }
         for unit in fits.values():
             (tmp_path / "submit.sh").write_text(
                 script(cluster, tmp_path, unit.resources, stage=unit.stage), encoding="utf-8"
             )
             slurm.run("sbatch", "--test-only", str(tmp_path / "submit.sh"))
-        assert {"collate", "pack", "evaluate"} <= fits.keys()
+        assert {"collate", "evaluate"} <= fits.keys()
 
 
 def test_a_real_slurm_runs_it_on_every_rank_from_the_snapshot(

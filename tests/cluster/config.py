@@ -19,7 +19,10 @@ NAME = "lab"
 ACCOUNT = "students"
 DATABASE = "slurm_acct_db"
 GPU = "h100"
-MEMORY = 4000  # MiB that a node claims for each CPU, which is what a job gets for each
+MEMORY = 8000  # MiB that a node claims for each CPU
+DEFAULT = (
+    100  # MiB that a job gets for each CPU if it asks for no memory: next to nothing, as on many clusters
+)
 
 SLURM = """\
 ClusterName={NAME}
@@ -48,7 +51,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=2000,sched_interval=2,bf_interval=2,bf_continue
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU={MEMORY}
+DefMemPerCPU={DEFAULT}
 MaxArraySize=100001
 MaxJobCount=200000
 KillWait=3
@@ -157,7 +160,7 @@ def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: l
     accounting = ACCOUNTING.format(port=database, scratch=scratch)
     text = SLURM.format(
         NAME=NAME,
-        MEMORY=MEMORY,
+        DEFAULT=DEFAULT,
         node_memory=MEMORY * shape.cpus,
         scratch=scratch,
         host=host,
