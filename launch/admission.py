@@ -247,8 +247,8 @@ def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wa
         raise NeverRuns(
             f"is estimated to need {_gib(r.memory)} of memory on {wanted}, and partition {partition.name} "
             f"has only {_gib(largest)} there. Name another partition in the cluster file; or change the "
-            "preset (fewer tasks or GPUs of a node, a smaller micro_batch, a higher ZeRO); or, if you know that "
-            f"less is enough, set 'sbatch: {{mem: {largest}M}}' in the cluster file"
+            "preset (fewer tasks or GPUs of a node, a smaller micro_batch, a higher ZeRO); or, if you know "
+            f"that less is enough, set 'sbatch: {{mem: {largest}M}}' in the cluster file"
         )
     raised = min(TWICE * r.memory, largest)
     return replace(r, raised=raised if raised > r.memory else 0)
