@@ -64,7 +64,7 @@ def killed_for_memory(log: Path) -> bool:
 def _high_water(pid: int) -> int:
     """The most that a process ever held, in KiB; 0 once it has ended."""
     try:
-        found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text())
+        found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"))
     except OSError:
         return 0
     return int(found[1]) if found else 0
@@ -75,7 +75,7 @@ def _tree(pid: int) -> Iterator[int]:
     yield pid
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            children = listing.read_text().split()
+            children = listing.read_text(encoding="ascii").split()
         except OSError:
             continue  # the thread has ended
         for child in children:
