@@ -8,6 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster, packages
+from hypothesis import settings
+
+# New examples each time: where CI is set, hypothesis would try the same ones again and again. What fails can be
+# repeated with the blob that it prints.
+settings.register_profile(
+    "new examples", settings.get_profile("default"), derandomize=False, print_blob=True, deadline=None
+)
+settings.load_profile("new examples")
 
 # Files that take minutes. They start first, so that the processes that share the tests end at the same time.
 LONG = (
