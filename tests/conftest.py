@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from cluster import Cluster, packages
 from hypothesis import settings
 
-# New examples each time: where CI is set, hypothesis would try the same ones again and again. What fails can be
-# repeated with the blob that it prints.
+# New examples each time: where CI is set, hypothesis would try the same ones again and again. A failure can
+# be reproduced with the blob that is printed.
 settings.register_profile(
     "new examples", settings.get_profile("default"), derandomize=False, print_blob=True, deadline=None
 )
@@ -31,6 +31,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "slurm" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail in CI what is skipped, unless it is marked `optional`: nobody reads the reasons there."""
+    report = yield
+    if not item.get_closest_marker("optional"):
+        _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for files that are skipped whole."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
 
 
 @pytest.fixture(autouse=True)

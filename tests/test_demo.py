@@ -170,6 +170,19 @@ def test_a_report_of_lm_eval_results_alone(demo: Demo, tmp_path: Path) -> None:
     assert str(tmp_path) in printed
 
 
+def test_the_python_of_the_readme(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(demo.root.path.parent.parent)
+    train = demo.unit("train", "toy-l-r0").path.name
+    found: dict[str, Any] = {}
+    exec(code.replace("train/…/", f"train/{train}/"), found)
+    assert len(found["results"]) == 9 * 2
+    assert {"frontier", "standing", "matched", "kept", "gains", "claims", "usage"} <= found["tables"].keys()
+    model = f"runs/demo/train/{train}/out/model"
+    assert found["generate_flops"](model, prompt_tokens=900, new_tokens=50) > found["train_flops"](model, [1])
+
+
 def test_again_there_is_nothing_to_do(demo: Demo) -> None:
     before = demo.root.ledger.read_bytes()
     assert "nothing to do" in demo.sor("submit", "demo", "--yes")

@@ -116,6 +116,7 @@ def test_a_run_directory_that_everybody_can_replace_is_refused(root: StudyDir) -
     assert trust.replaceable(root) is None
 
 
+@pytest.mark.optional
 def test_default_lists_of_a_parent_hand_no_right_to_write_down(tmp_path: Path) -> None:
     """A project directory that gives its group all rights to whatever is made in it, by setfacl -d."""
     entry = struct.Struct("<HHI")

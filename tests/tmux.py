@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import debian
 import pytest
 from small_study import SOR, environment, wait_for
 
@@ -93,9 +93,9 @@ class Tmux:
 
 @contextmanager
 def terminal(**variables: str) -> Iterator[Tmux]:
-    """A terminal with these variables; the test is skipped where there is no tmux."""
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed")
+    """A terminal with these variables; the test is skipped where tmux cannot be had."""
+    if why := debian.install("tmux", ["tmux"], ["tmux"]):
+        pytest.skip(why)
     made = Tmux(f"sor-{secrets.token_hex(4)}")
     try:
         made.start(**variables)
