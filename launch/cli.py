@@ -323,7 +323,9 @@ def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
         if not fits:
             raise typer.BadParameter(f"{name!r} is no unit of {now.root.path.name}; 'sor plan' lists them")
         if len(fits) > 1:
-            which = ", ".join(f"{u.unit.stage}/{u.unit.name}" for u in fits)
+            places = [f"{u.unit.stage}/{u.unit.name}" for u in fits]
+            apart = places if len(set(places)) == len(places) else [u.unit.id for u in fits]
+            which = ", ".join(apart)
             raise typer.BadParameter(f"{name!r} names several units: say one of {which}")
         found += fits
     return found

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ class Variant:
         Nothing else of the study has a part in it: a unit's folder bears it and must be found again when the
         study grows by a seed or an order.
         """
-        name = f"r{100 * self.share:g}"
+        name = f"r{percent(self.share)}"
         if self.order == "shuffled" and 0 < self.share < 1:
             name += "-shuffled"
         return name + (f"-s{self.seed}" if self.seed else "")
@@ -61,6 +63,12 @@ class Variant:
     def gaps(self) -> dict[str, str]:
         """What fills the gaps NAME, ORDER and SEED of its units' configs."""
         return {"name": as_text(self.name), "order": as_text(self.order), "seed": as_text(self.seed)}
+
+
+def percent(share: float) -> str:
+    """A share in percent, in full: no two shares have one name."""
+    exact = (100 * Decimal(repr(float(share)))).normalize()
+    return str(int(exact)) if exact == int(exact) else str(exact)
 
 
 def plan(study: Study, cluster: Cluster, measured: Lengths | None = None) -> list[Unit]:
@@ -124,7 +132,7 @@ class _Planner:
         for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
             of_kind = list(alike)
             student = of_kind[0].student
-            tokenizer = student.tokens_with[0].rpartition("/")[2]
+            tokenizer = _word(student.tokens_with[0])
             packing, training = self.packing(student, share), self.training(student, share)
             evaluations = [
                 (group.name, self.evaluation(student, share, group)) for group in self.study.benchmarks
@@ -277,6 +285,11 @@ class _Planner:
             "tensor_parallel": max(1, serving.gpus),
             "max_model_len": serving.max_model_len,
         }
+
+
+def _word(path: str) -> str:
+    """The last part of a path or of a hub's name as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", path.rstrip("/").rpartition("/")[2])[:60]
 
 
 def _source(source: Source) -> dict[str, Any]:

@@ -120,8 +120,13 @@ def validate(schema: type[S], document: Document, file: Path) -> S:
     try:
         return schema.model_validate(document.data)
     except ValidationError as error:
-        mistakes = []
-        for wrong in error.errors(include_url=False):
+        mistakes, found = [], error.errors(include_url=False)
+        for wrong in found:
+            size = len(wrong["loc"])
+            if wrong["type"] == "too_short" and any(
+                e["loc"][:size] == wrong["loc"] != e["loc"] for e in found
+            ):
+                continue  # only since its items are wrong
             place = document.place(wrong["loc"])
             message = _in_words(schema, wrong) + _quotes_needed(wrong, document.words.get(place))
             key = ".".join(map(str, wrong["loc"]))

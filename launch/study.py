@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,6 +195,22 @@ class Task(Strict):
     choices: Annotated[Whole, Field(gt=1, le=1000)] | None = None
 
 
+ALIAS = (
+    "results go by a benchmark's name: to score one in two ways, define it under another name in a folder "
+    "of tasks ('include')"
+)
+
+
+def _each_once(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    if twice := _twice(task.task for task in tasks):
+        raise ValueError(f"named more than once: {', '.join(twice)}; {ALIAS}")
+    return tasks
+
+
+def _twice(names: Iterable[Any]) -> list[str]:
+    return sorted(str(name) for name, times in Counter(names).items() if times > 1)
+
+
 class EvalGroup(Strict):
     """A preset of configs/evals: benchmarks of one domain and format, evaluated together."""
 
@@ -203,7 +220,7 @@ class EvalGroup(Strict):
     include: Text | None = None
     max_tokens: Count
     sampling: Sampling = Sampling()
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Expect(Strict):
@@ -329,9 +346,9 @@ def _crosscheck(study: Study, file: Path) -> list[Mistake]:
         "seeds": list(study.seeds),
     }
     for key, names in unique.items():
-        twice = sorted({str(n) for n, times in Counter(names).items() if times > 1})
-        if twice:
+        if twice := _twice(names):
             wrong.append(Mistake(file, key, f"named more than once: {', '.join(twice)}"))
+    wrong += _crosscheck_benchmarks(study.benchmarks, file)
     for student in study.students:
         if student.training is None:
             message = f"{student.name} cannot be trained: no 'training' in its preset"
@@ -342,3 +359,20 @@ def _crosscheck(study: Study, file: Path) -> list[Mistake]:
     if study.prepare is None and PREPARED in study.model_dump_json():
         wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
     return wrong
+
+
+def _crosscheck_benchmarks(groups: Sequence[EvalGroup], file: Path) -> Iterator[Mistake]:
+    """Benchmarks in two groups, and names of groups that would give two units one name."""
+    where: dict[str, list[str]] = {}
+    for group in groups:
+        for task in group.tasks:
+            where.setdefault(task.task, []).append(group.name)
+    for task_name, names in where.items():
+        if len(names) > 1:
+            yield Mistake(file, "benchmarks", f"{task_name} is in {' and '.join(names)}; {ALIAS}")
+    ends = {f".{group.name}" for group in groups}
+    for group in groups:
+        for end in ends:
+            if group.name.endswith(end):
+                words = f"{group.name!r} ends with {end!r}, which is another group: units could share a name"
+                yield Mistake(file, "benchmarks", words)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from small_study import student, write_study
 
 from jobs.rundir import StudyDir
@@ -15,7 +18,8 @@ from jobs.unit import STAGES, Unit
 from launch import plan as planning
 from launch.cluster import Cluster, load_cluster
 from launch.estimate import Lengths
-from launch.plan import gpu_hours, plan, totals
+from launch.plan import gpu_hours, percent, plan, totals
+from launch.presets import WORD
 from launch.study import load_study
 
 
@@ -232,3 +236,30 @@ def test_measured_lengths_change_estimates(tmp_path: Path) -> None:
             assert (a.flops or 0) < (b.flops or 0)
         if a.stage == "train" and a.config["share"] == 0:
             assert a.flops == b.flops
+
+
+@pytest.mark.parametrize(
+    ("shares", "names"),
+    [
+        ([0, 0.25, 0.5, 0.75, 1], ["r0", "r25", "r50", "r75", "r100"]),
+        ([0.1, 0.07, 0.125, 0.29], ["r10", "r7", "r12.5", "r29"]),
+        ([0.1234567891, 0.1234567892], ["r12.34567891", "r12.34567892"]),
+        ([1 / 3, 1e-9, 5e-324], ["r33.33333333333333", "r1E-7", "r5E-322"]),
+    ],
+)
+def test_no_two_shares_have_one_name(shares: list[float], names: list[str]) -> None:
+    assert [f"r{percent(share)}" for share in shares] == names
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True))
+def test_names_of_shares_differ(shares: list[float]) -> None:
+    first, second = map(percent, shares)
+    assert first != second
+    assert WORD.fullmatch(f"r{first}")
+    assert Decimal(first) / 100 == Decimal(repr(shares[0]))
+
+
+def test_a_tokenizer_of_any_name_names_a_folder(tmp_path: Path) -> None:
+    odd = {**student(), "tokenizer": "@prepare/a b:é" + "x" * 300 + "/"}
+    packs = [u for u in planned(tmp_path, students={"s": odd}) if u.stage == "pack"]
+    assert [u.name for u in packs] == [f"r0.{'a-b--' + 'x' * 55}", f"r50.{'a-b--' + 'x' * 55}"]

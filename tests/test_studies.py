@@ -278,3 +278,33 @@ def test_unreadable_study(tmp_path: Path) -> None:
 def test_unknown_study_names_the_known_ones() -> None:
     with pytest.raises(StudyError, match=r"neither a file nor one of .*smollm"):
         load_study("smolm")
+
+
+TASKS = [{"task": "gsm8k", "filter": "strict-match", "items": 1}]
+
+
+@pytest.mark.parametrize(
+    ("groups", "key", "words"),
+    [
+        ({"a": [*TASKS, {**TASKS[0], "filter": "flexible-extract"}]}, "tasks", "named more than once: gsm8k"),
+        ({"a": TASKS, "b": TASKS}, "benchmarks", "gsm8k is in a and b; results go by a benchmark's name"),
+        (
+            {"b": TASKS, "a.b": [{**TASKS[0], "task": "x"}]},
+            "benchmarks",
+            "'a.b' ends with '.b', which is another",
+        ),
+        ({"a": [{**TASKS[0], "task": "../x"}]}, "tasks.0.task", "found '../x'"),
+    ],
+)
+def test_a_benchmark_is_in_a_study_once(groups: dict[str, Any], key: str, words: str, tmp_path: Path) -> None:
+    for name, tasks in groups.items():
+        group = {"domain": "math", "format": "open-ended", "max_tokens": 8, "tasks": tasks}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({**GOOD, "benchmarks": [f"{g}.yaml" for g in groups]}), encoding="utf-8")
+    with pytest.raises(StudyError) as error:
+        load_study(str(file))
+    [found] = error.value.mistakes
+    assert found.key == key
+    assert words in found.message
+    assert found.line is not None
