@@ -33,7 +33,14 @@ from launch.presets import (
 from launch.templates import GIVEN, placeholders, render
 from launch.textfile import is_file
 
+# Slurm's variables for the cluster of several that a program talks to, as sbatch reads them.
+ELSEWHERE = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
+ONE_CLUSTER = (
+    "a study runs on one cluster, since its jobs wait for each other, and Slurm lets no job wait for one on "
+    "another cluster: name one, for all stages, in 'sbatch'"
+)
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
+CLUSTER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 RESERVED = {  # options of sbatch that a cluster file must not set, and why
     **dict.fromkeys(("array", "job-name", "output", "error", "open-mode", "dependency", "signal", "wrap"),
                     "sor needs its own, to find its jobs again"),
@@ -139,6 +146,18 @@ class Cluster(Strict):
         """What `restored` makes the same cluster of."""
         return self.model_dump(mode="json", exclude_unset=True)
 
+    @property
+    def slurm_cluster(self) -> str | None:
+        """The one of several clusters of Slurm that jobs run on; None: the one of this machine."""
+        return str(self.slurm.sbatch["clusters"]) if "clusters" in self.slurm.sbatch else None
+
+    def on(self, slurm_cluster: str | None) -> Cluster:
+        """The same, with jobs that run on this one of several clusters of Slurm."""
+        if slurm_cluster is None or self.backend == "local":
+            return self
+        sbatch = {**self.slurm.sbatch, "clusters": slurm_cluster}
+        return self.model_copy(update={"slurm": self.slurm.model_copy(update={"sbatch": sbatch})})
+
     @model_validator(mode="after")
     def _one_backend(self) -> Cluster:
         if self.backend == "local" and "slurm" in self.model_fields_set:
@@ -199,7 +218,21 @@ def load_cluster(name: str) -> Cluster:
     cluster._file = file
     if mistakes := located(_crosscheck(cluster.slurm, file), document, file):
         raise StudyError(mistakes)
-    return cluster
+    return cluster if cluster.backend == "local" else _elsewhere(cluster, file)
+
+
+def _elsewhere(cluster: Cluster, file: Path) -> Cluster:
+    """The cluster file's settings for the one of several clusters of Slurm that the environment names."""
+    variable = next((name for name in ELSEWHERE if os.environ.get(name)), None)
+    if variable is None:
+        return cluster
+    wanted, own = os.environ[variable], cluster.slurm_cluster
+    if own and own != wanted:
+        words = f"is {wanted!r}, and the cluster file says 'clusters: {own}': unset the variable"
+        raise StudyError([Mistake(file, variable, words)])
+    if not _is_one_cluster(wanted):
+        raise StudyError([Mistake(file, variable, f"found {wanted!r}; {ONE_CLUSTER}")])
+    return cluster.on(wanted)
 
 
 def restored(saved: dict[str, Any], source: str) -> Cluster:
@@ -207,6 +240,10 @@ def restored(saved: dict[str, Any], source: str) -> Cluster:
     cluster = Cluster.model_validate(saved)
     cluster._file = _file_of(source)
     return cluster
+
+
+def _is_one_cluster(value: str | bool) -> bool:
+    return isinstance(value, str) and bool(CLUSTER_NAME.fullmatch(value)) and value != "all"
 
 
 def _file_of(name: str) -> Path:
@@ -226,6 +263,8 @@ def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
             if not OPTION.fullmatch(name):
                 words = "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
                 yield Mistake(file, f"slurm.{key}.{name}", words)
+            elif name == "clusters" and not (key == "sbatch" and _is_one_cluster(slurm.sbatch[name])):
+                yield Mistake(file, f"slurm.{key}.{name}", ONE_CLUSTER)
             elif reserved:
                 words = f"'--{reserved}' cannot be set here: {RESERVED[reserved]}"
                 yield Mistake(file, f"slurm.{key}.{name}", words)

@@ -44,6 +44,8 @@ WELCOME = (
     "SBATCH_RESERVATION",
 )  # fmt: skip
 SHOWN = 15.0  # seconds for which the queue is asked for a job of whose id sbatch said nothing
+PER_CLUSTER = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")  # which take --clusters
+HEADING = "CLUSTER: "  # a line of theirs before what they say of a cluster, in some versions
 NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no slurm.conf
 
 
@@ -51,9 +53,13 @@ class Controller:
     """The Slurm that this machine belongs to; SLURM_CONF tells where that is not the usual one.
 
     Every question raises SlurmUnavailable when it gets no answer within `timeout` seconds.
+
+    Args:
+        cluster: the name of another cluster that this Slurm's programs can reach, as with their --clusters.
     """
 
-    def __init__(self, timeout: float = TIMEOUT) -> None:
+    def __init__(self, timeout: float = TIMEOUT, cluster: str | None = None) -> None:
+        self.cluster = cluster
         self._timeout = timeout
         self._silent: SlurmUnavailable | None = None
         self._silent_until = 0.0
@@ -143,7 +149,7 @@ class Controller:
         while True:
             found = [row for row in self.queue().rows if row.name == name]
             if found or time.monotonic() > until:
-                return JobId(found[0].array) if found else None
+                return JobId(found[0].array, self.cluster) if found else None
             time.sleep(1)
 
     def cancel(self, jobs: Sequence[str]) -> None:
@@ -176,9 +182,14 @@ class Controller:
         done = self._run(*command)
         if done.returncode:
             _fail(command[0], done.stderr if done.stderr.strip() else done.stdout)
-        return done.stdout
+        if self.cluster is None:
+            return done.stdout
+        lines = done.stdout.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(HEADING))
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        if self.cluster is not None and command[0] in PER_CLUSTER:
+            command = command[0], f"--clusters={self.cluster}", *command[1:]
         conf = os.environ.get("SLURM_CONF")
         if conf and not Path(conf).exists():  # Slurm's programs would wait for it for a minute
             raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")

@@ -50,7 +50,7 @@ def examine(runs: Path, cluster: Cluster | None) -> int:
         if _has_slurm():
             console.print("'sor doctor --cluster generic' (or yours) has a job look at a compute node, too")
         return int(not healthy)
-    if not _print(console, chain(_folder(runs), _slurm())):
+    if not _print(console, chain(_folder(runs), _slurm(cluster.slurm_cluster))):
         _print(console, [UNTESTED])
         return 1
     with console.status("asking Slurm") as status:
@@ -118,11 +118,11 @@ def _has_slurm() -> bool:
     return bool(shutil.which("squeue") and shutil.which("scontrol"))
 
 
-def _slurm() -> Iterator[Finding]:
+def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
     """Slurm, where its programs are; its absence is no finding, since one machine needs none."""
     if not _has_slurm():
         return
-    controller = Controller()
+    controller = Controller(cluster=slurm_cluster)
     try:
         began = time.monotonic()
         config = controller.config()

@@ -66,7 +66,7 @@ def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Ite
     """
     template = f"its template is '{cluster.slurm.template}'"
     yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")
-    controller = Controller()
+    controller = Controller(cluster=cluster.slurm_cluster)
     try:
         missing = missing_secrets(cluster.slurm.secrets)
         admission = Admission.ask(cluster, controller)
@@ -104,7 +104,7 @@ def _from_a_node(
     cluster: Cluster, resources: Resources, runs: Path, tell: Callable[[str], None]
 ) -> Iterator[Finding]:
     """What a job finds out. It is waited for, but not for long."""
-    controller = Controller()
+    controller = Controller(cluster=cluster.slurm_cluster)
     try:
         with _ctrl_c() as stop, _job(cluster, resources, runs, controller) as job:
             yield ok(f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it")

@@ -24,15 +24,17 @@ def energy(project: Project) -> Mapping[str, int]:
         told = project.backend.controller.energy(int(min(sent.values())) - 60).rows  # clocks may differ
     except SlurmUnavailable:
         return {}
-    names = {row.job: row.name for row in told if row.step is None}
-    steps = defaultdict[str, Counter[str]](Counter)
-    for row in told:
-        if row.step is not None and row.joules is not None and names.get(row.job) in sent:
+    steps = defaultdict[tuple[str, str], Counter[str]](Counter)  # by the job's id and name
+    job, name = "", ""
+    for row in told:  # those of a job stand behind it, and its id may have been another job's, too
+        if row.step is None:
+            job, name = row.job, row.name
+        elif row.joules is not None and row.job == job and name in sent:
             # What was started in the script is measured while the script is, on the same nodes and more.
-            steps[row.job][row.step if row.step in ("batch", "extern") else "started"] += row.joules
+            steps[job, name][row.step if row.step in ("batch", "extern") else "started"] += row.joules
     used = Counter[str]()
-    for job, found in steps.items():
-        stage = names[job].partition("-")[0]  # a submission's name begins with it
+    for (_, name), found in steps.items():
+        stage = name.partition("-")[0]  # a submission's name begins with it
         if stage in STAGES:  # the keeper is of none
             used[stage] += max(found.values())
     return used

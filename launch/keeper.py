@@ -112,7 +112,8 @@ def _last(ledger: Ledger) -> Attempt:
     """
     last = ledger.attempts()[KEEPER]
     if last.ended is None and last.jobs[0].id is None:
-        live = Slurm(Controller()).live({KEEPER: last}).get(KEEPER)
+        controller = Controller(cluster=last.jobs[0].slurm_cluster)
+        live = Slurm(controller).live({KEEPER: last}).get(KEEPER)
         if live is None:
             ledger.ended("lost", [(KEEPER, last.number, NEVER)])
             return ledger.attempts()[KEEPER]

@@ -80,11 +80,17 @@ def new_name(what: str) -> str:
 
 
 class Ledger:
-    """The ledger of one study; `cluster` is where submissions go that are written down now."""
+    """The ledger of one study.
 
-    def __init__(self, path: Path, cluster: str = "local") -> None:
+    Args:
+        cluster, slurm_cluster: where submissions go that are written down now: the source of the cluster
+            file, and `Cluster.slurm_cluster`.
+    """
+
+    def __init__(self, path: Path, cluster: str = "local", slurm_cluster: str | None = None) -> None:
         self._path = path
         self._cluster = cluster
+        self._slurm_cluster = slurm_cluster
 
     def attempts(self) -> Mapping[str, Attempt]:
         """The last attempt at every unit that was ever begun, by the unit's id; not to be changed.
@@ -112,8 +118,10 @@ class Ledger:
     def intent(self, submission: str, elements: Sequence[Begun]) -> None:
         """A submission is about to be handed over."""
         listed = [[e.unit, e.attempt, *([] if e.index is None else [e.index])] for e in elements]
-        host = socket.gethostname()
-        self._append("intent", submission=submission, cluster=self._cluster, host=host, elements=listed)
+        where = {"cluster": self._cluster, "host": socket.gethostname()}
+        if self._slurm_cluster is not None:
+            where["slurm_cluster"] = self._slurm_cluster
+        self._append("intent", submission=submission, **where, elements=listed)
 
     def submitted(self, submission: str, job: str) -> None:
         """The machine took it, under this id; see `answers.JobId`."""
@@ -147,7 +155,8 @@ def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
     for record in records:
         if record["event"] == "intent":
             name, host, id = record["submission"], record["host"], taken.get(record["submission"])
-            array, slurm_cluster = id or (None, None)
+            array = id.array if id else None
+            slurm_cluster = (id and id.cluster) or record.get("slurm_cluster")
             for unit, number, *index in record["elements"]:
                 job = Job(name, array, host, index[0] if index else None, slurm_cluster)
                 attempt = last.get(unit)

@@ -1,7 +1,9 @@
 """The jobs of one study on a Slurm cluster: which live, why others ended, ending some.
 
 The queue decides what lives, in one call for all. The accounts only explain what has left it, and may be
-missing. What is in the queue under the name of a submission whose id nobody wrote down is that submission.
+missing. A job is the study's by its name, which is that of a submission in the ledger and which no other job
+has: an id alone proves nothing, since a controller that was reset counts from 1 again, as other clusters do.
+Of jobs that share a name, as where a wrapper submits twice, the one with the id in the ledger counts.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import pwd
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from functools import lru_cache
 
@@ -24,6 +26,7 @@ from launch.states import State
 SETTLE = 15.0
 AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
 Telling = tuple[str, str | None, int | None, str | None]  # a QueuedJob between its elements and its name
+Alive = Mapping[str, Mapping[str, Mapping[int | None, Telling]]]  # by name, array and element
 NEVER = {  # why a job waits that would wait for ever
     "DependencyNeverSatisfied": "waits for one that failed",
     "launch failed requeued held": "is held by Slurm, which could not start it on a node",
@@ -48,9 +51,12 @@ class Slurm:
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        self._ended: dict[str, QueuedJob] = {}  # of the last answer
-        self._past: dict[str, PastJob] = {}  # what the accounts told of jobs that had left the queue
-        self._asked: set[str] = set()  # jobs that they were asked for
+        # All by the names and ids of jobs:
+        self._ended: dict[tuple[str, str], QueuedJob] = {}  # of the last answer
+        self._past: dict[
+            tuple[str, str], PastJob
+        ] = {}  # what the accounts told of jobs that had left the queue
+        self._asked: set[tuple[str, str]] = set()  # jobs that they were asked for
         self._again = 0.0  # when they may be asked again for those that they did not know
 
     def queued(self) -> int:
@@ -60,75 +66,85 @@ class Slurm:
         return len(table.malformed) + sum(1 if elements is None else len(elements) for elements in alive)
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
-        rows = self._rows(attempts)
-        alive = defaultdict[str | None, dict[int | None, Telling]](dict)  # by array and element
+        rows = self._rows({job.submission for a in attempts.values() for job in a.jobs})
+        alive: dict[str, dict[str, dict[int | None, Telling]]] = {}
         for row in rows:
             if row.state not in ENDED:
-                alive[row.array].update(dict.fromkeys(row.elements or (None,), row[2:6]))
-        self._past = {id: job for id, job in self._past.items() if not _lives(id, alive)}
-        self._ended = {id: row for row in rows if row.state in ENDED for id in row.ids}
-        unnamed = {job.submission for a in attempts.values() for job in a.jobs if job.array is None}
-        arrays = {row.name: row.array for row in rows if row.name in unnamed}
+                elements = alive.setdefault(row.name, {}).setdefault(row.array, {})
+                elements.update(dict.fromkeys(row.elements or (None,), row[2:6]))
+        self._past = {key: job for key, job in self._past.items() if not _lives(*key, alive)}
+        self._ended = {(row.name, id): row for row in rows if row.state in ENDED for id in row.ids}
         found = {}
         for unit, attempt in attempts.items():
-            jobs = tuple(_identified(job, arrays) for job in attempt.jobs) if unnamed else attempt.jobs
-            living = [said for job in jobs if (said := alive[job.array].get(job.element))]
+            living = [lives for job in attempt.jobs if (lives := _alive(job, alive))]
             if living:
-                all_live = len(living) == len(jobs)
-                mine = jobs if all_live else tuple(job for job in jobs if job.element in alive[job.array])
-                how = _how(tuple(living))
-                found[unit] = Live(how.state, mine, how.reason, how.dead, how.nodes, how.start)
-            elif attempt.ended is None and any(job.array is None for job in jobs):
+                how = _how(tuple(said for _, said in living))
+                jobs = tuple(job for job, _ in living)
+                found[unit] = Live(how.state, jobs, how.reason, how.dead, how.nodes, how.start)
+            elif attempt.ended is None and any(job.array is None for job in attempt.jobs):
                 if time.time() - attempt.begun < SETTLE:
                     found[unit] = Live(State.QUEUED, (), "is being submitted")
         return found
 
-    def _rows(self, attempts: Mapping[str, Attempt]) -> tuple[QueuedJob, ...]:
-        """The queue; a line of one of the study's jobs that cannot be read is no answer."""
+    def _rows(self, names: Set[str]) -> list[QueuedJob]:
+        """What the queue says of jobs of these names; a line about one that cannot be read is no answer."""
         table = self.controller.queue()
-        ours = {job.submission for a in attempts.values() for job in a.jobs} if table.malformed else set()
         for line in table.malformed:
-            if line.endswith(tuple(ours)):
+            if line.endswith(tuple(names)):
                 raise SlurmUnavailable(
                     f"a line of squeue's about a job of this study makes no sense: {line!r}"
                 )
-        return table.rows
+        return [row for row in table.rows if row.name in names]
 
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
-        ids = {unit: [job.id for job in a.jobs if job.id] for unit, a in attempts.items()}
-        self._explain({id for each in ids.values() for id in each}, min(a.begun for a in attempts.values()))
-        past: Mapping[str, PastJob | QueuedJob] = {**self._ended, **self._past}
-        words = {unit: [_end(past[id]) for id in each if id in past] for unit, each in ids.items()}
+        keys = {u: [(job.submission, job.id) for job in a.jobs if job.id] for u, a in attempts.items()}
+        self._explain(
+            {key for each in keys.values() for key in each}, min(a.begun for a in attempts.values())
+        )
+        past: Mapping[tuple[str, str], PastJob | QueuedJob] = {**self._ended, **self._past}
+        words = {unit: [_end(past[key]) for key in each if key in past] for unit, each in keys.items()}
         return {unit: said[0] for unit, said in words.items() if said}
 
-    def _explain(self, ids: set[str], since: float) -> None:
+    def _explain(self, jobs: set[tuple[str, str]], since: float) -> None:
         """Ask the accounts why jobs ended, if the queue forgot some, and they were not asked a moment ago."""
-        lacking = ids - self._ended.keys() - self._past.keys()
+        lacking = jobs - self._ended.keys() - self._past.keys()
         if not lacking or (lacking <= self._asked and time.monotonic() < self._again):
             return
         self._asked, self._again = lacking, time.monotonic() + AGAIN
         with suppress(SlurmUnavailable):  # where no accounts are kept, or answer, it stays unknown
-            told = latest(self.controller.history(int(since) - 60).rows)  # some seconds behind
-            self._past |= {id: job for id, job in told.items() if id in ids and job.state in ENDED}
+            told = self.controller.history(int(since) - 60).rows  # some seconds behind
+            last = latest(row for row in told if (row.name, row.id) in jobs)
+            self._past |= {(job.name, id): job for id, job in last.items() if job.state in ENDED}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        elements = defaultdict[str, list[str]](list)
-        for job in jobs:
-            if job.array:
-                elements[job.array].append(str(job.element))
-        names = [f"{array}_[{','.join(found)}]" for array, found in elements.items()]
-        for first in range(0, len(names), MANY):
-            self.controller.cancel(names[first : first + MANY])
+        """End jobs, by whatever ids the queue shows under their names right now, and no others."""
+        wanted = {(job.submission, job.element) for job in jobs}
+        found, alone = defaultdict[str, list[str]](list), list[str]()
+        for row in self._rows({name for name, _ in wanted}) if wanted else ():
+            if row.state not in ENDED:
+                found[row.array] += [str(e) for e in row.elements or () if (row.name, e) in wanted]
+                alone += [row.array] if row.elements is None and (row.name, None) in wanted else []
+        ids = alone + [f"{array}_[{','.join(elements)}]" for array, elements in found.items() if elements]
+        for first in range(0, len(ids), MANY):
+            self.controller.cancel(ids[first : first + MANY])
 
 
-def _lives(id: str, alive: Mapping[str | None, Mapping[int | None, Telling]]) -> bool:
+def _alive(job: Job, alive: Alive) -> tuple[Job, Telling] | None:
+    """The job with its id, and what the queue says of it, while it lives."""
+    arrays = alive.get(job.submission)
+    if arrays is None:
+        return None
+    if job.array and (said := arrays.get(job.array, {}).get(job.element)):
+        return job, said
+    for array, elements in arrays.items():
+        if said := elements.get(job.element):
+            return job._replace(array=array), said
+    return None
+
+
+def _lives(name: str, id: str, alive: Alive) -> bool:
     array, elements = elements_of(id)
-    return bool(alive.get(array, {}).keys() & set(elements or (None,)))
-
-
-def _identified(job: Job, arrays: Mapping[str, str]) -> Job:
-    """The job with its id, if the queue holds its submission's name."""
-    return job if job.array else job._replace(array=arrays.get(job.submission))
+    return bool(alive.get(name, {}).get(array, {}).keys() & set(elements or (None,)))
 
 
 @lru_cache(maxsize=10_000)  # thousands wait alike

@@ -39,7 +39,7 @@ class Project:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.root.ledger, self.cluster.source)
+        return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster)
 
     def look(self, known: Known | None = None) -> Snapshot:
         """The study as it is now; see `observe`."""
@@ -108,6 +108,8 @@ def planned_again(project: Project, study: Study) -> Project:
 
 
 def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[str, Attempt]) -> Project:
+    if cluster.slurm_cluster is None:  # nor does the environment name one: where the study runs already
+        cluster = cluster.on(_last_slurm_cluster(attempts, cluster.source))
     collated = root.unit(collating(study, cluster))
     # Real lengths make better estimates.
     rows = measured(collated.result, Lengths.expected(study)) if collated.done else None
@@ -118,30 +120,47 @@ def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[s
 
 def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
     """What runs a study's jobs."""
-    return Local(root) if cluster.backend == "local" else Slurm(Controller())
+    return Local(root) if cluster.backend == "local" else Slurm(Controller(cluster=cluster.slurm_cluster))
 
 
 def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:
     """A second cluster knows nothing of the jobs of the first, and would start their units again."""
-    here = project.cluster.source
-    if all(a.cluster == here for a in attempts.values()):
+    here = project.cluster.source, project.cluster.slurm_cluster
+    if all(_place(a) == here for a in attempts.values()):
         return
     begun = {
         u.id: a
         for u in project.units
-        if (a := attempts.get(u.id)) and a.ended is None and a.cluster != here
+        if (a := attempts.get(u.id)) and a.ended is None and _place(a) != here
         if not project.root.unit(u).done
     }
     local = {id for id, a in begun.items() if a.cluster == "local"}
     lost = local - Local(project.root).live(begun).keys()
-    elsewhere = sorted({a.cluster for id, a in begun.items() if id not in lost})
+    elsewhere = sorted({_place(a) for id, a in begun.items() if id not in lost}, key=str)
     if elsewhere:
-        name = project.study.name
+        file, slurm_cluster = elsewhere[0]
+        command = f"sor cancel {project.study.name} --cluster {file}"
+        if slurm_cluster:
+            command = f"SLURM_CLUSTERS={slurm_cluster} {command}"
+        elif file == here[0]:  # and another one of its clusters was named now
+            command = f"{command}, with no 'clusters' in that file and SLURM_CLUSTERS unset"
+        names = ", ".join(f"{file} (Slurm cluster {other})" if other else file for file, other in elsewhere)
         raise StudyError([Mistake(
             project.root.path, "",
-            f"units of this study were submitted to {', '.join(elsewhere)}, and nobody wrote down that they "
-            f"ended: go on there, or end them with 'sor cancel {name} --cluster {elsewhere[0]}'",
+            f"units of this study were submitted to {names}, and nobody wrote down that they "
+            f"ended: go on there, or end them with '{command}'",
         )])  # fmt: skip
+
+
+def _place(attempt: Attempt) -> tuple[str, str | None]:
+    """Where an attempt was submitted: the cluster file, and the one of several clusters of that Slurm."""
+    return attempt.cluster, next((job.slurm_cluster for job in attempt.jobs), None)
+
+
+def _last_slurm_cluster(attempts: Mapping[str, Attempt], source: str) -> str | None:
+    """The one of several clusters of Slurm to which this cluster file sent jobs last."""
+    sent = [a for a in attempts.values() if a.cluster == source]
+    return _place(max(sent, key=lambda a: a.begun))[1] if sent else None
 
 
 def measured(result: Path, expected: Lengths) -> Lengths:

@@ -114,6 +114,7 @@ class PastJob:
     exit_code: int
     signal: int
     submitted: int | None
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Qos:
 
 
 QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
-HISTORY = ("JobID", "State", "ExitCode", "Submit")
+HISTORY = ("JobID", "State", "ExitCode", "Submit", "JobName")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
 NODES = ("%R", "%D", "%c", "%m", "%G")
 ASSOCIATION = (
@@ -263,7 +264,7 @@ def parse_history(text: str) -> Table[PastJob]:
     def row(f: Sequence[str]) -> list[PastJob]:
         state, _, by = f[1].partition(" by ")
         code, signal = f[2].split(":")
-        rest = state.rstrip("+"), _number(by), int(code), int(signal), _number(f[3])
+        rest = state.rstrip("+"), _number(by), int(code), int(signal), _number(f[3]), f[4]
         return [PastJob(id, *rest) for id in expand(f[0])]
 
     return _table(text, len(HISTORY), row)

@@ -5,9 +5,22 @@
 # a kill from outside, too; a run that gets nowhere again and again finds that out itself.
 # Names in double braces are filled in, quoted already: write no quotes around them.
 word={{submission}}/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.${SLURM_RESTART_COUNT:-0}.word
+mine=$SLURM_JOB_NAME   # which tells this job from one with its number on another cluster
+
+ask_slurm() {   # set `state`, and `where` for scontrol to ask the same controller; fail where none knows the job
+  local lines line
+  for where in '' ${SLURM_CLUSTER_NAME:+"--clusters=$SLURM_CLUSTER_NAME"}; do
+    lines=$(trap '' TERM; unset SLURM_CLUSTERS; squeue --noheader $where --jobs="$job" --format='%T %j')
+    while read -r line; do
+      state=${line%% *}
+      [ "$line" != "$state $mine" ] || return 0
+    done <<< "$lines"
+  done
+  return 1
+}
 
 finish() {
-  local code=$? said= try state refused=0 ended=
+  local code=$? said= try state where refused=0 ended=
   trap 'ended=1' TERM      # what asks Slurm here would die of it, and ignores it
   # Not SLURM_JOB_ID, which for one element of each array is the whole array's.
   local job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
@@ -19,11 +32,11 @@ finish() {
     exit $code
   fi
   for try in {1..24}; do   # while the controller does not answer: five minutes
-    if state=$(trap '' TERM; squeue --noheader --jobs="$job" --format=%T) && [ -n "$state" ]; then
+    if ask_slurm; then
       # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
       [ "$state" = RUNNING ] || break
       ended=
-      if (trap '' TERM; exec scontrol requeue "$job"); then
+      if (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where requeue "$job"); then
         trap - TERM
         [ "$ended" ] || sleep 600         # Slurm ends it within that time, or has told it already
         break

@@ -40,7 +40,8 @@ def write_cluster(file: Path, **slurm: Any) -> Path:
 def by_hand(units: list[Unit], file: Path, root: StudyDir, timeout: float = 30) -> Project:
     """A project of these units on the cluster of a file; SLURM_CONF has to name it."""
     study = load_study(str(write_study(root.path.parent / "study")))
-    return Project(study, load_cluster(str(file)), root, units, Slurm(Controller(timeout)))
+    cluster = load_cluster(str(file))
+    return Project(study, cluster, root, units, Slurm(Controller(timeout, cluster.slurm_cluster)))
 
 
 def preempt(cluster: Cluster, node: str) -> None:

@@ -32,7 +32,12 @@ def start(tmp_path: Path) -> Start:
             program.chmod(0o755)
         script = tmp_path / "script"
         script.write_text(f"{again({'submission': str(tmp_path)})}\n(exit {code})\n", encoding="utf-8")
-        job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+        job = {
+            "SLURM_JOB_ID": "7",
+            "SLURM_ARRAY_JOB_ID": "7",
+            "SLURM_ARRAY_TASK_ID": "3",
+            "SLURM_JOB_NAME": "mine",
+        }
         environment = {**os.environ, **job, "SLURM_RESTART_COUNT": str(restarts)}
         environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
         return subprocess.Popen(["bash", script], env=environment, start_new_session=True)
@@ -63,12 +68,12 @@ def _sleeps(pid: int) -> bool:
 
 @pytest.mark.parametrize("code", [75, 137])
 def test_what_says_so_by_its_exit_code_is_put_back(start: Start, tmp_path: Path, code: int) -> None:
-    put_back(start(code, squeue="echo RUNNING"), tmp_path)
+    put_back(start(code, squeue="echo RUNNING mine"), tmp_path)
 
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_what_ended_by_itself_is_not(start: Start, tmp_path: Path, code: int) -> None:
-    assert start(code, squeue="echo RUNNING").wait(10) == code
+    assert start(code, squeue="echo RUNNING mine").wait(10) == code
     assert asked(tmp_path) == []
 
 
@@ -76,48 +81,48 @@ def test_a_word_counts_more_than_the_exit_code(start: Start, tmp_path: Path) -> 
     word = tmp_path / "7_3.2.word"
     word.write_text("stop", encoding="utf-8")
     assert (
-        start(0, squeue="echo RUNNING", restarts=2).wait(10) == 1
+        start(0, squeue="echo RUNNING mine", restarts=2).wait(10) == 1
     )  # what waits for its success must not start
     assert asked(tmp_path) == []
     word.write_text("again", encoding="utf-8")
-    put_back(start(0, squeue="echo RUNNING", restarts=2), tmp_path)
+    put_back(start(0, squeue="echo RUNNING mine", restarts=2), tmp_path)
     assert not word.exists()
 
 
 def test_what_is_killed_again_and_again_is_left(start: Start, tmp_path: Path) -> None:
-    assert start(137, squeue="echo RUNNING", restarts=20).wait(10) == 137
+    assert start(137, squeue="echo RUNNING mine", restarts=20).wait(10) == 137
     assert asked(tmp_path) == []
 
 
 def test_a_controller_without_an_answer_is_asked_again(start: Start, tmp_path: Path) -> None:
-    first = f"[ $(wc -l < {tmp_path}/asked) -lt 3 ] && exit 1; echo RUNNING"
+    first = f"[ $(wc -l < {tmp_path}/asked) -lt 3 ] && exit 1; echo RUNNING mine"
     put_back(start(75, squeue=first), tmp_path)
     assert asked(tmp_path) == ["squeue"] * 3 + ["scontrol"]
 
 
 def test_a_refusal_is_not_the_last_word(start: Start, tmp_path: Path) -> None:
     once = f"[ $(grep -c scontrol {tmp_path}/asked) -ge 2 ]"
-    put_back(start(75, squeue="echo RUNNING", scontrol=once), tmp_path, 2)
+    put_back(start(75, squeue="echo RUNNING mine", scontrol=once), tmp_path, 2)
     assert asked(tmp_path) == ["squeue", "scontrol"] * 2
 
 
 def test_told_to_end_while_it_asks_it_ends_at_once(start: Start, tmp_path: Path) -> None:
-    assert start(75, squeue="echo RUNNING", scontrol="kill -TERM $PPID").wait(10) == 1
+    assert start(75, squeue="echo RUNNING mine", scontrol="kill -TERM $PPID").wait(10) == 1
     assert asked(tmp_path) == ["squeue", "scontrol"]
 
 
 def test_where_slurm_never_puts_a_job_back_it_ends_soon(start: Start, tmp_path: Path) -> None:
-    assert start(75, squeue="echo RUNNING", scontrol="exit 1").wait(20) == 1
+    assert start(75, squeue="echo RUNNING mine", scontrol="exit 1").wait(20) == 1
     assert asked(tmp_path) == ["squeue", "scontrol"] * 3
 
 
 def test_what_slurm_ends_already_stays_so(start: Start, tmp_path: Path) -> None:
-    assert start(75, squeue="echo COMPLETING").wait(10) == 1
+    assert start(75, squeue="echo COMPLETING mine").wait(10) == 1
     assert asked(tmp_path) == ["squeue"]
 
 
 def test_a_second_signal_does_not_end_the_question(start: Start, tmp_path: Path) -> None:
-    process = start(75, squeue=f"touch {tmp_path}/asking; sleep 1; echo RUNNING")
+    process = start(75, squeue=f"touch {tmp_path}/asking; sleep 1; echo RUNNING mine")
     wait_for((tmp_path / "asking").exists, "squeue to be asked")
     os.killpg(process.pid, signal.SIGTERM)
     put_back(process, tmp_path)

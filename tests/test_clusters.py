@@ -160,3 +160,30 @@ def test_a_cluster_without_a_section_for_slurm_has_defaults(tmp_path: Path) -> N
     cluster: Cluster = load_cluster(str(tmp_path / "mine.yaml"))
     assert cluster.sbatch_options("train", 8) == {"gpus-per-node": "8"}
     assert all(cluster.sbatch_options(stage, 0) == {} for stage in STAGES)
+
+
+def test_one_of_several_clusters_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_CLUSTERS", "SBATCH_CLUSTERS"):
+        monkeypatch.delenv(name, raising=False)
+    assert load_cluster(write(tmp_path)).slurm_cluster is None
+    there = load_cluster(write(tmp_path, sbatch={"clusters": "other", "qos": "long"}))
+    assert there.slurm_cluster == "other"
+    for options in (
+        {"sbatch": {"clusters": "a,b"}},
+        {"sbatch": {"clusters": "all"}},
+        {"required": ["clusters"]},
+    ):
+        [(_, words)] = mistakes(tmp_path, **options).items()
+        assert "a study runs on one cluster" in words
+    assert "slurm" not in mistakes(tmp_path, stages={"train": {"clusters": "other"}})
+    monkeypatch.setenv("SLURM_CLUSTERS", "other")
+    assert load_cluster(write(tmp_path, sbatch={"clusters": "other"})).slurm_cluster == "other"
+    told = load_cluster(write(tmp_path, sbatch={"qos": "long"}))
+    assert told.sbatch_options("train", 0) == {"qos": "long", "clusters": "other"}
+    assert told.to_json()["slurm"]["sbatch"] == {"qos": "long", "clusters": "other"}
+    assert load_cluster("local").slurm_cluster is None
+    with pytest.raises(StudyError, match=r"SLURM_CLUSTERS: is 'other', and .* says 'clusters: mine'"):
+        load_cluster(write(tmp_path, sbatch={"clusters": "mine"}))
+    monkeypatch.setenv("SBATCH_CLUSTERS", "$(id)")  # which sbatch takes first
+    with pytest.raises(StudyError, match=r"SBATCH_CLUSTERS: found '\$\(id\)'; a study runs on one cluster"):
+        load_cluster(write(tmp_path))

@@ -119,16 +119,16 @@ class World:
         seen = self.seen(name)
         for job in seen.live.jobs if seen.live else ():
             if job.id:
-                fields = (job.id, "OUT_OF_MEMORY", "0:125", "1")
+                fields = (job.id, "OUT_OF_MEMORY", "0:125", "1", job.submission)
                 self.controller.past[job.id] = slurm.SEPARATOR.join(fields)
                 del self.controller.queued[job.id]
 
     def forget(self, name: str) -> None:
         """The queue forgets jobs that have ended."""
         for id, line in list(self.controller.queued.items()):
-            state = line.split(slurm.SEPARATOR)[1]
+            _, state, *_, submission = line.split(slurm.SEPARATOR)
             if state in slurm.ENDED:
-                fields = (id, state, "1:0", "1")
+                fields = (id, state, "1:0", "1", submission)
                 self.controller.past[id] = slurm.SEPARATOR.join(fields)
                 del self.controller.queued[id]
 

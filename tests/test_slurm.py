@@ -56,12 +56,12 @@ QUEUE = """\
 lines
 """
 HISTORY = """\
-1¦PENDING¦0:0¦1795397628
-4¦FAILED¦9:0¦1795397628
-5¦FAILED¦0:9¦1795397628
-3_4¦FAILED¦137:0¦1795397628
-8¦CANCELLED by 0¦0:15¦1795397628
-9¦CANCELLED+¦0:0¦1795397628
+1¦PENDING¦0:0¦1795397628¦odd|name¦x
+4¦FAILED¦9:0¦1795397628¦wrap
+5¦FAILED¦0:9¦1795397628¦wrap
+3_4¦FAILED¦137:0¦1795397628¦wrap
+8¦CANCELLED by 0¦0:15¦1795397628¦wrap
+9¦CANCELLED+¦0:0¦1795397628¦wrap
 """
 PARTITIONS = """\
 PartitionName=main AllowGroups=ALL Default=YES QoS=N/A MaxNodes=UNLIMITED MaxTime=7-00:00:00 MinNodes=0 \
@@ -119,7 +119,7 @@ def test_the_history() -> None:
     table = parse_history(real(HISTORY))
     assert table.malformed == ()
     jobs = {job.id: job for job in table.rows}
-    assert jobs["1"] == PastJob("1", "PENDING", None, 0, 0, 1795397628)
+    assert jobs["1"] == PastJob("1", "PENDING", None, 0, 0, 1795397628, real("odd|name¦x"))
     assert [(jobs[i].exit_code, jobs[i].signal) for i in ("4", "5", "3_4")] == [(9, 0), (0, 9), (137, 0)]
     assert (jobs["8"].state, jobs["8"].cancelled_by, jobs["8"].signal) == ("CANCELLED", 0, 15)
     assert (jobs["9"].state, jobs["9"].cancelled_by) == ("CANCELLED", None)
@@ -142,12 +142,12 @@ def test_a_line_that_is_no_job_is_handed_back_and_its_neighbours_are_read(line: 
 
 @pytest.mark.parametrize("code", ["", "1", "1:2:3", "a:b"])
 def test_an_exit_code_that_is_none_is_handed_back(code: str) -> None:
-    assert len(parse_history(real(f"5¦FAILED¦{code}¦1")).malformed) == 1
+    assert len(parse_history(real(f"5¦FAILED¦{code}¦1¦wrap")).malformed) == 1
 
 
 def test_of_a_requeued_job_the_last_run_counts() -> None:
     rows = [
-        f"7¦{state}¦0:0¦{time}"
+        f"7¦{state}¦0:0¦{time}¦wrap"
         for state, time in (("PREEMPTED", 5), ("NODE_FAIL", 9), ("RUNNING", 12), ("REQUEUED", 7))
     ]
     table = parse_history(real("\n".join(rows)))

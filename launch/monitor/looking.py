@@ -45,8 +45,8 @@ WorkOut = Callable[[Project, Snapshot, Verdict, "Board | None", float], "Board"]
 class Shared(Controller):
     """Slurm, asked once for all studies that are looked at in the same round."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, cluster: str | None = None) -> None:
+        super().__init__(cluster=cluster)
         self._nodes: Table[NodeGroup] | None = None
         self._nodes_until = 0.0
         self.new_round()
@@ -95,10 +95,8 @@ class Watcher:
         self.changed = threading.Event()
         self._floor = interval or max(INTERVALS[project.cluster.backend] for project in projects)
         self._work_out = work_out
-        self._slurm = Shared()
-        self._asking = [
-            replace(p, backend=Slurm(self._slurm)) if isinstance(p.backend, Slurm) else p for p in projects
-        ]
+        self._slurms: dict[str | None, Shared] = {}  # by cluster
+        self._asking = [self._sharing(project) for project in projects]
         self._known = [Known() for _ in projects]
         self._plans = [_plan_of(project) for project in projects]
         self._sights = [
@@ -107,6 +105,13 @@ class Watcher:
         self._wanted, self._closed = threading.Event(), threading.Event()
         # A daemon: the program may end while a look hangs.
         threading.Thread(target=self._run, name="looking", daemon=True).start()
+
+    def _sharing(self, project: Project) -> Project:
+        """The project, with the answers of its Slurm shared with those of others."""
+        if not isinstance(project.backend, Slurm):
+            return project
+        cluster = project.backend.controller.cluster
+        return replace(project, backend=Slurm(self._slurms.setdefault(cluster, Shared(cluster))))
 
     def sights(self) -> tuple[Sight, ...]:
         """The studies as they were seen last; returns at once."""
@@ -142,7 +147,8 @@ class Watcher:
     def _round(self) -> None:
         """Look at each study once."""
         began = time.time()
-        self._slurm.new_round()
+        for slurm in self._slurms.values():
+            slurm.new_round()
         self._sights = [replace(sight, asked=began) for sight in self._sights]
         for project, known in zip(self._asking, self._known, strict=True):
             with suppress(OSError, Damaged):  # the look comes upon it, too
@@ -175,7 +181,8 @@ class Watcher:
         if study != project.study or plan.counted != before.counted:
             again = replace(planned_again(project, study), backend=project.backend)
             self._asking[number], self._known[number] = again, Known()
-            self._slurm.new_round()  # its answer may be older than what the ledger says by now
+            for slurm in self._slurms.values():
+                slurm.new_round()  # its answer may be older than what the ledger says by now
         self._plans[number] = plan
 
 

@@ -46,6 +46,7 @@ class Shape:
         networks: every node has an address of its own and can be cut off (root only; see network.py).
         watts: what every node takes by its meter, if it has one (root only; see meter.py).
         extra: more lines of slurm.conf, which replace those of the same key.
+        name: of the cluster; has to differ from that of one `beside` it.
     """
 
     nodes: int = 4
@@ -55,6 +56,7 @@ class Shape:
     networks: bool = False
     watts: int = 0
     extra: str = ""
+    name: str = config.NAME
 
 
 class Cluster:
@@ -64,15 +66,21 @@ class Cluster:
         shape: as keywords, the fields of `Shape`.
         scratch: its directory. Without one it is a new one, which is removed at the end and which the next
             cluster cleans up if this process dies.
+        beside: a cluster with accounting whose accounts and keys this one shares, so that the programs of
+            each reach the other by --clusters.
     """
 
-    def __init__(self, scratch: Path | None = None, **shape: int | bool | str) -> None:
+    def __init__(
+        self, scratch: Path | None = None, beside: Cluster | None = None, **shape: int | bool | str
+    ) -> None:
         self.shape = Shape(**shape)  # type: ignore[arg-type]
         self.scratch = scratch or Path(tempfile.mkdtemp(prefix=SCRATCH, dir="/tmp"))
         self.processes = Processes(self.scratch)
         self.network = Network(self.scratch, self.nodes) if self.shape.networks else None
         self.meter = Meter(self.scratch, self.shape.watts) if self.shape.watts else None
         self._owner = None if scratch else Owner(self.scratch)
+        self._beside = beside
+        self.database_port = 0
 
     @property
     def conf(self) -> Path:
@@ -107,15 +115,19 @@ class Cluster:
         if self._owner:
             remove_abandoned(but=self.scratch)
         ports = free_ports(self.shape.nodes + 2)
-        config.write(self.scratch, self.shape, ports)
+        self.database_port = self._beside.database_port if self._beside else ports[1]
+        keys = self._beside.scratch if self._beside else self.scratch
+        config.write(self.scratch, self.shape, [ports[0], self.database_port, *ports[2:]], keys)
         if self.network:
             self.network.start()
         if self.meter:
             self.meter.start()
-        self._start_munge()
-        if self.shape.accounting:
+        if not self._beside:
+            self._start_munge()
+        if self.shape.accounting and not self._beside:
             self._start_mariadb()
             self.start_slurmdbd()
+        if self.shape.accounting:
             self._add_user()
         self.start_slurmctld()
         for node in self.nodes:
@@ -209,9 +221,10 @@ class Cluster:
 
     def _add_user(self) -> None:
         add = ("sacctmgr", "--immediate", "--quiet", "add")
-        self.run(*add, "cluster", config.NAME)
-        self.run(*add, "account", config.ACCOUNT, f"Cluster={config.NAME}")
-        self.run(*add, "user", config.user(), f"Account={config.ACCOUNT}", "AdminLevel=Admin")
+        self.run(*add, "cluster", self.shape.name)
+        self.run(*add, "account", config.ACCOUNT, f"Cluster={self.shape.name}")
+        own = (f"Account={config.ACCOUNT}", f"Cluster={self.shape.name}", "AdminLevel=Admin")
+        self.run(*add, "user", config.user(), *own)
         modify = ("sacctmgr", "--immediate", "--quiet", "modify")  # root has an account of its own already
         self.run(*modify, "user", config.user(), "set", f"DefaultAccount={config.ACCOUNT}")
 

@@ -25,13 +25,13 @@ DEFAULT = (
 )
 
 SLURM = """\
-ClusterName={NAME}
+ClusterName={shape.name}
 SlurmctldHost={host}({address})
 SlurmctldPort={controller_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={scratch}/munge/socket
+AuthInfo=socket={keys}/munge/socket
 CredType=cred/munge
 {loopback_only}
 MpiDefault=none
@@ -95,7 +95,7 @@ ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
-AccountingStoragePass={scratch}/munge/socket
+AccountingStoragePass={keys}/munge/socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos
 """
@@ -134,14 +134,20 @@ def database_socket(scratch: Path) -> Path:
     return scratch / "mariadb.socket"
 
 
-def write(scratch: Path, shape: Shape, ports: list[int]) -> None:
-    """Write all files, and the folders that they name."""
+def write(scratch: Path, shape: Shape, ports: list[int], keys: Path) -> None:
+    """Write all files, and the folders that they name.
+
+    Args:
+        ports: of the controller, the accounts and each node.
+        keys: the scratch directory whose munge is used.
+    """
     for folder in ("log", "state", "gpu", *(f"spool-n{i}" for i in range(1, shape.nodes + 1))):
         (scratch / folder).mkdir(parents=True)
     for gpu in range(shape.gpus):
         (scratch / "gpu" / f"nvidia{gpu}").symlink_to("/dev/null")
     controller, database, *nodes = ports
-    (scratch / "slurm.conf").write_text(_slurm(scratch, shape, controller, database, nodes), encoding="utf-8")
+    text = _slurm(scratch, shape, controller, database, nodes, keys)
+    (scratch / "slurm.conf").write_text(text, encoding="utf-8")
     files = f"{scratch}/gpu/nvidia[0-{shape.gpus - 1}]"
     gres = f"NodeName=n[1-{shape.nodes}] Name=gpu Type={GPU} File={files}\n" if shape.gpus else ""
     (scratch / "gres.conf").write_text(gres, encoding="utf-8")
@@ -155,11 +161,12 @@ def write(scratch: Path, shape: Shape, ports: list[int]) -> None:
         file.chmod(0o600)  # slurmdbd refuses one that others can read
 
 
-def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: list[int]) -> str:
+def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: list[int], keys: Path) -> str:
     host = _host()
-    accounting = ACCOUNTING.format(port=database, scratch=scratch)
+    accounting = ACCOUNTING.format(port=database, keys=keys)
     text = SLURM.format(
-        NAME=NAME,
+        shape=shape,
+        keys=keys,
         DEFAULT=DEFAULT,
         node_memory=MEMORY * shape.cpus,
         scratch=scratch,
