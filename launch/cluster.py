@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from analysis.gpus import peak_flops
 from jobs.unit import STAGES, Resources
+from launch.header import OPTION, unusable, unusable_variables
 from launch.presets import (
     CONFIGS,
     Count,
@@ -39,15 +40,15 @@ ONE_CLUSTER = (
     "a study runs on one cluster, since its jobs wait for each other, and Slurm lets no job wait for one on "
     "another cluster: name one, for all stages, in 'sbatch'"
 )
-OPTION = re.compile(r"[a-z][a-z0-9-]+")
 CLUSTER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+IN_GPU_OPTION = "say it in 'gpu_option'"
 RESERVED = {  # options of sbatch that a cluster file must not set, and why
     **dict.fromkeys(("array", "job-name", "output", "error", "open-mode", "dependency", "signal", "wrap"),
                     "sor needs its own, to find its jobs again"),
     **dict.fromkeys(("parsable", "quiet", "test-only", "wait"), "it changes what sbatch answers"),
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
                     "it comes from what each unit needs, which the study's models say"),
-    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "say it in 'gpu_option'"),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), IN_GPU_OPTION),
     "begin": "a job that waits for its time counts as one that was put back into the queue",
     "time": "it comes from each unit's estimate, and 'max_hours' is its limit",
     "kill-on-invalid-dep": "jobs would vanish unexplained when one before them fails",
@@ -137,6 +138,11 @@ class Cluster(Strict):
     _file: Path = PrivateAttr(default=Path())
 
     @property
+    def file(self) -> Path:
+        """The cluster file."""
+        return self._file
+
+    @property
     def source(self) -> str:
         """What `load_cluster` finds it by from anywhere: its name, or the path of a file of one's own."""
         shipped = self._file.parent == CONFIGS / "clusters"
@@ -184,22 +190,32 @@ class Cluster(Strict):
         """What the jobs of a stage on nodes with so many GPUs tell sbatch, besides what the toolkit sets.
 
         Raises:
-            StudyError: a required option stands neither here nor in Slurm's variable for it.
+            StudyError: a required option stands neither here nor in Slurm's variable for it, or an option
+                would not be one line.
         """
         slurm = self.slurm
-        options = {**slurm.sbatch, **slurm.stages.get(stage, {})}
-        wrong = []
+        own = slurm.stages.get(stage, {})
+        options = {**slurm.sbatch, **own}
+        keys = {name: f"slurm.{f'stages.{stage}' if name in own else 'sbatch'}.{name}" for name in options}
+        wrong = [Mistake(self._file, variable, why) for variable, why in unusable_variables()]
         for name in slurm.required:
             variable = f"SBATCH_{name.upper().replace('-', '_')}"
-            options[name] = options.get(name) or os.environ.get(variable, "")
+            if not options.get(name):
+                options[name], keys[name] = os.environ.get(variable, ""), variable
             if not options[name]:
                 message = f"is needed here: export {variable}=…, or copy this file, add '{name}: …', and "
                 wrong.append(Mistake(self._file, f"slurm.sbatch.{name}", f"{message}give --cluster the copy"))
-        if wrong:
-            raise StudyError(wrong)
         if gpus:
             name, _, value = slurm.gpu_option.partition("=")
-            options[name] = value.replace("{gpus}", str(gpus))
+            options[name], keys[name] = value.replace("{gpus}", str(gpus)), "slurm.gpu_option"
+        told = {mistake.key for mistake in wrong}
+        wrong += [
+            Mistake(self._file, keys[name], why)
+            for name, value in options.items()
+            if keys[name] not in told and (why := unusable(name, value))
+        ]
+        if wrong:
+            raise StudyError(wrong)
         return {name: value for name, value in options.items() if value}
 
 
@@ -257,6 +273,12 @@ def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
         lists[f"stages.{stage}"] = options
         if stage not in STAGES:
             yield Mistake(file, f"slurm.stages.{stage}", f"no such stage; there are {', '.join(STAGES)}")
+    gpu_option, _, value = slurm.gpu_option.partition("=")
+    if why := unusable(gpu_option, value):
+        yield Mistake(file, "slurm.gpu_option", why)
+    reserved = next((o for o in RESERVED if o.startswith(gpu_option)), None)
+    if reserved and RESERVED[reserved] != IN_GPU_OPTION:
+        yield Mistake(file, "slurm.gpu_option", f"'--{reserved}' asks for no GPU: {RESERVED[reserved]}")
     for key, names in lists.items():
         for name in names:
             reserved = next((o for o in RESERVED if o.startswith(name)), None)  # sbatch takes beginnings, too

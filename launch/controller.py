@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from launch import slurm
 from launch.answers import JobId, refusal, taken, words
+from launch.header import WELCOME
 from launch.slurm import (
     Association,
     Config,
@@ -36,13 +37,8 @@ from launch.slurm import (
 
 TIMEOUT = 30.0  # seconds; a busy controller answers within a few
 PAUSE = 300.0  # seconds for which a database that gave no answer is not asked again
-# A person's own defaults would change formats and selections, and the job that we may be in what jobs get;
-# but who pays, and where, may stand in the environment.
+# A person's own defaults would change formats and selections, and the job that we may be in what jobs get.
 FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_", "SBATCH_", "SLURM_")
-WELCOME = (
-    "SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT",
-    "SBATCH_RESERVATION",
-)  # fmt: skip
 SHOWN = 15.0  # seconds for which the queue is asked for a job of whose id sbatch said nothing
 PER_CLUSTER = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")  # which take --clusters
 HEADING = "CLUSTER: "  # a line of theirs before what they say of a cluster, in some versions

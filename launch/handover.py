@@ -13,7 +13,7 @@ from pathlib import Path
 from jobs.element import ELEMENTS, line
 from launch.admission import Refusal
 from launch.arrays import Array, array_spec, dependency
-from launch.controller import WELCOME
+from launch.header import WELCOME
 from launch.ledger import Begun, new_name
 from launch.on_slurm import Slurm
 from launch.project import Project

@@ -5,6 +5,7 @@ What jobs told (jobs/nodes.py) is judged by a pure function. Slurm is asked only
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from jobs.rundir import read_jsonl
 from launch.on_slurm import Slurm
 from launch.project import Project
 
+NODE = re.compile(r"[A-Za-z0-9_.-]+")
 ROW = 3  # failures in a row, of at least two units, after which a node looks bad
 WHILE = 24 * 3600.0  # seconds for which a failure counts
 MOST = 4  # not more than one node in so many is bad: then it is not the nodes
@@ -62,7 +64,8 @@ def verdict(project: Project) -> Verdict:
     """
     if not isinstance(project.backend, Slurm):
         return Verdict()
-    found = {note.stem: list(read_jsonl(note)) for note in sorted(project.root.nodes.glob("*.jsonl"))}
+    notes = [note for note in sorted(project.root.nodes.glob("*.jsonl")) if NODE.fullmatch(note.stem)]
+    found = {note.stem: list(read_jsonl(note)) for note in notes}
     bad = looks_bad(found, time.time())
     if not bad:
         return Verdict()

@@ -16,6 +16,7 @@ from submitit import SlurmExecutor
 from jobs.secrets import revealed
 from jobs.unit import Resources
 from launch.cluster import Cluster
+from launch.header import check_header, unusable
 from launch.presets import Mistake, StudyError
 from launch.templates import again, render
 
@@ -88,6 +89,13 @@ def sbatch_script(
         options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
     if begin:
         options["begin"] = begin
+    options |= {
+        "array": array,
+        "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
+    }
+    asked = {**options, "job-name": folder.name, **({"dependency": dependency} if dependency else {})}
+    if wrong := [Mistake(cluster.file, f"--{n}", why) for n, v in asked.items() if (why := unusable(n, v))]:
+        raise StudyError(wrong)
     executor = _Writer(folder)
     executor.update_parameters(
         job_name=folder.name,
@@ -99,13 +107,9 @@ def sbatch_script(
         stderr_to_stdout=True,
         use_srun=False,
         wckey=None,  # submitit's own name, which clusters that keep such keys refuse
-        additional_parameters={
-            **options,
-            "array": array,
-            "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
-        },
+        additional_parameters=options,
     )
-    text: str = executor._make_submission_file_text(body, uid=folder.name)
+    text = check_header(executor._make_submission_file_text(body, uid=folder.name))
     if shown := revealed(text, cluster.slurm.secrets):
         message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
         raise StudyError([Mistake(Path(cluster.name), "slurm", message)])

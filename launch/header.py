@@ -1,0 +1,48 @@
+"""The gate for what becomes a line `#SBATCH --name=value` of a script, or comes to sbatch by its environment.
+
+Whatever a cluster file, a variable or a file of the run directory says, it is one option in one line: a line
+break would begin another option, or shell that every job runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+OPTION = re.compile(r"[a-z][a-z0-9-]+", re.ASCII)
+# Who pays, and where, may stand in the environment of who submits; sbatch reads these itself.
+WELCOME = (
+    "SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT",
+    "SBATCH_RESERVATION",
+)  # fmt: skip
+SHOWN = 80  # characters of a value in a message
+
+
+def unusable(name: str, value: object) -> str | None:
+    """Why an option of sbatch cannot be one line of a script's header; None if it can.
+
+    Args:
+        value: a text or a number; True for an option without a value.
+    """
+    if not OPTION.fullmatch(name):
+        return "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
+    if value is True or str(value).isprintable():
+        return None
+    return f"found {str(value)[:SHOWN]!r}; line breaks and control characters are not possible here"
+
+
+def unusable_variables(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
+    """The variables that sbatch would read and that hold more than one line, each with what is wrong."""
+    for variable in WELCOME:
+        if why := unusable("x-variable", environment.get(variable, "")):
+            yield variable, why
+
+
+def check_header(script: str) -> str:
+    """The script, whose header is nothing but options, each in a line of its own."""
+    header = script.partition("\n# command\n")[0].splitlines()
+    plain = ("#!/bin/bash", "", "# Parameters")
+    for line in header:
+        assert line in plain or re.match(r"#SBATCH --[a-z][a-z0-9-]*(=|$)", line), line
+    return script
