@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 
 from jobs.context import Context
 from jobs.prompts import open_source, prompt_id, sample
+from jobs.rowcheck import PAIR_COLUMNS
 from jobs.rundir import read_jsonl
 from jobs.thinking import Thinking
 from jobs.unit import MODES
 
 REASONS = ("truncated", "unclosed", "empty", "duplicate", "unpaired")
 ROW_GROUP = 2000  # rows
-PAIR_COLUMNS = ("prompt", "reasoning", "ift")
 SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", pa.string()), ("reasoning", pa.string()), ("answer", pa.string())]
     + [(f"tokens_{part}", pa.int64()) for part in ("prompt", "reasoning", "answer")]

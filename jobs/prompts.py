@@ -1,4 +1,4 @@
-"""Rows of text from where a study finds them: local JSONL or Parquet files, or a dataset of the hub.
+"""Rows of text from where a study finds them: local files of JSON or Parquet, or a dataset of the hub.
 
 Sources may hold millions of long rows, so columns stay in Arrow and rows are streamed. What the texts mean is
 the business of the caller.
@@ -7,10 +7,9 @@ the business of the caller.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.json import ParseOptions, ReadOptions, open_json
+
+from jobs.jsonrows import NAMES, is_json, is_parquet, json_rows, texts_of
+from jobs.rowcheck import check_rows, check_types
 
 ROWS = 1000  # in a batch that is streamed
-BLOCK = 1 << 26  # bytes of JSON that are read at once; no row may be longer
 TEXT = pa.large_string()  # offsets of 64 bits: a column may hold more than 2 GB
-KINDS = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,12 @@ def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[
     path = Path(resolve(spec["path"]))
     if not path.exists():
         raise ValueError(f"prompts: there is no {path}")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in KINDS)
-    if not files or files[0].suffix not in KINDS:
-        raise ValueError(f"{path}: no prompts found; they are read from files named *{', *'.join(KINDS)}")
+    inside = () if path.is_file() else sorted(p for p in path.rglob("*") if not p.name.startswith("."))
+    files = [path] if path.is_file() else [p for p in inside if is_parquet(p) or is_json(p)]
+    if not files:
+        raise ValueError(f"{path}: no prompts found; they are read from {NAMES}")
     for file in files:
-        _check(str(file), _schema(file), columns)
+        check_rows(file, tuple(columns), None if len(files) == 1 else 0)
     return Source(str(path), lambda: chain.from_iterable(_read(file, text) for file in files))
 
 
@@ -67,37 +67,25 @@ def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
         spec["dataset"], spec.get("subset"), revision=spec.get("revision"), split=split
     )
     table = loaded.data.table
-    _check(name, table.schema, text.names)
+    check_types(name, table.schema, tuple(text.names))
     return Source(name, lambda: iter(table.select(text.names).cast(text).to_batches(ROWS)))
 
 
-def _schema(file: Path) -> pa.Schema:
-    if file.suffix == ".parquet":
-        return pq.read_schema(file)
-    with file.open(encoding="utf-8") as lines:
-        return pa.schema([(name, TEXT) for name in json.loads(next(lines, "{}"))])
-
-
-def _check(name: str, schema: pa.Schema, columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in schema.names:
-            raise ValueError(f"{name}: no column {column!r}; it has {', '.join(schema.names)}")
-        kind = schema.field(column).type
-        if kind not in (TEXT, pa.string(), pa.null()):
-            raise ValueError(f"{name}: column {column!r} must hold text and holds {kind}")
-
-
 def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
-    if file.suffix == ".parquet":
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(ROWS, columns=text.names):
-                yield batch.cast(text)
-    else:
-        others = ParseOptions(explicit_schema=text, unexpected_field_behavior="ignore")
+    if is_parquet(file):
         try:
-            yield from open_json(file, ReadOptions(block_size=BLOCK), others)
-        except pa.ArrowInvalid as error:
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(ROWS, columns=text.names):
+                    found = batch.cast(text)
+                    found.validate(full=True)  # that it is UTF-8: nothing else looks
+                    yield found
+        except pa.ArrowException as error:
             raise ValueError(f"{file}: {error}") from None
+        return
+    columns = tuple(text.names)
+    rows = (texts_of(file, line, row, columns) for line, row in json_rows(file))
+    while some := list(islice(rows, ROWS)):
+        yield pa.record_batch([pa.array(column, TEXT) for column in zip(*some, strict=True)], text)
 
 
 def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] = str) -> pa.Table:

@@ -6,15 +6,12 @@ It decides nothing about what is to be done (plan.py).
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from jobs.unit import PREPARED
-from launch.functions import prepare_faults
+from launch.crosscheck import ALIAS, crosscheck, repeated
 from launch.presets import (
     CONFIGS,
     SHOWN,
@@ -195,20 +192,10 @@ class Task(Strict):
     choices: Annotated[Whole, Field(gt=1, le=1000)] | None = None
 
 
-ALIAS = (
-    "results go by a benchmark's name: to score one in two ways, define it under another name in a folder "
-    "of tasks ('include')"
-)
-
-
 def _each_once(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-    if twice := _twice(task.task for task in tasks):
-        raise ValueError(f"named more than once: {', '.join(twice)}; {ALIAS}")
+    if again := repeated(task.task for task in tasks):
+        raise ValueError(f"named more than once: {', '.join(again)}; {ALIAS}")
     return tasks
-
-
-def _twice(names: Iterable[Any]) -> list[str]:
-    return sorted(str(name) for name, times in Counter(names).items() if times > 1)
 
 
 class EvalGroup(Strict):
@@ -292,7 +279,7 @@ def load_study(name: str) -> Study:
     except StudyError as error:  # what is wrong with presets was said where they were looked for
         more = [m for m in error.mistakes if not mistakes or m.key.partition(".")[0] not in PRESETS]
         raise StudyError([*mistakes, *more]) from None
-    mistakes += located(_crosscheck(study, file), document, file)
+    mistakes += located(crosscheck(study, file), document, file)
     if mistakes:
         raise StudyError(mistakes)
     return study
@@ -329,50 +316,3 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
     if wrong:
         raise StudyError(located(wrong, document, path))
     return model
-
-
-def _crosscheck(study: Study, file: Path) -> list[Mistake]:
-    """What no single key shows: missing files, names given twice, references that lead nowhere."""
-    wrong = []
-    for key in ("prompts", "pairs"):
-        for i, source in enumerate(getattr(study, key) or ()):
-            path = source.path
-            if path and not path.startswith(PREPARED) and not is_file(Path(path)):
-                wrong.append(Mistake(file, f"{key}.{i}.path", f"no such file: {Path(path).absolute()}"))
-    unique: dict[str, list[Any]] = {
-        "students": [m.name for m in study.students],
-        "benchmarks": [g.name for g in study.benchmarks],
-        "mixtures.shares": list(study.mixtures.shares),
-        "seeds": list(study.seeds),
-    }
-    for key, names in unique.items():
-        if twice := _twice(names):
-            wrong.append(Mistake(file, key, f"named more than once: {', '.join(twice)}"))
-    wrong += _crosscheck_benchmarks(study.benchmarks, file)
-    for student in study.students:
-        if student.training is None:
-            message = f"{student.name} cannot be trained: no 'training' in its preset"
-            wrong.append(Mistake(file, "students", message))
-    if study.prepare is not None:
-        for key, message in prepare_faults(study.prepare.function, study.prepare.args):
-            wrong.append(Mistake(file, f"prepare.{key}", message))
-    if study.prepare is None and PREPARED in study.model_dump_json():
-        wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
-    return wrong
-
-
-def _crosscheck_benchmarks(groups: Sequence[EvalGroup], file: Path) -> Iterator[Mistake]:
-    """Benchmarks in two groups, and names of groups that would give two units one name."""
-    where: dict[str, list[str]] = {}
-    for group in groups:
-        for task in group.tasks:
-            where.setdefault(task.task, []).append(group.name)
-    for task_name, names in where.items():
-        if len(names) > 1:
-            yield Mistake(file, "benchmarks", f"{task_name} is in {' and '.join(names)}; {ALIAS}")
-    ends = {f".{group.name}" for group in groups}
-    for group in groups:
-        for end in ends:
-            if group.name.endswith(end):
-                words = f"{group.name!r} ends with {end!r}, which is another group: units could share a name"
-                yield Mistake(file, "benchmarks", words)
