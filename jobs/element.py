@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobs import by_hand
 from jobs.place import Place
 from jobs.run import run_unit
+from jobs.rundir import StudyDir
 from jobs.secrets import load_secrets
 from jobs.trust import private_umask
 from jobs.unit import Unit
 
-ELEMENTS = "elements.jsonl"
+ELEMENTS = by_hand.ELEMENTS
+BY_HAND = 0  # in place of an attempt's number: the job has to enter itself
 
 
 def element(submission: Path, index: int) -> dict[str, Any]:
@@ -57,7 +60,11 @@ def main() -> None:
     submission = Path(sys.argv[1])
     mine = element(submission, index)
     place = Place.in_slurm()
-    run_unit(mine["unit"], mine["root"], mine["attempt"], mine["worker"], place, word(submission))
+    attempt = mine["attempt"]
+    if attempt == BY_HAND:
+        root, unit = StudyDir(Path(mine["root"])), Unit.from_json(mine["unit"])
+        attempt = 1 if root.unit(unit).done else by_hand.enter(submission, root, unit.id)
+    run_unit(mine["unit"], mine["root"], attempt, mine["worker"], place, word(submission))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ class StudyDir:
     study = At("study.json")  # resolved: presets and defaults filled in
     submitted = At("submitted.json")  # how a person submitted it last, for the keeper to go on from
     nodes = At("nodes")  # NAME.jsonl: failures in a row of jobs soon after they had begun on this node
+    by_hand = At("by_hand")  # what jobs of scripts of --out entered when they started
     ledger = At("ledger.jsonl")  # what was submitted and how it ended
     lock = At("lock")
     notified = At("notified.jsonl")  # what somebody was told of

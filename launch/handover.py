@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.element import ELEMENTS, line
+from jobs.by_hand import TOLD
+from jobs.element import BY_HAND, ELEMENTS, line
+from jobs.rundir import write_json
+from jobs.unit import Unit
 from launch.admission import Refusal
 from launch.arrays import Array, array_spec, dependency
 from launch.header import WELCOME
@@ -25,13 +28,22 @@ SCRIPT = "submit.sh"
 HEADER = """\
 #!/bin/bash
 # Submits what the folders beside this script hold, each array after those that it waits for. They are read by
-# the jobs, and their logs go there. 'sor submit' knows nothing of these jobs before they are done.
+# the jobs, and their logs go there. 'sor' learns of an array when the first of its jobs starts.
 set -euo pipefail
 cd "$(dirname "$0")"
 # As 'sor submit' does, whatever the shell has set for other jobs.
 for name in ${!SBATCH_@} ${!SLURM_@}; do
   [[ " %s " == *" $name "* ]] || unset "$name"
 done
+
+submit() {  # set `id`: the one line of what sbatch says that is an id, or an id and the name of a cluster
+  local said
+  said=$(sbatch --parsable "$@") || { echo "$said" >&2; exit 1; }
+  id=$(grep -xE '[0-9]+(;[A-Za-z0-9_.-]+)?' <<< "$said" | cut -d ';' -f 1) || true
+  [[ $id =~ ^[0-9]+$ ]] && return
+  printf '%%s\\n' "$said" "This is not the id of one job: look for the job with squeue --me" >&2
+  exit 1
+}
 """
 
 
@@ -86,15 +98,27 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
     if out.exists() and any(out.iterdir()):
         raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
     out.mkdir(parents=True, exist_ok=True)
+    project.root.by_hand.mkdir(
+        parents=True, exist_ok=True
+    )  # from here on 'sor submit' takes its numbers there
     lines = (HEADER % " ".join(WELCOME)).splitlines()
-    code, numbers = snapshot(project.root), _numbers(project)
+    code, numbers, readers = snapshot(project.root), _numbers(project), _readers(project.units)
     for number, array in enumerate(arrays):
         folder = out.absolute() / f"{number:03}-{array.stage}"
-        _write(array, project, folder, code, numbers, None, ())
+        name = new_name(f"{array.stage}-{project.study.name}")
+        _write(array, project, folder, code, {}, None, (), name)
+        units = {e.unit.id for e in array.elements}
+        told = {
+            "name": name,
+            "cluster": project.cluster.source,
+            "slurm_cluster": project.cluster.slurm_cluster,
+            "numbers": {id: numbers[id] - 1 for id in units},
+            "readers": {id: readers[id] for id in units},
+        }
+        write_json(folder / TOLD, told)
         after = dependency(array, [f"${{a{i}}}" for i in range(number)])
         option = f' --dependency="{after}"' if after else ""
-        lines.append(f"a{number}=$(sbatch --parsable{option} {folder.name}/{SCRIPT} | cut -d';' -f1)")
-        lines.append(f'echo "{in_words(array)}: $a{number}"')
+        lines.append(f'submit{option} {folder.name}/{SCRIPT}; a{number}=$id; echo "{in_words(array)}: $id"')
     script = out / "submit_all.sh"
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     script.chmod(0o755)
@@ -112,6 +136,17 @@ def _numbers(project: Project) -> dict[str, int]:
     return {u.id: attempts[u.id].number + 1 if u.id in attempts else 1 for u in project.units}
 
 
+def _readers(units: Sequence[Unit]) -> dict[str, list[str]]:
+    """The folders, below the study's, of the units that read each unit, directly or not, by the unit's id."""
+    readers: dict[str, list[str]] = {unit.id: [] for unit in units}
+    read = dict[str, set[str]]()  # by each unit
+    for unit in units:
+        read[unit.id] = {i.id for i in unit.inputs}.union(*(read.get(i.id, ()) for i in unit.inputs))
+        for id in read[unit.id] & readers.keys():
+            readers[id].append(f"{unit.stage}/{unit.name}-{unit.id}")
+    return readers
+
+
 def _write(
     array: Array,
     project: Project,
@@ -120,17 +155,23 @@ def _write(
     numbers: Mapping[str, int],
     after: str | None,
     avoid: Sequence[str],
+    job: str | None = None,
 ) -> None:
-    """Write one submission's folder."""
+    """Write one submission's folder.
+
+    Args:
+        numbers: of the units' attempts; a job of a unit without one takes one when it starts.
+        job: its name; None: that of the folder.
+    """
     root = project.root.path.absolute()
     script = sbatch_script(
         project.cluster, array.stage, array.resources, folder=folder, study=root, code=code,
-        array=array_spec(array), dependency=after, exclude=avoid,
+        array=array_spec(array), dependency=after, exclude=avoid, name=job,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ELEMENTS).open("w", encoding="utf-8") as file:
         for e in array.elements:
             asked = {"memory": array.resources.memory, "raised": array.resources.raised}
             unit = replace(e.unit, resources=replace(e.unit.resources, **asked))
-            file.write(line(e.index, unit, root, numbers[e.unit.id], e.worker))
+            file.write(line(e.index, unit, root, numbers.get(e.unit.id, BY_HAND), e.worker))
     (folder / SCRIPT).write_text(script, encoding="utf-8")

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.rundir import append_jsonl, read_jsonl
+from jobs import by_hand
+from jobs.rundir import StudyDir, append_jsonl, read_jsonl
 from jobs.secrets import hide
 from launch.answers import parse_id
+from launch.slurm import SlurmUnavailable
 
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
 
@@ -91,22 +93,26 @@ class Ledger:
         self._path = path
         self._cluster = cluster
         self._slurm_cluster = slurm_cluster
+        self._by_hand = StudyDir(path.parent).by_hand
 
     def attempts(self) -> Mapping[str, Attempt]:
         """The last attempt at every unit that was ever begun, by the unit's id; not to be changed.
 
         A keeper that the machine did not take never was: the one before it goes on.
         """
-        version, (known, attempts) = _version(self._path), _last_read.get(self._path, ((), {}))
+        entered = by_hand.records(self._by_hand)
+        version = (*_version(self._path), len(entered))
+        known, attempts = _last_read.get(self._path, ((), {}))
         if version != known:
-            attempts = _attempts(list(read_jsonl(self._path)))
+            attempts = _attempts(list(read_jsonl(self._path)), entered)
             _last_read[self._path] = version, attempts
         return attempts
 
     def submissions(self) -> dict[str, float]:
         """When each submission was to be handed over, in seconds since the epoch, by its name."""
+        entered = {r["submission"]: r["time"] for r in by_hand.records(self._by_hand) if "submission" in r}
         records = read_jsonl(self._path)
-        return {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
+        return entered | {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
 
     def begun(self, since: float) -> Counter[str]:
         """How many attempts at each unit were begun since a time, without those that the machine refused."""
@@ -116,7 +122,16 @@ class Ledger:
         return Counter(unit for unit, _ in begun - refused)
 
     def intent(self, submission: str, elements: Sequence[Begun]) -> None:
-        """A submission is about to be handed over."""
+        """A submission is about to be handed over.
+
+        Raises:
+            SlurmUnavailable: jobs that were submitted by hand have just started with these numbers.
+        """
+        if not by_hand.reserve(self._by_hand, {e.unit: e.attempt for e in elements if e.unit != KEEPER}):
+            raise SlurmUnavailable(
+                "jobs of scripts that --out wrote have just started on the same units: nothing of this was "
+                "submitted. The same command, run again, leaves these units to them"
+            )
         listed = [[e.unit, e.attempt, *([] if e.index is None else [e.index])] for e in elements]
         where = {"cluster": self._cluster, "host": socket.gethostname()}
         if self._slurm_cluster is not None:
@@ -146,11 +161,22 @@ class Ledger:
         append_jsonl(self._path, {"event": event, "time": time.time(), **more})
 
 
-def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
+def _entered(records: Sequence[by_hand.Record]) -> dict[str, Attempt]:
+    """The last attempts of jobs that were submitted by hand."""
+    last: dict[str, Attempt] = {}
+    for record in records:
+        if "submission" in record and (id := parse_id(record["job"])):
+            for unit, (number, indices) in record["attempts"].items():
+                jobs = (Job(record["submission"], id.array, record["host"], i, id.cluster) for i in indices)
+                last[unit] = Attempt(number, record["time"], record["cluster"], tuple(jobs))
+    return last
+
+
+def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Record]) -> dict[str, Attempt]:
     # What is no id was never one: the job is found by its submission's name.
     told = ((r["submission"], r["job"]) for r in records if r["event"] == "submitted")
     taken = {name: id for name, job in told if (id := parse_id(job))}
-    last: dict[str, Attempt] = {}
+    last = _entered(entered)
     former: Attempt | None = None  # the keeper before the last one
     for record in records:
         if record["event"] == "intent":
@@ -161,6 +187,8 @@ def _attempts(records: Sequence[dict[str, Any]]) -> dict[str, Attempt]:
                 job = Job(name, array, host, index[0] if index else None, slurm_cluster)
                 attempt = last.get(unit)
                 former = attempt if unit == KEEPER else former
+                if attempt and attempt.number > number and unit != KEEPER:
+                    continue  # jobs that were submitted by hand came later
                 if attempt is None or attempt.number != number:
                     last[unit] = Attempt(number, record["time"], record["cluster"], (job,))
                 else:

@@ -45,11 +45,12 @@ def sbatch_script(
     begin: str | None = None,
     exclude: Collection[str] = (),
     once: bool = False,
+    name: str | None = None,
 ) -> str:
     """The script of one submission.
 
     Args:
-        folder: the submission's, for the logs and for what the elements are to do. The job is named like it.
+        folder: the submission's, for the logs and for what the elements are to do.
         study, code: the study's folder, and the snapshot of the code below it.
         array: the elements, as `0-99%8`.
         dependency: as `afterok:12:13`.
@@ -57,6 +58,7 @@ def sbatch_script(
         begin: not before, as `now+60`.
         exclude: nodes that it must not run on.
         once: it is not begun again, whatever ends it.
+        name: the job's; None: that of the folder.
 
     Raises:
         StudyError: an option is missing, a path cannot be used, or the script would show a secret.
@@ -93,12 +95,12 @@ def sbatch_script(
         "array": array,
         "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
     }
-    asked = {**options, "job-name": folder.name, **({"dependency": dependency} if dependency else {})}
+    asked = {**options, "job-name": name or folder.name, **({"dependency": dependency} if dependency else {})}
     if wrong := [Mistake(cluster.file, f"--{n}", why) for n, v in asked.items() if (why := unusable(n, v))]:
         raise StudyError(wrong)
     executor = _Writer(folder)
     executor.update_parameters(
-        job_name=folder.name,
+        job_name=name or folder.name,
         time=math.ceil(60 * resources.hours),
         nodes=resources.nodes,
         ntasks_per_node=resources.tasks_per_node,

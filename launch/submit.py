@@ -109,11 +109,15 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(difference_view(difference))
     if out is None:
         return 0
+    if now.submitting is not None:
+        raise Refusal("somebody is submitting this study right now: write scripts once that has ended")
+    trust.prepare(project.root)
     planned = arrays(project, now, difference)
     script = write_out(planned.arrays, project, out)
     console.print(held_view(planned.held))
     console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
-    console.print("'sor submit' knows nothing of jobs submitted by hand before they are done: wait with it")
+    words = "'sor' learns of an array when its first job starts; before that, 'sor submit' submits it, too"
+    console.print(words, soft_wrap=True)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -80,8 +81,10 @@ def handed_over(folder: Path, root: Path) -> tuple[list[str], str]:
     script = (folder / "submit.sh").read_text(encoding="utf-8")
     for own, common in ((str(folder), "FOLDER"), (folder.name, "NAME"), (str(root), "ROOT")):
         script = script.replace(own, common)
-    lines = [line for line in script.splitlines() if not line.startswith("#SBATCH --dependency")]
-    return lines, (folder / "elements.jsonl").read_text(encoding="utf-8").replace(str(root), "ROOT")
+    own = ("#SBATCH --dependency", "#SBATCH --job-name")
+    lines = [line for line in script.splitlines() if not line.startswith(own)]
+    elements = (folder / "elements.jsonl").read_text(encoding="utf-8").replace(str(root), "ROOT")
+    return lines, elements.replace('"attempt": 0', '"attempt": 1')  # by hand it takes a number when it starts
 
 
 def test_submitted_by_hand_it_is_what_sor_submit_does(
@@ -160,7 +163,67 @@ def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_
     wait_until_empty(slurm)
     assert not [file for file in tree(tmp_path) if TOKEN.encode() in file.read_bytes()]
     status = json.loads(sor("status", study, "--json", *where, **more).stdout)
-    assert [(u["stage"], u["attempts"]) for u in status["units"] if u["state"] == "done"] == [("prepare", 0)]
+    assert [(u["stage"], u["attempts"]) for u in status["units"] if u["state"] == "done"] == [("prepare", 1)]
+
+
+def again(slurm: Cluster, script: Path) -> str:
+    """Submit a script as a person does; returns the array's id."""
+    return slurm.run("sbatch", "--parsable", str(script))
+
+
+def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
+    slurm: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = unit(tmp_path, "a")
+    b, other = unit(tmp_path, "b", a), unit(tmp_path, "o", tasks_per_node=2)
+    ours = project(tmp_path, tmp_path / "runs", [a, other, b])
+
+    def seen() -> dict[str, tuple[State, int]]:
+        return {s.unit.name: (s.state, s.attempt.number if s.attempt else 0) for s in ours.look().units}
+
+    def attempts(name: str) -> list[int]:
+        [its] = [u for u in ours.units if u.name == name]
+        return [line["attempt"] for line in read_jsonl(ours.root.unit(its).attempts)]
+
+    for name in ("a.fail", "o.hold"):
+        (tmp_path / name).touch()
+    assert preview(ours, None, tmp_path / "out") == 0
+    assert by_hand(tmp_path / "out").returncode == 0
+    wait_for(lambda: seen()["o"] == (State.RUNNING, 1) and seen()["a"] == (State.FAILED, 1), "what happens")
+    assert ours.look().units[0].reason == "RuntimeError: a was told to fail"
+    [waits] = slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%F").splitlines()
+    slurm.run("scancel", waits)
+
+    # Fixed, and the same script once more: a new attempt, though the first had ended for good.
+    first, _, second = sorted(tmp_path.glob("out/*/submit.sh"))
+    (tmp_path / "a.fail").unlink()
+    (tmp_path / "o.hold").unlink()
+    wait_until_empty(slurm)
+    again(slurm, first)
+    wait_for(lambda: seen()["a"] == (State.DONE, 2), "it to be fixed")
+    assert attempts("a") == [1, 2]
+    assert seen()["o"] == (State.DONE, 1)
+    assert attempts("o") == [1, 1]  # both ranks; the second time there was nothing to do
+    capsys.readouterr()
+    assert logs.print_logs(ours.look().units[0], ours, follow=False) == 0
+    assert "a says goodbye" in capsys.readouterr().out
+
+    # Of a result that is made again the readers are made again, too.
+    wait_until_empty(slurm)
+    again(slurm, second)
+    wait_for(lambda: seen()["b"] == (State.DONE, 1), "the reader")
+    wait_until_empty(slurm)
+    shutil.rmtree(ours.root.unit(a).out)
+    (tmp_path / "a.hold").touch()
+    again(slurm, first)
+    wait_for(lambda: seen()["a"] == (State.RUNNING, 3), "the third attempt")
+    assert seen()["b"] == (State.WAITING, 1)
+    assert (ours.root.unit(b).superseded(1) / "out" / "result.json").is_file()
+    assert submit(ours, yes=True, only=None) == 0  # it leaves what runs to its job
+    assert seen()["a"] == (State.RUNNING, 3)
+    (tmp_path / "a.hold").unlink()
+    wait_for(lambda: seen() == {"a": (State.DONE, 3), "b": (State.DONE, 2), "o": (State.DONE, 1)}, "all")
+    assert attempts("b") == [1, 2]
 
 
 def test_out_where_it_makes_no_sense(tmp_path: Path) -> None:
