@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import Array, Resampled, intervals, quantile
-from analysis.collect import warn
+from analysis.metrics import is_accuracy
+from analysis.table import few, warn
 
 AXES = {"training_flops": "on_training_frontier", "inference_flops": "on_inference_frontier"}
 # What configurations are compared by: each axis, and both together (none is cheaper in both respects).
@@ -23,9 +24,10 @@ MARKS = {**AXES, "both": "on_both_frontier"}
 STUDENT = ["student", "size", "share", "order", "seed"]
 MEANS = ["inference_flops", "accuracy", "output_tokens", "reasoning_tokens"]
 STANDING = [
-    "kind", "scope", "axis", "student", "probability", "gap", "gap_low", "gap_high", "band_low", "band_high",
+    "kind", "scope", "axis", "student", "probability", "gap", "gap_low", "gap_high", "plain_gap",
+    "plain_gap_low", "plain_gap_high", "band_low", "band_high",
 ]  # fmt: skip
-AVERAGE = "all benchmarks"
+AVERAGE, SHARED = "all benchmarks", "benchmarks of all students"
 Redrawn = dict[str, Array]  # by scope: resamples × its points
 NEAR = 0.01  # "near the frontier": at most one percentage point of accuracy below it
 
@@ -87,37 +89,43 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         groups["stderr"].agg(lambda own: own.pow(2).mean(skipna=False)) + between.fillna(0.0)
     )
     table["seeds"] = groups.size()
-    for name, counts in table["seeds"].groupby("configuration"):
-        if counts.nunique() > 1:
-            numbers = " and ".join(map(str, sorted(set(counts))))
-            warn(f"{name}: its benchmarks are means over different numbers of seeds ({numbers}).")
+    told = [
+        f"{name} ({' and '.join(map(str, sorted(set(counts))))})"
+        for name, counts in table["seeds"].groupby("configuration")
+        if counts.nunique() > 1
+    ]
+    if told:
+        warn(f"Benchmarks are means over different numbers of seeds: {few(told)}.")
     return table.reset_index().assign(student=lambda t: t["configuration"])
 
 
-def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:
+def lacking(results: pd.DataFrame) -> dict[str, list[str]]:
+    """The benchmarks in `results` that each student has no result for; none for one that has all."""
+    wanted = set(results["benchmark"])
+    return {
+        str(student): sorted(wanted - set(own))
+        for student, own in results.dropna(subset="accuracy").groupby("student")["benchmark"]
+    }
+
+
+def average(results: pd.DataFrame) -> pd.DataFrame:
     """Each student's mean over the benchmarks in `results`, every benchmark with the same weight.
 
     The standard error is that of a mean of independent estimates, √(Σσ²)/k. A student that lacks a
-    benchmark is left out and said by a warning: a mean over fewer benchmarks is not comparable.
+    benchmark is left out: a mean over fewer benchmarks is not comparable.
 
     Args:
         results: rows of `over_seeds`, of the benchmarks to be averaged only.
-        scope: what the warning calls them.
 
     Returns:
         One row for each student: STUDENT, seeds, training_flops, MEANS, stderr, n (items in all) and
         benchmarks (how many).
     """
-    wanted = set(results["benchmark"])
-    lacking = {
-        str(student): sorted(wanted - set(own))
-        for student, own in results.dropna(subset="accuracy").groupby("student")["benchmark"]
-    }
-    for student, missing in lacking.items():
-        if missing:
-            warn(f"{student} has no result for {', '.join(missing)}: it is left out of the mean of {scope}.")
-    students = results[results["student"].map(lambda student: lacking.get(student) == [])].groupby("student")
-    count = len(wanted)  # of rows of each student: a sum with fewer values than that is missing
+    missing = lacking(results)
+    students = results[results["student"].map(lambda student: missing.get(student) == [])].groupby("student")
+    count = results[
+        "benchmark"
+    ].nunique()  # of rows of each student: a sum with fewer values than that is missing
     means = students[MEANS].sum(min_count=count) / count
     return (
         students[[*STUDENT[1:], "seeds", "training_flops"]]
@@ -130,9 +138,22 @@ def average(results: pd.DataFrame, scope: str) -> pd.DataFrame:
 
 
 def scopes(results: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """What accuracies are compared over: (kind, name, rows), kind being average, group or benchmark."""
-    yield "average", AVERAGE, results
-    for (domain, form), rows in results.groupby(["domain", "format"]):
+    """What accuracies are compared over: (kind, name, rows), kind being average, group or benchmark.
+
+    Means are those of accuracies, of items that no other benchmark counts. Where students lack some of the
+    benchmarks, there is also the mean over those that all of them have.
+
+    Args:
+        results: a table with the column "configuration".
+    """
+    counted = results[results["within"].isna() & results["metric"].map(is_accuracy)]
+    if len(counted):
+        yield "average", AVERAGE, counted
+        known = counted.dropna(subset="accuracy")
+        shared = set.intersection(*known.groupby("configuration")["benchmark"].agg(set)) if len(known) else ()
+        if shared and len(shared) < counted["benchmark"].nunique():
+            yield "average", SHARED, counted[counted["benchmark"].isin(shared)]
+    for (domain, form), rows in counted.groupby(["domain", "format"]):
         yield "group", f"{domain}, {form}", rows
     for benchmark, rows in results.groupby("benchmark"):
         yield "benchmark", str(benchmark), rows
@@ -148,20 +169,36 @@ def frontier_table(results: pd.DataFrame) -> pd.DataFrame:
         kind, scope, the columns of `average`, and on_training_frontier, on_inference_frontier and
         on_both_frontier; scopes in the order of `scopes`, configurations by training FLOPs.
     """
-    tables = []
+    tables, told = [], dict[str, list[str]]()
     for kind, scope, rows in scopes(over_seeds(results)):
-        points = average(rows, scope)
+        points = average(rows)
+        if kind != "benchmark":
+            for student, missing in lacking(rows).items():
+                if missing:
+                    told.setdefault(f"{student} lacks {few(missing, 4)}", []).append(scope)
         for axis, mark in MARKS.items():
             points[mark] = pareto(points, COSTS[axis], "accuracy")
         points.insert(0, "kind", kind)
         points.insert(1, "scope", scope)
         tables.append(points.sort_values(["training_flops", "student"]))
+    if told:
+        warn(f"Left out of means: {few(f'{why} ({few(names, 4)})' for why, names in told.items())}.")
+    _warn_scores(results)
     return pd.concat(tables, ignore_index=True)
+
+
+def _warn_scores(results: pd.DataFrame) -> None:
+    used = results[["benchmark", "metric"]].drop_duplicates()
+    if told := [
+        f"{benchmark} ({metric})" for benchmark, metric in used.to_numpy() if not is_accuracy(metric)
+    ]:
+        warn(f"No shares of items, hence in no mean of accuracies: {few(told)}.")
 
 
 def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:
     """The accuracies of `points` (the table of `frontier_table`) by scope: resamples × its points."""
-    benchmarks = {scope: sorted(set(rows["benchmark"])) for _, scope, rows in scopes(results)}
+    over = scopes(with_configuration(results))
+    benchmarks = {scope: sorted(set(rows["benchmark"])) for _, scope, rows in over}
     return {
         str(scope): resampled.mean(own["student"].tolist(), benchmarks[str(scope)])
         for scope, own in points.groupby("scope", sort=False)
@@ -172,10 +209,11 @@ def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
     """How each configuration stands to the frontier, with its uncertainty, for every scope and axis.
 
     The gap is the accuracy of the best other configuration that costs no more, minus its own: above 0 it is
-    that far below the frontier, below 0 it leads by so much, -∞ where there is no other. Its interval is that
-    of comparisons with the best (Hsu 1984): a max-T interval of every pair's difference gives the bounds
-    max(difference - q·se) and max(difference + q·se), which hold also where several are equally good, where a
-    bootstrap of the maximum itself does not. One family is all pairs of all scopes of one kind, for one axis.
+    that far below the frontier, below 0 it leads by so much, -∞ where there is no other. The plain gap is
+    that to the best one with plain answers only. Their intervals are those of comparisons with the best (Hsu
+    1984): a max-T interval of every pair's difference gives the bounds max(difference - q·se) and
+    max(difference + q·se), which hold also where several are equally good, where a bootstrap of the maximum
+    itself does not. One family is all pairs of all scopes of one kind, for one axis.
 
     The band is that of the frontier's height at this configuration's compute, in the same way from intervals
     of the accuracies that hold together over the whole frontier of the scope.
@@ -204,7 +242,9 @@ def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
                 on = unbeaten(cost, accuracy).mean(axis=0)
                 made["probability"] = np.where(np.isnan(accuracy).any(axis=0), np.nan, on)
                 height = own["accuracy"].to_numpy()
-                made[["gap", "gap_low", "gap_high"]] = _gaps(cost, height, q * stderr)
+                every, plain = np.ones(len(own), dtype=bool), (own["share"] == 0).to_numpy(dtype=bool)
+                for name, rivals in (("gap", every), ("plain_gap", plain)):
+                    made[[name, f"{name}_low", f"{name}_high"]] = _gaps(cost, height, q * stderr, rivals)
                 made[["band_low", "band_high"]] = _band(cost, height, accuracy)
                 tables.append(made)
     return pd.concat(tables, ignore_index=True)[STANDING]
@@ -230,9 +270,9 @@ def _pairs_spread(costs: Array, redrawn: Array) -> tuple[Array, Array]:
     return stderr, largest
 
 
-def _gaps(costs: Array, heights: Array, margins: Array) -> Array:
-    """gap, gap_low and gap_high of each point, the margin of every pair's difference given."""
-    rivals = _as_cheap(costs) & ~np.eye(len(costs), dtype=bool)
+def _gaps(costs: Array, heights: Array, margins: Array, allowed: NDArray[np.bool_]) -> Array:
+    """gap, gap_low and gap_high of each point to those allowed, given the margins of differences."""
+    rivals = _as_cheap(costs) & ~np.eye(len(costs), dtype=bool) & allowed[:, None]
     difference = heights[:, None] - heights
     bounds = (difference, difference - margins, difference + margins)
     return np.stack(
@@ -253,6 +293,12 @@ def supervision(share: float, order: str | None = None) -> str:
     if share in (0, 1):
         return "reasoning" if share else "plain answers"
     return f"{share:.0%} reasoning".replace("%", " %") + (f", {order}" if isinstance(order, str) else "")
+
+
+def both_orders(table: pd.DataFrame) -> bool:
+    """Whether mixtures of more than one order occur."""
+    mixed = table["share"].between(0, 1, inclusive="neither")
+    return bool(table.loc[mixed, "order"].nunique() > 1)
 
 
 def size_order(table: pd.DataFrame) -> list[str]:

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import LEVEL, Array, intervals
-from analysis.collect import warn
 from analysis.frontier import AXES, Redrawn
+from analysis.table import few, warn
 
 NODES = NDArray[np.intp]
 
@@ -168,9 +168,10 @@ def kept(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
                 continue
             height = own["accuracy"].to_numpy()
             (gain, part), (gain_drawn, part_drawn) = (_gains(a, trios) for a in (height, draws))
-            ratio = _percentiles(part_drawn / gain_drawn)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio, whole = _percentiles(part_drawn / gain_drawn), part / gain
             row = dict(own.loc[0, ["kind", "scope"]], share=share, order=order, sizes=len(trios), gain=gain)
-            row |= {"kept": part / gain, "kept_low": ratio[0], "kept_high": ratio[1]}
+            row |= {"kept": whole, "kept_low": ratio[0], "kept_high": ratio[1]}
             for name, x in (("training", "training_flops"), ("inference", "inference_flops")):
                 flops = own[x].to_numpy()
                 row[name] = flops[trios[:, 1]].sum() / flops[trios[:, 2]].sum()
@@ -223,14 +224,18 @@ def _percentiles(drawn: Array) -> Array:
 
 def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:
     """Places of plain answers, mixture and reasoning of each size that has all three."""
-    found = []
+    found, twofold = [], []
     places = own.groupby(["share", "size"]).groups
     for place, size in mixed["size"].items():
         plain, full = (list(places.get((share, size), ())) for share in (0, 1))
         if len(plain) and len(full):
             found.append((plain[0], place, full[0]))
         if max(len(plain), len(full)) > 1:
-            warn(f"{size}: several students have one kind of answers; mixtures are held against the first.")
+            twofold.append(str(size))
+    if twofold:
+        warn(
+            f"Several students have one kind of answers, mixtures are held against the first: {few(twofold)}."
+        )
     return np.array(found, dtype=np.intp).reshape(-1, 3)
 
 

@@ -10,16 +10,19 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullLocator
 
-from analysis.frontier import AXES, size_order, supervision
+from analysis.frontier import AXES, both_orders, size_order, supervision
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("^", "D", "v", "P", "p", "X")  # of mixtures; plain answers are a circle, reasoning a square
+LONGEST = 60  # letters of a name in a figure
 LABELS = {"training_flops": "training FLOPs", "inference_flops": "inference FLOPs per item"}
 GREY = "#444444"
 PANEL = (3.1, 2.5)  # inches
@@ -27,7 +30,11 @@ PANEL = (3.1, 2.5)  # inches
 
 @dataclass(frozen=True)
 class Look:
-    """Which colour and which marker stand for what, the same in all panels of a figure."""
+    """Which colour and which marker stand for what, the same in all panels of a figure.
+
+    Up to seven sizes have the colours that are told apart best; more of them have a scale from dark to light.
+    More mixtures than there are markers are stars with more and more points.
+    """
 
     colours: dict[str, str]  # by size
     markers: dict[float, str]  # by share
@@ -38,12 +45,12 @@ class Look:
         sizes = size_order(points)
         shares = sorted(points["share"].dropna().unique())
         mixed = [share for share in shares if 0 < share < 1]
-        markers = {0.0: "o", 1.0: "s", **{s: MARKERS[i % len(MARKERS)] for i, s in enumerate(mixed)}}
-        orders = points.loc[points["share"].isin(mixed), "order"].dropna().unique()
+        stars = [f"star{n}" for n in range(5, 5 + len(mixed))]
+        markers = {0.0: "o", 1.0: "s", **dict(zip(mixed, (*MARKERS, *stars), strict=False))}
         return cls(
-            colours={size: COLOURS[i % len(COLOURS)] for i, size in enumerate(sizes)},
+            colours=dict(zip(sizes, _colours(len(sizes)), strict=True)),
             markers={share: markers[share] for share in shares},
-            both_orders=len(orders) > 1,
+            both_orders=both_orders(points),
         )
 
     def draw(self, axes: Axes, rows: pd.DataFrame, x: str, full: pd.Series[bool]) -> None:
@@ -61,7 +68,7 @@ class Look:
         for (is_full, marker), alike in rows.groupby(["full", "marker"]):
             axes.scatter(
                 alike[x], alike["accuracy"], s=6.5**2 if is_full else 5.0**2, c=list(alike["face"]),
-                marker=str(marker), edgecolors=list(alike["colour"]), linewidths=1, zorder=3,
+                marker=_marker(str(marker)), edgecolors=list(alike["colour"]), linewidths=1, zorder=3,
             )  # fmt: skip
 
     def legend(self) -> list[list[Line2D]]:
@@ -69,11 +76,29 @@ class Look:
 
         def entry(label: str, colour: str, marker: str, face: str | None = None) -> Line2D:
             face = face or colour
-            return Line2D([], [], ls="", label=label, color=colour, marker=marker, markerfacecolor=face)
+            shape = _marker(marker)
+            return Line2D([], [], ls="", label=label, color=colour, marker=shape, markerfacecolor=face)
 
-        sizes = [entry(size, colour, "o") for size, colour in self.colours.items()]
+        sizes = [entry(short(size), colour, "o") for size, colour in self.colours.items()]
         shares = [entry(supervision(share), GREY, marker) for share, marker in self.markers.items()]
         return [sizes, shares + ([entry("shuffled", GREY, "D", "white")] if self.both_orders else [])]
+
+
+def _colours(count: int) -> list[str]:
+    """As many colours, all different."""
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    return [to_hex(colour) for colour in colormaps["turbo"]([i / (count - 1) for i in range(count)])]
+
+
+def _marker(name: str) -> MarkerStyle:
+    points = name.removeprefix("star")
+    return MarkerStyle(name) if points == name else MarkerStyle((int(points), 1, 0))
+
+
+def short(name: str) -> str:
+    """A name that leaves room for the figure."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataFrame | None = None) -> Figure:
@@ -160,7 +185,10 @@ def gains(table: pd.DataFrame) -> Figure:
             axes.plot(own["extra_tokens"], own["gain"], "s", color=colour, ms=4)
         named = rows[rows["size"] == list(look.colours)[-1]]
         for x, y, name in named[["extra_tokens", "gain", "benchmark"]].itertuples(index=False):
-            axes.annotate(str(name), (x, y), (4, 3), textcoords="offset points", fontsize=6, color=GREY)
+            axes.annotate(
+                short(str(name)), (x, y), (4, 3), textcoords="offset points", fontsize=6, color=GREY,
+                parse_math=False,
+            )  # fmt: skip
     label = "tokens per answer, times those of plain answers"
     _finish(figure, "Gain from reasoning against its extra tokens", label, look.legend()[:1], "gain, points")
     return figure
@@ -176,14 +204,17 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
     rows = standing[standing["axis"] == axis]
     wide = rows.pivot(index="student", columns="scope", values="probability")
     wide = wide.reindex(index=rows["student"].unique(), columns=rows["scope"].unique())
-    left, below = (0.3 + 0.065 * max(map(len, names)) for names in (wide.index, wide.columns))
+    rows_named, columns_named = ([short(name) for name in labels] for labels in (wide.index, wide.columns))
+    left, below = (0.3 + 0.065 * max(map(len, labels)) for labels in (rows_named, columns_named))
     width, height = max(0.4 * wide.shape[1], 3.2), 0.22 * len(wide)  # of the map alone, in inches
     right, top = left + width + 0.2, below + height + 0.6
     figure = Figure(figsize=(right, top))
     axes = figure.add_axes((left / right, below / top, width / right, height / top))
     axes.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(wide.shape[1]), wide.columns, rotation=55, ha="right", fontsize=8)
-    axes.set_yticks(range(len(wide)), wide.index, fontsize=8)
+    axes.set_xticks(
+        range(wide.shape[1]), columns_named, rotation=55, ha="right", fontsize=8, parse_math=False
+    )
+    axes.set_yticks(range(len(wide)), rows_named, fontsize=8, parse_math=False)
     for i, line in enumerate(wide.to_numpy()):
         for j, value in enumerate(line):
             if not value < 0.01:  # NaN is not
@@ -213,7 +244,8 @@ def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame
     found = []
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.set_title(name, fontsize=10, loc="left", y=1.0)  # looked for, its place takes long to find
+        # Were its place looked for, that would take long; a name may hold anything, but no formula.
+        axes.set_title(short(name), fontsize=10, loc="left", y=1.0, parse_math=False)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy * 100:.3g}"))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.spines[["top", "right"]].set_visible(False)
@@ -257,11 +289,13 @@ def _finish(
         left=0.62 / width, right=1 - 0.12 / width, top=1 - top / height, bottom=bottom / height,
         wspace=0.16, hspace=0.36,
     )  # fmt: skip
-    figure.legend(
+    legend_box = figure.legend(
         handles=[line[i] for i in range(longest) for line in padded],  # matplotlib fills column by column
         loc="upper center", ncols=longest, frameon=False, fontsize=8.5, handletextpad=0.4,
         columnspacing=1.2, title=title, title_fontproperties={"size": 12, "weight": "bold"},
     )  # fmt: skip
+    for text in legend_box.get_texts():
+        text.set_parse_math(False)
     middle = (bottom + (height - top - bottom) / 2) / height
     figure.text(0.62 / width + (1 - 0.74 / width) / 2, 0.12 / height, x_label, ha="center", fontsize=10)
     figure.text(0.12 / width, middle, y_label, va="center", rotation="vertical", fontsize=10)

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,14 @@ from analysis import plots
 from analysis.bootstrap import resample
 from analysis.claims import claims
 from analysis.collect import DataWarning, collect, lineage
+from analysis.csv_files import write_csv
+from analysis.files import Unreadable, read_object, section
 from analysis.frontier import (
     AVERAGE,
     AXES,
     NEAR,
+    SHARED,
+    both_orders,
     frontier_table,
     redrawn,
     size_order,
@@ -42,7 +47,7 @@ from analysis.items import Scores, item_scores
 from analysis.matched import gains, kept, matched
 from analysis.usage import usage
 from jobs.plain import PlainConsole
-from jobs.rundir import StudyDir, UnitDir, read_json, study_of
+from jobs.rundir import StudyDir, UnitDir, study_of
 
 if TYPE_CHECKING:
     from jobs.context import Context
@@ -119,7 +124,7 @@ def write_report(
     for name, table in {"results": found.results, **found.tables}.items():
         if len(table):
             files.append(f"{name}.csv")
-            table.to_csv(out / files[-1], index=False)
+            write_csv(table, out / files[-1])
     for name, figure in _figures(found.tables):
         _save(figure, out, name)
         files += [f"{name}.svg", f"{name}.png"]
@@ -161,14 +166,18 @@ def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | Non
         width: columns of the terminal, by default this one's. Groups' accuracies are shown where they fit.
     """
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
-    room = (width or shutil.get_terminal_size().columns) - 85
+    shared = [SHARED] if SHARED in set(points["scope"]) else []
+    room = (width or shutil.get_terminal_size().columns) - 85 - 12 * len(shared)
     groups = names if 1 < len(names) <= room // 12 else []
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.caption = "● on the frontier: none is as accurate at less compute"
     table.add_column("student", overflow="fold")
     table.add_column("trained on")
-    for name in ("training\nFLOPs", "FLOPs\nper item", "tokens\nper item", "accuracy\n%", *groups):
-        table.add_column(name.replace(", ", ",\n").replace("-", "-\n"), justify="right", no_wrap=True)
+    for name in ("training\nFLOPs", "FLOPs\nper item", "tokens\nper item", "accuracy\n%"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in (*("shared by\nall, %" for _ in shared), *groups):
+        heading = name.replace(", ", ",\n").replace("-", "-\n")
+        table.add_column(heading, justify="right", no_wrap=True)
     cells = {(row["scope"], row["student"]): row for row in points.to_dict("records")}
     results = with_configuration(results)
     words = dict(zip(results["configuration"], _trained_on(results), strict=True))
@@ -180,7 +189,7 @@ def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | Non
             words[str(student)],
             *(_scientific(flops.get(x)) + (" ●" if average.get(mark) else "  ") for x, mark in AXES.items()),
             _rounded(average.get("output_tokens")),
-            *(_percent(cells.get((scope, student), {})) for scope in (AVERAGE, *groups)),
+            *(_percent(cells.get((scope, student), {})) for scope in (AVERAGE, *shared, *groups)),
             style="bold" if any(average.get(mark) for mark in AXES.values()) else None,
         )
     return table
@@ -213,7 +222,7 @@ def usage_line(table: pd.DataFrame) -> str:
 
 def _trained_on(table: pd.DataFrame) -> list[str]:
     """Each row's supervision in words, the order only where mixtures of both orders are compared."""
-    both = plots.Look.of(table).both_orders
+    both = both_orders(table)
     return [supervision(s, o if both else None) for s, o in zip(table["share"], table["order"], strict=True)]
 
 
@@ -302,13 +311,17 @@ def _provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
     """Where the results come from: one entry for each stage and different code, hardware or packages."""
     entries = Counter[tuple[str, ...]]()
     for stage, record in _records(path, sorted(set(results["source"]))):
-        code, hardware = record.get("code") or {}, record.get("hardware") or {}
-        commit = code.get("commit", "unknown") + (" with uncommitted changes" if code.get("dirty") else "")
-        machine = [f"{count} × {gpu}" for gpu, count in Counter(hardware.get("gpus") or ()).items()]
+        code, hardware = section(record, "code"), section(record, "hardware")
+        commit = str(code.get("commit", "unknown"))
+        commit += " with uncommitted changes" if code.get("dirty") else ""
+        gpus = hardware.get("gpus")
+        machine = [
+            f"{n} × {gpu}" for gpu, n in Counter(map(str, gpus if isinstance(gpus, list) else ())).items()
+        ]
         if hardware:
             processor = hardware.get("cpu") or "an unnamed processor"
             machine.append(f"{hardware.get('cores')} cores of {processor}")
-        packages = {"python": record.get("python"), **(record.get("packages") or {})}
+        packages = {"python": record.get("python"), **section(record, "packages")}
         versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
         entries[stage, commit, "; ".join(machine) or "unknown", versions or "unknown"] += 1
     names = ("stage", "commit", "hardware", "packages")
@@ -318,11 +331,16 @@ def _provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
 def _records(path: Path, sources: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The provenance of each source: of the evaluation and all units before it, or what lm-eval noted."""
     own = [path / source for source in sources if Path(source).name == "result.json"]
-    for folder in lineage(StudyDir(path), (UnitDir(result.parent.parent) for result in own)):
-        if (note := folder.out / "provenance.json").exists():
-            yield folder.path.parent.name, read_json(note)
+    notes = [
+        (folder.path.parent.name, folder.out / "provenance.json")
+        for folder in lineage(StudyDir(path), (UnitDir(result.parent.parent) for result in own))
+    ]
+    for stage, note in notes:
+        with suppress(Unreadable):  # it is missing or damaged: nothing is known
+            yield stage, read_object(note)
     for file in (path / source for source in sources):
         if file.suffix == ".json" and file not in own:
-            data = read_json(file)
-            versions = {name: data.get(f"{name}_version") for name in ("lm_eval", "transformers")}
-            yield "evaluated elsewhere", {"packages": versions}
+            with suppress(Unreadable):
+                data = read_object(file)
+                versions = {name: data.get(f"{name}_version") for name in ("lm_eval", "transformers")}
+                yield "evaluated elsewhere", {"packages": versions}

@@ -125,7 +125,7 @@ def test_only_the_units_asked_for_and_the_newest_of_several(tmp_path: Path) -> N
     table, warned = said(tmp_path)
     assert table.accuracy.tolist() == [0.75]
     assert len(warned) == 1
-    assert "a, sums: 2 results; the newest is taken" in warned[0]
+    assert "The newest of several results is taken: a, sums (2 results; not " in warned[0]
     assert old.id in warned[0]
     with pytest.raises(ValueError, match="no evaluation has been published"):
         collect(tmp_path, units=set())
@@ -137,7 +137,7 @@ def test_unlike_measurements_are_said(tmp_path: Path) -> None:
     evaluation(tmp_path, "c", 0, [benchmark("sums", 0.5)])
     text = " ".join(said(tmp_path)[1])
     for words in ("different task versions", "different numbers of items", "different metrics"):
-        assert f"sums: results of {words}" in text
+        assert f"Results of {words} are compared: sums (" in text
     assert "training FLOPs of b are not known" in text
     assert "training FLOPs of c are 0" in text
 
@@ -174,7 +174,7 @@ def test_what_lm_eval_writes_now(lm_eval_output: Path) -> None:
     )
     assert (group.n, group["format"], group.task_version) == (10, "multiple-choice", "2")
     assert table.training_flops.isna().all()
-    assert any("gsm_toy is scored by exact_match,strict" in w and "flexible" in w for w in warned)
+    assert any("gsm_toy by exact_match,strict (also exact_match,flexible)" in w for w in warned)
     assert any("compute.csv" in w for w in warned)
 
 
@@ -187,7 +187,7 @@ def test_the_newest_of_several_lm_eval_runs(lm_eval_output: Path, tmp_path: Path
     first.with_name("results_2099-01-01T00-00-00.000000.json").write_text(json.dumps(data), encoding="utf-8")
     table, warned = said(tmp_path / "out")
     assert table.set_index("benchmark").accuracy["gsm_toy"] == 0.25
-    assert any("org/model, gsm_toy: 2 results; the newest is taken" in w for w in warned)
+    assert any("newest of several results is taken: org/model, gsm_toy (2 results" in w for w in warned)
 
 
 def test_a_task_without_a_number_of_items_or_an_error(tmp_path: Path) -> None:
@@ -207,11 +207,11 @@ def test_models_in_folders_of_one_name_keep_their_paths(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_no_fraction_is_left_out_and_said(tmp_path: Path) -> None:
-    made_elsewhere(tmp_path / "a", "squadv2", {"exact": 71.5, "f1": 80.0})
+    made_elsewhere(tmp_path / "a", "boolq", {"acc": 71.5})
     made_elsewhere(tmp_path / "b", "t", {"acc": 0.5})
     table, warned = said(tmp_path)
     assert table.benchmark.tolist() == ["t"]
-    assert any("squadv2 has exact = 71.5, no fraction of 1: left out" in w for w in warned)
+    assert "Left out, no fraction of 1: boolq (acc = 71.5)." in warned
 
 
 def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
@@ -236,16 +236,17 @@ def test_compute_of_runs_made_elsewhere(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("name,training_flops\na,1\n", "column 'student' is missing"),
-        ("student,training_flops,colour\na,1,red\n", "unknown column 'colour'; allowed are student"),
+        ("student,training_flop\na,1\n", "column 'training_flops' is missing"),
+        ("student,training_flops,shares\na,1,0\n", "unknown column 'shares'; is it 'share'"),
         ("student,training_flops\na,1\na,2\n", "a stands in more than one line"),
-        ("student,training_flops\na,lots\n", "training_flops of a is lots"),
+        ("student,training_flops\na,lots\n", "training_flops is 'lots'; a number"),
         ("student,training_flops\na,-1\n", "training_flops of a is -1"),
     ],
 )
 def test_a_wrong_compute_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     made_elsewhere(tmp_path / "x", "t", {"acc": 0.5}, model_name="a")
     (tmp_path / "compute.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"compute\.csv: .*{words}"):
+    with pytest.raises(ValueError, match=rf"compute\.csv(, line 2)?: .*{words}"):
         collect(tmp_path)
 
 
@@ -255,7 +256,7 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no results found"):
         collect(tmp_path)
     (tmp_path / "results.json").write_text('{"scores": 1}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"results\.json: the key 'results'"):
+    with pytest.raises(ValueError, match=r"no results found.* Skipped: results\.json: no 'results'"):
         collect(tmp_path)
     evaluation(tmp_path / "demo", "a", 1, [benchmark("t", 0.5)])
     with pytest.raises(ValueError, match="holds the studies demo"):
@@ -279,12 +280,12 @@ def test_a_table_that_a_report_wrote_can_be_read_again(tmp_path: Path) -> None:
         ("student,benchmark,accuracy\na,t,51.5\n", "accuracy of a, t is 51.5; a fraction"),
         ("student,benchmark,accuracy\na,t,\n", "accuracy of a, t is nan; a fraction"),
         ("student,benchmark,accuracy\na,t,0.5\na,t,0.6\n", "a, t stands in more than one line"),
-        ("student,benchmark,accuracy,n\na,t,0.5,many\n", "n of a is many"),
+        ("student,benchmark,accuracy,n\na,t,0.5,many\n", "n is 'many'; a number"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "results.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"results\.csv: {words}"):
+    with pytest.raises(ValueError, match=rf"results\.csv(, line 2)?: {words}"):
         collect(tmp_path)
 
 
@@ -293,7 +294,7 @@ def test_no_number_is_made_of_nan(tmp_path: Path) -> None:
     made_elsewhere(tmp_path / "b", "t", {"acc,none": 0.5})
     table, warned = said(tmp_path)
     assert table.student.tolist() == ["b"]
-    assert any("t has acc,none = nan, no fraction of 1: left out" in w for w in warned)
+    assert "Left out, no fraction of 1: t (acc,none = nan)." in warned
     evaluation(tmp_path / "run", "a", 10, [benchmark("sums", math.nan)])
     with pytest.raises(ValueError, match=r"accuracy of sums is nan"):
         collect(tmp_path / "run")
@@ -332,7 +333,7 @@ def test_items_of_this_project_and_what_is_said_of_them(tmp_path: Path) -> None:
     assert scores["s"].loc["a"].tolist() == [1.0, 0.0, 1.0]
     assert scores["s"].loc["b", ["1", "2"]].tolist() == [0.0, 1.0]
     assert sorted(scores["s"].index) == ["a", "b"]
-    for words in ("different numbers of items", "different items (2 and 3 of 3)", "d, s has no scores",
+    for words in ("different numbers of items", "different items: s (2 and 3 of 3)", "d, s has no scores",
                   "c, s has items whose mean is not its accuracy"):  # fmt: skip
         assert words in text
     next(tmp_path.glob("evaluate/a*/out/items.jsonl")).write_text('{"task": "s"}\n', encoding="utf-8")

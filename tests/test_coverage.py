@@ -68,7 +68,7 @@ def covered(rng: np.random.Generator, seeds: int, paired: bool) -> dict[str, flo
     resampled = resample(
         with_configuration(results), scores if paired else {}, RESAMPLES, int(rng.integers(1e9))
     )
-    points = average(over_seeds(results), AVERAGE).assign(kind="average", scope=AVERAGE)
+    points = average(over_seeds(results)).assign(kind="average", scope=AVERAGE)
     drawn = {AVERAGE: resampled.mean(points["student"].tolist(), list(resampled.benchmarks))}
 
     rows = matched(points, drawn)

@@ -67,7 +67,7 @@ def test_means_weigh_benchmarks_alike_and_carry_their_errors(tmp_path: Path) -> 
     easy = benchmark("easy", 0.9, stderr=0.03, n=1000, flops_per_item=1e9)
     hard = benchmark("hard", 0.1, stderr=0.04, n=10, flops_per_item=3e9)
     evaluation(tmp_path, "a", 10, [easy, hard])
-    (row,) = average(over_seeds(collect(tmp_path)), "both").itertuples()
+    (row,) = average(over_seeds(collect(tmp_path))).itertuples()
     assert row.accuracy == pytest.approx(0.5)
     assert row.stderr == pytest.approx(0.025)  # √(0.03² + 0.04²) / 2
     assert (row.inference_flops, row.n, row.benchmarks, row.training_flops) == (2e9, 1010, 2, 10)
@@ -77,10 +77,13 @@ def test_a_student_that_lacks_a_benchmark_is_left_out_of_the_mean_only(tmp_path:
     evaluation(tmp_path, "whole", 10, [benchmark("s", 0.5), benchmark("t", 0.5)])
     evaluation(tmp_path, "part", 5, [benchmark("s", 0.9)])
     results = collect(tmp_path)
-    with pytest.warns(DataWarning, match="part has no result for t: it is left out of the mean of"):
+    with pytest.warns(
+        DataWarning, match=r"Left out of means: part lacks t \(all benchmarks, general, open-ended\)"
+    ):
         table = frontier_table(results)
     students = table.groupby("scope")["student"].agg(set)
     assert students["all benchmarks"] == students["general, open-ended"] == students["t"] == {"whole"}
+    assert students["benchmarks of all students"] == {"whole", "part"}
     assert students["s"] == {"whole", "part"}
 
 
@@ -107,7 +110,7 @@ def test_a_missing_error_or_cost_stays_missing(tmp_path: Path) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        (row,) = average(over_seeds(collect(tmp_path)), "both").itertuples()
+        (row,) = average(over_seeds(collect(tmp_path))).itertuples()
     assert math.isnan(row.stderr)
     assert math.isnan(row.inference_flops)
     assert row.accuracy == 0.5
@@ -149,7 +152,7 @@ def test_seeds_are_one_configuration_whose_error_has_both_parts() -> None:
     assert table["seeds"].to_dict() == {"a": 2, "b-s2": 1}  # its seed is not 2: that is its name
     assert table.loc["a", "accuracy"] == pytest.approx(0.5)
     assert table.loc["a", "stderr"] == pytest.approx(math.sqrt(0.01**2 + 0.02 / 2))
-    with pytest.warns(DataWarning, match=r"a: its benchmarks are means over different numbers of seeds"):
+    with pytest.warns(DataWarning, match=r"means over different numbers of seeds: a \(1 and 2\)"):
         over_seeds(pd.concat([results, results.iloc[[0]].assign(benchmark="t")]))
 
 

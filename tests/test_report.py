@@ -96,7 +96,7 @@ def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
     report = write_report(root, tmp_path / "out")
     assert page_data(report.page)["warnings"] == list(report.warnings)
     text = " ".join(report.warnings)
-    assert "half-done has no result for hard" in text
+    assert "half-done lacks hard (all benchmarks" in text
     assert "training FLOPs of half-done are not known" in text
     found = [p for p in page_data(report.page)["points"] if p["student"] == "half-done"]
     assert {p["scope"] for p in found} == {"easy", "general, open-ended"}

@@ -1,0 +1,74 @@
+"""Files of unknown origin: their text or JSON, or why there is none. Nothing here blocks or recurses."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Unreadable(Exception):
+    """A file cannot be used; the text says why, without its name."""
+
+
+def read_text(file: Path) -> str:
+    """The text of a regular file in UTF-8.
+
+    Raises:
+        Unreadable: it is something else, is missing, may not be read or is not UTF-8.
+    """
+    try:
+        # Opened without waiting: a FIFO has no end, and perhaps no writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise Unreadable("not a regular file")
+            return opened.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"not UTF-8 (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        Unreadable: see `read_text`; or it is not JSON, or no object.
+    """
+    data = parse(read_text(file))
+    if not isinstance(data, dict):
+        raise Unreadable(f"not a JSON object but {type(data).__name__}")
+    return data
+
+
+def parse(text: str) -> Any:
+    """JSON, which may be nested deeper or hold longer numbers than Python reads.
+
+    Raises:
+        Unreadable: it is not JSON, or too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise Unreadable("JSON that is nested too deeply") from None
+    except ValueError as error:
+        raise Unreadable(f"not JSON ({error})") from None
+
+
+def section(data: Any, *keys: str) -> dict[str, Any]:
+    """The object below some keys; an empty one where there is none."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def walk(root: Path, suffix: str) -> Iterator[Path]:
+    """Paths below a folder by the end of their names, in alphabetical order; hidden ones are passed over."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (
+            Path(folder, name) for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")
+        )
