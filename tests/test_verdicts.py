@@ -1,0 +1,314 @@
+"""Questions and answers from tables whose numbers are given, and from studies whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_results import results_table
+
+from analysis.bootstrap import MIN_ITEMS, intervals, resample
+from analysis.claims import BETTER, NEAR_FRONTIER, NO, OPEN, REACHES, YES, claims
+from analysis.frontier import frontier_table, redrawn, standing, with_configuration
+from analysis.matched import matched
+from analysis.report import derive
+
+SIZES = ("0.5B", "1.5B", "3B", "7B", "14B")
+OF_PLAIN, OF_ALL = REACHES
+SCOPE = "math, open-ended"
+NOTHING = pd.DataFrame()
+WORSE, SAME, AHEAD = (0.02, 0.01, 0.03), (0.0, -0.01, 0.01), (-0.02, -0.03, -0.01)  # a gap and its interval
+
+
+def points(shares: dict[str, tuple[float, ...]]) -> pd.DataFrame:
+    """A student of each size and share; all accuracies differ."""
+    made = [(size, share) for size, own in shares.items() for share in own]
+    return pd.DataFrame(
+        [
+            {"kind": "group", "scope": SCOPE, "student": f"{size}-{share}", "size": size, "share": share,
+             "order": "sequential", "accuracy": 0.2 + i / 100, "training_flops": 1e20 * (i + 1)}
+            for i, (size, share) in enumerate(made)
+        ]
+    )  # fmt: skip
+
+
+def stood(table: pd.DataFrame, **gaps: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
+    """`standing` of these points; `gaps` are by column and student, by default far below."""
+    rows = table[["kind", "scope", "student"]].assign(axis="training_flops", probability=0.5)
+    for name in ("gap", "plain_gap"):
+        values = [gaps.get(name, {}).get(student, (0.5, 0.4, 0.6)) for student in rows["student"]]
+        rows[[name, f"{name}_low", f"{name}_high"]] = values
+    return rows
+
+
+def compared(
+    differences: dict[str, tuple[float, float, float]], extrapolated: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """`matched` of full reasoning, by size: the difference and its interval."""
+    return pd.DataFrame(
+        [
+            {"kind": "group", "scope": SCOPE, "axis": "training_flops", "student": size, "size": size,
+             "share": 1.0, "order": "", "accuracy": 0.5 + value, "plain": 0.5, "difference": value,
+             "low_all": low, "high_all": high, "extrapolated": "above" if size in extrapolated else ""}
+            for size, (value, low, high) in differences.items()
+        ]
+    )  # fmt: skip
+
+
+def answer(found: pd.DataFrame, question: str) -> tuple[str, str]:
+    """The answer and the evidence."""
+    (row,) = found[(found["question"] == question) & (found["axis"] == "training")].itertuples()
+    return row.answer, row.evidence
+
+
+SURE, UNSURE, LOSS = (0.1, 0.05, 0.15), (0.1, -0.01, 0.2), (-0.1, -0.15, -0.05)
+
+
+@pytest.mark.parametrize(
+    ("differences", "beyond", "expected"),
+    [
+        ([SURE] * 5, 0, YES),
+        ([SURE] * 3 + [UNSURE] * 2, 0, YES),
+        ([SURE] * 3 + [LOSS] * 2, 0, YES),
+        ([SURE] * 2 + [UNSURE] * 3, 0, OPEN),
+        ([SURE] * 5, 3, OPEN),  # better at both sizes that can be compared, of five
+        ([SURE] * 5, 2, YES),
+        ([LOSS] * 3 + [UNSURE] * 2, 0, NO),
+        ([LOSS] * 5, 3, OPEN),
+        ([SURE] * 2 + [LOSS] * 2, 0, NO),  # not at most of four
+        ([SURE] * 2 + [UNSURE] * 2, 0, OPEN),
+        ([SURE], 0, YES),
+        ([(0.1, 0.0, 0.2)], 0, OPEN),
+        ([(-0.1, -0.2, 0.0)], 0, NO),
+        ([(0.0, 0.0, 0.0), SURE, UNSURE], 0, OPEN),  # equal in every item
+        ([(0.1, math.nan, math.nan)], 0, OPEN),
+    ],
+)
+def test_sizes_that_cannot_be_compared_are_open(
+    differences: list[tuple[float, float, float]], beyond: int, expected: str
+) -> None:
+    sizes = SIZES[: len(differences)]
+    table = points(dict.fromkeys(sizes, (0.0, 1.0)))
+    matched = compared(dict(zip(sizes, differences, strict=True)), sizes[len(sizes) - beyond :])
+    found, evidence = answer(claims(table, stood(table), matched, NOTHING), BETTER)
+    assert found == expected
+    assert (f"{beyond} of {len(sizes)} sizes not compared" in evidence) == (beyond > 0)
+
+
+def test_a_size_without_known_compute_is_not_compared() -> None:
+    table = points(dict.fromkeys(SIZES[:3], (0.0, 1.0)))
+    found, evidence = answer(claims(table, stood(table), compared({SIZES[0]: SURE}), NOTHING), BETTER)
+    assert (found, "2 of 3 sizes not compared" in evidence) == (OPEN, True)
+
+
+def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
+    table = points({"1B": (0.0, 0.5, 1.0)})
+    kept = pd.DataFrame(
+        [
+            {"kind": "group", "scope": SCOPE, "share": 0.5, "order": None, "gain": 0.2, "gain_low_all": 0.11,
+             "gain_high_all": 0.29, "kept": 0.7, "kept_low": 0.4, "kept_high": 0.9, "over_half": 0.04,
+             "over_half_low_all": 0.013, "over_half_high_all": 0.067, "training": 0.5, "inference": 0.5}
+        ]
+    )  # fmt: skip
+    gaps = {"1B-1.0": (0.02, 0.011, 0.032)}
+    made = claims(table, stood(table, gap=gaps, plain_gap=gaps), compared({"1B": (0.1, 0.053, 0.148)}), kept)
+    assert "1B +10.0 [+5.3, +14.8]" in answer(made, BETTER)[1]
+    assert "1B below it +2.0 [+1.1, +3.2]" in answer(made, OF_PLAIN)[1]
+    (mixture,) = made[made["question"].str.contains("keep most")].itertuples()
+    assert mixture.answer == YES
+    assert (
+        "70% of reasoning's +20.0 [+11.0, +29.0] points; +4.0 [+1.3, +6.7] points above half"
+        in mixture.evidence
+    )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        ([WORSE] * 3, NO),
+        ([AHEAD] * 3, "yes, from 0.5B"),
+        ([WORSE, WORSE, AHEAD], "yes, from 3B"),
+        ([WORSE, SAME, AHEAD], "yes, from 3B or earlier"),
+        ([AHEAD, AHEAD, SAME], OPEN),
+        ([AHEAD, AHEAD, WORSE], OPEN),  # not at all larger ones
+        ([WORSE, WORSE, (0.02, math.nan, math.nan)], OPEN),
+        ([(-math.inf,) * 3, WORSE, WORSE], OPEN),
+        ([(-math.inf,) * 3] * 3, OPEN),  # nothing costs as little: nobody to be held against
+    ],
+)
+@pytest.mark.parametrize("column", ["gap", "plain_gap"])
+def test_reasoning_reaches_each_frontier_from_a_size_on(
+    gaps: list[tuple[float, float, float]], expected: str, column: str
+) -> None:
+    table = points(dict.fromkeys(SIZES[:3], (0.0, 0.5, 1.0)))
+    by_student = {f"{size}-1.0": gap for size, gap in zip(SIZES, gaps, strict=False)}
+    found = claims(table, stood(table, **{column: by_student}), NOTHING, NOTHING)
+    asked = {"gap": OF_ALL, "plain_gap": OF_PLAIN}
+    assert answer(found, asked.pop(column))[0] == expected
+    (other,) = asked.values()
+    assert answer(found, other)[0] == NO
+
+
+def test_only_frontiers_that_there_are_are_asked_for() -> None:
+    for shares, expected in (((0.0, 1.0), {OF_PLAIN}), ((0.5, 1.0), {OF_ALL}), ((0.0, 0.5, 1.0), {*REACHES})):
+        table = points(dict.fromkeys(SIZES, shares))
+        found = claims(table, stood(table), NOTHING, NOTHING)
+        assert set(found["question"]) & {*REACHES} == expected
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        ([(0.0, -0.01, 0.01)] * 3, YES),
+        ([(0.01, 0.0, 0.02)] * 3, OPEN),
+        ([(0.05, 0.02, 0.08)] * 3, NO),
+        ([(0.0, -0.01, 0.01)] * 2 + [(0.05, 0.02, 0.08)], YES),
+        ([(0.05, 0.02, 0.08)] * 2 + [(0.0, -0.01, 0.01)], NO),
+        ([(-math.inf,) * 3] * 3, OPEN),
+    ],
+)
+def test_plain_answers_near_the_frontier(gaps: list[tuple[float, float, float]], expected: str) -> None:
+    table = points(dict.fromkeys(SIZES[:3], (0.0, 1.0)))
+    by_student = {f"{size}-0.0": gap for size, gap in zip(SIZES, gaps, strict=False)}
+    assert answer(claims(table, stood(table, gap=by_student), NOTHING, NOTHING), NEAR_FRONTIER)[0] == expected
+
+
+def made_study(shares: tuple[float, ...], accuracy: Any, items: int = 2000, sizes: int = 3) -> pd.DataFrame:
+    """Results of two benchmarks; accuracy is a function of size (from 0) and share."""
+    return results_table(
+        [
+            {"student": f"{size}-{share}", "size": size, "share": share, "benchmark": f"b{b}", "n": items,
+             "accuracy": accuracy(i, share), "training_flops": 1e20 * 2**i * (1 + share / 2),
+             "inference_flops": 1e9 * 2**i * (1 + share / 2)}
+            for i, size in enumerate(SIZES[:sizes]) for share in shares for b in range(2)
+        ]
+    )  # fmt: skip
+
+
+def rising(size: int, share: float) -> float:
+    return 0.2 + 0.1 * size + 0.3 * share
+
+
+@pytest.mark.filterwarnings("ignore::analysis.collect.DataWarning")
+@pytest.mark.parametrize(
+    "results",
+    [
+        made_study((0.0, 1.0), lambda size, share: 0.5),  # all are equal
+        made_study((0.0, 0.5, 1.0), lambda size, share: 0.0),
+        made_study((0.0, 0.5, 1.0), lambda size, share: 1.0),
+        made_study((0.0,), rising),  # one kind of supervision
+        made_study((1.0,), rising),
+        made_study((0.25, 0.5), rising),
+        made_study((0.0,), rising, sizes=1),  # one student
+        made_study((1.0,), rising, sizes=1),
+        made_study((0.0, 0.5, 1.0), rising, items=MIN_ITEMS // 2 - 1),  # two benchmarks: 18 items
+    ],
+)
+def test_nothing_is_answered_where_nothing_can_be_known(results: pd.DataFrame) -> None:
+    assert set(derive(results, {})["claims"]["answer"]) <= {OPEN}
+
+
+@pytest.mark.filterwarnings("ignore::analysis.collect.DataWarning")
+def test_enough_items_are_evidence() -> None:
+    found = derive(made_study((0.0, 0.5, 1.0), rising), {})["claims"]
+    assert answer(found, BETTER)[0] == YES
+    assert answer(found, OF_PLAIN)[0] == answer(found, OF_ALL)[0] == "yes, from 0.5B"
+
+
+def test_the_plain_gap_is_that_to_the_best_plain_student_that_costs_no_more() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"student": f"s{i}", "share": float(rng.choice([0.0, 0.5, 1.0])), "benchmark": "b", "n": 500,
+         "accuracy": float(rng.random()), "training_flops": float(rng.integers(1, 9)), "inference_flops": 1.0}
+        for i in range(20)
+    ]  # fmt: skip
+    table = frontier_table(results_table(rows))
+    drawn = redrawn(results_table(rows), table, resample(with_configuration(results_table(rows)), {}, 200))
+    found = standing(table, drawn).query("scope == 'b' and axis == 'training_flops'").set_index("student")
+    for row in rows:
+        rivals = [
+            other["accuracy"] for other in rows
+            if other["share"] == 0 and other is not row and other["training_flops"] <= row["training_flops"]
+        ]  # fmt: skip
+        expected = max(rivals) - row["accuracy"] if rivals else -math.inf
+        assert found.loc[row["student"], "plain_gap"] == pytest.approx(expected)
+        low, high = found.loc[row["student"], ["plain_gap_low", "plain_gap_high"]]
+        assert (low < expected < high) or not rivals
+
+
+def test_no_difference_and_no_error_are_no_evidence() -> None:
+    draws = np.random.default_rng(0).normal(size=(500, 1))
+    found = intervals(np.array([0.0, 1e-17, 0.5]), np.hstack([np.zeros((500, 2)), 0.5 + 0.01 * draws]))
+    assert found["p_all"].tolist()[:2] == [1.0, 1.0]
+    assert found["p_all"][2] < 0.01
+    assert found.loc[0, ["low", "high", "low_all", "high_all"]].tolist() == [0.0] * 4
+
+
+TASKS = 8
+
+
+def equal_students(rng: np.random.Generator, items: int, tasks: int, count: int) -> tuple[pd.DataFrame, Any]:
+    """Results and scores of students that are equally good: every sure difference is false."""
+    rows, scores = [], {}
+    for task in (f"t{t}" for t in range(tasks)):
+        right = pd.DataFrame(
+            (rng.random((count, items)) < 0.5).astype(float), [f"s{i}" for i in range(count)]
+        )
+        scores[task] = right
+        rows += [
+            {"student": f"s{i}", "size": f"{1 + i // 2}B", "share": float(i % 2), "benchmark": task,
+             "n": items, "accuracy": right.iloc[i].mean(), "training_flops": 1e20 * (1 + i // 2),
+             "inference_flops": 1e9}
+            for i in range(count)
+        ]  # fmt: skip
+    return results_table(rows), scores
+
+
+def falsely_sure(rng: np.random.Generator, items: int, tasks: int, count: int) -> dict[str, bool]:
+    """Whether any difference or gap of one study is falsely sure, each for itself or all tasks together."""
+    results, scores = equal_students(rng, items, tasks, count)
+    table = frontier_table(results)
+    drawn = redrawn(
+        results, table, resample(with_configuration(results), scores, 200, int(rng.integers(1e9)))
+    )
+    pairs = matched(table, drawn).query(
+        "kind == 'benchmark' and axis == 'training_flops' and extrapolated == ''"
+    )
+    gaps = standing(table, drawn).query("kind == 'benchmark' and axis == 'training_flops'")
+    return {
+        "each": bool(((pairs["low"] > 0) | (pairs["high"] < 0)).any()),
+        "together": bool(((pairs["low_all"] > 0) | (pairs["high_all"] < 0)).any()),
+        "gaps": bool((gaps["gap_low"] > 0).any()),
+    }
+
+
+def test_all_tasks_are_one_family() -> None:
+    """Of equal students, one task in twenty looks different; all tasks together, one study in twenty does."""
+    rng = np.random.default_rng(4)
+    rates = pd.DataFrame([falsely_sure(rng, 200, TASKS, 2) for _ in range(40)]).mean()
+    assert rates["each"] > 0.2  # 1 - 0.95⁸ is a third
+    assert rates["together"] <= 0.10
+
+
+@pytest.mark.slow
+def test_at_the_fewest_items_that_count_few_answers_are_false() -> None:
+    rng = np.random.default_rng(5)
+    rates = pd.DataFrame([falsely_sure(rng, MIN_ITEMS, 1, 6) for _ in range(60)]).mean()
+    assert rates[["together", "gaps"]].max() <= 0.12, rates
+
+
+def test_intervals_of_all_tasks_have_one_width_in_standard_errors() -> None:
+    widths = []
+    for tasks in (1, TASKS):
+        results, scores = equal_students(np.random.default_rng(6), 300, tasks, 2)
+        table = frontier_table(results)
+        drawn = redrawn(results, table, resample(with_configuration(results), scores))
+        rows = matched(table, drawn).query("kind == 'benchmark' and axis == 'training_flops'")
+        width = ((rows["high_all"] - rows["low_all"]) / (2 * rows["stderr"])).round(9).unique()
+        assert len(width) == 1
+        widths.append(width[0])
+    assert widths[0] == pytest.approx(1.96, abs=0.12)
+    assert widths[1] == pytest.approx(2.73, abs=0.2)  # Šidák's for eight
