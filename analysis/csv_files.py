@@ -26,6 +26,7 @@ INDEX = ("", "index", "unnamed:_0")  # a column that only numbers the lines
 MISSING = {"", "-", "–", "na", "n/a", "nan", "none", "null"}
 WORDS = {column for column, kind in COLUMNS.items() if kind == "str"}
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+LARGEST = 1e60  # of any number: what is beyond it, or below its inverse, is a mistake
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 
 
@@ -144,7 +145,7 @@ def _number(file: Path, line: int, column: str, cell: str, separator: str) -> fl
         found = float(text) if "_" not in text else math.nan
     except ValueError:
         found = math.nan
-    if not math.isfinite(found):
+    if not math.isfinite(found) or abs(found) > LARGEST or 0 < abs(found) < 1 / LARGEST:
         raise ValueError(f"{file}, line {line}: {column} is {plain(cell)!r}; a number is needed")
     return found / 100 if percent else found
 

@@ -115,10 +115,21 @@ def write_report(
     """Analyse, and write a CSV of each table, figures (.svg, .png) and report.html to `out`.
 
     Raises:
-        ValueError: there are no results, or they cannot be understood.
+        ValueError: there are no results, they cannot be understood, or `out` cannot be written.
     """
     path, out = Path(path), Path(out)
     found = analyse(path, units, joules)
+    try:
+        return replace(found, page=_write(path, out, found))
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename or out}: the report cannot be written ({error.strerror}). "
+            "Name another folder with --out DIR"
+        ) from None
+
+
+def _write(path: Path, out: Path, found: Report) -> Path:
+    """All files of a report; the page."""
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for name, table in {"results": found.results, **found.tables}.items():
@@ -133,7 +144,7 @@ def write_report(
     text = json.dumps(data, allow_nan=False)
     text = text.replace("<", "\\u003c")  # no "</script>" of a name ends the script
     page.write_text(TEMPLATE.read_text(encoding="utf-8").replace("__DATA__", text), encoding="utf-8")
-    return replace(found, page=page)
+    return page
 
 
 def run(ctx: Context) -> None:

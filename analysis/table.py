@@ -30,7 +30,7 @@ COLUMNS = {
     "within": "str",  # another benchmark that holds some of the same items: means count them there only
 }
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-LONGEST_NAME = 200
+LONGEST_NAME = 1000
 
 
 class DataWarning(UserWarning):

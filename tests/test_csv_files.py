@@ -77,6 +77,7 @@ def test_shares_in_percent_are_read_as_such(tmp_path: Path) -> None:
         ("student,benchmark,accuracy,n\na,t,0.5,1.5", "n must be whole numbers"),
         ("student,benchmark,accuracy\n,t,0.5", "a line has no student"),
         ("student,benchmark,accuracy\na,t,inf", "accuracy is 'inf'; a number is needed"),
+        ("student,benchmark,accuracy,training_flops\na,t,0.5,1e300", "training_flops is '1e300'; a number"),
         ("", "the file is empty"),
     ],
 )

@@ -15,15 +15,16 @@ from typing import Any
 import debian
 import pandas as pd
 import pytest
-from made_results import benchmark, evaluation
+from made_results import benchmark, evaluation, results_table
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from rich.console import Console
 
 from analysis import plots
 from analysis.collect import collect
+from analysis.csv_files import write_csv
 from analysis.frontier import frontier_table
-from analysis.report import analyse, claims_table, run, terminal_table, write_report
+from analysis.report import analyse, claims_table, print_report, run, terminal_table, write_report
 from jobs.context import Context
 from jobs.rundir import StudyDir, append_jsonl, read_json, write_json
 from jobs.unit import Unit
@@ -99,7 +100,7 @@ def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
     assert "half-done lacks hard (all benchmarks" in text
     assert "training FLOPs of half-done are not known" in text
     found = [p for p in page_data(report.page)["points"] if p["student"] == "half-done"]
-    assert {p["scope"] for p in found} == {"easy", "general, open-ended"}
+    assert {p["scope"] for p in found} == {"easy", "general, open-ended", "benchmarks of all students"}
     assert {(p["training_flops"], p["stderr"], p["on_training_frontier"]) for p in found} == {
         (None, None, False)
     }
@@ -178,6 +179,50 @@ def test_orders_of_mixtures_are_told_apart(study: Study) -> None:
     assert dashed[0].get_ydata()[1] == pytest.approx(0.33)
     assert "shuffled" in [text.get_text() for text in figure.legends[0].get_texts()]
     assert "50 % reasoning, shuffled" in printed(root, 200)
+
+
+def test_more_sizes_and_mixtures_than_colors_and_markers_are_told_apart(tmp_path: Path) -> None:
+    shares = [i / 20 for i in range(21)]
+    made = [
+        {"student": f"{size}B-{share}", "size": f"{size}B", "share": share, "benchmark": "t", "n": 100,
+         "accuracy": (size + share) / 20, "training_flops": 1e18 * size * (1 + share), "inference_flops": 1e9}
+        for size in range(1, 13) for share in shares
+    ]  # fmt: skip
+    points = frontier_table(results_table(made))
+    look = plots.Look.of(points)
+    assert len(set(look.colours.values())) == 12
+    assert len(set(look.markers.values())) == 21
+    axes = plots.frontier(points[points["kind"] == "average"]).axes[0]
+    shapes = {
+        marks.get_paths()[0].vertices.tobytes() for marks in axes.collections if len(marks.get_offsets())
+    }
+    assert len(shapes) >= 21
+    assert len(plots.Look.of(points[points["size"].isin(["1B", "2B"])]).colours) == 2
+
+
+def test_names_of_all_kinds_are_drawn_and_printed_as_they_are(tmp_path: Path) -> None:
+    names = ["$\\frac{a$", "[/red]x", "_" * 300, "a\\", "<b>", "%s {0}"]
+    made = [
+        {"student": name, "size": name, "share": i % 2, "benchmark": other, "n": 100, "domain": other,
+         "accuracy": 0.1 + i / 20, "training_flops": 1e18 * (i + 1), "inference_flops": 1e9 * (i + 1)}
+        for i, name in enumerate(names) for other in names
+    ]  # fmt: skip
+    write_csv(results_table(made), tmp_path / "results.csv")
+    report = write_report(tmp_path, tmp_path / "out")
+    print_report(report)
+    assert {row["student"] for row in page_data(report.page)["points"]} == set(names)
+    assert "$\\frac{a$" in (tmp_path / "out" / "frontier-training-benchmarks.svg").read_text(encoding="utf-8")
+
+
+def test_the_mean_of_shared_benchmarks_is_shown_where_some_are_lacking(study: Study) -> None:
+    root, _ = study
+    assert "shared by" not in printed(root, 140)
+    evaluation(root, "half-done", 10, [benchmark("easy", 0.99)], share=0.5)
+    text = printed(root, 140)
+    assert "shared by" in text
+    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "–" in lines["half-done"]
+    assert "99.0 ± 1.0" in lines["half-done"]
 
 
 @pytest.mark.parametrize("width", [80, 140])
