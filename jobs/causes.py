@@ -7,7 +7,7 @@ in code or settings stays one, and is not. Pure and light: it reads no file and 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,7 +45,10 @@ ANSWERS = {
     Cause.PREEMPTED: Answer(10, "it was preempted again and again before it had anything to keep"),
     Cause.TIME_LIMIT: Answer(0, "raise max_hours in the cluster file: a run got nowhere within its limit"),
     Cause.NODE: Answer(3, "look at the node (sinfo -R), or leave it out (sbatch: {exclude: NODE})"),
-    Cause.MEMORY: Answer(3, "ask for more memory (sbatch: {mem-per-cpu: …} in the cluster file)"),
+    Cause.MEMORY: Answer(
+        1,
+        "'sor submit' asks Slurm for twice as much; 'stages: {STAGE: {mem: …}}' in its file sets more",
+    ),
     Cause.GPU_MEMORY: Answer(
         None, "lower micro_batch, or max_model_len where a model answers, or take more GPUs or a higher ZeRO"
     ),
@@ -127,6 +130,8 @@ class Run:
     restart: int = 0
     worker: int = 0
     seconds: float | None = None  # from the start of its first process; None if nobody knows
+    memory: int | None = None  # MiB that its ranks on one node held at most, as far as they could tell
+    asked: int | None = None  # MiB of a node that it was allowed
     host: str | None = None
     ended: float = 0.0  # seconds since the epoch
 
@@ -141,7 +146,12 @@ def runs(lines: Iterable[dict[str, Any]]) -> list[Run]:
 
 def _run(told: list[dict[str, Any]]) -> Run:
     first = first_error(told) or told[0]
+    held = Counter[str | None]()
+    for rank in told:
+        held[rank["host"]] += rank.get("memory") or 0
     return Run(
+        memory=max(held.values()) or None,
+        asked=max(rank.get("asked") or 0 for rank in told) or None,
         cause=Cause(first["cause"]) if first["error"] else None,
         error=first["error"],
         kept=max(int(rank["kept"]) for rank in told),

@@ -42,7 +42,9 @@ class Ending:
         ctx = self.ctx
         lines = list(read_jsonl(ctx.folder.attempts))
         before = (ctx.attempt, ctx.restart - 1, ctx.worker)
-        if ctx.restart and before not in {(e["attempt"], e["restart"], e["worker"]) for e in lines}:
+        ended = [e for e in lines if (e["attempt"], e["restart"], e["worker"]) == before]
+        limit = self._killed_at()
+        if ctx.restart and (not ended or (limit and all(e["cause"] != Cause.MEMORY for e in ended))):
             told = _last_told(ctx.folder.progress)
             ours = ctx.worker == 0 and told["started"] > max((line["time"] for line in lines), default=0)
             silent = {
@@ -51,8 +53,15 @@ class Ending:
                 "host": None,
                 "seconds": round(told["updated"] - told["started"], 1) if ours else None,
                 "kept": told["kept"],
+                "memory": told.get("memory") if ours else None,
+                "asked": limit,
             }
-            lines.append({**self._line(Cause.KILLED, WORDLESS), **silent})
+            line = self._line(Cause.KILLED, WORDLESS)
+            if limit:  # which came before what other ranks saw of it
+                words = f"ran out of memory: killed at its limit of {limit} MiB of a node"
+                line |= {"cause": Cause.MEMORY, "error": words}
+                line["time"] = min((e["time"] for e in ended), default=line["time"]) - 0.001
+            lines.append({**line, **silent})
             append_jsonl(ctx.folder.attempts, lines[-1])
         failed = failures(lines, ctx.attempt, ctx.worker)
         if failed and not goes_on(failed, self.configured):
@@ -95,7 +104,8 @@ class Ending:
         print(f"{cause}: {'goes on in another run' if again else ANSWERS[cause].advice}", flush=True)
         with suppress(OSError):  # the disk is full
             append_jsonl(self.ctx.folder.attempts, mine)
-        if self._leave("again" if again else "stop") and interrupted:
+        word = "stop" if not again else "memory" if cause == Cause.MEMORY else "again"
+        if self._leave(word) and interrupted:
             os._exit(0)
         os._exit(AGAIN if again else 1)
 
@@ -106,6 +116,15 @@ class Ending:
         with suppress(OSError), self.word.open("x", encoding="utf-8") as file:
             file.write(word)
         return self.word.exists()
+
+    def _killed_at(self) -> int | None:
+        """The limit at which the run before was killed for memory, by its script's note, which is removed."""
+        if self.word is None:
+            return None
+        element = self.word.with_name(self.word.name.split(".")[0])
+        limit = memory.noted(element)
+        element.with_name(f"{element.name}.memory").unlink(missing_ok=True)
+        return limit or None
 
     def _near_limit(self) -> bool:
         limit = self.ctx.unit.resources.hours * 3600  # the job's is this one, or a longer one of its array

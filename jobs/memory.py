@@ -12,11 +12,11 @@ from pathlib import Path
 
 HIGH_WATER = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 
-# What Slurm's daemons, srun and the kernel print about a process that was killed for its job's memory limit:
-# jobacct_gather with OverMemoryKill, task/cgroup, srun, the kernel's log.
-KILLED = re.compile(
-    r"[Ee]xceeded (\w+ )*memory limit|[Dd]etected \d+ oom[-_ ]kill event|oom[-_]kill|OOM Killed"
-    r"|task \d+(-\d+)?(,\d+)*: Out Of Memory|Memory cgroup out of memory"
+# What slurmstepd (with OverMemoryKill, or by cgroups) and srun print about a process that was killed for its
+# job's memory limit: an extended regular expression, as grep reads it in again.bash, too.
+KILLED = (
+    "^(slurmstepd|srun)[^ ]*: (error: )?.*("
+    "[Ee]xceeded ([a-z]+ )*memory limit|oom[-_ ]kill|OOM Killed|[Oo]ut [Oo]f [Mm]emory|out-of-memory)"
 )
 END = 16_384  # bytes of a log in which such words are looked for
 
@@ -51,14 +51,27 @@ class Peak:
         return self.most
 
 
-def killed_for_memory(log: Path) -> bool:
-    """Whether the end of a log says that a process was killed for the memory limit of its job."""
+def killed_for_memory(log: Path) -> str | None:
+    """The line near the end of a log that says that a process was killed for the memory limit, if any."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - END))
-            return bool(KILLED.search(file.read().decode(errors="replace")))
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
-        return False
+        return None
+    return next((line for line in lines if re.match(KILLED, line)), None)
+
+
+def noted(element: Path) -> int | None:
+    """The limit at which the last run of a job was killed for memory, as its script noted down.
+
+    Args:
+        element: what the names of its files begin with, as SUBMISSION/ARRAY_INDEX.
+    """
+    try:
+        return int(element.with_name(f"{element.name}.memory").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _high_water(pid: int) -> int:

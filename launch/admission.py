@@ -231,6 +231,8 @@ def fitted(
 def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:
     """Resources with the memory that they may be raised to after a kill for memory: as far as nodes have it.
 
+    Where they come with one, of an attempt that was killed, that is asked for now, and not raised again.
+
     Args:
         able: the groups of nodes that have everything else.
         wanted: how many nodes with what, in words.
@@ -250,6 +252,8 @@ def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wa
             "preset (fewer tasks or GPUs of a node, a smaller micro_batch, a higher ZeRO); or, if you know "
             f"that less is enough, set 'sbatch: {{mem: {largest}M}}' in the cluster file"
         )
+    if r.raised:
+        return replace(r, memory=max(r.memory, min(r.raised, largest)), raised=0)
     raised = min(TWICE * r.memory, largest)
     return replace(r, raised=raised if raised > r.memory else 0)
 

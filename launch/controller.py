@@ -11,7 +11,7 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -76,6 +76,10 @@ class Controller:
             NoAccounting: the cluster keeps none; so do `associations` and `qos`.
         """
         return slurm.parse_history(self._past(since, slurm.HISTORY, "--allocations"))
+
+    def memory(self, jobs: Iterable[str], since: int) -> dict[tuple[str, str], tuple[int, int]]:
+        """MiB of a node that jobs, by name and id, asked for and have used. It raises what `history` does."""
+        return slurm.parse_memory(self._past(since, slurm.MEMORY, f"--jobs={','.join(jobs)}"))
 
     def energy(self, since: int) -> Table[Consumed]:
         """What steps of this user's jobs have used since a time. It raises what `history` does."""

@@ -71,14 +71,19 @@ def hand_over(
         folder = project.root.submission(name)
         _write(array, project, folder, code, numbers, dependency(array, ids), avoid)
         begun = [Begun(e.unit.id, numbers[e.unit.id], e.index) for e in array.elements]
-        ids.append(hand_in(project, name, begun))
+        asked = project.cluster.memory_option(array.stage, array.resources)
+        ids.append(hand_in(project, name, begun, array.resources.memory if asked else None))
         tell(ids[-1], in_words(array))
 
 
-def hand_in(project: Project, name: str, begun: Sequence[Begun]) -> str:
-    """Submit what a submission's folder holds; returns the job's id. It raises what `hand_over` does."""
+def hand_in(project: Project, name: str, begun: Sequence[Begun], memory: int | None = None) -> str:
+    """Submit what a submission's folder holds; returns the job's id. It raises what `hand_over` does.
+
+    Args:
+        memory: MiB of a node that each of its jobs asks for.
+    """
     assert isinstance(project.backend, Slurm)
-    project.ledger.intent(name, begun)
+    project.ledger.intent(name, begun, memory)
     try:
         id = project.backend.controller.submit(project.root.submission(name) / SCRIPT)
     except Refused as error:

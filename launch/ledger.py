@@ -57,6 +57,7 @@ class Attempt(NamedTuple):
     Args:
         begun: seconds since the epoch.
         ended: once somebody wrote that down; `Ledger.ended` says in which word.
+        memory: MiB of a node that its jobs asked for; None where they asked for none.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Attempt(NamedTuple):
     jobs: tuple[Job, ...] = ()
     ended: str | None = None
     reason: str | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,11 @@ class Ledger:
         refused = {(a[0], a[1]) for r in records if r["event"] == "refused" for a in r["attempts"]}
         return Counter(unit for unit, _ in begun - refused)
 
-    def intent(self, submission: str, elements: Sequence[Begun]) -> None:
+    def intent(self, submission: str, elements: Sequence[Begun], memory: int | None = None) -> None:
         """A submission is about to be handed over.
+
+        Args:
+            memory: MiB of a node that each of its jobs asks for.
 
         Raises:
             SlurmUnavailable: jobs that were submitted by hand have just started with these numbers.
@@ -136,7 +141,8 @@ class Ledger:
         where = {"cluster": self._cluster, "host": socket.gethostname()}
         if self._slurm_cluster is not None:
             where["slurm_cluster"] = self._slurm_cluster
-        self._append("intent", submission=submission, **where, elements=listed)
+        more: dict[str, Any] = {"memory": memory} if memory else {}
+        self._append("intent", submission=submission, **where, **more, elements=listed)
 
     def submitted(self, submission: str, job: str) -> None:
         """The machine took it, under this id; see `answers.JobId`."""
@@ -190,7 +196,9 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
                 if attempt and attempt.number > number and unit != KEEPER:
                     continue  # jobs that were submitted by hand came later
                 if attempt is None or attempt.number != number:
-                    last[unit] = Attempt(number, record["time"], record["cluster"], (job,))
+                    last[unit] = Attempt(
+                        number, record["time"], record["cluster"], (job,), memory=record.get("memory")
+                    )
                 else:
                     last[unit] = attempt._replace(jobs=(*attempt.jobs, job))
         elif record["event"] != "submitted":

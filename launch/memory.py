@@ -111,11 +111,15 @@ def training(model: Model, block: int, dtype: str, zero: dict[str, Any] | None) 
 
 
 def packing(rows: Lengths) -> int:
-    """The unit that packs one mixture. It holds both datasets as text, once decoded and once as read."""
+    """The unit that packs one mixture. It holds both datasets as text, and one batch of rows as tokens.
+
+    Measured on 40,000 rows of 219 MiB of text: 447 MiB to hold them, and 620 for a batch of 5.4M tokens.
+    """
     prompts = rows.prompts or ROWS
     tokens = prompts * (2 * rows.prompt + rows.ift + rows.reasoning)
     order = prompts * 250  # the places of rows in a shuffled mixture, as Python's objects
-    return requested(PACK + _mib(2 * tokens * BYTES_PER_TOKEN + order))
+    batch = min(prompts, 1000) * (rows.prompt + max(rows.ift, rows.reasoning)) * 150
+    return requested(PACK + _mib(2 * tokens * BYTES_PER_TOKEN + order + batch))
 
 
 def collating(rows: Lengths) -> int:

@@ -19,6 +19,7 @@ from jobs.causes import Cause, Run, cause_of, failures, first_error, last_run
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
+from launch.killed import killed_for_memory
 from launch.known import Ended, Known
 from launch.ledger import KEEPER, Attempt, Job
 from launch.lock import held_since
@@ -199,9 +200,15 @@ def _ended(
     found = {id: rested.get(id) or _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
     silent = {id: attempts[id] for id, end in found.items() if not end.written and attempts[id].ended is None}
     words = backend.ends(silent) if silent else {}
+    words |= {id: said for id in silent if (said := killed_for_memory(root, silent[id], words.get(id)))}
     for id, attempt in silent.items():
         if words.get(id) != found[id].error:
             found[id] = _end(root.unit(units[id]), attempt, words.get(id))
+    for id, end in found.items():
+        if end.written and end.written["cause"] == Cause.MEMORY:  # perhaps of a run before the last one
+            said = killed_for_memory(root, attempts[id], None)
+            if said and said != end.error:
+                found[id] = end._replace(error=said)
     return found
 
 

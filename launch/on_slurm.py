@@ -31,6 +31,7 @@ NEVER = {  # why a job waits that would wait for ever
     "DependencyNeverSatisfied": "waits for one that failed",
     "launch failed requeued held": "is held by Slurm, which could not start it on a node",
 }
+NEAR = 0.9  # of what a job asked for: one that was killed while it held so much was killed for that
 MANY = 500  # jobs that are named in one call of scancel
 
 ENDS = {
@@ -56,6 +57,7 @@ class Slurm:
         self._past: dict[
             tuple[str, str], PastJob
         ] = {}  # what the accounts told of jobs that had left the queue
+        self._memory: dict[tuple[str, str], tuple[int, int]] = {}  # that killed ones asked for and used
         self._asked: set[tuple[str, str]] = set()  # jobs that they were asked for
         self._again = 0.0  # when they may be asked again for those that they did not know
 
@@ -102,7 +104,10 @@ class Slurm:
             {key for each in keys.values() for key in each}, min(a.begun for a in attempts.values())
         )
         past: Mapping[tuple[str, str], PastJob | QueuedJob] = {**self._ended, **self._past}
-        words = {unit: [_end(past[key]) for key in each if key in past] for unit, each in keys.items()}
+        words = {
+            unit: [_end(past[key], self._memory.get(key)) for key in each if key in past]
+            for unit, each in keys.items()
+        }
         return {unit: said[0] for unit, said in words.items() if said}
 
     def _explain(self, jobs: set[tuple[str, str]], since: float) -> None:
@@ -115,6 +120,8 @@ class Slurm:
             told = self.controller.history(int(since) - 60).rows  # some seconds behind
             last = latest(row for row in told if (row.name, row.id) in jobs)
             self._past |= {(job.name, id): job for id, job in last.items() if job.state in ENDED}
+            killed = [job.id for job in last.values() if job.state in ENDED and _killed(job)]
+            self._memory |= self.controller.memory(killed, int(since) - 60) if killed else {}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
         """End jobs, by whatever ids the queue shows under their names right now, and no others."""
@@ -170,14 +177,23 @@ def _first(rows: Iterable[Telling]) -> int | None:
     return min((start for _, _, start, _ in rows if start), default=None)
 
 
-def _end(job: PastJob | QueuedJob) -> str:
-    """Why a job ended, in words."""
+def _killed(job: PastJob) -> bool:
+    """Whether a job ended by SIGKILL, which versions of Slurm tell in four ways, or for its memory."""
+    return job.state == "OUT_OF_MEMORY" or job.signal == 9 or job.exit_code in (9, 128 + 9)
+
+
+def _end(job: PastJob | QueuedJob, memory: tuple[int, int] | None = None) -> str:
+    """Why a job ended, in words; `memory` is what it asked for and has used, where that is known."""
+    past = job if isinstance(job, PastJob) else None
+    if memory and memory[0] and (job.state == "OUT_OF_MEMORY" or memory[1] >= NEAR * memory[0]):
+        return f"ran out of memory: it asked for {memory[0]} MiB of a node, and used {memory[1]}"
     if words := ENDS.get(job.state):
         return words
-    past = job if isinstance(job, PastJob) else None
     if job.state == "CANCELLED":
         by = _user(past.cancelled_by) if past and past.cancelled_by is not None else None
         return f"was cancelled in Slurm{f' by {by}' if by else ''}"
+    if past and _killed(past):
+        return "was killed by signal 9"
     if past and past.signal:
         return f"was killed by signal {past.signal}"
     if past and past.exit_code:

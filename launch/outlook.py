@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from jobs.causes import ANSWERS
+from jobs.causes import ANSWERS, Cause
 from launch.observe import REMOVED, Seen, Snapshot
 from launch.reasons import HELD
 from launch.states import ACTIVE, State
@@ -64,6 +64,8 @@ def may_help(seen: Seen) -> bool:
     attempt = seen.attempt
     if seen.published or attempt is None:
         return False
+    if seen.cause is Cause.MEMORY and (attempt.memory or 0) > seen.unit.resources.memory:
+        return False  # twice as much was not enough
     if seen.cause is not None:
         return ANSWERS[seen.cause].fruitless is not None
     return attempt.ended not in ("cancelled", "outdated") and seen.reason != REMOVED

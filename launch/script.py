@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from submitit import SlurmExecutor
 
+from jobs.memory import KILLED
 from jobs.secrets import revealed
 from jobs.unit import Resources
 from launch.cluster import Cluster
@@ -83,7 +85,8 @@ def sbatch_script(
     if once:
         options["no-requeue"] = True
     else:
-        body = again(variables) + "\n" + body
+        raised = cluster.memory_option(stage, replace(resources, memory=resources.raised))
+        body = again({**variables, "killed": KILLED, "raise": _update(raised)}) + "\n" + body
         if "no-requeue" not in options:
             options["requeue"] = True  # some clusters forbid what a job does not ask for
     if exclude:
@@ -116,3 +119,10 @@ def sbatch_script(
         message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
         raise StudyError([Mistake(Path(cluster.name), "slurm", message)])
     return text
+
+
+def _update(options: Mapping[str, str | bool]) -> str:
+    """The request for memory as `scontrol update` takes it; empty where there is none that it can change."""
+    names = {"mem": "MinMemoryNode", "mem-per-cpu": "MinMemoryCPU"}
+    found = [f"{names[name]}={str(value).rstrip('M')}" for name, value in options.items() if name in names]
+    return found[0] if found else ""

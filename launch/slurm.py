@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from launch.states import State
@@ -231,6 +232,7 @@ class Qos:
 
 QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
 HISTORY = ("JobID", "State", "ExitCode", "Submit", "JobName")
+MEMORY = ("JobID", "ReqMem", "MaxRSS", "NTasks", "NNodes", "JobName")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
 NODES = ("%R", "%D", "%c", "%m", "%G")
 ASSOCIATION = (
@@ -268,6 +270,28 @@ def parse_history(text: str) -> Table[PastJob]:
         return [PastJob(id, *rest) for id in expand(f[0])]
 
     return _table(text, len(HISTORY), row)
+
+
+def parse_memory(text: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """sacct's lines in the format `MEMORY`: MiB of a node that jobs, by name and id, asked for and have used.
+
+    MaxRSS is of one task, so that tasks are taken to need alike; of several runs the most counts.
+    """
+    asked, used, names = Counter[str](), Counter[str](), dict[str, str]()
+    for line in _table(text, len(MEMORY), lambda f: [f]).rows:
+        job, step, _ = line[0].partition(".")
+        nodes = int(line[4] or 1)
+        if not step:
+            asked[job], names[job] = _mebibytes(line[1]) // nodes, line[5]
+        elif step not in ("batch", "extern"):
+            used[job] = max(used[job], _mebibytes(line[2]) * ceil(int(line[3] or 1) / nodes))
+    return {(name, job): (asked[job], used[job]) for job, name in names.items()}
+
+
+def _mebibytes(text: str) -> int:
+    """MiB of `300M`, `501728K`, `1.5G` or, before 21.08, `4Gn` and `100Mc`; 0 where there is nothing."""
+    match = re.fullmatch(r"([\d.]+)([KMGT]?)[nc]?", text)
+    return int(float(match[1]) * 1024 ** ("KMGT".index(match[2] or "M") - 1)) if match else 0
 
 
 def parse_energy(text: str) -> Table[Consumed]:

@@ -27,6 +27,7 @@ from launch.admission import Admission, Refusal, refuse_resumes
 from launch.answers import JobId
 from launch.arrays import ArrayPlan, plan_arrays
 from launch.handover import hand_over, write_out
+from launch.killed import with_more
 from launch.ledger import Ledger
 from launch.lock import Lock
 from launch.nodes import verdict
@@ -250,7 +251,7 @@ def arrays(
             file=sys.stderr,
         )
     wanted = {s.unit.id for s in difference.submit}
-    allowed = {u.id: u for u in admission.admit([s.unit for s in difference.submit])}
+    allowed = {u.id: u for u in admission.admit([with_more(s) for s in difference.submit])}
     units = [allowed.get(s.unit.id, s.unit) for s in now.units]
     live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
     queued = project.backend.queued() - sum(len(s.live.jobs) for s in difference.withdraw if s.live)

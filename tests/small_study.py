@@ -6,6 +6,7 @@ that a test can change it without making a new unit of it:
     NAME.hold   wait until the file is gone       NAME.fail   raise an error, in the rank that the file names
     bad-node    raise an error on the node that it names
     NAME.oom    raise what torch does where a GPU has no room, in the rank that the file names
+    NAME.grow   hold so many MiB of memory
     NAME.hang   stand still for ever, in the rank that the file names and until the file is gone
     NAME.steps  while held, do steps and keep them here; a signal is listened to
     NAME.runs   is appended to by every run, with the number of its process
@@ -68,6 +69,10 @@ def prepare(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str,
         import torch
 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB.")
+    grow = folder / f"{name}.grow"
+    held = b"x" * (int(grow.read_text(encoding="utf-8")) << 20) if grow.exists() else b""
+    if held:
+        time.sleep(8)  # Slurm looks every two seconds
     preemption, steps = Preemption(), folder / f"{name}.steps"
     if steps.exists():
         preemption.listen()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from small_study import wait_for
 
+from jobs.memory import KILLED, killed_for_memory, noted
 from launch.templates import again
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -23,7 +24,16 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def start(tmp_path: Path) -> Start:
     """Starts a script whose work ends with an exit code, where squeue and scontrol are these shell lines."""
 
-    def start(code: int, *, squeue: str, scontrol: str = "", restarts: int = 0) -> subprocess.Popen[bytes]:
+    def start(
+        code: int,
+        *,
+        squeue: str,
+        scontrol: str = "",
+        restarts: int = 0,
+        raised: str = "",
+        work: str = "",
+        **more: str,
+    ) -> subprocess.Popen[bytes]:
         for name, lines in (("squeue", squeue), ("scontrol", scontrol)):
             program = tmp_path / name
             program.write_text(
@@ -31,14 +41,15 @@ def start(tmp_path: Path) -> Start:
             )
             program.chmod(0o755)
         script = tmp_path / "script"
-        script.write_text(f"{again({'submission': str(tmp_path)})}\n(exit {code})\n", encoding="utf-8")
+        text = again({"submission": str(tmp_path), "killed": KILLED, "raise": raised})
+        script.write_text(f"{text}\n{work}\n(exit {code})\n", encoding="utf-8")
         job = {
             "SLURM_JOB_ID": "7",
             "SLURM_ARRAY_JOB_ID": "7",
             "SLURM_ARRAY_TASK_ID": "3",
             "SLURM_JOB_NAME": "mine",
         }
-        environment = {**os.environ, **job, "SLURM_RESTART_COUNT": str(restarts)}
+        environment = {**os.environ, **job, **more, "SLURM_RESTART_COUNT": str(restarts)}
         environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
         return subprocess.Popen(["bash", script], env=environment, start_new_session=True)
 
@@ -75,6 +86,56 @@ def test_what_says_so_by_its_exit_code_is_put_back(start: Start, tmp_path: Path,
 def test_what_ended_by_itself_is_not(start: Start, tmp_path: Path, code: int) -> None:
     assert start(code, squeue="echo RUNNING mine").wait(10) == code
     assert asked(tmp_path) == []
+
+
+OOM = "slurmstepd-n1: error: StepId=5.0 exceeded memory limit (513769472 > 314572800), being killed\n"
+MESSAGES = (  # of Slurm 22.05 without and with cgroups, of older and newer ones
+    OOM,
+    "slurmstepd: error: Detected 1 oom-kill event(s) in step 1.0 cgroup. Some of your processes",
+    "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of the step tasks",
+    "slurmstepd: error: Some of the step tasks have been OOM Killed.",
+    "srun: error: n1: task 0: Out Of Memory",
+    "slurmstepd: error: Job 7 exceeded memory limit (2049044 > 2048000), being killed",
+    "slurmstepd: error: Exceeded step memory limit at some point.",
+)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_kill_for_the_memory_limit_is_read_from_the_end_of_the_log(message: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"{'x' * 20_000}\n{message}\nsrun: launch/slurm: terminating\n", encoding="utf-8")
+    assert killed_for_memory(log) == message.rstrip("\n")
+    found = subprocess.run(["grep", "--extended-regexp", KILLED, log], capture_output=True, text=True)
+    assert found.stdout.strip() == message.strip()
+    log.write_text(f"the model says: {message}", encoding="utf-8")
+    assert killed_for_memory(log) is None
+
+
+def test_killed_for_memory_the_request_is_raised_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "7_3_0_log.out").write_text("", encoding="utf-8")
+    more = {"squeue": "echo RUNNING mine", "raised": "MinMemoryNode=2000"}
+    log = f"echo '{OOM.strip()}' >> {tmp_path}/7_3_0_log.out"
+    process = start(137, work=log, SLURM_MEM_PER_NODE="1000", **more)
+    put_back(process, tmp_path, times=2)
+    assert "scontrol update job=7_3 MinMemoryNode=2000" in (tmp_path / "asked").read_text(encoding="utf-8")
+    assert noted(tmp_path / "7_3") == 1000
+    (tmp_path / "asked").unlink()
+    assert start(137, work=log, SLURM_MEM_PER_NODE="2000", **more).wait(10) == 137
+    assert (
+        start(137, work=log, SLURM_MEM_PER_NODE="1000", squeue="echo RUNNING mine").wait(10) == 137
+    )  # not asked for
+    assert asked(tmp_path) == []
+    assert noted(tmp_path / "7_3") == 1000
+
+
+def test_what_an_earlier_run_was_killed_for_is_not_taken_for_the_end_of_this_one(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "7_3_0_log.out").write_text(OOM, encoding="utf-8")
+    put_back(
+        start(137, squeue="echo RUNNING mine", raised="MinMemoryNode=2000", SLURM_MEM_PER_NODE="1"), tmp_path
+    )
+    assert noted(tmp_path / "7_3") is None
 
 
 def test_a_word_counts_more_than_the_exit_code(start: Start, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from cluster import Cluster
 from small_slurm import by_hand, preempt, write_cluster
 from small_study import TESTS, runs, unit, wait_for
 
+from jobs.causes import Cause
 from jobs.ending import WORDLESS
 from jobs.rundir import StudyDir, read_jsonl
 from jobs.unit import Unit
+from launch.ledger import Ledger
 from launch.logs import logs_of
 from launch.project import Project
 from launch.states import State
@@ -195,6 +197,43 @@ def test_of_an_array_only_the_element_that_was_hit_is_begun_again(slurm: Cluster
     wait_for(lambda: not queued("%A"), "both to end")
     assert all(seen.state == State.DONE for seen in project.look().units)
     assert len(runs(tmp_path, "ab"[1 - hit])) == 1
+
+
+def test_a_job_killed_for_its_memory_limit_is_requeued_once_with_twice_as_much(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    """Nobody can write down what happened: Slurm kills every process of the step at once."""
+    units = [unit(tmp_path, name, memory=256) for name in "ab"]
+    for name, held in {"a": 300, "b": 700}.items():
+        (tmp_path / f"{name}.grow").write_text(str(held), encoding="utf-8")
+    root = StudyDir(tmp_path / "runs" / "s")
+    project = by_hand(units, write_cluster(tmp_path / "cluster.yaml"), root)
+    assert submit(project, yes=True, only=None) == 0
+
+    def ended() -> bool:
+        for line in slurm.run("squeue", "--noheader", "--array", "--format=%i %T %r").splitlines():
+            if "BeginTime" in line:
+                slurm.run("scontrol", "update", f"job={line.split()[0]}", "StartTime=now")
+        return slurm.run("squeue", "--noheader") == ""
+
+    def told(name: str) -> list[tuple[int, str | None, int]]:
+        lines = read_jsonl(root.unit(units["ab".index(name)]).attempts)
+        return [(line["attempt"], line["cause"], line["asked"]) for line in lines]
+
+    wait_for(ended, "both to end", 120)
+    a, b = project.look().units
+    assert (a.state, b.state, b.cause) == (State.DONE, State.FAILED, Cause.MEMORY)
+    assert told("a") == [(1, "out of memory", 256), (1, None, 512)]
+    assert told("b") == [(1, "out of memory", 256)]  # the second run was killed, too
+    assert b.reason == "ran out of memory: killed at its limit of 512 MiB of a node"
+
+    assert submit(project, yes=True, only=None) == 0  # a person wants more
+    wait_for(ended, "it to end", 120)
+    assert [seen.state for seen in project.look().units] == [State.DONE, State.DONE]
+    assert told("b")[-1] == (2, None, 1024)
+    assert Ledger(root.ledger).attempts()[units[1].id].memory == 1024
+    used = [line["memory"] for line in read_jsonl(root.unit(units[1]).attempts)]
+    assert 700 < used[-1] < 1024
 
 
 @pytest.mark.slow
