@@ -10,25 +10,29 @@ from pathlib import Path
 from jobs.unit import Resources
 
 DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU
-_ID = re.compile(r"\d+|(?:GPU|MIG)-[\w/-]+")
+_KINDS = {"": re.compile(r"(\d+).*"), "GPU-": re.compile(r"(GPU-.+)"), "MIG-": re.compile(r"(MIG-.+)")}
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ, driver: Path = DRIVER) -> tuple[str, ...]:
     """The NVIDIA GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them: by number, UUID or MIG instance.
 
-    Read as CUDA reads that variable: without it all GPUs count; the list ends at the first entry that names
-    none, so that `-1`, an empty list and Slurm's `NoDevFiles` mean no GPU at all.
+    Read as CUDA's driver reads that variable: without it all GPUs count; the list ends at the first entry
+    that names none, or in another way than the first one, so that `-1`, an empty list and Slurm's
+    `NoDevFiles` mean no GPU at all; so does one that is named twice.
     """
     installed = len(list(driver.glob("*")))
     limited = environ.get("CUDA_VISIBLE_DEVICES")
     if limited is None:
         return tuple(map(str, range(installed)))
-    found: dict[str, None] = {}
-    for entry in map(str.strip, limited.split(",")):
-        if not _ID.fullmatch(entry) or (entry.isdigit() and 0 < installed <= int(entry)):
+    entries = [entry.strip() for entry in limited.split(",")]
+    kind = _KINDS[entries[0][:4] if entries[0][:4] in _KINDS else ""]
+    found: list[str] = []
+    for entry in entries:
+        named = kind.fullmatch(entry)
+        if not named or (kind is _KINDS[""] and 0 < installed <= int(named[1])):
             break
-        found[str(int(entry)) if entry.isdigit() else entry] = None
-    return tuple(found)
+        found.append(str(int(named[1])) if kind is _KINDS[""] else named[1])
+    return tuple(found) if len(set(found)) == len(found) else ()
 
 
 def fits(resources: Resources, cores: int, gpus: int) -> str | None:

@@ -252,16 +252,26 @@ def test_a_job_that_outlived_its_submit_keeps_its_gpus_and_cores(root: StudyDir,
     (" 3 , 1 ", ("3", "1")),
     ("1,-1,2", ("1",)),
     ("1,9,2", ("1",)),
-    ("2,2", ("2",)),
-    ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,1", ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "1")),
+    ("2,2", ()),
+    ("1gpu,2", ("1", "2")),
+    ("1,GPU-8932f937", ("1",)),
+    ("GPU-8932f937,GPU-5d5b", ("GPU-8932f937", "GPU-5d5b")),
+    ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,1", ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",)),
     ("MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a/1/0", ("MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a/1/0",)),
     ("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", ("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f",)),
 ])  # fmt: skip
-def test_which_gpus_may_be_used(limited: str | None, expected: tuple[str, ...], tmp_path: Path) -> None:
+def test_which_gpus_may_be_used(
+    limited: str | None, expected: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
     for number in range(4):
         (tmp_path / f"0000:{number:02}:00.0").mkdir()
     environ = {} if limited is None else {"CUDA_VISIBLE_DEVICES": limited}
     assert visible_gpus(environ, tmp_path) == expected
+    if limited and "9" not in limited.split(",") and not limited.startswith("MIG-GPU"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", limited)
+        assert tuple(map(str, torch.cuda._parse_visible_devices())) == expected  # which follows the driver
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "7"}, tmp_path / "no driver to ask") == ("7",)
 
 
