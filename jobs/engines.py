@@ -22,7 +22,9 @@ from jobs.thinking import Thinking
 
 CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
 NONE = Thinking("", "")
-REPAIR = "Repair the installation, or set 'serving: {engine: transformers}' in the model's preset, which is far slower"
+REPAIR = (
+    "Repair the installation, or set 'serving: {engine: transformers}' in the preset, which is far slower"
+)
 Tick = Callable[[], None]
 Pair = tuple[list[int], list[int]]  # a context and its continuation, in tokens
 
