@@ -100,6 +100,17 @@ class Foreground:
         self._ledger.ended("cancelled", [(r.seen.unit.id, r.attempt.number, "cancelled") for r in running])
         self._backend.cancel([job for r in running for job in r.jobs], hurried)
 
+    def leave(self, hurried: threading.Event) -> None:
+        """End those of the running jobs that whoever took over gave up; the others are that one's now."""
+        attempts = self._ledger.attempts()
+        given_up = [
+            job
+            for id, running in self.running.items()
+            if (last := attempts.get(id)) and (last.number > running.attempt.number or last.ended)
+            for job in running.jobs
+        ]
+        self._backend.cancel(given_up, hurried)
+
     def _start(self) -> None:
         full: set[bool] = set()  # kinds, with GPUs and without, of which a larger unit waits for room
         for seen in list(self._waiting):
@@ -140,6 +151,7 @@ class Foreground:
             gpus = running.gpus[-unit.resources.gpus_per_node :] if unit.resources.gpus_per_node else ()
             name = new_name(f"{unit.stage}-{unit.name}")
             self._ledger.intent(name, [Begun(unit.id, number)])
+            self._ledger.fence()
             id = self._backend.submit(unit, name, number, worker, gpus)
             self._ledger.submitted(name, id)
             running.jobs = (*running.jobs, Job(name, id, socket.gethostname()))

@@ -6,6 +6,7 @@ sbatch, the id in the ledger. A crash between any two leaves something that the 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from jobs.unit import Unit
 from launch.admission import Refusal
 from launch.arrays import Array, array_spec, dependency
 from launch.header import WELCOME
-from launch.ledger import Begun, new_name
+from launch.ledger import Begun, Job, new_name
+from launch.lock import Lost
 from launch.on_slurm import Slurm
 from launch.project import Project
 from launch.script import sbatch_script
@@ -84,14 +86,26 @@ def hand_in(project: Project, name: str, begun: Sequence[Begun], memory: int | N
     """
     assert isinstance(project.backend, Slurm)
     project.ledger.intent(name, begun, memory)
+    project.fence()  # whoever took over while this slept did not see that line
     try:
         id = project.backend.controller.submit(project.root.submission(name) / SCRIPT)
     except Refused as error:
         why = f"Slurm refused it: {error}"
         project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
         raise
-    project.ledger.submitted(name, str(id))
+    try:
+        project.ledger.submitted(name, str(id))
+    except Lost:
+        _take_back(project, Job(name, id.array, socket.gethostname(), None, id.cluster), begun)
+        raise
     return id.array
+
+
+def _take_back(project: Project, job: Job, begun: Sequence[Begun]) -> None:
+    """End what was submitted after somebody else had decided, unseen, that it never would be."""
+    attempts = project.ledger.attempts()
+    over = [b for b in begun if (a := attempts.get(b.unit)) and (a.number > b.attempt or a.ended)]
+    project.backend.cancel([job._replace(element=b.index) for b in over])
 
 
 def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:

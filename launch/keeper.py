@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from launch.admission import Refusal
 from launch.controller import Controller
 from launch.handover import hand_over
 from launch.keeping import digest, hand_on, waits_for_room
-from launch.ledger import KEEPER, Attempt, Ledger
+from launch.ledger import KEEPER, Attempt, Ledger, unfenced
 from launch.lock import Lock, Locked
 from launch.nodes import Verdict, verdict
 from launch.notify import Notifier
@@ -59,8 +59,8 @@ def main() -> None:
     root = StudyDir(submission.parent.parent)
     while True:
         try:
-            with Lock(root.lock):
-                keep(root, submission.name)
+            with Lock(root.lock) as lock:
+                keep(root, submission.name, lock.check)
             tell(root)
             return
         except (SlurmUnavailable, Refused, Locked) as error:
@@ -68,20 +68,21 @@ def main() -> None:
             time.sleep(PAUSE)
 
 
-def keep(root: StudyDir, name: str) -> None:
+def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> None:
     """Reconcile once and hand on, if this is the keeper that the ledger names; `name` is its submission's.
 
     Raises:
+        Lost: somebody else holds the lock now, by `fence`.
         SlurmUnavailable: Slurm does not answer.
         Refused: Slurm did not take the next keeper.
     """
-    ledger = Ledger(root.ledger)
+    ledger = Ledger(root.ledger, fence=fence)
     attempt = _last(ledger)
     if attempt.ended or attempt.jobs[0].submission != name:
         print("this keeper was replaced: nothing to do")
         return
     try:
-        why = _reconcile(root)
+        why = _reconcile(root, fence)
     except (StudyError, Refusal, SecretsError, Damaged) as error:
         why = str(error)
     if why is not None:
@@ -122,11 +123,11 @@ def _last(ledger: Ledger) -> Attempt:
     return last
 
 
-def _reconcile(root: StudyDir) -> str | None:
+def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
     """Submit what is to be submitted, and the next keeper; returns why there is none."""
     trust.check(root)
     submitted: dict[str, Any] = read_json(root.submitted)
-    project = reopen_project(root)
+    project = replace(reopen_project(root), fence=fence)
     if digest(project.units) != submitted["units"]:
         return "a file that the study names has changed since: 'sor submit' decides what is to be done"
     now = settled(project, PlainConsole(width=200))

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,19 +83,31 @@ def new_name(what: str) -> str:
     return f"{what}-{os.urandom(4).hex()}"
 
 
+def unfenced() -> None:
+    """The fence of who only reads."""
+
+
 class Ledger:
     """The ledger of one study.
 
     Args:
         cluster, slurm_cluster: where submissions go that are written down now: the source of the cluster
             file, and `Cluster.slurm_cluster`.
+        fence: is called before every line, and raises `lock.Lost` where somebody else took over.
     """
 
-    def __init__(self, path: Path, cluster: str = "local", slurm_cluster: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cluster: str = "local",
+        slurm_cluster: str | None = None,
+        fence: Callable[[], None] = unfenced,
+    ) -> None:
         self._path = path
         self._cluster = cluster
         self._slurm_cluster = slurm_cluster
         self._by_hand = StudyDir(path.parent).by_hand
+        self.fence = fence
 
     def attempts(self) -> Mapping[str, Attempt]:
         """The last attempt at every unit that was ever begun, by the unit's id; not to be changed.
@@ -163,6 +175,7 @@ class Ledger:
             self._append(how, attempts=listed)
 
     def _append(self, event: str, **more: Any) -> None:
+        self.fence()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         append_jsonl(self._path, {"event": event, "time": time.time(), **more})
 
@@ -194,7 +207,7 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
                 attempt = last.get(unit)
                 former = attempt if unit == KEEPER else former
                 if attempt and attempt.number > number and unit != KEEPER:
-                    continue  # jobs that were submitted by hand came later
+                    continue  # jobs submitted by hand came later, or a submit that slept was overtaken
                 if attempt is None or attempt.number != number:
                     last[unit] = Attempt(
                         number, record["time"], record["cluster"], (job,), memory=record.get("memory")

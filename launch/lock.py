@@ -2,6 +2,10 @@
 
 The lock is a file that appears with its owner in it, by a hard link, which NFS and Lustre do right. It is
 kept fresh while it is held; one whose owner died is taken over, with a word about whose it was.
+
+An owner that only slept (a suspended laptop, a stopped process, a login node without network) must find out
+when it goes on, so every step of a submission checks first that the lock is still its own. The ledger does
+that before each line (`Ledger.fence`), and what starts jobs does it once more after the line was written.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,23 +29,33 @@ class Locked(RuntimeError):
     """Somebody else is submitting this study."""
 
 
+class Lost(Locked):
+    """The lock was this process's own, and is not any more: it must not change anything."""
+
+
 class Lock:
     """Holds a study's lock, which is the file `path`, as a context manager.
+
+    Args:
+        seize: take it from whoever has it, who finds out at its next step, and say in these words by what.
+        patience: seconds to wait for an owner that lives.
 
     Attributes:
         took_over: whose it was, in words, if it was taken over.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, seize: str | None = None, patience: float = 0.0) -> None:
+        self._path, self._seize, self._patience = path, seize, patience
         self._released = threading.Event()
         self._token = f"{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
         self.took_over: str | None = None
 
     def __enter__(self) -> Lock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        while not self._create():
-            self._take_over()
+        if self._seize:
+            os.replace(self._written(), self._path)
+        else:
+            self._wait()
         threading.Thread(target=self._keep_fresh, daemon=True).start()
         return self
 
@@ -49,13 +64,47 @@ class Lock:
         if _owner(self._path).get("token") == self._token:
             self._path.unlink()
 
-    def _create(self) -> bool:
+    def _wait(self) -> None:
+        until = time.monotonic() + self._patience
+        while not self._create():
+            try:
+                self._take_over()
+            except Locked:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.5)
+
+    def check(self) -> None:
+        """Check that the lock is still this process's own.
+
+        Raises:
+            Lost: somebody else has it, or has removed it.
+        """
+        owner = _owner(self._path)
+        if owner.get("token") == self._token:
+            return
+        self._released.set()
+        if words := owner.get("seized"):
+            who = f"{words} of {_named(owner)} stopped this"
+        elif owner:
+            who = f"this did not run for a while, and {_named(owner)} took over"
+        else:
+            who = f"{self._path} is gone, by 'sor cancel' or by somebody who took this for dead"
+        raise Lost(f"{who}: nothing more is submitted from here. 'sor status' shows where the study stands")
+
+    def _written(self) -> Path:
+        """Write who the owner is into a file of this process's own."""
         owner = {
             "user": getpass.getuser(), "host": socket.gethostname(), "pid": os.getpid(), "token": self._token,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time(),
+            **({"seized": self._seize} if self._seize else {}),
         }  # fmt: skip
         mine = self._path.with_name(f"{self._path.name}.{self._token}")
         mine.write_text(json.dumps(owner), encoding="utf-8")
+        return mine
+
+    def _create(self) -> bool:
+        mine = self._written()
         with suppress(FileExistsError):
             os.link(mine, self._path)
         made = mine.stat().st_nlink == 2  # NFS may lose the answer to a link that it made
@@ -81,10 +130,7 @@ class Lock:
         owner, silent = _owner(self._path), self._silence()
         if silent is None:
             return None
-        whose = (
-            f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
-            f"(process {owner.get('pid', 'unknown')}) since {owner.get('since', 'a moment ago')}"
-        )
+        whose = f"{_named(owner)} since {owner.get('since', 'a moment ago')}"
         if _may_live(owner, silent):
             raise Locked(
                 f"this study is being submitted by {whose}; its last sign of life is {silent:.0f} s old. "
@@ -106,7 +152,8 @@ class Lock:
     def _keep_fresh(self) -> None:
         while not self._released.wait(REFRESH):
             with suppress(OSError):
-                os.utime(self._path)
+                if _owner(self._path).get("token") == self._token:
+                    os.utime(self._path)
 
 
 def held_since(path: Path) -> float | None:
@@ -122,6 +169,14 @@ def held_since(path: Path) -> float | None:
     if not owner or not _may_live(owner, time.time() - touched):
         return None
     return float(owner.get("began", touched))
+
+
+def _named(owner: Mapping[str, Any]) -> str:
+    """An owner, for a person."""
+    return (
+        f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
+        f"(process {owner.get('pid', 'unknown')})"
+    )
 
 
 def _owner(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Every command begins here. What a command then does stands in its own module.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from launch.cluster import Cluster, load_cluster, restored
 from launch.controller import Controller
 from launch.estimate import Lengths
 from launch.known import Known
-from launch.ledger import Attempt, Ledger
+from launch.ledger import Attempt, Ledger, unfenced
 from launch.local import Local
 from launch.observe import Snapshot, observe
 from launch.on_slurm import Slurm
@@ -36,10 +36,11 @@ class Project:
     root: StudyDir
     units: list[Unit]
     backend: Backend
+    fence: Callable[[], None] = unfenced  # of the lock under which it is changed
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster)
+        return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster, self.fence)
 
     def look(self, known: Known | None = None) -> Snapshot:
         """The study as it is now; see `observe`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -13,43 +15,53 @@ from rich.live import Live
 from launch.foreground import Event, Foreground
 from launch.here import visible_gpus
 from launch.local import Local
+from launch.lock import Lost
 from launch.logs import logs_of
 from launch.observe import Snapshot
 from launch.project import Project
 from launch.reconcile import Difference
 from launch.show import event_line, live_view
+from launch.stopping import Stopped, Stopping, mute
 
 FRAMES = 0.5  # seconds between two looks at the progress files for the live view
 
 
-def run_here(console: Console, project: Project, now: Snapshot, difference: Difference) -> int:
-    """Run a difference to its end; returns the exit code."""
+def run_here(
+    console: Console, project: Project, now: Snapshot, difference: Difference, stopping: Stopping
+) -> int:
+    """Run a difference to its end, or until a signal; returns the exit code.
+
+    Raises:
+        Lost: somebody else took over meanwhile, or canceled the study.
+    """
     assert isinstance(project.backend, Local)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored
     live = Live(console=console, auto_refresh=False, transient=True)
     units, drawn = [s.unit for s in now.units], 0.0
 
     def tell(event: Event) -> None:
-        live.console.print(time.strftime("%H:%M:%S "), event_line(event), sep="")
+        with _printing():
+            live.console.print(time.strftime("%H:%M:%S "), event_line(event), sep="")
 
     def draw() -> None:
         nonlocal drawn
         if console.is_terminal and time.monotonic() - drawn > FRAMES:
             drawn = time.monotonic()
-            live.update(live_view(units, run.done, run.running), refresh=True)
+            with _printing():
+                live.update(live_view(units, run.done, run.running), refresh=True)
 
     cores = len(os.sched_getaffinity(0))
     run = Foreground(project.backend, project.ledger, cores, visible_gpus(), tell, draw)
     try:
         with live:
             run.run(now, difference)
-    except KeyboardInterrupt:
-        hurried = threading.Event()
-        signal.signal(signal.SIGINT, lambda *_: hurried.set())
-        console.print("what runs saves what it has; Ctrl-C again does not wait for it")
-        run.cancel(hurried)
-        console.print("stopped; what was finished stays, and 'sor submit' goes on from there")
-        return 130
+    except Stopped as stopped:
+        _say(console, "what runs saves what it has; Ctrl-C again does not wait for it")
+        run.cancel(stopping.hurried)
+        _say(console, "stopped; what was finished stays, and 'sor submit' goes on from there")
+        return 128 + stopped.number
+    except Lost:
+        run.leave(stopping.hurried)
+        raise
     for seen in run.failures:
         failed = f"{seen.unit.stage} {seen.unit.name}: {seen.reason}"
         console.print(f"\nfailed: {failed}", style="red", soft_wrap=True)
@@ -61,3 +73,23 @@ def run_here(console: Console, project: Project, now: Snapshot, difference: Diff
         return 1
     console.print(f"all done: {project.root.path}", soft_wrap=True)
     return 0
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Take a terminal that is gone, or a pipe that nobody reads, for the end of the terminal that it was."""
+    try:
+        yield
+    except (OSError, SystemExit) as error:  # rich leaves the program where a pipe is broken
+        if isinstance(error, OSError) and error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        mute()
+        raise Stopped(signal.SIGHUP) from error
+
+
+def _say(console: Console, words: str) -> None:
+    """Print where there may be nobody to read it; jobs must be asked to save all the same."""
+    try:
+        console.print(words)
+    except (OSError, SystemExit):
+        mute()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ from launch.show import difference_view, held_view, nodes_view
 from launch.slurm import Refused
 from launch.snapshot import snapshot, untracked
 from launch.states import State
+from launch.stopping import Stopping
 
+PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a submit under way
 WITHDRAWN = "its job would have waited for ever"
 
 
@@ -65,7 +68,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
     trust.prepare(project.root)
     if warning := trust.replaceable(project.root):
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)
-    with Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
+    with Stopping() as stopping, Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
+        project = replace(project, fence=lock.check)
         asked = None
         if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
             asked = pool.submit(_ask, project)  # it takes a while, and some units were never submitted
@@ -85,6 +89,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             # Made while the cluster is still being asked.
             code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
             planned = arrays(project, now, difference, asked)
+        project.fence()
         write_json(project.root.study, resolved)
         keeping.record(project, only, difference.submit)
         keeping.dismiss(project, now, "a person submitted the study again")
@@ -92,7 +97,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         for seen in difference.outdated:
             set_aside(seen, project.ledger)
         if planned is None:
-            return run_here(console, project, now, difference)
+            return run_here(console, project, now, difference, stopping)
         return _hand_over(console, project, planned, code, keeping.wanted(project, difference))
 
 
@@ -216,6 +221,7 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
 
 def set_aside(seen: Seen, ledger: Ledger) -> None:
     """Keep a result that was made from inputs which are made again, under another name."""
+    ledger.fence()
     number = seen.attempt.number if seen.attempt else 0
     aside = seen.folder.superseded(number)
     aside.mkdir(exist_ok=True)
@@ -277,8 +283,26 @@ def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> lis
 
     Raises:
         Refusal: others can write into the run directory.
+        Locked: a submit under way does not end, and only some units are to.
     """
+    if not project.root.path.exists():
+        return []
     trust.check(project.root)
+    if units is None:
+        # A submit under way stops at its next step, and ends what Slurm takes of it after this has looked.
+        with Lock(project.root.lock, seize="'sor cancel'") as lock:
+            project = replace(project, fence=lock.check)
+            return _cancel(project, project.look(), None)
+    if project.cluster.backend == "local":  # a submit that runs the study here finds out by itself
+        return _cancel(project, now, units)
+    with Lock(project.root.lock, patience=PATIENCE) as lock:
+        project = replace(project, fence=lock.check)
+        chosen = {seen.unit.id for seen in units}
+        now = project.look()  # the submit that was waited for may have submitted them
+        return _cancel(project, now, [seen for seen in now.units if seen.unit.id in chosen])
+
+
+def _cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
     write_down(project, now)
     ended = []
     if units is None and keeping.dismiss(project, now, "cancelled"):

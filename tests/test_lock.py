@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import pytest
 from small_study import environment
 
 from launch import lock as locks
-from launch.lock import STALE, Lock, Locked
+from launch.ledger import Begun, Ledger
+from launch.lock import STALE, Lock, Locked, Lost
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = """
@@ -187,3 +189,77 @@ def test_of_many_one_takes_over(tmp_path: Path) -> None:
             process.join(10)
         assert told.count("refused") == 3
         assert list(path.parent.iterdir()) == []
+
+
+def test_an_owner_finds_out_that_it_was_overtaken(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with Lock(path) as lock:
+        lock.check()
+        write(path)
+        with pytest.raises(
+            Lost, match=r"did not run for a while, and ann on other-host \(process 1\) took over"
+        ):
+            lock.check()
+    assert json.loads(path.read_text(encoding="utf-8"))["host"] == "other-host"
+    path.unlink()
+    with Lock(path) as lock:
+        path.unlink()
+        with pytest.raises(Lost, match="lock is gone, by 'sor cancel' or by somebody who took this for dead"):
+            lock.check()
+
+
+def test_a_sleeper_does_not_keep_the_lock_of_another_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "REFRESH", 0.05)
+    path = tmp_path / "lock"
+    with Lock(path):
+        write(path, age=1000)
+        time.sleep(0.3)
+        assert time.time() - path.stat().st_mtime > 900
+
+
+def test_a_lock_can_be_seized_from_a_living_owner(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with Lock(path) as first:
+        with Lock(path, seize="'sor cancel'") as second:
+            second.check()
+            with pytest.raises(Lost, match=rf"'sor cancel' of {getpass.getuser()} on .* stopped this"):
+                first.check()
+        with Lock(path) as third:
+            pass
+        third._released.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_patient_gets_the_lock_of_an_owner_that_ends(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    process = holder(path)
+    with pytest.raises(Locked), Lock(path, patience=0.1):
+        pass
+    threading.Timer(0.3, lambda: process.communicate("")).start()
+    with Lock(path, patience=60) as lock:
+        lock.check()
+
+
+def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for name, number in (("first", 1), ("of the other", 2), ("late", 1)):
+        ledger.intent(name, [Begun("u", number)])
+    assert [job.submission for job in ledger.attempts()["u"].jobs] == ["of the other"]
+
+
+def test_every_line_of_the_ledger_asks_the_fence_first(tmp_path: Path) -> None:
+    with Lock(tmp_path / "lock") as lock:
+        ledger = Ledger(tmp_path / "ledger.jsonl", fence=lock.check)
+        ledger.intent("a", [Begun("u", 1)])
+        written = (tmp_path / "ledger.jsonl").read_bytes()
+        write(tmp_path / "lock")
+        for line in (
+            lambda: ledger.intent("b", [Begun("u", 2)]),
+            lambda: ledger.submitted("a", "12"),
+            lambda: ledger.ended("failed", [("u", 1, "why")]),
+        ):
+            with pytest.raises(Lost):
+                line()
+        assert (tmp_path / "ledger.jsonl").read_bytes() == written

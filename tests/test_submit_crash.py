@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +19,11 @@ import pytest
 from cluster import Cluster
 from forked_sor import ForkedSor
 from small_slurm import Submitter, before, before_sbatch
-from small_study import environment, sor, start, wait_for
+from small_study import SOR, environment, sor, start, wait_for
 
 from jobs.rundir import StudyDir
+from launch.ledger import Ledger
+from launch.lock import STALE
 from launch.snapshot import snapshot
 from launch.states import State
 
@@ -274,3 +279,56 @@ def test_all_lines_of_a_refusal_are_shown_and_kept(held: Submitter, tmp_path: Pa
     assert (collate.state, collate.attempt.ended) == (State.WAITING, "refused")
     assert explained in str(collate.attempt.reason)
     held.check(tmp_path)
+
+
+def submitting(held: Submitter, runs: Path, path: str) -> subprocess.Popen[str]:
+    """A `sor submit` that goes on meanwhile."""
+    return subprocess.Popen(
+        [SOR, *held.command("submit", runs, "--yes")], env=environment(PATH=path), encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def stopped(process: subprocess.Popen[str]) -> bool:
+    """Whether a process was stopped; not so, it runs or has ended."""
+    stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_submit_that_slept_is_overtaken_and_submits_nothing_more(held: Submitter, tmp_path: Path) -> None:
+    """It sleeps while sbatch hands its second array over, for longer than its lock counts."""
+    runs = tmp_path / "runs"
+    slept = submitting(held, runs, before_sbatch(tmp_path, "collate", "kill -STOP $PPID"))
+    lock = StudyDir(runs / "small").lock
+    try:
+        wait_for(lambda: stopped(slept), "it to sleep")
+        owner = json.loads(lock.read_text(encoding="utf-8"))
+        lock.write_text(json.dumps({**owner, "host": "a host of its own"}), encoding="utf-8")
+        os.utime(lock, (time.time() - STALE - 1,) * 2)
+        held.check(runs, "overtaken")
+        jobs, ledger = held.jobs(runs), StudyDir(runs / "small").ledger.read_bytes()
+    finally:
+        slept.send_signal(signal.SIGCONT)
+    said, _ = slept.communicate(timeout=60)
+    assert slept.returncode == 1, said
+    assert "nothing more is submitted from here" in said
+    assert (held.jobs(runs), StudyDir(runs / "small").ledger.read_bytes()) == (jobs, ledger)
+    held.check_again(runs)
+
+
+def test_cancel_stops_a_submit_under_way(held: Submitter, tmp_path: Path) -> None:
+    """Also of what Slurm takes after the other one has looked."""
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    wait = f"touch {tmp_path}/asked; until [ -e {go} ]; do sleep 0.1; done"
+    process = submitting(held, runs, before_sbatch(tmp_path / "wait", "prepare", wait))
+    wait_for((tmp_path / "asked").exists, "sbatch to be asked")
+    done = held.sor("cancel", runs)
+    assert (done.returncode, done.stdout) == (0, "cancelled: prepare small\n"), done.stderr
+    go.touch()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "nothing more is submitted from here" in said
+    assert held.jobs(runs) == []
+    (attempt,) = Ledger(StudyDir(runs / "small").ledger).attempts().values()
+    assert attempt.ended == "cancelled"
+    held.check(runs, "after cancel")

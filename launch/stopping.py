@@ -1,0 +1,72 @@
+"""Signals that ask a `sor submit` in the foreground to stop: Ctrl-C, SIGTERM, SIGHUP of a closed terminal.
+
+The first one raises `Stopped` wherever the program is, so that jobs of this machine save what they have and
+the lock is given back. Those after it are noted only: a closed terminal sends SIGHUP more than once, and
+nothing may interrupt the saving. Ctrl-C a second time is a person who does not want to wait.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """The program was asked to stop; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Stopping:
+    """Turns the first of these signals into `Stopped`, as a context manager of the main thread.
+
+    Attributes:
+        hurried: set once nobody waits for what still saves.
+    """
+
+    def __init__(self) -> None:
+        self.hurried = threading.Event()
+        self._first: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                # A shell has Ctrl-C ignored in the background, where `kill -INT` still stops. Who starts the
+                # program by nohup wants it to outlive the terminal.
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            mute()
+        if self._first is None:
+            self._first = number
+            raise Stopped(number)
+        if number == signal.SIGINT:
+            self.hurried.set()
+
+
+def mute() -> None:
+    """Print into nothing from now on: a terminal that is gone fails every write."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(null, stream.fileno())
+    os.close(null)
