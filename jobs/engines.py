@@ -293,13 +293,17 @@ def _why_not_vllm() -> str:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
-        import vllm  # noqa: F401
+        import vllm
         from vllm.platforms import current_platform
+
+        made_for_this = not current_platform.is_unspecified()
+        if made_for_this:
+            _ = vllm.LLM  # loads the rest
     except Exception as error:  # a broken installation fails in many ways: RuntimeError, OSError, …
         raise BrokenEngine(
             f"vLLM is installed but cannot be imported: {type(error).__name__}: {error}. {REPAIR}"
         ) from error
-    if current_platform.is_unspecified():
+    if not made_for_this:
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         if torch.cuda.is_available() or gpus not in ("", "-1", "NoDevFiles"):
             torch_too = "although torch does" if torch.cuda.is_available() else "nor does torch"
