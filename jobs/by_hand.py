@@ -55,14 +55,15 @@ def reserve(folder: Path, numbers: Mapping[str, int]) -> bool:
         taken = last_attempts(record for record in before if "submission" in record)
         return None if any(taken.get(unit, 0) >= n for unit, n in numbers.items()) else {"reserved": numbers}
 
-    return not folder.is_dir() or _add(folder, entry) is not None
+    return not numbers or not folder.is_dir() or _add(folder, entry) is not None
 
 
 def last_attempts(found: Iterable[Record]) -> dict[str, int]:
     """The highest number of an attempt at each unit that records tell of, by the unit's id."""
     last = dict[str, int]()
     for record in found:
-        taken = record.get("reserved") or {unit: number for unit, (number, _) in record["attempts"].items()}
+        entered = {unit: number for unit, (number, _) in record.get("attempts", {}).items()}
+        taken = {**record.get("reserved", {}), **entered}
         last |= {unit: max(number, last.get(unit, 0)) for unit, number in taken.items()}
     return last
 

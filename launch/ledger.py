@@ -219,7 +219,7 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
                 if unit == KEEPER and record["event"] in ("refused", "lost"):
                     del last[unit]
                     last |= {unit: former} if former else {}
-                elif last[unit].number == number:
+                elif unit in last and last[unit].number == number:  # somebody may have removed `by_hand`
                     last[unit] = last[unit]._replace(ended=record["event"], reason=reason)
     return last
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from jobs import by_hand
 from jobs.element import BY_HAND, ELEMENTS, line
 from jobs.rundir import Damaged, StudyDir, write_json
 from jobs.unit import Unit
-from launch.ledger import Begun, Ledger
+from launch.ledger import KEEPER, Begun, Ledger
 from launch.slurm import SlurmUnavailable
 
 
@@ -75,10 +76,15 @@ def test_sor_and_jobs_by_hand_never_take_the_same_number(tmp_path: Path) -> None
     assert ledger.attempts()[a.id].jobs[0].id == "7_0"
     ledger.ended("failed", [(a.id, 2, "why")])
     assert ledger.attempts()[a.id].ended == "failed"
+    shutil.copytree(root.by_hand, tmp_path / "kept")
+    shutil.rmtree(root.by_hand)
+    assert ledger.attempts()[a.id].number == 1  # all that is left of it
+    (tmp_path / "kept").rename(root.by_hand)
+    ledger.intent("keeper-small-1", [Begun(KEEPER, 1, 0)])
     ledger.intent("prepare-small-4", [Begun(a.id, 3, 0)])
     assert ledger.attempts()[a.id].number == 3
     assert enter("8", folder, root, a.id) == 4
-    assert set(ledger.submissions()) == {f"prepare-small-{n}" for n in (1, 2, 4)}
+    assert set(ledger.submissions()) == {"keeper-small-1", *(f"prepare-small-{n}" for n in (1, 2, 4))}
 
 
 def test_readers_of_a_result_that_is_made_again_are_set_aside_once(tmp_path: Path) -> None:
