@@ -146,6 +146,9 @@ def status(
         bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4. SOR_NOTIFY is told.")
     ] = False,
     interval: IntervalOpt = None,
+    units: Annotated[
+        list[str] | None, typer.Argument(metavar="[UNIT]...", help="Show these units with all their runs.")
+    ] = None,
 ) -> None:
     """Show where a study stands, also by the exit code.
 
@@ -161,9 +164,17 @@ def status(
     now = _waited(project, interval) if wait else project.look()
     logs = last_words(now)
     if json:
-        units = [seen.to_json(logs.get(seen.unit.id)) for seen in now.units]
+        chosen = _chosen(now, units) if units else now.units
+        listed = [seen.to_json(logs.get(seen.unit.id)) for seen in chosen]
         root = str(now.root.path.absolute())
-        _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": units})
+        _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": listed})
+    elif units:
+        from jobs.causes import runs as ended
+        from jobs.rundir import read_jsonl
+        from launch.show import unit_view
+
+        for seen in _chosen(now, units):
+            _print(unit_view(seen, ended(read_jsonl(seen.folder.attempts)), logs.get(seen.unit.id, ())))
     else:
         from launch.nodes import verdict
         from launch.show import nodes_view, status_view

@@ -76,7 +76,8 @@ class Seen(NamedTuple):
 
     def to_json(self, log: list[str] | None) -> dict[str, Any]:
         """The unit as `sor status --json` prints it; `log` holds the last lines that a failed one printed."""
-        p = self.progress
+        p, asked = self.progress, self.unit.resources.memory
+        asked = self.attempt.memory if self.attempt and self.attempt.memory else asked
         return {
             "id": self.unit.id,
             "stage": self.unit.stage,
@@ -88,6 +89,7 @@ class Seen(NamedTuple):
             "cause": self.cause,
             "log": log,
             "progress": {k: p[k] for k in ("done", "total", "unit")} if p else None,
+            "memory": {"asked": asked or None, "used": (self.written or p or {}).get("memory")},
             "updated": p["updated"] if p else self.attempt.begun if self.attempt else None,
         }
 

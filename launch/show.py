@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.causes import ANSWERS
+from jobs.causes import ANSWERS, Run
 from jobs.plain import plain
 from jobs.unit import STAGES, Unit
 from launch.foreground import Event, Running
@@ -60,6 +60,11 @@ def needs(unit: Unit) -> str:
 def memory(mib: int | None) -> str:
     """Memory in words: 3328 -> '3.2 GiB'; a bar where nobody knows."""
     return f"{mib / 1024:.1f} GiB" if mib else "-"
+
+
+def memory_used(used: int | None, asked: int | None) -> str:
+    """What was used of what was asked for: '1.9 of 3.5 GiB'; a bar where nobody knows."""
+    return f"{memory(used).removesuffix(' GiB')} of {memory(asked)}" if used and asked else memory(used)
 
 
 def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] = ()) -> Table:
@@ -211,6 +216,31 @@ def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
     return said.append(f"  sor logs STUDY {seen.unit.id} shows why")
 
 
+def unit_view(seen: Seen, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:
+    """One unit: its state and why, what it asks for, and its runs with the memory that they used.
+
+    Args:
+        ended: its runs that are over, the oldest first.
+    """
+    unit, reason = seen.unit, f": {plain(seen.reason)}" if seen.reason else ""
+    asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
+    limits = f"asks for {needs(unit)}, {memory(asked)} of memory a node, {unit.resources.hours:g} h"
+    about = [
+        Text.assemble(f"{unit.stage} {unit.name} ({unit.id}): ", (seen.state, STYLES[seen.state]), reason),
+        Text(f"  {limits}", "dim"),
+        *([Text(f"  {seen.cause}: {ANSWERS[seen.cause].advice}", "yellow")] if seen.cause else []),
+    ]
+    table = _columns(("  run", "ended"), ("seconds", "memory"), ("end",))
+    for run in ended:
+        when = time.strftime("%d %b %H:%M", time.localtime(run.ended))
+        end = f"{run.cause}: {plain(run.error)}" if run.error else "went well"
+        took = "?" if run.seconds is None else f"{run.seconds:,.0f}"
+        name = f"  {run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
+        table.add_row(name, when, took, memory_used(run.memory, run.asked), Text(end))
+    running = [running_table([(unit, seen.progress)])] if seen.state == State.RUNNING else []
+    return Group(*about, *running, *([table] if ended else []), *(Text(f"  | {line}", "dim") for line in log))
+
+
 def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
     """Units at work with how far they are."""
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -222,6 +252,7 @@ def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
         facts = [p["phase"]] if "phase" in p else []
         facts += [f"loss {p['loss']:.3f}"] if p.get("loss") is not None else []
         facts += [f"{p['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in p else []
+        facts += [f"memory {memory(p['memory'])}"] if p.get("memory") else []
         count = f"{p['done']:,} of {p['total']:,} {p['unit']}"
         table.add_row(Text("▶", "blue"), unit.stage, unit.name, bar, count, ", ".join(facts))
     return table

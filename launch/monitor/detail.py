@@ -28,7 +28,7 @@ from launch.monitor.facts import Story
 from launch.monitor.sight import Sight
 from launch.monitor.table import elapsed, heard, job_of, rate_of, saying, tries
 from launch.observe import Seen
-from launch.show import STYLES, amount, needs
+from launch.show import STYLES, amount, memory, memory_used, needs
 from launch.states import State
 
 WIDE = 120  # cells from which on two blocks stand beside each other
@@ -78,7 +78,8 @@ def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
     where += [f"{'at work for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
     where += [f"last heard of {heard(seen, at)} ago"] if heard(seen, at) else []
     lines += [Text(", ".join(where))] if where else []
-    plan = f"asks for {needs(unit)}, {unit.resources.hours:g} h"
+    asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
+    plan = f"asks for {needs(unit)}, {memory(asked)} of memory a node, {unit.resources.hours:g} h"
     lines.append(Text(plan + (f", {amount(unit.flops)} FLOPs" if unit.flops else ""), "dim"))
     if work and work.share is not None:
         drawn = bar([(work.share, "█", "blue"), (1 - work.share, "·", "dim")], min(30, width // 3))
@@ -117,15 +118,16 @@ def _runs(story: Story, most: int) -> list[Text]:
     """The last few runs, with their ends."""
     if not story.runs:
         return []
-    rows = [[Text(t, "dim") for t in ("run", "ended", "took", "on", "end")]]
+    rows = [[Text(t, "dim") for t in ("run", "ended", "took", "memory", "on", "end")]]
     for run in story.runs[-most:]:
         name = f"{run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
         ended = time.strftime("%d %b %H:%M", time.localtime(run.ended))
         end = f"{run.cause}: {plain(run.error)}" if run.error else "went well"
         took = duration(run.seconds) if run.seconds is not None else "?"
         style = "" if run.error is None else "yellow"
-        rows.append([Text(name), Text(ended), Text(took), Text(run.host or "?"), Text(end, style)])
-    return columns(rows, right=(2,))
+        held = memory_used(run.memory, run.asked)
+        rows.append([*map(Text, (name, ended, took, held, run.host or "?")), Text(end, style)])
+    return columns(rows, right=(2, 3))
 
 
 def _config(unit: Unit) -> list[Text]:

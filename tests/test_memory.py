@@ -1,0 +1,259 @@
+"""Memory: estimated before a unit runs, asked for, held against nodes, measured, and raised after a kill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from small_study import publish, unit
+
+from jobs.causes import runs
+from jobs.memory import Peak, asked
+from jobs.rundir import StudyDir, append_jsonl
+from jobs.unit import Resources, Unit
+from launch import memory
+from launch.admission import NeverRuns, fitted
+from launch.backends import Live
+from launch.cluster import Cluster, load_cluster
+from launch.estimate import Lengths
+from launch.killed import limit_of, with_more
+from launch.ledger import Attempt, Begun, Ledger
+from launch.observe import observe
+from launch.outlook import may_help
+from launch.plan import plan
+from launch.presets import CONFIGS, StudyError
+from launch.show import unit_view
+from launch.slurm import SEPARATOR, NodeGroup, Partition, parse_memory
+from launch.study import Model, load_study
+
+# The most that each stage of the demo was measured to take of a node, in MiB, all ranks and the script.
+MEASURED = {
+    "prepare": 650, "generate": 1950, "collate": 150, "pack": 600, "train": 1330, "evaluate": 1950,
+    "report": 250,
+}  # fmt: skip
+MAIN = Partition("main", True, True, 4, None, None)
+
+
+def model(name: str, **training: Any) -> Model:
+    student = next(s for s in load_study("scale-or-reason").students if s.name == name)
+    assert student.training
+    return student.model_copy(update={"training": student.training.model_copy(update=training)})
+
+
+def test_every_unit_of_the_demo_asks_for_more_than_it_was_measured_to_take_and_not_for_much_more() -> None:
+    for u in plan(load_study("demo"), load_cluster("generic")):
+        ranks = u.resources.tasks_per_node if u.stage == "train" else 2
+        least = MEASURED[u.stage] * ranks / 2
+        assert least < u.resources.memory < max(4 * least, 5000), (u.stage, u.name)
+
+
+def test_gpu_stages_fit_nodes_that_centers_have() -> None:
+    """Eight GPUs of 80 GB come with 1 TB and more, four with 512 GB, a share of a node with 60 GB a GPU."""
+    for u in plan(load_study("scale-or-reason"), load_cluster("generic")):
+        if gpus := u.resources.gpus_per_node:
+            assert 8 * 1024 * gpus < u.resources.memory < 60 * 1024 * gpus, u.name
+
+
+def test_training_on_a_cpu_counts_weights_states_and_ranks() -> None:
+    on_cpu = {"gpus_per_node": 0, "nodes": 1, "gradient_checkpointing": True}
+    parameters = 494_032_768  # of Qwen2.5-0.5B
+    one = memory.training(model("qwen2.5-0.5b", tasks_per_node=1, **on_cpu), 1024, "fp32", None)
+    assert one * 2**20 > 16 * parameters
+    four = memory.training(model("qwen2.5-0.5b", tasks_per_node=4, **on_cpu), 1024, "fp32", None)
+    assert 3 * one < four < 5 * one
+    stages = [
+        memory.training(
+            model("qwen2.5-0.5b", tasks_per_node=4, **on_cpu),
+            1024,
+            "fp32",
+            {"zero_optimization": {"stage": n}},
+        )
+        for n in range(4)
+    ]
+    assert stages == sorted(stages, reverse=True)
+    longer = memory.training(model("qwen2.5-0.5b", tasks_per_node=1, **on_cpu), 4096, "fp32", None)
+    assert (longer - one) * 2**20 > 3 * 4 * 3072 * 151_936  # the logits of 3,072 more tokens
+
+
+def test_what_deepspeed_keeps_off_the_gpu_is_counted() -> None:
+    zero = {"zero_optimization": {"stage": 3}}
+    offload = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
+    usual, more = (memory.training(model("qwen2.5-7b", nodes=1), 4096, "bf16", z) for z in (zero, offload))
+    assert (more - usual) * 2**20 > 16 * 7_600_000_000  # master weights, two moments and gradients, in fp32
+
+
+def test_packing_and_collating_grow_with_the_rows() -> None:
+    few, many = Lengths(1000, 100, 200, 2000), Lengths(1_000_000, 100, 200, 2000)
+    text = 1_000_000 * (2 * 100 + 200 + 2000) * 5
+    assert memory.packing(few) < 2000 < text / 2**20 < memory.packing(many)
+    assert memory.collating(few) < memory.collating(many)
+    assert memory.packing(Lengths(None, 100, 200, 2000)) == memory.packing(many)  # nobody knows how many
+
+
+def write(folder: Path, **slurm: Any) -> Cluster:
+    generic = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**generic, "slurm": slurm}), encoding="utf-8")
+    return load_cluster(str(folder / "mine.yaml"))
+
+
+def test_the_cluster_file_says_how_memory_is_asked_for(tmp_path: Path) -> None:
+    needs = Resources(tasks_per_node=2, cpus_per_task=4, gpus_per_node=2, memory=1001)
+    assert write(tmp_path).memory_option("train", needs) == {"mem": "1001M"}
+    per_cpu = write(tmp_path, memory="mem-per-cpu")
+    assert per_cpu.memory_option("train", needs) == {"mem-per-cpu": "126M"}
+    per_gpu = write(tmp_path, memory="mem-per-gpu")
+    assert per_gpu.memory_option("train", needs) == {"mem-per-gpu": "501M"}
+    assert per_gpu.memory_option("pack", Resources(memory=1001)) == {"mem": "1001M"}
+    off = write(tmp_path, memory=False)  # `memory: off`, as YAML reads it
+    assert (off.memory_option("train", needs), off.asks_memory("train")) == ({}, False)
+    own = write(tmp_path, stages={"train": {"mem-per-cpu": "4G"}, "evaluate": {"mem": False}})
+    assert own.memory_option("train", needs) == own.memory_option("evaluate", needs) == {}
+    assert own.sbatch_options("train", 0) == {"mem-per-cpu": "4G"}
+    assert own.memory_option("pack", needs) == {"mem": "1001M"}
+    with pytest.raises(StudyError, match="memory"):
+        write(tmp_path, memory="lots")
+
+
+def test_memory_is_held_against_the_nodes() -> None:
+    nodes = [NodeGroup("main", 3, 8, (), 32_000), NodeGroup("main", 1, 8, (), 64_000)]
+    small = fitted(Resources(memory=20_000), MAIN, nodes, None)
+    assert (small.memory, small.raised) == (20_000, 40_000)
+    large = fitted(Resources(memory=40_000), MAIN, nodes, None)
+    assert (large.memory, large.raised) == (40_000, 64_000)
+    assert fitted(Resources(memory=64_000), MAIN, nodes, None).raised == 0
+    with pytest.raises(
+        NeverRuns, match=r"needs? 62\.6 GiB of memory on 1 node with 1 core, .* has only 62\.5"
+    ):
+        fitted(Resources(memory=64_100), MAIN, nodes, None)
+    with pytest.raises(NeverRuns, match=r"2 nodes .* only 31\.2 GiB there.*mem: 32000M"):
+        fitted(Resources(nodes=2, memory=40_000), MAIN, nodes, None)
+    with pytest.raises(NeverRuns, match=r"only 7\.8 GiB"):
+        fitted(Resources(memory=20_000), replace(MAIN, max_memory=8000), nodes, None)
+    again = fitted(Resources(memory=20_000, raised=99_000), MAIN, nodes, None)  # of one that was killed
+    assert (again.memory, again.raised) == (64_000, 0)
+
+
+def test_the_peak_of_a_process_counts_those_that_it_started() -> None:
+    peak = Peak()
+    alone = peak.update()
+    hold = "x = b'x' * (200 << 20); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert peak.update() > alone + 200
+        child.communicate(b"\n")
+    assert peak.update() > alone + 200
+
+
+def test_what_slurm_grants_is_read_from_its_variables() -> None:
+    assert asked({"SLURM_MEM_PER_NODE": "2000", "SLURM_CPUS_ON_NODE": "4"}) == 2000
+    assert asked({"SLURM_MEM_PER_CPU": "100", "SLURM_CPUS_ON_NODE": "4"}) == 400
+    assert asked({"SLURM_MEM_PER_GPU": "100", "SLURM_GPUS_ON_NODE": "2"}) == 200
+    assert asked({"SLURM_MEM_PER_NODE": "0"}) is None
+    assert asked({}) is None
+
+
+def test_the_accounts_tell_what_was_asked_for_and_used() -> None:
+    text = (  # of Slurm 22.05; the first run of 1_0 was requeued
+        "1_0|300M|||1|train-a\n1_0.batch||12508K|1|1|batch\n1_0.0||501728K|1|1|python\n"
+        "1_0|900M|||1|train-a\n1_0.batch||12220K|1|1|batch\n1_0.0||501568K|1|1|python\n"
+        "2|4G|||2|train-b\n2.extern||0|2|2|extern\n2.0||1.5G|8|2|python\n3|4Gn|||1|old\n"
+    )
+    found = parse_memory(text.replace("|", SEPARATOR))
+    assert found == {("train-a", "1_0"): (900, 489), ("train-b", "2"): (2048, 6144), ("old", "3"): (4096, 0)}
+
+
+class Ended:
+    """A machine on which nothing lives, and whose accounts say this of every job."""
+
+    settle = 0.0
+
+    def __init__(self, words: str | None) -> None:
+        self.words = words
+
+    def live(self, attempts: Any) -> dict[str, Live]:
+        return {}
+
+    def ends(self, attempts: Any) -> dict[str, str]:
+        return dict.fromkeys(attempts, self.words) if self.words else {}
+
+    def cancel(self, jobs: Any) -> None:
+        raise AssertionError("nothing lives")
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> tuple[StudyDir, Unit, Path]:
+    """A unit whose job ended and wrote nothing down; with what the names of its job's files begin with."""
+    root, made = StudyDir(tmp_path / "s"), unit(tmp_path, "a")
+    ledger = Ledger(root.ledger, "generic")
+    ledger.intent("prepare-s-1", [Begun(made.id, 1, 3)], memory=1024)
+    ledger.submitted("prepare-s-1", "7")
+    root.submission("prepare-s-1").mkdir(parents=True)
+    return root, made, root.submission("prepare-s-1") / "7_3"
+
+
+def test_a_kill_that_nobody_wrote_down_is_known_by_note_log_or_accounts(
+    killed: tuple[StudyDir, Unit, Path],
+) -> None:
+    root, made, element = killed
+
+    def reason(words: str | None) -> tuple[str | None, str | None]:
+        [seen] = observe([made], root, Ended(words)).units
+        return seen.cause, seen.reason
+
+    assert reason("was killed by signal 9") == ("killed", "was killed by signal 9")
+    told = "ran out of memory: it asked for 1024 MiB of a node, and used 1020"
+    assert reason(told) == ("out of memory", told)
+    log = element.with_name("7_3_0_log.out")
+    log.write_text("srun: error: n1: task 0: Out Of Memory\nsrun: gone\n", encoding="utf-8")
+    said = "ran out of memory: srun: error: n1: task 0: Out Of Memory"
+    assert reason("ended as FAILED by Slurm's account") == ("out of memory", said)
+    assert reason("reached its time limit") == ("time limit", "reached its time limit")
+    element.with_name("7_3.memory").write_text("2048\n", encoding="utf-8")
+    assert reason(None) == ("out of memory", "ran out of memory: killed at its limit of 2048 MiB of a node")
+
+
+def test_the_next_attempt_asks_for_twice_what_was_not_enough(killed: tuple[StudyDir, Unit, Path]) -> None:
+    root, made, element = killed
+    [seen] = observe([made], root, Ended("ran out of memory")).units
+    assert limit_of(seen) == 1024
+    assert with_more(seen).resources.raised == 2048
+    assert with_more(seen).id == made.id
+    element.with_name("7_3.memory").write_text(
+        "2048\n", encoding="utf-8"
+    )  # the job had raised its request itself
+    assert with_more(seen).resources.raised == 4096
+    assert may_help(seen)
+    assert isinstance(seen.attempt, Attempt)
+    assert not may_help(seen._replace(attempt=seen.attempt._replace(memory=2048)))  # a keeper raises once
+    [other] = observe([made], root, Ended("its node failed")).units
+    assert with_more(other) == made
+    publish(root, made)
+    [done] = observe([made], root, Ended(None)).units
+    assert with_more(done) == made
+
+
+def test_status_shows_what_a_unit_asked_for_and_used(killed: tuple[StudyDir, Unit, Path]) -> None:
+    root, made, _ = killed
+    root.unit(made).path.mkdir(parents=True)
+    line = {
+        "attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "n1", "time": 1.0, "seconds": 2.0,
+        "cause": "out of memory", "error": "ran out of memory", "kept": 0, "micro_batch": None,
+        "memory": 1000, "asked": 1024,
+    }  # fmt: skip
+    append_jsonl(root.unit(made).attempts, line)
+    [seen] = observe([made], root, Ended(None)).units
+    assert seen.to_json(None)["memory"] == {"asked": 1024, "used": 1000}
+    console = Console(width=150)
+    with console.capture() as shown:
+        console.print(unit_view(seen, runs([line, {**line, "rank": 1}])))
+    assert "asks for 1 core, 1.0 GiB of memory a node" in shown.get()
+    assert "2.0 of 1.0 GiB" in shown.get()  # its two ranks on one node together
