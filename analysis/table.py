@@ -6,6 +6,9 @@ import re
 import warnings
 from collections.abc import Iterable
 
+from jobs.plain import CONTROLS
+from jobs.secrets import hide
+
 COLUMNS = {
     "student": "str",
     "size": "str",
@@ -29,7 +32,7 @@ COLUMNS = {
     "source": "str",  # the file, relative to the folder that was collected
     "within": "str",  # another benchmark that holds some of the same items: means count them there only
 }
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+UNPRINTABLE = re.compile(rf"[\n\t]|{CONTROLS.pattern}")
 LONGEST_NAME = 1000
 
 
@@ -49,6 +52,7 @@ def few(names: Iterable[str], most: int = 8) -> str:
 
 
 def plain(name: object) -> str:
-    """A name from somebody's file as it can be printed, drawn and written: one line, no control character."""
-    text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(name)).strip()
+    """A name from somebody's file as it can be printed, drawn and written: one line, no control character,
+    no secret."""
+    text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", hide(str(name))).strip()
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"

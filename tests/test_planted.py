@@ -6,6 +6,7 @@ that `sor` prints is searched, and, for the secret, all that it writes.
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -84,4 +85,14 @@ def test_results_of_others(tmp_path: Path) -> None:
             "model_name": name, "date": 1.0 + number,
         }  # fmt: skip
         (folder / f"results_2025-01-0{number + 1}T00-00-00.000000.json").write_text(json.dumps(results))
-    printed("report", folder, "--out", tmp_path / "out", code=(0, 1), cwd=tmp_path)
+    out = tmp_path / "out"
+    assert "[HF_TOKEN]" in printed("report", folder, "--out", out, code=(0,), cwd=tmp_path)
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} >= {".csv", ".html"}
+    assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
+    texts = {path: path.read_text(encoding="utf-8") for path in written}
+    assert [path for path, text in texts.items() if CONTROLS.search(text)] == []
+    rows = [row for path in out.glob("*.csv") for row in csv.reader(texts[path].splitlines())]
+    cells = [cell for row in rows for cell in row]
+    assert any(cell.startswith("'=cmd") for cell in cells)
+    assert not any(cell.startswith(("=", "+", "@")) for cell in cells)
