@@ -170,7 +170,7 @@ def test_status_json(study: Path, out: Path) -> None:
     for unit in data["units"]:
         assert list(unit) == [
             "id", "stage", "name", "state", "job", "attempts", "reason", "cause", "log", "progress",
-            "updated",
+            "memory", "updated",
         ]  # fmt: skip
     first = data["units"][0]
     assert (first["stage"], first["state"], first["attempts"]) == ("prepare", "failed", 1)
