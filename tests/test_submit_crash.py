@@ -231,9 +231,7 @@ def test_a_controller_that_hangs_takes_a_job_whose_sbatch_has_given_up(
 BANNER = "printf '\\n-----\\n  Welcome to cluster 3\\n--> Verifying valid submit host (login1)...OK\\n'"
 WRAPPED = {  # what a site's sbatch does
     "a banner before": BANNER,
-    "a banner after": f'{{real}} "$@" && {BANNER}; exit',
     "no --parsable": '[ "$1" = --parsable ] && shift',
-    "an id in a sentence": 'echo "Thanks for job $({real} "$@")"; exit',
 }
 
 
