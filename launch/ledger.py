@@ -144,6 +144,7 @@ class Ledger:
         Raises:
             SlurmUnavailable: jobs that were submitted by hand have just started with these numbers.
         """
+        self.fence()
         if not by_hand.reserve(self._by_hand, {e.unit: e.attempt for e in elements if e.unit != KEEPER}):
             raise SlurmUnavailable(
                 "jobs of scripts that --out wrote have just started on the same units: nothing of this was "
