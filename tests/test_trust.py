@@ -76,6 +76,34 @@ def test_what_others_can_write_into_is_named(root: StudyDir, name: str) -> None:
         trust.check(root)
 
 
+def test_a_directory_of_another_user_is_refused(root: StudyDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member of a group that can write into `runs` has put a directory of his own in its place."""
+    if os.getuid() == 0:
+        os.chown(root.ledger, 54321, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(Refusal, match=r"belongs to another user, .*: give --runs a directory of your own"):
+        trust.check(root)
+
+
+def test_a_project_directory_shared_by_a_group_is_refused_until_its_run_directory_is_read_only(
+    root: StudyDir,
+) -> None:
+    groups = [gid for gid in os.getgroups() if gid != os.getgid()]
+    gid = 54322 if os.getuid() == 0 else groups[0] if groups else None
+    if gid is None:
+        return  # nobody to share with
+    for path in (root.path, *root.path.rglob("*")):
+        os.chown(path, -1, gid)
+        path.chmod(0o2775 if path.is_dir() else 0o664)
+    with pytest.raises(Refusal, match=r"members of the group .* can write into it") as refused:
+        trust.check(root)
+    unshare, share = re.findall(r"chmod -R \S+ '[^']+'", str(refused.value))
+    subprocess.run(f"{unshare} && {share}", shell=True, check=True)
+    trust.check(root)
+    assert root.path.stat().st_mode & 0o7777 == 0o2755
+
+
 def test_what_jobs_do_not_execute_may_be_shared(root: StudyDir) -> None:
     (root.path / "our notes").mkdir()
     (root.path / "our notes").chmod(0o2777)
