@@ -114,7 +114,10 @@ class Local:
         if job.host != socket.gethostname():
             return None
         candidates = [job.id] if job.id else [p.name for p in Path("/proc").iterdir() if p.name.isdigit()]
-        mark = job.submission.encode()
+        program, last = (
+            f"\0{PROGRAM}\0".encode(),
+            f"/{job.submission}\0".encode(),
+        )  # a rank has more arguments
         for pid in candidates:
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -123,7 +126,7 @@ class Local:
                     return job
             except OSError:
                 continue
-            if mark in command and PROGRAM.encode() in command:
+            if program in command and command.endswith(last):
                 return job._replace(array=pid)
         return None
 

@@ -350,6 +350,8 @@ def test_a_job_whose_id_nobody_wrote_down_is_found_and_waited_for(root: StudyDir
     )  # fmt: skip
     id = Local(root).submit(a, "prepare-a-5678", 1, 0, ())
     wait_for(lambda: runs(tmp_path, "a"), "the job to run")
+    rank = Job("prepare-a-5678", str(runs(tmp_path, "a")[0]["pid"]), os.uname().nodename)
+    assert Local(root).live({a.id: Attempt(1, 0, "local", (rank,))}) == {}  # a rank is not taken for the job
     seen = state(a, root, [a])
     assert seen.live
     assert (seen.state, [job.id for job in seen.live.jobs]) == (State.RUNNING, [id])
