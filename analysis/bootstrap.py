@@ -95,18 +95,18 @@ def resample(
         table = scores.get(benchmark, pd.DataFrame())
         means = dict(zip(table.index, _means(table, resamples, rng).T, strict=True))
         for configuration, own in rows.groupby("configuration"):
-            students = tuple(own["student"])
+            students, c = tuple(own["student"]), configurations.index(str(configuration))
             if students not in seeds:
                 seeds[students] = _seed_weights(len(students), resamples, rng)
-            error = _error(own, items=all(s in means for s in students))
-            if all(s in means for s in students):
+            paired = all(s in means for s in students)
+            error = _error(own, items=paired) * rng.standard_normal(resamples)
+            items[c, b] = _items(own)
+            if paired:
                 centre = (seeds[students] * np.stack([means[s] for s in students], axis=1)).sum(axis=1)
             else:
                 centre = np.full(resamples, own["accuracy"].mean())
-            c = configurations.index(str(configuration))
-            items[c, b] = _items(own)
-            normal = rng.standard_normal(resamples) * _stretch(items[c, b], resamples, rng)
-            redrawn[:, c, b] = centre + error * normal
+                error *= _stretch(items[c, b], resamples, rng)
+            redrawn[:, c, b] = centre + error
     small = [name for name, counts in zip(benchmarks, items.T, strict=True) if (counts < MIN_ITEMS).any()]
     if small:
         warn(f"Fewer than {MIN_ITEMS} items: for themselves these are evidence for nothing: {few(small)}.")

@@ -9,6 +9,7 @@ ValueError that names file and key. Nothing is filled in: what is not known stay
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.files import Unreadable, read_object
+from analysis.files import Unreadable, read_object, section
 from analysis.foreign import foreign, newest
 from analysis.metrics import impossible, number
 from analysis.table import COLUMNS, DataWarning, few, warn
-from jobs.rundir import StudyDir, UnitDir, read_json
+from jobs.rundir import StudyDir, UnitDir
+from jobs.unit import Input, Unit
 
 __all__ = ["COLUMNS", "DataWarning", "charge_teacher", "collect", "lineage", "warn"]
 # What an evaluation's result says of each benchmark in the same words.
@@ -98,11 +100,13 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
             raise ValueError(f"{file}: not the result of an evaluation ({error})") from None
 
 
-def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, int]:
+def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, float]:
     """The FLOPs by mode of the generation that an evaluated student's data come from, if there was one."""
     made = next((f for f in lineage(study, [evaluation]) if f.path.parent.name == "generate"), None)
-    by_mode = read_json(made.result).get("flops_by_mode", {}) if made and made.done else {}
-    return {f"teacher_{mode}_flops": flops for mode, flops in by_mode.items()}
+    if made is None or not made.done:
+        return {}
+    by_mode = section(read_object(made.result), "flops_by_mode")
+    return {f"teacher_{mode}_flops": number(flops) for mode, flops in by_mode.items()}
 
 
 def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
@@ -113,8 +117,18 @@ def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
         if folder.path not in seen:
             seen.add(folder.path)
             yield folder
-            if folder.spec.exists():
-                todo += [study.unit(given) for given in folder.unit().inputs]
+            todo += [study.unit(given) for given in _inputs(folder)]
+
+
+def _inputs(folder: UnitDir) -> tuple[Input, ...]:
+    """What a unit was made from; nothing, and a warning, where its record is damaged."""
+    if not os.path.lexists(folder.spec):
+        return ()
+    try:
+        return Unit.from_json(read_object(folder.spec)).inputs
+    except (Unreadable, ValueError, KeyError, TypeError, AttributeError) as error:
+        warn(f"{folder.spec}: no record of a unit ({error}); what it was made from is not known.")
+        return ()
 
 
 def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:

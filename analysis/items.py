@@ -104,9 +104,14 @@ def _own(file: Path) -> dict[str, dict[str, float]]:
     read: dict[str, dict[str, float]] = {}
     try:
         for line in _lines(file, ("task", "item", "correct")):
-            read.setdefault(str(line["task"]), {})[str(line["item"])] = number(line["correct"])
+            read.setdefault(line["task"], {})[line["item"]] = line["correct"]
     except Unreadable as error:
         raise ValueError(f"{file}{error}") from None
+    except TypeError:
+        raise ValueError(f"{file}: a task or an item is not a text") from None
+    for task, scores in read.items():
+        if set(map(type, scores.values())) != {float}:
+            read[task] = {item: _score(score) for item, score in scores.items()}
     return read
 
 

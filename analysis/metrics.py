@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 # Which of a task's metrics is its accuracy: the first of these that it has.
@@ -101,6 +102,7 @@ def lower_is_better(key: str, higher_is_better: Mapping[str, Any]) -> bool:
     return not said if isinstance(said, bool) else bool(LOWER.fullmatch(name))
 
 
+@cache
 def is_accuracy(metric: str) -> bool:
     """Whether it is a share of items, so that it can be averaged with others."""
     return not SCORES.fullmatch(split(str(metric))[0])

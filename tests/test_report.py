@@ -106,6 +106,23 @@ def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["", "null", "[]", "7", "{}", "[" * 100_000, '{"inputs": 5}'])
+def test_a_damaged_record_costs_only_what_it_tells(study: Study, tmp_path: Path, text: str) -> None:
+    root, units = study
+    folder = StudyDir(root).unit(units[0])
+    folder.spec.write_text(text, encoding="utf-8")
+    (folder.out / "provenance.json").write_text(text, encoding="utf-8")
+    report = analyse(root)
+    assert len(report.results) == 18
+    assert any(f"{folder.spec}: no record of a unit" in line for line in report.warnings)
+
+
+def test_a_report_that_cannot_be_written_is_refused_in_words(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"file: the report cannot be written .* --out DIR"):
+        write_report(study[0], tmp_path / "file")
+
+
 def test_results_without_compute_have_a_report_but_no_frontier(tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
