@@ -26,7 +26,7 @@ from jobs.rundir import read_jsonl
 from jobs.thinking import Thinking
 from jobs.unit import MODES
 
-REASONS = ("truncated", "unclosed", "empty", "duplicate", "unpaired")
+REASONS = ("truncated", "unclosed", "stray_tags", "empty", "duplicate", "unpaired")
 ROW_GROUP = 2000  # rows
 SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", pa.string()), ("reasoning", pa.string()), ("answer", pa.string())]
@@ -95,7 +95,7 @@ def good(pairs: Iterator[Pair], thinking: Thinking, dropped: Counter[str]) -> It
 
 
 def fault(pair: Pair, thinking: Thinking) -> str | None:
-    """Why a pair cannot be used: the first of unpaired, truncated, unclosed, empty that holds."""
+    """Why a pair cannot be used: the first of unpaired, truncated, unclosed, stray_tags, empty that holds."""
     if len(pair.answers) < len(MODES) or not pair.prompt.strip():
         return "unpaired"
     plain, thought = (pair.answers[mode] for mode in MODES)
@@ -103,6 +103,8 @@ def fault(pair: Pair, thinking: Thinking) -> str | None:
         return "truncated"
     if not thought.closed or (plain.reasoning and not plain.closed):
         return "unclosed"
+    if thinking.stray(plain.reasoning, plain.answer, thought.reasoning, thought.answer):
+        return "stray_tags"
     if not plain.answer.strip() or not thought.answer.strip():
         return "empty"
     return "empty" if thinking.close and not thought.reasoning.strip() else None

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jobs.thinking import Thinking
+from jobs.thinking import State, Thinking
 
 CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
 NONE = Thinking("", "")
@@ -46,7 +46,7 @@ class Request:
     seed: int | None = None  # of this answer alone, so that it does not depend on what else is in the batch
     until: tuple[str, ...] = ()  # strings that end the answer (not the thinking before it)
     thinking: Thinking = NONE
-    opened: bool = False  # the prompt ends inside the thinking
+    state: State = "free"  # in which the prompt leaves the thinking
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Engine(ABC):
             seed=seed,
             until=until,
             thinking=thinking,
-            opened=thinking.opened(text),
+            state=thinking.state(text),
         )
 
     def generate(self, requests: Iterable[Request], tick: Tick = idle) -> Iterator[Completion]:
@@ -193,11 +193,11 @@ class Engine(ABC):
 
     def completion(self, request: Request, ids: list[int], finish: str) -> Completion:
         """The answer that these tokens are."""
-        thinking, opened = request.thinking, request.opened
+        thinking, state = request.thinking, request.state
         text = self.decode(ids, thinking)
-        text = text[: thinking.end(text, request.until, opened)]
-        parts = thinking.split(text, opened)
-        counts = thinking.counts(ids, lambda some: self.decode(some, thinking), opened)
+        text = text[: thinking.end(text, request.until, state)]
+        parts = thinking.split(text, state)
+        counts = thinking.counts(ids, lambda some: self.decode(some, thinking), state)
         return Completion(request, ids, text, finish, parts.reasoning, parts.answer, *counts)
 
 
@@ -219,7 +219,7 @@ class Watch:
             return False
         self._text += piece
         request = self._request
-        return request.thinking.end(self._text, request.until, request.opened) is not None
+        return request.thinking.end(self._text, request.until, request.state) is not None
 
 
 def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from jobs.chat import Chat
 from jobs.claims import LEASE_SECONDS, Claims
 from jobs.context import Context
 from jobs.engines import Completion, Engine, Request, load, quiet
@@ -116,9 +117,11 @@ class Worker:
         self.engine, self.began = engine, began
         self.held: dict[int, Chunk] = {}
         self.beat = 0.0
+        self.switched = False  # the modes are known to ask differently
         self.cut = 0  # prompts that leave less than max_tokens of the context
         self.config = ctx.unit.config
         self.thinking = Thinking.of(self.config.get("thinking"))
+        self.chats = chats(engine.tokenizer, self.thinking, self.config["modes"])
         for folder in ("parts", "chunks", "workers"):
             (pool.work / folder).mkdir(parents=True, exist_ok=True)
         longest = max(mode["max_tokens"] for mode in self.config["modes"].values())
@@ -144,6 +147,7 @@ class Worker:
                 self.claims.release(number)
                 continue
             self.held[number] = chunk
+            self._check_switch(list(chunk.prompts.values()))
             keys = [Key(number, id, mode) for id in chunk.prompts for mode in MODES]
             missing = [key for key in keys if (key.id, key.mode) not in chunk.rows]
             self._finish(number)
@@ -167,14 +171,22 @@ class Worker:
         part = self.pool.work / "parts" / f"{number:05d}.{self.owner}.jsonl"
         return Chunk(prompts, rows, part.open("ab", buffering=0))
 
+    def _check_switch(self, prompts: list[str]) -> None:
+        """Refuse modes that ask the same; once, by the prompts of the first chunk."""
+        if self.switched:
+            return
+        plain, thought = (self.chats[mode] for mode in MODES)
+        if all(plain.ask(prompt) == thought.ask(prompt) for prompt in prompts):
+            raise ValueError(
+                f"modes.ift and modes.reasoning ask the teacher the same: the chat template of {plain.name} "
+                f"ignores {dict(plain.options)} and {dict(thought.options)}. Set chat_template_kwargs that "
+                "the template reads, or give answers that exist as 'pairs'"
+            )
+        self.switched = True
+
     def _request(self, key: Key, prompt: str) -> Request:
         sampling = self.config["modes"][key.mode]
-        text = self.engine.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            tokenize=False,
-            **(sampling.get("chat_template_kwargs") or {}),
-        )
+        text = self.chats[key.mode].ask(prompt)
         seed = row_seed(self.config["seed"], key.id, key.mode)
         request = self.engine.request(key, text, sampling, self.thinking, seed)
         self.cut += request.max_tokens < sampling["max_tokens"]
@@ -239,6 +251,19 @@ class Worker:
         rest = sum(self.pool.prompts.metadata.row_group(c).num_rows for c in self.pool.missing())
         done = total - rest * len(MODES) + sum(len(c.rows) for c in self.held.values())
         self.ctx.progress.update(done, total, "rows", force=force)
+
+
+def chats(tokenizer: Any, thinking: Thinking, modes: dict[str, Any]) -> dict[str, Chat]:
+    """How each mode asks the teacher.
+
+    Raises:
+        ValueError: a mode cannot be asked for behind the teacher's chat template.
+    """
+    found = {mode: Chat.of(tokenizer, thinking, modes[mode].get("chat_template_kwargs")) for mode in MODES}
+    for mode, chat in found.items():
+        if fault := chat.teacher_fault(mode):
+            raise ValueError(fault)
+    return found
 
 
 def row_seed(seed: int, prompt: str, mode: str) -> int:

@@ -14,7 +14,8 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
-from jobs.engines import Engine, Request
+from jobs.chat import Chat
+from jobs.engines import Engine, Pair, Request
 from jobs.generate import row_seed
 from jobs.thinking import Thinking
 
@@ -39,13 +40,12 @@ class EngineLM(TemplateLM):
 
     def __init__(self, engine: Engine, config: Mapping[str, Any], report: Callable[[int, int], None]) -> None:
         super().__init__()
-        if engine.tokenizer.chat_template is None:
-            raise ValueError(f"{engine.tokenizer.name_or_path}: its tokenizer has no chat template")
         self.tokenizer = engine.tokenizer
         self.max_length = engine.max_length
         self.usage: dict[tuple[str, int], Usage] = defaultdict(Usage)
         self._engine, self._config, self._report = engine, config, report
         self._thinking = Thinking.of(config.get("thinking"))
+        self._chat = Chat.of(engine.tokenizer, self._thinking)
 
     @property
     def eot_token_id(self) -> int:
@@ -58,15 +58,8 @@ class EngineLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The prompt's text; without `add_generation_prompt` the last message is to be continued."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
-        )
+        """The prompt's text; a last message of the assistant is to be continued."""
+        return self._chat.prompt(chat_history)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Tokens of a text; the chat template has written the special ones already."""
@@ -87,7 +80,7 @@ class EngineLM(TemplateLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """ln p of each continuation after its context, and whether it is the likeliest."""
-        pairs = [self._encode_pair(context, rest) for context, rest in (r.args for r in requests)]
+        pairs = [self._pair(context, rest) for context, rest in (r.args for r in requests)]
         scored = self._engine.score(pairs, lambda: self._report(0, len(pairs)))
         for instance, (context, rest) in zip(requests, pairs, strict=True):
             self._usage(instance).scored.append(len(context) + len(rest))
@@ -101,6 +94,15 @@ class EngineLM(TemplateLM):
             "this task measures perplexity of whole texts, which says nothing of a model that answers in a "
             "chat: take a task that generates (generate_until) or chooses (multiple_choice)"
         )
+
+    def _pair(self, context: str, rest: str) -> Pair:
+        """Tokens of a context and its continuation, which is an answer: it stands after the thinking."""
+        shut = self._thinking.shut(context)
+        if not shut:
+            return self._encode_pair(context, rest)
+        # As in training, the thinking that the template opened is closed by what is written after the prompt.
+        whole, before = self.tok_encode(shut + rest), len(self.tok_encode(shut))
+        return self.tok_encode(context) + whole[:before], whole[before:]
 
     def _usage(self, instance: Instance) -> Usage:
         return self.usage[str(instance.task_name), int(instance.doc_id or 0)]

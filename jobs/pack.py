@@ -9,7 +9,8 @@ below. They are written as a stream, so that a study of billions of tokens needs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from jobs.chat import Chat
 from jobs.context import Context
 from jobs.rundir import read_json
-from jobs.thinking import join
+from jobs.thinking import Thinking
 from jobs.unit import MODES
 
 LEARN, START, PADDING = 1, 2, 4  # the flags of a token: loss counts here, a row starts here, no row
 OPEN_BLOCKS = 64  # blocks that still take rows at any time: more pack tighter, fewer keep the order
 BATCH = 1000  # rows tokenized in one call
+# Why a prompt is dropped in all modes: a tag of the thinking inside a part of an answer; a prompt that
+# switches the thinking by words that the chat template looks for; a row that is longer than a block.
+REASONS = ("stray_tags", "switched", "too_long")
 
 
 @dataclass(frozen=True)
@@ -77,26 +82,81 @@ def run(ctx: Context) -> None:
 
     config = ctx.unit.config
     tokenizer = AutoTokenizer.from_pretrained(ctx.resolve(config["tokenizer"]), revision=config["revision"])
+    chat = Chat.of(tokenizer, Thinking.of(config["thinking"]))
+    if fault := chat.student_fault():
+        raise ValueError(fault)
     data = ctx.input("collate")
     columns = ["prompt", "reasoning", "answer"]
     modes = {mode: pq.read_table(data / f"{mode}.parquet", columns=columns) for mode in MODES}
-    wanted = mixture(modes["ift"].num_rows, config["share"], config["order"], config["seed"])
-    total = sum(len(index) for phase in wanted for _, index in phase)
+    size, prompts = config["block_size"], modes["ift"].num_rows
+    steps = 2 * prompts  # each is measured in both modes, then written in one
+
+    def measured(done: int) -> None:
+        ctx.progress.update(done, steps, "prompts", force=not done, phase="measuring")
+
+    kept, dropped = usable(tokenizer, chat, modes, size, measured)
+    if not len(kept):
+        raise ValueError(
+            f"none of {prompts} prompts can be used in both modes with blocks of {size} tokens; dropped: "
+            f"{dropped}. Those that are too long need a larger training.block"
+        )
+    wanted = mixture(len(kept), config["share"], config["order"], config["seed"])
 
     def phases() -> Iterator[Iterator[Row]]:
-        done = 0
+        done = prompts
         for phase in wanted:
-            ctx.progress.update(done, total, "rows", force=True)
-            yield encoded(tokenizer, modes, phase, config["thinking"])
+            ctx.progress.update(done, steps, "prompts", force=True, phase="packing")
+            yield encoded(tokenizer, chat, modes, [(mode, kept[index]) for mode, index in phase])
             done += sum(len(index) for _, index in phase)
 
     staged = ctx.staging()
-    result = write(staged, phases(), config["block_size"], padding=tokenizer.pad_token_id or 0)
-    if not result["rows"]:
-        raise ValueError(
-            f"none of {total} rows fits into a block of {config['block_size']} tokens: raise training.block"
-        )
-    ctx.publish(staged, result)
+    result = write(staged, phases(), size, padding=tokenizer.pad_token_id or 0)
+    ctx.publish(staged, {"prompts": prompts, "dropped": dropped, **result})
+
+
+def usable(
+    tokenizer: Any, chat: Chat, modes: dict[str, pa.Table], size: int, report: Callable[[int], None]
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """The prompts whose rows a student can learn from in every mode, whichever the mixture asks for.
+
+    What drops a row of one mode drops its twin: mixtures of one tokenizer and block hold the same prompts,
+    and students differ in their supervision only.
+
+    Args:
+        modes: collated rows, the same prompts in the same order.
+        size: tokens of a block.
+        report: told how many prompts are done.
+
+    Returns:
+        Their indices, and how many others were dropped, by the first of REASONS that holds in any mode.
+    """
+    kept, dropped = array("q"), dict.fromkeys(REASONS, 0)
+    total = modes["ift"].num_rows
+    for start in range(0, total, BATCH):
+        report(start)
+        faults = [
+            _faults(tokenizer, chat, table.slice(start, BATCH).to_pydict(), size) for table in modes.values()
+        ]
+        for index, found in enumerate(zip(*faults, strict=True), start):
+            if reason := next((reason for reason in REASONS if reason in found), None):
+                dropped[reason] += 1
+            else:
+                kept.append(index)
+    return np.array(kept, np.int64), dropped
+
+
+def _faults(tokenizer: Any, chat: Chat, rows: dict[str, list[str]], size: int) -> list[str | None]:
+    """Why each of some rows of one mode cannot be learned from."""
+    faults: list[str | None] = []
+    for prompt, *parts in zip(rows["prompt"], rows["reasoning"], rows["answer"], strict=True):
+        asked = chat.ask(prompt)
+        switched = chat.thinking.state(asked) != chat.state
+        faults.append("stray_tags" if chat.thinking.stray(*parts) else "switched" if switched else None)
+    fine = [i for i, fault in enumerate(faults) if fault is None]
+    some = ([rows[column][i] for i in fine] for column in ("prompt", "reasoning", "answer"))
+    for i, row in zip(fine, encode(tokenizer, chat, *some), strict=True):
+        faults[i] = "too_long" if len(row) > size else None
+    return faults
 
 
 def mixture(prompts: int, share: float, order: str, seed: int) -> list[list[tuple[str, NDArray[np.int64]]]]:
@@ -121,13 +181,10 @@ def mixture(prompts: int, share: float, order: str, seed: int) -> list[list[tupl
 
 
 def encoded(
-    tokenizer: Any,
-    modes: dict[str, pa.Table],
-    phase: list[tuple[str, NDArray[np.int64]]],
-    thinking: dict[str, str],
+    tokenizer: Any, chat: Chat, modes: dict[str, pa.Table], phase: list[tuple[str, NDArray[np.int64]]]
 ) -> Iterator[Row]:
     """The rows of a phase as tokens; several modes are interleaved evenly, each in its given order."""
-    streams = [_of_mode(tokenizer, modes[mode], index, thinking) for mode, index in phase]
+    streams = [_of_mode(tokenizer, chat, modes[mode], index) for mode, index in phase]
     if len(streams) == 1:
         yield from streams[0]
         return
@@ -136,60 +193,46 @@ def encoded(
         yield next(streams[k])
 
 
-def _of_mode(
-    tokenizer: Any, table: pa.Table, index: NDArray[np.int64], thinking: dict[str, str]
-) -> Iterator[Row]:
+def _of_mode(tokenizer: Any, chat: Chat, table: pa.Table, index: NDArray[np.int64]) -> Iterator[Row]:
     for start in range(0, len(index), BATCH):
         rows = table.take(pa.array(index[start : start + BATCH])).to_pydict()
-        answers = [
-            join(r, a, thinking["open"], thinking["close"]) if r else a
-            for r, a in zip(rows["reasoning"], rows["answer"], strict=True)
-        ]
-        yield from encode(tokenizer, rows["prompt"], answers)
+        yield from encode(tokenizer, chat, rows["prompt"], rows["reasoning"], rows["answer"])
 
 
-def encode(tokenizer: Any, prompts: list[str], answers: list[str], **template: Any) -> Iterator[Row]:
-    """Prompts through the chat template, answers as the model must write them, with the turn's end.
+def encode(
+    tokenizer: Any, chat: Chat, prompts: list[str], reasoning: list[str], answers: list[str]
+) -> Iterator[Row]:
+    """Prompts as a student is asked, and answers as it must write them then, with the turn's end.
 
     Prompt and answer are tokenized apart, as they are when a model answers.
+
+    Args:
+        reasoning: of each answer; empty for none.
     """
-    asked = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": p}], add_generation_prompt=True, tokenize=False, **template
-        )
-        for p in prompts
-    ]
-    end = turn_end(tokenizer)
-    ids = tokenizer(asked + [a + end for a in answers], add_special_tokens=False)["input_ids"]
-    return (Row(p, a) for p, a in zip(ids[: len(asked)], ids[len(asked) :], strict=True))
-
-
-def turn_end(tokenizer: Any) -> str:
-    """The text with which the chat template ends an assistant's turn, such as <|im_end|>."""
-    mark = "ANSWER"
-    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": mark}]
-    text: str = tokenizer.apply_chat_template(turns, tokenize=False)
-    end = text.rpartition(mark)[2].strip()
-    return end or str(tokenizer.eos_token)
+    asked = [chat.ask(prompt) for prompt in prompts]
+    parts = zip(reasoning, answers, asked, strict=True)
+    told = [chat.thinking.written(thought, answer, prompt) + chat.end for thought, answer, prompt in parts]
+    if not asked:
+        return
+    ids = tokenizer(asked + told, add_special_tokens=False)["input_ids"]
+    yield from (Row(p, a) for p, a in zip(ids[: len(asked)], ids[len(asked) :], strict=True))
 
 
 def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int) -> dict[str, Any]:
     """Pack streams of rows and write the blocks, phase after phase; no block holds rows of two phases.
 
     Args:
-        size: tokens of a block; longer rows are left out.
+        size: tokens of a block; no row is longer.
         padding: the token after a block's last row.
 
     Returns:
         What was packed.
     """
-    sums = dict.fromkeys(("rows", "too_long", "tokens", "answer_tokens", "row_squares"), 0)
+    sums = dict.fromkeys(("rows", "tokens", "answer_tokens", "row_squares"), 0)
 
-    def fitting(rows: Iterable[Row]) -> Iterator[Row]:
+    def counted(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
-            if len(row) > size:
-                sums["too_long"] += 1
-                continue
+            assert len(row) <= size
             sums["rows"] += 1
             sums["tokens"] += len(row)
             sums["answer_tokens"] += len(row.answer)
@@ -200,7 +243,7 @@ def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int
     with (folder / "tokens.u32").open("wb") as tokens, (folder / "flags.u8").open("wb") as flags:
         for rows in phases:
             blocks.append(0)
-            for block in packed(fitting(rows), size):
+            for block in packed(counted(rows), size):
                 read, marks = _arrays(block, size, padding)
                 tokens.write(read.tobytes())
                 flags.write(marks.tobytes())
@@ -209,7 +252,7 @@ def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int
         "block_size": size,
         "phases": [{"blocks": number} for number in blocks],
         **sums,
-        "filled": sums["tokens"] / (sum(blocks) * size) if sums["tokens"] else 0.0,
+        "filled": sums["tokens"] / (sum(blocks) * size),
     }
 
 

@@ -14,13 +14,14 @@ import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
+from jobs.chat import Chat
 from jobs.localtask import write_task
 from jobs.pack import Blocks, encode, write
 from jobs.parallel import accelerate
 from jobs.progress import Progress
 from jobs.rundir import write_json, write_jsonl
 from jobs.schedule import Recipe
-from jobs.thinking import join
+from jobs.thinking import Thinking
 from jobs.train import build, fit, save
 
 LABELS = "abcdefghijklmnopqrst"
@@ -132,9 +133,10 @@ def train_teacher(
         schedule="cosine", weight_decay=0.01, betas=(0.9, 0.98), clip=1.0, dtype="fp32", seed=seed,
     )  # fmt: skip
     asked = [text(q) for q in prompts]
-    plain = encode(tokens, asked, [answer(q) for q in prompts], enable_thinking=False)
-    traces = [join(steps(q), answer(q), OPEN, CLOSE) for q in prompts]
-    thought = encode(tokens, asked, traces, enable_thinking=True)
+    answers = [answer(q) for q in prompts]
+    chats = [Chat.of(tokens, Thinking(OPEN, CLOSE), {"enable_thinking": on}) for on in (False, True)]
+    plain = encode(tokens, chats[0], asked, [""] * len(asked), answers)
+    thought = encode(tokens, chats[1], asked, [steps(q) for q in prompts], answers)
     packed = staged / "packed"
     packed.mkdir()
     rows = itertools.chain.from_iterable(zip(plain, thought, strict=True))

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.flops import train_flops
+from jobs.chat import Chat
 from jobs.checkpoint import METRICS
 from jobs.context import Context
-from jobs.pack import LEARN, Blocks, turn_end
+from jobs.pack import LEARN, Blocks
 from jobs.parallel import accelerate, part, summed
 from jobs.progress import Progress
 from jobs.rundir import append_jsonl
@@ -221,7 +222,7 @@ def save(model: Any, state: dict[str, Any], tokenizer: Any, folder: Path, dtype:
     that vLLM and lm-eval load and stop it as it is."""
     import torch
 
-    end = tokenizer(turn_end(tokenizer), add_special_tokens=False)["input_ids"][0]
+    end = tokenizer(Chat.of(tokenizer).end, add_special_tokens=False)["input_ids"][0]
     model.config.eos_token_id = model.generation_config.eos_token_id = end
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     to = torch.bfloat16 if dtype == "bf16" else torch.float32

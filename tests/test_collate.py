@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from tiny import traced
 
 from jobs import collate
 from jobs.rundir import StudyDir, read_json
-from jobs.thinking import join
 from jobs.unit import Input, Unit
 
 TEACHER = Input("generate", "generate", "teacher", "0" * 12)
@@ -47,19 +47,22 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
         for name, length in (("a", 10), ("b", 20), ("c", 90))
         for r in (
             row(name, "ift", f"plain {name}"),
-            row(name, "reasoning", join("R\nr", "A"), reasoning=length),
+            row(name, "reasoning", traced("R\nr", "A"), reasoning=length),
         )
     ]
     bad = [
         row("cut", "ift", "plain"), row("cut", "reasoning", "<think>\nR", "length"),
-        row("cut2", "ift", "plain", "length"), row("cut2", "reasoning", join("R", "A")),
+        row("cut2", "ift", "plain", "length"), row("cut2", "reasoning", traced("R", "A")),
         row("open", "ift", "plain"), row("open", "reasoning", "<think>\nR"),
         row("never", "ift", "plain"), row("never", "reasoning", "it did not think"),
-        row("odd", "ift", "<think>\nR"), row("odd", "reasoning", join("R", "A")),
-        row("blank", "ift", " \n"), row("blank", "reasoning", join("R", "A")),
-        row("hollow", "ift", "plain"), row("hollow", "reasoning", join("", "A")),
+        row("odd", "ift", "<think>\nR"), row("odd", "reasoning", traced("R", "A")),
+        row("blank", "ift", " \n"), row("blank", "reasoning", traced("R", "A")),
+        row("hollow", "ift", "plain"), row("hollow", "reasoning", traced("", "A")),
+        row("twice", "ift", "plain"), row("twice", "reasoning", traced("<think>\nR", "A")),
+        row("late", "ift", "plain"), row("late", "reasoning", traced("R", "A</think>B")),
+        row("in plain", "ift", "A <think> B"), row("in plain", "reasoning", traced("R", "A")),
         row("alone", "ift", "plain"),
-        row("alone2", "reasoning", join("R", "A")),
+        row("alone2", "reasoning", traced("R", "A")),
     ]  # fmt: skip
     out = run(tmp_path, {}, good[:2] + bad + good[2:])
     plain, thought = (pq.read_table(out / f"{mode}.parquet") for mode in ("ift", "reasoning"))
@@ -70,7 +73,9 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
     assert thought["tokens_reasoning"].to_pylist() == [10, 20, 90]
     result = read_json(out / "result.json")
     assert result["prompts"] == 3
-    assert result["dropped"] == {"truncated": 2, "unclosed": 3, "empty": 2, "duplicate": 0, "unpaired": 2}
+    assert result["dropped"] == {
+        "truncated": 2, "unclosed": 3, "stray_tags": 3, "empty": 2, "duplicate": 0, "unpaired": 2,
+    }  # fmt: skip
     assert result["lengths_in"] == "tokens"
     assert result["lengths"]["ift"]["total"] == 6
     assert result["lengths"]["reasoning"] == {
@@ -91,7 +96,8 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
         {
             "prompt": ["p1", "p2", "p1", "p3", "p4", "p5"],
             "reasoning": [
-                join("R1", "A1"), "R2\n</think>\n\nA2", join("R", "A"), "<think>\nR", None, join("R5", "A5"),
+                traced("R1", "A1"), "R2\n</think>\n\nA2", traced("R", "A"), "<think>\nR", None,
+                traced("R5", "A5"),
             ],
             "ift": ["I1", "I2", "I", "I3", "I4", "I5"],
             "other": range(6),
@@ -106,7 +112,9 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
     assert thought["answer"].to_pylist() == ["A1", "A2", "A5"]
     assert thought["tokens_answer"].to_pylist() == [None] * 3
     result = read_json(out / "result.json")
-    assert result["dropped"] == {"truncated": 0, "unclosed": 1, "empty": 0, "duplicate": 1, "unpaired": 1}
+    assert result["dropped"] == {
+        "truncated": 0, "unclosed": 1, "stray_tags": 0, "empty": 0, "duplicate": 1, "unpaired": 1,
+    }  # fmt: skip
     assert result["lengths_in"] == "characters"
     assert result["lengths"]["reasoning"]["total"] == 12
     few = read_json(run(tmp_path / "few", {"pairs": [{**pairs, "count": 4}]}) / "result.json")
@@ -123,7 +131,7 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
 
 def test_row_groups_are_written_as_the_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collate, "ROW_GROUP", 4)
-    rows = [row(f"{i}", mode, join("R", f"{i}")) for i in range(10) for mode in ("ift", "reasoning")]
+    rows = [row(f"{i}", mode, traced("R", f"{i}")) for i in range(10) for mode in ("ift", "reasoning")]
     out = run(tmp_path, {}, rows)
     file = pq.ParquetFile(out / "reasoning.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]

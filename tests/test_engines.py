@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import tiny
+from tiny import traced
 
 from jobs import engines
 from jobs.engines import Completion, Engine, Request
 from jobs.paths import CODE
-from jobs.thinking import Thinking, join
+from jobs.thinking import Thinking
 
 TAGS = Thinking("<think>", "</think>")
 
@@ -201,20 +202,24 @@ def test_mistakes_are_named(tmp_path: Path, plain: Engine) -> None:
 
 
 def test_thinking_is_split_where_it_ends() -> None:
-    assert TAGS.split(join("2+5", "7")) == ("2+5", "7", True)
-    assert TAGS.split("2+5\n</think>\n\n7", opened=True) == ("2+5", "7", True)
+    assert TAGS.split(traced("2+5", "7")) == ("2+5", "7", True)
+    assert TAGS.split("2+5\n</think>\n\n7", "open") == ("2+5", "7", True)
     assert TAGS.split("<think>\n2+5") == ("2+5", "", False)
-    assert TAGS.split("2+5", opened=True) == ("2+5", "", False)
+    assert TAGS.split("2+5", "open") == ("2+5", "", False)
     assert TAGS.split("    return 7\n") == ("", "    return 7\n", False)
     assert Thinking.of(None).split("<think>") == ("", "<think>", True)
-    assert TAGS.opened("<|assistant|><think>\n")
-    assert not TAGS.opened("<think>\n\n</think>\n\n")
+    assert TAGS.split("7 </think>", "closed") == ("", "7 </think>", True)
+    assert TAGS.split("<think>\n2+5\n</think>\n\n7", "open") == ("<think>\n2+5", "7", True)
+    assert TAGS.state("<|assistant|><think>\n") == "open"
+    assert TAGS.state("<think>\n\n</think>\n\n") == "closed"
+    assert TAGS.state("what is <think>?<|assistant|>") == "free"
+    assert Thinking.of(None).state("<think>") == "free"
 
 
 def test_stop_strings_hold_in_the_answer_only() -> None:
-    text = join("a\n\nb.", "c.\n\nd")
-    assert text[: TAGS.end(text, ["\n\n"])] == join("a\n\nb.", "c.")
+    text = traced("a\n\nb.", "c.\n\nd")
+    assert text[: TAGS.end(text, ["\n\n"])] == traced("a\n\nb.", "c.")
     assert TAGS.end("<think>\na\n\nb", ["\n\n"]) is None
-    assert TAGS.end("a\n\nb", ["\n\n"], opened=True) is None
+    assert TAGS.end("a\n\nb", ["\n\n"], "open") is None
     assert TAGS.end("a\n\nb", ["\n\n"]) == 1
     assert TAGS.end("abc", []) is None

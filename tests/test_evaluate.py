@@ -16,6 +16,7 @@ from jobs import evaluate
 from jobs.context import Context
 from jobs.engines import load
 from jobs.localtask import write_task
+from jobs.pack import encode
 from jobs.preemption import Interrupted
 from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
 from jobs.unit import Input, Unit
@@ -60,10 +61,17 @@ def tasks(
     ]
 
 
-def prepare(root: Path, says: str, include: Path, wanted: list[dict[str, Any]], engine: str = "auto") -> Any:
+def prepare(
+    root: Path,
+    says: str,
+    include: Path,
+    wanted: list[dict[str, Any]],
+    engine: str = "auto",
+    **tokenizer: Any,
+) -> Any:
     trained = Input("train", "train", "tiny ift", "1" * 12)
     out = StudyDir(root).unit(trained).out
-    tiny.save(out / "model", says=says)
+    tiny.save(out / "model", says=says, **tokenizer)
     write_json(out / "result.json", {"flops": 123, "tokens": 45, "loss": 0.1})
     group = {
         "name": "easy", "domain": "math", "format": "open-ended", "include": str(include), "max_tokens": 20,
@@ -114,6 +122,41 @@ def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path,
     ]
     samples = list(read_jsonl(ctx.folder.out / "lm_eval" / files[-1]))
     assert samples[0]["resps"] == [["7"]]
+
+
+@pytest.mark.parametrize(("says", "thought"), [("2+5</think>7.89", 4), ("</think>7.89", 1)])
+def test_behind_a_template_that_opens_the_thinking_the_answer_after_it_is_scored(
+    says: str, thought: int, benchmarks: Path, tmp_path: Path
+) -> None:
+    opening = {"template": tiny.OPENING, "after": "\n"}
+    wanted = [*tasks("stops"), *tasks("easy")]
+    ctx = prepare(tmp_path / "s", says, benchmarks, wanted, "transformers", **opening)
+    evaluate.run(ctx)
+    stops, easy = read_json(ctx.folder.result)["benchmarks"]
+    assert (stops["accuracy"], easy["accuracy"]) == (0.3, 0.0)  # 7 to who stops at the point, and 7.89
+    assert (easy["reasoning_tokens"], easy["output_tokens"]) == (thought, thought + 5)  # 7 . 8 9 and the end
+    assert (stops["reasoning_tokens"], stops["output_tokens"]) == (thought, thought + 2)
+
+
+def test_a_choice_is_scored_after_the_thinking_that_a_template_opens(
+    benchmarks: Path, tmp_path: Path
+) -> None:
+    from jobs.harness import EngineLM
+
+    ctx = prepare(
+        tmp_path / "s", "7", benchmarks, tasks("choose", metric="acc"), "transformers", template=tiny.OPENING
+    )
+    engine, _ = loaded(ctx, benchmarks)
+    lm = EngineLM(engine, ctx.unit.config, lambda done, total: None)
+    prompt = lm.apply_chat_template([{"role": "user", "content": "5?"}])
+    context, choice = lm._pair(prompt, " 7")
+    assert engine.tokenizer.decode(context) == "<|user|>5?<|end|><|assistant|><think>\n\n</think>\n\n"
+    assert engine.tokenizer.decode(choice) == " 7"
+    row = next(encode(engine.tokenizer, lm._chat, ["5?"], [""], [" 7"]))
+    assert context + choice == [*row.prompt, *row.answer[:-1]], "scored otherwise than it was trained"
+    evaluate.run(ctx)
+    (found,) = read_json(ctx.folder.result)["benchmarks"]
+    assert found["n"] == 10
 
 
 def test_a_finished_benchmark_is_not_run_again(

@@ -182,6 +182,26 @@ def test_a_prompt_that_fills_the_context_counts_as_cut_off(model: Path, tmp_path
     assert sum(found["1", "reasoning"]["tokens"].values()) > 10
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (tiny.OPENING, r"opens the thinking \('<\|end\|><\|assistant\|><think>\\n'\) in mode ift"),
+        (
+            tiny.OPENING.replace("{{ '<think>\n' }}", ""),
+            r"ask the teacher the same: .* ignores {'enable_think",
+        ),
+    ],
+)
+def test_modes_that_the_template_cannot_tell_apart_are_refused(
+    template: str, words: str, tmp_path: Path
+) -> None:
+    model = tiny.save(tmp_path / "model", template=template)
+    ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 3)))
+    with pytest.raises(ValueError, match=words):
+        generate.run(ctx)
+    assert not ctx.folder.done
+
+
 def test_max_tokens_beyond_the_context_are_refused(model: Path, tmp_path: Path) -> None:
     ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 2), max_tokens=512))
     with pytest.raises(ValueError, match=r"max_tokens is 512, and the context of .* is 512"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tiny import context
 
 from jobs import pack, toy
+from jobs.chat import Chat
 from jobs.pack import (
     LEARN,
     OPEN_BLOCKS,
@@ -26,10 +27,10 @@ from jobs.pack import (
     encode,
     mixture,
     packed,
-    turn_end,
     write,
 )  # fmt: skip
 from jobs.rundir import StudyDir, read_json, write_json
+from jobs.thinking import Thinking
 from jobs.unit import Unit
 
 THINKING = {"open": "<think>", "close": "</think>"}
@@ -104,29 +105,44 @@ def test_a_larger_share_holds_the_prompts_of_a_smaller_one() -> None:
     assert reasoning(0.5) != set(range(250)), "the first prompts, not a sample of them"
 
 
-def table(folder: Path, prompts: int) -> Unit:
-    """Publish collated rows whose answers name prompt and mode; returns the unit."""
+def table(folder: Path, prompts: int, reasoning: dict[int, str], plain: dict[int, str]) -> Unit:
+    """Publish collated rows whose answers name prompt and mode; returns the unit.
+
+    Args:
+        reasoning, plain: other reasoning, and other plain answers, of some prompts.
+    """
     unit = Unit("collate", "rows", {"prompts": prompts})
     out = StudyDir(folder).unit(unit).out
     out.mkdir(parents=True)
     asked = [f"a:{'+'.join(str(i))}=" for i in range(prompts)]
-    for mode in ("ift", "reasoning"):
-        reasoning = [f"0+{i % 10}={i % 10}" if mode == "reasoning" else "" for i in range(prompts)]
-        answers = [("1" if mode == "reasoning" else "0") + str(i % 10) for i in range(prompts)]
-        pq.write_table(
-            pa.table({"prompt": asked, "reasoning": reasoning, "answer": answers}), out / f"{mode}.parquet"
-        )
+    traces = [reasoning.get(i, f"0+{i % 10}={i % 10}") for i in range(prompts)]
+    answers = [plain.get(i, f"0{i % 10}") for i in range(prompts)]
+    rows = {"ift": ([""] * prompts, answers), "reasoning": (traces, [f"1{i % 10}" for i in range(prompts)])}
+    for mode, (thought, told) in rows.items():
+        made = pa.table({"prompt": asked, "reasoning": thought, "answer": told})
+        pq.write_table(made, out / f"{mode}.parquet")
     return unit
 
 
-def run(folder: Path, tokenizer: Any, prompts: int = 60, **changes: Any) -> Path:
+def run(
+    folder: Path,
+    tokenizer: Any,
+    prompts: int = 60,
+    template: str = toy.TEMPLATE,
+    reasoning: dict[int, str] | None = None,
+    plain: dict[int, str] | None = None,
+    **changes: Any,
+) -> Path:
     """Pack; returns the published result's folder."""
-    tokenizer.save_pretrained(folder / "tokenizer")
+    saved = toy.tokenizer()
+    saved.chat_template = template
+    saved.save_pretrained(folder / "tokenizer")
     config = {
         "tokenizer": str(folder / "tokenizer"), "revision": None, "thinking": THINKING, "share": 0.5,
         "order": "sequential", "block_size": 48, "seed": 0,
     }  # fmt: skip
-    ctx = context(folder, Unit("pack", "p", config | changes, (table(folder, prompts).as_input(),)))
+    rows = table(folder, prompts, reasoning or {}, plain or {})
+    ctx = context(folder, Unit("pack", "p", config | changes, (rows.as_input(),)))
     pack.run(ctx)
     return ctx.folder.out
 
@@ -165,7 +181,8 @@ def test_rows_come_out_of_the_blocks_as_they_went_in(tmp_path: Path, tokenizer: 
     assert {tokenizer.decode(a)[0] for _, a in in_first} == {"0"}, "the plain phase holds reasoning"
     assert len(in_first) == 30
     assert result["rows"] == 60
-    assert result["too_long"] == 0
+    assert result["prompts"] == 60
+    assert result["dropped"] == {"stray_tags": 0, "switched": 0, "too_long": 0}
     assert result["tokens"] == sum(len(p) + len(a) for p, a in rows_of(blocks))
     assert result["answer_tokens"] == sum(len(a) for _, a in rows_of(blocks))
     assert result["row_squares"] == sum((len(p) + len(a)) ** 2 for p, a in rows_of(blocks))
@@ -187,14 +204,91 @@ def test_pure_students_read_one_mode(tmp_path: Path, tokenizer: Any) -> None:
         assert {tokenizer.decode(a[:1]) for _, a in rows_of(blocks)} == {mode}
 
 
-def test_rows_that_fit_nowhere_are_counted(tmp_path: Path, tokenizer: Any) -> None:
-    result = read_json(run(tmp_path / "some", tokenizer, block_size=16) / "result.json")
-    assert result["too_long"] == 30, "those with their reasoning"
-    assert result["rows"] == 30
+LONG = [3, 5, 8]  # prompts whose reasoning is longer than the others'
+
+
+@pytest.mark.parametrize("order", ["sequential", "shuffled"])
+def test_a_row_that_is_too_long_drops_its_twin_in_every_mixture(
+    tmp_path: Path, tokenizer: Any, order: str
+) -> None:
+    longer = dict.fromkeys(LONG, "9" * 30)
+    learned, results = {}, {}
+    for share in (0, 0.25, 1):
+        folder = tmp_path / str(share)
+        out = run(folder, tokenizer, 20, reasoning=longer, share=share, order=order, block_size=44)
+        learned[share] = {tokenizer.decode(prompt) for prompt, _ in rows_of(Blocks.open(out))}
+        results[share] = read_json(out / "result.json")
+    assert learned[0] == learned[0.25] == learned[1], "students differ in their prompts"
+    kept = [i for i in range(20) if i not in LONG]
+    assert learned[0] == {f"<|user|>a:{'+'.join(str(i))}=<|end|><|assistant|>" for i in kept}
+    for result in results.values():
+        assert (result["prompts"], result["rows"]) == (20, 17)
+        assert result["dropped"] == {"stray_tags": 0, "switched": 0, "too_long": 3}
+    plain = 17 - round(17 * 0.25)
+    if order == "sequential":
+        blocks = Blocks.open(StudyDir(tmp_path / "0.25").published("pack")[0].out)
+        assert len(rows_of(blocks, 0, blocks.phases[0])) == plain, "the share is no longer that of the study"
+
+
+def test_where_no_prompt_is_left_the_reason_is_named(tmp_path: Path, tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=r"none of 60 prompts .* 8 tokens.*'too_long': 60.*training\.block"):
+        run(tmp_path, tokenizer, block_size=8)
+
+
+def test_a_row_may_fill_its_block_to_the_last_token(tmp_path: Path, tokenizer: Any) -> None:
+    """Rows of exactly a block are kept, the next longer are not, and a full block has no padding."""
+    prompt, answer = 1 + 4 + 1 + 1, 2 + 1  # <|user|>a:N=<|end|><|assistant|>, then two digits and <|end|>
+    trace = {i: "9" * (i - 2) for i in range(2, 8)}  # the tokens of the reasoning: 0, 1, 2 …
+    full = prompt + 2 + 4 + 4 + answer  # <think>\n, four tokens, \n</think>\n\n
+    out = run(tmp_path, tokenizer, 8, reasoning={0: "9", 1: "9", **trace, 2: "9"}, share=1, block_size=full)
+    blocks, result = Blocks.open(out), read_json(out / "result.json")
+    assert result["dropped"]["too_long"] == 1, "only that of five tokens"
+    lengths = sorted(blocks.lengths(np.arange(len(blocks.tokens))))
+    assert lengths[-1] == full
+    of_full = [i for i in range(len(blocks.tokens)) if blocks.lengths(np.array([i])) == [full]]
+    assert len(of_full) == 1
+    assert not (blocks.flags[of_full[0]] & PADDING).any()
+    assert (blocks.flags[of_full[0]] & START).nonzero()[0].tolist() == [0]
+
+
+def test_stray_tags_drop_a_prompt_in_both_modes(tmp_path: Path, tokenizer: Any) -> None:
+    strays = {0: "1<think>2", 1: "1</think>2"}
+    out = run(tmp_path, tokenizer, 10, reasoning=strays, plain={2: "<think>", 3: "</think>5"}, share=0)
+    result = read_json(out / "result.json")
+    assert result["dropped"] == {"stray_tags": 4, "switched": 0, "too_long": 0}
+    assert result["rows"] == 6
+
+
+OPENING = toy.TEMPLATE + "{%- if add_generation_prompt -%}{{ '<think>\\n' }}{%- endif -%}"
+
+
+def test_behind_a_template_that_opens_the_thinking_rows_go_on_inside_it(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    out = run(tmp_path, tokenizer, 20, template=OPENING)
+    plain, thought = list[str](), list[str]()
+    for prompt, answer in rows_of(Blocks.open(out)):
+        asked, told = tokenizer.decode(prompt), tokenizer.decode(answer)
+        assert asked.endswith("<|assistant|><think>\n")
+        assert (asked + told).count("<think>") == (asked + told).count("</think>") == 1
+        (thought if "+" in told else plain).append(told)
+    assert len(plain) == len(thought) == 10
+    assert all(told.startswith("\n</think>\n\n0") for told in plain)
+    assert all(told.startswith("0+") and "\n</think>\n\n1" in told for told in thought)
+
+
+def test_a_template_that_closes_the_thinking_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    closing = OPENING.replace("'<think>\\n'", "'<think></think>'")
     with pytest.raises(
-        ValueError, match=r"none of 60 rows fits into a block of 8 tokens: raise training\.block"
+        ValueError, match=r"ends a question with .*<think></think>', which closes .*tokenizer'"
     ):
-        run(tmp_path / "none", tokenizer, block_size=8)
+        run(tmp_path, tokenizer, template=closing)
+
+
+def test_a_prompt_that_switches_the_thinking_itself_is_dropped(tmp_path: Path, tokenizer: Any) -> None:
+    switched = OPENING.replace("'<think>\\n'", "'' if '7' in messages[0].content else '<think>\\n'")
+    result = read_json(run(tmp_path, tokenizer, 20, template=switched) / "result.json")
+    assert result["dropped"] == {"stray_tags": 0, "switched": 2, "too_long": 0}  # 7 and 17
 
 
 def test_lengths_and_positions(tmp_path: Path) -> None:
@@ -209,25 +303,7 @@ def test_lengths_and_positions(tmp_path: Path) -> None:
 
 
 def test_template_options_reach_the_prompt(tokenizer: Any) -> None:
-    (plain,) = encode(tokenizer, ["a:1="], ["1"], enable_thinking=False)
-    (free,) = encode(tokenizer, ["a:1="], ["1"])
+    chats = [Chat.of(tokenizer, Thinking(**THINKING), o) for o in ({"enable_thinking": False}, None)]
+    (plain,), (free,) = (list(encode(tokenizer, chat, ["a:1="], [""], ["1"])) for chat in chats)
     assert tokenizer.decode(plain.prompt) == tokenizer.decode(free.prompt) + "<think>\n\n</think>\n\n"
     assert plain.answer == free.answer
-
-
-@pytest.mark.parametrize(
-    ("template", "end"),
-    [
-        (toy.TEMPLATE, "<|end|>"),
-        (
-            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
-            "<|im_end|>",
-        ),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "<|end|>"),  # none: the tokenizer's own
-    ],
-)
-def test_turn_end_is_the_templates(template: str, end: str) -> None:
-    pytest.importorskip("transformers")
-    made = toy.tokenizer()
-    made.chat_template = template
-    assert turn_end(made) == end

@@ -16,11 +16,12 @@ from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, lo
 
 from analysis.flops import train_flops
 from jobs import pack, toy, train
+from jobs.chat import Chat
 from jobs.pack import LEARN, Blocks, encode, write
 from jobs.preemption import REASONS
 from jobs.rundir import read_json, read_jsonl, write_json
 from jobs.schedule import Recipe, micro_steps, rate, steps, training_order
-from jobs.thinking import join
+from jobs.thinking import Thinking
 from jobs.train import answer_loss, build
 
 torch = pytest.importorskip("torch")
@@ -127,8 +128,9 @@ def trained(study: Study) -> Path:
 
 def held_out(study: Study, folder: Path) -> Blocks:
     questions = study.held_out
-    answers = [join(toy.steps(q), toy.answer(q)) for q in questions]  # as in the last phase
-    rows = encode(study.tokenizer, [toy.text(q) for q in questions], answers)
+    chat = Chat.of(study.tokenizer, Thinking(toy.OPEN, toy.CLOSE))
+    asked, traces = [toy.text(q) for q in questions], [toy.steps(q) for q in questions]  # the last phase's
+    rows = encode(study.tokenizer, chat, asked, traces, [toy.answer(q) for q in questions])
     folder.mkdir()
     write_json(folder / "result.json", write(folder, [rows], BLOCK, padding=0))
     return Blocks.open(folder)

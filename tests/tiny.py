@@ -12,6 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LETTERS = "0123456789+-*/=?!.,:; \nabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ<>/_"
 SPECIAL = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>"]
+# Opens the thinking itself, as QwQ's and DeepSeek-R1-Distill's.
+OPENING = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{{ '<think>\n' }}{% endif %}"
+)
 # As Qwen3's: thinking on leaves the model to open it, thinking off writes an empty one into the prompt.
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -20,7 +25,12 @@ TEMPLATE = (
 )
 
 
-def tokenizer(tags: bool = True, tags_special: bool = False) -> Any:
+def traced(reasoning: str, answer: str) -> str:
+    """A thinking answer as a model writes it."""
+    return f"<think>\n{reasoning}\n</think>\n\n{answer}"
+
+
+def tokenizer(tags: bool = True, tags_special: bool = False, template: str = TEMPLATE) -> Any:
     """One letter a token; the tags of the thinking are tokens of their own where `tags` is set."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -37,16 +47,19 @@ def tokenizer(tags: bool = True, tags_special: bool = False) -> Any:
         made.add_tokens(
             [AddedToken(t, special=tags_special, normalized=False) for t in ("<think>", "</think>")]
         )
-    made.chat_template = TEMPLATE
+    made.chat_template = template
     return made
 
 
-def save(folder: Path, seed: int = 0, says: str | None = None, **options: Any) -> Path:
+def save(
+    folder: Path, seed: int = 0, says: str | None = None, after: str = "<|assistant|>", **options: Any
+) -> Path:
     """Save a tiny random model and its tokenizer.
 
     Args:
         says: what the model answers to everything, every token other than the one before it and no token
             twice; None leaves it random.
+        after: the last token of every prompt.
         options: of `tokenizer`.
     """
     import torch
@@ -62,7 +75,7 @@ def save(folder: Path, seed: int = 0, says: str | None = None, **options: Any) -
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
     if says is not None:
-        _teach(model, [tok.convert_tokens_to_ids("<|assistant|>"), *tok(says)["input_ids"], tok.eos_token_id])
+        _teach(model, [tok.convert_tokens_to_ids(after), *tok(says)["input_ids"], tok.eos_token_id])
     model.to(torch.float32).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
