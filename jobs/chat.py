@@ -56,7 +56,7 @@ class Chat:
         Raises:
             ValueError: it has no chat template.
         """
-        name = str(tokenizer.name_or_path)
+        name = str(tokenizer.name_or_path) or "the model"
         if tokenizer.chat_template is None:
             raise ValueError(f"{name}: its tokenizer has no chat template")
 

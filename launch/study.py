@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from launch.chat_templates import template_mistakes
 from launch.crosscheck import ALIAS, crosscheck, repeated
 from launch.presets import (
     CONFIGS,
@@ -94,10 +95,17 @@ class Modes(Strict):
 
 
 class Thinking(Strict):
-    """The marks around a reasoning trace."""
+    """The tags around a reasoning trace; both empty for a model that writes none."""
 
     open: str = "<think>"
     close: str = "</think>"
+
+    @model_validator(mode="after")
+    def _a_pair(self) -> Thinking:
+        if bool(self.open) != bool(self.close) or (self.open and self.open == self.close):
+            found = f"found {self.open!r} and {self.close!r}"
+            raise ValueError(f"{found}; 'open' and 'close' are two unlike tags, or both are empty")
+        return self
 
 
 class Training(Strict):
@@ -279,7 +287,8 @@ def load_study(name: str) -> Study:
     except StudyError as error:  # what is wrong with presets was said where they were looked for
         more = [m for m in error.mistakes if not mistakes or m.key.partition(".")[0] not in PRESETS]
         raise StudyError([*mistakes, *more]) from None
-    mistakes += located(crosscheck(study, file), document, file)
+    wrong = [*crosscheck(study, file), *template_mistakes(study, file)]
+    mistakes += located(wrong, document, file)
     if mistakes:
         raise StudyError(mistakes)
     return study
