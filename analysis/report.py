@@ -29,6 +29,7 @@ from analysis.bootstrap import resample
 from analysis.claims import claims
 from analysis.collect import DataWarning, collect, lineage
 from analysis.csv_files import write_csv
+from analysis.dropped import dropped, dropped_line
 from analysis.files import Unreadable, read_object, section
 from analysis.frontier import (
     AVERAGE,
@@ -64,7 +65,8 @@ class Report:
     Args:
         results: the table of `analysis.collect.collect`.
         tables: what follows from it, by the name of its file: "frontier" and "standing" (functions of
-            `analysis.frontier`), "matched", "kept" and "gains" (of `analysis.matched`), "claims" and "usage".
+            `analysis.frontier`), "matched", "kept" and "gains" (of `analysis.matched`), "claims",
+            "dropped" and "usage".
         warnings: what is doubtful about them.
         page: the report that was written.
     """
@@ -90,7 +92,9 @@ def analyse(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         results = collect(path, units)
-        tables = derive(results, item_scores(path, results)) | {"usage": usage(path, joules)}
+        tables = derive(results, item_scores(path, results)) | {
+            "dropped": dropped(path, results), "usage": usage(path, joules)
+        }  # fmt: skip
     said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
     return Report(results, tables, tuple(said))
 
@@ -161,6 +165,8 @@ def print_report(report: Report) -> None:
     console = PlainConsole()
     console.print(terminal_table(report.results, report.tables["frontier"]))
     console.print(claims_table(report.tables["claims"]))
+    if lost := dropped_line(report.tables["dropped"]):
+        console.print(lost)
     if took := usage_line(report.tables["usage"]):
         console.print(took)
     for warning in report.warnings:
@@ -293,7 +299,7 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         "points": records(points.assign(supervision=_trained_on(points))),
         "results": records(results),
         "matched": records(compared),
-        **{name: records(found.tables[name]) for name in ("standing", "claims", "usage")},
+        **{name: records(found.tables[name]) for name in ("standing", "claims", "dropped", "usage")},
         "near": NEAR,
         "sizes": size_order(points),
         "colours": look.colours,

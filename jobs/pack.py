@@ -111,7 +111,7 @@ def run(ctx: Context) -> None:
 
     staged = ctx.staging()
     result = write(staged, phases(), size, padding=tokenizer.pad_token_id or 0)
-    ctx.publish(staged, {"prompts": prompts, "dropped": dropped, **result})
+    ctx.publish(staged, {"prompts": len(kept), "dropped": dropped, **result})
 
 
 def usable(

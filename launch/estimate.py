@@ -81,10 +81,11 @@ def evaluation_flops(config: dict[str, Any], rows: Lengths, share: float, group:
 
 
 def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
-    """What tokenizing and packing one mixture needs."""
+    """What packing one mixture needs: the rows of both modes are tokenized to measure them, then its own."""
     if rows.prompts is None:
         return Resources(hours=cluster.max_hours)
-    tokens = rows.prompts * (rows.prompt + rows.output(share))
+    measured = 2 * rows.prompt + rows.ift + rows.reasoning
+    tokens = rows.prompts * (measured + rows.prompt + rows.output(share))
     cpus = cluster.cpus_per_gpu if tokens > MANY else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
 

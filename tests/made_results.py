@@ -29,15 +29,20 @@ def evaluation(
     flops: int | None,
     benchmarks: list[dict[str, Any]],
     scores: dict[str, dict[str, float]] | None = None,
+    packed: Unit | None = None,
     **other: Any,
 ) -> Unit:
-    """Publish an evaluation below `root`, with the training that it comes from; `scores` are those of items,
-    by benchmark."""
+    """Publish an evaluation below `root`, with the training that it comes from.
+
+    Args:
+        scores: of items, by benchmark.
+        packed: what the training read.
+    """
     study = StudyDir(root)
     root.mkdir(parents=True, exist_ok=True)
     write_json(study.study, {})
     who = {"name": student, "size": "1B", "share": 0.0, "order": "sequential", "seed": 0} | other
-    train = Unit("train", student, who)
+    train = Unit("train", student, who, (packed.as_input(),) if packed else ())
     unit = Unit("evaluate", f"{student}-group", who | {"tasks": benchmarks}, (train.as_input(),))
     for made, result in (
         (train, {"flops": flops}),

@@ -222,7 +222,7 @@ def test_a_row_that_is_too_long_drops_its_twin_in_every_mixture(
     kept = [i for i in range(20) if i not in LONG]
     assert learned[0] == {f"<|user|>a:{'+'.join(str(i))}=<|end|><|assistant|>" for i in kept}
     for result in results.values():
-        assert (result["prompts"], result["rows"]) == (20, 17)
+        assert result["prompts"] == result["rows"] == 17
         assert result["dropped"] == {"stray_tags": 0, "switched": 0, "too_long": 3}
     plain = 17 - round(17 * 0.25)
     if order == "sequential":

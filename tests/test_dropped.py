@@ -1,0 +1,72 @@
+"""What was dropped in both modes stands in the report, by stage and reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from made_results import benchmark, evaluation
+from small_study import publish
+
+from analysis.collect import collect
+from analysis.dropped import DROPPED, dropped, dropped_line
+from analysis.report import write_report
+from jobs.rundir import StudyDir, write_json
+from jobs.unit import Unit
+
+
+def study(path: Path, sizes: dict[str, str]) -> None:
+    """Two students of each size, whose rows were packed with this tokenizer."""
+    root = StudyDir(path)
+    path.mkdir(parents=True)
+    write_json(root.study, {})
+    collated = Unit("collate", "rows", {"pairs": None})
+    publish(root, collated, {"prompts": 3360, "dropped": {"truncated": 38, "unclosed": 0, "empty": 2}})
+    for size, tokenizer in sizes.items():
+        for share in (0.0, 1.0):
+            config = {"tokenizer": tokenizer, "block_size": 4096, "share": share}
+            pack = Unit("pack", f"r{share}", config, (collated.as_input(),))
+            packed = {"prompts": 3348, "dropped": {"stray_tags": 0, "too_long": 12}}
+            if not root.unit(pack).done:  # sizes may share it
+                publish(root, pack, packed)
+            made: dict[str, Any] = {"size": size, "share": share}
+            evaluation(path, f"{size}-{share}", 10**9, [benchmark("b", 0.5)], packed=pack, **made)
+
+
+def test_counts_of_both_stages_are_in_the_report(tmp_path: Path) -> None:
+    study(tmp_path / "s", {"1B": "org/tokens", "2B": "org/tokens"})
+    table = dropped(tmp_path / "s", collect(tmp_path / "s"))
+    assert list(table.columns) == list(DROPPED)
+    assert table.values.tolist() == [
+        ["collate", "all", 3400, 3360, "empty", 2],
+        ["collate", "all", 3400, 3360, "truncated", 38],
+        ["collate", "all", 3400, 3360, "unclosed", 0],
+        ["pack", "org/tokens, 4096", 3360, 3348, "stray_tags", 0],
+        ["pack", "org/tokens, 4096", 3360, 3348, "too_long", 12],
+    ]
+    assert dropped_line(table) == (
+        "in both modes alike: collate kept 3,360 of 3,400 prompts (38 truncated, 2 empty); "
+        "pack for org/tokens, 4096 tokens kept 3,348 of 3,360 prompts (12 too long)"
+    )
+    report = write_report(tmp_path / "s", tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "dropped.csv")["dropped"].sum() == 52
+    assert report.page
+    data = re.search(r'<script id="data"[^>]*>(.*?)</script>', report.page.read_text(encoding="utf-8"), re.S)
+    assert data
+    assert json.loads(data[1])["dropped"][-1] == dict(zip(DROPPED, table.values.tolist()[-1], strict=True))
+
+
+def test_each_tokenizer_has_its_own(tmp_path: Path) -> None:
+    study(tmp_path / "s", {"1B": "a", "2B": "b"})
+    table = dropped(tmp_path / "s", collect(tmp_path / "s"))
+    assert table["rows"].unique().tolist() == ["all", "a, 4096", "b, 4096"]
+
+
+def test_results_from_elsewhere_tell_of_nothing(tmp_path: Path) -> None:
+    evaluation(tmp_path / "s", "m", 10**9, [benchmark("b", 0.5)])
+    table = dropped(tmp_path / "s", collect(tmp_path / "s"))
+    assert list(table.columns) == list(DROPPED)
+    assert dropped_line(table) == ""
