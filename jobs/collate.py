@@ -23,7 +23,7 @@ from jobs.context import Context
 from jobs.prompts import open_source, prompt_id, sample
 from jobs.rowcheck import PAIR_COLUMNS
 from jobs.rundir import read_jsonl
-from jobs.thinking import Thinking
+from jobs.thinking import Parts, Thinking
 from jobs.unit import MODES
 
 REASONS = ("truncated", "unclosed", "stray_tags", "empty", "duplicate", "unpaired")
@@ -41,6 +41,7 @@ class Answer(NamedTuple):
     answer: str
     closed: bool
     truncated: bool
+    stray: bool  # a tag is left in the parts, or closes what a plain answer never opened
     tokens: dict[str, int | None]
 
 
@@ -103,7 +104,7 @@ def fault(pair: Pair, thinking: Thinking) -> str | None:
         return "truncated"
     if not thought.closed or (plain.reasoning and not plain.closed):
         return "unclosed"
-    if thinking.stray(plain.reasoning, plain.answer, thought.reasoning, thought.answer):
+    if plain.stray or thought.stray:
         return "stray_tags"
     if not plain.answer.strip() or not thought.answer.strip():
         return "empty"
@@ -116,10 +117,10 @@ def generated_pairs(folder: Path, thinking: Thinking) -> Iterator[Pair]:
         chunk: dict[str, Pair] = {}
         for row in read_jsonl(path):
             pair = chunk.setdefault(row["id"], Pair(row["id"], row["prompt"], {}))
-            closed = not thinking.close or thinking.close in row["text"]
-            pair.answers[row["mode"]] = Answer(
-                row["reasoning"], row["answer"], closed, row["finish"] == "length", row["tokens"]
-            )
+            mode, text = row["mode"], row["text"]
+            parts = Parts(row["reasoning"], row["answer"], not thinking.close or thinking.close in text)
+            stray = _stray(thinking, mode, text, parts)
+            pair.answers[mode] = Answer(*parts, row["finish"] == "length", stray, row["tokens"])
         yield from chunk.values()
 
 
@@ -145,9 +146,18 @@ def published_pairs(ctx: Context, spec: dict[str, Any], thinking: Thinking) -> I
 def _pair(row: dict[str, str | None], thinking: Thinking) -> Pair:
     uncounted = dict.fromkeys(("prompt", "reasoning", "answer"))
     texts = {mode: text for mode in MODES if (text := row[mode]) is not None}
-    answers = {mode: Answer(*thinking.split(text), False, uncounted) for mode, text in texts.items()}
+    answers = {}
+    for mode, text in texts.items():
+        parts = thinking.split(text)
+        answers[mode] = Answer(*parts, False, _stray(thinking, mode, text, parts), uncounted)
     prompt = row["prompt"] or ""
     return Pair(prompt_id(prompt), prompt, answers)
+
+
+def _stray(thinking: Thinking, mode: str, text: str, parts: Parts) -> bool:
+    """Whether tags stand where none belongs. Reasoning may lack its open tag, which the prompt held then."""
+    headless = mode == "ift" and parts.reasoning and not text.lstrip().startswith(thinking.open)
+    return bool(headless) or thinking.stray(parts.reasoning, parts.answer)
 
 
 def write(folder: Path, pairs: Iterator[Pair], lengths: dict[str, Any]) -> int:

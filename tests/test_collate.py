@@ -60,6 +60,7 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
         row("hollow", "ift", "plain"), row("hollow", "reasoning", traced("", "A")),
         row("twice", "ift", "plain"), row("twice", "reasoning", traced("<think>\nR", "A")),
         row("late", "ift", "plain"), row("late", "reasoning", traced("R", "A</think>B")),
+        row("shut", "ift", "A</think>B"), row("shut", "reasoning", traced("R", "A")),
         row("in plain", "ift", "A <think> B"), row("in plain", "reasoning", traced("R", "A")),
         row("alone", "ift", "plain"),
         row("alone2", "reasoning", traced("R", "A")),
@@ -74,7 +75,7 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
     result = read_json(out / "result.json")
     assert result["prompts"] == 3
     assert result["dropped"] == {
-        "truncated": 2, "unclosed": 3, "stray_tags": 3, "empty": 2, "duplicate": 0, "unpaired": 2,
+        "truncated": 2, "unclosed": 3, "stray_tags": 4, "empty": 2, "duplicate": 0, "unpaired": 2,
     }  # fmt: skip
     assert result["lengths_in"] == "tokens"
     assert result["lengths"]["ift"]["total"] == 6
@@ -136,3 +137,31 @@ def test_row_groups_are_written_as_the_rows_come(tmp_path: Path, monkeypatch: py
     file = pq.ParquetFile(out / "reasoning.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]
     assert file.read()["answer"].to_pylist() == [f"{i}" for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("ift", "reasoning", "kept"),
+    [  # as public data sets have them
+        ("<think>\n\n</think>\n\nA", "<think>\nR\n</think>\n\nA", ("R", "A", "A")),  # Qwen3, both modes
+        ("A", "R\n</think>\n\nA", ("R", "A", "A")),  # DeepSeek-R1 behind its own template
+        ("<think>R0</think>A", "<think>R</think><answer>A</answer>", ("R", "<answer>A</answer>", "A")),
+        ("A", "<think>\n<think>\nR\n</think>\n\nA", None),  # the template's tag and the model's
+        ("A", "<think>\n\n</think>\n\n<think>R</think>A", None),  # switched off, and it thought
+        ("A", "<think>R</think>A</think>", None),
+        ("A\n</think>\n\nA", "<think>R</think>A", None),
+    ],
+)
+def test_tags_as_data_sets_have_them(
+    ift: str, reasoning: str, kept: tuple[str, str, str] | None, tmp_path: Path
+) -> None:
+    rows = [("p", reasoning, ift), ("q", traced("R", "A"), "A")]
+    table = pa.table({name: [r[i] for r in rows] for i, name in enumerate(("prompt", "reasoning", "ift"))})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    out = run(
+        tmp_path / "s", {"pairs": [{"path": str(tmp_path / "pairs.parquet"), "count": None, "seed": 0}]}
+    )
+    plain, thought = (pq.read_table(out / f"{mode}.parquet").to_pylist() for mode in ("ift", "reasoning"))
+    assert read_json(out / "result.json")["dropped"]["stray_tags"] == (kept is None)
+    assert [row["prompt"] for row in plain] == (["q"] if kept is None else ["p", "q"])
+    if kept:
+        assert (thought[0]["reasoning"], thought[0]["answer"], plain[0]["answer"]) == kept

@@ -110,9 +110,14 @@ def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path,
     # <think> \n 2 + 5 </think> and then 7 . 8 9 end, of which the stop string leaves 7 and the point
     assert (found["easy"]["reasoning_tokens"], found["easy"]["output_tokens"]) == (6, 11)
     assert (found["stops"]["reasoning_tokens"], found["stops"]["output_tokens"]) == (6, 8)
-    assert found["stops"]["flops_per_item"] < found["easy"]["flops_per_item"]
     assert (found["choose"]["output_tokens"], found["choose"]["task_version"]) == (0, 2.0)
-    assert found["choose"]["flops_per_item"] > 0
+    model, prompt = ctx.input("train") / "model", 6  # <|user|> i + ? <|end|> <|assistant|>
+    assert found["easy"]["prompt_tokens"] == found["stops"]["prompt_tokens"] == prompt
+    assert found["easy"]["flops_per_item"] == tiny.generation_flops(model, prompt, 11)
+    assert found["stops"]["flops_per_item"] == tiny.generation_flops(model, prompt, 8)
+    choice = prompt + 1  # a digit behind the prompt, and two of them
+    assert found["choose"]["prompt_tokens"] == 2 * choice
+    assert found["choose"]["flops_per_item"] == 2 * tiny.flops(model, [(choice, choice, choice)])
     items = list(read_jsonl(ctx.folder.out / "items.jsonl"))
     assert [i["correct"] for i in items if i["task"] == "stops"] == [float(i in (1, 4, 8)) for i in range(10)]
     assert [i["item"] for i in items if i["task"] == "stops"] == [str(i) for i in range(10)]

@@ -61,6 +61,11 @@ def unit(model: Path, source: Path, engine: str = "transformers", **mode: Any) -
     )
 
 
+def made(row: dict[str, Any]) -> int:
+    """How many tokens were generated for a row."""
+    return int(row["tokens"]["reasoning"] + row["tokens"]["answer"])
+
+
 def write_prompts(path: Path, count: int) -> Path:
     path.write_text(
         "".join(json.dumps({"q": f"{i}*{i + 1}=?", "n": i}) + "\n" for i in range(count)), encoding="utf-8"
@@ -99,7 +104,10 @@ def test_each_prompt_gets_both_modes_in_order_from_vllm(model: Path, tmp_path: P
     for mode in ("ift", "reasoning"):
         for part in ("prompt", "reasoning", "answer"):
             assert result["tokens"][mode][part] == sum(r["tokens"][part] for r in rows if r["mode"] == mode)
-    assert all(flops > 0 for flops in result["flops_by_mode"].values())
+    for mode, flops in result["flops_by_mode"].items():
+        marks = 3 + (6 if mode == "ift" else 0)  # <|user|>, <|end|>, <|assistant|>, and an empty thinking
+        own = [(marks + len(r["prompt"]), made(r)) for r in rows if r["mode"] == mode]
+        assert flops == sum(tiny.generation_flops(model, prompt, new) for prompt, new in own)
     assert result["flops"] == sum(result["flops_by_mode"].values())
     assert result["seconds"] > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -79,6 +80,34 @@ def save(
     model.to(torch.float32).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
+
+
+def flops(folder: Path, passes: list[tuple[int, int, int]]) -> int:
+    """FLOPs of passes through a model of this module, counted product by product.
+
+    Args:
+        passes: of each, how many tokens are passed, how many keys each of them meets, and at how many places
+            the output layer is applied.
+    """
+    c = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, heads, kept, width = (
+        c[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    )
+    total = 0
+    for tokens, keys, outputs in passes:
+        for _ in range(c["num_hidden_layers"]):
+            total += 2 * tokens * hidden * heads * width  # queries
+            total += 2 * (2 * tokens * hidden * kept * width)  # keys and values
+            total += 2 * heads * (2 * tokens * keys * width)  # scores, and what they weigh
+            total += 2 * tokens * heads * width * hidden  # the output of attention
+            total += 3 * (2 * tokens * hidden * c["intermediate_size"])
+        total += 2 * outputs * hidden * c["vocab_size"]
+    return total
+
+
+def generation_flops(folder: Path, prompt: int, new: int) -> int:
+    """FLOPs of reading a prompt and writing `new` tokens, one a step; the last is passed through no more."""
+    return flops(folder, [(prompt, prompt, 1), *((1, prompt + i, 1) for i in range(1, new))])
 
 
 def _teach(model: Any, path: list[int]) -> None:
