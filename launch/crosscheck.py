@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.rowcheck import PAIR_COLUMNS, check_rows
 from jobs.unit import PREPARED
+from launch.chat_templates import template_mistakes
 from launch.functions import prepare_faults
 from launch.presets import Mistake
 
@@ -47,7 +48,7 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
             wrong.append(Mistake(file, f"prepare.{key}", message))
     if study.prepare is None and PREPARED in study.model_dump_json():
         wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
-    return wrong
+    return [*wrong, *template_mistakes(study, file)]
 
 
 def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:

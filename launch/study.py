@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from launch.chat_templates import template_mistakes
 from launch.crosscheck import ALIAS, crosscheck, repeated
 from launch.presets import (
     CONFIGS,
@@ -287,8 +286,7 @@ def load_study(name: str) -> Study:
     except StudyError as error:  # what is wrong with presets was said where they were looked for
         more = [m for m in error.mistakes if not mistakes or m.key.partition(".")[0] not in PRESETS]
         raise StudyError([*mistakes, *more]) from None
-    wrong = [*crosscheck(study, file), *template_mistakes(study, file)]
-    mistakes += located(wrong, document, file)
+    mistakes += located(crosscheck(study, file), document, file)
     if mistakes:
         raise StudyError(mistakes)
     return study
