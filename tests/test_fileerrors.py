@@ -138,6 +138,7 @@ def test_a_folder_that_can_only_be_read(study: Path, tmp_path: Path) -> None:
     assert list(runs.iterdir()) == []
 
 
+@pytest.mark.optional
 def test_a_folder_of_somebody_else(study: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("giving a folder to somebody else needs root")
