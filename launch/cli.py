@@ -282,7 +282,7 @@ def report(
         written = write_report(folder, out or StudyDir(folder).written_report, units, joules)
     except ValueError as error:
         _complain(str(error))
-        sys.exit(1)
+        sys.exit(2)
     print_report(written)
 
 

@@ -15,7 +15,8 @@ from launch.presets import shown
 
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 EXPERTS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
-OPTIONAL = ("num_key_value_heads", "head_dim", "max_position_embeddings", "decoder_sparse_step")
+NULLABLE = ("num_key_value_heads", "head_dim", "max_position_embeddings")
+OPTIONAL = (*NULLABLE, "decoder_sparse_step")
 SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
 OTHERS = (
     "model_type", "num_local_experts", "mlp_only_layers", "initializer_range", "rms_norm_eps", "rope_theta",
@@ -58,7 +59,7 @@ def _faults_of_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in (*needed, *OPTIONAL):
         value: Any = config.get(key)
         most = LAYERS if key == "num_hidden_layers" else MOST
-        unset = value is None and key in OPTIONAL
+        unset = value is None and key in NULLABLE
         if key in config and not unset and not (_is_whole(value) and 0 < value <= most):
             yield key, f"found {shown(value)}; a whole number from 1 to {most:,} is needed"
     for key in SWITCHES:

@@ -7,7 +7,8 @@ or moved. What PyYAML would not write stands in the text as a word that is repla
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -33,6 +34,12 @@ ODD = (  # as they stand in a file
     "!!set {a}", "!!timestamp 2020-01-01", "!!int '3'", "!!str 3", "!env HOME", "!<tag:x> 1", "=", "<<",
     "@a", "%a", "- a", "? a", "'", '"', "|", ">-", "# a", "os:system", "subprocess:run", "own:make",
     "own:nothing", "jobs.toy:prepare", "jobs.smollm:prepare", "antigravity:geohash", "'a.b.c:d'",
+)  # fmt: skip
+ODD_JSON = (
+    "null", "true", "0", "-1", "1", "1.5", "NaN", "-Infinity", "1e999", "1e308", "-0.0", "100", "50.5", "''",
+    '""', '" "', '"a"', '"\\u0000"', '"\\u001b[31m"', '"\\ud800"', '"\u00e9"', '"nan"', '"0.5"', '"50 %"',
+    '"../x"', "[]", "{}", "[[]]", "[1]", "[null]", '{"a": 1}', "9" * 5000, "[" * 100_000,
+    '"' + "x" * 5000 + '"', "01", "+1", "'a'", "undefined", "",
 )  # fmt: skip
 TEXTS = (
     "a b", "é", "../x", "/dev/zero", "a\nb", "\x1b[31m", "[/INST]", "[bold]", "$(touch pwned)",
@@ -74,16 +81,31 @@ def places(data: Any, at: Place = ()) -> list[Place]:
     return [place for key, value in items for place in ((*at, key), *places(value, (*at, key)))]
 
 
+def as_yaml(name: str, data: Any) -> str:
+    """A file of YAML."""
+    return yaml.dump(data, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10**6)
+
+
+def as_json(name: str, data: Any) -> str:
+    """A file of JSON, of JSON Lines, or of text, by its name."""
+    if isinstance(data, str):
+        return data
+    lines = data if name.endswith(".jsonl") and isinstance(data, list) else [data]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
 class Change:
     """Some files, changed step by step.
 
     Attributes:
-        data: of each file, as long as it has not become bytes.
+        data: of each file, by its name.
     """
 
-    def __init__(self, draw: Draw, data: dict[str, dict[str, Any]]) -> None:
-        self.data = copy.deepcopy(data)
-        self._draw, self._words = draw, dict[str, str]()
+    def __init__(
+        self, draw: Draw, data: Mapping[str, Any], text: Callable[[str, Any], str], odd: Sequence[str]
+    ) -> None:
+        self.data = copy.deepcopy(dict(data))
+        self._draw, self._text, self._odd_values, self._words = draw, text, odd, dict[str, str]()
 
     def step(self) -> None:
         """One change somewhere."""
@@ -103,9 +125,10 @@ class Change:
         """Their contents, with raw bytes put into some."""
         found: Files = {}
         for name, data in self.data.items():
-            text = yaml.dump(data, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10**6)
+            text = self._text(name, data)
             for word, value in self._words.items():
-                text = text.replace(f"'{word}'", value).replace(word, value)
+                for quoted in (f"'{word}'", f'"{word}"', word):
+                    text = text.replace(quoted, value)
             found[name] = text.encode("utf-8", "surrogatepass")
         if self._draw(st.integers(0, 9)) == 0:
             name = self._draw(st.sampled_from(sorted(found)))
@@ -137,10 +160,10 @@ class Change:
         elif isinstance(value, list):
             inside[key] = self._draw(st.permutations(value))[: self._draw(st.integers(0, len(value)))]
         elif isinstance(value, dict):
-            inside[key] = {k: value[k] for k in self._draw(st.permutations(sorted(value, key=str)))}
+            inside[key] = {k: value[k] for k in self._draw(st.permutations(list(value)))}
 
     def _odd(self, inside: Any, key: Any) -> None:
-        inside[key] = self._word(self._draw(st.sampled_from(ODD)))
+        inside[key] = self._word(self._draw(st.sampled_from(self._odd_values)))
 
     def _drawn(self, inside: Any, key: Any) -> None:
         inside[key] = self._draw(
@@ -178,9 +201,14 @@ class Change:
 
 
 @st.composite
-def changed(draw: Draw, bases: list[dict[str, dict[str, Any]]]) -> Files:
+def changed(
+    draw: Draw,
+    bases: Sequence[Mapping[str, Any]],
+    text: Callable[[str, Any], str] = as_yaml,
+    odd: Sequence[str] = ODD,
+) -> Files:
     """Files of one of some sets, changed in one to three places."""
-    change = Change(draw, draw(st.sampled_from(bases)))
+    change = Change(draw, draw(st.sampled_from(bases)), text, odd)
     for _ in range(draw(st.integers(1, 3))):
         change.step()
     return change.files()

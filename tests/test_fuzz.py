@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from mutated import Files, changed, study_with_presets
-from watched import Answer, call
+from mutated import ODD_JSON, Files, as_json, changed, study_with_presets
+from test_foreign import EVALCHEMY, LEADERBOARD, LIGHTEVAL, LM_EVAL_0_4_3, LM_EVAL_0_4_9, TIME
+from watched import Answer, call, watched
+
+from analysis.collect import DataWarning, collect
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
-SHARES = {"yaml": 1.0}  # of the examples, by test
+SHARES = {"yaml": 0.9, "results": 0.08, "reports": 0.02}  # of the examples, by test
 OWN = "raise SystemExit('this was run')\ndef make(staged, args, progress): ...\n"
 CONTROLS = {chr(c) for c in (*range(32), *range(127, 160))} - {"\n"}
 
@@ -59,14 +64,67 @@ def _loaded() -> None:
 
 @some("yaml")
 @given(changed(BASES), st.booleans())
-def test_files_that_people_write(files: Files, as_json: bool) -> None:
+def test_files_that_people_write(files: Files, json_too: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, data in files.items():
             (folder / file).write_bytes(data)
         (folder / "own.py").write_text(OWN, encoding="utf-8")
         before = set(os.listdir(folder))
-        more = ["--json"] if as_json else []
+        more = ["--json"] if json_too else []
         check(call(folder, "plan", "study.yaml", "--runs", "runs", "--cluster", "cluster.yaml", *more))
         assert set(os.listdir(folder)) == before
         assert "own" not in sys.modules
+
+
+def foreign(*results: dict[str, Any]) -> dict[str, Any]:
+    """Files of results, each in a folder of its own, with the scores of items and what the students cost."""
+    files: dict[str, Any] = {
+        "compute.csv": "student,training_flops,size,share\nold,1e18,1B,0\nnew,2e18,2B,1\n"
+    }
+    for number, data in enumerate(results):
+        files[f"{number}/results_{TIME.format(number + 1)}.json"] = data
+    items = [{"doc_id": i, "filter": "none", "acc": i % 2, "resps": [["a"]]} for i in range(4)]
+    files[f"0/samples_arc_easy_{TIME.format(1)}.jsonl"] = items
+    return files
+
+
+RESULTS = [
+    foreign(LM_EVAL_0_4_3, LM_EVAL_0_4_9),
+    foreign(LM_EVAL_0_4_3, EVALCHEMY, LIGHTEVAL),
+    foreign(LEADERBOARD),
+    {"results.csv": "student,benchmark,accuracy,n,size,share\na,x,0.5,10,1B,0\nb,x,0.6,10,2B,1\n"},
+]
+
+
+def written(folder: Path, files: Files) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+@some("results")
+@given(changed(RESULTS, as_json, ODD_JSON))
+def test_results_of_others(files: Files) -> None:
+    """What `sor report` reads; what it computes and draws would take 2 s each time."""
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        written(Path(name) / "results", files)
+        with watched(Path(name)) as deeds:
+            words = f"{name}/results: "
+            try:
+                collect(Path(name) / "results")
+            except ValueError as error:
+                words = str(error)
+        assert words.startswith(f"{name}/results")
+        assert deeds.found == []
+
+
+@some("reports")
+@given(changed(RESULTS, as_json, ODD_JSON))
+def test_reports_of_results_of_others(files: Files) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        written(folder / "results", files)
+        check(call(folder, "report", "results", "--out", "out"))
+        assert set(os.listdir(folder)) <= {"results", "out"}

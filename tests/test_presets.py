@@ -64,6 +64,13 @@ def test_a_misspelt_key(key: str) -> None:
     assert all("is missing; llama needs hidden_size" in message for message in found.values())
 
 
+def test_keys_that_may_be_null() -> None:
+    nothing = dict.fromkeys(("num_key_value_heads", "head_dim", "max_position_embeddings"))
+    assert list(shape_faults({**MOE, **nothing})) == []
+    [(key, words)] = shape_faults({**MOE, "decoder_sparse_step": None})  # found by the fuzz test
+    assert (key, words[:10]) == ("decoder_sparse_step", "found None")
+
+
 def test_a_mistake_names_the_line_of_the_preset(tmp_path: Path) -> None:
     wrong = {**student(), "architecture": {**ARCHITECTURE, "num_hidden_layers": 0}}
     file = write_study(tmp_path, {"s": student(), "m": wrong})

@@ -91,7 +91,7 @@ def call(folder: Path, *words: str) -> Answer:
     out, err, code = io.StringIO(), io.StringIO(), -1
     if isinstance(cli.app, typer.Typer):
         cli.app = get_command(cli.app)  # which would be made for each call
-    with chdir(folder), redirect_stdout(out), redirect_stderr(err), _limited(), _watched(folder) as deeds:
+    with chdir(folder), redirect_stdout(out), redirect_stderr(err), watched(folder) as deeds:
         try:
             cli.answer(list(words))
         except SystemExit as end:
@@ -100,12 +100,18 @@ def call(folder: Path, *words: str) -> Answer:
 
 
 @contextmanager
-def _watched(folder: Path) -> Iterator[Deeds]:
+def watched(folder: Path) -> Iterator[Deeds]:
+    """Note what is done outside a folder.
+
+    Raises:
+        TooLong: the time is up.
+    """
     global _now
     kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     _now = deeds = Deeds(os.path.realpath(folder))
     try:
-        yield deeds
+        with _limited():
+            yield deeds
     finally:
         _now = None
         sys.dont_write_bytecode = kept
