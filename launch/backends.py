@@ -22,6 +22,8 @@ class Live(NamedTuple):
         reason, dead: why they wait, and whether for something that can never come.
         nodes: on which they run, in the machine's notation, as `n[1-4]`.
         start: when the first of them began, or will by the machine's guess; seconds since the epoch.
+        again: whether the same job, submitted again, may start although this one never will.
+        advice: what to do about a job that never starts.
     """
 
     state: State
@@ -30,6 +32,8 @@ class Live(NamedTuple):
     dead: bool = False
     nodes: str | None = None
     start: int | None = None
+    again: bool = True
+    advice: str = ""
 
 
 class Backend(Protocol):

@@ -33,7 +33,7 @@ from launch.nodes import Verdict, verdict
 from launch.notify import Notifier
 from launch.observe import NEVER, Keeper, Seen, Snapshot
 from launch.on_slurm import Slurm
-from launch.outlook import may_help
+from launch.outlook import hopeless, may_help
 from launch.presets import StudyError
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
@@ -163,16 +163,19 @@ def helpful(
         unlucky: ids of the units that failed on a node which is avoided now.
         begun: attempts at each unit since a person submitted.
     """
-    submit, left_out = list[Seen](), set[str]()
+    submit, left_out, stuck = list[Seen](), set[str](), set[str]()
     for seen in difference.submit:
         id, needs = seen.unit.id, {i.id for i in seen.unit.inputs}
+        if hopeless(seen) or needs & stuck:  # their jobs stay, since the limit may be raised
+            stuck.add(id)
         first = id in asked and not begun[id]
         again = begun[id] < BUDGET and (id in unlucky or may_help(seen))
-        if (first or again) and not needs & left_out:
+        if (first or again) and not needs & left_out and id not in stuck:
             submit.append(seen)
         else:
             left_out.add(id)
-    return replace(difference, submit=tuple(submit), outdated=())
+    withdraw = tuple(seen for seen in difference.withdraw if seen.unit.id not in stuck)
+    return replace(difference, submit=tuple(submit), outdated=(), withdraw=withdraw)
 
 
 def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:

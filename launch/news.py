@@ -17,9 +17,10 @@ from jobs.plain import plain
 from launch.logs import WIDEST
 from launch.nodes import WHILE, BadNode, Verdict
 from launch.observe import Seen, Snapshot
-from launch.outlook import Outlook, held, in_hand, lost, outlook
-from launch.reasons import HELD, in_words
+from launch.outlook import Outlook, in_hand, lost, outlook
+from launch.pending import Wait, in_words, meaning
 from launch.states import State
+from launch.waits import advice, held, stuck
 
 QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
 LONG = 3600.0  # seconds without an answer of Slurm that are worth a message
@@ -117,9 +118,9 @@ def _ended(now: Snapshot) -> dict[str, int]:
 
 
 def _problems(now: Snapshot, told: Told) -> list[News]:
-    """Units that failed, stand still or are held, those of a stage and for the same cause together."""
+    """Units that failed, stand still, are held or can never start; alike ones of a stage together."""
     groups = defaultdict[str, list[Seen]](list)
-    for seen in (*now.of(State.STALLED), *lost(now), *held(now)):
+    for seen in (*now.of(State.STALLED), *lost(now), *held(now), *stuck(now)):
         if _key(seen) not in told.keys:
             groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
     return [
@@ -130,7 +131,9 @@ def _problems(now: Snapshot, told: Told) -> list[News]:
 
 
 def _state(seen: Seen) -> str:
-    return "held" if seen.reason in HELD else seen.state
+    if seen.live and seen.live.dead:
+        return "stuck"
+    return "held" if meaning(seen.reason or "").wait is Wait.PERSON else seen.state
 
 
 def _key(seen: Seen) -> str:
@@ -146,6 +149,8 @@ def _problem(units: list[Seen], now: Snapshot) -> str:
     text += f": {cause}" if cause else ""
     text += f", the first {name}" if many else ""
     text += f": {_words(in_words(first.reason or ''))}. "
+    if _state(first) in ("held", "stuck"):
+        return f"{text}What to do: {advice(units, now.root.path.name)}"
     text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
     text += f"{blocked} blocked by failures. " if blocked else ""
     return text + f"'sor logs {now.root.path.name} {first.unit.id}' shows more"

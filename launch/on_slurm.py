@@ -18,6 +18,7 @@ from functools import lru_cache
 from launch.backends import Live
 from launch.controller import Controller
 from launch.ledger import Attempt, Job
+from launch.pending import Wait, meaning
 from launch.slurm import ENDED, PastJob, QueuedJob, SlurmUnavailable, elements_of, latest, live_state
 from launch.states import State
 
@@ -25,12 +26,8 @@ from launch.states import State
 # sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
 SETTLE = 15.0
 AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
-Telling = tuple[str, str | None, int | None, str | None]  # a QueuedJob between its elements and its name
+Telling = tuple[str, str | None, int | None, str | None, str]  # a QueuedJob between its elements and its name
 Alive = Mapping[str, Mapping[str, Mapping[int | None, Telling]]]  # by name, array and element
-NEVER = {  # why a job waits that would wait for ever
-    "DependencyNeverSatisfied": "waits for one that failed",
-    "launch failed requeued held": "is held by Slurm, which could not start it on a node",
-}
 NEAR = 0.9  # of what a job asked for: one that was killed while it held so much was killed for that
 MANY = 500  # jobs that are named in one call of scancel
 
@@ -73,7 +70,7 @@ class Slurm:
         for row in rows:
             if row.state not in ENDED:
                 elements = alive.setdefault(row.name, {}).setdefault(row.array, {})
-                elements.update(dict.fromkeys(row.elements or (None,), row[2:6]))
+                elements.update(dict.fromkeys(row.elements or (None,), row[2:7]))
         self._past = {key: job for key, job in self._past.items() if not _lives(*key, alive)}
         self._ended = {(row.name, id): row for row in rows if row.state in ENDED for id in row.ids}
         found = {}
@@ -82,7 +79,7 @@ class Slurm:
             if living:
                 how = _how(tuple(said for _, said in living))
                 jobs = tuple(job for job, _ in living)
-                found[unit] = Live(how.state, jobs, how.reason, how.dead, how.nodes, how.start)
+                found[unit] = how._replace(jobs=jobs)
             elif attempt.ended is None and any(job.array is None for job in attempt.jobs):
                 if time.time() - attempt.begun < SETTLE:
                     found[unit] = Live(State.QUEUED, (), "is being submitted")
@@ -161,20 +158,37 @@ def _how(living: tuple[Telling, ...]) -> Live:
     for state in (State.RUNNING, State.PREEMPTED):
         rows = [row for row, its in zip(living, states, strict=True) if its == state]
         if rows:
-            nodes = ",".join(dict.fromkeys(nodes for *_, nodes in rows if nodes))
+            nodes = ",".join(dict.fromkeys(nodes for _, _, _, nodes, _ in rows if nodes))
             return Live(state, (), nodes=nodes or None, start=_first(rows))
     reasons = [reason for _, reason, *_ in living]
     start = _first(living)
+    waits = [_wait(reason or "", partition) for _, reason, _, _, partition in living]
     if set(reasons) == {"BeginTime"}:  # nothing of a study asks for a later begin: they ran before
         words = "was put back into the queue, and is begun again in two minutes"
         return Live(State.PREEMPTED, (), words, start=start)
-    dead = all(reason in NEVER for reason in reasons)
-    return Live(State.QUEUED, (), NEVER[str(reasons[0])] if dead else reasons[0], dead, start=start)
+    reason = _located(reasons[0], living[0][-1])
+    if all(wait in (Wait.REDO, Wait.NEVER) for wait in waits):
+        said, again = meaning(reason or ""), Wait.NEVER not in waits
+        return Live(State.QUEUED, (), said.words, True, start=start, again=again, advice=said.advice)
+    return Live(State.QUEUED, (), reason, start=start)
+
+
+def _wait(reason: str, partition: str) -> Wait:
+    """What a pending job waits for. Of several partitions, its reason is that of the one tried last."""
+    wait = meaning(reason).wait
+    if wait is Wait.NEVER and "," in partition and not meaning(reason).held:
+        return Wait.PASSES
+    return wait
+
+
+def _located(reason: str | None, partition: str) -> str | None:
+    """A reason that is about the partition, with its name."""
+    return f"{reason}, {partition}" if reason and reason.startswith("Partition") else reason
 
 
 def _first(rows: Iterable[Telling]) -> int | None:
     """When the first of them began, or will by Slurm's guess."""
-    return min((start for _, _, start, _ in rows if start), default=None)
+    return min((start for _, _, start, *_ in rows if start), default=None)
 
 
 def _killed(job: PastJob) -> bool:

@@ -10,8 +10,8 @@ from enum import IntEnum
 
 from jobs.causes import ANSWERS, Cause
 from launch.observe import REMOVED, Seen, Snapshot
-from launch.reasons import HELD
 from launch.states import ACTIVE, State
+from launch.waits import held, stuck
 
 
 class Outlook(IntEnum):
@@ -30,7 +30,7 @@ def outlook(now: Snapshot) -> Outlook:
     """
     if all(seen.state == State.DONE for seen in now.units):
         return Outlook.DONE
-    if now.of(State.STALLED) or lost(now) or held(now) or not in_hand(now):
+    if now.of(State.STALLED) or lost(now) or held(now) or stuck(now) or not in_hand(now):
         return Outlook.NEEDS_YOU
     return Outlook.GOES_ON
 
@@ -45,11 +45,6 @@ def lost(now: Snapshot) -> list[Seen]:
     return [seen for seen in now.of(State.FAILED) if not _comes_again(seen, now)]
 
 
-def held(now: Snapshot) -> list[Seen]:
-    """The units of which a job is held: it waits until somebody lets it go."""
-    return [seen for seen in now.of(State.QUEUED, State.PREEMPTED) if seen.reason in HELD]
-
-
 def _comes_again(seen: Seen, now: Snapshot) -> bool:
     if now.submitting is not None and seen.attempt and seen.attempt.begun < now.submitting:
         return True  # whoever submits now has not come to it yet
@@ -59,13 +54,19 @@ def _comes_again(seen: Seen, now: Snapshot) -> bool:
 def may_help(seen: Seen) -> bool:
     """Whether to begin a unit again may help it: it ended for a cause that passes.
 
-    What somebody cancelled or removed is left so, and so is a result that was made from what was removed.
+    What somebody cancelled or removed is left so, and so is a result that was made from what was removed. A
+    job that asks for what the cluster does not give would wait again.
     """
     attempt = seen.attempt
-    if seen.published or attempt is None:
+    if seen.published or attempt is None or hopeless(seen):
         return False
     if seen.cause is Cause.MEMORY and (attempt.memory or 0) > seen.unit.resources.memory:
         return False  # twice as much was not enough
     if seen.cause is not None:
         return ANSWERS[seen.cause].fruitless is not None
     return attempt.ended not in ("cancelled", "outdated") and seen.reason != REMOVED
+
+
+def hopeless(seen: Seen) -> bool:
+    """Whether its job never starts, and neither would another that asks for the same."""
+    return seen.live is not None and seen.live.dead and not seen.live.again

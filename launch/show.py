@@ -23,6 +23,7 @@ from launch.observe import Seen, Snapshot, current_progress
 from launch.plan import gpu_hours, totals
 from launch.reconcile import Difference
 from launch.states import State
+from launch.waits import Waiting, waiting
 
 STYLES = {
     State.WAITING: "dim", State.QUEUED: "cyan", State.RUNNING: "blue", State.STALLED: "magenta",
@@ -166,10 +167,20 @@ def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> R
         parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
     if rest := [s for s in failed if s not in shown]:
         parts.append(Text(f"{len(rest)} more failed: {listed(rest)}", "red"))
+    parts += [waiting_line(w) for w in waiting(now)]
     if blocked := now.of(State.BLOCKED):
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
     parts += [keeper_line(now)] if now.keeper else []
     return Group(*parts)
+
+
+def waiting_line(found: Waiting) -> Text:
+    """Units whose jobs cannot start as things stand, with the reason and what to do."""
+    stages = {seen.unit.stage for seen in found.units}
+    which = f"{stages.pop()} {listed(found.units)}" if len(stages) == 1 else listed(found.units)
+    style = "red" if found.advice else "yellow"
+    line = Text(f"cannot start: {which}: {plain(found.words)}", style)
+    return line.append(f"\n  {found.advice}", "default") if found.advice else line
 
 
 def keeper_line(now: Snapshot) -> Text:

@@ -84,6 +84,7 @@ class QueuedJob(NamedTuple):
         reason: why it waits, or why it ended, in Slurm's word.
         start: when it began, or when Slurm guesses that it will.
         nodes: in Slurm's notation, as `n[1-4]`.
+        partition: the one where it runs, or all that it may start in, separated by commas.
     """
 
     array: str
@@ -92,6 +93,7 @@ class QueuedJob(NamedTuple):
     reason: str | None
     start: int | None
     nodes: str | None
+    partition: str
     name: str
 
     @property
@@ -230,7 +232,7 @@ class Qos:
     limits: tuple[Limits, Limits, Limits]
 
 
-QUEUE = ("%i", "%T", "%r", "%S", "%N", "%j")
+QUEUE = ("%i", "%T", "%r", "%S", "%N", "%P", "%j")
 HISTORY = ("JobID", "State", "ExitCode", "Submit", "JobName")
 MEMORY = ("JobID", "ReqMem", "MaxRSS", "NTasks", "NNodes", "JobName")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
@@ -251,8 +253,8 @@ def parse_queue(text: str) -> Table[QueuedJob]:
 
     @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
     def rest(text: str) -> tuple[Any, ...]:
-        state, reason, start, nodes, name = _fields(text, len(QUEUE) - 1)
-        return state, _text(reason), _number(start), _text(nodes), name
+        state, reason, start, nodes, partition, name = _fields(text, len(QUEUE) - 1)
+        return state, _text(reason), _number(start), _text(nodes), partition, name
 
     def row(f: Sequence[str]) -> list[QueuedJob]:
         return [QueuedJob(*elements_of(f[0]), *rest(f[1]))]

@@ -95,6 +95,16 @@ def test_what_a_person_asked_for_is_begun_once_whatever_became_of_it_before(root
     assert (submitted(root, new, asked=(A,)), submitted(root, new)) == ("a", "")
 
 
+def test_a_job_that_asks_for_too_much_keeps_its_place_since_the_limit_may_be_raised(root: StudyDir) -> None:
+    reader = seen(root, C, State.WAITING, live=Live(State.QUEUED, (), "Dependency"), in_vain=True)
+    for again, names in ((False, []), (True, ["a", "c"])):
+        live = Live(State.QUEUED, (), "asks for more", dead=True, again=again)
+        first = seen(root, A, State.WAITING, live=live, in_vain=True)
+        begun = Counter({A.id: 1, C.id: 1})
+        wanted = helpful(reconcile(Snapshot(root, (first, reader))), (), (), begun)
+        assert [s.unit.name for s in wanted.submit] == [s.unit.name for s in wanted.withdraw] == names
+
+
 def test_nothing_is_begun_behind_what_is_not(root: StudyDir) -> None:
     reader = seen(root, C, State.WAITING, attempt=None)
     for state, ended, names in ((State.WAITING, "cancelled", ""), (State.DONE, None, "c")):

@@ -10,7 +10,8 @@ from made_sights import HOUR, NOW
 
 from jobs.rundir import StudyDir
 from jobs.unit import Unit
-from launch.reasons import in_words, why
+from launch.pending import in_words
+from launch.reasons import why
 from launch.states import State
 
 ACCOUNT, QOS = "your account is at its limit of ", "its QOS is at its limit of "
@@ -30,8 +31,8 @@ ACCOUNT, QOS = "your account is at its limit of ", "its QOS is at its limit of "
         ("AssocMaxJobsLimit", f"{ACCOUNT}jobs at once (AssocMaxJobsLimit)"),
         ("QOSMaxJobsPerUserLimit", f"{QOS}jobs at once for each user (QOSMaxJobsPerUserLimit)"),
         ("QOSMaxGRESPerUser", f"{QOS}GPUs for each user (QOSMaxGRESPerUser)"),
-        ("QOSGrpCPUMinutesLimit", f"{QOS}core hours for all who share it (QOSGrpCPUMinutesLimit)"),
-        ("QOSMinGRES", "its QOS is at its least of GPUs (QOSMinGRES)"),
+        ("QOSGrpCPUMinutesLimit", "its QOS has used up its core hours (QOSGrpCPUMinutesLimit)"),
+        ("QOSMinGRES", "asks for less GPUs than its QOS requires (QOSMinGRES)"),
         ("SomethingNew", "SomethingNew"),
         ("was cancelled in Slurm by root", "was cancelled in Slurm by root"),
         ("", ""),

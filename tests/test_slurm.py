@@ -48,11 +48,11 @@ T = TypeVar("T")
 
 # Captured from Slurm 22.05.8; "¦" stands for the separator, which cannot be seen.
 QUEUE = """\
-12¦COMPLETED¦None¦1795397658¦n[1-4]¦wrap
-3_2¦FAILED¦NonZeroExitCode¦1795397630¦n1¦wrap
-1¦PENDING¦PartitionNodeLimit¦N/A¦¦wrap
-2_[3-11%3]¦PENDING¦JobHeldUser¦N/A¦¦odd|name¦x "q"
-4¦PENDING¦Priority¦1795398000¦¦two
+12¦COMPLETED¦None¦1795397658¦n[1-4]¦main¦wrap
+3_2¦FAILED¦NonZeroExitCode¦1795397630¦n1¦main¦wrap
+1¦PENDING¦PartitionNodeLimit¦N/A¦¦small,big¦wrap
+2_[3-11%3]¦PENDING¦JobHeldUser¦N/A¦¦main¦odd|name¦x "q"
+4¦PENDING¦Priority¦1795398000¦¦main¦two
 lines
 """
 HISTORY = """\
@@ -108,8 +108,8 @@ def test_the_queue() -> None:
     assert table.malformed == ("lines",)
     jobs = {id: job for job in table.rows for id in job.ids}
     assert list(jobs) == ["12", "3_2", "1", *(f"2_{i}" for i in range(3, 12)), "4"]
-    assert jobs["12"] == QueuedJob("12", None, "COMPLETED", None, 1795397658, "n[1-4]", "wrap")
-    assert jobs["1"].reason == "PartitionNodeLimit"
+    assert jobs["12"] == QueuedJob("12", None, "COMPLETED", None, 1795397658, "n[1-4]", "main", "wrap")
+    assert (jobs["1"].reason, jobs["1"].partition) == ("PartitionNodeLimit", "small,big")
     assert jobs["1"].start is jobs["1"].nodes is None
     assert jobs["2_3"].name == real('odd|name¦x "q"')
     assert jobs["4"].start == 1795398000

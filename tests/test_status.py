@@ -32,6 +32,10 @@ from launch.study import load_study
 
 A, B = Unit("train", "a", {}), Unit("evaluate", "b", {})
 PASSES, STAYS = {"written": {"cause": Cause.NODE}}, {"written": {"cause": Cause.CODE}}
+NEVER, REDO = (
+    {"live": Live(State.QUEUED, (), "asks for more", dead=True, again=again), "in_vain": True}
+    for again in (False, True)
+)
 DONE, ON, YOU = Outlook.DONE, Outlook.GOES_ON, Outlook.NEEDS_YOU
 
 
@@ -59,6 +63,12 @@ CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any], Outlook
     "stalled beside others": ((State.STALLED,), (State.RUNNING,), {"keeper": keeper()}, YOU),
     "held": ((State.RUNNING,), (State.QUEUED, {"reason": "JobHeldUser"}), {}, YOU),
     "put back and held": ((State.PREEMPTED, {"reason": "JobHoldMaxRequeue"}), (State.QUEUED,), {}, YOU),
+    "asks for too much": ((State.RUNNING,), (State.WAITING, NEVER), {"keeper": keeper()}, YOU),
+    "its input failed": ((State.RUNNING,), (State.WAITING, REDO), {}, YOU),
+    "its input failed, a keeper": ((State.RUNNING,), (State.WAITING, REDO), {"keeper": keeper()}, ON),
+    "its input failed, submitted now": ((State.RUNNING,), (State.WAITING, REDO), {"submitting": 1.0}, ON),
+    "hours used up": ((State.RUNNING,), (State.QUEUED, {"reason": "AssocGrpBillingMinutes"}), {}, YOU),
+    "partition down": ((State.RUNNING,), (State.QUEUED, {"reason": "PartitionDown, gpu"}), {}, ON),
     "no room yet": ((State.RUNNING,), (State.WAITING,), {}, ON),
     "no room, and nothing in hand": ((State.DONE,), (State.WAITING,), {}, YOU),
     "no room, a keeper": ((State.DONE,), (State.WAITING,), {"keeper": keeper()}, ON),

@@ -9,10 +9,9 @@ from jobs.causes import ANSWERS, Cause
 from jobs.plain import plain
 from launch.nodes import Verdict
 from launch.observe import Seen, Snapshot
-from launch.outlook import held
-from launch.reasons import in_words
 from launch.show import keeper_line, listed, nodes_lines
 from launch.states import ACTIVE, State
+from launch.waits import waiting
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,17 @@ def problems(
         words: the last lines of units that failed, by their ids.
     """
     found = [*_failed(lively, words, study), *_stalled(lively, study)]
-    if vain := [s for s in now.units if s.in_vain]:
+    shown = waiting(now)
+    found += [
+        Problem(
+            f"{len(w.units)} cannot start: {listed(w.units, 3)}: {w.words}", w.advice, grave=bool(w.advice)
+        )
+        for w in shown
+    ]
+    known = {seen.unit.id for w in shown for seen in w.units}
+    if vain := [s for s in now.units if s.in_vain and s.unit.id not in known]:
         title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
         found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
-    if stuck := held(now):
-        title = f"{len(stuck)} held: {listed(stuck, 3)}: {in_words(stuck[0].reason or '')}"
-        arrays = dict.fromkeys(job.array for seen in stuck for job in seen.jobs if job.array)
-        found.append(Problem(title, f"scontrol release {','.join(arrays)}"))
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
         found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))

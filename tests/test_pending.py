@@ -1,0 +1,177 @@
+"""Every reason for which Slurm lets a job wait: whether it can still start, and who has to do something."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import made_sights as made
+import pytest
+
+from jobs.rundir import StudyDir
+from jobs.unit import Unit
+from launch.backends import Live
+from launch.ledger import Attempt, Job
+from launch.monitor.problems import problems
+from launch.nodes import Verdict
+from launch.observe import Snapshot
+from launch.on_slurm import _how
+from launch.pending import LIMIT, MEANINGS, Wait, meaning
+from launch.show import waiting_line
+from launch.states import State
+from launch.waits import waiting
+
+# The names that squeue has for `enum job_state_reason` in Slurm 22.05, 24.11 and 26.05; {what} is any of the
+# resources that limits know.
+WHAT = ("BB", "Billing", "Cpu", "CPU", "Energy", "GRES", "License", "Mem", "Memory", "Node", "Unknown")
+REASONS = {
+    Wait.PASSES: """
+        None Priority Dependency Resources BeginTime Licenses AssociationJobLimit AssociationResourceLimit
+        Reservation ReqNodeNotAvail NvidiaImexChannels SchedDefer NodeDown SystemFailure JobLaunchFailure
+        NonZeroExitCode TimeLimit InactiveLimit QOSUsageThreshold QOSJobLimit QOSResourceLimit RaisedSignal
+        Cleaning Prolog QOSGrpJobsLimit QOSGrpSubmitJobsLimit QOSMaxJobsPerUserLimit
+        QOSMaxSubmitJobPerUserLimit AssocGrpJobsLimit AssocGrpSubmitJobsLimit AssocMaxJobsLimit
+        AssocMaxSubmitJobLimit JobArrayTaskLimit BurstBufferResources BurstBufferStageIn FedJobLock
+        OutOfMemory MaxJobsPerAccount
+        MaxSubmitJobsPerAccount Constraints MaxPoweredUpNodes MpiPortsBusy PowerNotAvail
+        PowerReserved BlockMaxError BlockFreeAction AccountingPolicy
+        QOSGrp{what} QOSGrp{what}Limit QOSGrp{what}RunMinutes QOSGrp{what}RunMinutesLimit QOSMax{what}PerUser
+        QOSMax{what}PerUserLimit AssocGrp{what} AssocGrp{what}Limit AssocGrp{what}RunMinutes
+        AssocGrp{what}RunMinutesLimit Max{what}PerAccount Max{what}RunMinsPerAccount Max{what}RunMinsPerUser
+        """,
+    Wait.SITE: "PartitionDown PartitionInactive FrontEndDown",
+    Wait.PERSON: """
+        JobHeldAdmin JobHeldUser JobHoldMaxRequeue AssociationTimeLimit QOSTimeLimit QOSGrpWallLimit
+        AssocGrpWallLimit QOSGrp{what}Minutes QOSGrp{what}MinutesLimit AssocGrp{what}Minutes
+        AssocGrp{what}MinutesLimit
+        """,
+    Wait.REDO: "DependencyNeverSatisfied BurstBufferOperation",
+    Wait.NEVER: """
+        PartitionNodeLimit PartitionTimeLimit PartitionConfig BadConstraints InvalidAccount InvalidQOS
+        QOSNotAllowed AccountNotAllowed DeadLine ReservationDeleted ReservationInvalid MaxMemPerLimit
+        QOSMinCpuNotSatisfied QOSMin{what} QOSMax{what}PerJob QOSMax{what}PerJobLimit QOSMax{what}PerNode
+        QOSMax{what}MinutesPerJob QOSMax{what}MinutesPerJobLimit QOSMaxWallDurationPerJobLimit
+        AssocMax{what}PerJob AssocMax{what}PerJobLimit AssocMax{what}PerNode AssocMax{what}MinutesPerJob
+        AssocMax{what}MinutesPerJobLimit AssocMaxWallDurationPerJobLimit
+        """,
+}
+CODES = [
+    (code.format(what=what), wait)
+    for wait, codes in REASONS.items()
+    for code in codes.split()
+    for what in (WHAT if "{what}" in code else ("",))
+]
+ROOT = StudyDir(Path("s"))
+UNIT = Unit("train", "a", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "wait"),
+    [
+        *CODES,
+        # Texts that slurmctld writes in place of a code, with spaces or underscores by version.
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", Wait.PASSES),
+        ("ReqNodeNotAvail, Reserved for maintenance", Wait.PASSES),
+        ("ReqNodeNotAvail, May be reserved for other job", Wait.PASSES),
+        ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher", Wait.PASSES),
+        ("Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher", Wait.PASSES),
+        ("launch failed requeued held", Wait.REDO),
+        ("launch_failed_requeued_held", Wait.REDO),
+        ("launch failure limit exceeded requeued held", Wait.REDO),
+        ("user env retrieval failed requeued held", Wait.REDO),
+        ("job requeued in held state", Wait.PERSON),
+        ("job requeued in special exit state", Wait.PERSON),
+        ("Reservation weekly was deleted", Wait.NEVER),
+        ("Reservation weekly is invalid", Wait.NEVER),
+        ("uid 1000 not in group permitted to use this partition (gpu). groups allowed: ml", Wait.NEVER),
+        ("Job's account not permitted to use this partition (gpu allows a,b not c)", Wait.NEVER),
+        ("Job's QOS not permitted to use this partition (gpu denies long including long)", Wait.NEVER),
+        ("SomethingOfTomorrow", Wait.PASSES),
+    ],
+)  # fmt: skip
+def test_each_reason_says_whether_the_job_can_start(text: str, wait: Wait) -> None:
+    assert meaning(text).wait is wait
+    if wait in (Wait.PERSON, Wait.NEVER):
+        assert meaning(text).advice
+
+
+def test_no_code_is_left_to_chance() -> None:
+    assert [code for code, _ in CODES if code not in MEANINGS and not LIMIT.fullmatch(code)] == []
+    assert len({code for code, _ in CODES}) == len(CODES)
+
+
+def how(*reasons: str, partition: str = "main") -> Live:
+    return _how(tuple(("PENDING", reason, None, None, partition) for reason in reasons))
+
+
+@pytest.mark.parametrize(
+    ("live", "dead", "again", "words"),
+    [
+        (how("PartitionTimeLimit"), True, False, "asks for more time than its partition allows: main"),
+        (how("DependencyNeverSatisfied"), True, True, "waits for one that failed"),
+        (how("PartitionTimeLimit", "Priority"), False, True, "PartitionTimeLimit, main"),
+        # Of several partitions Slurm shows why the one tried last does not do; another may.
+        (how("PartitionTimeLimit", partition="small,big"), False, True, "PartitionTimeLimit, small,big"),
+        (how("BadConstraints", partition="small,big"), True, False, "asks for what no node has"),
+        (how("PartitionDown"), False, True, "PartitionDown, main"),
+        (how("Priority"), False, True, "Priority"),
+    ],
+)
+def test_a_unit_is_dead_once_none_of_its_jobs_can_start(
+    live: Live, dead: bool, again: bool, words: str
+) -> None:
+    assert (live.dead, live.again, live.reason) == (dead, again, words)
+
+
+def shown(live: Live, state: State = State.QUEUED) -> tuple[str, list[tuple[str, str, bool]]]:
+    """What `sor status` and the monitor say of a unit with such a job."""
+    vain = live.dead
+    reason = live.reason or ""
+    attempt = Attempt(1, 1.0, "generic", (Job("s", "7", "c", 0),))
+    unit = made.seen(
+        ROOT, UNIT, State.WAITING if vain else state, reason=reason, attempt=attempt, in_vain=vain
+    )
+    now = Snapshot(ROOT, (unit._replace(live=live),))
+    lines = [waiting_line(w).plain for w in waiting(now)]
+    found = [(p.title, p.advice, p.grave) for p in problems("s", now, Verdict(), (), {})]
+    return "\n".join(lines), found
+
+
+@pytest.mark.parametrize(
+    ("live", "line", "advice"),
+    [
+        (
+            how("QOSMaxWallDurationPerJobLimit"),
+            "cannot start: train a: asks for more time than its QOS allows for one job (QOSMaxWall.*Limit)",
+            "ask for less in the preset, or name another .*; then 'sor submit s' replaces it",
+        ),
+        (
+            how("launch failed requeued held"),
+            "cannot start: train a: is held by Slurm, which could not start it on a node",
+            "'sor submit s' replaces it",
+        ),
+        (how("JobHeldUser"), "cannot start: train a: you hold it", "scontrol release 7"),
+        (
+            how("AssocGrpGRESMinutes"),
+            r"cannot start: train a: your account has used up its GPU hours \(AssocGrpGRESMinutes\)",
+            "ask for more hours, or name another account or QOS in the cluster file and cancel these jobs",
+        ),
+        (
+            how("PartitionDown", partition="gpu"),
+            "cannot start: train a: its partition is down until an administrator brings it up: gpu",
+            "",
+        ),
+    ],
+)
+def test_people_are_told_what_cannot_start_why_and_what_to_do(live: Live, line: str, advice: str) -> None:
+    said, [(title, what, grave)] = shown(live)
+    first, _, second = said.partition("\n  ")
+    assert re.fullmatch(line.replace("(QOS", r"\(QOS").replace("Limit)", r"Limit\)"), first)
+    assert re.fullmatch(advice, second)
+    assert re.fullmatch(advice, what)
+    assert title.startswith("1 cannot start: a: ")
+    assert grave == bool(advice)
+
+
+def test_who_only_waits_is_not_shown() -> None:
+    assert shown(how("Priority")) == ("", [])
