@@ -1,31 +1,35 @@
 """What the cluster lets this user do, and what a training has begun with: held against every unit before it
-is handed over. What can never run is refused with all reasons at once.
-
-Limits stand at several levels, the association (user and account), every account above it, and the quality of
-service; the smallest number counts.
+is handed over. What can never run is refused with all reasons at once; what there is no room for yet is not.
 """
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 
 from jobs.checkpoint import Checkpoints, why_not
 from jobs.rundir import StudyDir
 from jobs.unit import Resources, Unit
-from launch.arrays import Rules
+from launch.arrays import Pool, Rules
 from launch.cluster import Cluster
 from launch.controller import Controller
+from launch.levels import Level, Quota, level, service_of, smallest
+from launch.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
 from launch.memory import TWICE
 from launch.plan import MARGIN
-from launch.slurm import Association, Config, Limits, NodeGroup, Partition, Qos, SlurmUnavailable
+from launch.slurm import Config, NodeGroup, Place, SlurmUnavailable
 from launch.states import some
 
 ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
+
+OTHER = "name another partition, account or QOS in the cluster file"
 
 
 class NeverRuns(ValueError):
@@ -93,7 +97,7 @@ class Admission:
         def allowed(stage: str, resources: Resources) -> Resources:
             if not (self.config.tracks_memory and self.cluster.asks_memory(stage)):
                 resources = replace(resources, memory=0)
-            return fitted(resources, self._partition(stage), self.nodes, self.limits(stage))
+            return self._fitted(stage, resources)
 
         admitted, refused = [], dict[str, list[str]]()
         for unit in units:
@@ -106,38 +110,116 @@ class Admission:
             raise Refusal("\n".join(f"{some(names)}: {why}" for why, names in refused.items()))
         return admitted
 
-    def rules(self, stages: Sequence[str], queued: int) -> Rules:
-        """What arrays have to keep to, with so many of the user's jobs in the queue."""
-        found = [self.limits(stage) for stage in set(stages)]
-        most = [self.config.max_jobs, *(f.submitted for f in found if f and f.submitted is not None)]
-        slurm = self.cluster.slurm
-        room = max(0, min(most) - queued)
-        return Rules(self.config.max_array_size, room, slurm.max_jobs, slurm.max_gpus)
+    def rules(self, stages: Iterable[str], taken: Sequence[Place], keeper: str | None) -> Rules:
+        """What arrays have to keep to.
 
-    def limits(self, stage: str) -> Limits | None:
-        """The limits of jobs of this stage; None where the cluster keeps none, or nobody tells.
+        Args:
+            taken: what of the queue this user has taken.
+            keeper: the stage like which a keeper is submitted, which needs a place; None: there is none.
 
         Raises:
-            NeverRuns: the user has no account, or not the one that is asked for.
+            Refusal: one of the stages has no partition or account.
         """
+        quotas = dict[Quota, set[str]]()
+        for stage in {*stages, *([keeper] if keeper else [])}:
+            try:
+                levels = self._levels(stage)
+            except NeverRuns as error:
+                raise Refusal(f"jobs of stage {stage}: {error}") from error
+            for at, _ in levels:
+                for quota in at.quotas(self.partitions, self.associations or ()):
+                    quotas.setdefault(quota, set()).add(stage)
+        pools = []
+        for quota, of_stages in quotas.items():
+            count = sum(_count_of(p) for p in taken if quota.counts(p.account, p.qos, p.partitions))
+            room = quota.most - count - (keeper in of_stages)
+            pools.append(Pool(quota.name, max(0, room), frozenset(of_stages)))
+        room = max(0, self.config.max_jobs - sum(map(_count_of, taken)) - (keeper is not None))
+        slurm = self.cluster.slurm
+        size = self.config.max_array_size
+        return Rules(size, room, slurm.max_jobs, slurm.max_gpus, tuple(pools))
+
+    def notices(self, stages: Iterable[str]) -> list[str]:
+        """What a person should know of the partitions of these stages before anything is submitted."""
+        down = {p.name for stage in stages for _, p in self._levels(stage) if p.state == "DOWN"}
+        return [
+            f"partition {name} is DOWN: jobs are taken, and start once an administrator brings it up"
+            for name in sorted(down)
+        ]
+
+    def _fitted(self, stage: str, resources: Resources) -> Resources:
+        """These resources in one of the stage's partitions, or in all where the cluster wants that."""
+        found, reasons = dict[str, Resources](), dict[str, None]()
+        levels = self._levels(stage)
+        for at, partition in levels:
+            try:
+                self._check_access(stage, at, partition)
+                bounds = _without_bounds(partition, at.services)
+                fits = fitted(resources, bounds, self.nodes, at.limits, at.least)
+            except NeverRuns as error:
+                reasons[str(error)] = None
+                continue
+            if partition.name not in found or fits.hours > found[partition.name].hours:
+                found[partition.name] = fits
+        missing = {p.name for _, p in levels} - found.keys()
+        if not found or (missing and self.config.all_partitions):
+            raise NeverRuns("; ".join(reasons))
+        best = min if self.config.all_partitions else max
+        return best(found.values(), key=lambda fits: fits.hours)
+
+    def _levels(self, stage: str) -> list[tuple[Level, Partition]]:
+        """The partitions that jobs of a stage may start in, with the limits of each account they may have.
+
+        Raises:
+            NeverRuns: there is no such partition, or the user has no account for one.
+        """
+        qos, all_rows = self._option(stage, "qos"), self.associations or ()
+        found, reasons = list[tuple[Level, Partition]](), dict[str, None]()
+        for partition in self._partitions(stage):
+            try:
+                rows = self._rows(stage, partition)
+            except NeverRuns as error:
+                reasons[str(error)] = None
+                continue
+            found += [(level(row, all_rows, self.qos, qos, partition), partition) for row in rows]
+        if not found:
+            raise NeverRuns("; ".join(reasons))
+        return found
+
+    def _rows(self, stage: str, partition: Partition) -> Sequence[Association | None]:
+        """The user's rows that jobs of a stage may count for; one that is None where no limits are kept."""
         if self.associations is None:
-            return None
+            return [None]
         mine = [row for row in self.associations if row.user]
         account = self._option(stage, "account")
-        chosen = [row for row in mine if account in (None, row.account)]
-        if not chosen and "associations" in self.config.enforced:
-            if not mine:
-                words = "you have no account on this cluster, and it refuses jobs without one: ask for one"
-                raise NeverRuns(words)
-            names = ", ".join(sorted({row.account for row in mine}))
-            raise NeverRuns(f"account {account!r} is none of yours: {names}. Set it in the cluster file")
-        if not chosen or not {"limits", "qos", "safe"} & set(self.config.enforced):
-            return None
-        qos = self._option(stage, "qos")
-        found = [limits(row, self.associations, self.qos, qos) for row in chosen]
-        return min(found, key=lambda f: (f.submitted is None, f.submitted or 0))
+        chosen = [row for row in mine if account is None or row.account.lower() == account.lower()]
+        here = [row for row in chosen if row.partition == partition.name]
+        rows = here or [row for row in chosen if row.partition is None]
+        if not rows and "associations" in self.config.enforced:
+            raise NeverRuns(_no_account(mine, chosen, account, partition))
+        if not {"limits", "qos", "safe"} & set(self.config.enforced):
+            return [None]
+        return rows or [None]
 
-    def _partition(self, stage: str) -> Partition:
+    def _check_access(self, stage: str, at: Level, partition: Partition) -> None:
+        """Refuse a partition that is not open to the user, the account or the QOS, or takes no jobs now."""
+        name = f"partition {partition.name}"
+        if partition.state in ("DRAIN", "INACTIVE"):
+            raise NeverRuns(
+                f"{name} is in state {partition.state} and takes no jobs: name another one in the cluster "
+                "file, or submit again once an administrator has brought it up"
+            )
+        groups = _groups()
+        if partition.groups.allowed and groups and not groups & set(partition.groups.allowed):
+            raise NeverRuns(f"{name} is for the groups {', '.join(partition.groups.allowed)} only: {ADVICE}")
+        if at.own:
+            accounts = {at.own.account, *(row.account for row in at.above)}
+            _refuse(name, "account", at.own.account, partition.accounts, accounts)
+        service = service_of(at.own, self._option(stage, "qos"))
+        if service and "qos" in self.config.enforced:
+            _refuse(name, "QOS", service, partition.services, {service})
+
+    def _partitions(self, stage: str) -> list[Partition]:
         wanted = self._option(stage, "partition")
         known = {p.name: p for p in self.partitions}
         if wanted is None:
@@ -145,11 +227,11 @@ class Admission:
             if default is None:
                 words = "name one in the cluster file, as 'sbatch: {partition: …}'. There are"
                 raise NeverRuns(f"this cluster has no default partition: {words} {', '.join(known)}")
-            return default
-        found = [known[name] for name in wanted.split(",") if name in known]
-        if not found:
-            raise NeverRuns(f"there is no partition {wanted!r}: there are {', '.join(known)}")
-        return max(found, key=lambda p: (p.max_seconds is None, p.max_seconds or 0))
+            return [default]
+        for name in wanted.split(","):
+            if name not in known:  # Slurm refuses a list with one of these, too
+                raise NeverRuns(f"there is no partition {name!r}: there are {', '.join(known)}")
+        return [known[name] for name in wanted.split(",")]
 
     def _option(self, stage: str, name: str) -> str | None:
         """An option of sbatch as it will be read: the environment goes before the script."""
@@ -157,36 +239,12 @@ class Admission:
         return os.environ.get(f"SBATCH_{name.upper()}") or (None if given is None else str(given))
 
 
-def limits(
-    own: Association, associations: Sequence[Association], qos: Sequence[Qos], chosen: str | None = None
-) -> Limits:
-    """The limits of a user's row among all rows. Jobs of others also count towards a limit of a group.
-
-    Args:
-        chosen: the quality of service that jobs ask for; None: the default one.
-    """
-    levels = [own.own, own.group]
-    accounts = {row.account: row for row in associations if row.user is None}
-    account: str | None = own.account
-    while account in accounts:
-        above = accounts.pop(account)  # popped, so that a circle ends
-        levels.append(above.group)
-        account = above.parent
-    name = chosen or own.default_qos or (own.qos[0] if len(own.qos) == 1 else None)
-    for service in qos:
-        if service.name == name:
-            levels += service.limits
-    return Limits(
-        jobs=_smallest(level.jobs for level in levels),
-        submitted=_smallest(level.submitted for level in levels),
-        gpus=_smallest(level.gpus for level in levels),
-        job_gpus=_smallest(level.job_gpus for level in levels),
-        job_seconds=_smallest(level.job_seconds for level in levels),
-    )
-
-
 def fitted(
-    resources: Resources, partition: Partition, nodes: Iterable[NodeGroup], found: Limits | None
+    resources: Resources,
+    partition: Partition,
+    nodes: Iterable[NodeGroup],
+    found: Limits,
+    least: Tres = UNLIMITED,
 ) -> Resources:
     """What a unit asks for, with a time limit that is allowed where its expected time is, too.
 
@@ -194,7 +252,7 @@ def fitted(
         NeverRuns: it would be refused, or wait for ever; the message says why.
     """
     r, name = resources, f"partition {partition.name}"
-    most = partition.max_nodes or partition.nodes
+    most = partition.nodes if partition.max_nodes is None else partition.max_nodes
     if r.nodes > most:
         raise NeverRuns(f"needs {r.nodes} nodes, and {name} gives at most {most}: {ADVICE}")
     cpus = r.tasks_per_node * r.cpus_per_task
@@ -211,13 +269,19 @@ def fitted(
             f"needs {_count(r.nodes, 'node')} with {wanted}, and {name} has not so many: {ADVICE}"
         )
     r = _in_memory(r, partition, able, f"{_count(r.nodes, 'node')} with {wanted}")
-    gpus = r.nodes * r.gpus_per_node
-    allowed = _smallest([found.job_gpus, found.gpus]) if found else None
-    if allowed is not None and gpus > allowed:
-        raise NeverRuns(f"needs {_count(gpus, 'GPU')}, and your account may use {allowed}: {ADVICE}")
-    if found and 0 in (found.jobs, found.submitted):
+    asked = Tres(r.nodes * r.gpus_per_node, r.nodes * cpus, r.nodes)
+    for what, number, of_job, held, at_least in zip(
+        ("GPU", "core", "node"), asked, found.job, found.held, least, strict=True
+    ):
+        allowed = smallest([of_job, held])
+        if allowed is not None and number is not None and number > allowed:
+            raise NeverRuns(f"needs {_count(number, what)}, and your account may use {allowed}: {ADVICE}")
+        if at_least is not None and number is not None and number < at_least:
+            words = f"asks for {_count(number, what)}, and its QOS wants {at_least} or more"
+            raise NeverRuns(f"{words}: name another QOS or partition in the cluster file")
+    if 0 in (found.jobs, found.submitted):
         raise NeverRuns("your account may not run any job: name another one in the cluster file")
-    seconds = _smallest([partition.max_seconds, found.job_seconds if found else None])
+    seconds = smallest([partition.max_seconds, found.job_seconds])
     if seconds is None or r.hours * 3600 <= seconds:
         return r
     if r.hours / MARGIN * 3600 > seconds:
@@ -262,19 +326,69 @@ def _gib(memory: int) -> str:
     return f"{memory / 1024:.1f} GiB"
 
 
+def _without_bounds(partition: Partition, services: Sequence[Qos]) -> Partition:
+    """The partition with those of its limits that a QOS does not set aside."""
+    flags = {flag for service in services for flag in service.flags}
+    return replace(
+        partition,
+        max_seconds=None if "PartitionTimeLimit" in flags else partition.max_seconds,
+        max_nodes=None if "PartitionMaxNodes" in flags else partition.max_nodes,
+    )
+
+
+def _refuse(partition: str, what: str, name: str, access: Access, names: set[str]) -> None:
+    """Refuse an account or a QOS that a partition does not take.
+
+    Args:
+        names: its own and those above, which newer versions of Slurm let in as well.
+    """
+    if access.allowed and not names & set(access.allowed):
+        allowed = ", ".join(access.allowed)
+        raise NeverRuns(f"{partition} does not take {what} {name}, only {allowed}: {OTHER}")
+    if name in access.denied:
+        raise NeverRuns(f"{partition} does not take {what} {name}: {OTHER}")
+
+
+def _no_account(
+    mine: Sequence[Association], chosen: Sequence[Association], account: str | None, partition: Partition
+) -> str:
+    """Why there is no account for a job."""
+    if not mine:
+        return "you have no account on this cluster, and it refuses jobs without one: ask for one"
+    names = ", ".join(sorted({row.account for row in mine}))
+    if not chosen:
+        return f"account {account!r} is none of yours: {names}. Set it in the cluster file"
+    there = ", ".join(sorted({row.partition for row in chosen if row.partition}))
+    whose = f"account {account}" if account else f"your accounts ({names})"
+    return f"{whose} may use the partitions {there}, not {partition.name}: {OTHER}"
+
+
+@cache
+def _groups() -> frozenset[str]:
+    """The names of this user's groups; none for root, whom every partition takes."""
+    user = pwd.getpwuid(os.getuid())
+    found = []
+    for number in os.getgrouplist(user.pw_name, user.pw_gid) if user.pw_uid else ():
+        with suppress(KeyError):
+            found.append(grp.getgrgid(number).gr_name)
+    return frozenset(found)
+
+
+def _count_of(place: Place) -> int:
+    return 1 if place.elements is None else len(place.elements)
+
+
 def in_words(found: Limits) -> str:
     """The limits as a person reads them."""
     numbers = {
-        "jobs in the queue": found.submitted, "jobs running": found.jobs, "GPUs in use": found.gpus,
-        "GPUs a job": found.job_gpus, "h a job": found.job_seconds and found.job_seconds / 3600,
+        "jobs in the queue": found.submitted, "jobs running": found.jobs, "GPUs in use": found.held.gpus,
+        "cores in use": found.held.cpus, "nodes in use": found.held.nodes, "GPUs a job": found.job.gpus,
+        "cores a job": found.job.cpus, "nodes a job": found.job.nodes,
+        "h a job": found.job_seconds and found.job_seconds / 3600,
     }  # fmt: skip
     words = [f"{number:g} {what}" for what, number in numbers.items() if number is not None]
     return f"at most {', '.join(words)}" if words else "no limits"
 
 
 def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count > 1)}"
-
-
-def _smallest(numbers: Iterable[int | None]) -> int | None:
-    return min((n for n in numbers if n is not None), default=None)
+    return f"{count} {what}{'s' * (count != 1)}"

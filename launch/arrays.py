@@ -22,6 +22,20 @@ FEW = 32  # units; fewer are not worth an array of their own for a shorter time 
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Room in the queue that some stages share.
+
+    Args:
+        name: whose limit it is.
+        room: jobs of theirs that may still be put into the queue.
+    """
+
+    name: str
+    room: int
+    stages: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Rules:
     """The limits to keep; None is no limit.
 
@@ -29,12 +43,14 @@ class Rules:
         max_array_size: Slurm's MaxArraySize; the largest index is one less.
         room: jobs, elements of arrays included, that may still be put into the queue.
         max_jobs, max_gpus: of this study at once, over all arrays.
+        pools: what of the room there is for some stages only.
     """
 
     max_array_size: int
     room: int | None
     max_jobs: int | None
     max_gpus: int | None
+    pools: tuple[Pool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,14 +208,19 @@ class _Planner:
 
     def _fill(self) -> dict[int, int]:
         """Workers of each unit that the queue has room for. Where not all fit, fewer do the work."""
-        left = NO_LIMIT if self.rules.room is None else self.rules.room
+        everywhere = Pool("the queue", NO_LIMIT if self.rules.room is None else self.rules.room, frozenset())
+        left = {pool: pool.room for pool in (everywhere, *self.rules.pools)}
         workers = {}
         for p in sorted(p for level in self.pending.levels.values() for p in level):
-            if left < 1:  # from here on, so that what needs this one is held, too
-                self._hold(p, f"the queue has room for {self.rules.room} jobs of yours: {LATER}")
+            unit = self.pending.units[p]
+            pools = [pool for pool in left if pool is everywhere or unit.stage in pool.stages]
+            tight = min(pools, key=left.__getitem__)
+            if left[tight] < 1:
+                self._hold(p, f"{tight.name} has room for {tight.room} jobs of yours: {LATER}")
                 continue
-            workers[p] = min(self.pending.units[p].resources.workers, left, self.rules.max_array_size)
-            left -= workers[p]
+            workers[p] = min(unit.resources.workers, left[tight], self.rules.max_array_size)
+            for pool in pools:
+                left[pool] -= workers[p]
         return workers
 
     def _hold(self, position: int, why: str) -> None:

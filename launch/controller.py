@@ -16,24 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from launch import slurm
+from launch import limits, slurm
 from launch.answers import JobId, refusal, taken, words
 from launch.header import WELCOME
+from launch.limits import Association, Partition, Qos
 from launch.slurm import (
-    Association,
     Config,
     Consumed,
     NoAccounting,
     NodeGroup,
     NotSetUp,
-    Partition,
     PastJob,
-    Qos,
+    Place,
     QueuedJob,
     Refused,
     SlurmUnavailable,
-    Table,
 )
+from launch.slurm_text import SEPARATOR, Table
 
 TIMEOUT = 30.0  # seconds; a busy controller answers within a few
 PAUSE = 300.0  # seconds for which a database that gave no answer is not asked again
@@ -66,8 +65,13 @@ class Controller:
         Slurm sorts out nothing by name: a study's jobs are told by it afterwards, in one call for all. The
         elements of an array that wait share a line, which takes a tenth of the time of a line each.
         """
-        form = f"--format={slurm.SEPARATOR.join(slurm.QUEUE)}"
-        return slurm.parse_queue(self._ask("squeue", "--noheader", "--me", "--states=all", form))
+        form = f"--format={SEPARATOR.join(slurm.QUEUE)}"
+        return slurm.parse_queue(self._ask("squeue", "--all", "--noheader", "--me", "--states=all", form))
+
+    def places(self) -> Table[Place]:
+        """What of the queue this user has taken, of whatever study."""
+        form = f"--format={SEPARATOR.join(slurm.PLACES)}"
+        return slurm.parse_places(self._ask("squeue", "--all", "--noheader", "--me", form))
 
     def history(self, since: int) -> Table[PastJob]:
         """Runs of this user's jobs since a time after 0; some seconds behind, and without those that wait.
@@ -90,13 +94,13 @@ class Controller:
         return slurm.parse_config(self._ask("scontrol", "show", "config"))
 
     def partitions(self) -> Table[Partition]:
-        """The partitions that this user sees."""
-        return slurm.parse_partitions(self._ask("scontrol", "--oneliner", "show", "partition"))
+        """All partitions, hidden ones too, since jobs may name them."""
+        return limits.parse_partitions(self._ask("scontrol", "--all", "--oneliner", "show", "partition"))
 
     def nodes(self) -> Table[NodeGroup]:
         """The nodes of every partition, in groups of equal ones."""
-        form = slurm.SEPARATOR.join(slurm.NODES)
-        return slurm.parse_nodes(self._ask("sinfo", "--noheader", "--exact", f"--format={form}"))
+        form = SEPARATOR.join(slurm.NODES)
+        return slurm.parse_nodes(self._ask("sinfo", "--all", "--noheader", "--exact", f"--format={form}"))
 
     def associations(self, cluster: str) -> Table[Association]:
         """This user's rows, then those of all accounts, which the limits of groups stand in."""
@@ -106,14 +110,14 @@ class Controller:
 
         # Slurm 22.05 takes a quarter of a second for each, and for both kinds of fields in one a third.
         with ThreadPoolExecutor() as pool:
-            others = pool.submit(ask, slurm.ASSOCIATION, "")
-            services = pool.submit(ask, slurm.SERVICES, _user())
-            own = ask(slurm.ASSOCIATION, _user())
-            return slurm.parse_associations(f"{own}\n{others.result()}", services.result())
+            others = pool.submit(ask, limits.ASSOCIATION, "")
+            services = pool.submit(ask, limits.SERVICES, _user())
+            own = ask(limits.ASSOCIATION, _user())
+            return limits.parse_associations(f"{own}\n{others.result()}", services.result())
 
     def qos(self) -> Table[Qos]:
         """All qualities of service."""
-        return slurm.parse_qos(self._manager("qos", slurm.QOS))
+        return limits.parse_qos(self._manager("qos", limits.QOS))
 
     def submit(self, script: Path) -> JobId:
         """Submit a script; returns the job's id. The job's name has to be that of the script's folder.
@@ -158,7 +162,7 @@ class Controller:
 
     def _past(self, since: int, fields: tuple[str, ...], *more: str) -> str:
         return self._database(
-            "sacct", "--duplicates", "--noheader", "--parsable2", f"--delimiter={slurm.SEPARATOR}",
+            "sacct", "--duplicates", "--noheader", "--parsable2", f"--delimiter={SEPARATOR}",
             f"--user={_user()}", f"--starttime=uts{since}", f"--format={','.join(fields)}", *more,
         )  # fmt: skip
 
@@ -166,7 +170,7 @@ class Controller:
         text = self._database(
             "sacctmgr", "--noheader", "--parsable2", "show", kind, *where, f"format={','.join(fields)}"
         )
-        return text.replace("|", slurm.SEPARATOR)  # it has no choice of a separator, and no field with a bar
+        return text.replace("|", SEPARATOR)  # it has no choice of a separator, and no field with a bar
 
     def _database(self, *command: str) -> str:
         """Ask slurmdbd, which may be down for days; a monitor must not wait for it again and again."""

@@ -21,19 +21,14 @@ from rich.text import Text
 from jobs.plain import PlainConsole
 from jobs.probe import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.provenance import hardware, version
-from launch.admission import in_words, limits
+from launch.admission import in_words
 from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.doctor_slurm import UNTESTED, of_cluster, ok, problem, warning
 from launch.here import visible_gpus
-from launch.slurm import (
-    Config,
-    NoAccounting,
-    NodeGroup,
-    NotSetUp,
-    Partition,
-    SlurmUnavailable,
-)
+from launch.levels import level
+from launch.limits import Partition
+from launch.slurm import Config, NoAccounting, NodeGroup, NotSetUp, SlurmUnavailable
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -151,8 +146,9 @@ def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> 
         limit = f", at most {partition.max_seconds / 3600:g} h a job" if partition.max_seconds else ""
         name = f"partition {partition.name}{' (the default)' if partition.default else ''}"
         yield Finding(
-            "ok" if partition.up else "warning",
-            f"{name}: {partition.nodes} nodes, {held}{limit}{'' if partition.up else '; it is not up'}",
+            "ok" if partition.state == "UP" else "warning",
+            f"{name}: {partition.nodes} nodes, {held}{limit}"
+            f"{'' if partition.state == 'UP' else f'; its state is {partition.state}'}",
         )
     if not any(partition.default for partition in partitions):
         yield warning("no default partition: the cluster file has to name one")
@@ -172,8 +168,9 @@ def _accounting(controller: Controller, config: Config) -> Iterator[Finding]:
     if not mine and "associations" in config.enforced:
         yield problem("you have no account here, and jobs without one are refused: ask for one")
     for row in mine:
-        found = limits(row, associations.rows, qos.rows)
-        yield ok(f"account {row.account}: {in_words(found)}; QOS {', '.join(row.qos) or 'none'}")
+        found = level(row, associations.rows, qos.rows).limits
+        where = f" in partition {row.partition}" if row.partition else ""
+        yield ok(f"account {row.account}{where}: {in_words(found)}; QOS {', '.join(row.qos) or 'none'}")
 
 
 def _unknown(lines: Sequence[str]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pwd
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from functools import lru_cache
 
@@ -19,7 +19,7 @@ from launch.backends import Live
 from launch.controller import Controller
 from launch.ledger import Attempt, Job
 from launch.pending import Wait, meaning
-from launch.slurm import ENDED, PastJob, QueuedJob, SlurmUnavailable, elements_of, latest, live_state
+from launch.slurm import ENDED, PastJob, Place, QueuedJob, SlurmUnavailable, elements_of, latest, live_state
 from launch.states import State
 
 # Seconds, from an answer on, after which a submission that the queue does not show will not come any more.
@@ -58,11 +58,15 @@ class Slurm:
         self._asked: set[tuple[str, str]] = set()  # jobs that they were asked for
         self._again = 0.0  # when they may be asked again for those that they did not know
 
-    def queued(self) -> int:
-        """How many jobs of this user, of whatever study, are in the queue."""
-        table = self.controller.queue()
-        alive = [row.elements for row in table.rows if live_state(row.state) is not None]
-        return len(table.malformed) + sum(1 if elements is None else len(elements) for elements in alive)
+    def places(self, without: Collection[str]) -> list[Place]:
+        """What of the queue this user has taken, with the jobs of whatever study, but for some jobs' ids."""
+        table = self.controller.places()
+        found = [place for place in table.rows if place.elements is None or not without]
+        for place in table.rows:
+            if place.elements is not None and without:
+                kept = [i for i in place.elements if f"{place.array}_{i}" not in without]
+                found.append(place._replace(elements=kept))
+        return found + [Place("", None, (), "", "")] * len(table.malformed)
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
         rows = self._rows({job.submission for a in attempts.values() for job in a.jobs})

@@ -10,19 +10,16 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from launch.slurm_text import Table, names, number, parse_table, split_fields, text_of
 from launch.states import State
 
-T = TypeVar("T")
-SEPARATOR = "\x1f"  # a job's name may hold any character that can be typed
-
 ID = re.compile(r"\d+(_\d+|\+\d+)?")
-NOTHING = {"", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned"}
 
 QUEUED = frozenset((
     "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT",
@@ -65,14 +62,6 @@ class NoAccounting(SlurmUnavailable):
     """This cluster keeps no accounts: there is no history and no limit to ask for."""
 
 
-@dataclass(frozen=True)
-class Table(Generic[T]):
-    """What parsed, and the lines that did not."""
-
-    rows: tuple[T, ...]
-    malformed: tuple[str, ...] = ()
-
-
 class QueuedJob(NamedTuple):
     """A job that the controller still knows, or elements of an array that are alike; they may have ended.
 
@@ -100,6 +89,16 @@ class QueuedJob(NamedTuple):
     def ids(self) -> list[str]:
         """What Slurm calls them one by one: `18_3`."""
         return _ids(self.array, self.elements)
+
+
+class Place(NamedTuple):
+    """Places in the queue: a job, or elements of an array that are alike, and whose limits they count for."""
+
+    array: str
+    elements: Sequence[int] | None
+    partitions: tuple[str, ...]
+    account: str
+    qos: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +145,7 @@ class Config:
         enforced: what accounting enforces, as "associations", "limits", "qos".
         tracks_memory: whether memory is shared out among jobs. Where it is not, nodes need not say how much
             they have, and a job that asks for any may be refused.
+        all_partitions: a job that may start in several has to fit into each of them.
     """
 
     cluster: str
@@ -156,19 +156,7 @@ class Config:
     accounting: bool
     enforced: tuple[str, ...]
     tracks_memory: bool
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition; `max_nodes` is of one job, `nodes` all there are, `max_memory` MiB of one node."""
-
-    name: str
-    default: bool
-    up: bool
-    nodes: int
-    max_nodes: int | None
-    max_seconds: int | None
-    max_memory: int | None = None
+    all_partitions: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,65 +175,12 @@ class NodeGroup:
     memory: int = sys.maxsize
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one level of a cluster's limits allows.
-
-    Args:
-        jobs: that run at once.
-        submitted: in the queue, waiting and running; each element of an array counts.
-        gpus: in use at once.
-        job_gpus, job_seconds: of one job.
-    """
-
-    jobs: int | None = None
-    submitted: int | None = None
-    gpus: int | None = None
-    job_gpus: int | None = None
-    job_seconds: int | None = None
-
-
-@dataclass(frozen=True)
-class Association:
-    """What a user may do under an account, or, without a user, what an account may do.
-
-    Args:
-        parent: the account above; None for a user's row, whose account is the one above.
-        own: limits of each user, inherited ones included.
-        group: limits that all below share, of this level alone.
-    """
-
-    account: str
-    user: str | None
-    parent: str | None
-    own: Limits
-    group: Limits
-    qos: tuple[str, ...]
-    default_qos: str | None
-
-
-@dataclass(frozen=True)
-class Qos:
-    """A quality of service: the limits of each user in it, of each account, and of all together."""
-
-    name: str
-    limits: tuple[Limits, Limits, Limits]
-
-
 QUEUE = ("%i", "%T", "%r", "%S", "%N", "%P", "%j")
 HISTORY = ("JobID", "State", "ExitCode", "Submit", "JobName")
 MEMORY = ("JobID", "ReqMem", "MaxRSS", "NTasks", "NNodes", "JobName")
+PLACES = ("%i", "%T", "%P", "%a", "%q")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
 NODES = ("%R", "%D", "%c", "%m", "%G")
-ASSOCIATION = (
-    "ID", "Account", "User", "ParentName", "MaxJobs", "MaxSubmit", "GrpJobs", "GrpSubmit", "GrpTRES",
-    "MaxTRES", "MaxWall",
-)  # fmt: skip
-SERVICES = ("ID", "QOS", "DefaultQOS")
-QOS = (
-    "Name", "MaxJobsPU", "MaxSubmitPU", "MaxTRESPU", "MaxJobsPA", "MaxSubmitPA", "MaxTRESPA", "GrpJobs",
-    "GrpSubmit", "GrpTRES", "MaxTRES", "MaxWall",
-)  # fmt: skip
 
 
 def parse_queue(text: str) -> Table[QueuedJob]:
@@ -253,13 +188,23 @@ def parse_queue(text: str) -> Table[QueuedJob]:
 
     @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
     def rest(text: str) -> tuple[Any, ...]:
-        state, reason, start, nodes, partition, name = _fields(text, len(QUEUE) - 1)
-        return state, _text(reason), _number(start), _text(nodes), partition, name
+        state, reason, start, nodes, partition, name = split_fields(text, len(QUEUE) - 1)
+        return state, text_of(reason), number(start), text_of(nodes), partition, name
 
     def row(f: Sequence[str]) -> list[QueuedJob]:
         return [QueuedJob(*elements_of(f[0]), *rest(f[1]))]
 
-    return _table(text, 2, row)
+    return parse_table(text, 2, row)
+
+
+def parse_places(text: str) -> Table[Place]:
+    """squeue's lines in the format `PLACES`; those of jobs that have ended take none."""
+
+    def row(f: Sequence[str]) -> list[Place]:
+        id, state, partitions, account, qos = f
+        return [] if state in ENDED else [Place(*elements_of(id), names(partitions), account, qos)]
+
+    return parse_table(text, len(PLACES), row)
 
 
 def parse_history(text: str) -> Table[PastJob]:
@@ -268,10 +213,10 @@ def parse_history(text: str) -> Table[PastJob]:
     def row(f: Sequence[str]) -> list[PastJob]:
         state, _, by = f[1].partition(" by ")
         code, signal = f[2].split(":")
-        rest = state.rstrip("+"), _number(by), int(code), int(signal), _number(f[3]), f[4]
+        rest = state.rstrip("+"), number(by), int(code), int(signal), number(f[3]), f[4]
         return [PastJob(id, *rest) for id in expand(f[0])]
 
-    return _table(text, len(HISTORY), row)
+    return parse_table(text, len(HISTORY), row)
 
 
 def parse_memory(text: str) -> dict[tuple[str, str], tuple[int, int]]:
@@ -279,15 +224,15 @@ def parse_memory(text: str) -> dict[tuple[str, str], tuple[int, int]]:
 
     MaxRSS is of one task, so that tasks are taken to need alike; of several runs the most counts.
     """
-    asked, used, names = Counter[str](), Counter[str](), dict[str, str]()
-    for line in _table(text, len(MEMORY), lambda f: [f]).rows:
+    asked, used, called = Counter[str](), Counter[str](), dict[str, str]()
+    for line in parse_table(text, len(MEMORY), lambda f: [f]).rows:
         job, step, _ = line[0].partition(".")
         nodes = int(line[4] or 1)
         if not step:
-            asked[job], names[job] = _mebibytes(line[1]) // nodes, line[5]
+            asked[job], called[job] = _mebibytes(line[1]) // nodes, line[5]
         elif step not in ("batch", "extern"):
             used[job] = max(used[job], _mebibytes(line[2]) * ceil(int(line[3] or 1) / nodes))
-    return {(name, job): (asked[job], used[job]) for job, name in names.items()}
+    return {(name, job): (asked[job], used[job]) for job, name in called.items()}
 
 
 def _mebibytes(text: str) -> int:
@@ -301,9 +246,9 @@ def parse_energy(text: str) -> Table[Consumed]:
 
     def row(f: Sequence[str]) -> list[Consumed]:
         job, _, step = f[0].partition(".")
-        return [Consumed(job, step or None, f[2], _number(f[1]) or None)]
+        return [Consumed(job, step or None, f[2], number(f[1]) or None)]
 
-    return _table(text, len(ENERGY), row)
+    return parse_table(text, len(ENERGY), row)
 
 
 def parse_config(text: str) -> Config:
@@ -321,29 +266,12 @@ def parse_config(text: str) -> Config:
             max_jobs=int(found["MaxJobCount"]),
             min_job_age=int(found["MinJobAge"].split()[0]),
             accounting=found["AccountingStorageType"] not in ("accounting_storage/none", "(null)", ""),
-            enforced=_names(found["AccountingStorageEnforce"].removesuffix("none")),
+            enforced=names(found["AccountingStorageEnforce"].removesuffix("none")),
+            all_partitions=found.get("EnforcePartLimits") == "ALL",
             tracks_memory="MEMORY" in found.get("SelectTypeParameters", "").upper(),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise SlurmUnavailable(f"'scontrol show config' gave an unknown format: {error!r}") from error
-
-
-def parse_partitions(text: str) -> Table[Partition]:
-    """The output of `scontrol show partition --oneliner`."""
-
-    def row(fields: Sequence[str]) -> list[Partition]:
-        found = dict(field.split("=", 1) for field in fields[0].split(" ") if "=" in field)
-        return [Partition(
-            name=found["PartitionName"],
-            default=found["Default"] == "YES",
-            up=found["State"] == "UP",
-            nodes=int(found["TotalNodes"]),
-            max_nodes=_number(found["MaxNodes"]),
-            max_seconds=parse_duration(found["MaxTime"]),
-            max_memory=_number(found.get("MaxMemPerNode", "")) or None,
-        )]  # fmt: skip
-
-    return _table(text, 1, row)
 
 
 def parse_nodes(text: str) -> Table[NodeGroup]:
@@ -355,32 +283,7 @@ def parse_nodes(text: str) -> Table[NodeGroup]:
             gpus[kind or "gpu"] += int(count)
         return [NodeGroup(f[0], int(f[1]), int(f[2]), tuple(gpus.items()), int(f[3]))]
 
-    return _table(text, len(NODES), row)
-
-
-def parse_associations(text: str, services: str) -> Table[Association]:
-    """sacctmgr's lines in the formats `ASSOCIATION` and, of those of users, `SERVICES`."""
-    told = _table(services, len(SERVICES), lambda f: [f])
-    qos = {id: (_names(names), _text(default)) for id, names, default in told.rows}
-
-    def row(f: Sequence[str]) -> list[Association]:
-        own = Limits(_number(f[4]), _number(f[5]), None, _gpus(f[9]), parse_duration(f[10]))
-        group = Limits(_number(f[6]), _number(f[7]), _gpus(f[8]))
-        return [Association(f[1], _text(f[2]), _text(f[3]), own, group, *qos.get(f[0], ((), None)))]
-
-    found = _table(text, len(ASSOCIATION), row)
-    return Table(found.rows, (*told.malformed, *found.malformed))
-
-
-def parse_qos(text: str) -> Table[Qos]:
-    """sacctmgr's lines in the format `QOS`."""
-
-    def row(f: Sequence[str]) -> list[Qos]:
-        user = Limits(_number(f[1]), _number(f[2]), _gpus(f[3]), _gpus(f[10]), parse_duration(f[11]))
-        account, group = (Limits(_number(f[i]), _number(f[i + 1]), _gpus(f[i + 2])) for i in (4, 7))
-        return [Qos(f[0], (user, account, group))]
-
-    return _table(text, len(QOS), row)
+    return parse_table(text, len(NODES), row)
 
 
 def expand(id: str) -> list[str]:
@@ -414,17 +317,6 @@ def elements_of(id: str) -> tuple[str, Sequence[int] | None]:
     return array, elements
 
 
-def parse_duration(text: str) -> int | None:
-    """Seconds of `7-00:00:00` or `01:00:00`."""
-    if text in NOTHING:
-        return None
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
-    if match is None:
-        raise ValueError(f"{text!r} is no duration")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
 def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:
     """The last run of each job, by its id.
 
@@ -436,39 +328,3 @@ def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:
         if job.id not in last or (job.submitted or 0) >= (last[job.id].submitted or 0):
             last[job.id] = job
     return last
-
-
-def _table(text: str, fields: int, row: Callable[[Sequence[str]], list[T]]) -> Table[T]:
-    """Parse line by line; the last field, a job's name, may hold the separator."""
-    rows: list[T] = []
-    malformed = []
-    for line in filter(None, text.split("\n")):
-        try:
-            rows += row(_fields(line, fields))
-        except (ValueError, KeyError):
-            malformed.append(line)
-    return Table(tuple(rows), tuple(malformed))
-
-
-def _fields(text: str, count: int) -> list[str]:
-    values = text.split(SEPARATOR, count - 1)
-    if len(values) != count:
-        raise ValueError(f"{len(values)} fields, not {count}")
-    return values
-
-
-def _text(value: str) -> str | None:
-    return None if value in NOTHING else value
-
-
-def _number(value: str) -> int | None:
-    return None if value in NOTHING else int(value)
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return () if value in NOTHING else tuple(value.split(","))
-
-
-def _gpus(tres: str) -> int | None:
-    """The smallest number of GPUs, of any type, in `cpu=32,gres/gpu=16,gres/gpu:h100=8`."""
-    return min((int(n) for n in re.findall(r"gres/gpu(?::[^=,]+)?=(\d+)", tres)), default=None)

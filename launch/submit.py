@@ -260,9 +260,13 @@ def arrays(
     allowed = {u.id: u for u in admission.admit([with_more(s) for s in difference.submit])}
     units = [allowed.get(s.unit.id, s.unit) for s in now.units]
     live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
-    queued = project.backend.queued() - sum(len(s.live.jobs) for s in difference.withdraw if s.live)
-    queued += project.cluster.slurm.keeper is not None  # the next one needs a place, too
-    return plan_arrays(units, wanted, live, admission.rules([u.stage for u in allowed.values()], queued))
+    stages = {u.stage for u in allowed.values()}
+    for notice in admission.notices(stages):
+        print(f"sor: {notice}", file=sys.stderr)
+    ends = {job.id for s in difference.withdraw if s.live for job in s.live.jobs if job.id}
+    keeper = keeping.STAGE if project.cluster.slurm.keeper is not None else None
+    rules = admission.rules(stages, project.backend.places(ends), keeper)
+    return plan_arrays(units, wanted, live, rules)
 
 
 def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:

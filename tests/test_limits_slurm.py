@@ -283,3 +283,57 @@ def test_a_user_without_an_account_is_told_to_ask_for_one(here: Cluster, tmp_pat
     finally:
         here.run(*manage, "add", "user", config.user(), f"Account={config.ACCOUNT}", "AdminLevel=Admin")
         limit(here)
+
+
+@pytest.fixture
+def short(here: Cluster) -> Iterator[str]:
+    """A partition whose own QOS takes four jobs of a user, each of two hours, and no QOS but `normal`."""
+    manage = ("sacctmgr", "--immediate", "--quiet")
+    here.run(*manage, "add", "qos", "short", "MaxSubmitJobsPerUser=4", "MaxWall=2:00:00")
+    settings = ("QoS=short", "AllowQos=normal", "DenyAccounts=root")
+    wait_for(lambda: created(here, *settings), "the controller to know the QOS")
+    yield "short"
+    here.run("scancel", "--me")
+    wait_for(lambda: not queued(here), "the queue to be empty")
+    here.run("scontrol", "delete", "PartitionName=short")
+    here.run(*manage, "delete", "qos", "short")
+
+
+def created(cluster: Cluster, *settings: str) -> bool:
+    """Whether the controller took the partition; a QOS that it has not heard of yet it refuses."""
+    try:
+        cluster.run("scontrol", "create", "PartitionName=short", "Nodes=ALL", "State=UP", *settings)
+    except ClusterError:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("light")
+def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
+    here: Cluster, short: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def project(**options: Any) -> Project:
+        return made_project(tmp_path, units(10), **light_jobs(sbatch={"partition": short, **options}))
+
+    with pytest.raises(ClusterError, match="QOSMaxSubmitJobPerUserLimit"):
+        here.run("sbatch", "--partition", short, "--array=0-4", "--wrap=true")
+    others(here, 20)  # in another partition, so that they do not count
+    assert submit(project(), yes=True, only=None) == 0
+    held = "6 units wait: QOS short has room for 4 jobs of yours: the next 'sor submit' goes on"
+    assert held in " ".join(capsys.readouterr().out.split())
+    assert through(project(), here) == 2
+    assert set(begun(project()).values()) == {1}
+    long = made_project(
+        tmp_path / "long", [replace(TRAIN, resources=Resources(hours=5))], sbatch={"partition": short}
+    )
+    with pytest.raises(
+        Refusal, match=r"is estimated to take 2.5 h, and partition short or your account allows 2 h"
+    ):
+        submit(long, yes=True, only=None)
+    here.run("scontrol", "update", "PartitionName=short", "State=DRAIN")
+    drained = made_project(tmp_path / "drained", [TRAIN], sbatch={"partition": short})
+    with pytest.raises(Refusal, match="partition short is in state DRAIN and takes no jobs"):
+        submit(drained, yes=True, only=None)
+    # Of two partitions one that takes the job is enough, for Slurm as well.
+    either = made_project(tmp_path / "either", [TRAIN], sbatch={"partition": f"{short},low", "hold": True})
+    assert submit(either, yes=True, only=None) == 0

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_study import TESTS, lives, sor, wait_for
 
-from launch import slurm as formats
-from launch.admission import in_words, limits
+from launch.admission import in_words
 from launch.controller import Controller
+from launch.levels import level
+from launch.limits import parse_associations, parse_partitions, parse_qos
 from launch.slurm import (
     ENDED,
     QUEUED,
@@ -33,15 +34,12 @@ from launch.slurm import (
     expand,
     latest,
     live_state,
-    parse_associations,
     parse_config,
-    parse_duration,
     parse_history,
     parse_nodes,
-    parse_partitions,
-    parse_qos,
     parse_queue,
 )
+from launch.slurm_text import SEPARATOR, parse_duration
 from launch.states import State
 
 T = TypeVar("T")
@@ -77,13 +75,13 @@ old¦1¦16¦1¦gpu:2,craynetwork:4
 cpu¦300¦64¦257000¦(null)
 """
 ASSOCIATIONS = """\
-7¦ours¦ann¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00
-3¦ours¦¦dept¦20¦150¦¦900¦cpu=999,gres/gpu=16¦¦
-2¦dept¦¦root¦¦¦30¦500¦¦¦
-1¦root¦¦¦¦¦¦¦¦¦
+7¦ours¦ann¦¦20¦150¦¦¦¦cpu=64,gres/gpu=8¦2-00:00:00¦
+3¦ours¦¦dept¦20¦150¦¦900¦cpu=999,gres/gpu=16¦¦¦
+2¦dept¦¦root¦¦¦30¦500¦¦¦¦
+1¦root¦¦¦¦¦¦¦¦¦¦
 """
 SERVICES = "7¦normal,long¦normal\n8¦¦\n"
-QOS = "normal¦7¦¦gres/gpu=12,gres/gpu:h100=10¦¦¦¦¦¦¦¦12:00:00\nlong¦2¦4¦¦¦¦¦¦¦¦¦7-00:00:00\n"
+QOS = "normal¦7¦¦gres/gpu=12,gres/gpu:h100=10¦¦¦¦¦¦¦¦12:00:00¦¦\nlong¦2¦4¦¦¦¦¦¦¦¦¦7-00:00:00¦¦DenyOnLimit\n"
 CONFIG = """\
 Configuration data as of 2026-11-23T01:33:48
 AccountingStorageEnforce = associations,limits,qos
@@ -100,7 +98,7 @@ Slurmctld(primary) at host is UP
 
 
 def real(text: str) -> str:
-    return text.replace("¦", formats.SEPARATOR)
+    return text.replace("¦", SEPARATOR)
 
 
 def test_the_queue() -> None:
@@ -180,9 +178,9 @@ def test_durations() -> None:
 def test_partitions() -> None:
     table = parse_partitions(PARTITIONS)
     main, debug = table.rows
-    assert (main.name, main.default, main.up, main.nodes, main.max_nodes) == ("main", True, True, 4, None)
+    assert (main.name, main.default, main.state, main.nodes, main.max_nodes) == ("main", True, "UP", 4, None)
     assert main.max_seconds == 7 * 24 * 3600
-    assert (debug.default, debug.up, debug.max_nodes, debug.max_seconds) == (False, False, 2, 1800)
+    assert (debug.default, debug.state, debug.max_nodes, debug.max_seconds) == (False, "DRAIN", 2, 1800)
     assert (main.max_memory, debug.max_memory) == (None, 8000)
     assert table.malformed == ("PartitionName=cut Default=NO",)
 
@@ -218,16 +216,16 @@ def test_of_all_levels_of_limits_the_smallest_counts() -> None:
         (("normal", "long"), "normal"),
         *[((), None)] * 3,
     ]
-    found = limits(rows.rows[0], rows.rows, qos.rows)
+    found = level(rows.rows[0], rows.rows, qos.rows).limits
     assert (found.submitted, found.jobs) == (150, 7)  # of the association; of the QOS
-    assert (found.gpus, found.job_gpus) == (10, 8)  # of the QOS, which the account's 16 exceed
+    assert (found.held.gpus, found.job.gpus) == (10, 8)  # of the QOS, which the account's 16 exceed
     assert found.job_seconds == 12 * 3600
     assert in_words(found).startswith("at most 150 jobs in the queue, 7 jobs running, 10 GPUs in use, 8 GPUs")
     tight = real(ASSOCIATIONS.replace("¦30¦500¦", "¦3¦50¦"))
     above = parse_associations(tight, "").rows
-    assert limits(rows.rows[0], above, qos.rows).submitted == 50  # of the account above
-    free = parse_associations(real("7¦ours¦ann¦¦¦¦¦¦¦¦"), real("7¦¦"))
-    assert in_words(limits(free.rows[0], [], [])) == "no limits"
+    assert level(rows.rows[0], above, qos.rows).limits.submitted == 50  # of the account above
+    free = parse_associations(real("7¦ours¦ann¦¦¦¦¦¦¦¦¦"), real("7¦¦"))
+    assert in_words(level(free.rows[0], [], []).limits) == "no limits"
     assert parse_associations("ours", "7").malformed == ("7", "ours")
 
 
@@ -309,7 +307,7 @@ def test_limits_of_a_real_cluster(slurm: Cluster, controller: Controller) -> Non
         rows, services = controller.associations(config.NAME), controller.qos()
         assert rows.malformed == services.malformed == ()
         own = next(row for row in rows.rows if row.user and row.account == config.ACCOUNT)
-        words = in_words(limits(own, rows.rows, services.rows))
+        words = in_words(level(own, rows.rows, services.rows).limits)
         assert words == "at most 3 jobs in the queue, 2 jobs running, 16 GPUs in use, 2 h a job"
         eventually(lambda: refused(slurm, "--hold", "--array=0-3"))  # the controller hears of it a bit later
     finally:

@@ -25,7 +25,8 @@ from launch.observe import Snapshot
 from launch.on_slurm import Slurm
 from launch.presets import StudyError
 from launch.project import Project, planned_again
-from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable, Table
+from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable
+from launch.slurm_text import Table
 from launch.study import Study
 from launch.waiting import INTERVALS
 
