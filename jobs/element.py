@@ -46,14 +46,17 @@ def line(index: int, unit: Unit, root: Path, attempt: int, worker: int, **more: 
 
 def word(submission: Path) -> Path:
     """The file in which this job's script (sbatch_templates/again.bash) looks for what to do next."""
-    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
-    array, index = (os.environ[name] for name in names)
-    return submission / f"{array}_{index}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.word"
+    array, index = map(os.environ.get, ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"))
+    job = f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"]
+    return submission / f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.word"
 
 
 def main() -> None:
-    """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names."""
-    index = int(os.environ["SLURM_ARRAY_TASK_ID"])  # every submission is an array
+    """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names.
+
+    A submission without an array, as clusters want that have none, holds one element.
+    """
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     private_umask()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
     load_secrets()

@@ -18,6 +18,7 @@ from operator import and_, or_
 from jobs.unit import Resources, Unit
 from launch.caps import LATER, NO_LIMIT, Caps
 
+PLAIN = -1
 FEW = 32  # units; fewer are not worth an array of their own for a shorter time limit
 
 
@@ -40,7 +41,8 @@ class Rules:
     """The limits to keep; None is no limit.
 
     Args:
-        max_array_size: Slurm's MaxArraySize; the largest index is one less.
+        max_array_size: Slurm's MaxArraySize; the largest index is one less. 0: there are no arrays, and each
+            worker is a job of its own.
         room: jobs, elements of arrays included, that may still be put into the queue.
         max_jobs, max_gpus: of this study at once, over all arrays.
         pools: what of the room there is for some stages only.
@@ -86,6 +88,7 @@ class Array:
             `workers` are those of the array.
         any: one of the conditions is enough.
         throttle: how many elements may run at once.
+        plain: it is submitted as a job without an array; it has one element.
     """
 
     stage: str
@@ -94,6 +97,7 @@ class Array:
     after: tuple[Condition, ...]
     any: bool
     throttle: int
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,10 @@ def dependency(array: Array, ids: Sequence[str]) -> str | None:
     return ",".join(f"{kind}:{':'.join(jobs)}" for kind, jobs in kinds.items()) or None
 
 
-def array_spec(array: Array) -> str:
-    """What sbatch's --array takes."""
+def array_spec(array: Array) -> str | None:
+    """What sbatch's --array takes; None for a job without an array."""
+    if array.plain:
+        return None
     parts = []
     indices = sorted(element.index for element in array.elements)
     for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0]):
@@ -146,7 +152,8 @@ class _Pending:
         waits: what a unit reads, less what that waits for itself.
         needs: all that has to be done before it.
         levels: the positions of units to submit; each reads only live ones and those of earlier levels.
-        places: the elements that do a unit, as array and index; of the live ones at first.
+        places: the elements that do a unit, as array and index; of the live ones at first. The index of a job
+            that is no array's is PLAIN.
         load: live units, by the jobs and the GPUs of each.
     """
 
@@ -170,7 +177,8 @@ class _Pending:
             level = max((level for _, level in inputs), default=-1) + 1
             if unit.id in live:
                 level, ids = -1, live[unit.id]
-                self.places[position] = [(a, int(i)) for a, _, i in (id.partition("_") for id in ids)]
+                split = (id.partition("_") for id in ids)
+                self.places[position] = [(array, int(index) if index else PLAIN) for array, _, index in split]
                 self.load[len(ids), len(ids) * _gpus(unit.resources)] |= 1 << position
             else:
                 self.levels[level].append(position)
@@ -180,6 +188,7 @@ class _Pending:
 class _Planner:
     def __init__(self, pending: _Pending, rules: Rules) -> None:
         self.pending, self.rules = pending, rules
+        self.plain, self.size = rules.max_array_size < 1, max(1, rules.max_array_size)
         self.caps = Caps(rules.max_jobs, rules.max_gpus, pending.load)
         self.arrays: list[Array] = []
         self.held: dict[int, str] = {}
@@ -218,7 +227,7 @@ class _Planner:
             if left[tight] < 1:
                 self._hold(p, f"{tight.name} has room for {tight.room} jobs of yours: {LATER}")
                 continue
-            workers[p] = min(unit.resources.workers, left[tight], self.rules.max_array_size)
+            workers[p] = min(unit.resources.workers, left[tight], self.size)
             for pool in pools:
                 left[pool] -= workers[p]
         return workers
@@ -233,12 +242,12 @@ class _Planner:
         Units that wait for the same fit into one array. So do units of which each waits for another element
         of one array: they take its index.
         """
-        size = self.rules.max_array_size
+        size = self.size
         jobs: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # unit and worker, by their waits
         for p, count in workers.items():
             jobs[self.pending.waits[p]] += [(p, worker) for worker in range(count)]
         for (shared, array), family in self._families(jobs).items():
-            rounds = _rounds([len(jobs[waits]) for waits in family], size)
+            rounds = _rounds([len(jobs[waits]) for waits in family], size) if size > 1 else 0
             for r in range(rounds):
                 chosen = [waits for waits in family if len(jobs[waits]) > r]
                 own = (next(_positions(waits & ~shared)) for waits in chosen)
@@ -257,7 +266,8 @@ class _Planner:
         readers = Counter(p for units in sets for p in _positions(units))
         families: defaultdict[tuple[int, int | str | None], list[int]] = defaultdict(list)
         for units in sets:
-            single = [p for p in _positions(units) if len(self.pending.places[p]) == 1]
+            places = {p: self.pending.places[p] for p in _positions(units)}
+            single = [p for p, at in places.items() if len(at) == 1 and at[0][1] != PLAIN]
             own = min(single, key=readers.__getitem__, default=None)
             if own is None:
                 families[units, None].append(units)
@@ -283,14 +293,15 @@ class _Planner:
         after, either = self._conditions(shared, alike)
         elements = []
         for index, (p, worker) in sorted(jobs.items()):
-            self.pending.places[p].append((len(self.arrays), index))
+            self.pending.places[p].append((len(self.arrays), PLAIN if self.plain else index))
             elements.append(Element(index, self.pending.units[p], worker))
         workers = len(jobs) if len(units) == 1 else 1
         most = {
             name: max(getattr(u.resources, name) for u in units) for name in ("hours", "memory", "raised")
         }
         resources = replace(units[0].resources, workers=workers, **most)
-        self.arrays.append(Array(units[0].stage, resources, tuple(elements), after, either, len(jobs)))
+        made = Array(units[0].stage, resources, tuple(elements), after, either, len(jobs), self.plain)
+        self.arrays.append(made)
 
     def _conditions(self, shared: int, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
         """The conditions of an array, and whether one of them is enough.
@@ -308,6 +319,7 @@ class _Planner:
         after = []
         for (kind, array), indices in found.items():
             whole = isinstance(array, int) and len(indices) == len(self.arrays[array].elements) and not either
+            whole = whole or indices == [PLAIN]
             after.append(Condition(kind, array, None if whole else tuple(sorted(indices))))
         if alike is not None:
             after.append(Condition("aftercorr", alike, None))

@@ -127,7 +127,7 @@ def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
         yield from _partitions(partitions.rows, nodes.rows)
         yield from _unknown([*partitions.malformed, *nodes.malformed])
         yield ok(
-            f"limits of the cluster: array indices up to {config.max_array_size - 1}, {config.max_jobs} jobs",
+            f"limits of the cluster: {_arrays(config)}, {config.max_jobs} jobs",
         )
         yield from _accounting(controller, config)
     except NotSetUp as error:
@@ -152,6 +152,11 @@ def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> 
         )
     if not any(partition.default for partition in partitions):
         yield warning("no default partition: the cluster file has to name one")
+
+
+def _arrays(config: Config) -> str:
+    size = config.max_array_size
+    return f"array indices up to {size - 1}" if size else "no job arrays (each unit is a job of its own)"
 
 
 def _accounting(controller: Controller, config: Config) -> Iterator[Finding]:

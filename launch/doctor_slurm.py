@@ -148,7 +148,7 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
         args["keeper"] = cluster.slurm.keeper is not None
         unit = Unit("prepare", "probe", {"function": "jobs.probe:probe", "args": args}, resources=resources)
         script = sbatch_script(
-            cluster, STAGE, resources, folder=folder, study=root.path, code=snapshot(root), array="0",
+            cluster, STAGE, resources, folder=folder, study=root.path, code=snapshot(root), array=None,
             dependency=None, once=True,
         )  # fmt: skip
         folder.mkdir(parents=True)

@@ -72,7 +72,9 @@ def hand_over(
         name = new_name(f"{array.stage}-{project.study.name}")
         folder = project.root.submission(name)
         _write(array, project, folder, code, numbers, dependency(array, ids), avoid)
-        begun = [Begun(e.unit.id, numbers[e.unit.id], e.index) for e in array.elements]
+        begun = [
+            Begun(e.unit.id, numbers[e.unit.id], None if array.plain else e.index) for e in array.elements
+        ]
         asked = project.cluster.memory_option(array.stage, array.resources)
         ids.append(hand_in(project, name, begun, array.resources.memory if asked else None))
         tell(ids[-1], in_words(array))

@@ -89,13 +89,13 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
     folder = project.root.submission(name)
     script = sbatch_script(
         project.cluster, STAGE, needs, folder=folder, study=project.root.path,
-        code=code, array="0", dependency=first_end(now, waits_for_room(held)),
+        code=code, array=None, dependency=first_end(now, waits_for_room(held)),
         module="launch.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)
     (folder / SCRIPT).write_text(script, encoding="utf-8")
     number = now.keeper.attempt.number + 1 if now.keeper else 1
-    return hand_in(project, name, [Begun(KEEPER, number, 0)])
+    return hand_in(project, name, [Begun(KEEPER, number)])
 
 
 def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:

@@ -61,9 +61,11 @@ class Slurm:
     def places(self, without: Collection[str]) -> list[Place]:
         """What of the queue this user has taken, with the jobs of whatever study, but for some jobs' ids."""
         table = self.controller.places()
-        found = [place for place in table.rows if place.elements is None or not without]
+        found = list[Place]()
         for place in table.rows:
-            if place.elements is not None and without:
+            if place.elements is None:
+                found += [place] if place.array not in without else []
+            else:
                 kept = [i for i in place.elements if f"{place.array}_{i}" not in without]
                 found.append(place._replace(elements=kept))
         return found + [Place("", None, (), "", "")] * len(table.malformed)

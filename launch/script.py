@@ -41,7 +41,7 @@ def sbatch_script(
     folder: Path,
     study: Path,
     code: Path,
-    array: str,
+    array: str | None,
     dependency: str | None,
     module: str = "jobs.element",
     begin: str | None = None,
@@ -54,7 +54,7 @@ def sbatch_script(
     Args:
         folder: the submission's, for the logs and for what the elements are to do.
         study, code: the study's folder, and the snapshot of the code below it.
-        array: the elements, as `0-99%8`.
+        array: the elements, as `0-99%8`; None: it is one job, without an array.
         dependency: as `afterok:12:13`.
         module: the program.
         begin: not before, as `now+60`.
@@ -69,12 +69,13 @@ def sbatch_script(
     if bad := UNUSABLE.search(str(folder)):
         message = f"Slurm's jobs cannot work in a folder with {bad[0]!r} in its name: give --runs another one"
         raise StudyError([Mistake(folder, "", message)])
+    job = "%j" if array is None else "%A_%a"
     given = {
         "python": sys.executable,
         "code": str(code),
         "module": module,
         "submission": str(folder),
-        "log": str(folder / "%A_%a_%t_log.out"),
+        "log": str(folder / f"{job}_%t_log.out"),
         "study": str(study),
     }
     variables = {**cluster.slurm.variables, **given}
@@ -94,10 +95,9 @@ def sbatch_script(
         options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
     if begin:
         options["begin"] = begin
-    options |= {
-        "array": array,
-        "output": str(folder / "%A_%a_0_log.out"),  # the script's own words, before those of rank 0
-    }
+    options["output"] = str(folder / f"{job}_0_log.out")  # the script's own words, before those of rank 0
+    if array is not None:
+        options["array"] = array
     asked = {**options, "job-name": name or folder.name, **({"dependency": dependency} if dependency else {})}
     if wrong := [Mistake(cluster.file, f"--{n}", why) for n, v in asked.items() if (why := unusable(n, v))]:
         raise StudyError(wrong)

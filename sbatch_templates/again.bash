@@ -6,7 +6,10 @@
 # out itself. A run that was killed for its memory limit is requeued once, with the request raised; how much it
 # had stands in the file .memory then, for the next run and for whoever looks at a run that does not follow.
 # Names in double braces are filled in, quoted already: write no quotes around them.
-element={{submission}}/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+# Not SLURM_JOB_ID, which for one element of each array is the whole array's; but where there is no array.
+this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+this_job=${this_job:-$SLURM_JOB_ID}
+element={{submission}}/$this_job
 word=$element.${SLURM_RESTART_COUNT:-0}.word
 mine=$SLURM_JOB_NAME   # which tells this job from one with its number on another cluster
 raise={{raise}}   # as scontrol update takes it: MinMemoryNode=2048; empty: the request is not raised
@@ -15,7 +18,7 @@ began=$(stat --format=%s "${element}_0_log.out" 2>/dev/null)   # what is before 
 ask_slurm() {   # set `state`, and `where` for scontrol to ask the same controller; fail where none knows the job
   local lines line
   for where in '' ${SLURM_CLUSTER_NAME:+"--clusters=$SLURM_CLUSTER_NAME"}; do
-    lines=$(trap '' TERM; unset SLURM_CLUSTERS; squeue --noheader $where --jobs="$job" --format='%T %j')
+    lines=$(trap '' TERM; unset SLURM_CLUSTERS; squeue --noheader $where --jobs="$this_job" --format='%T %j')
     while read -r line; do
       state=${line%% *}
       [ "$line" != "$state $mine" ] || return 0
@@ -33,8 +36,6 @@ finish() {
   local code=$? said= try state where refused=0 ended= memory=
   local limit=${SLURM_MEM_PER_NODE:-${SLURM_MEM_PER_CPU:-0}}
   trap 'ended=1' TERM      # what asks Slurm here would die of it, and ignores it
-  # Not SLURM_JOB_ID, which for one element of each array is the whole array's.
-  local job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   if [ -e "$word" ]; then
     said=$(cat "$word")
     rm -f "$word"
@@ -59,9 +60,9 @@ finish() {
       # Any other state: it was cancelled, or its time is up, or Slurm puts it back by itself.
       [ "$state" = RUNNING ] || break
       ended=
-      if (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where requeue "$job"); then
+      if (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where requeue "$this_job"); then
         if [ "$memory" ] && [ "$raise" ]; then
-          (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where update job="$job" "$raise") &&
+          (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where update job="$this_job" "$raise") &&
             echo "killed for its memory limit of $memory MiB of a node: requeued with $raise"
         fi
         trap - TERM

@@ -75,7 +75,8 @@ KINDS = lines(
 
 def made(folder: Path, everywhere: bool = False, **sbatch: Any) -> Admission:
     """What the cluster above lets `ann` do, with these options of sbatch."""
-    config = Config("lab", "22.05", 1001, 10_000, 300, True, ("associations", "limits", "qos"), everywhere)
+    enforced = ("associations", "limits", "qos")
+    config = Config("lab", "22.05", 1001, 10_000, 300, True, enforced, False, everywhere)
     tables = (
         parse_partitions(PARTITIONS),
         parse_associations(ROWS, lines(SERVICES, *NORMAL)),

@@ -533,3 +533,23 @@ def test_a_real_slurm_reads_dependencies_as_they_are_meant(slurm: Cluster, tmp_p
     before += [(f"5_{i}", "6_0") for i in (0, 2)]
     assert all(ran.index(a) < ran.index(b) for a, b in before)
     slurm.run("scancel", *ids)
+
+
+def test_without_arrays_each_worker_is_a_job_of_its_own() -> None:
+    first, parted = Unit("generate", "g", {}, resources=Resources(workers=2)), Unit("pack", "p", {"p": 1})
+    second = Unit("train", "t", {}, (first.as_input("g"), parted.as_input("p")))
+    last = Unit("evaluate", "e", {}, (second.as_input("t"), parted.as_input("p")))
+    units = [first, parted, second, last]
+    for size, plain in ((0, True), (1, False)):
+        found = plan_arrays(units, {u.id for u in units}, {}, replace(FREE, max_array_size=size))
+        assert [len(a.elements) for a in found.arrays] == [1] * len(found.arrays)
+        assert [array_spec(a) for a in found.arrays] == [None if plain else "0"] * len(found.arrays)
+        ids = [str(10 + i) for i in range(len(found.arrays))]
+        stages = [a.stage for a in found.arrays]
+        after = {a.stage: dependency(a, ids) for a in found.arrays}
+        assert after["pack"] is None
+        assert after["evaluate"] == f"afterok:{ids[stages.index('train')]}"
+    live = {first.id: ("7",), parted.id: ("8",)}  # submitted before, without arrays
+    for size in (0, 1, 1001):
+        found = plan_arrays(units, {second.id, last.id}, live, replace(FREE, max_array_size=size))
+        assert [dependency(a, ["11", "12"]) for a in found.arrays] == ["afterok:7:8", "afterok:11"]

@@ -187,13 +187,17 @@ def test_a_queue_that_other_jobs_have_filled_is_waited_for(
 
     others(here, 100)
     others(here, 40)
-    assert "20 units wait: the queue has room for 10 jobs of yours: the next 'sor submit'" in submitted()
+    assert (
+        "20 units wait: account students has room for 10 jobs of yours: the next 'sor submit'" in submitted()
+    )
     project = made_project(tmp_path, units(30), **light_jobs())
     wait_for(lambda: done(project) == 10 and len(queued(here)) == 140, "what there was room for")
     others(here, 10)
     with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
         others(here, 1)
-    assert "20 units wait: the queue has room for 0 jobs of yours: the next 'sor submit'" in submitted()
+    assert (
+        "20 units wait: account students has room for 0 jobs of yours: the next 'sor submit'" in submitted()
+    )
     here.run("scancel", "--me")
     wait_for(lambda: not queued(here), "the others to be gone")
     assert through(project, here) == 1
@@ -324,16 +328,19 @@ def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
     assert through(project(), here) == 2
     assert set(begun(project()).values()) == {1}
     long = made_project(
-        tmp_path / "long", [replace(TRAIN, resources=Resources(hours=5))], sbatch={"partition": short}
+        tmp_path / "long",
+        [replace(TRAIN, resources=Resources(hours=5))],
+        **light_jobs(sbatch={"partition": short}),
     )
     with pytest.raises(
         Refusal, match=r"is estimated to take 2.5 h, and partition short or your account allows 2 h"
     ):
         submit(long, yes=True, only=None)
     here.run("scontrol", "update", "PartitionName=short", "State=DRAIN")
-    drained = made_project(tmp_path / "drained", [TRAIN], sbatch={"partition": short})
+    drained = made_project(tmp_path / "drained", [TRAIN], **light_jobs(sbatch={"partition": short}))
     with pytest.raises(Refusal, match="partition short is in state DRAIN and takes no jobs"):
         submit(drained, yes=True, only=None)
     # Of two partitions one that takes the job is enough, for Slurm as well.
-    either = made_project(tmp_path / "either", [TRAIN], sbatch={"partition": f"{short},low", "hold": True})
+    both = {"partition": f"{short},low", "hold": True}
+    either = made_project(tmp_path / "either", [TRAIN], **light_jobs(sbatch=both))
     assert submit(either, yes=True, only=None) == 0

@@ -142,7 +142,7 @@ def test_what_stands_still_once_an_attempt() -> None:
 def test_what_is_held_until_somebody_lets_it_go() -> None:
     memory, stuck = Memory(), seen(A, State.QUEUED, reason="JobHeldAdmin")
     [said] = memory.news(stuck, seen(B, State.QUEUED))
-    assert said.startswith("held: train a held: an administrator holds it. What to do: ask your ")
+    assert said.startswith("held: train a held: an administrator holds it. What to do: ask an ")
     assert memory.news(stuck, seen(B, State.QUEUED)) == []
 
 

@@ -60,7 +60,7 @@ def test_a_partition_that_is_down_is_named_and_one_that_is_too_short_needs_a_per
     refused = submitter.submit(runs)  # what would wait again is not submitted
     assert refused.returncode == 2
     assert f"partition {PARTITION} or your account allows" in refused.stderr
-    update(slurm, "MaxTime=20")
+    update(slurm, "MaxTime=40")
     assert submitter.submit(runs).returncode == 0
     limits = set(slurm.run("squeue", "--noheader", "--format=%l").split())
-    assert limits == {"20:00"}
+    assert limits == {"40:00"}

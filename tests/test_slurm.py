@@ -126,13 +126,13 @@ def test_the_history() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "", "17", "x¦RUNNING¦None¦1¦n1¦name", "17¦RUNNING¦None¦soon¦n1¦name",
-        "17_[1,3,...43...]¦PENDING¦None¦1¦¦name", "17_[]¦PENDING¦None¦1¦¦name", "CLUSTER: other",
+        "", "17", "x¦RUNNING¦None¦1¦n1¦main¦name", "17¦RUNNING¦None¦soon¦n1¦main¦name",
+        "17_[1,3,...43...]¦PENDING¦None¦1¦¦main¦name", "17_[]¦PENDING¦None¦1¦¦main¦name", "CLUSTER: other",
         "17¦RUNNING¦None¦1¦n1",
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_job_is_handed_back_and_its_neighbours_are_read(line: str) -> None:
-    good = "18_3¦RUNNING¦None¦1¦n1¦name"
+    good = "18_3¦RUNNING¦None¦1¦n1¦main¦name"
     table = parse_queue(real(f"{good}\n{line}\n{good}\n"))
     assert [job.ids for job in table.rows] == [["18_3"], ["18_3"]]
     assert table.malformed == ((real(line),) if line else ())
@@ -220,7 +220,9 @@ def test_of_all_levels_of_limits_the_smallest_counts() -> None:
     assert (found.submitted, found.jobs) == (150, 7)  # of the association; of the QOS
     assert (found.held.gpus, found.job.gpus) == (10, 8)  # of the QOS, which the account's 16 exceed
     assert found.job_seconds == 12 * 3600
-    assert in_words(found).startswith("at most 150 jobs in the queue, 7 jobs running, 10 GPUs in use, 8 GPUs")
+    assert in_words(found).startswith(
+        "at most 150 jobs in the queue, 7 jobs running, 10 GPUs in use, 999 cores in use"
+    )
     tight = real(ASSOCIATIONS.replace("¦30¦500¦", "¦3¦50¦"))
     above = parse_associations(tight, "").rows
     assert level(rows.rows[0], above, qos.rows).limits.submitted == 50  # of the account above
