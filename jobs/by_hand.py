@@ -75,7 +75,11 @@ def enter(submission: Path, root: StudyDir, unit: str) -> int:
     an earlier result of the array's units are set aside.
     """
     told = read_json(submission / TOLD)
-    id = ";".join(filter(None, (os.environ["SLURM_ARRAY_JOB_ID"], told["slurm_cluster"])))
+    id = ";".join(
+        filter(
+            None, (os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"], told["slurm_cluster"])
+        )
+    )
     name = os.environ.get("SLURM_JOB_NAME", told["name"])
     number = 0
     root.by_hand.mkdir(exist_ok=True)
@@ -149,15 +153,18 @@ def _record(folder: Path, number: int) -> Record:
     return found
 
 
-def _to_do(submission: Path, root: StudyDir) -> dict[str, list[int]]:
-    """The indices of the jobs of each unit of a submission that is not done, by the unit's id."""
-    found = dict[str, list[int]]()
+def _to_do(submission: Path, root: StudyDir) -> dict[str, list[int | None]]:
+    """The indices of the jobs of each unit of a submission that is not done, by the unit's id.
+
+    Where the submission is one job, without an array, it has no index.
+    """
+    found, array = dict[str, list[int | None]](), "SLURM_ARRAY_JOB_ID" in os.environ
     with (submission / ELEMENTS).open(encoding="utf-8") as lines:
         for line in lines:
             element = json.loads(line)
             unit = element["unit"]
             if not UnitDir(root.path / f"{unit['stage']}/{unit['name']}-{unit['id']}").done:
-                found.setdefault(unit["id"], []).append(element["index"])
+                found.setdefault(unit["id"], []).append(element["index"] if array else None)
     return found
 
 

@@ -43,7 +43,9 @@ class Answer:
 
 ANSWERS = {
     Cause.PREEMPTED: Answer(10, "it was preempted again and again before it had anything to keep"),
-    Cause.TIME_LIMIT: Answer(0, "raise max_hours in the cluster file: a run got nowhere within its limit"),
+    Cause.TIME_LIMIT: Answer(
+        0, "'sor submit' gives it max_hours of the cluster file; raise that if a run had it and got nowhere"
+    ),
     Cause.NODE: Answer(3, "look at the node (sinfo -R), or leave it out (sbatch: {exclude: NODE})"),
     Cause.MEMORY: Answer(
         1,

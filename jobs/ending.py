@@ -143,7 +143,7 @@ class Ending:
             "seconds": round(time.monotonic() - self.began, 1),
             "cause": cause,
             "error": None if error is None else hide(error),
-            "kept": ctx.progress.kept,
+            "kept": 0 if ctx.preemption.lost else ctx.progress.kept,
             "micro_batch": ctx.unit.execution.get("micro_batch"),
             "memory": ctx.progress.memory.update(),
             "asked": memory.asked() if self.word else None,

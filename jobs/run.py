@@ -21,6 +21,7 @@ from jobs.causes import Cause, fitting
 from jobs.context import Context
 from jobs.ending import Ending
 from jobs.place import Place, foreign
+from jobs.preemption import STARTS_OVER
 from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
 from jobs.secrets import hide
 from jobs.unit import STAGES, Unit
@@ -56,6 +57,8 @@ def run_unit(
     restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if word else 0
     unit = _as_it_fits(planned, folder)
     ctx = Context(unit, folder, attempt, restart, place.rank, place.local_rank, place.size, worker)
+    if word is not None and unit.stage in STARTS_OVER:
+        ctx.preemption.unwind(STARTS_OVER[unit.stage])
     ending = Ending(ctx, word, planned.execution.get("micro_batch"))
     print(
         f"{unit.stage} {unit.name} ({unit.id}), attempt {ctx.run}, rank {ctx.rank} of {ctx.world_size}",

@@ -18,6 +18,9 @@ from launch.study import EvalGroup, Study
 
 STARTUP = 0.1  # hours to load a model, compile and save
 TOKENIZED = 50_000  # tokens per second and core; measured: 51,000 on a busy core of an AMD EPYC
+COLLATED = 2_000_000  # tokens per second, read as JSON and written as Parquet; measured: 6 times as many
+REPORTED = 20_000  # scores of single items per second: read, redrawn and drawn
+ROWS = 1_000_000  # prompts of a study that does not say how many it has
 MANY = 10**8  # tokens from which on packing is worth several cores
 CHOICE_TOKENS = 10  # of one candidate answer, where likelihoods of several are compared
 
@@ -88,6 +91,16 @@ def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
     tokens = rows.prompts * (measured + rows.prompt + rows.output(share))
     cpus = cluster.cpus_per_gpu if tokens > MANY else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
+
+
+def collating_hours(rows: Lengths) -> float:
+    """Hours that pairing the answers of all prompts will take."""
+    return STARTUP + (rows.prompts or ROWS) * (2 * rows.prompt + rows.ift + rows.reasoning) / COLLATED / 3600
+
+
+def reporting_hours(items: int) -> float:
+    """Hours that the report of so many items over all evaluations will take."""
+    return STARTUP + items / REPORTED / 3600
 
 
 def hours(flops: int | None, stage: str, resources: Resources, cluster: Cluster) -> float:

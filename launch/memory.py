@@ -15,7 +15,7 @@ from math import ceil
 from typing import Any
 
 from analysis.flops import architecture
-from launch.estimate import Lengths
+from launch.estimate import ROWS, Lengths
 from launch.study import EvalGroup, Model
 
 GIB = 1024
@@ -39,7 +39,6 @@ EVALUATE = 600  # lm-eval, datasets, a benchmark's items: the toy benchmarks add
 GPU = 8 * GIB
 READ = 16 * GIB  # the part of a checkpoint that a process may hold while weights go from files to its GPU
 
-ROWS = 1_000_000  # prompts of a study that does not say how many it has
 CPU_CACHE = 1 * GIB  # as jobs.engines.CPU_CACHE
 BYTES_PER_TOKEN = 5  # of text, in UTF-8
 FP32 = 4

@@ -21,7 +21,16 @@ from jobs.canonical import Filled, as_text, gap, pattern
 from jobs.unit import PREPARED, Input, Resources, Unit
 from launch import memory
 from launch.cluster import Cluster
-from launch.estimate import Lengths, evaluation_flops, generation_flops, hours, packing, training_flops
+from launch.estimate import (
+    Lengths,
+    collating_hours,
+    evaluation_flops,
+    generation_flops,
+    hours,
+    packing,
+    reporting_hours,
+    training_flops,
+)
 from launch.presets import CONFIGS
 from launch.study import EvalGroup, Model, Source, Study
 
@@ -147,6 +156,7 @@ class _Planner:
                 evaluated += [kind.unit(f"{v.name}.{name}", gaps, made) for name, kind in evaluations]
         items = sum(t.items for group in self.study.benchmarks for t in group.tasks)
         needed = Resources(memory=memory.reporting(items * len(trained)))
+        needed = self.limited(needed, reporting_hours(items * len(trained)))
         made_of = tuple([u.as_input(u.name) for u in evaluated])
         report = Unit("report", self.study.name, {}, made_of, resources=needed)
         first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
@@ -179,7 +189,9 @@ class _Planner:
     def prepare(self) -> Unit | None:
         if self.study.prepare is None:
             return None
-        config, needed = self.study.prepare.model_dump(mode="json"), Resources(memory=memory.preparing())
+        config = self.study.prepare.model_dump(mode="json", exclude={"hours"})
+        limit = min(self.study.prepare.hours, self.cluster.max_hours)
+        needed = Resources(memory=memory.preparing(), hours=limit)
         return Unit("prepare", self.study.name, config, resources=needed)
 
     @cached_property
@@ -210,6 +222,7 @@ class _Planner:
         execution = {"files": _files(study.pairs or ())}
         inputs = (self.generate.as_input(),) if self.generate else ()
         needed = Resources(memory=memory.collating(self.rows))
+        needed = self.limited(needed, collating_hours(self.rows))
         return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
     def packing(self, student: Model, share: float) -> _Kind:

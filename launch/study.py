@@ -43,10 +43,11 @@ Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
 
 
 class Prepare(Strict):
-    """What must be made before anything else, by a function of one's own."""
+    """What must be made before anything else, by a function of one's own; `hours` is its time limit."""
 
     function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:function
     args: dict[str, Any] = Field(default={})
+    hours: Positive = 1.0
 
 
 class Source(Strict):

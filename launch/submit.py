@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.prompt import Confirm
 
+from jobs.causes import Cause
 from jobs.plain import PlainConsole, say
 from jobs.rundir import write_json
 from jobs.secrets import FILE, exposed, missing_secrets
@@ -257,7 +258,9 @@ def arrays(
             file=sys.stderr,
         )
     wanted = {s.unit.id for s in difference.submit}
-    allowed = {u.id: u for u in admission.admit([with_more(s) for s in difference.submit])}
+    longest = project.cluster.max_hours
+    needed = [with_time(with_more(s), s, longest) for s in difference.submit]
+    allowed = {u.id: u for u in admission.admit(needed)}
     units = [allowed.get(s.unit.id, s.unit) for s in now.units]
     live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
     stages = {u.stage for u in allowed.values()}
@@ -267,6 +270,13 @@ def arrays(
     keeper = keeping.STAGE if project.cluster.slurm.keeper is not None else None
     rules = admission.rules(stages, project.backend.places(ends), keeper)
     return plan_arrays(units, wanted, live, rules)
+
+
+def with_time(unit: Unit, seen: Seen, most: float) -> Unit:
+    """The unit, with as many hours as there may be if the estimate was too short for its last run."""
+    if seen.cause != Cause.TIME_LIMIT:
+        return unit
+    return replace(unit, resources=replace(unit.resources, hours=most))
 
 
 def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:

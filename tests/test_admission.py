@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import made_sights
 import pytest
 from made_projects import cluster_file
 
+from jobs.causes import Cause
+from jobs.rundir import StudyDir
 from jobs.unit import Resources, Unit
 from launch import admission
 from launch.admission import Admission, Refusal
@@ -27,6 +30,8 @@ from launch.limits import (
 )
 from launch.slurm import PLACES, Config, NodeGroup, parse_places
 from launch.slurm_text import SEPARATOR
+from launch.states import State
+from launch.submit import with_time
 
 OPEN = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL"
 ENDLESS = "MaxNodes=UNLIMITED MaxTime=UNLIMITED"
@@ -221,3 +226,11 @@ def test_stages_in_one_pool_share_its_room_and_others_go_on() -> None:
     assert {why for u, why in found.held if u.stage == "pack"} == {
         "QOS gh-dev has room for 4 jobs of yours: the next 'sor submit' goes on"
     }
+
+
+def test_a_unit_whose_time_was_too_short_gets_all_that_there_is(tmp_path: Path) -> None:
+    root, needs = StudyDir(tmp_path), unit(hours=2)
+    for cause, hours in ((Cause.TIME_LIMIT, 24), (Cause.NODE, 2), (None, 2)):
+        written = {"cause": cause} if cause else None
+        failed = made_sights.seen(root, needs, State.FAILED, reason="it ended", written=written)
+        assert with_time(needs, failed, 24).resources.hours == hours

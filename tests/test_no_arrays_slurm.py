@@ -26,10 +26,9 @@ def test_a_study_runs_without_arrays(
     monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
     submitter = Submitter.make(cluster, tmp_path, sbatch={"hold": True}, keeper=60)
     runs = tmp_path / "runs"
-    ids = ("squeue", "--noheader", "--format=%i")
 
     def queue() -> list[str]:
-        return cluster.run(*ids).split()
+        return cluster.run("squeue", "--noheader", "--format=%i").split()
 
     done = submitter.submit(runs)
     assert done.returncode == 0, done.stderr
@@ -38,7 +37,8 @@ def test_a_study_runs_without_arrays(
     assert all(job.isdigit() for job in jobs)
     now = submitter.look(runs)
     assert {seen.state for seen in now.units} == {State.QUEUED}
-    assert sorted(job.id or "" for seen in now.units for job in seen.jobs) == sorted(set(jobs) - {max(jobs)})
+    ids = {int(job.id or 0) for seen in now.units for job in seen.jobs}
+    assert ids == set(map(int, jobs)) - {max(map(int, jobs))}
     assert "nothing to submit" in submitter.submit(runs).stdout
 
     assert submitter.sor("cancel", runs).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from launch.cluster import Cluster, load_cluster
 from launch.estimate import Lengths
 from launch.plan import gpu_hours, percent, plan, totals
 from launch.presets import WORD
-from launch.study import load_study
+from launch.study import Prepare, load_study
 
 
 def planned(folder: Path, cluster: Cluster | None = None, **changes: Any) -> list[Unit]:
@@ -214,6 +215,31 @@ def test_time_limits_stay_within_the_cluster(tmp_path: Path) -> None:
         assert 0 < unit.resources.hours <= limit
 
 
+def test_stages_without_flops_ask_for_time_by_what_they_read(tmp_path: Path) -> None:
+    cluster = load_cluster("jean-zay")
+
+    def hours(prompts: int, **more: Any) -> dict[str, float]:
+        study = load_study("scale-or-reason")
+        prepare = Prepare(function="jobs.toy:prepare", **more)
+        rows = replace(Lengths.expected(study), prompts=prompts)
+        units = plan(study.model_copy(update={"prepare": prepare}), cluster, rows)
+        return {u.stage: u.resources.hours for u in units}
+
+    few, many = hours(1000), hours(10**8, hours=3)
+    assert (few["prepare"], few["collate"], few["report"]) == (1, 0.5, 0.5)
+    assert (many["prepare"], many["report"]) == (3, 0.5)
+    assert 1 < many["collate"] <= cluster.max_hours
+    assert hours(1000, hours=500)["prepare"] == cluster.max_hours
+
+
+def test_the_time_of_prepare_makes_nothing_new(tmp_path: Path) -> None:
+    study = load_study("demo")
+    assert study.prepare
+    longer = study.model_copy(update={"prepare": study.prepare.model_copy(update={"hours": 9.0})})
+    cluster = load_cluster("local")
+    assert [u.id for u in plan(longer, cluster)] == [u.id for u in plan(study, cluster)]
+
+
 def test_packing_asks_for_time_by_its_tokens(tmp_path: Path) -> None:
     cluster = load_cluster("local")
     packs = {
@@ -224,7 +250,7 @@ def test_packing_asks_for_time_by_its_tokens(tmp_path: Path) -> None:
     hours = [r.hours for r in packs["scale-or-reason"]]
     assert hours == sorted(set(hours))  # more reasoning, more tokens
     assert {r.cpus_per_task for r in packs["scale-or-reason"]} == {cluster.cpus_per_gpu}
-    tokens = 1_142_707 * (150 + 3300)
+    tokens = 1_142_707 * (3 * 150 + 3300 + 3300)
     assert hours[-1] * 3600 * cluster.cpus_per_gpu * 100_000 > tokens  # at twice the speed that was seen
 
 

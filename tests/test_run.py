@@ -162,6 +162,40 @@ def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is
         element(submission, 4)
 
 
+@pytest.mark.parametrize(
+    ("limit", "words", "cause", "word"),
+    [
+        (True, "its time limit is near", "time limit", "stop"),  # the same time would not do again
+        (False, "it was preempted or cancelled", "preempted", "again"),
+    ],
+)
+def test_what_keeps_nothing_uses_its_time_and_says_why_it_ended(
+    tmp_path: Path, submission: Path, limit: bool, words: str, cause: str, word: str
+) -> None:
+    (tmp_path / "b.hold").touch()
+    short = unit(tmp_path, "b", hours=0.01 if limit else 1)
+    element = line(33, short, tmp_path / "s", 2, 0)
+    (submission / ELEMENTS).write_text(element, encoding="utf-8")
+    process = start(submission)
+    wait_for(lambda: runs(tmp_path, "b"), "it to run")
+    wait_for(lambda: _reads(process.pid, signal.SIGTERM), "it to listen")
+    if limit:
+        process.send_signal(signal.SIGUSR2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    (end,) = read_jsonl(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts)
+    assert end["error"] == f"{words}; what the study's function has done is not kept"
+    assert (end["cause"], end["kept"]) == (cause, 0)
+    assert (submission / "7_33.0.word").read_text(encoding="utf-8") == word
+
+
+def _reads(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
 def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
     tmp_path: Path, submission: Path
 ) -> None:
