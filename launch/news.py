@@ -43,7 +43,8 @@ class News:
 
     @property
     def event(self) -> str:
-        """Its kind: "done", "stage", "failed", "stalled", "nodes", "keeper", "waiting" or "silent"."""
+        """Its kind: "done", "stage", "failed", "stalled", "held", "stuck", "nodes", "keeper", "waiting" or
+        "silent"."""
         return self.topic.partition(" ")[0]
 
 

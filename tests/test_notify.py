@@ -19,6 +19,7 @@ from jobs.causes import Cause
 from jobs.rundir import StudyDir, append_jsonl, read_jsonl
 from jobs.unit import Unit
 from launch import notify
+from launch.backends import Live
 from launch.cluster import load_cluster
 from launch.lock import Lock
 from launch.news import AGAIN, DAY, LONG, QUIET, News, Told, news, silence
@@ -144,6 +145,17 @@ def test_what_is_held_until_somebody_lets_it_go() -> None:
     [said] = memory.news(stuck, seen(B, State.QUEUED))
     assert said.startswith("held: train a held: an administrator holds it. What to do: ask an ")
     assert memory.news(stuck, seen(B, State.QUEUED)) == []
+
+
+def test_what_can_never_start() -> None:
+    why = "asks for more time than its partition allows: gpu"
+    live = Live(State.QUEUED, (), why, dead=True, again=False, advice="name another one")
+    more = {"live": live, "in_vain": True, "reason": f"its job {why}: the next 'sor submit' withdraws it"}
+    memory, stuck = Memory(), seen(A, State.WAITING, **more)
+    [said] = memory.news(stuck, seen(B, State.RUNNING))
+    assert said.startswith(f"stuck: train a stuck: its job {why}: ")
+    assert said.endswith("What to do: name another one; then 'sor submit s' replaces it")
+    assert memory.news(stuck, seen(B, State.RUNNING)) == []
 
 
 def test_bad_nodes() -> None:
