@@ -60,8 +60,3 @@ def test_a_partition_that_is_down_is_named_and_one_that_is_too_short_needs_a_per
     refused = submitter.submit(runs)  # what would wait again is not submitted
     assert refused.returncode == 2
     assert f"partition {PARTITION} or your account allows" in refused.stderr
-    update(slurm, "MaxTime=13:00:00")
-    assert submitter.submit(runs).returncode == 0
-    limits = set(slurm.run("squeue", "--noheader", "--format=%l").split())
-    assert "13:00:00" in limits
-    assert "1-00:00:00" not in limits
