@@ -163,7 +163,7 @@ def test_a_report_of_a_folder_that_can_only_be_read(tmp_path: Path) -> None:
         ["report", results, "--out", results / "results.csv"],
     )
     assert within.returncode == 2
-    [line] = [line for line in within.stderr.splitlines() if "permission denied" in line]
+    [line] = [line for line in within.stderr.splitlines() if "permission denied" in line.lower()]
     assert line.startswith(f"sor: {results}/report")
     assert "with --out DIR" in line
     assert beside.returncode == 0, beside.stderr
