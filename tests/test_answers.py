@@ -108,7 +108,7 @@ def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     row = r"77\x1fPENDING\x1fNone\x1fN/A\x1f\x1f"
     queue = f'[ -e {folder}/taken ] && printf "{row}%s\\n" prepare-a-1 || true'
     for name, lines in (("sbatch", script), ("squeue", queue)):
-        (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
         (folder / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
     monkeypatch.delenv("SLURM_CONF", raising=False)
@@ -122,7 +122,7 @@ def test_without_an_id_the_job_is_found_by_its_name(tmp_path: Path, monkeypatch:
     sbatch(tmp_path, monkeypatch, f"touch {tmp_path}/taken; echo Submitted batch job 77")
     assert Controller().submit(SCRIPT) == JobId("77")
     (tmp_path / "taken").unlink()
-    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Welcome to 24\n")
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Welcome to 24\n", encoding="utf-8")
     with pytest.raises(
         SlurmUnavailable, match=r"no line with a job's id.*prepare-a-1 .*It said: Welcome to 24"
     ):
@@ -136,7 +136,7 @@ def test_refused_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert error.value.args == ("--> Verifying access...FAILED", "ask for it")
     assert str(error.value) == "--> Verifying access...FAILED; ask for it"
     for lines in ("echo 77; exit 3", "kill -9 $$", "exit 1"):  # it may have been taken
-        (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/bash\n{lines}\n")
+        (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
         with pytest.raises(SlurmUnavailable, match=r"exited with code .* is not known"):
             Controller().submit(SCRIPT)
 
@@ -156,7 +156,7 @@ def test_what_is_no_id_in_a_ledger_is_none(tmp_path: Path) -> None:
     for name in "abc":
         ledger.intent(name, [Begun(name, 1, 0)])
     ledger.submitted("b", "77;other")
-    with (tmp_path / "ledger.jsonl").open("a") as file:
+    with (tmp_path / "ledger.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"event": "submitted", "time": 1, "submission": "a", "job": "---- Welcome"}\n')
         file.write('{"event": "submitted", "time": 1, "submission": "b", "job": "77; rm"}\n')
     found = {unit: attempt.jobs[0] for unit, attempt in ledger.attempts().items()}

@@ -104,7 +104,9 @@ def at_other(folder: Path, other: Cluster, monkeypatch: pytest.MonkeyPatch, **sb
     """A project of two units on the other cluster, with a template that its nodes need here."""
     (folder / "templates").mkdir(exist_ok=True)
     for name in ("again.bash", "plain.sh"):
-        (folder / "templates" / name).write_text((templates.FOLDER / name).read_text(encoding="utf-8"))
+        (folder / "templates" / name).write_text(
+            (templates.FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8"
+        )
     (folder / "templates" / "elsewhere.sh").write_text(ELSEWHERE, encoding="utf-8")
     monkeypatch.setattr(templates, "FOLDER", folder / "templates")
     variables = {"conf": str(other.conf)}

@@ -43,7 +43,7 @@ def printed(*args: str | Path, code: tuple[int, ...], cwd: Path) -> str:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """The file of a study whose first unit fails with hostile words."""
-    (tmp_path / "planted.py").write_text(PLANTED)
+    (tmp_path / "planted.py").write_text(PLANTED, encoding="utf-8")
     args = {"text": ESCAPE, "secret": HIDDEN}
     prepare = {"function": "planted:prepare", "args": args}
     return write_study(tmp_path / "study", {"s": student()}, prepare=prepare)
@@ -63,11 +63,11 @@ def test_what_a_job_says(study: Path, tmp_path: Path) -> None:
 
 
 def test_values_of_a_study(study: Path, tmp_path: Path) -> None:
-    whole = study.read_text()
+    whole = study.read_text(encoding="utf-8")
     keys = ("students", "benchmarks", "pairs", "mixtures", "training", "expect", ESCAPE, "name")
-    study.write_text(json.dumps(dict.fromkeys(keys, HOSTILE)))
+    study.write_text(json.dumps(dict.fromkeys(keys, HOSTILE)), encoding="utf-8")
     assert "[HF_TOKEN]" in printed("plan", study, code=(2,), cwd=tmp_path)
-    study.write_text(whole.replace("small:prepare", "x").replace(HIDDEN, SECRET))
+    study.write_text(whole.replace("small:prepare", "x").replace(HIDDEN, SECRET), encoding="utf-8")
     assert "holds the value of HF_TOKEN" in printed("submit", study, "--yes", code=(2,), cwd=tmp_path)
     printed("plan", ESCAPE, code=(2,), cwd=tmp_path)
     printed("plan", study, "--cluster", ESCAPE, code=(2,), cwd=tmp_path)
@@ -84,7 +84,9 @@ def test_results_of_others(tmp_path: Path) -> None:
             "config": {"model": "hf", "model_args": f"pretrained={name}"},
             "model_name": name, "date": 1.0 + number,
         }  # fmt: skip
-        (folder / f"results_2025-01-0{number + 1}T00-00-00.000000.json").write_text(json.dumps(results))
+        (folder / f"results_2025-01-0{number + 1}T00-00-00.000000.json").write_text(
+            json.dumps(results), encoding="utf-8"
+        )
     out = tmp_path / "out"
     assert "[HF_TOKEN]" in printed("report", folder, "--out", out, code=(0,), cwd=tmp_path)
     written = [path for path in out.rglob("*") if path.is_file()]
