@@ -22,7 +22,8 @@ from launch.ledger import Begun, Ledger
 from launch.observe import Seen, Snapshot, observe
 from launch.on_slurm import Slurm
 from launch.reconcile import reconcile
-from launch.slurm import PastJob, QueuedJob, Table
+from launch.slurm import PastJob, QueuedJob
+from launch.slurm_text import SEPARATOR, Table
 from launch.states import State
 from launch.submit import set_aside
 
@@ -120,16 +121,16 @@ class World:
         for job in seen.live.jobs if seen.live else ():
             if job.id:
                 fields = (job.id, "OUT_OF_MEMORY", "0:125", "1", job.submission)
-                self.controller.past[job.id] = slurm.SEPARATOR.join(fields)
+                self.controller.past[job.id] = SEPARATOR.join(fields)
                 del self.controller.queued[job.id]
 
     def forget(self, name: str) -> None:
         """The queue forgets jobs that have ended."""
         for id, line in list(self.controller.queued.items()):
-            _, state, *_, submission = line.split(slurm.SEPARATOR)
+            _, state, *_, submission = line.split(SEPARATOR)
             if state in slurm.ENDED:
                 fields = (id, state, "1:0", "1", submission)
-                self.controller.past[id] = slurm.SEPARATOR.join(fields)
+                self.controller.past[id] = SEPARATOR.join(fields)
                 del self.controller.queued[id]
 
     def cancel(self, name: str) -> None:
@@ -155,8 +156,8 @@ class World:
 
     def _line(self, id: str, submission: str, state: str, reason: str, nodes: str = "") -> None:
         start = "N/A" if state == "PENDING" else str(int(time.time()))
-        fields = (id, state, reason, start, nodes, submission)
-        self.controller.queued[id] = slurm.SEPARATOR.join(fields)
+        fields = (id, state, reason, start, nodes, "main", submission)
+        self.controller.queued[id] = SEPARATOR.join(fields)
 
 
 def late(world: World, name: str) -> None:

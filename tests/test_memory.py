@@ -24,12 +24,14 @@ from launch.cluster import Cluster, load_cluster
 from launch.estimate import Lengths
 from launch.killed import limit_of, with_more
 from launch.ledger import Attempt, Begun, Ledger
+from launch.limits import Limits, Partition
 from launch.observe import observe
 from launch.outlook import may_help
 from launch.plan import plan
 from launch.presets import CONFIGS, StudyError
 from launch.show import unit_view
-from launch.slurm import SEPARATOR, NodeGroup, Partition, parse_memory
+from launch.slurm import NodeGroup, parse_memory
+from launch.slurm_text import SEPARATOR
 from launch.study import Model, load_study
 
 # The most that each stage of the demo was measured to take of a node, in MiB, all ranks and the script.
@@ -37,7 +39,7 @@ MEASURED = {
     "prepare": 650, "generate": 1950, "collate": 150, "pack": 600, "train": 1330, "evaluate": 1950,
     "report": 250,
 }  # fmt: skip
-MAIN = Partition("main", True, True, 4, None, None)
+MAIN = Partition("main", True, "UP", 4, None, None)
 
 
 def model(name: str, **training: Any) -> Model:
@@ -122,20 +124,20 @@ def test_the_cluster_file_says_how_memory_is_asked_for(tmp_path: Path) -> None:
 
 def test_memory_is_held_against_the_nodes() -> None:
     nodes = [NodeGroup("main", 3, 8, (), 32_000), NodeGroup("main", 1, 8, (), 64_000)]
-    small = fitted(Resources(memory=20_000), MAIN, nodes, None)
+    small = fitted(Resources(memory=20_000), MAIN, nodes, Limits())
     assert (small.memory, small.raised) == (20_000, 40_000)
-    large = fitted(Resources(memory=40_000), MAIN, nodes, None)
+    large = fitted(Resources(memory=40_000), MAIN, nodes, Limits())
     assert (large.memory, large.raised) == (40_000, 64_000)
-    assert fitted(Resources(memory=64_000), MAIN, nodes, None).raised == 0
+    assert fitted(Resources(memory=64_000), MAIN, nodes, Limits()).raised == 0
     with pytest.raises(
         NeverRuns, match=r"needs? 62\.6 GiB of memory on 1 node with 1 core, .* has only 62\.5"
     ):
-        fitted(Resources(memory=64_100), MAIN, nodes, None)
+        fitted(Resources(memory=64_100), MAIN, nodes, Limits())
     with pytest.raises(NeverRuns, match=r"2 nodes .* only 31\.2 GiB there.*mem: 32000M"):
-        fitted(Resources(nodes=2, memory=40_000), MAIN, nodes, None)
+        fitted(Resources(nodes=2, memory=40_000), MAIN, nodes, Limits())
     with pytest.raises(NeverRuns, match=r"only 7\.8 GiB"):
-        fitted(Resources(memory=20_000), replace(MAIN, max_memory=8000), nodes, None)
-    again = fitted(Resources(memory=20_000, raised=99_000), MAIN, nodes, None)  # of one that was killed
+        fitted(Resources(memory=20_000), replace(MAIN, max_memory=8000), nodes, Limits())
+    again = fitted(Resources(memory=20_000, raised=99_000), MAIN, nodes, Limits())  # of one that was killed
     assert (again.memory, again.raised) == (64_000, 0)
 
 
