@@ -285,6 +285,7 @@ def falsely_sure(rng: np.random.Generator, items: int, tasks: int, count: int) -
     }
 
 
+@pytest.mark.slow
 def test_all_tasks_are_one_family() -> None:
     """Of equal students, one task in twenty looks different; all tasks together, one study in twenty does."""
     rng = np.random.default_rng(4)
