@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.collect import warn
+from jobs import journal
 from jobs.causes import runs
-from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
+from jobs.rundir import Damaged, StudyDir, UnitDir, read_json
+from jobs.schema import ATTEMPT
 from jobs.unit import STAGES
 
 USAGE = {
@@ -42,7 +45,8 @@ def usage(path: str | Path, joules: Mapping[str, float] | None = None) -> pd.Dat
     study = StudyDir(Path(path))
     rows = []
     for stage in STAGES:
-        folders = [UnitDir(found.parent) for found in sorted(study.path.glob(f"{stage}/*/attempts.jsonl"))]
+        begun = {found.parent for found in study.path.glob(f"{stage}/*/attempts.*jsonl")}
+        folders = [UnitDir(folder) for folder in sorted(begun)]
         if folders:
             used = (joules or {}).get(stage, math.nan)
             rows.append({"stage": stage, "units": len(folders), **_sums(stage, folders), "joules": used})
@@ -53,8 +57,12 @@ def _sums(stage: str, folders: list[UnitDir]) -> dict[str, float]:
     """The columns of USAGE between the first two and the last, over some units of one stage."""
     sums = dict.fromkeys(list(USAGE)[2:-1], 0.0)
     for folder in folders:
-        needs = folder.unit().resources
-        for run in runs(read_jsonl(folder.attempts)):
+        try:
+            needs, lines = folder.unit().resources, journal.read(folder.attempts, ATTEMPT)
+        except (Damaged, FileNotFoundError) as error:
+            warn(f"what {folder.path.name} took is left out: {error}")
+            continue
+        for run in runs(lines):
             interrupted, hours = run.error is not None, (run.seconds or 0.0) / 3600
             gpu_hours = hours * needs.nodes * needs.gpus_per_node
             sums["runs"] += 1

@@ -23,6 +23,7 @@ from jobs.rundir import Damaged, StudyDir, UnitDir, read_json
 
 TOLD = "by_hand.json"  # in a submission's folder: what its jobs have to know
 ELEMENTS = "elements.jsonl"
+NAME = re.compile(r"\d+\.json")
 JOB = re.compile(r"\d+(;[A-Za-z0-9_.-]+)?", re.ASCII)  # of an array, and of one of several clusters
 Record = Mapping[str, Any]
 
@@ -37,7 +38,7 @@ def records(folder: Path) -> list[Record]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = [_record(folder, n) for n in range(1, 1 + sum(name.endswith(".json") for name in names))]
+    found = [_record(folder, n) for n in range(1, 1 + sum(bool(NAME.fullmatch(name)) for name in names))]
     with suppress(FileNotFoundError):  # a listing of a network file system may be old
         while True:
             found.append(_record(folder, len(found) + 1))

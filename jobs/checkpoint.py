@@ -12,11 +12,13 @@ import math
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from jobs.rundir import UnitDir, fsync_dir, order, read_json, rename_once, write_json
+from jobs import schema
+from jobs.rundir import Damaged, UnitDir, fsync_dir, order, read_json, rename_once, write_json
 
 KEPT = 2  # a run that was fenced may be reading the last but one
 LONGEST = 30 * 60.0  # seconds between two checkpoints at most
@@ -48,7 +50,25 @@ class Checkpoint:
         return int(self.path.name.rpartition("-")[2])
 
     def meta(self) -> Meta:
-        return Meta(**read_json(self.path / MARKER))
+        """What it says of itself.
+
+        Raises:
+            Damaged: that cannot be read.
+        """
+        found = read_json(self.path / MARKER, schema.MARKER)
+        return Meta(**{field.name: found[field.name] for field in fields(Meta)})
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is there; one whose marker cannot be read is as good as none."""
+        try:
+            self.meta()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except Damaged as error:
+            print(f"left out: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,8 @@ class Checkpoints:
         write_json(aside / MARKER, asdict(meta))
         fsync_dir(aside / MARKER)
         fsync_dir(aside)
-        rename_once(aside, self.at(meta.totals["step"]).path)  # a run that is fenced may have been faster
+        # A run that is fenced may have been faster.
+        rename_once(aside, self.at(meta.totals["step"]).path, MARKER)
         fsync_dir(self.folder)
 
     def prune(self) -> None:
@@ -99,7 +120,7 @@ class Checkpoints:
         """All complete checkpoints, the newest first."""
         names = sorted(os.listdir(self.folder), reverse=True) if self.folder.is_dir() else []
         found = [Checkpoint(self.folder / name) for name in names if NAME.fullmatch(name)]
-        return [c for c in found if (c.path / MARKER).exists()]
+        return [c for c in found if c.complete]
 
 
 def metrics_of(folder: UnitDir) -> Path | None:

@@ -13,9 +13,11 @@ Two workers on one piece are a waste, never a danger: what they publish is for o
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 LEASE_SECONDS = 120.0
+CLAIM = re.compile(r"(\d+)\.(\d+)")
 
 
 class Claims:
@@ -76,9 +78,9 @@ class Claims:
         """The generation that counts, of each piece that was ever claimed."""
         latest: dict[int, int] = {}
         for entry in os.scandir(self._folder):
-            piece, _, generation = entry.name.partition(".")
-            if piece.isdigit():
-                latest[int(piece)] = max(int(generation), latest.get(int(piece), -1))
+            if claim := CLAIM.fullmatch(entry.name):
+                piece, generation = map(int, claim.groups())
+                latest[piece] = max(generation, latest.get(piece, -1))
         return latest
 
     def _free(self, piece: int, latest: dict[int, int]) -> bool:

@@ -113,7 +113,7 @@ def fault(pair: Pair, thinking: Thinking) -> str | None:
 
 def generated_pairs(folder: Path, thinking: Thinking) -> Iterator[Pair]:
     """The pairs of a generate unit, chunk by chunk."""
-    for path in sorted((folder / "chunks").glob("*.jsonl")):
+    for path in sorted((folder / "chunks").glob("[!.]*.jsonl")):
         chunk: dict[str, Pair] = {}
         for row in read_jsonl(path):
             pair = chunk.setdefault(row["id"], Pair(row["id"], row["prompt"], {}))

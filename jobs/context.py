@@ -41,22 +41,26 @@ class Context:
     @cached_property
     def progress(self) -> Progress:
         """Progress, written by the first rank of the first worker only."""
-        return Progress(self.folder.progress if self.rank == 0 and self.worker == 0 else None)
+        path = self.folder.progress if self.rank == 0 and self.worker == 0 else None
+        return Progress(path, self.attempt, self.restart)
 
     def input(self, role: str) -> Path:
         """The published result of the input with this role.
 
         Raises:
             FileNotFoundError: it is not published (any more).
+            Damaged: something else has its name, or it cannot be read.
         """
         found = next(i for i in self.unit.inputs if i.role == role)
-        out = study_of(self.folder.path).unit(found).out
-        if not out.is_dir():
+        folder = study_of(self.folder.path).unit(found)
+        try:
+            folder.read_result()
+        except FileNotFoundError:
             raise FileNotFoundError(
                 f"{self.unit.stage} {self.unit.name} needs the result of {found.stage} {found.name}, and "
-                f"{out} does not exist: was it deleted? 'sor submit' makes it again."
-            )
-        return out
+                f"{folder.out} does not exist: was it deleted? 'sor submit' makes it again."
+            ) from None
+        return folder.out
 
     def resolve(self, path: str) -> str:
         """A path or hub name of the study: @prepare/… is where the prepare stage published it, a file named

@@ -6,21 +6,23 @@ often fail because one has. Nothing here calls Slurm; sbatch_templates/again.bas
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs import memory
+from jobs import journal, memory
 from jobs.causes import ANSWERS, Cause, cause_of, failures, goes_on
 from jobs.context import Context
 from jobs.fence import Superseded
 from jobs.preemption import Interrupted
-from jobs.rundir import append_jsonl, read_json, read_jsonl
+from jobs.progress import read_progress
+from jobs.records import Damaged
+from jobs.schema import ATTEMPT
 from jobs.secrets import hide
 
 AGAIN = 75  # the exit code that says "begin me again" to the script where a full disk takes no word
@@ -36,17 +38,21 @@ class Ending:
     word: Path | None  # the file for the word to the script; None where no script waits for one
     configured: int | None  # the micro-batch of the unit as it was planned
     began: float = field(default_factory=time.monotonic)
+    _failed: list[float] = field(default_factory=list)  # when the work did, in seconds since the epoch
 
     def check_budget(self) -> None:
         """Write down how the run before ended if it could not, and end this one if it is one too many."""
         ctx = self.ctx
-        lines = list(read_jsonl(ctx.folder.attempts))
+        lines = journal.read(ctx.folder.attempts, ATTEMPT)
         before = (ctx.attempt, ctx.restart - 1, ctx.worker)
         ended = [e for e in lines if (e["attempt"], e["restart"], e["worker"]) == before]
         limit = self._killed_at()
         if ctx.restart and (not ended or (limit and all(e["cause"] != Cause.MEMORY for e in ended))):
             told = _last_told(ctx.folder.progress)
-            ours = ctx.worker == 0 and told["started"] > max((line["time"] for line in lines), default=0)
+            if "restart" in told:
+                ours = (told["attempt"], told["restart"], 0) == before
+            else:  # an older version's
+                ours = ctx.worker == 0 and told["started"] > max((e["time"] for e in lines), default=0)
             silent = {
                 "restart": ctx.restart - 1,
                 "rank": 0,
@@ -62,7 +68,7 @@ class Ending:
                 line |= {"cause": Cause.MEMORY, "error": words}
                 line["time"] = min((e["time"] for e in ended), default=line["time"]) - 0.001
             lines.append({**line, **silent})
-            append_jsonl(ctx.folder.attempts, lines[-1])
+            journal.append(ctx.folder.attempts, lines[-1])
         failed = failures(lines, ctx.attempt, ctx.worker)
         if failed and not goes_on(failed, self.configured):
             cause, error = failed[-1].cause, f"not begun again: {failed[-1].error}"
@@ -72,7 +78,17 @@ class Ending:
 
     def well(self) -> None:
         """The run did what it was to do."""
-        append_jsonl(self.ctx.folder.attempts, self._line(None, None))
+        journal.append(self.ctx.folder.attempts, self._line(None, None))
+
+    @contextmanager
+    def dated(self) -> Iterator[None]:
+        """Around the work: note when it fails. What is done between that and the record takes longer on one
+        rank than on another, and the first failure is what led to the others."""
+        try:
+            yield
+        except BaseException:
+            self._failed.append(time.time())
+            raise
 
     def by(self, error: BaseException) -> NoReturn:
         """An exception ended it. After a signal that is what any exception comes from.
@@ -99,15 +115,23 @@ class Ending:
         if self.ctx.folder.done:
             os._exit(0)
         mine = self._line(cause, error)
-        lines = [*read_jsonl(self.ctx.folder.attempts), mine]
+        lines = [*self._written(), mine]
         again = goes_on(failures(lines, self.ctx.attempt, self.ctx.worker), self.configured)
         print(f"{cause}: {'goes on in another run' if again else ANSWERS[cause].advice}", flush=True)
-        with suppress(OSError):  # the disk is full
-            append_jsonl(self.ctx.folder.attempts, mine)
+        with suppress(OSError, Damaged):  # the disk is full, or something else has the name
+            journal.append(self.ctx.folder.attempts, mine)
         word = "stop" if not again else "memory" if cause == Cause.MEMORY else "again"
         if self._leave(word) and interrupted:
             os._exit(0)
         os._exit(AGAIN if again else 1)
+
+    def _written(self) -> list[dict[str, Any]]:
+        """What runs so far left; nothing where that cannot be read, which a message says."""
+        try:
+            return journal.read(self.ctx.folder.attempts, ATTEMPT)
+        except Damaged as error:
+            print(error, flush=True)
+            return []
 
     def _leave(self, word: str) -> bool:
         """Whether there is a word, of this rank or of one before it."""
@@ -139,7 +163,7 @@ class Ending:
             "worker": ctx.worker,
             "rank": ctx.rank,
             "host": socket.gethostname(),
-            "time": time.time(),
+            "time": self._failed[0] if self._failed and error is not None else time.time(),
             "seconds": round(time.monotonic() - self.began, 1),
             "cause": cause,
             "error": None if error is None else hide(error),
@@ -152,8 +176,7 @@ class Ending:
 
 def _last_told(progress: Path) -> dict[str, Any]:
     """What the last run that wrote its progress had kept, and when it began and wrote last."""
-    try:
-        told: dict[str, Any] = read_json(progress)
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {"kept": 0, "started": 0.0, "updated": 0.0}
-    return told
+    told = None
+    with suppress(Damaged):  # it is replaced now
+        told = read_progress(progress)
+    return {"kept": 0, "started": 0.0, "updated": 0.0} | (told or {})

@@ -26,6 +26,7 @@ from jobs.rundir import fsync_tree, read_json, rename_once, write_json, write_js
 if TYPE_CHECKING:
     from jobs.harness import EngineLM, Usage
 
+BENCHMARK = "benchmark.json"  # of a benchmark that is done: its summary
 LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never ask the hub
 
 
@@ -36,7 +37,7 @@ def run(ctx: Context) -> None:
     include = config["group"].get("include")
     folder = DATA / ctx.resolve(include)  # a relative one is shipped if include else None
     prepare_environment(folder)
-    left = [t for t in tasks if not _finished(ctx, t).is_dir()]
+    left = [t for t in tasks if not (_finished(ctx, t) / BENCHMARK).is_file()]
     if left:
         ctx.preemption.listen()
         model = ctx.input("train") / "model"
@@ -58,7 +59,7 @@ def prepare_environment(include: Path | None) -> None:
         return
     if not include.is_dir():
         raise ValueError(f"benchmarks: there is no folder {include} (include)")
-    texts = [path.read_text(encoding="utf-8") for path in include.rglob("*.yaml")]
+    texts = [path.read_text(encoding="utf-8") for path in include.rglob("[!.]*.yaml")]
     sources = [s for text in texts for s in re.findall(r"^dataset_path:\s*[\"']?([^\s\"']+)", text, re.M)]
     if all(source in LOCAL_DATA for source in sources):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
@@ -101,10 +102,10 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     benchmark, items = summarise(results, lm.usage, task, ctx.input("train") / "model")
     group = ctx.unit.config["group"]
     labels = {"task": task["task"], "domain": group["domain"], "format": group["format"]}
-    write_json(aside / "benchmark.json", {**labels, **benchmark})
+    write_json(aside / BENCHMARK, {**labels, **benchmark})
     write_jsonl(aside / "items.jsonl", items)
     fsync_tree(aside)
-    rename_once(aside, final)  # another copy of this job that lives, too, may have been faster
+    rename_once(aside, final, BENCHMARK)  # another copy of this job that lives, too, may have been faster
 
 
 def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, model: str) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
     tracker.save_results_aggregated(results=results, samples=samples)
     for name, rows in samples.items():
         tracker.save_results_samples(task_name=name, samples=rows)
-    written = {p.name.rsplit("_", 1)[0] for p in folder.iterdir()}
+    written = {p.name.rsplit("_", 1)[0] for p in folder.glob("[!.]*")}
     if written != {"results", *(f"samples_{name}" for name in samples)}:
         raise RuntimeError(f"lm-eval could not write all its files: {folder} holds {sorted(written)} only")
     return {**results, "samples": samples}
@@ -220,12 +221,12 @@ def _publish(ctx: Context, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:
             finished = _finished(ctx, task)
             items.write((finished / "items.jsonl").read_text(encoding="utf-8"))
-            for path in (finished / "lm_eval").iterdir():
+            for path in (finished / "lm_eval").glob("[!.]*"):
                 os.link(path, staged / "lm_eval" / path.name)
     trained = read_json(ctx.input("train") / "result.json")
     result = {
         "student": ctx.unit.config["student"],
         "training": {"flops": trained["flops"], "tokens": trained["tokens"]},
-        "benchmarks": [read_json(_finished(ctx, task) / "benchmark.json") for task in tasks],
+        "benchmarks": [read_json(_finished(ctx, task) / BENCHMARK) for task in tasks],
     }
     ctx.publish(staged, result)

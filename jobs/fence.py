@@ -8,7 +8,12 @@ must be complete and must replace nothing.
 
 from __future__ import annotations
 
+import os
+import re
+
 from jobs.rundir import UnitDir, order
+
+RUN = re.compile(r"\d+\.\d+")  # beside which other machines may leave files of their own, as ._1.0
 
 
 class Superseded(Exception):
@@ -27,5 +32,5 @@ class Fence:
     @property
     def superseded(self) -> bool:
         """Whether this run is to end. It costs a listing of a small folder."""
-        newest = max((path.name for path in self._folder.runs.iterdir()), key=order)
+        newest = max(filter(RUN.fullmatch, os.listdir(self._folder.runs)), key=order)
         return order(newest) > order(self._run) or self._folder.done

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from jobs.clock import ahead
 from jobs.fence import Superseded
 from jobs.preemption import Interrupted
 from jobs.rundir import StudyDir, append_jsonl
@@ -35,7 +36,12 @@ def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
             with suppress(OSError):
                 note.parent.mkdir(exist_ok=True)
                 partition, words = os.environ.get("SLURM_JOB_PARTITION"), f"{type(error).__name__}: {error}"
-                line = {"time": time.time(), "unit": unit, "partition": partition, "error": words}
+                line = {
+                    "time": time.time() + ahead(root.nodes),
+                    "unit": unit,
+                    "partition": partition,
+                    "error": words,
+                }
                 append_jsonl(note, line)
         elif not fast:
             _well(note)

@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobs.clock import ahead
 from jobs.memory import Peak
+from jobs.records import read_json
 from jobs.rundir import write_json
+from jobs.schema import PROGRESS
 
 INTERVAL = 2.0  # seconds between two writes
 
@@ -21,6 +24,7 @@ class Progress:
 
     Args:
         path: the unit's progress file; None writes nothing (every rank but the first).
+        attempt, restart: the run that writes it.
 
     Attributes:
         beats: signs of life so far; a rank in which they stand still is watched (jobs/watchdog.py).
@@ -28,8 +32,9 @@ class Progress:
         memory: the most host memory that this rank has held.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, attempt: int = 0, restart: int = 0) -> None:
         self._path = path
+        self._run = {"attempt": attempt, "restart": restart}
         self._written = 0.0
         self._started = time.time()
         self._record: dict[str, Any] = {"done": 0, "total": 0, "unit": "steps"}
@@ -82,5 +87,20 @@ class Progress:
     def _write(self, now: float, **more: Any) -> None:
         assert self._path is not None
         self._written = now
-        told = {"started": self._started, "updated": now, "memory": self.memory.most or None}
-        write_json(self._path, {**self._record, **told, **more})
+        skew = ahead(self._path.parent)
+        told = {"started": self._started + skew, "updated": now + skew, "memory": self.memory.most or None}
+        write_json(self._path, {**self._record, **self._run, **told, **more})
+
+
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """What was said last, its times by this machine's clock; None: nothing.
+
+    Raises:
+        Damaged: the file cannot be read.
+    """
+    try:
+        found: dict[str, Any] = read_json(path, PROGRESS)
+    except FileNotFoundError:
+        return None
+    skew = ahead(path.parent)
+    return {**found, "started": found["started"] - skew, "updated": found["updated"] - skew}

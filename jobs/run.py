@@ -16,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs import nodes
+from jobs import journal, nodes
 from jobs.causes import Cause, fitting
 from jobs.context import Context
 from jobs.ending import Ending
 from jobs.place import Place, foreign
 from jobs.preemption import STARTS_OVER
-from jobs.rundir import StudyDir, UnitDir, read_jsonl, write_json
+from jobs.rundir import StudyDir, UnitDir, write_json
+from jobs.schema import ATTEMPT
 from jobs.secrets import hide
 from jobs.unit import STAGES, Unit
 from jobs.watchdog import FLOOR, Watchdog
@@ -71,7 +72,7 @@ def run_unit(
             ending.check_budget()
         floor = float(os.environ.get("SOR_HANG_SECONDS", FLOOR))
         Watchdog(ctx.progress, lambda words: ending.badly(Cause.HANG, words), floor).start()
-        with nodes.told(StudyDir(Path(root)), unit.id, ctx.local_rank):
+        with nodes.told(StudyDir(Path(root)), unit.id, ctx.local_rank), ending.dated():
             importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:
         print(hide(traceback.format_exc()), file=sys.stderr, flush=True)
@@ -82,7 +83,7 @@ def run_unit(
 def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
     """The unit with half of its micro-batch, if a run before has found that the whole does not fit."""
     configured = unit.execution.get("micro_batch")
-    micro_batch = fitting(configured, read_jsonl(folder.attempts))
+    micro_batch = fitting(configured, journal.read(folder.attempts, ATTEMPT))
     if micro_batch == configured:
         return unit
     print(f"micro_batch {micro_batch}, since {configured} did not fit into the GPU", flush=True)

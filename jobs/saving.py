@@ -53,6 +53,7 @@ class Saving:
         self._fence = Fence(ctx.folder, ctx.run)
         if self._first:
             ctx.folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._checkpoints.clear()
             self.log.unlink(missing_ok=True)
         if not ctx.unit.execution["deepspeed"]:
             _keep_names(accelerator)
@@ -119,6 +120,9 @@ class Saving:
         """Around the training: what goes wrong in it leaves no half-written checkpoint, which may have filled
         the disk; in a run that is fenced, it went wrong since a newer one took such a thing away.
 
+        Of several processes the others may be writing into the same folder still, and would fail for that
+        first. What they leave the next run removes when it begins.
+
         Raises:
             Superseded: that is so.
         """
@@ -129,7 +133,8 @@ class Saving:
         except Exception as error:
             if self._fence.superseded:
                 raise self._superseded() from error
-            self._checkpoints.clear()
+            if self._ctx.world_size == 1:
+                self._checkpoints.clear()
             raise
 
     def close(self) -> None:

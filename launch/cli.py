@@ -169,12 +169,19 @@ def status(
         root = str(now.root.path.absolute())
         _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": listed})
     elif units:
+        from contextlib import suppress
+
+        from jobs import journal
         from jobs.causes import runs as ended
-        from jobs.rundir import read_jsonl
+        from jobs.rundir import Damaged
+        from jobs.schema import ATTEMPT
         from launch.show import unit_view
 
         for seen in _chosen(now, units):
-            _print(unit_view(seen, ended(read_jsonl(seen.folder.attempts)), logs.get(seen.unit.id, ())))
+            lines = list[dict[str, Any]]()
+            with suppress(Damaged):  # which the unit's state says
+                lines = journal.read(seen.folder.attempts, ATTEMPT)
+            _print(unit_view(seen, ended(lines), logs.get(seen.unit.id, ())))
     else:
         from launch.nodes import verdict
         from launch.show import nodes_view, status_view

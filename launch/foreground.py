@@ -10,10 +10,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from jobs import journal
 from jobs.causes import Run, goes_on, last_run
-from jobs.rundir import read_jsonl
+from jobs.rundir import Damaged
+from jobs.schema import ATTEMPT
 from jobs.unit import STAGES, Unit
 from launch.here import fits
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
@@ -207,11 +210,10 @@ class Foreground:
     def _end_peers(self, running: Running) -> None:
         """End ranks that wait for one that has failed, which they may do for half an hour."""
         folder, number = running.seen.folder, running.attempt.number
-        if not folder.attempts.exists():
-            return
-        ends = [e for e in last_run(read_jsonl(folder.attempts), number) if e["error"]]
-        if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
-            self._backend.kill(running.jobs)
+        with suppress(Damaged):  # said once the unit has ended
+            ends = [e for e in last_run(journal.read(folder.attempts, ATTEMPT), number) if e["error"]]
+            if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
+                self._backend.kill(running.jobs)
 
     def _fail(self, seen: Seen, attempt: Attempt | None, reason: str) -> None:
         self.failures.append(seen._replace(state=State.FAILED, reason=reason, attempt=attempt, live=None))

@@ -116,7 +116,7 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
     Raises:
         Refusal: the folder holds something, which jobs may be reading.
     """
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(out.glob("[!.]*")):
         raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
     out.mkdir(parents=True, exist_ok=True)
     project.root.by_hand.mkdir(

@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs.clock import ahead
 from jobs.plain import PlainConsole, say
 from jobs.rundir import Damaged, StudyDir, read_json
+from jobs.schema import HANDED_OVER
 from jobs.secrets import SecretsError, load_secrets
 from jobs.trust import private_umask
 from jobs.unit import Unit
@@ -126,13 +128,13 @@ def _last(ledger: Ledger) -> Attempt:
 def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
     """Submit what is to be submitted, and the next keeper; returns why there is none."""
     trust.check(root)
-    submitted: dict[str, Any] = read_json(root.submitted)
+    submitted: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
     project = replace(reopen_project(root), fence=fence)
     if digest(project.units) != submitted["units"]:
         return "a file that the study names has changed since: 'sor submit' decides what is to be done"
     now = settled(project, PlainConsole(width=200))
     everything = reconcile(now, submitted["only"])
-    nodes, begun = verdict(project), project.ledger.begun(submitted["time"])
+    nodes, begun = verdict(project), project.ledger.begun(submitted["time"] - ahead(root.path))
     wanted = helpful(everything, submitted["asked"], nodes.units, begun)
     planned, code = arrays(project, now, wanted), snapshot(root, keeper=True)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)

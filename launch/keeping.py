@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.clock import ahead
 from jobs.rundir import write_json
 from jobs.unit import Resources, Unit
 from launch import memory
@@ -37,7 +38,7 @@ def record(project: Project, only: str | None, submit: Sequence[Seen]) -> None:
     if project.cluster.slurm.keeper is None:
         return
     submitted = {
-        "time": time.time(),
+        "time": time.time() + ahead(project.root.path),
         "asked": [seen.unit.id for seen in submit],
         "only": only,
         "units": digest(project.units),

@@ -26,11 +26,13 @@ class Ended(NamedTuple):
         error: why it ended, where that does not stand in the ledger.
         written: the line of attempts.jsonl that says so.
         put_off: why it is no failure.
+        harm: which of the unit's files cannot be read, so that none of that is known.
     """
 
     error: str | None
     written: dict[str, Any] | None
     put_off: str | None
+    harm: str | None = None
 
 
 class Known:
@@ -39,6 +41,7 @@ class Known:
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}
         self.ended: dict[str, Ended] = {}
+        self.sound: set[str] = set()  # units whose result was read once, and could be
         self._attempts: Mapping[str, Attempt] | None = None  # that were read ahead of the next look
         self._looks = 0
 

@@ -1,4 +1,4 @@
-"""What was submitted and how it ended: one append-only file of JSON lines a study.
+"""What was submitted and how it ended: one journal a study (jobs/journal.py).
 
 The intent is written before a submission is handed over, under a name that the machine keeps, and the job's
 id after it: what a crash between the two left behind can be found by that name. The ledger never says that a
@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs import by_hand
-from jobs.rundir import StudyDir, append_jsonl, read_jsonl
+from jobs import by_hand, journal
+from jobs.records import BadLine, open_regular
+from jobs.rundir import StudyDir
+from jobs.schema import event
 from jobs.secrets import hide
 from launch.answers import parse_id
 from launch.slurm import SlurmUnavailable
 
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
+
+Version = tuple[tuple[str, int, int, int], ...]  # of a ledger's files: name, inode, size, time of change
 
 
 class Job(NamedTuple):
@@ -114,23 +118,29 @@ class Ledger:
 
         A keeper that the machine did not take never was: the one before it goes on.
         """
+        return self._read().attempts
+
+    def damage(self) -> Sequence[BadLine]:
+        """The lines that are no records: what they told of is not known."""
+        return self._read().bad
+
+    def _read(self) -> Read:
         entered = by_hand.records(self._by_hand)
-        version = (*_version(self._path), len(entered))
-        known, attempts = _last_read.get(self._path, ((), {}))
-        if version != known:
-            attempts = _attempts(list(read_jsonl(self._path)), entered)
-            _last_read[self._path] = version, attempts
-        return attempts
+        version, known = (_version(self._path), len(entered)), _last_read.get(self._path)
+        if known is None or version != known.version:
+            records, bad = journal.survey(self._path, event)
+            known = _last_read[self._path] = Read(version, _attempts(records, entered), bad)
+        return known
 
     def submissions(self) -> dict[str, float]:
         """When each submission was to be handed over, in seconds since the epoch, by its name."""
         entered = {r["submission"]: r["time"] for r in by_hand.records(self._by_hand) if "submission" in r}
-        records = read_jsonl(self._path)
+        records, _ = journal.survey(self._path, event)
         return entered | {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
 
     def begun(self, since: float) -> Counter[str]:
         """How many attempts at each unit were begun since a time, without those that the machine refused."""
-        records = [r for r in read_jsonl(self._path) if r["time"] >= since]
+        records = [r for r in journal.survey(self._path, event)[0] if r["time"] >= since]
         begun = {(e[0], e[1]) for r in records if r["event"] == "intent" for e in r["elements"]}
         refused = {(a[0], a[1]) for r in records if r["event"] == "refused" for a in r["attempts"]}
         return Counter(unit for unit, _ in begun - refused)
@@ -175,10 +185,18 @@ class Ledger:
         if listed:
             self._append(how, attempts=listed)
 
-    def _append(self, event: str, **more: Any) -> None:
+    def _append(self, what: str, **more: Any) -> None:
         self.fence()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        append_jsonl(self._path, {"event": event, "time": time.time(), **more})
+        journal.append(self._path, {"event": what, "time": time.time(), **more})
+
+
+class Read(NamedTuple):
+    """What was read of a ledger, and of which version of its files."""
+
+    version: tuple[Version, int]  # and the number of records entered by hand
+    attempts: Mapping[str, Attempt]
+    bad: Sequence[BadLine]
 
 
 def _entered(records: Sequence[by_hand.Record]) -> dict[str, Attempt]:
@@ -217,6 +235,8 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
                     last[unit] = attempt._replace(jobs=(*attempt.jobs, job))
         elif record["event"] != "submitted":
             for unit, number, reason in record["attempts"]:
+                if unit not in last:
+                    continue  # the line that told of its beginning is damaged
                 if unit == KEEPER and record["event"] in ("refused", "lost"):
                     del last[unit]
                     last |= {unit: former} if former else {}
@@ -225,15 +245,14 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
     return last
 
 
-def _version(path: Path) -> tuple[int, ...]:
-    """What changes with a file that is added to; opened, a network file system is asked how it is now."""
-    try:
-        with path.open(encoding="utf-8") as file:
+def _version(path: Path) -> Version:
+    """What changes with files that are added to; opened, a network file system is asked how each is now."""
+    version = []
+    for name in journal.files(path):
+        with open_regular(name) as file:
             stat = os.fstat(file.fileno())
-    except FileNotFoundError:
-        return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        version.append((name.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(version)
 
 
-# Of each ledger that this process has read: its version, and what it told.
-_last_read: dict[Path, tuple[tuple[int, ...], Mapping[str, Attempt]]] = {}
+_last_read: dict[Path, Read] = {}  # of each ledger that this process has read

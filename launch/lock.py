@@ -21,6 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jobs.clock import ahead
+from jobs.records import Damaged, not_a_file, read_json
+from jobs.schema import OWNER
+
 REFRESH = 20.0  # seconds between two signs of life of the owner
 STALE = 180.0  # seconds without one after which an owner on another host is taken for dead
 
@@ -52,6 +56,8 @@ class Lock:
 
     def __enter__(self) -> Lock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if what := not_a_file(self._path):
+            raise Damaged(what)
         if self._seize:
             os.replace(self._written(), self._path)
         else:
@@ -166,7 +172,7 @@ def held_since(path: Path) -> float | None:
     except OSError:
         return None
     owner = _owner(path)
-    if not owner or not _may_live(owner, time.time() - touched):
+    if not owner or not _may_live(owner, time.time() + ahead(path.parent) - touched):
         return None
     return float(owner.get("began", touched))
 
@@ -182,8 +188,8 @@ def _named(owner: Mapping[str, Any]) -> str:
 def _owner(path: Path) -> dict[str, Any]:
     """Who holds a lock; empty when its file is gone, or is being made by somebody without hard links."""
     try:
-        owner: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        owner: dict[str, Any] = read_json(path, OWNER)
+    except (OSError, Damaged):
         return {}
     return owner
 

@@ -119,9 +119,9 @@ def _ended(now: Snapshot) -> dict[str, int]:
 
 
 def _problems(now: Snapshot, told: Told) -> list[News]:
-    """Units that failed, stand still, are held or can never start; alike ones of a stage together."""
+    """Units that failed, stall, are held, damaged or can never start; alike ones of a stage together."""
     groups = defaultdict[str, list[Seen]](list)
-    for seen in (*now.of(State.STALLED), *lost(now), *held(now), *stuck(now)):
+    for seen in (*now.of(State.STALLED, State.DAMAGED), *lost(now), *held(now), *stuck(now)):
         if _key(seen) not in told.keys:
             groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
     return [

@@ -9,10 +9,12 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.rundir import read_jsonl
+from jobs.clock import ahead
+from jobs.rundir import Damaged, StudyDir, read_jsonl
+from jobs.schema import FAILURE
 from launch.on_slurm import Slurm
 from launch.project import Project
 
@@ -45,6 +47,7 @@ class Verdict:
 
     avoid: tuple[BadNode, ...] = ()
     many: tuple[BadNode, ...] = ()
+    harm: tuple[str, ...] = ()  # files that jobs wrote which cannot be read
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,15 +67,28 @@ def verdict(project: Project) -> Verdict:
     """
     if not isinstance(project.backend, Slurm):
         return Verdict()
-    notes = [note for note in sorted(project.root.nodes.glob("*.jsonl")) if NODE.fullmatch(note.stem)]
-    found = {note.stem: list(read_jsonl(note)) for note in notes}
+    found, harm = _told(project.root)
     bad = looks_bad(found, time.time())
     if not bad:
-        return Verdict()
+        return Verdict(harm=harm)
     sizes = Counter[str]()
     for group in project.backend.controller.nodes().rows:
         sizes[group.partition] += group.count
-    return judge(bad, sizes, max(unit.resources.nodes for unit in project.units))
+    return replace(judge(bad, sizes, max(unit.resources.nodes for unit in project.units)), harm=harm)
+
+
+def _told(root: StudyDir) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
+    """What jobs told, by the node's name, and which files cannot be read; what they told does not count."""
+    found, harm = {}, []
+    for note in (note for note in sorted(root.nodes.glob("*.jsonl")) if NODE.fullmatch(note.stem)):
+        try:
+            lines = list(read_jsonl(note, FAILURE))
+        except Damaged as error:
+            harm.append(str(error))
+            continue
+        skew = ahead(root.nodes)
+        found[note.stem] = [{**line, "time": line["time"] - skew} for line in lines]
+    return found, tuple(harm)
 
 
 def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:

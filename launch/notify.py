@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from jobs.rundir import Damaged, StudyDir, append_jsonl, read_jsonl
+from jobs import journal
+from jobs.rundir import Damaged, StudyDir
+from jobs.schema import NOTE
 from jobs.secrets import secret
 from launch.lock import Lock, Locked
 from launch.news import News, Told, news, silence
@@ -72,7 +74,10 @@ class Notifier:
 
     def _work(self, hook: str, find: Callable[[Told], list[News]]) -> None:
         def found() -> list[News]:
-            return find(Told.of(read_jsonl(self._root.notified), time.time()))
+            records, bad = journal.survey(self._root.notified, NOTE)
+            if bad:  # what such a line tells of may be told once more
+                self._say(f"{HOOK}: {bad[0].why}. Remove the line")
+            return find(Told.of(records, time.time()))
 
         try:
             if not found():
@@ -97,8 +102,8 @@ class Notifier:
         return True
 
     def _note(self, each: News, told: bool) -> None:
-        record = {"time": time.time(), "told": told, "event": each.event, "topic": each.topic}
-        append_jsonl(self._root.notified, record | {"keys": each.keys})
+        record = {"told": told, "event": each.event, "topic": each.topic, "keys": each.keys}
+        journal.append(self._root.notified, record)
 
     def _complain(self, why: str) -> None:
         if not self._failing:

@@ -6,27 +6,32 @@ is shown show.py's.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from jobs import journal
 from jobs.causes import Cause, Run, cause_of, failures, first_error, last_run
-from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
+from jobs.progress import read_progress
+from jobs.records import BadLine, Damaged
+from jobs.rundir import StudyDir, UnitDir
+from jobs.schema import ATTEMPT
 from jobs.unit import STAGES, Unit
 from launch.backends import Backend, Live
 from launch.killed import killed_for_memory
-from launch.known import Ended, Known
-from launch.ledger import KEEPER, Attempt, Job
+from launch.known import FEW, Ended, Known
+from launch.ledger import KEEPER, Attempt, Job, Ledger
 from launch.lock import held_since
 from launch.states import Facts, State, in_vain, state_of
 
 NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
 REMOVED = "its result was removed"
+IDENTITY = re.compile(rb"\b[0-9a-f]{12}\b")  # of a unit
 
 
 class Seen(NamedTuple):
@@ -108,6 +113,7 @@ class Snapshot:
 
     Args:
         former: jobs that live for units which the study no longer has, since it was edited.
+        harm: damaged records of which nobody can say what unit they are of.
         submitting: since when somebody submits it, or runs it on this machine, in seconds since the epoch.
     """
 
@@ -116,6 +122,7 @@ class Snapshot:
     former: tuple[Job, ...] = ()
     keeper: Keeper | None = None
     submitting: float | None = None
+    harm: tuple[str, ...] = ()
 
     @property
     def kept(self) -> Live | None:
@@ -152,8 +159,9 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | 
     attempts = known.attempts(root)
     resting = known.resting(attempts)
     keeper = attempts.get(KEEPER)
-    published = _published(units, root, resting)
+    published, harmed = _published(units, root, resting)
     planned = {unit.id: unit for unit in units}
+    unknown = _attributed(Ledger(root.ledger).damage(), planned, harmed)
     begun = {id: a for id, a in attempts.items() if id in planned and id not in published}
     former = {id: a for id, a in attempts.items() if a.ended is None and id not in planned and id != KEEPER}
     asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
@@ -164,6 +172,10 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | 
     rested = {u.id: known.ended[u.id] for u in over if u.id in resting and u.id in known.ended}
     # The disk again, after the jobs: one that ended meanwhile has published before it did.
     published |= {u.id for u in over if u.id not in rested and _appeared(root.unit(u))}
+    fresh = [u for u in units if u.id in published and u.id not in known.sound][:FEW]
+    harmed |= _unreadable(fresh, root)
+    published -= harmed.keys()
+    known.sound = published & (known.sound | {u.id for u in fresh})
     ended = _ended([u for u in over if u.id not in published], begun, root, backend, rested)
     seen: dict[str, Seen] = {}
     changed: set[str] = set()  # units in another state than at the last look
@@ -176,18 +188,20 @@ def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | 
             and before.live == job
             and before.published == (id in published)
             and end is known.ended.get(id)
+            and id not in harmed
+            and before.state is not State.DAMAGED
             and not (job and job.state == State.RUNNING)  # its job tells more
             and not (changed and any(i.id in changed for i in unit.inputs))
         ):
             seen[id] = before
             continue
-        seen[id] = _look(unit, root, attempt, job, id in published, end, seen)
+        seen[id] = _look(unit, root, attempt, job, id in published, end, seen, harmed.get(id))
         if before and seen[id].state != before.state:
             changed.add(id)
     known.seen, known.ended = seen, ended
     left = tuple(job for id in former if id in live for job in live[id].jobs)
     kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
-    return Snapshot(root, tuple(seen.values()), left, kept, submitting)
+    return Snapshot(root, tuple(seen.values()), left, kept, submitting, unknown)
 
 
 def _ended(
@@ -200,7 +214,11 @@ def _ended(
     """What is known of attempts without a job and without a result, by their units' ids."""
     units = {unit.id: unit for unit in over}
     found = {id: rested.get(id) or _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
-    silent = {id: attempts[id] for id, end in found.items() if not end.written and attempts[id].ended is None}
+    silent = {
+        id: attempts[id]
+        for id, end in found.items()
+        if not (end.written or end.harm) and attempts[id].ended is None
+    }
     words = backend.ends(silent) if silent else {}
     words |= {id: said for id in silent if (said := killed_for_memory(root, silent[id], words.get(id)))}
     for id, attempt in silent.items():
@@ -216,17 +234,65 @@ def _ended(
 
 def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
     """What is known of one attempt that is over; `words` are the machine's."""
-    lines = _last_run(folder, attempt)
+    try:
+        lines = _last_run(folder, attempt)
+    except Damaged as harm:
+        return Ended(None, None, None, str(harm))
     line = first_error(lines)
     error = str(line["error"]) if line else words
     return Ended(error, line, _put_off(folder, attempt, error, lines))
 
 
-def _published(units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]) -> set[str]:
-    """The units with a result. Only those with a folder, which few have at first, are asked for it."""
-    begun = root.begun()
-    with_folder = [unit for unit in units if unit.id in begun]
-    return {u.id for u in with_folder if (resting[u.id].published if u.id in resting else root.done(u))}
+def _published(
+    units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]
+) -> tuple[set[str], dict[str, str]]:
+    """The units with a result, and those with something else in its place, with what that is.
+
+    Only those with a folder, which few have at first, are asked for it.
+    """
+    begun, published, harmed = root.begun(), set[str](), dict[str, str]()
+    for unit in units:
+        if unit.id not in begun:
+            continue
+        if unit.id in resting and resting[unit.id].state is not State.DAMAGED:
+            there, harm = resting[unit.id].published, None
+        else:
+            there, harm = root.look_at(unit)
+        if there:
+            published.add(unit.id)
+        elif harm:
+            harmed[unit.id] = harm
+    return published, harmed
+
+
+def _unreadable(units: list[Unit], root: StudyDir) -> dict[str, str]:
+    """Those of these units whose result cannot be read, and why."""
+    found = {}
+    for unit in units:
+        try:
+            with suppress(FileNotFoundError):  # it was removed a moment ago
+                root.unit(unit).read_result()
+        except Damaged as error:
+            found[unit.id] = f"{error}. Move {root.unit(unit).out} away, then 'sor submit' makes it again"
+    return found
+
+
+def _attributed(
+    bad: Sequence[BadLine], planned: Mapping[str, Unit], harmed: dict[str, str]
+) -> tuple[str, ...]:
+    """Add damaged lines of the ledger to `harmed` for each unit that such a line names: it may have a job.
+
+    Returns:
+        The lines that name none.
+    """
+    unknown = []
+    for line in bad:
+        why = f"{line.why}. Remove the line, and look with squeue for a job that it tells of"
+        named = {id.decode() for id in IDENTITY.findall(line.text)} & planned.keys()
+        harmed |= dict.fromkeys(named, why)
+        if not named:
+            unknown.append(why)
+    return tuple(unknown)
 
 
 def _appeared(folder: UnitDir) -> bool:
@@ -235,8 +301,8 @@ def _appeared(folder: UnitDir) -> bool:
     A client of a network file system may remember for a minute that it was not: the folder is opened, which
     has it ask again.
     """
-    with suppress(FileNotFoundError):
-        return folder.out.name in os.listdir(folder.path)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return folder.out.name in os.listdir(folder.path) and folder.done
     return False
 
 
@@ -248,10 +314,15 @@ def _look(
     published: bool,
     ended: Ended | None,
     seen: Mapping[str, Seen],
+    harm: str | None = None,
 ) -> Seen:
     """One unit; `seen` holds its inputs."""
     tells = ended or (live and live.state == State.RUNNING and not published)
-    progress = current_progress(root.unit(unit), attempt) if attempt and tells else None
+    progress = None
+    try:
+        progress = current_progress(root.unit(unit), attempt) if attempt and tells else None
+    except Damaged as error:
+        harm = harm or str(error)
     facts = Facts(
         published=published,
         job=live.state if live else None,
@@ -262,6 +333,7 @@ def _look(
         stalled=progress.get("stalled") if progress else None,
         put_off=ended.put_off if ended else None,
         error=(ended.error or attempt.reason) if ended and attempt else None,
+        harm=harm or (ended.harm if ended else None),
         missing=[(i, state) for i in unit.inputs if (state := seen[i.id].state) is not State.DONE],
     )
     written = ended.written if ended else None
@@ -271,12 +343,17 @@ def _look(
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
-    """What the attempt said of its progress; None before its first word."""
-    try:
-        progress: dict[str, Any] = read_json(folder.progress)
-    except (FileNotFoundError, json.JSONDecodeError):
+    """What the attempt said of its progress; None before its first word.
+
+    Raises:
+        Damaged: the file cannot be read.
+    """
+    progress = read_progress(folder.progress)
+    if progress is None:
         return None
-    return progress if progress["updated"] >= attempt.begun else None
+    if "attempt" in progress:
+        return progress if progress["attempt"] == attempt.number else None
+    return progress if progress["updated"] >= attempt.begun else None  # an older version's
 
 
 def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[dict[str, Any]]) -> str | None:
@@ -294,15 +371,18 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[di
 
 def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
     """What the processes of an attempt's last run wrote down when they ended."""
-    return last_run(read_jsonl(folder.attempts), attempt.number)
+    return last_run(journal.read(folder.attempts, ATTEMPT), attempt.number)
 
 
 def end_of(folder: UnitDir, attempt: Attempt) -> Run:
     """How an attempt ended without a result, also where it could not say so itself."""
-    lines = list(read_jsonl(folder.attempts))
+    try:
+        lines, progress = journal.read(folder.attempts, ATTEMPT), current_progress(folder, attempt)
+    except Damaged as error:
+        return Run(Cause.CODE, str(error), 0)
     if written := failures(lines, since=attempt.number):
         return written[-1]
-    kept = (current_progress(folder, attempt) or {}).get("kept", 0)
+    kept = (progress or {}).get("kept", 0)
     if line := first_error(last_run(lines, attempt.number)):  # of another worker than the first
         return Run(Cause(line["cause"]), line["error"], kept)
     return Run(Cause.KILLED, "ended without a word: was it killed?", kept)

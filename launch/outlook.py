@@ -29,8 +29,10 @@ def outlook(now: Snapshot) -> Outlook:
     find no room for them, either.
     """
     if all(seen.state == State.DONE for seen in now.units):
-        return Outlook.DONE
-    if now.of(State.STALLED) or lost(now) or held(now) or stuck(now) or not in_hand(now):
+        return Outlook.NEEDS_YOU if now.harm else Outlook.DONE
+    if now.of(State.STALLED, State.DAMAGED) or now.harm or not in_hand(now):
+        return Outlook.NEEDS_YOU
+    if lost(now) or held(now) or stuck(now):
         return Outlook.NEEDS_YOU
     return Outlook.GOES_ON
 

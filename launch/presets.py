@@ -95,7 +95,7 @@ OneOrMore = Annotated[tuple[T, ...], BeforeValidator(listed), Field(min_length=1
 
 def known_names(folder: str) -> list[str]:
     """The presets of a folder of configs/."""
-    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
+    return sorted(path.stem for path in (CONFIGS / folder).glob("[!.]*.yaml"))
 
 
 def read_yaml(file: Path) -> Document:

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.rundir import StudyDir, read_json
+from jobs.records import COUNT, TEXT, check
+from jobs.rundir import Damaged, StudyDir, UnitDir, read_json
+from jobs.schema import HANDED_OVER
 from jobs.unit import MODES, Unit
 from launch.backends import Backend
 from launch.cluster import Cluster, load_cluster, restored
@@ -77,7 +79,10 @@ def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project],
         try:
             study = Study.model_validate(read_json(root.study))
             found.append(_where_it_runs(study, root, cluster_name))
-        except ValueError as error:  # StudyError, and what a study of another version of this lacks
+        except (
+            ValueError,
+            OSError,
+        ) as error:  # StudyError, and what a study of another version of this lacks
             troubles.append(f"{root.path} is left out: {error}")
     if not found:
         why = "; ".join(troubles) or "no study was submitted here: name one, or say with --runs where to look"
@@ -97,7 +102,7 @@ def reopen_project(root: StudyDir) -> Project:
     Raises:
         StudyError: its jobs are on another cluster.
     """
-    submitted = read_json(root.submitted)
+    submitted = read_json(root.submitted, HANDED_OVER)
     cluster = restored(submitted["cluster"], submitted["source"])
     study = Study.model_validate(read_json(root.study))
     return _project(study, cluster, root, Ledger(root.ledger).attempts())
@@ -113,7 +118,7 @@ def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[s
         cluster = cluster.on(_last_slurm_cluster(attempts, cluster.source))
     collated = root.unit(collating(study, cluster))
     # Real lengths make better estimates.
-    rows = measured(collated.result, Lengths.expected(study)) if collated.done else None
+    rows = measured(collated, Lengths.expected(study)) if collated.done else None
     project = Project(study, cluster, root, plan(study, cluster, rows), backend_of(cluster, root))
     _refuse_elsewhere(project, attempts)
     return project
@@ -164,10 +169,16 @@ def _last_slurm_cluster(attempts: Mapping[str, Attempt], source: str) -> str | N
     return _place(max(sent, key=lambda a: a.begun))[1] if sent else None
 
 
-def measured(result: Path, expected: Lengths) -> Lengths:
-    """The counts and lengths that the collate stage found; prompts' lengths stay as expected."""
-    found = read_json(result)
-    if found["lengths_in"] != "tokens":
-        return Lengths(found["prompts"], expected.prompt, expected.ift, expected.reasoning)
-    means = {mode: round(found["lengths"][mode]["mean"]) for mode in MODES}
+def measured(collated: UnitDir, expected: Lengths) -> Lengths | None:
+    """The counts and lengths that the collate stage found; prompts' lengths stay as expected.
+
+    None where its result cannot be read: a look at the unit says so.
+    """
+    try:
+        found = check(collated.read_result(), {"prompts": COUNT, "lengths_in": TEXT}, str(collated.result))
+        if found["lengths_in"] != "tokens":
+            return Lengths(found["prompts"], expected.prompt, expected.ift, expected.reasoning)
+        means = {mode: round(found["lengths"][mode]["mean"]) for mode in MODES}
+    except (Damaged, FileNotFoundError, KeyError, TypeError, OverflowError):
+        return None
     return Lengths(found["prompts"], expected.prompt, **means)

@@ -24,6 +24,7 @@ class Difference:
         active: units that a job has in hand.
         done: how many need nothing.
         former: jobs of units that the study no longer has.
+        damaged: units that are left alone, with those made from them, until a person has seen to their files.
     """
 
     submit: tuple[Seen, ...]
@@ -32,6 +33,7 @@ class Difference:
     active: tuple[Seen, ...]
     done: int
     former: tuple[Job, ...] = ()
+    damaged: tuple[Seen, ...] = ()
 
     @property
     def nothing(self) -> bool:
@@ -46,15 +48,19 @@ def reconcile(now: Snapshot, only: str | None = None) -> Difference:
             first are left for later.
     """
     submit: list[Seen] = []
+    held = set[str]()  # damaged, or to be made from what is
     ready = {u.unit.id for u in now.units if u.state == State.DONE}
     for seen in now.units:
         if seen.state == State.DONE or seen.state in ACTIVE:
+            continue
+        if seen.state == State.DAMAGED or any(i.id in held for i in seen.unit.inputs):
+            held.add(seen.unit.id)
             continue
         if only is not None and (seen.unit.stage != only or any(i.id not in ready for i in seen.unit.inputs)):
             continue
         submit.append(seen)
         ready.add(seen.unit.id)
-    stale = [u for u in now.units if u.published and u.state != State.DONE]
+    stale = [u for u in now.units if u.published and u.state != State.DONE and u.unit.id not in held]
     return Difference(
         submit=tuple(submit),
         outdated=tuple(reversed(stale)),
@@ -62,4 +68,5 @@ def reconcile(now: Snapshot, only: str | None = None) -> Difference:
         active=tuple(now.of(*ACTIVE)),
         done=len(now.of(State.DONE)),
         former=now.former,
+        damaged=tuple(now.of(State.DAMAGED)),
     )

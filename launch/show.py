@@ -28,6 +28,7 @@ from launch.waits import Waiting, waiting
 STYLES = {
     State.WAITING: "dim", State.QUEUED: "cyan", State.RUNNING: "blue", State.STALLED: "magenta",
     State.PREEMPTED: "yellow", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red",
+    State.DAMAGED: "bold magenta",
 }  # fmt: skip
 SIGNS = {
     "started": ("▶", "blue"),
@@ -123,6 +124,9 @@ def difference_view(difference: Difference) -> RenderableType:
         ids = ", ".join(job.id or job.submission for job in difference.former)
         line = f"! jobs work for units that the study no longer has; 'sor cancel STUDY' ends them, too: {ids}"
         lines.append(Text(line, "yellow"))
+    for seen in difference.damaged:
+        line = f"! damaged, and left alone: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}"
+        lines.append(Text(line, "bold magenta"))
     for seen in difference.outdated:
         line = f"! set aside {seen.unit.stage} {seen.unit.name}: {seen.reason}"
         lines.append(Text(line, "yellow"))
@@ -154,22 +158,24 @@ def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> R
     Args:
         logs: the last lines that units printed, by their ids; with any, other failed units are only named.
     """
-    table = _columns(("stage",), ("total", *State))
+    states = [s for s in State if s is not State.DAMAGED or now.of(s)]
+    table = _columns(("stage",), ("total", *states))
     for row in now.stages():
-        counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in State]
+        counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in states]
         table.add_row(row["stage"], str(row["total"]), *counts)
     parts: list[RenderableType] = [table]
     running = now.of(State.RUNNING, State.STALLED)
     parts += ["", running_table((s.unit, s.progress) for s in running)] if running else []
     failed = now.of(State.FAILED)
     shown = [s for s in failed if s.unit.id in logs] if logs else failed
-    for seen in (*now.of(State.STALLED), *shown):
+    for seen in (*now.of(State.STALLED, State.DAMAGED), *shown):
         parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
     if rest := [s for s in failed if s not in shown]:
         parts.append(Text(f"{len(rest)} more failed: {listed(rest)}", "red"))
     parts += [waiting_line(w) for w in waiting(now)]
     if blocked := now.of(State.BLOCKED):
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
+    parts += [Text(f"damaged: {plain(harm)}", "bold magenta") for harm in now.harm]
     parts += [keeper_line(now)] if now.keeper else []
     return Group(*parts)
 
@@ -207,6 +213,7 @@ def nodes_lines(found: Verdict) -> list[str]:
         f"{len(n.units)} jobs in a row failed on it at once, the last with {n.error}"
         for n in found.avoid
     ]
+    lines += [f"damaged, and left out: {harm}" for harm in found.harm]
     if found.many:
         bad = ", ".join(n.name for n in found.many)
         lines.append(

@@ -24,6 +24,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     BLOCKED = "blocked"
+    DAMAGED = "damaged"  # one of its files is not what it should be: a person has to see to that first
 
 
 ACTIVE = (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED)  # a job has it in hand
@@ -42,6 +43,7 @@ class Facts(NamedTuple):
         stalled: what a job that runs says of itself while it stands still.
         put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
+        harm: which of its files is not what it should be, what it is, and what to do.
         missing: (what, state) of all that it reads and that is not done; str(what) is what people are told.
     """
 
@@ -55,6 +57,7 @@ class Facts(NamedTuple):
     put_off: str | None = None
     error: str | None = None
     missing: Sequence[tuple[object, State]] = ()
+    harm: str | None = None
 
 
 def state_of(facts: Facts) -> tuple[State, str | None]:
@@ -71,11 +74,15 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
     if facts.job is State.RUNNING and facts.stalled:
         return State.STALLED, facts.stalled
     if facts.job is not None and not in_vain(facts):
-        return facts.job, facts.waits_for
+        return facts.job, facts.waits_for or facts.harm
+    if facts.harm:
+        return State.DAMAGED, facts.harm
     if missing:
         broken = [name for name, state in missing if state in (State.FAILED, State.BLOCKED)]
-        if broken:
-            return State.BLOCKED, f"needs {some(broken)}, which failed"
+        damaged = [name for name, state in missing if state is State.DAMAGED]
+        if broken or damaged:
+            which = f"{some(broken)}, which failed" if broken else f"{some(damaged)}, which is damaged"
+            return State.BLOCKED, f"needs {which}"
         return State.WAITING, f"needs {some([name for name, _ in missing])}"
     if facts.job is not None:
         why = facts.waits_for if facts.dead else "waits for one that failed"

@@ -224,8 +224,7 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
     """Keep a result that was made from inputs which are made again, under another name."""
     ledger.fence()
     number = seen.attempt.number if seen.attempt else 0
-    aside = seen.folder.superseded(number)
-    aside.mkdir(exist_ok=True)
+    aside = seen.folder.new_superseded(number)
     for part in (seen.folder.work, seen.folder.out):
         if part.exists():
             os.rename(part, aside / part.name)

@@ -73,7 +73,7 @@ def _filled(text: str, variables: Mapping[str, str | Sequence[str]]) -> str:
 def _read(name: str) -> str:
     file = FOLDER / f"{name}.sh"
     if not is_file(file):
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.sh")))
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("[!.]*.sh")))
         raise StudyError([Mistake(file, "", f"no such template; there are {known}")])
     try:
         return read_text(file)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs import journal
+from jobs.rundir import StudyDir, write_json
 from jobs.unit import Unit
 from launch.backends import Live
 from launch.cluster import load_cluster
@@ -41,7 +42,7 @@ def ended(root: StudyDir, unit: Unit, seconds: float, error: str | None = None, 
         "seconds": seconds, "cause": None if error is None else "code error", "error": error, "kept": 0,
         "micro_batch": None,
     }  # fmt: skip
-    append_jsonl(folder.attempts, {**line, **more})
+    journal.append(folder.attempts, {**line, **more})
 
 
 def published(root: StudyDir, unit: Unit, result: dict[str, Any], seconds: float = HOUR) -> None:
@@ -101,7 +102,8 @@ def in_the_middle(folder: Path) -> Sight:
     project = paper(folder)
     root, units = project.root, project.units
     root.path.mkdir(parents=True)
-    append_jsonl(root.ledger, {"event": "intent", "time": NOW - 80 * HOUR})
+    begun = {"submission": "prepare-1", "cluster": "generic", "host": "login", "elements": []}
+    journal.append(root.ledger, {"event": "intent", "time": NOW - 80 * HOUR, **begun})
     trainings = [u for u in units if u.stage == "train"]
     names = {u.name: i for i, u in enumerate(trainings)}
     found = []

@@ -214,7 +214,7 @@ def rank_of(
         code = 4
     except BaseException as error:
         traceback.print_exc()
-        append_jsonl(ctx.folder.attempts, {"error": str(error)})
+        append_jsonl(ctx.folder.attempts.with_name("failed.jsonl"), {"error": str(error)})
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -14,9 +14,11 @@ from cluster import Cluster
 from small_slurm import by_hand, preempt, write_cluster
 from small_study import TESTS, runs, unit, wait_for
 
+from jobs import journal
 from jobs.causes import Cause
 from jobs.ending import WORDLESS
-from jobs.rundir import StudyDir, read_jsonl
+from jobs.rundir import StudyDir
+from jobs.schema import ATTEMPT
 from jobs.unit import Unit
 from launch.ledger import Ledger
 from launch.logs import logs_of
@@ -104,7 +106,7 @@ class Job:
 
     def lines(self) -> list[tuple[int, str | None]]:
         """Restart and cause of each line of attempts.jsonl."""
-        found = read_jsonl(self.project.root.unit(self.unit).attempts)
+        found = journal.read(self.project.root.unit(self.unit).attempts, ATTEMPT)
         return sorted((line["restart"], line["cause"]) for line in found)
 
     def left(self) -> list[Path]:
@@ -119,7 +121,7 @@ def test_preempted_with_a_warning_it_goes_on_from_what_it_kept(
     job = Job(slurm, tmp_path, partition)
     job.preempt()
     job.again(2)
-    kept = min(line["kept"] for line in read_jsonl(job.project.root.unit(job.unit).attempts))
+    kept = min(line["kept"] for line in journal.read(job.project.root.unit(job.unit).attempts, ATTEMPT))
     assert kept > 0
     job.release()
     assert job.ended() == (State.DONE, None)
@@ -141,7 +143,7 @@ def test_preempted_without_a_warning_it_is_written_down_by_the_next_run(
     job.release()
     assert job.ended() == (State.DONE, None)
     assert job.lines() == [(0, "killed")] + [(1, None)] * 2
-    assert next(read_jsonl(job.project.root.unit(job.unit).attempts))["error"] == WORDLESS
+    assert journal.read(job.project.root.unit(job.unit).attempts, ATTEMPT)[0]["error"] == WORDLESS
 
 
 def test_cancelled_it_stays_so(slurm: Cluster, tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_job_killed_for_its_memory_limit_is_requeued_once_with_twice_as_much(
         return slurm.run("squeue", "--noheader") == ""
 
     def told(name: str) -> list[tuple[int, str | None, int]]:
-        lines = read_jsonl(root.unit(units["ab".index(name)]).attempts)
+        lines = journal.read(root.unit(units["ab".index(name)]).attempts, ATTEMPT)
         return [(line["attempt"], line["cause"], line["asked"]) for line in lines]
 
     wait_for(ended, "both to end", 120)
@@ -232,7 +234,7 @@ def test_a_job_killed_for_its_memory_limit_is_requeued_once_with_twice_as_much(
     assert [seen.state for seen in project.look().units] == [State.DONE, State.DONE]
     assert told("b")[-1] == (2, None, 1024)
     assert Ledger(root.ledger).attempts()[units[1].id].memory == 1024
-    used = [line["memory"] for line in read_jsonl(root.unit(units[1]).attempts)]
+    used = [line["memory"] for line in journal.read(root.unit(units[1]).attempts, ATTEMPT)]
     assert 700 < used[-1] < 1024
 
 

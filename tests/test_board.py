@@ -8,9 +8,10 @@ from typing import Any
 import made_sights as made
 import pytest
 from made_sights import HOUR, NOW
-from small_study import write_study
+from small_study import publish, write_study
 
-from jobs.rundir import StudyDir, append_jsonl
+from jobs import journal
+from jobs.rundir import StudyDir
 from jobs.unit import Resources, Unit
 from launch.cluster import load_cluster
 from launch.local import Local
@@ -116,7 +117,8 @@ def test_the_time_of_a_stage_is_its_work_over_what_goes_on_at_once() -> None:
 def project(tmp_path: Path) -> Project:
     found = made.paper(tmp_path)
     found.root.path.mkdir(parents=True)
-    append_jsonl(found.root.ledger, {"event": "intent", "time": NOW - 10 * HOUR})
+    begun = {"submission": "prepare-1", "cluster": "generic", "host": "login", "elements": []}
+    journal.append(found.root.ledger, {"event": "intent", "time": NOW - 10 * HOUR, **begun})
     return found
 
 
@@ -230,14 +232,14 @@ def test_files_are_read_a_few_at_a_look_and_once(project: Project) -> None:
     facts.update(now, budget=60)
     assert (facts.unread, len(facts.took)) == (0, 5)
     for unit in stage(project, "pack"):
-        project.root.unit(unit).attempts.unlink()
+        journal.own(project.root.unit(unit).attempts).unlink()
     facts.update(now, budget=60)
     assert len(facts.took) == 5
 
 
 def test_the_last_word_of_a_run_may_come_after_its_result(project: Project) -> None:
     unit = stage(project, "pack")[0]
-    project.root.unit(unit).out.mkdir(parents=True)
+    publish(project.root, unit)
     made.ended(project.root, unit, 60, "killed", cause="killed")
     now = Snapshot(project.root, (made.seen(project.root, unit, State.DONE),))
     facts = Facts(project.root)

@@ -19,7 +19,7 @@ from chaos.study import Work
 from chaos.trial import Plan, drawn, trial
 from chaos.watch import Loss, Watch, losses, shared_out
 from cluster import Cluster, network, packages
-from small_study import unit, wait_for
+from small_study import publish, unit, wait_for
 
 from jobs.rundir import StudyDir, UnitDir, append_jsonl, write_json
 from jobs.unit import MODES
@@ -99,7 +99,7 @@ def test_losses_are_compared_bit_for_bit(tmp_path: Path) -> None:
 def test_runs_after_the_result_are_seen(tmp_path: Path) -> None:
     root, done = StudyDir(tmp_path / "study"), unit(tmp_path, "done")
     folder, ledger = root.unit(done), Ledger(root.ledger)
-    folder.out.mkdir(parents=True)
+    publish(root, done)
     ledger.intent("first-1", [Begun(done.id, 1, 0)])
     watch = Watch(root, [done])
     for started in (-60, 60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from small_study import sor, write_study
 from tiny import context
 
+from jobs import journal
 from jobs.checkpoint import KEPT, LONGEST, Checkpoint, Checkpoints, Meta, interval, why_not
+from jobs.context import Context
 from jobs.fence import Fence
-from jobs.rundir import StudyDir, UnitDir
+from jobs.rundir import StudyDir, UnitDir, write_json
 from jobs.unit import Unit
 from launch.admission import refuse_resumes
 from launch.cluster import load_cluster
@@ -112,14 +115,14 @@ def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted
     saved(checkpoints, 40, zero=2, world_size=4)
     Ledger(root.ledger).intent("train-1", [Begun(train.id, 1)])
     Ledger(root.ledger).ended("failed", [(train.id, 1, "made up")])
-    before = root.ledger.read_text(encoding="utf-8")
+    before = journal.own(root.ledger).read_text(encoding="utf-8")
     done = sor("submit", file, "--yes", "--runs", tmp_path / "runs")
     assert done.returncode != 0
     words = (
         f"train {train.name}: its training stands at step 40, saved with ZeRO 2 by 4 processes, which cannot"
     )
     assert words in done.stderr
-    assert root.ledger.read_text(encoding="utf-8") == before
+    assert journal.own(root.ledger).read_text(encoding="utf-8") == before
     shutil.rmtree(checkpoints.folder)
     refuse_resumes([train], root)  # nothing is left to go on from: it does not raise
 
@@ -134,6 +137,7 @@ def test_the_newer_run_goes_on_and_nobody_after_the_result(tmp_path: Path) -> No
     Fence(folder, "1.9")  # it begins late
     assert not second.superseded
     folder.out.mkdir()
+    write_json(folder.result, {})
     assert second.superseded
 
 
@@ -150,3 +154,25 @@ def test_publishing_removes_what_dead_runs_had_staged(tmp_path: Path) -> None:
     ctx.publish(staged, {})
     assert ctx.folder.done
     assert {name: (ctx.folder.path / name).exists() for name in names} == names
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rank_with_a_full_disk_leaves_the_others_what_they_write(tmp_path: Path, processes: int) -> None:
+    from jobs.saving import Saving
+
+    execution = {"deepspeed": {"zero_optimization": {"stage": 1}}, "mtbf_hours": 24.0, "micro_batch": 1}
+    unit = Unit("train", "t", {}, execution=execution)
+    folder = StudyDir(tmp_path).unit(unit)
+
+    def run(attempt: int, rank: int = 0) -> Saving:
+        return Saving(Context(unit, folder, attempt, 0, rank, rank, processes), None)
+
+    run(1)
+    failing = run(1, processes - 1)
+    writing = Checkpoints(folder.checkpoints, "1.0").aside("step-00000004")
+    writing.mkdir()
+    with pytest.raises(OSError, match="full"), failing.guarded():
+        raise OSError(errno.ENOSPC, "the disk is full")
+    assert writing.exists() == (processes == 2)
+    run(2)
+    assert not writing.exists()

@@ -28,7 +28,9 @@ from small_study import (
     watched_study,
 )  # fmt: skip
 
-from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
+from jobs import journal
+from jobs.rundir import StudyDir, read_json, write_json
+from jobs.schema import ATTEMPT
 from jobs.unit import STAGES, Unit
 from launch.backends import Live
 from launch.cluster import load_cluster
@@ -310,7 +312,7 @@ def test_ctrl_c_has_a_job_save_what_it_has_and_the_second_one_does_not_wait(stud
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    [end] = read_jsonl(look(study, out).units[0].folder.attempts)
+    [end] = journal.read(look(study, out).units[0].folder.attempts, ATTEMPT)
     assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
     kept = (folder / "study.steps").stat().st_size
     assert end["kept"] == kept
@@ -540,6 +542,6 @@ def test_a_damaged_ledger_is_named_with_the_line(study: Path, out: Path) -> None
     ledger.parent.mkdir(parents=True)
     ledger.write_text('{"event": "inte\n{"event": "intent"}\n', encoding="utf-8")
     done = sor("status", study, "--runs", out)
-    assert done.returncode == 2
-    assert f"sor: {ledger}, line 1: not JSON" in done.stderr
+    assert done.returncode == 4
+    assert f"damaged: {ledger}, line 1: not JSON" in done.stdout.replace("\n", "")
     assert "Traceback" not in done.stderr

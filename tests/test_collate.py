@@ -32,6 +32,7 @@ def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = 
     if rows is not None:
         chunks = StudyDir(root).unit(TEACHER).out / "chunks"
         chunks.mkdir(parents=True, exist_ok=True)
+        (chunks.parent / "result.json").write_text("{}", encoding="utf-8")
         half = len(rows) // 4 * 2  # a prompt's rows are always in one chunk
         for number, part in enumerate((rows[:half], rows[half:])):
             lines = "".join(json.dumps(r) + "\n" for r in part)

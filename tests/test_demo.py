@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import journal
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
 
 CHECKOUT = Path(__file__).parent.parent
@@ -184,9 +185,9 @@ def test_the_python_of_the_readme(demo: Demo, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_again_there_is_nothing_to_do(demo: Demo) -> None:
-    before = demo.root.ledger.read_bytes()
+    before = journal.own(demo.root.ledger).read_bytes()
     assert "nothing to do" in demo.sor("submit", "demo", "--yes")
-    assert demo.root.ledger.read_bytes() == before
+    assert journal.own(demo.root.ledger).read_bytes() == before
 
 
 def test_a_deleted_result_is_made_again_with_what_depends_on_it(demo: Demo) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from small_study import TESTS, Run, lives, logs, publish, runs, unit, wait_for
 
+from jobs import journal
 from jobs.causes import Cause
-from jobs.rundir import StudyDir, read_json, read_jsonl
+from jobs.rundir import StudyDir, read_json
+from jobs.schema import ATTEMPT
 from jobs.unit import Resources, Unit
 from launch import foreground
 from launch import local as local_jobs
@@ -138,7 +140,7 @@ def test_a_micro_batch_without_room_on_the_gpu_is_halved_once(
     assert (run.names("again"), run.failures) == (["a"], {"a": reason})
 
     def tried() -> list[tuple[int, int]]:
-        lines = read_jsonl(root.unit(a).attempts)
+        lines = journal.read(root.unit(a).attempts, ATTEMPT)
         return [(e["attempt"], e["micro_batch"]) for e in lines if e["rank"] == 1]
 
     assert tried() == [(1, 8), (2, 4)]
@@ -207,7 +209,7 @@ def test_what_can_never_run_is_said_and_not_tried(root: StudyDir, tmp_path: Path
     }
     assert run.blocked == ["b"]
     assert run.names("started") == []
-    assert not root.ledger.exists()
+    assert not journal.files(root.ledger)
 
 
 def test_what_fits() -> None:

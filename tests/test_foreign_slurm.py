@@ -11,6 +11,7 @@ from cluster import Cluster
 from small_slurm import Submitter, by_hand, write_cluster
 from small_study import TESTS, runs, unit, wait_for
 
+from jobs import journal
 from jobs.rundir import StudyDir
 from launch import templates
 from launch.controller import Controller
@@ -132,7 +133,7 @@ def test_on_another_cluster_jobs_are_submitted_seen_requeued_and_cancelled(
         (tmp_path / f"{name}.hold").touch()
     (tmp_path / "a.steps").touch()
     assert submit(ours, yes=True, only=None) == 0
-    text = ours.root.ledger.read_text(encoding="utf-8")
+    text = journal.own(ours.root.ledger).read_text(encoding="utf-8")
     assert re.search(r'"job": "\d+;other"', text)
     wait_for(lambda: all(runs(tmp_path, name) for name in "ab"), "both to begin")
     assert [seen.state for seen in ours.look().units] == [State.RUNNING] * 2

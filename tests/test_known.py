@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from small_study import publish, unit
 
+from jobs import journal
 from jobs.causes import Cause
 from jobs.progress import Progress
-from jobs.rundir import StudyDir, append_jsonl
+from jobs.rundir import StudyDir
 from launch import known as of_looks
 from launch import on_slurm, slurm
 from launch.controller import Controller
@@ -95,11 +96,13 @@ class World:
     def progress(self, name: str) -> None:
         seen = self.seen(name)
         seen.folder.path.mkdir(parents=True, exist_ok=True)
-        Progress(seen.folder.progress).update(random.randrange(9), 9, "steps", force=True)
+        number = seen.attempt.number if seen.attempt else 0
+        Progress(seen.folder.progress, number).update(random.randrange(9), 9, "steps", force=True)
 
     def stand_still(self, name: str) -> None:
         self.progress(name)
-        Progress(self.seen(name).folder.progress).stalled("stands still")
+        seen = self.seen(name)
+        Progress(seen.folder.progress, seen.attempt.number if seen.attempt else 0).stalled("stands still")
 
     def publish(self, name: str) -> None:
         seen = self.seen(name)
@@ -111,8 +114,7 @@ class World:
         seen = self.seen(name)
         if seen.attempt:
             seen.folder.path.mkdir(parents=True, exist_ok=True)
-            line = {"attempt": seen.attempt.number, "worker": 0, "restart": 0, "time": time.time()}
-            append_jsonl(seen.folder.attempts, line | {"error": "ValueError: no", "cause": Cause.CODE})
+            ended(seen, seen.attempt.number, "ValueError: no")
             self._turn(name, tuple(State), "FAILED", "NonZeroExitCode", seen=seen)
 
     def kill(self, name: str) -> None:
@@ -141,7 +143,7 @@ class World:
 
     def outdate(self, name: str) -> None:
         seen = self.seen(name)
-        if seen.published and seen.attempt and not seen.folder.superseded(seen.attempt.number).exists():
+        if seen.published and seen.attempt and seen.attempt.ended != "outdated":
             set_aside(seen, self.ledger)
 
     def _turn(
@@ -160,6 +162,12 @@ class World:
         self.controller.queued[id] = SEPARATOR.join(fields)
 
 
+def ended(seen: Seen, attempt: int, error: str) -> None:
+    """The only process of an attempt writes down how it ended."""
+    line = {"attempt": attempt, "worker": 0, "restart": 0, "rank": 0, "host": "n1", "seconds": 1.0, "kept": 0}
+    journal.append(seen.folder.attempts, {**line, "micro_batch": None, "error": error, "cause": Cause.CODE})
+
+
 def late(world: World, name: str) -> None:
     """A copy of a job that nobody knows of any more publishes, or says how it ended."""
     seen = world.seen(name)
@@ -168,8 +176,7 @@ def late(world: World, name: str) -> None:
     else:
         world.progress(name)
         number = seen.attempt.number if seen.attempt else 1
-        line = {"attempt": number, "worker": 0, "restart": 0, "time": time.time()}
-        append_jsonl(seen.folder.attempts, line | {"error": "OSError: late", "cause": Cause.CODE})
+        ended(seen, number, "OSError: late")
 
 
 def by_hand(world: World, name: str) -> None:
@@ -217,7 +224,7 @@ def test_it_sees_the_same(few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             now = world.look()
             assert now == world.cold(), (seed, event.__name__, seen.unit.name)
             met |= {seen.state for seen in now.units}
-    assert met == set(State)
+    assert met == set(State) - {State.DAMAGED}
 
 
 def test_what_is_as_it_was_is_the_same_object_and_what_changed_is_not(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs import journal
 from launch.ledger import Attempt, Begun, Job, Ledger, new_name
 
 A, B = "a" * 12, "b" * 12
@@ -74,8 +75,8 @@ def test_names_of_submissions_differ() -> None:
 @given(st.floats(0, 1))
 def test_cut_anywhere_it_holds_what_was_written_before(part: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "ledger.jsonl")
-        ledger, states = Ledger(path), []
+        path = journal.own(Path(folder, "ledger.jsonl"))
+        ledger, states = Ledger(Path(folder, "ledger.jsonl")), []
         for number in range(1, 4):
             for unit in (A, B):
                 for write in (

@@ -20,6 +20,7 @@ from cluster import Cluster, ClusterError, config
 from made_projects import made_project
 from small_study import wait_for
 
+from jobs import journal
 from jobs.unit import Resources, Unit
 from launch import templates
 from launch.admission import Refusal
@@ -264,7 +265,7 @@ def test_what_can_never_run_is_refused_before_anything_is_submitted(
 
 def nothing_was_submitted(project: Project, cluster: Cluster) -> bool:
     return not (
-        queued(cluster) or project.root.ledger.exists() or (project.root.path / "submissions").exists()
+        queued(cluster) or journal.files(project.root.ledger) or (project.root.path / "submissions").exists()
     )
 
 

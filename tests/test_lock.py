@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from small_study import environment
 
+from jobs import journal
 from launch import lock as locks
 from launch.ledger import Begun, Ledger
 from launch.lock import STALE, Lock, Locked, Lost
@@ -253,7 +254,7 @@ def test_every_line_of_the_ledger_asks_the_fence_first(tmp_path: Path) -> None:
     with Lock(tmp_path / "lock") as lock:
         ledger = Ledger(tmp_path / "ledger.jsonl", fence=lock.check)
         ledger.intent("a", [Begun("u", 1)])
-        written = (tmp_path / "ledger.jsonl").read_bytes()
+        written = journal.own(tmp_path / "ledger.jsonl").read_bytes()
         write(tmp_path / "lock")
         for line in (
             lambda: ledger.intent("b", [Begun("u", 2)]),
@@ -262,4 +263,4 @@ def test_every_line_of_the_ledger_asks_the_fence_first(tmp_path: Path) -> None:
         ):
             with pytest.raises(Lost):
                 line()
-        assert (tmp_path / "ledger.jsonl").read_bytes() == written
+        assert journal.own(tmp_path / "ledger.jsonl").read_bytes() == written

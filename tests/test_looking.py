@@ -16,6 +16,7 @@ import pytest
 from made_projects import made_project
 from small_study import TESTS, publish, unit, wait_for, write_study
 
+from jobs import journal
 from jobs.rundir import StudyDir, write_json
 from jobs.unit import Unit
 from launch.backends import Live
@@ -172,13 +173,11 @@ def test_trouble_is_told_and_what_was_seen_stays(
     assert states(sight) == [State.QUEUED]
     assert watcher.sights()[0].taken == sight.taken
     squeue.write_text("", encoding="utf-8")
-    with project.root.ledger.open("a", encoding="utf-8") as ledger:
-        ledger.write("no JSON\n")
-    wait_for(lambda: "line 2: not JSON" in (watcher.sights()[0].trouble or ""), "the damage to be told")
-    project.root.ledger.write_text(
-        project.root.ledger.read_text(encoding="utf-8").replace("no JSON\n", ""), encoding="utf-8"
-    )
     wait_for(lambda: watcher.sights()[0].trouble is None, "the trouble to be over")
+    with journal.own(project.root.ledger).open("a", encoding="utf-8") as ledger:
+        ledger.write("no JSON\n")
+    wait_for(lambda: "line 2: not JSON" in str(watcher.sights()[0].now.harm), "the damage to be shown")
+    assert watcher.sights()[0].trouble is None
     assert watcher.sights()[0].taken > sight.taken
 
 
@@ -271,10 +270,10 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
     second = made_project(tmp_path / "second", [b])
     second.ledger.intent("prepare-small-2", [Begun(b.id, 1)])
     second.ledger.submitted("prepare-small-2", "7")
-    lines = second.root.ledger.read_text(encoding="utf-8")
-    second.root.ledger.unlink()
+    lines = journal.own(second.root.ledger).read_text(encoding="utf-8")
+    journal.own(second.root.ledger).unlink()
     (tmp_path / "lines").write_text(lines, encoding="utf-8")
-    squeue.write_text(f"cp {tmp_path}/lines {second.root.ledger}", encoding="utf-8")
+    squeue.write_text(f"cp {tmp_path}/lines {journal.own(second.root.ledger)}", encoding="utf-8")
     watcher = watch(first, second, interval=60)
     wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
     (seen,) = watcher.sights()[1].now.units

@@ -15,8 +15,10 @@ import pytest
 from small_study import publish, runs, sor, start, wait_for, write_study
 from test_status import A, B, keeper, seen
 
+from jobs import journal
 from jobs.causes import Cause
-from jobs.rundir import StudyDir, append_jsonl, read_jsonl
+from jobs.rundir import StudyDir
+from jobs.schema import NOTE
 from jobs.unit import Unit
 from launch import notify
 from launch.backends import Live
@@ -300,10 +302,10 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
 
 def past(root: StudyDir, told: bool = False) -> None:
     """Let as much time go by as has what was not taken told again; with `told`, forget what was told, too."""
-    records = [{**r, "time": r["time"] - 2 * AGAIN} for r in read_jsonl(root.notified)]
-    root.notified.unlink()
+    records = [{**r, "time": r["time"] - 2 * AGAIN} for r in journal.read(root.notified, NOTE)]
+    journal.own(root.notified).unlink()
     for record in [] if told else records:
-        append_jsonl(root.notified, record)
+        journal.append(root.notified, record)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +369,7 @@ def test_a_folder_that_cannot_be_written_breaks_nothing(
     said = list[str]()
     told(root, said)
     assert webhook.said == []
-    assert "Is a directory" in said[0]
+    assert "a folder, not a file" in said[0]
 
 
 def test_a_silent_controller_is_told_of(

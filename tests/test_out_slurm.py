@@ -16,7 +16,9 @@ import yaml
 from cluster import Cluster
 from small_study import TESTS, runs, sor, unit, wait_for, write_study
 
-from jobs.rundir import StudyDir, read_json, read_jsonl
+from jobs import journal
+from jobs.rundir import StudyDir, read_json
+from jobs.schema import ATTEMPT
 from jobs.unit import Unit
 from launch import logs
 from launch.cluster import load_cluster
@@ -124,12 +126,13 @@ def test_submitted_by_hand_it_is_what_sor_submit_does(
 
     for study in (told, written):
         assert [(s.unit.name, s.state) for s in study.look().units] == [(u.name, State.DONE) for u in units]
-    assert not written.root.ledger.exists()
+    assert not journal.files(written.root.ledger)
     for u in units:
         one, two = told.root.unit(u), written.root.unit(u)
         assert read_json(one.result) == read_json(two.result)
         ends = [
-            sorted((e["attempt"], e["rank"], e["error"]) for e in read_jsonl(d.attempts)) for d in (one, two)
+            sorted((e["attempt"], e["rank"], e["error"]) for e in journal.read(d.attempts, ATTEMPT))
+            for d in (one, two)
         ]
         assert ends[0] == ends[1] == [(1, rank, None) for rank in range(u.resources.world_size)]
         assert len(runs(tmp_path, u.name)) == 2 * u.resources.world_size
@@ -183,7 +186,7 @@ def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
 
     def attempts(name: str) -> list[int]:
         [its] = [u for u in ours.units if u.name == name]
-        return [line["attempt"] for line in read_jsonl(ours.root.unit(its).attempts)]
+        return [line["attempt"] for line in journal.read(ours.root.unit(its).attempts, ATTEMPT)]
 
     for name in ("a.fail", "o.hold"):
         (tmp_path / name).touch()

@@ -121,6 +121,7 @@ def table(folder: Path, prompts: int, reasoning: dict[int, str], plain: dict[int
     for mode, (thought, told) in rows.items():
         made = pa.table({"prompt": asked, "reasoning": thought, "answer": told})
         pq.write_table(made, out / f"{mode}.parquet")
+    write_json(out / "result.json", {})
     return unit
 
 

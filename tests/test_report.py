@@ -25,8 +25,9 @@ from analysis.collect import collect
 from analysis.csv_files import write_csv
 from analysis.frontier import frontier_table
 from analysis.report import analyse, claims_table, print_report, run, terminal_table, write_report
+from jobs import journal
 from jobs.context import Context
-from jobs.rundir import StudyDir, append_jsonl, read_json, write_json
+from jobs.rundir import StudyDir, read_json, write_json
 from jobs.unit import Unit
 
 SHARES = (0.0, 0.5, 1.0)
@@ -298,7 +299,7 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     folder = StudyDir(study[0]).unit(study[1][0])
     run = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "time": 9.0, "kept": 0}
     run |= {"host": "n1", "micro_batch": None}
-    append_jsonl(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
+    journal.append(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
     report = write_report(study[0], tmp_path / "out", joules={"evaluate": 1.8e6})
     page = tmp_path / "visit.html"
     page.write_text(

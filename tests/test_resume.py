@@ -157,7 +157,7 @@ def test_a_run_refuses_what_it_cannot_read(study: Study) -> None:
     unit = study.unit("refused", {}, {"micro_batch": 2})
     assert study.run(unit, 1, until=3) == "Interrupted"
     assert study.run(study.unit("refused", {}, {"micro_batch": 2, **zero(1)}), 2) == "exit code 1"
-    (end,) = read_jsonl(study.root.unit(unit).attempts)
+    (end,) = read_jsonl(study.root.unit(unit).path / "failed.jsonl")
     assert end["error"].startswith("its training stands at step 3, saved without DeepSpeed")
     assert study.run(unit, 3) == "done"
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from small_study import TESTS, lives, publish, runs, unit, wait_for
 
+from jobs import journal
 from jobs.element import ELEMENTS, element, line
 from jobs.ending import WORDLESS
 from jobs.place import Place, first_node, port
 from jobs.run import STAGE_MODULES
-from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl
+from jobs.rundir import StudyDir, UnitDir
+from jobs.schema import ATTEMPT
 from jobs.unit import Unit
 from launch.local import Local
 
@@ -43,7 +45,7 @@ def test_ranks_are_told_how_to_find_each_other(tmp_path: Path) -> None:
         ("0", "2", "3"), ("1", "2", "3"),
     ]  # fmt: skip
     assert {p["MASTER_PORT"] for p in found} == {str(port(str(found[0]["parent"])))}
-    ends = list(read_jsonl(folder.attempts))
+    ends = journal.read(folder.attempts, ATTEMPT)
     assert sorted(e["rank"] for e in ends) == [0, 1]
 
 
@@ -93,7 +95,7 @@ def test_a_process_alone_is_not_told_of_others_and_keeps_what_is_set(
     folder = job(StudyDir(tmp_path / "s"), a, attempt=4)
     (process,) = runs(tmp_path, "a")
     assert (process["RANK"], process["MASTER_PORT"], process["OMP_NUM_THREADS"]) == (None, None, "2")
-    (end,) = read_jsonl(folder.attempts)
+    (end,) = journal.read(folder.attempts, ATTEMPT)
     assert (end["attempt"], end["worker"], end["rank"], end["error"]) == (4, 0, 0, None)
     assert end["host"] == os.uname().nodename
     assert folder.done
@@ -104,7 +106,7 @@ def test_what_is_done_already_is_left_alone(tmp_path: Path) -> None:
     publish(root, a)
     folder = job(root, a)
     assert runs(tmp_path, "a") == []
-    assert not folder.attempts.exists()
+    assert not journal.files(folder.attempts)
     assert "is done already: nothing to do" in next(
         root.submission("prepare-a-1234").glob("*_0_log.out")
     ).read_text(encoding="utf-8")
@@ -113,7 +115,7 @@ def test_what_is_done_already_is_left_alone(tmp_path: Path) -> None:
 def test_an_error_is_written_down(tmp_path: Path) -> None:
     (tmp_path / "a.fail").touch()
     folder = job(StudyDir(tmp_path / "s"), unit(tmp_path, "a"))
-    (end,) = read_jsonl(folder.attempts)
+    (end,) = journal.read(folder.attempts, ATTEMPT)
     assert (end["error"], end["cause"], end["kept"]) == ("RuntimeError: a was told to fail", "code error", 1)
     assert not folder.done
 
@@ -154,7 +156,7 @@ def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is
     assert (ran["WORLD_SIZE"], ran["OMPI_COMM_WORLD_SIZE"], ran["SLURM_NTASKS"]) == (None, None, "1")
     root = StudyDir(tmp_path / "s")
     folder = root.unit(unit(tmp_path, "b"))
-    (end,) = read_jsonl(folder.attempts)
+    (end,) = journal.read(folder.attempts, ATTEMPT)
     assert (end["attempt"], end["error"], folder.done) == (2, None, True)
     assert not root.unit(unit(tmp_path, "a")).path.exists()
     assert not list(submission.glob("*.word"))
@@ -183,7 +185,7 @@ def test_what_keeps_nothing_uses_its_time_and_says_why_it_ended(
         process.send_signal(signal.SIGUSR2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    (end,) = read_jsonl(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts)
+    (end,) = journal.read(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts, ATTEMPT)
     assert end["error"] == f"{words}; what the study's function has done is not kept"
     assert (end["cause"], end["kept"]) == (cause, 0)
     assert (submission / "7_33.0.word").read_text(encoding="utf-8") == word
@@ -206,7 +208,7 @@ def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert (submission / "7_33.0.word").read_text(encoding="utf-8") == "again"
-    (end,) = read_jsonl(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts)
+    (end,) = journal.read(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts, ATTEMPT)
     assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
     assert end["kept"] == (tmp_path / "b.steps").stat().st_size
 
@@ -227,10 +229,10 @@ def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, subm
         "micro_batch": None,
     }  # fmt: skip
     for restart in range(3):
-        append_jsonl(folder.attempts, {**ended, "restart": restart, "cause": "network", "error": "NCCL"})
+        journal.append(folder.attempts, {**ended, "restart": restart, "cause": "network", "error": "NCCL"})
     assert start(submission, restart=4).wait(60) == 1  # of 3 there is no word
     assert runs(tmp_path, "b") == []
-    *_, third, last = read_jsonl(folder.attempts)
+    *_, third, last = journal.read(folder.attempts, ATTEMPT)
     assert (third["restart"], third["cause"], third["error"]) == (3, "killed", WORDLESS)
     assert (last["restart"], last["error"]) == (4, f"not begun again: {WORDLESS}")
     assert (submission / "7_33.4.word").read_text(encoding="utf-8") == "stop"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,17 @@ import pytest
 from small_study import lives, publish, wait_for
 
 from jobs.context import Context
-from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_json, read_jsonl, study_of, write_json
+from jobs.rundir import (
+    Damaged,
+    StudyDir,
+    UnitDir,
+    append_jsonl,
+    look_at,
+    read_json,
+    read_jsonl,
+    study_of,
+    write_json,
+)
 from jobs.unit import Unit
 
 FORK = multiprocessing.get_context("fork")
@@ -27,8 +39,8 @@ def stage(folder: UnitDir, attempt: str) -> Path:
     """A result of several files that all name their attempt."""
     staged = folder.staging(attempt)
     staged.mkdir(parents=True)
-    for i in range(FILES):
-        (staged / f"{i}.txt").write_text(attempt, encoding="utf-8")
+    for name in ("result.json", *(f"{i}.txt" for i in range(1, FILES))):
+        (staged / name).write_text(attempt, encoding="utf-8")
     return staged
 
 
@@ -63,13 +75,70 @@ def test_publish_does_not_hide_other_errors(tmp_path: Path) -> None:
     assert not folder.done
 
 
-def test_a_file_named_out_is_no_result(tmp_path: Path) -> None:
+IN_THE_WAY: dict[str, Callable[[Path], object]] = {
+    "a file": lambda out: out.write_text("mine", encoding="utf-8"),
+    "a FIFO": os.mkfifo,
+    "a folder without result.json": lambda out: out.mkdir(),
+    "a link": lambda out: out.symlink_to("nowhere"),
+    "a link, not the folder of a result": lambda out: (
+        write_json(made(out.with_name("else")) / "result.json", {}), out.symlink_to("else"),
+    ),
+    "result.json: empty": lambda out: (made(out) / "result.json").touch(),
+    "result.json: a folder": lambda out: (made(out) / "result.json").mkdir(),
+    "result.json: a FIFO": lambda out: os.mkfifo(made(out) / "result.json"),
+    "result.json: a link": lambda out: (made(out) / "result.json").symlink_to("/etc/hostname"),
+}  # fmt: skip
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def kind(path: Path) -> tuple[int, int]:
+    return path.lstat().st_ino, path.lstat().st_mode
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_what_is_no_result_is_named_and_stays(tmp_path: Path, what: str) -> None:
     folder = UnitDir(tmp_path / "unit")
     staged = stage(folder, "1")
-    folder.out.write_text("", encoding="utf-8")
+    IN_THE_WAY[what](folder.out)
+    before = kind(folder.out)
     assert not folder.done
-    with pytest.raises(OSError, match="Not a directory"):
-        folder.publish(staged)
+    assert what in str(look_at(str(folder.out)).harm)
+    assert f"Move {folder.out} away, then 'sor submit' makes it again" in str(look_at(str(folder.out)).harm)
+    if "result.json: " not in what:
+        with pytest.raises(Damaged, match=re.escape(f"{folder.out}: ")):
+            folder.publish(staged)
+        assert (kind(folder.out), (staged / "1.txt").exists()) == (before, True)
+    assert StudyDir(tmp_path.parent).published(tmp_path.name) == []
+    with pytest.raises(Damaged):
+        folder.read_result()
+
+
+def test_a_result_costs_two_questions_and_what_has_none_one(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path / "unit")
+    script = (
+        "import os, sys; from jobs.rundir import look_at; asked = []; real = os.lstat\n"
+        "os.lstat = lambda path: (asked.append(path), real(path))[1]\n"
+        "print(look_at(sys.argv[1]).there, len(asked))"
+    )
+
+    def cost() -> str:
+        command = [sys.executable, "-c", script, str(folder.out)]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+
+    assert cost() == "False 1"
+    folder.publish(stage(folder, "1"))
+    assert cost() == "True 2"
+
+
+def test_a_result_is_set_aside_any_number_of_times(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path / "unit")
+    folder.path.mkdir()
+    names = [folder.new_superseded(3).name for _ in range(3)]
+    assert names == ["superseded.3", "superseded.3.2", "superseded.3.3"]
 
 
 WRITER = """
@@ -166,7 +235,7 @@ def test_a_line_after_a_torn_one_stays_whole(tmp_path: Path) -> None:
     append_jsonl(path, {"i": 2})
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(lines[0]), json.loads(lines[-1])] == [{"i": 0}, {"i": 2}]
-    with pytest.raises(ValueError, match=r"line 2: not JSON .*Remove it, if its writer died"):
+    with pytest.raises(ValueError, match=r"line 2: not JSON .*Remove the line, if its writer died"):
         list(read_jsonl(path))
 
 

@@ -15,7 +15,9 @@ import yaml
 from cluster import Cluster
 from small_study import sor, wait_for
 
-from jobs.rundir import StudyDir, read_json, read_jsonl
+from jobs import journal
+from jobs.rundir import StudyDir, read_json
+from jobs.schema import ATTEMPT
 from launch.presets import CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -61,7 +63,7 @@ def test_submitted_once_it_runs_to_the_report(
     problems = [(u["name"], u["reason"]) for u in status["units"] if u["state"] != "done"]
     assert not problems, sor("logs", study, "--failed", *runs).stdout
     for folder in root.published("train"):
-        ends = list(read_jsonl(folder.attempts))
+        ends = journal.read(folder.attempts, ATTEMPT)
         assert sorted((e["rank"], e["error"]) for e in ends) == [(rank, None) for rank in range(4)]
         assert read_json(folder.out / "provenance.json")["code"]["snapshot"] in {
             p.name for p in root.code.iterdir()

@@ -59,12 +59,13 @@ def test_row(row: str) -> None:
 
 def test_done_is_published_and_made_of_done_inputs_whatever_else_is_known() -> None:
     seen = set()
-    for published, job, dead, attempts, silence, put_off, error, of_input in product(
+    for published, job, dead, attempts, silence, put_off, error, of_input, harm in product(
         (True, False), (None, State.QUEUED, RUNNING, State.PREEMPTED), (True, False), (0, 1),
         (None, 0.0, 1e6), (None, "cancelled"), (None, "E"), (None, *(s for s in State if s != DONE)),
+        (None, "a line is damaged"),
     ):  # fmt: skip
         missing = ((("a", of_input),)) if of_input else ()
-        facts = Facts(published, job, None, dead, attempts, silence, None, put_off, error, missing)
+        facts = Facts(published, job, None, dead, attempts, silence, None, put_off, error, missing, harm)
         state, reason = state_of(facts)
         seen.add(state)
         assert (state == DONE) == (published and of_input is None)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from small_study import SOR, environment, lives, runs, start, wait_for, watched_study
 
+from jobs import journal
 from jobs.rundir import StudyDir, read_jsonl
 from launch.ledger import Ledger
 
@@ -110,15 +111,15 @@ def test_a_submit_that_slept_leaves_the_study_to_who_took_over(study: Path, tmp_
     os.killpg(process.pid, signal.SIGSTOP)
     subprocess.run([sys.executable, "-c", OVERTAKEN, root.lock], check=True)
     (unit, attempt) = next(iter(Ledger(root.ledger).attempts().items()))
-    ledger = root.ledger.read_text(encoding="utf-8")
+    ledger = journal.own(root.ledger).read_text(encoding="utf-8")
     lost = {"event": "lost", "time": attempt.begun, "attempts": [[unit, attempt.number, "it was gone"]]}
-    root.ledger.write_text(ledger + json.dumps(lost) + "\n", encoding="utf-8")
-    written = root.ledger.read_text(encoding="utf-8")
+    journal.own(root.ledger).write_text(ledger + json.dumps(lost) + "\n", encoding="utf-8")
+    written = journal.own(root.ledger).read_text(encoding="utf-8")
     (study.parent / "study.hold").unlink()
     os.killpg(process.pid, signal.SIGCONT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said
     assert re.search(r"this did not run for a while, and \S+ on other-host .* took over", said)
     assert "nothing more is submitted from here" in said
-    assert root.ledger.read_text(encoding="utf-8") == written
+    assert journal.own(root.ledger).read_text(encoding="utf-8") == written
     assert json.loads(root.lock.read_text(encoding="utf-8"))["token"] == "another"

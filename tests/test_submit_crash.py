@@ -21,6 +21,7 @@ from forked_sor import ForkedSor
 from small_slurm import Submitter, before, before_sbatch
 from small_study import SOR, environment, sor, start, wait_for
 
+from jobs import journal
 from jobs.rundir import StudyDir
 from launch.ledger import Ledger
 from launch.lock import STALE
@@ -145,7 +146,7 @@ def test_killed_in_sbatch(held: Submitter, tmp_path: Path) -> None:
         assert done.returncode == -signal.SIGKILL
         held.check(folder, case)
         held.check_again(folder)
-        lost = '"lost"' in StudyDir(folder / "small").ledger.read_text(encoding="utf-8")
+        lost = '"lost"' in journal.own(StudyDir(folder / "small").ledger).read_text(encoding="utf-8")
         assert lost == (when == "before Slurm is asked")
 
     at_once(point, held, [(when, stage) for when in IN_SBATCH for stage in ("prepare", "train")])
@@ -171,7 +172,7 @@ def test_two_at_once(held: Submitter, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def make_old(runs: Path) -> None:
     """Have all that the ledger says be of an hour ago."""
-    ledger = StudyDir(runs / "small").ledger
+    ledger = journal.own(StudyDir(runs / "small").ledger)
     ledger.write_text(
         re.sub(
             r'"time": (\d+)',
@@ -250,7 +251,7 @@ def test_jobs_whose_ids_a_banner_took_the_place_of_are_found_and_cancelled(
     held: Submitter, tmp_path: Path
 ) -> None:
     held.check(tmp_path)
-    ledger = StudyDir(tmp_path / "small").ledger
+    ledger = journal.own(StudyDir(tmp_path / "small").ledger)
     text = ledger.read_text(encoding="utf-8")
     ledger.write_text(re.sub(r'"job": "\d+"', '"job": "\\\\n-----\\\\n  Welcome"', text), encoding="utf-8")
     held.check(tmp_path)
@@ -304,13 +305,13 @@ def test_a_submit_that_slept_is_overtaken_and_submits_nothing_more(held: Submitt
         lock.write_text(json.dumps({**owner, "host": "a host of its own"}), encoding="utf-8")
         os.utime(lock, (time.time() - STALE - 1,) * 2)
         held.check(runs, "overtaken")
-        jobs, ledger = held.jobs(runs), StudyDir(runs / "small").ledger.read_bytes()
+        jobs, ledger = held.jobs(runs), journal.own(StudyDir(runs / "small").ledger).read_bytes()
     finally:
         slept.send_signal(signal.SIGCONT)
     said, _ = slept.communicate(timeout=60)
     assert slept.returncode == 1, said
     assert "nothing more is submitted from here" in said
-    assert (held.jobs(runs), StudyDir(runs / "small").ledger.read_bytes()) == (jobs, ledger)
+    assert (held.jobs(runs), journal.own(StudyDir(runs / "small").ledger).read_bytes()) == (jobs, ledger)
     held.check_again(runs)
 
 

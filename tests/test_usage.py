@@ -12,7 +12,8 @@ from small_study import publish
 
 from analysis.report import usage_line
 from analysis.usage import USAGE, usage
-from jobs.rundir import StudyDir, append_jsonl, write_json
+from jobs import journal
+from jobs.rundir import StudyDir, write_json
 from jobs.unit import Resources, Unit
 
 KWH = 3.6e6  # joules
@@ -26,7 +27,7 @@ def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | No
     for line in lines:
         keys = ("attempt", "restart", "worker", "rank", "seconds", "error")
         rest = {"cause": line[-1] and "preempted", "host": "n1", "time": 1.0, "kept": 0, "micro_batch": None}
-        append_jsonl(folder.attempts, {**dict(zip(keys, line, strict=True)), **rest})
+        journal.append(folder.attempts, {**dict(zip(keys, line, strict=True)), **rest})
 
 
 def rows(root: Path) -> dict[str, dict[str, Any]]:

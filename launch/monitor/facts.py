@@ -5,19 +5,22 @@ Reads files, a little at a time: of tens of thousands that are there at the star
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from analysis.gpus import peak_flops
+from jobs import journal
 from jobs.causes import Run, runs
 from jobs.checkpoint import metrics_of
-from jobs.rundir import Damaged, StudyDir, read_json, read_jsonl
+from jobs.rundir import Damaged, StudyDir, read_jsonl
+from jobs.schema import ATTEMPT, METRICS
 from jobs.unit import Unit
+from launch.ledger import Ledger
 from launch.logs import words_of
 from launch.observe import Seen, Snapshot
 from launch.states import State
@@ -66,11 +69,15 @@ def read_story(seen: Seen, gpu: str) -> Story:
     Args:
         gpu: what kind the cluster has.
     """
-    metrics = list(read_jsonl(path)) if (path := metrics_of(seen.folder)) else []
+    metrics, told = list[dict[str, Any]](), list[dict[str, Any]]()
+    with suppress(OSError, Damaged):  # the unit's reason says so
+        metrics = list(read_jsonl(path, METRICS)) if (path := metrics_of(seen.folder)) else []
+    with suppress(OSError, Damaged):
+        told = journal.read(seen.folder.attempts, ATTEMPT)
     last, gpus = metrics[-1] if metrics else None, seen.unit.resources.gpus
     peak = peak_flops(gpu, seen.unit.config["recipe"]["dtype"]) * gpus if last and gpus else None
     return Story(
-        runs(read_jsonl(seen.folder.attempts)),
+        runs(told),
         [line["loss"] for line in metrics],
         [line["tokens_per_second"] for line in metrics],
         last["flops"] / last["seconds"] / peak if last and peak else None,
@@ -120,7 +127,7 @@ class Facts:
             budget: seconds after which the rest is left for the next look.
         """
         if self.begun is None:
-            self.begun = next((float(record["time"]) for record in read_jsonl(self._root.ledger)), None)
+            self.begun = min(Ledger(self._root.ledger).submissions().values(), default=None)
         if self._folders is None:
             self._folders = self._root.begun()
         self._todo |= {seen.unit.id: seen for seen in (*self._early, *self._changed(now))}
@@ -153,7 +160,7 @@ class Facts:
         unit, former = seen.unit, self.took.pop(seen.unit.id, None)
         self.gpu_seconds -= former.gpu_seconds if former else 0.0
         self.finished[unit.stage].pop(unit.id, None)
-        if found := runs(read_jsonl(seen.folder.attempts)):
+        if found := runs(journal.read(seen.folder.attempts, ATTEMPT)):
             took = _took(found, unit.resources.nodes * unit.resources.gpus_per_node)
             self.took[unit.id] = took
             self.gpu_seconds += took.gpu_seconds
@@ -171,8 +178,9 @@ class Facts:
         for task in unit.config["group"]["tasks"]:
             scores.pop(task["task"], None)
         if seen.state == State.DONE:
-            with suppress(FileNotFoundError, json.JSONDecodeError):  # it is being set aside
-                result = read_json(seen.folder.result)
+            # It is being set aside, or it is not what this stage writes.
+            with suppress(FileNotFoundError, Damaged, KeyError, TypeError):
+                result = seen.folder.read_result()
                 self.training[name] = result["training"]["flops"]
                 scores.update({row["task"]: row["accuracy"] for row in result["benchmarks"]})
         self.accuracies[name] = (len(scores), fmean(scores.values()) if scores else 0.0)

@@ -15,8 +15,8 @@ from launch.study import Study
 
 # The state of several units together is that of the one that needs a person most.
 WORST = (
-    State.FAILED, State.STALLED, State.BLOCKED, State.RUNNING, State.PREEMPTED, State.QUEUED, State.WAITING,
-    State.DONE,
+    State.DAMAGED, State.FAILED, State.STALLED, State.BLOCKED, State.RUNNING, State.PREEMPTED, State.QUEUED,
+    State.WAITING, State.DONE,
 )  # fmt: skip
 
 

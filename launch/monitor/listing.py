@@ -11,8 +11,8 @@ from launch.observe import Seen, Snapshot
 from launch.states import State
 
 PROBLEMS_FIRST = (
-    State.FAILED, State.STALLED, State.BLOCKED, State.PREEMPTED, State.RUNNING, State.QUEUED, State.WAITING,
-    State.DONE,
+    State.DAMAGED, State.FAILED, State.STALLED, State.BLOCKED, State.PREEMPTED, State.RUNNING, State.QUEUED,
+    State.WAITING, State.DONE,
 )  # fmt: skip
 RANK = {state: number for number, state in enumerate(PROBLEMS_FIRST)}
 

@@ -40,6 +40,7 @@ WIDE = 100  # cells from which on there is room for intervals and whole words
 COUNTED = {  # what a stage's columns are called
     State.RUNNING: "run", State.QUEUED: "queue", State.WAITING: "wait", State.PREEMPTED: "again",
     State.STALLED: "stall", State.FAILED: "fail", State.BLOCKED: "block",
+    State.DAMAGED: "damage",
 }  # fmt: skip
 
 
@@ -221,7 +222,7 @@ def _bar(stage: Stage, width: int) -> Text:
     c = stage.counts
     done = stage.share * stage.total
     work = max(c[State.DONE] + c[State.RUNNING] + c[State.STALLED] - done, 0.0)
-    wrong = c[State.FAILED] + c[State.BLOCKED]
+    wrong = c[State.FAILED] + c[State.BLOCKED] + c[State.DAMAGED]
     parts = [
         (done, "█", "green"),
         (work, "▓", "blue"),
@@ -252,7 +253,7 @@ def _cell(cell: Cell | None, wide: bool) -> Text:
     """A student in one word: its accuracy in percent, else how far its training is."""
     if cell is None:
         return Text()
-    wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED)
+    wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED, State.DAMAGED)
     if cell.accuracy is not None and not wrong:
         part = f" {cell.evaluated}/{cell.groups}" if cell.evaluated < cell.groups else ""
         mark = part or ("*" if cell.best else " ")

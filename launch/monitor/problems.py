@@ -54,6 +54,10 @@ def problems(
     if vain := [s for s in now.units if s.in_vain and s.unit.id not in known]:
         title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
         found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
+    for seen in (s for s in lively if s.state is State.DAMAGED):
+        title = f"damaged: {seen.unit.stage} {seen.unit.name}: {seen.reason}"
+        found.append(Problem(title, f"then sor submit {study}"))
+    found += [Problem(f"damaged: {harm}", f"then sor submit {study}") for harm in now.harm]
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
         found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))

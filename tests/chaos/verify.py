@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chaos.watch import Watch
+from jobs import journal
 from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
+from jobs.schema import event
 from jobs.unit import MODES, Unit
 
 CLOCKS = ("seconds", "tokens_per_second")  # of a line of metrics.jsonl: these may differ
@@ -79,7 +81,7 @@ def late(unit: Unit, root: StudyDir, watch: Watch) -> list[str]:
     published = root.unit(unit).out.stat().st_ctime
     submitted = [
         record["time"]
-        for record in read_jsonl(root.ledger)
+        for record in journal.read(root.ledger, event)
         if record["event"] == "intent" and any(element[0] == unit.id for element in record["elements"])
     ]
     wrong = [
@@ -93,7 +95,9 @@ def late(unit: Unit, root: StudyDir, watch: Watch) -> list[str]:
 
 def submitted(root: StudyDir) -> int:
     """How many jobs were submitted for a study."""
-    return sum(len(record["elements"]) for record in read_jsonl(root.ledger) if record["event"] == "intent")
+    return sum(
+        len(record["elements"]) for record in journal.read(root.ledger, event) if record["event"] == "intent"
+    )
 
 
 CHECKS = {"generate": rows, "collate": pairs, "train": training, "evaluate": accuracies}
