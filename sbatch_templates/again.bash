@@ -44,6 +44,8 @@ finish() {
   fi
   if [ "$said" = memory ] || { [ $code -ne 0 ] && killed_for_memory; }; then
     memory=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * ${SLURM_CPUS_ON_NODE:-1}))}
+    # A run before this one had the same limit, where Slurm refused to raise the request.
+    [ "$(cat "$element.memory" 2>/dev/null)" != "$memory" ] || raise=
     echo "$memory" > "$element.memory"
     if [ "$limit" -ge "${raise##*=}" ] 2>/dev/null || [ -z "$raise" ]; then
       raise=

@@ -129,6 +129,18 @@ def test_killed_for_memory_the_request_is_raised_once(start: Start, tmp_path: Pa
     assert noted(tmp_path / "7_3") == 1000
 
 
+def test_a_request_that_slurm_does_not_raise_is_not_tried_again(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "7_3_0_log.out").write_text("", encoding="utf-8")
+    log = f"echo '{OOM.strip()}' >> {tmp_path}/7_3_0_log.out"
+    more = {"work": log, "squeue": "echo RUNNING mine", "raised": "MinMemoryNode=2000"}
+    refused = '[ "$1" != update ]'
+    process = start(137, scontrol=refused, SLURM_MEM_PER_NODE="1000", **more)
+    put_back(process, tmp_path, times=2)
+    (tmp_path / "asked").unlink()
+    assert start(137, restarts=1, SLURM_MEM_PER_NODE="1000", **more).wait(10) == 137
+    assert asked(tmp_path) == []
+
+
 def test_what_an_earlier_run_was_killed_for_is_not_taken_for_the_end_of_this_one(
     start: Start, tmp_path: Path
 ) -> None:
