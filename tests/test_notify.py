@@ -86,8 +86,9 @@ def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> Non
     assert [len(each) for each in said] == [int(i == 1) for i in range(40)]
     id = failed[0].unit.id
     assert said[1] == [
-        "failed: evaluate e0 failed: out of memory: ran out of memory. What to do: ask for more memory "
-        "(sbatch: {mem-per-cpu: …} in the cluster file). 1 blocked by failures. "
+        "failed: evaluate e0 failed: out of memory: ran out of memory. What to do: 'sor submit' "
+        "asks Slurm for twice as much; 'stages: {STAGE: {mem: …}}' in its file sets more. "
+        "1 blocked by failures. "
         f"'sor logs s {id}' shows more"
     ]
     [later] = memory.news(*failed[:39], units[39], b, at=AT + 60 + QUIET)
