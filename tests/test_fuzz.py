@@ -7,6 +7,7 @@ all tests try together: 500, or 5,000 in `make fuzz`.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -16,14 +17,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from mutated import ODD_JSON, Files, as_json, changed, study_with_presets
+from mutated import ODD_JSON, RAW, Files, as_json, changed, study_with_presets
+from small_study import publish, write_study
 from test_foreign import EVALCHEMY, LEADERBOARD, LIGHTEVAL, LM_EVAL_0_4_3, LM_EVAL_0_4_9, TIME
 from watched import Answer, call, watched
 
 from analysis.collect import DataWarning, collect
+from jobs import journal
+from jobs.rundir import StudyDir, write_json
+from launch.cluster import load_cluster
+from launch.ledger import Begun, Ledger
+from launch.plan import plan
+from launch.study import load_study
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
-SHARES = {"yaml": 0.9, "results": 0.08, "reports": 0.02}  # of the examples, by test
+SHARES = {"yaml": 0.8, "runs": 0.1, "results": 0.08, "reports": 0.02}  # of the examples, by test
 OWN = "raise SystemExit('this was run')\ndef make(staged, args, progress): ...\n"
 CONTROLS = {chr(c) for c in (*range(32), *range(127, 160))} - {"\n"}
 
@@ -128,3 +136,52 @@ def test_reports_of_results_of_others(files: Files) -> None:
         written(folder / "results", files)
         check(call(folder, "report", "results", "--out", "out"))
         assert set(os.listdir(folder)) <= {"results", "out"}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study and its run directory: a unit is done, one failed, one runs."""
+    folder = tmp_path_factory.mktemp("begun")
+    file = write_study(folder / "study")
+    root = StudyDir(folder / "runs" / "small")
+    done, second, third, *_ = plan(load_study(str(file)), load_cluster("local"))
+    publish(root, done)
+    ledger = Ledger(root.ledger)
+    for unit in (done, second, third):
+        ledger.intent(f"{unit.stage}-x", [Begun(unit.id, 1)])
+        ledger.submitted(f"{unit.stage}-x", "1")
+        root.unit(unit).path.mkdir(parents=True, exist_ok=True)
+        write_json(root.unit(unit).spec, unit.to_json())
+        times = {"started": 1.0, "updated": 2.0}
+        write_json(root.unit(unit).progress, {"done": 1, "total": 2, "unit": "rows", "attempt": 1, **times})
+    ended = {"cause": "code error", "error": "x", "time": 1.0, "seconds": 1.0, "kept": 0, "host": "h"}
+    numbers = dict.fromkeys(("attempt", "restart", "worker", "rank"), 0)
+    journal.append(root.unit(second).attempts, {**numbers, "attempt": 1, **ended, "micro_batch": None})
+    ledger.ended("failed", [(second.id, 1, "x")])
+    return folder
+
+
+@some("runs")
+@given(st.data())
+def test_run_directories_with_one_damaged_file(begun: Path, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "copy"
+        shutil.copytree(begun, folder)
+        files = sorted(path for path in (folder / "runs").rglob("*") if path.is_file())
+        file = data.draw(st.sampled_from(files), "file")
+        whole = file.read_bytes()
+        at = data.draw(st.integers(0, len(whole)))
+        junk = data.draw(st.one_of(st.sampled_from(RAW), st.sampled_from(ODD_JSON).map(str.encode)))
+        how = data.draw(st.sampled_from(("insert", "cut", "replace", "line")))
+        changed = {
+            "insert": whole[:at] + junk + whole[at:], "cut": whole[:at], "replace": junk,
+            "line": whole + junk + b"\n" + whole,
+        }  # fmt: skip
+        file.write_bytes(changed[how])
+        command = data.draw(
+            st.sampled_from((["plan"], ["status"], ["status", "--json"], ["logs", "--failed"]))
+        )
+        answer = call(folder, command[0], str(begun / "study" / "small.yaml"), *command[1:], "--runs", "runs")
+        assert answer.code in (0, 1, 2, 3, 4)
+        assert answer.deeds == []
+        assert not CONTROLS & set(answer.out + answer.err)
