@@ -99,6 +99,10 @@ class Seen(NamedTuple):
         }
 
 
+# What Slurm knows of the end of a job whose processes only heard a signal.
+TOLD_APART = frozenset({Cause.CANCELLED, Cause.NODE, Cause.MEMORY, Cause.TIME_LIMIT})
+
+
 @dataclass(frozen=True)
 class Keeper:
     """The last keeper of a study; `live` is what the machine says of it while it lives."""
@@ -217,7 +221,7 @@ def _ended(
     silent = {
         id: attempts[id]
         for id, end in found.items()
-        if not (end.written or end.harm) and attempts[id].ended is None
+        if not (_is_sure(end.written) or end.harm) and attempts[id].ended is None
     }
     words = backend.ends(silent) if silent else {}
     words |= {id: said for id in silent if (said := killed_for_memory(root, silent[id], words.get(id)))}
@@ -239,8 +243,15 @@ def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
     except Damaged as harm:
         return Ended(None, None, None, str(harm))
     line = first_error(lines)
+    if line and words and not _is_sure(line) and (cause := cause_of(words)) in TOLD_APART:
+        line = {**line, "cause": cause, "error": words}
     error = str(line["error"]) if line else words
     return Ended(error, line, _put_off(folder, attempt, error, lines))
+
+
+def _is_sure(line: dict[str, Any] | None) -> bool:
+    """Whether a process knew how its run ended: it hears the same signal whoever, or whatever, ends it."""
+    return line is not None and line["cause"] != Cause.PREEMPTED
 
 
 def _published(

@@ -134,16 +134,13 @@ def test_preempted_with_a_warning_it_goes_on_from_what_it_kept(
         assert log.count("a says hello") == 2
 
 
-def test_preempted_without_a_warning_it_is_written_down_by_the_next_run(
-    slurm: Cluster, tmp_path: Path
-) -> None:
+def test_preempted_at_once_it_starts_over(slurm: Cluster, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, "low", steps=False)
     job.preempt()
     job.again(2)
     job.release()
     assert job.ended() == (State.DONE, None)
-    assert job.lines() == [(0, "killed")] + [(1, None)] * 2
-    assert journal.read(job.project.root.unit(job.unit).attempts, ATTEMPT)[0]["error"] == WORDLESS
+    assert job.lines() == [(0, "preempted")] * 2 + [(1, None)] * 2
 
 
 def test_cancelled_it_stays_so(slurm: Cluster, tmp_path: Path) -> None:
@@ -165,13 +162,21 @@ def test_a_code_error_in_one_rank_is_not_repeated_though_its_peer_is_killed(
     assert job.left() == []
 
 
-def test_a_job_whose_rank_was_killed_is_begun_again(slurm: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_job_whose_ranks_were_killed_is_started_again(slurm: Cluster, tmp_path: Path, killed: int) -> None:
     job = Job(slurm, tmp_path, "main", steps=False)
-    os.kill(runs(tmp_path, "a")[-1]["pid"], signal.SIGKILL)
+    for run in runs(tmp_path, "a")[:killed]:
+        os.kill(run["pid"], signal.SIGKILL)
     job.again(2)
     job.release()
     assert job.ended() == (State.DONE, None)
-    assert job.lines() == [(0, "killed")] + [(1, None)] * 2
+    first, *later = job.lines()
+    assert later == [(1, None)] * 2
+    if killed == 1:
+        assert first == (0, "preempted")  # so it seems to the peer, which Slurm ends
+    else:  # nobody was left to record it but the next run
+        assert first == (0, "killed")
+        assert journal.read(job.project.root.unit(job.unit).attempts, ATTEMPT)[0]["error"] == WORDLESS
 
 
 def test_of_an_array_only_the_element_that_was_hit_is_begun_again(slurm: Cluster, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_refusal_keeps_all_its_lines_and_a_busy_controller_is_none(
 def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Have PATH begin with an sbatch and a squeue of shell."""
     (folder / "bin").mkdir()
-    row = r"77\x1fPENDING\x1fNone\x1fN/A\x1f\x1f"
+    row = r"77\x1fPENDING\x1fNone\x1fN/A\x1f\x1fmain\x1f"
     queue = f'[ -e {folder}/taken ] && printf "{row}%s\\n" prepare-a-1 || true'
     for name, lines in (("sbatch", script), ("squeue", queue)):
         (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")

@@ -44,7 +44,9 @@ from launch.states import State
 from launch.study import load_study
 
 HEAVY = ("torch", "pandas", "numpy", "pydantic", "vllm", "transformers", "matplotlib", "submitit", "lm_eval")
-COUNTS = ["waiting", "queued", "running", "stalled", "preempted", "done", "failed", "blocked"]
+COUNTS = [
+    "waiting", "queued", "running", "stalled", "preempted", "done", "failed", "blocked", "damaged",
+]  # fmt: skip
 
 
 @pytest.fixture
