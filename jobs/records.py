@@ -7,6 +7,7 @@ FIFO.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -127,11 +128,13 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, whatever stands under its name: a FIFO without a writer would be waited for.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: there is nothing, nor can there be, since a parent is no folder.
         Damaged: it is not a regular file.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
     except OSError:  # a socket, a link to nothing or to itself
         if what := not_a_file(path):
             raise Damaged(what) from None
@@ -144,7 +147,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 def not_a_file(path: Path) -> str | None:
     """What stands under a name instead of a regular file, in a sentence; None: such a file, or nothing."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):
             return f"{path}: {kind_of(mode)}, not a file. Move it away, then repeat the command"

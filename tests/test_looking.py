@@ -246,7 +246,7 @@ def test_all_studies_share_one_squeue(watch: Callable[..., Watcher], squeue: Pat
         project.ledger.submitted(f"prepare-{name}-1", "7")
         made.append(project)
     rows = "".join(
-        rf"7\037RUNNING\037None\0372\037n1\037prepare-{name}-1\n" for name in ("one", "two", "three")
+        rf"7\037RUNNING\037None\0372\037n1\037main\037prepare-{name}-1\n" for name in ("one", "two", "three")
     )
     squeue.write_text(f"printf '{rows}'", encoding="utf-8")
     watcher = watch(*made, interval=60)
@@ -278,7 +278,10 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
     wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
     (seen,) = watcher.sights()[1].now.units
     assert (seen.state, seen.reason) == (State.WAITING, None)
-    squeue.write_text("printf '7\\037PENDING\\037None\\0372\\037\\037prepare-small-2\\n'", encoding="utf-8")
+    squeue.write_text(
+    row = r"7\037PENDING\037None\0372\037\037main\037prepare-small-2\n"
+    squeue.write_text(f"printf '{row}'", encoding="utf-8")
+    )
     watcher.look_now()
     wait_for(lambda: states(watcher.sights()[1]) == [State.QUEUED], "the job")
 
