@@ -278,10 +278,8 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
     wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
     (seen,) = watcher.sights()[1].now.units
     assert (seen.state, seen.reason) == (State.WAITING, None)
-    squeue.write_text(
     row = r"7\037PENDING\037None\0372\037\037main\037prepare-small-2\n"
     squeue.write_text(f"printf '{row}'", encoding="utf-8")
-    )
     watcher.look_now()
     wait_for(lambda: states(watcher.sights()[1]) == [State.QUEUED], "the job")
 

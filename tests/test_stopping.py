@@ -16,7 +16,8 @@ import pytest
 from small_study import SOR, environment, lives, runs, start, wait_for, watched_study
 
 from jobs import journal
-from jobs.rundir import StudyDir, read_jsonl
+from jobs.rundir import StudyDir
+from jobs.schema import ATTEMPT
 from launch.ledger import Ledger
 
 
@@ -38,7 +39,7 @@ def saved(study: Path, runs_folder: Path) -> None:
     steps = (study.parent / "study.steps").stat().st_size
     root = StudyDir(runs_folder / "small")
     (unit,) = (root.path / "prepare").iterdir()
-    (end,) = read_jsonl(unit / "attempts.jsonl")
+    (end,) = journal.read(unit / "attempts.jsonl", ATTEMPT)
     assert (end["cause"], end["kept"]) == ("preempted", steps)
     (attempt,) = Ledger(root.ledger).attempts().values()
     assert (attempt.ended, attempt.reason) == ("cancelled", "cancelled")
