@@ -43,7 +43,7 @@ class Meaning(NamedTuple):
 
 
 RELEASE = "scontrol release {jobs}"
-ADMIN = "ask an administrator to release {jobs}"
+ADMIN = "ask an administrator to run: scontrol release {jobs}"
 LESS = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
 OTHER = "name another account, QOS or partition in the cluster file; 'sor doctor --cluster' shows yours"
 NO_DEADLINE = "take 'deadline' out of the cluster file"

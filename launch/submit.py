@@ -209,8 +209,10 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
             tell(keeping.hand_on(project, code, planned.held, nodes.names), "keeper")
     except Refused as error:
         why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
-        why.append("What was submitted before stays, and 'sor submit' goes on from there.")
-        why.append("'sor doctor' shows your limits")
+        why.append(
+            "What was submitted before stays, and 'sor submit' goes on from there; 'sor doctor' shows your "
+            "limits"
+        )
         say("\n".join(f"sor: {line}" for line in why), error=True)
         return 1
     console.print(held_view(planned.held))

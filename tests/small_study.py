@@ -170,13 +170,18 @@ def sor(*args: str | Path, cwd: Path | None = None, **more: str) -> subprocess.C
     )
 
 
+def listen() -> None:
+    """Have this process, which is to become the program, take signals that a background or nohup ignores."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*args: str | Path) -> subprocess.Popen[str]:
     """Start the program in a process group of its own, as a shell would."""
     return subprocess.Popen(
         [SOR, *map(str, args)], env=environment(), encoding="utf-8", start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        # It is ignored in what a script runs in the background, such as these tests.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=listen,
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ from launch.ledger import Ledger
 from launch.local import Local
 from launch.on_slurm import Slurm
 from launch.plan import plan
-from launch.slurm import SEPARATOR, Consumed, NoAccounting, Table, parse_energy
+from launch.slurm import Consumed, NoAccounting, Table, parse_energy
+from launch.slurm_text import SEPARATOR
 from launch.states import State
 from launch.study import load_study
 from launch.submit import cancel, submit

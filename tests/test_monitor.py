@@ -318,7 +318,7 @@ def test_a_job_that_is_preempted_and_begins_again_while_it_is_open(
         person.sees("1.0", "preempted", "1.1", "went well")  # both runs, with their ends
         person.presses("Escape", "Escape", "Escape")
         arrays = ",".join(sorted({id.partition("_")[0] for id in waits}, key=int))
-        person.sees("10 held: ", f"scontrol release {arrays}")
+        person.sees("10 cannot start: ", f"scontrol release {arrays}")
         assert sor("status", study, *where).returncode == 4
         person.presses("q")
         person.sees(PROMPT)

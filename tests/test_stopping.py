@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_study import SOR, environment, lives, runs, start, wait_for, watched_study
+from small_study import SOR, environment, listen, lives, runs, start, wait_for, watched_study
 
 from jobs import journal
 from jobs.rundir import StudyDir
@@ -62,6 +62,7 @@ def test_a_signal_is_taken_like_ctrl_c(study: Path, tmp_path: Path, number: sign
 def test_jobs_save_when_the_terminal_is_closed(study: Path, tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
+        listen()
         os.environ.update(environment(TERM="xterm"))
         os.execv(SOR, [str(SOR), "submit", str(study), "--runs", str(tmp_path / "runs"), "--yes"])
     try:
