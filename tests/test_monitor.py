@@ -161,15 +161,15 @@ def test_suspended_and_brought_back(person: Tmux) -> None:
     person.sees("echo is on", PROMPT)
 
 
-def test_a_file_system_that_hangs_holds_up_no_key(person: Tmux, ran: Path) -> None:
+def test_a_log_that_is_a_pipe_holds_up_no_key(person: Tmux, ran: Path) -> None:
     person.runs("sor monitor")
     person.sees("small on local", "1 failed")
     [log] = (ran / "small" / "submissions").glob("*/*_0_log.out")
     kept = log.rename(log.with_suffix(".kept"))
-    os.mkfifo(log)  # who opens it waits for ever
+    os.mkfifo(log)  # who opens it to read waits forever
     try:
         person.presses("Enter", "Enter")
-        person.sees("reading …")
+        person.sees("no log yet")
         person.presses("?")
         person.sees("any key goes back")
         person.presses("x", "q")

@@ -204,7 +204,7 @@ def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
     wait_until_empty(slurm)
     again(slurm, first)
     wait_for(lambda: seen()["a"] == (State.DONE, 2), "it to be fixed")
-    assert attempts("a") == [1, 2]
+    wait_for(lambda: attempts("a") == [1, 2], "its end to be recorded, after its result")
     assert seen()["o"] == (State.DONE, 1)
     assert attempts("o") == [1, 1]  # both ranks; the second time there was nothing to do
     capsys.readouterr()
@@ -226,7 +226,7 @@ def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
     assert seen()["a"] == (State.RUNNING, 3)
     (tmp_path / "a.hold").unlink()
     wait_for(lambda: seen() == {"a": (State.DONE, 3), "b": (State.DONE, 2), "o": (State.DONE, 1)}, "all")
-    assert attempts("b") == [1, 2]
+    wait_for(lambda: attempts("b") == [1, 2], "the reader's end to be recorded")
 
 
 def test_out_where_it_makes_no_sense(tmp_path: Path) -> None:
