@@ -35,7 +35,7 @@ def run(ctx: Context) -> None:
     config = ctx.unit.config
     tasks = config["group"]["tasks"]
     include = config["group"].get("include")
-    folder = DATA / ctx.resolve(include)  # a relative one is shipped if include else None
+    folder = DATA / ctx.resolve(include) if include else None  # a relative one is shipped
     prepare_environment(folder)
     left = [t for t in tasks if not (_finished(ctx, t) / BENCHMARK).is_file()]
     if left:
