@@ -64,7 +64,7 @@ def tasks(
 def prepare(
     root: Path,
     says: str,
-    include: Path,
+    include: Path | None,
     wanted: list[dict[str, Any]],
     engine: str = "auto",
     **tokenizer: Any,
@@ -74,9 +74,8 @@ def prepare(
     tiny.save(out / "model", says=says, **tokenizer)
     write_json(out / "result.json", {"flops": 123, "tokens": 45, "loss": 0.1})
     group = {
-        "name": "easy", "domain": "math", "format": "open-ended", "include": str(include), "max_tokens": 20,
-        "tasks": wanted,
-    }  # fmt: skip
+        "name": "easy", "domain": "math", "format": "open-ended", "max_tokens": 20, "tasks": wanted,
+    } | ({"include": str(include)} if include else {})  # fmt: skip
     config = {
         "student": STUDENT,
         "group": group,
@@ -182,6 +181,17 @@ def test_a_finished_benchmark_is_not_run_again(
     assert benchmark["marked"]
     assert benchmark["accuracy"] == 0.3
     assert "loaded by" not in capsys.readouterr().out  # nothing was left that needs the model
+
+
+def test_a_group_of_lm_evals_own_tasks_has_no_folder(tmp_path: Path) -> None:
+    ctx = prepare(tmp_path / "s", SAYS, None, tasks("gsm8k", filter="flexible-extract"))
+    kept = ctx.folder.work / "gsm8k"  # so that nothing is fetched
+    (kept / "lm_eval").mkdir(parents=True)
+    (kept / "items.jsonl").touch()
+    write_json(kept / "benchmark.json", {"task": "gsm8k", "accuracy": 0.25})
+    evaluate.run(ctx)
+    assert read_json(ctx.folder.result)["benchmarks"] == [{"task": "gsm8k", "accuracy": 0.25}]
+    assert "gsm8k" in evaluate._manager(None).all_tasks
 
 
 def test_told_to_stop_it_keeps_the_benchmarks_that_are_finished(benchmarks: Path, tmp_path: Path) -> None:
