@@ -45,8 +45,8 @@ def usage(path: str | Path, joules: Mapping[str, float] | None = None) -> pd.Dat
     study = StudyDir(Path(path))
     rows = []
     for stage in STAGES:
-        begun = {found.parent for found in study.path.glob(f"{stage}/*/attempts.*jsonl")}
-        folders = [UnitDir(folder) for folder in sorted(begun)]
+        started = {found.parent for found in study.path.glob(f"{stage}/*/attempts.*jsonl")}
+        folders = [UnitDir(folder) for folder in sorted(started)]
         if folders:
             used = (joules or {}).get(stage, math.nan)
             rows.append({"stage": stage, "units": len(folders), **_sums(stage, folders), "joules": used})

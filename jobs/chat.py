@@ -147,9 +147,9 @@ class Chat:
                     f"{' and '.join(map(repr, own))}. Set thinking: {{open: '{tags[0]}', close: '{tags[1]}'}}"
                 )
         if self.thinking.open and tail.rfind(self.thinking.open) > tail.rfind(self.thinking.close):
-            begun = tail.rpartition(self.thinking.open)[2].strip()
-            if begun:
-                return f"begins the thinking with words of its own, {begun!r}, which no row of data has"
+            words = tail.rpartition(self.thinking.open)[2].strip()
+            if words:
+                return f"starts the thinking with words of its own, {words!r}, which no row of data has"
         return self._difference(told) if told else ""
 
     def _told_or_nothing(self) -> str:

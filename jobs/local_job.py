@@ -22,7 +22,7 @@ from jobs.run import run_unit
 from jobs.trust import private_umask
 
 INDEX = 0  # of the only element of a submission
-WARNING = 30.0  # seconds before the time limit at which the ranks are told of it
+WARNING = 30.0  # seconds before the time limit at which the ranks get a signal
 
 
 class Watcher:

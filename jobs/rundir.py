@@ -139,7 +139,7 @@ class StudyDir:
     by_hand = At("by_hand")  # what jobs of scripts of --out entered when they started
     ledger = At("ledger.jsonl")  # a journal: what was submitted and how it ended
     lock = At("lock")
-    notified = At("notified.jsonl")  # a journal: what somebody was told of
+    notified = At("notified.jsonl")  # a journal: the notifications that were sent
     notified_lock = At("notified.lock")  # held by who decides what to tell, and for as long
     written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder
     code = At("code")  # HASH: the code that jobs run, as it was when they were submitted

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,16 @@ SIMPLE: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
+# CPython 3.11 counts the depth of a tree for all threads together, and fails where two parse at a time.
+_PARSING = threading.Lock()
+
+
+def parsed(source: str | bytes, mode: str = "exec") -> Any:
+    """The syntax tree of a source, as `ast.parse` makes it, in one thread at a time."""
+    with _PARSING:
+        return ast.parse(source, mode=mode)
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes of a module, by which annotations are read."""
@@ -33,7 +44,7 @@ class Classes:
         """What about a value does not fit an annotation; what the annotation means may be unknown."""
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             try:
-                annotation = ast.parse(annotation.value, mode="eval").body
+                annotation = parsed(annotation.value, "eval").body
             except SyntaxError:
                 return
         name = _last(annotation)

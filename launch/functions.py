@@ -12,18 +12,15 @@ import difflib
 import importlib.util
 import os
 import pkgutil
-import threading
 from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from launch.annotations import Classes, Faults
+from launch.annotations import Classes, Faults, parsed
 
 TAKES = 3  # where to write, the arguments, and where to report progress
 LISTED = 12  # names in a message
-# CPython 3.11 counts the depth of a tree for all threads together, and fails where two parse at a time.
-_PARSING = threading.Lock()
 
 
 def prepare_faults(function: str, args: Mapping[str, Any]) -> Faults:
@@ -31,8 +28,7 @@ def prepare_faults(function: str, args: Mapping[str, Any]) -> Faults:
     module, _, name = function.partition(":")
     try:
         file = _source(module)
-        with _PARSING:
-            tree = ast.parse(file.read_bytes()) if file else None
+        tree = parsed(file.read_bytes()) if file else None
     except _NotFound as error:
         yield "function", str(error)
         return

@@ -6,6 +6,7 @@ Every command begins here. What a command then does stands in its own module.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,16 +146,16 @@ def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None
     elsewhere = sorted({_place(a) for id, a in begun.items() if id not in lost}, key=str)
     if elsewhere:
         file, slurm_cluster = elsewhere[0]
-        command = f"sor cancel {project.study.name} --cluster {file}"
+        command, but = f"sor cancel {project.study.name} --cluster {shlex.quote(file)}", ""
         if slurm_cluster:
             command = f"SLURM_CLUSTERS={slurm_cluster} {command}"
         elif file == here[0]:  # and another one of its clusters was named now
-            command = f"{command}, with no 'clusters' in that file and SLURM_CLUSTERS unset"
+            command, but = f"env -u SLURM_CLUSTERS {command}", ", with no 'clusters' in that file"
         names = ", ".join(f"{file} (Slurm cluster {other})" if other else file for file, other in elsewhere)
         raise StudyError([Mistake(
             project.root.path, "",
             f"units of this study were submitted to {names}, and nobody wrote down that they "
-            f"ended: go on there, or end them with '{command}'",
+            f"ended: go on there, or end them with '{command}'{but}",
         )])  # fmt: skip
 
 

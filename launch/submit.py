@@ -58,8 +58,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     console = PlainConsole()
-    trust.check(project.root)
     if not yes:
+        trust.check(project.root)
         now = project.look()
         difference = reconcile(now, only)
         console.print(difference_view(difference))
@@ -266,7 +266,7 @@ def arrays(
     live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
     stages = {u.stage for u in allowed.values()}
     for notice in admission.notices(stages):
-        print(f"sor: {notice}", file=sys.stderr)
+        say(f"sor: {notice}", error=True)
     ends = {job.id for s in difference.withdraw if s.live for job in s.live.jobs if job.id}
     keeper = keeping.STAGE if project.cluster.slurm.keeper is not None else None
     rules = admission.rules(stages, project.backend.places(ends), keeper)

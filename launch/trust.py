@@ -55,9 +55,10 @@ def check(root: StudyDir) -> None:
         parent = root.path.absolute().parent
         mode = parent.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            folder = shlex.quote(str(parent))
             raise Refusal(
                 f"{parent}: everybody can replace {root.path.name} in it, whose code your jobs execute: "
-                f"chmod o-w {shlex.quote(str(parent))}, or chmod +t to share it, or give --runs another one"
+                f"chmod o-w {folder}, or chmod +t {folder} to share it, or give --runs another one"
             )
 
 
@@ -69,7 +70,8 @@ def replaceable(root: StudyDir) -> str | None:
         return None
     if (who := writers(status)) is None:
         return None
-    return f"{who} can replace {root.path}, whose code your jobs execute; this prevents it: chmod +t {parent}"
+    prevented = f"this prevents it: chmod +t {shlex.quote(str(parent))}"
+    return f"{who} can replace {root.path}, whose code your jobs execute; {prevented}"
 
 
 def _trusted(root: StudyDir) -> Iterator[tuple[Path, os.stat_result]]:

@@ -87,7 +87,7 @@ def test_modes_that_a_teacher_cannot_answer_in_are_refused() -> None:
             r"made ends a question with .*<think></think>', which closes .*'tokenizer'",
         ),
         (asks("[THINK]"), r"'\[THINK\]' marks thinking.*thinking: {open: '\[THINK\]', close: '\[/THINK\]'}"),
-        (asks("<think>\nWell, "), "begins the thinking with words of its own, 'Well,'"),
+        (asks("<think>\nWell, "), "starts the thinking with words of its own, 'Well,'"),
         (TURNS, r"asks for an answer, and begins a given answer with '<\|end\|><\|assistant\|>'"),
         (asks("").replace("{{ m.content", "<|to|>final{{ m.content"), "begins a given answer with .*final'"),
         (asks("Here are my steps:"), "ends a question with .*Here are my steps:' where it asks"),
