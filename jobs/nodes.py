@@ -16,6 +16,7 @@ from jobs.clock import ahead
 from jobs.fence import Superseded
 from jobs.preemption import Interrupted
 from jobs.rundir import StudyDir, append_jsonl
+from jobs.secrets import hide
 
 FAST = 60.0  # seconds; work that went on for longer speaks for the node, however it ended
 
@@ -35,12 +36,11 @@ def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
         if fast and not isinstance(error, Interrupted | Superseded):
             with suppress(OSError):
                 note.parent.mkdir(exist_ok=True)
-                partition, words = os.environ.get("SLURM_JOB_PARTITION"), f"{type(error).__name__}: {error}"
                 line = {
                     "time": time.time() + ahead(root.nodes),
                     "unit": unit,
-                    "partition": partition,
-                    "error": words,
+                    "partition": os.environ.get("SLURM_JOB_PARTITION"),
+                    "error": hide(f"{type(error).__name__}: {error}"),
                 }
                 append_jsonl(note, line)
         elif not fast:

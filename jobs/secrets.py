@@ -16,6 +16,7 @@ from pathlib import Path
 
 FILE = "~/.config/scale-or-reason/secrets"  # unless SOR_SECRETS names another
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(['\"]?)(.*)\2")
+NAMES = "SOR_SECRET_NAMES"  # variables that a cluster file names as secrets, for all that a command starts
 LEAST = 6  # characters; a shorter value may be in a text by chance
 # Variables of the environment that hold secrets whether or not a cluster file names them.
 USUAL = re.compile(
@@ -35,6 +36,14 @@ def load_secrets() -> None:
     """
     os.environ.update(_known())
     _hidden.cache_clear()
+
+
+def name_secrets(names: Iterable[str]) -> None:
+    """Have `hide` take the values of these variables for secrets, in this process and those it starts."""
+    known = os.environ.get(NAMES, "").split()
+    if new := [name for name in names if name not in known]:
+        os.environ[NAMES] = " ".join([*known, *new])
+        _hidden.cache_clear()
 
 
 def secret(name: str) -> str | None:
@@ -57,8 +66,9 @@ def revealed(text: str, names: Iterable[str]) -> list[str]:
 def hide(text: str) -> str:
     """A text with the known secret values replaced by their names in brackets.
 
-    Known are the values in the user's file, and those of variables that are named like secrets. A file that
-    cannot be used hides nothing: where it is needed, that is an error.
+    Known are the values in the user's file, and those of variables that a cluster file names as secrets or
+    that are named like secrets. A file that cannot be used hides nothing: where it is needed, that is an
+    error.
     """
     pattern, names = _hidden()
     return pattern.sub(lambda found: f"[{names[found[0]]}]", text) if pattern else text
@@ -73,7 +83,8 @@ def exposed(text: str) -> list[str]:
 @cache
 def _hidden() -> tuple[re.Pattern[str] | None, dict[str, str]]:
     """What finds every known value, and the name of each."""
-    usual = {name: value for name, value in os.environ.items() if USUAL.search(name)}
+    named = os.environ.get(NAMES, "").split()
+    usual = {name: value for name, value in os.environ.items() if name in named or USUAL.search(name)}
     hook = os.environ.get("SOR_NOTIFY", "")
     usual |= {"SOR_NOTIFY": hook} if hook.startswith(("http://", "https://")) else {}
     with suppress(SecretsError, OSError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.records import COUNT, TEXT, check
 from jobs.rundir import Damaged, StudyDir, UnitDir, read_json
 from jobs.schema import HANDED_OVER
+from jobs.secrets import name_secrets
 from jobs.unit import MODES, Unit
 from launch.backends import Backend
 from launch.cluster import Cluster, load_cluster, restored
@@ -115,6 +116,7 @@ def planned_again(project: Project, study: Study) -> Project:
 
 
 def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[str, Attempt]) -> Project:
+    name_secrets(cluster.slurm.secrets)
     if cluster.slurm_cluster is None:  # nor does the environment name one: where the study runs already
         cluster = cluster.on(_last_slurm_cluster(attempts, cluster.source))
     collated = root.unit(collating(study, cluster))

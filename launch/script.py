@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from submitit import SlurmExecutor
 
 from jobs.memory import KILLED
-from jobs.secrets import revealed
+from jobs.secrets import NAMES, revealed
 from jobs.unit import Resources
 from launch.cluster import Cluster
 from launch.header import check_header, unusable
@@ -80,7 +80,11 @@ def sbatch_script(
     }
     variables = {**cluster.slurm.variables, **given}
     # Logs, and what libraries write, are UTF-8 wherever a node's locale is another one.
-    body = "export PYTHONUTF8=1\n" + render(cluster.slurm.template, variables)
+    body = (
+        "export PYTHONUTF8=1\n"
+        + _secret_names(cluster.slurm.secrets)
+        + render(cluster.slurm.template, variables)
+    )
     options = cluster.sbatch_options(stage, resources.gpus_per_node)
     options |= cluster.memory_option(stage, resources)
     if once:
@@ -119,6 +123,11 @@ def sbatch_script(
         message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
         raise StudyError([Mistake(Path(cluster.name), "slurm", message)])
     return text
+
+
+def _secret_names(names: Sequence[str]) -> str:
+    """Have jobs hide the values of these variables wherever the cluster gets their values from."""
+    return f"export {NAMES}='{' '.join(names)}'\n" if names else ""
 
 
 def _update(options: Mapping[str, str | bool]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -76,6 +77,16 @@ def test_rich_alone_would_not() -> None:
     file = io.StringIO()
     Console(file=file, force_terminal=True).print(Text(f"a{TITLE}b"))
     assert "\x1b]0;owned" in file.getvalue()
+
+
+def test_a_secret_whose_name_is_said_by_a_cluster_file(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_PHRASE", "tell nobody")
+    monkeypatch.setenv("SOR_SECRET_NAMES", "")
+    assert hide("tell nobody") == "tell nobody"
+    secrets.name_secrets(["MY_PHRASE", "UNSET"])
+    assert hide(f"tell nobody {token}") == "[MY_PHRASE] [MY_API_KEY]"
+    secrets.name_secrets(["OTHER"])
+    assert os.environ["SOR_SECRET_NAMES"] == "MY_PHRASE UNSET OTHER"  # for the processes that are started
 
 
 def test_secrets_are_named_instead(token: str, capsys: pytest.CaptureFixture[str]) -> None:

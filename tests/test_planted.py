@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
+from small_slurm import write_cluster
 from small_study import sor, student, write_study
 
 from jobs.plain import CONTROLS
@@ -29,9 +31,13 @@ def prepare(staged, args, progress):
 HIDDEN = "|".join(SECRET)  # a study that holds the secret itself is refused
 
 
-def printed(*args: str | Path, code: tuple[int, ...], cwd: Path) -> str:
-    """What a command prints, searched; it must end with one of these exit codes."""
-    done = sor(*args, cwd=cwd, HF_TOKEN=SECRET, PYTHONPATH=str(cwd))
+def printed(*args: str | Path, code: tuple[int, ...], cwd: Path, name: str = "HF_TOKEN") -> str:
+    """What a command prints, searched; it must end with one of these exit codes.
+
+    Args:
+        name: the variable that holds the secret.
+    """
+    done = sor(*args, cwd=cwd, PYTHONPATH=str(cwd), **{name: SECRET})
     both = done.stdout + done.stderr
     assert done.returncode in code, both
     assert "Traceback (most recent call last)" not in done.stderr, both
@@ -60,6 +66,25 @@ def test_what_a_job_says(study: Path, tmp_path: Path) -> None:
     written = [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
     assert len(written) > 5
     assert [p for p in written if SECRET.encode() in p.read_bytes()] == []
+
+
+def test_a_secret_that_only_the_cluster_file_names(
+    study: Path, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    cluster = write_cluster(tmp_path / "mine.yaml", secrets=["PASSPHRASE"])
+    for verb, codes in (
+        (("submit", "--yes", "--only", "prepare"), (0,)), (("status", "--wait"), (1, 4)),
+        (("logs", "--failed"), (0,)), (("monitor", "--once"), (0, 1, 4)),
+    ):  # fmt: skip
+        shown = printed(
+            verb[0], study, *verb[1:], "--cluster", cluster, code=codes, cwd=tmp_path, name="PASSPHRASE"
+        )
+        assert verb[0] == "submit" or "[PASSPHRASE]" in shown, verb
+    written = [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
+    logs = {p for p in written if p.suffix == ".out"}  # what a job itself writes to its log stays as it is
+    assert logs
+    assert {p for p in written if SECRET.encode() in p.read_bytes()} <= logs
 
 
 def test_values_of_a_study(study: Path, tmp_path: Path) -> None:
