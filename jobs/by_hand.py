@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jobs.records import BadLine, open_regular
 from jobs.rundir import Damaged, StudyDir, UnitDir, read_json
 
 TOLD = "by_hand.json"  # in a submission's folder: what its jobs have to know
@@ -28,21 +29,44 @@ JOB = re.compile(r"\d+(;[A-Za-z0-9_.-]+)?", re.ASCII)  # of an array, and of one
 Record = Mapping[str, Any]
 
 
+def survey(folder: Path) -> tuple[list[Record], list[BadLine]]:
+    """All records of a study, in the order in which they were made, and apart the files that are none."""
+    found, bad = list[Record](), list[BadLine]()
+    for number in _numbers(folder):
+        try:
+            found.append(_record(folder, number))
+        except FileNotFoundError:
+            continue  # somebody has just removed it
+        except Damaged as error:
+            bad.append(BadLine(str(error), _contents(folder / f"{number}.json"), "the file"))
+    return found, bad
+
+
 def records(folder: Path) -> list[Record]:
-    """All records of a study, in the order in which they were made; none where nothing was written out.
+    """The same for who needs all of them.
 
     Raises:
         Damaged: one of them cannot be read.
     """
+    found, bad = survey(folder)
+    if bad:
+        raise Damaged(f"{bad[0].why}. Remove the file once none of those jobs runs")
+    return found
+
+
+def _numbers(folder: Path) -> list[int]:
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = [_record(folder, n) for n in range(1, 1 + sum(bool(NAME.fullmatch(name)) for name in names))]
-    with suppress(FileNotFoundError):  # a listing of a network file system may be old
-        while True:
-            found.append(_record(folder, len(found) + 1))
+    found = sorted(int(name.removesuffix(".json")) for name in names if NAME.fullmatch(name))
+    while os.path.lexists(folder / f"{_next(found)}.json"):  # a listing of a network file system may be old
+        found.append(_next(found))
     return found
+
+
+def _next(numbers: Sequence[int]) -> int:
+    return numbers[-1] + 1 if numbers else 1
 
 
 def reserve(folder: Path, numbers: Mapping[str, int]) -> bool:
@@ -56,7 +80,10 @@ def reserve(folder: Path, numbers: Mapping[str, int]) -> bool:
         taken = last_attempts(record for record in before if "submission" in record)
         return None if any(taken.get(unit, 0) >= n for unit, n in numbers.items()) else {"reserved": numbers}
 
-    return not numbers or not folder.is_dir() or _add(folder, entry) is not None
+    def sound(folder: Path) -> Sequence[Record]:  # units that others name are not submitted
+        return survey(folder)[0]
+
+    return not numbers or not folder.is_dir() or _add(folder, entry, sound) is not None
 
 
 def last_attempts(found: Iterable[Record]) -> dict[str, int]:
@@ -111,19 +138,23 @@ def enter(submission: Path, root: StudyDir, unit: str) -> int:
     return number
 
 
-def _add(folder: Path, entry: Callable[[Sequence[Record]], Record | None]) -> Path | None:
+def _add(
+    folder: Path,
+    entry: Callable[[Sequence[Record]], Record | None],
+    read: Callable[[Path], Sequence[Record]] = records,
+) -> Path | None:
     """Make the next record, of what `entry` says to the records before it; None if it says None."""
     aside = folder / f".{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
     while True:
-        before = records(folder)
-        record = entry(before)
+        number = _next(_numbers(folder))  # before they are read: whoever is faster takes it, or has been read
+        record = entry(read(folder))
         if record is None:
             return None
         with aside.open("w", encoding="utf-8") as file:
             json.dump(record, file)
             file.flush()
             os.fsync(file.fileno())
-        path = folder / f"{len(before) + 1}.json"
+        path = folder / f"{number}.json"
         try:
             os.link(aside, path)
             return path
@@ -136,9 +167,8 @@ def _add(folder: Path, entry: Callable[[Sequence[Record]], Record | None]) -> Pa
 @cache  # a record never changes
 def _record(folder: Path, number: int) -> Record:
     path = folder / f"{number}.json"
-    text = path.read_text(encoding="utf-8")
     try:
-        found: Record = json.loads(text)
+        found: Record = read_json(path)
         if "reserved" not in found:
             texts = [found[key] for key in ("submission", "job", "cluster", "host")]
             sound = all(isinstance(text, str) for text in texts) and JOB.fullmatch(found["job"])
@@ -148,10 +178,14 @@ def _record(folder: Path, number: int) -> Record:
                 raise ValueError
         last_attempts([found])
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise Damaged(
-            f"{path}: not what a job that was submitted by hand writes. Remove {folder} once none runs"
-        ) from None
+        raise Damaged(f"{path}: not what a job that was submitted by hand writes") from None
     return found
+
+
+def _contents(path: Path) -> bytes:
+    with suppress(OSError, Damaged), open_regular(path) as file:
+        return file.read()
+    return b""
 
 
 def _to_do(submission: Path, root: StudyDir) -> dict[str, list[int | None]]:

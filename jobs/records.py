@@ -188,6 +188,7 @@ class BadLine(NamedTuple):
 
     why: str
     text: bytes
+    what: str = "the line"  # or "the file", which is one record then
 
 
 def read_lines(path: Path, shape: Shape | ShapeOf | None = None) -> Iterator[dict[str, Any] | BadLine]:

@@ -121,20 +121,23 @@ class Ledger:
         return self._read().attempts
 
     def damage(self) -> Sequence[BadLine]:
-        """The lines that are no records: what they told of is not known."""
+        """What is no record: what it told of is not known."""
         return self._read().bad
 
     def _read(self) -> Read:
-        entered = by_hand.records(self._by_hand)
-        version, known = (_version(self._path), len(entered)), _last_read.get(self._path)
+        entered, harmed = by_hand.survey(self._by_hand)
+        version = (_version(self._path), len(entered), len(harmed))
+        known = _last_read.get(self._path)
         if known is None or version != known.version:
             records, bad = journal.survey(self._path, event)
-            known = _last_read[self._path] = Read(version, _attempts(records, entered), bad)
+            attempts = _attempts(records, entered)
+            known = _last_read[self._path] = Read(version, attempts, [*bad, *harmed])
         return known
 
     def submissions(self) -> dict[str, float]:
         """When each submission was to be handed over, in seconds since the epoch, by its name."""
-        entered = {r["submission"]: r["time"] for r in by_hand.records(self._by_hand) if "submission" in r}
+        by_jobs, _ = by_hand.survey(self._by_hand)
+        entered = {r["submission"]: r["time"] for r in by_jobs if "submission" in r}
         records, _ = journal.survey(self._path, event)
         return entered | {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
 
@@ -194,7 +197,7 @@ class Ledger:
 class Read(NamedTuple):
     """What was read of a ledger, and of which version of its files."""
 
-    version: tuple[Version, int]  # and the number of records entered by hand
+    version: tuple[Version, int, int]  # and the numbers of records entered by hand, sound and damaged
     attempts: Mapping[str, Attempt]
     bad: Sequence[BadLine]
 

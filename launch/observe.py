@@ -291,14 +291,14 @@ def _unreadable(units: list[Unit], root: StudyDir) -> dict[str, str]:
 def _attributed(
     bad: Sequence[BadLine], planned: Mapping[str, Unit], harmed: dict[str, str]
 ) -> tuple[str, ...]:
-    """Add damaged lines of the ledger to `harmed` for each unit that such a line names: it may have a job.
+    """Add damaged records of the ledger to `harmed` for each unit that one names: it may have a job.
 
     Returns:
-        The lines that name none.
+        Why each is damaged that names none.
     """
     unknown = []
     for line in bad:
-        why = f"{line.why}. Remove the line, and look with squeue for a job that it tells of"
+        why = f"{line.why}. Remove {line.what}, and look with squeue for a job that it tells of"
         named = {id.decode() for id in IDENTITY.findall(line.text)} & planned.keys()
         harmed |= dict.fromkeys(named, why)
         if not named:

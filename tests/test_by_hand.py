@@ -113,5 +113,16 @@ def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
     root = StudyDir(tmp_path)
     root.by_hand.mkdir()
     (root.by_hand / "1.json").write_text(text, encoding="utf-8")
-    with pytest.raises(Damaged, match=r"by_hand/1\.json: not what a job"):
-        Ledger(root.ledger).attempts()
+    ledger = Ledger(root.ledger)
+    assert ledger.attempts() == ledger.submissions() == {}
+    [bad] = ledger.damage()
+    assert (bad.text.decode(), bad.what) == (text, "the file")
+    assert bad.why == f"{root.by_hand}/1.json: not what a job that was submitted by hand writes"
+    with pytest.raises(Damaged, match=r"by_hand/1\.json: .* Remove the file once none of those jobs runs"):
+        by_hand.records(root.by_hand)
+    assert by_hand.reserve(root.by_hand, {"a": 3})  # as 2.json
+    (root.by_hand / "1.json").unlink()
+    assert by_hand.records(root.by_hand) == [{"reserved": {"a": 3}}]
+    assert not ledger.damage()
+    assert by_hand.reserve(root.by_hand, {"a": 4})
+    assert sorted(path.name for path in root.by_hand.iterdir()) == ["2.json", "3.json"]

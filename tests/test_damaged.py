@@ -145,11 +145,28 @@ def test_a_bad_line_of_the_ledger(made: Made, sor: ForkedSor, how: str) -> None:
     assert (done.returncode, f"damaged: {ledger}, line 3: " in done.stdout) == (4, True)
 
 
+def test_a_bad_record_of_jobs_submitted_by_hand(made: Made, sor: ForkedSor) -> None:
+    record = made.root.by_hand / "1.json"
+    record.parent.mkdir()
+    record.write_text(f'{{"submission": "s", "attempts": {{"{made.other.id}": [1, [0', encoding="utf-8")
+    assert made.state(sor, made.failed)["state"] == "damaged" if made.other is made.failed else "failed"
+    found = made.state(sor, made.other)
+    assert (found["state"], found["reason"]) == (
+        "damaged",
+        f"{record}: not what a job that was submitted by hand writes. Remove the file, and look with squeue "
+        "for a job that it tells of",
+    )
+    record.write_text("{", encoding="utf-8")
+    done = sor("status", str(made.file), "--runs", str(made.runs))
+    assert (done.returncode, f"damaged: {record}: not what a job" in done.stdout) == (4, True)
+
+
 PLACES: dict[str, Callable[[Made], Path]] = {
     "attempts": lambda made: journal.own(made.root.unit(made.failed).attempts),
     "progress": lambda made: made.root.unit(made.failed).progress,
     "unit": lambda made: made.root.unit(made.failed).spec,
     "ledger": lambda made: journal.own(made.root.ledger),
+    "by hand": lambda made: made.root.by_hand / "1.json",
     "lock": lambda made: made.root.lock,
     "study": lambda made: made.root.study,
     "submitted": lambda made: made.root.submitted,
