@@ -9,7 +9,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from launch.crosscheck import ALIAS, crosscheck, repeated
 from launch.presets import (
@@ -241,6 +241,12 @@ class Study(Strict):
     benchmarks: Annotated[tuple[EvalGroup, ...], Field(min_length=1)]
     seeds: OneOrMore[Seed] = (0,)
     expect: Expect
+    _file: Path = PrivateAttr(default=Path())
+
+    @property
+    def file(self) -> Path:
+        """The study's file."""
+        return self._file
 
     @model_validator(mode="after")
     def _rows_from_somewhere(self) -> Study:
@@ -290,6 +296,7 @@ def load_study(name: str) -> Study:
     mistakes += located(crosscheck(study, file), document, file)
     if mistakes:
         raise StudyError(mistakes)
+    study._file = file
     return study
 
 

@@ -66,7 +66,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         sure = not any(s.unheard for s in now.units)
         if (sure and _idle(project, now, difference, console)) or not _agreed(console):
             return 0
-    trust.prepare(project.root)
+    trust.prepare(project.root, [project.study.file, project.cluster.file])
     if warning := trust.replaceable(project.root):
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)
     with Stopping() as stopping, Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
@@ -118,7 +118,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
         return 0
     if now.submitting is not None:
         raise Refusal("somebody is submitting this study right now: write scripts once that has ended")
-    trust.prepare(project.root)
+    trust.prepare(project.root, [project.study.file, project.cluster.file])
     planned = arrays(project, now, difference)
     script = write_out(planned.arrays, project, out)
     console.print(held_view(planned.held))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,15 +20,31 @@ from jobs.unit import STAGES
 from launch.admission import Refusal
 
 
-def prepare(root: StudyDir) -> None:
+def prepare(root: StudyDir, copied: Iterable[Path] = ()) -> None:
     """Make a study's run directory unless there is one.
+
+    Args:
+        copied: files of which the directory will hold a copy: whoever may not read one may not enter.
 
     Raises:
         Refusal: others can write into what jobs would execute.
     """
     if not root.path.exists():
         make_private(root.path)
+        status = root.path.stat()
+        root.path.chmod(stat.S_IMODE(status.st_mode) & ~_kept_out(copied, status.st_gid))
     check(root)
+
+
+def _kept_out(files: Iterable[Path], group: int) -> int:
+    """The permission bits of those, of a folder of this group, who may not read one of these files."""
+    bits = 0
+    for file in files:
+        status = file.stat()
+        members = stat.S_IRGRP if status.st_gid == group else stat.S_IROTH
+        bits |= 0 if status.st_mode & members else stat.S_IRWXG
+        bits |= 0 if status.st_mode & stat.S_IROTH else stat.S_IRWXO
+    return bits
 
 
 def check(root: StudyDir) -> None:

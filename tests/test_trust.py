@@ -55,6 +55,32 @@ def test_a_study_is_private_whatever_the_umask_and_refused_once_it_is_not(tmp_pa
     assert "nothing to do" in again.stdout
 
 
+def test_who_may_not_read_a_study_may_not_enter_its_run_directory(tmp_path: Path) -> None:
+    study, runs = write_study(tmp_path / "study"), tmp_path / "runs"
+    study.chmod(0o600)
+    assert submit(study, runs).returncode == 0
+    assert stat.S_IMODE((runs / "small").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"), [((0o644,), 0o755), ((0o640, 0o644), 0o750), ((0o640, 0o604), 0o700), ((), 0o755)]
+)
+def test_a_run_directory_is_as_open_as_what_is_copied_into_it(
+    modes: tuple[int, ...], expected: int, tmp_path: Path
+) -> None:
+    files = [tmp_path / str(number) for number in range(len(modes))]
+    for file, mode in zip(files, modes, strict=True):
+        file.touch()
+        file.chmod(mode)
+    tmp_path.chmod(0o755)
+    before = os.umask(0)
+    try:
+        trust.prepare(StudyDir(tmp_path / "runs"), files)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "runs").stat().st_mode) == expected
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> StudyDir:
     found = StudyDir(tmp_path / "runs" / "a study")
