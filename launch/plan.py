@@ -5,7 +5,6 @@ It reads no run directory and asks no scheduler. Units come in an order in which
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from jobs.canonical import Filled, as_text, gap, pattern
 from jobs.unit import PREPARED, Input, Resources, Unit
 from launch import memory
 from launch.cluster import Cluster
+from launch.digests import digest
 from launch.estimate import (
     Lengths,
     collating_hours,
@@ -314,14 +314,7 @@ def _source(source: Source) -> dict[str, Any]:
 def _files(sources: Iterable[Source]) -> dict[str, str]:
     """Where the local files are that sources name by their contents."""
     files = [Path(s.path).absolute() for s in sources if s.path and not s.path.startswith(PREPARED)]
-    return {f"sha256:{_digest(file, file.stat().st_mtime_ns)}": str(file) for file in files}
-
-
-@cache
-def _digest(file: Path, changed: int) -> str:
-    """The SHA-256 of a file's contents, read once for each time that it changed."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return {f"sha256:{digest(file)}": str(file) for file in files}
 
 
 @cache
