@@ -157,7 +157,7 @@ def _add_compute(table: pd.DataFrame, file: Path) -> pd.DataFrame:
     merged = table.merge(known, on="student", how="left", suffixes=("", "_given"))
     for column in known.columns:
         if (given := f"{column}_given") in merged:
-            merged[column] = merged[given].fillna(merged[column])
+            merged[column] = merged[given].combine_first(merged[column])
     return merged
 
 

@@ -30,6 +30,8 @@ from launch.ledger import Begun, Ledger
 from launch.plan import plan
 from launch.study import load_study
 
+pytestmark = pytest.mark.filterwarnings("error::pandas.errors.PandasChangeWarning")
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
 SHARES = {"yaml": 0.8, "runs": 0.1, "results": 0.08, "reports": 0.02}  # of the examples, by test
 OWN = "raise SystemExit('this was run')\ndef make(staged, args, progress): ...\n"
