@@ -32,7 +32,7 @@ class Meaning(NamedTuple):
 
     Args:
         words: what the job waits for; of a REDO or NEVER, what goes on "its job ...".
-        advice: what to do; {jobs} are the ids of the jobs.
+        advice: what to do; {jobs} are the ids of the jobs, {scontrol} is the program with the jobs' cluster.
         held: Slurm holds the job for this reason, whichever other partitions it may start in.
     """
 
@@ -42,8 +42,8 @@ class Meaning(NamedTuple):
     held: bool = False
 
 
-RELEASE = "scontrol release {jobs}"
-ADMIN = "ask an administrator to run: scontrol release {jobs}"
+RELEASE = "{scontrol} release {jobs}"
+ADMIN = "ask an administrator to run: {scontrol} release {jobs}"
 LESS = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
 OTHER = "name another account, QOS or partition in the cluster file; 'sor doctor --cluster' shows yours"
 NO_DEADLINE = "take 'deadline' out of the cluster file"

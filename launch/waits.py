@@ -53,8 +53,10 @@ def advice(units: Sequence[Seen], study: str) -> str:
     if live and live.dead:
         first = f"{live.advice}; then " if live.advice else ""
         return f"{first}'sor submit {study}' replaces {'them' if len(units) > 1 else 'it'}"
-    arrays = dict.fromkeys(job.array for seen in units for job in seen.jobs if job.array)
-    return meaning(units[0].reason or "").advice.replace("{jobs}", ",".join(arrays))
+    jobs = [job for seen in units for job in seen.jobs if job.array]
+    arrays = ",".join(dict.fromkeys(str(job.array) for job in jobs))
+    where = f"--clusters={jobs[0].slurm_cluster} " if jobs and jobs[0].slurm_cluster else ""
+    return meaning(units[0].reason or "").advice.format(scontrol=f"scontrol {where}".strip(), jobs=arrays)
 
 
 def _of(now: Snapshot, wait: Wait) -> list[Seen]:

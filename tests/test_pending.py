@@ -123,11 +123,13 @@ def test_a_unit_is_dead_once_none_of_its_jobs_can_start(
     assert (live.dead, live.again, live.reason) == (dead, again, words)
 
 
-def shown(live: Live, state: State = State.QUEUED) -> tuple[str, list[tuple[str, str, bool]]]:
-    """What `sor status` and the monitor say of a unit with such a job."""
+def shown(
+    live: Live, state: State = State.QUEUED, cluster: str | None = None
+) -> tuple[str, list[tuple[str, str, bool]]]:
+    """What `sor status` and the monitor say of a unit with such a job, on one of Slurm's clusters."""
     vain = live.dead
     reason = live.reason or ""
-    attempt = Attempt(1, 1.0, "generic", (Job("s", "7", "c", 0),))
+    attempt = Attempt(1, 1.0, "generic", (Job("s", "7", "c", 0, cluster),))
     unit = made.seen(
         ROOT, UNIT, State.WAITING if vain else state, reason=reason, attempt=attempt, in_vain=vain
     )
@@ -171,6 +173,18 @@ def test_people_are_told_what_cannot_start_why_and_what_to_do(live: Live, line: 
     assert re.fullmatch(advice, what)
     assert title.startswith("1 cannot start: a: ")
     assert grave == bool(advice)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("JobHeldUser", "scontrol --clusters=other release 7"),
+        ("JobHeldAdmin", "ask an administrator to run: scontrol --clusters=other release 7"),
+    ],
+)
+def test_advice_names_the_cluster_of_the_jobs(reason: str, advice: str) -> None:
+    said, [(_, what, _)] = shown(how(reason), cluster="other")
+    assert what == said.partition("\n  ")[2] == advice
 
 
 def test_who_only_waits_is_not_shown() -> None:
