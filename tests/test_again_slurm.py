@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,23 @@ def test_near_its_time_limit_it_goes_on_if_it_got_further(slurm: Cluster, tmp_pa
     job.release()
     assert job.ended() == (State.DONE, None)
     assert job.lines() == [(0, "time limit")] * 2 + [(1, None)] * 2
+
+
+@pytest.mark.slow
+def test_what_keeps_nothing_has_all_of_its_time_and_is_not_started_again(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "a.hang").write_text("0", encoding="utf-8")
+    job = Job(slurm, tmp_path, "main", steps=False, tasks_per_node=1, hours=1 / 60)
+    began = time.monotonic()
+    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "Slurm to end it", 150)
+    assert time.monotonic() - began > 50
+    [seen] = job.project.look().units
+    assert (seen.state, seen.cause) == (State.FAILED, Cause.TIME_LIMIT)
+    assert "its time limit" in str(seen.reason)
+    assert "what the study's function has done is not kept" in str(seen.reason)
+    assert (job.lines(), job.left()) == ([(0, "time limit")], [])
+    assert len(runs(tmp_path, "a")) == 1
 
 
 @pytest.mark.slow
