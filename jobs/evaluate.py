@@ -19,7 +19,8 @@ import numpy as np
 
 from analysis.flops import architecture, forward_flops, generate_flops
 from jobs.context import Context
-from jobs.engines import Engine, load, quiet
+from jobs.engine_load import load, quiet
+from jobs.engines import Engine
 from jobs.paths import DATA
 from jobs.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
 

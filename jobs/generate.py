@@ -11,7 +11,6 @@ A worker may be killed at any line: another one, or its next attempt, goes on fr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -29,7 +28,8 @@ import pyarrow.parquet as pq
 from jobs.chat import Chat
 from jobs.claims import LEASE_SECONDS, Claims
 from jobs.context import Context
-from jobs.engines import Completion, Engine, Request, load, quiet
+from jobs.engine_load import load, quiet
+from jobs.engines import Completion, Engine, Request, row_seed
 from jobs.prompts import load_prompts
 from jobs.rundir import fsync_dir, link_once, read_json, read_jsonl, write_json
 from jobs.thinking import Thinking
@@ -264,11 +264,6 @@ def chats(tokenizer: Any, thinking: Thinking, modes: dict[str, Any]) -> dict[str
         if fault := chat.teacher_fault(mode):
             raise ValueError(fault)
     return found
-
-
-def row_seed(seed: int, prompt: str, mode: str) -> int:
-    """The seed of one row: the same whichever worker generates it, beside whatever else."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{prompt}:{mode}".encode()).digest()[:4], "big") >> 1
 
 
 def _draw_prompts(ctx: Context) -> pq.ParquetFile:

@@ -15,8 +15,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
 from jobs.chat import Chat
-from jobs.engines import Engine, Pair, Request
-from jobs.generate import row_seed
+from jobs.engines import Engine, Pair, Request, row_seed
 from jobs.thinking import Thinking
 
 

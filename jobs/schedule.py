@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.pack import Blocks
+from jobs.blocks import Blocks
 
 
 @dataclass(frozen=True)

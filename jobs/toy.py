@@ -14,9 +14,10 @@ import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
+from jobs.blocks import Blocks
 from jobs.chat import Chat
 from jobs.localtask import write_task
-from jobs.pack import Blocks, encode, write
+from jobs.pack import encode, write
 from jobs.parallel import accelerate
 from jobs.progress import Progress
 from jobs.rundir import write_json, write_jsonl

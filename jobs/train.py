@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.flops import train_flops
+from jobs.blocks import LEARN, Blocks
 from jobs.chat import Chat
 from jobs.checkpoint import METRICS
 from jobs.context import Context
-from jobs.pack import LEARN, Blocks
 from jobs.parallel import accelerate, part, summed
 from jobs.progress import Progress
 from jobs.rundir import append_jsonl

@@ -20,11 +20,12 @@ from jobs.unit import Resources, Unit
 from launch.arrays import Pool, Rules
 from launch.cluster import Cluster
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
 from launch.levels import Level, Quota, level, service_of, smallest
 from launch.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
 from launch.memory import TWICE
 from launch.plan import MARGIN
-from launch.slurm import Config, NodeGroup, Place, SlurmUnavailable
+from launch.slurm import Config, NodeGroup, Place
 from launch.states import some
 
 ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"

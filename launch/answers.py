@@ -7,10 +7,9 @@ stream, in any number of lines.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
-# Slurm's largest id is 2^26 by default and never more than ten digits.
-ID = re.compile(r"([1-9]\d{0,9})(?:;([A-Za-z0-9_.-]+))?", re.ASCII)
+from launch.job_ids import JobId, parse_id
+
 # After these words of sbatch the job may have been taken nevertheless, or sbatch never got to ask.
 UNCLEAR = (
     "Unable to contact", "timed out", "Zero Bytes", "onnection", "receive failure", "Unexpected message",
@@ -19,22 +18,6 @@ UNCLEAR = (
 VERDICT = re.compile(r"batch job submission failed: *(.*)", re.IGNORECASE)
 PREFIX = re.compile(r"^sbatch: (?:error: |fatal: )?")
 EMPTY_VERDICT = "Unspecified error"  # where a filter said no, and said why in a line of its own
-
-
-class JobId(NamedTuple):
-    """The id of a job or an array, with the cluster's name where sbatch was told to choose a cluster."""
-
-    array: str
-    cluster: str | None = None
-
-    def __str__(self) -> str:
-        return self.array if self.cluster is None else f"{self.array};{self.cluster}"
-
-
-def parse_id(text: str) -> JobId | None:
-    """`ID` or `ID;CLUSTER`, as sbatch --parsable prints it and the ledger keeps it; None: it is no id."""
-    match = ID.fullmatch(text.strip())
-    return JobId(match[1], match[2]) if match else None
 
 
 def taken(stdout: str) -> JobId | None:

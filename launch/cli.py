@@ -83,9 +83,9 @@ def answer(arguments: list[str]) -> None:
         from jobs.rundir import Damaged
         from jobs.secrets import SecretsError
         from launch.admission import Refusal
+        from launch.errors import SlurmUnavailable
         from launch.lock import Locked
         from launch.presets import StudyError
-        from launch.slurm import SlurmUnavailable
 
         known = StudyError | Damaged | Refusal | SecretsError | Locked | SlurmUnavailable
         if not isinstance(error, known):
@@ -155,7 +155,7 @@ def status(
     0: all is done. 3: it goes on by itself. 4: it needs you, since something failed or stands still, or waits
     for 'sor submit'.
     """
-    from launch.logs import last_words
+    from launch.log_files import last_words
     from launch.outlook import outlook
 
     project = _open(study, cluster, runs)
@@ -183,9 +183,9 @@ def status(
                 lines = journal.read(seen.folder.attempts, ATTEMPT)
             _print(unit_view(seen, ended(lines), logs.get(seen.unit.id, ())))
     else:
+        from launch.errors import SlurmUnavailable
         from launch.nodes import verdict
         from launch.show import nodes_view, status_view
-        from launch.slurm import SlurmUnavailable
 
         _print(status_view(now, logs))
         try:

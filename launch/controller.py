@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from launch import limits, slurm
-from launch.answers import JobId, refusal, taken, words
+from launch.answers import refusal, taken, words
+from launch.errors import SlurmUnavailable
 from launch.header import WELCOME
+from launch.job_ids import JobId
 from launch.limits import Association, Partition, Qos
 from launch.slurm import (
     Config,
@@ -30,7 +32,6 @@ from launch.slurm import (
     Place,
     QueuedJob,
     Refused,
-    SlurmUnavailable,
 )
 from launch.slurm_text import SEPARATOR, Table
 

@@ -25,10 +25,11 @@ from launch.admission import in_words
 from launch.cluster import Cluster
 from launch.controller import Controller
 from launch.doctor_slurm import UNTESTED, of_cluster, ok, problem, warning
+from launch.errors import SlurmUnavailable
 from launch.here import visible_gpus
 from launch.levels import level
 from launch.limits import Partition
-from launch.slurm import Config, NoAccounting, NodeGroup, NotSetUp, SlurmUnavailable
+from launch.slurm import Config, NoAccounting, NodeGroup, NotSetUp
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 

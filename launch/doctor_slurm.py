@@ -25,11 +25,12 @@ from launch import memory
 from launch.admission import Admission, Refusal
 from launch.cluster import Cluster
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
 from launch.handover import SCRIPT
 from launch.ledger import new_name
 from launch.presets import StudyError
 from launch.script import sbatch_script
-from launch.slurm import QueuedJob, Refused, SlurmUnavailable, live_state
+from launch.slurm import QueuedJob, Refused, live_state
 from launch.snapshot import snapshot
 from launch.states import State
 

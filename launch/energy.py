@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from jobs.unit import STAGES
+from launch.errors import SlurmUnavailable
 from launch.on_slurm import Slurm
 from launch.project import Project
-from launch.slurm import SlurmUnavailable
 
 
 def energy(project: Project) -> Mapping[str, int]:

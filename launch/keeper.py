@@ -27,6 +27,7 @@ from jobs.unit import Unit
 from launch import trust
 from launch.admission import Refusal
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
 from launch.handover import hand_over
 from launch.keeping import digest, hand_on, waits_for_room
 from launch.ledger import KEEPER, Attempt, Ledger, unfenced
@@ -39,7 +40,7 @@ from launch.outlook import hopeless, may_help
 from launch.presets import StudyError
 from launch.project import reopen_project
 from launch.reconcile import Difference, reconcile
-from launch.slurm import Refused, SlurmUnavailable
+from launch.slurm import Refused
 from launch.snapshot import snapshot
 from launch.states import State
 from launch.submit import WITHDRAWN, arrays, settled, withdraw

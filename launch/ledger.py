@@ -21,8 +21,8 @@ from jobs.records import BadLine, open_regular
 from jobs.rundir import StudyDir
 from jobs.schema import event
 from jobs.secrets import hide
-from launch.answers import parse_id
-from launch.slurm import SlurmUnavailable
+from launch.errors import SlurmUnavailable
+from launch.job_ids import parse_id
 
 KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
 

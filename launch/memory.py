@@ -39,7 +39,7 @@ EVALUATE = 600  # lm-eval, datasets, a benchmark's items: the toy benchmarks add
 GPU = 8 * GIB
 READ = 16 * GIB  # the part of a checkpoint that a process may hold while weights go from files to its GPU
 
-CPU_CACHE = 1 * GIB  # as jobs.engines.CPU_CACHE
+CPU_CACHE = 1 * GIB  # as jobs.engine_load.CPU_CACHE
 BYTES_PER_TOKEN = 5  # of text, in UTF-8
 FP32 = 4
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.causes import ANSWERS
 from jobs.plain import plain
-from launch.logs import WIDEST
+from launch.log_files import WIDEST
 from launch.nodes import WHILE, BadNode, Verdict
 from launch.observe import Seen, Snapshot
 from launch.outlook import Outlook, in_hand, lost, outlook

@@ -17,9 +17,10 @@ from functools import lru_cache
 
 from launch.backends import Live
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
 from launch.ledger import Attempt, Job
 from launch.pending import Wait, meaning
-from launch.slurm import ENDED, PastJob, Place, QueuedJob, SlurmUnavailable, elements_of, latest, live_state
+from launch.slurm import ENDED, PastJob, Place, QueuedJob, elements_of, latest, live_state
 from launch.states import State
 
 # Seconds, from an answer on, after which a submission that the queue does not show will not come any more.

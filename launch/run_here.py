@@ -16,7 +16,7 @@ from launch.foreground import Event, Foreground
 from launch.here import visible_gpus
 from launch.local import Local
 from launch.lock import Lost
-from launch.logs import logs_of
+from launch.log_files import logs_of
 from launch.observe import Snapshot
 from launch.project import Project
 from launch.reconcile import Difference

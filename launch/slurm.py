@@ -16,6 +16,7 @@ from functools import cache
 from math import ceil
 from typing import Any, NamedTuple
 
+from launch.errors import SlurmUnavailable
 from launch.slurm_text import Table, names, number, parse_table, split_fields, text_of
 from launch.states import State
 
@@ -41,10 +42,6 @@ def live_state(state: str) -> State | None:
     if state == "SUSPENDED":
         return State.PREEMPTED
     return State.QUEUED if state in QUEUED else State.RUNNING
-
-
-class SlurmUnavailable(RuntimeError):
-    """One of Slurm's programs gave no answer; the message says which, why, and what to do."""
 
 
 class NotSetUp(SlurmUnavailable):

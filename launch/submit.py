@@ -26,9 +26,9 @@ from jobs.secrets import FILE, exposed, missing_secrets
 from jobs.unit import Unit
 from launch import keeping, trust
 from launch.admission import Admission, Refusal, refuse_resumes
-from launch.answers import JobId
 from launch.arrays import ArrayPlan, plan_arrays
 from launch.handover import hand_over, write_out
+from launch.job_ids import JobId
 from launch.killed import with_more
 from launch.ledger import Ledger
 from launch.lock import Lock

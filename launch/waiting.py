@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 from jobs.plain import say
+from launch.errors import SlurmUnavailable
 from launch.nodes import Verdict, verdict
 from launch.notify import Notifier
 from launch.observe import Snapshot
 from launch.outlook import Outlook, outlook
 from launch.project import Project
-from launch.slurm import NotSetUp, SlurmUnavailable
+from launch.slurm import NotSetUp
 
 INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between two looks, each of which asks Slurm once
 

@@ -39,9 +39,9 @@ with suppress(ImportError):
     import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 
 from jobs import pack, toy, train
+from jobs.blocks import Blocks
 from jobs.context import Context
 from jobs.fence import Superseded
-from jobs.pack import Blocks
 from jobs.preemption import Interrupted
 from jobs.progress import Progress
 from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl, write_json

@@ -22,7 +22,7 @@ from jobs.rundir import StudyDir
 from jobs.schema import ATTEMPT
 from jobs.unit import Unit
 from launch.ledger import Ledger
-from launch.logs import logs_of
+from launch.log_files import logs_of
 from launch.project import Project
 from launch.states import State
 from launch.submit import cancel, submit

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from launch.answers import JobId, parse_id, refusal, taken
+from launch.answers import refusal, taken
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
+from launch.job_ids import JobId, parse_id
 from launch.ledger import Begun, Ledger
-from launch.slurm import Refused, SlurmUnavailable
+from launch.slurm import Refused
 
 # As TACC prints it before every submission.
 BANNER = """

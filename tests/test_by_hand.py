@@ -14,8 +14,8 @@ from jobs import by_hand
 from jobs.element import BY_HAND, ELEMENTS, line
 from jobs.rundir import Damaged, StudyDir, write_json
 from jobs.unit import Unit
+from launch.errors import SlurmUnavailable
 from launch.ledger import KEEPER, Begun, Ledger
-from launch.slurm import SlurmUnavailable
 
 
 def written(root: StudyDir, units: list[Unit], before: int = 0, readers: tuple[str, ...] = ()) -> Path:

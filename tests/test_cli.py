@@ -36,7 +36,8 @@ from launch.backends import Live
 from launch.cluster import load_cluster
 from launch.ledger import Attempt
 from launch.local import GRACE, Local
-from launch.logs import logs_of, print_logs
+from launch.log_files import logs_of
+from launch.logs import print_logs
 from launch.observe import Snapshot
 from launch.plan import plan
 from launch.project import open_project

@@ -14,7 +14,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # read at import
 
 from jobs import evaluate
 from jobs.context import Context
-from jobs.engines import load
+from jobs.engine_load import load
 from jobs.localtask import write_task
 from jobs.pack import encode
 from jobs.preemption import Interrupted

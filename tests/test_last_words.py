@@ -12,7 +12,7 @@ from small_study import TESTS, Run, logs, unit
 from jobs.rundir import StudyDir
 from launch import foreground
 from launch.local import Local
-from launch.logs import TAIL, WIDEST, last_words, plain, tail
+from launch.log_files import TAIL, WIDEST, last_words, plain, tail
 from launch.observe import Snapshot, observe
 from launch.show import status_view
 

@@ -16,19 +16,9 @@ from hypothesis import strategies as st
 from tiny import context
 
 from jobs import pack, toy
+from jobs.blocks import LEARN, PADDING, START, Blocks
 from jobs.chat import Chat
-from jobs.pack import (
-    LEARN,
-    OPEN_BLOCKS,
-    PADDING,
-    START,
-    Blocks,
-    Row,
-    encode,
-    mixture,
-    packed,
-    write,
-)  # fmt: skip
+from jobs.pack import OPEN_BLOCKS, Row, encode, mixture, packed, write
 from jobs.rundir import StudyDir, read_json, write_json
 from jobs.thinking import Thinking
 from jobs.unit import Unit

@@ -21,6 +21,7 @@ from small_study import TESTS, lives, sor, wait_for
 
 from launch.admission import in_words
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
 from launch.levels import level
 from launch.limits import parse_associations, parse_partitions, parse_qos
 from launch.slurm import (
@@ -30,7 +31,6 @@ from launch.slurm import (
     NotSetUp,
     PastJob,
     QueuedJob,
-    SlurmUnavailable,
     expand,
     latest,
     live_state,

@@ -16,8 +16,9 @@ from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, lo
 
 from analysis.flops import train_flops
 from jobs import pack, toy, train
+from jobs.blocks import LEARN, Blocks
 from jobs.chat import Chat
-from jobs.pack import LEARN, Blocks, encode, write
+from jobs.pack import encode, write
 from jobs.preemption import REASONS
 from jobs.rundir import read_json, read_jsonl, write_json
 from jobs.schedule import Recipe, micro_steps, rate, steps, training_order

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from jobs.causes import named
 from jobs.plain import PlainConsole, printable, say
-from launch.logs import words_of
+from launch.log_files import words_of
 from launch.monitor.asking import Action, count
 from launch.monitor.board import Board, make_board
 from launch.monitor.deeds import carry_out

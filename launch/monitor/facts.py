@@ -21,7 +21,7 @@ from jobs.rundir import Damaged, StudyDir, read_jsonl
 from jobs.schema import ATTEMPT, METRICS
 from jobs.unit import Unit
 from launch.ledger import Ledger
-from launch.logs import words_of
+from launch.log_files import words_of
 from launch.observe import Seen, Snapshot
 from launch.states import State
 

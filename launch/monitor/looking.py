@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobs.causes import named
 from jobs.rundir import Damaged, read_json
 from launch.controller import Controller
+from launch.errors import SlurmUnavailable
 from launch.known import Known
 from launch.monitor.sight import Sight
 from launch.nodes import Verdict, verdict
@@ -25,7 +26,7 @@ from launch.observe import Snapshot
 from launch.on_slurm import Slurm
 from launch.presets import StudyError
 from launch.project import Project, planned_again
-from launch.slurm import NodeGroup, PastJob, QueuedJob, SlurmUnavailable
+from launch.slurm import NodeGroup, PastJob, QueuedJob
 from launch.slurm_text import Table
 from launch.study import Study
 from launch.waiting import INTERVALS
