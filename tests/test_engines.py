@@ -97,7 +97,7 @@ def test_auto_takes_transformers_where_vllm_is_not_made_for_the_machine(tmp_path
 def test_auto_takes_transformers_where_vllm_is_not_installed(
     spec: ModuleSpec | None, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: spec)  # also where a folder has its name
+    monkeypatch.setattr(engine_load, "find_spec", lambda name: spec)  # also where a folder has its name
     engine_load.load(str(folder), None, {})
     assert "(vLLM is not installed)" in capsys.readouterr().out
     with pytest.raises(ValueError, match="engine vllm: vLLM is not installed"):
