@@ -2,8 +2,8 @@
 # make test    install, run all tests
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
-# make mutants  change the code in small ways and see whether tests fail; MODULES="launch/lock.py jobs/pack.py"
-# make lint    ruff and mypy --strict
+# make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
+# make lint    ruff, mypy --strict, and who may import whom
 # make pictures  the README's pictures, made again from demo runs
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
 # make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
@@ -47,6 +47,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # The README's pictures, from the demo's report and of the monitor while the demo runs.
 pictures: demo

@@ -1,23 +1,57 @@
 """Reads run directories and anyone's lm-eval results, and draws the accuracy-against-FLOPs frontier.
 
-In a notebook: `import analysis`, then `analysis.collect.collect("runs/demo")`,
-`analysis.frontier.frontier_table(results)`, `analysis.plots.frontier(points)`, or all at once,
-`analysis.report.analyse("runs/demo").tables`. The modules are loaded when they are first used:
-`analysis.flops` and `analysis.gpus` serve programs that must start without pandas.
+In a notebook, all at once: `import analysis; analysis.analyse("runs/demo").tables`. Or step by step:
+`results = analysis.collect("runs/demo")`, `points = analysis.frontier_table(results)`,
+`analysis.plots.frontier(points)`. What is named here is loaded when it is first used, so that FLOPs are
+counted without pandas: `analysis.train_flops(config, lengths)`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis import plots
+    from analysis.report import Report, analyse, write_report
+    from analysis.results.collect import charge_teacher, collect
+    from analysis.results.items import item_scores
+    from analysis.results.table import COLUMNS
+    from analysis.results.usage import usage
+    from analysis.statistics.bootstrap import resample
+    from analysis.statistics.claims import claims
+    from analysis.statistics.frontier import frontier_table, pareto, redrawn, standing
+    from analysis.statistics.matched import gains, kept, matched
+    from jobs.core.flops import forward_flops, generate_flops, train_flops
+
+_OF = {
+    "analysis": ("plots",),
+    "analysis.report": ("Report", "analyse", "write_report"),
+    "analysis.results.collect": ("charge_teacher", "collect"),
+    "analysis.results.items": ("item_scores",),
+    "analysis.results.table": ("COLUMNS",),
+    "analysis.results.usage": ("usage",),
+    "analysis.statistics.bootstrap": ("resample",),
+    "analysis.statistics.claims": ("claims",),
+    "analysis.statistics.frontier": ("frontier_table", "pareto", "redrawn", "standing"),
+    "analysis.statistics.matched": ("gains", "kept", "matched"),
+    "jobs.core.flops": ("forward_flops", "generate_flops", "train_flops"),
+}
+_MODULES = {name: module for module, names in _OF.items() for name in names}
 
 __all__ = [
-    "bootstrap", "claims", "collect", "flops", "frontier", "gpus", "items", "matched", "plots", "report",
-    "usage",
+    "COLUMNS", "Report", "analyse", "charge_teacher", "claims", "collect", "forward_flops", "frontier_table",
+    "gains", "generate_flops", "item_scores", "kept", "matched", "pareto", "plots", "redrawn", "resample",
+    "standing", "train_flops", "usage", "write_report",
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return import_module(f"analysis.{name}")
-    raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+    module = _MODULES[name]
+    return import_module(f"{module}.{name}") if name == "plots" else getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

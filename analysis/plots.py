@@ -1,4 +1,4 @@
-"""Figures of a study: each is one function from tables of `analysis.frontier` and `matched` to a Figure.
+"""Figures of a study: each is one function from tables of `analysis.statistics` to a Figure.
 
 Figures are drawn without pyplot: no state is shared, no display is needed. Colours are those of Okabe and
 Ito (2008), which colour-blind people tell apart; supervision is also told by the shape of a marker.
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullLocator
 
-from analysis.frontier import AXES, both_orders, size_order, supervision
+from analysis.statistics.frontier import AXES, both_orders, size_order, supervision
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("^", "D", "v", "P", "p", "X")  # of mixtures; plain answers are a circle, reasoning a square
@@ -105,9 +105,9 @@ def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataF
     """Accuracy against compute, a panel for each scope in `points`, the frontier as a step line.
 
     Args:
-        points: rows of `analysis.frontier.frontier_table`, all or some of its scopes.
+        points: rows of `analysis.statistics.frontier.frontier_table`, all or some of its scopes.
         x: "training_flops" or "inference_flops" (per item).
-        standing: the table of `analysis.frontier.standing`, for the frontier's 95 % band.
+        standing: the table of `analysis.statistics.frontier.standing`, for the frontier's 95 % band.
 
     Returns:
         A figure; students on the frontier are drawn full, the others pale; bars are standard errors.
@@ -145,7 +145,7 @@ def mixtures(points: pd.DataFrame) -> Figure:
     A line joins the means over seeds; where mixtures of both orders occur, the shuffled ones are dashed.
 
     Args:
-        points: rows of `analysis.frontier.frontier_table`; those without a share are left out.
+        points: rows of `analysis.statistics.frontier.frontier_table`; those without a share are left out.
     """
     points = points.dropna(subset=["share", "accuracy"])
     look = Look.of(points)
@@ -170,7 +170,7 @@ def gains(table: pd.DataFrame) -> Figure:
     """What reasoning adds to plain answers of the same size, against how much longer its answers are.
 
     Args:
-        table: that of `analysis.matched.gains`, a panel for each of its groups. The largest size bears the
+        table: that of `statistics.matched.gains`, a panel for each of its groups. The largest size bears the
             benchmark's name; bars are 95 % intervals, each for itself.
     """
     table = table[table["extra_tokens"] > 0].assign(scope=table["group"], share=1.0, order="")
@@ -198,8 +198,8 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
     """A heat map: how often a configuration (row) is on a scope's frontier (column) when items are redrawn.
 
     Args:
-        standing: the table of `analysis.frontier.standing`.
-        axis: one of `analysis.frontier.COSTS`.
+        standing: the table of `analysis.statistics.frontier.standing`.
+        axis: one of `analysis.statistics.frontier.COSTS`.
     """
     rows = standing[standing["axis"] == axis]
     wide = rows.pivot(index="student", columns="scope", values="probability")

@@ -25,13 +25,15 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import plots
-from analysis.bootstrap import resample
-from analysis.claims import claims
-from analysis.collect import DataWarning, collect, lineage
-from analysis.csv_files import write_csv
-from analysis.dropped import dropped, dropped_line
-from analysis.files import Unreadable, read_object, section
-from analysis.frontier import (
+from analysis.results.collect import DataWarning, collect, lineage
+from analysis.results.csv_files import write_csv
+from analysis.results.dropped import dropped, dropped_line
+from analysis.results.files import Unreadable, read_object, section
+from analysis.results.items import Scores, item_scores
+from analysis.results.usage import usage
+from analysis.statistics.bootstrap import resample
+from analysis.statistics.claims import claims
+from analysis.statistics.frontier import (
     AVERAGE,
     AXES,
     NEAR,
@@ -44,14 +46,12 @@ from analysis.frontier import (
     supervision,
     with_configuration,
 )
-from analysis.items import Scores, item_scores
-from analysis.matched import gains, kept, matched
-from analysis.usage import usage
-from jobs.plain import PlainConsole
-from jobs.rundir import StudyDir, UnitDir, study_of
+from analysis.statistics.matched import gains, kept, matched
+from jobs.core.plain import PlainConsole
+from jobs.store.rundir import StudyDir, UnitDir, study_of
 
 if TYPE_CHECKING:
-    from jobs.context import Context
+    from jobs.runtime.context import Context
 
 TEMPLATE = Path(__file__).with_name("report.html")
 # Figures of one kind of scopes each: the end of the file name, and the kinds.
@@ -63,9 +63,9 @@ class Report:
     """What is known of a study.
 
     Args:
-        results: the table of `analysis.collect.collect`.
+        results: the table of `analysis.results.collect.collect`.
         tables: what follows from it, by the name of its file: "frontier" and "standing" (functions of
-            `analysis.frontier`), "matched", "kept" and "gains" (of `analysis.matched`), "claims",
+            `statistics.frontier`), "matched", "kept" and "gains" (of `statistics.matched`), "claims",
             "dropped" and "usage".
         warnings: what is doubtful about them.
         page: the report that was written.
@@ -83,8 +83,8 @@ def analyse(
     """Collect a study's results and work out all that can be said of them.
 
     Args:
-        path, units: see `analysis.collect.collect`.
-        joules: see `analysis.usage.usage`.
+        path, units: see `analysis.results.collect.collect`.
+        joules: see `analysis.results.usage.usage`.
 
     Raises:
         ValueError: there are no results, or they cannot be understood.
@@ -178,8 +178,8 @@ def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | Non
     """The frontier as text: each student's compute and accuracy, ● where no other student beats it.
 
     Args:
-        results: the table of `analysis.collect.collect`. What it lacks is shown as –.
-        points: that of `analysis.frontier.frontier_table`.
+        results: the table of `analysis.results.collect.collect`. What it lacks is shown as –.
+        points: that of `analysis.statistics.frontier.frontier_table`.
         width: columns of the terminal, by default this one's. Groups' accuracies are shown where they fit.
     """
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
@@ -213,7 +213,7 @@ def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | Non
 
 
 def claims_table(table: pd.DataFrame) -> Table:
-    """The study's questions and answers, the table of `analysis.claims.claims`, as text."""
+    """The study's questions and answers, the table of `analysis.statistics.claims.claims`, as text."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
     for name in ("question", "compute", "over", "answer", "evidence"):
         shown.add_column(name, overflow="fold", ratio=3 if name in ("question", "evidence") else 1)
@@ -225,7 +225,7 @@ def claims_table(table: pd.DataFrame) -> Table:
 
 
 def usage_line(table: pd.DataFrame) -> str:
-    """What a study took, by `analysis.usage.usage`, in one line; empty where nothing is known of it."""
+    """What a study took, by `results.usage.usage`, in one line; empty where nothing is known of it."""
     if not len(table):
         return ""
     unit = "gpu_hours" if table["gpu_hours"].any() else "hours"

@@ -12,16 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from launch.logs import words_of
+from launch.commands.logs import words_of
 from launch.monitor.app import boards
-from launch.monitor.facts import read_story
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.unit_files import read_story
 from launch.monitor.frame import Inside, frame
-from launch.monitor.looking import Watcher
+from launch.monitor.poller import Watcher
 from launch.monitor.screen import LOG_LINES, Page, Screen, settled
-from launch.monitor.sight import Sight
-from launch.observe import Seen
-from launch.project import open_project
-from launch.states import State
+from launch.state.states import State
+from launch.state.status import Seen
+from launch.study_run import open_project
 
 HERE = Path(__file__).parent
 SOR = Path(sys.executable).with_name("sor")

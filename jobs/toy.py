@@ -14,16 +14,16 @@ import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
-from jobs.blocks import Blocks
-from jobs.chat import Chat
-from jobs.localtask import write_task
-from jobs.pack import encode, write
-from jobs.parallel import accelerate
-from jobs.progress import Progress
-from jobs.rundir import write_json, write_jsonl
-from jobs.schedule import Recipe
-from jobs.thinking import Thinking
-from jobs.train import build, fit, save
+from jobs.data.blocks import Blocks
+from jobs.evaluation.local_tasks import write_task
+from jobs.stages.pack import encode, write
+from jobs.stages.train import build, fit, save
+from jobs.store.progress import Progress
+from jobs.store.rundir import write_json, write_jsonl
+from jobs.text.chat import Chat
+from jobs.text.thinking import Thinking
+from jobs.training.distributed import accelerate
+from jobs.training.schedule import Recipe
 
 LABELS = "abcdefghijklmnopqrst"
 OPEN, CLOSE = "<think>", "</think>"

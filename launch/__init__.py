@@ -1,0 +1,1 @@
+"""The login node: reads studies, decides what to submit, submits it, and shows how it goes. No torch."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.trust import private_umask
+from jobs.core.trust import private_umask
 from launch.encoding import use_utf8
 
 if TYPE_CHECKING:
-    from launch.observe import Seen, Snapshot
-    from launch.project import Project
+    from launch.state.status import Seen, Snapshot
+    from launch.study_run import Project
 
 app = typer.Typer(
     help="Scale or Reason: run a whole distillation study, and answer its question.",
@@ -80,12 +80,12 @@ def answer(arguments: list[str]) -> None:
         _complain(words)
         sys.exit(code)
     except (ValueError, RuntimeError) as error:
-        from jobs.rundir import Damaged
-        from jobs.secrets import SecretsError
-        from launch.admission import Refusal
-        from launch.errors import SlurmUnavailable
-        from launch.lock import Locked
-        from launch.presets import StudyError
+        from jobs.core.secrets import SecretsError
+        from jobs.store.rundir import Damaged
+        from launch.state.errors import SlurmUnavailable
+        from launch.state.lock import Locked
+        from launch.study.presets import StudyError
+        from launch.submit.limits import Refusal
 
         known = StudyError | Damaged | Refusal | SecretsError | Locked | SlurmUnavailable
         if not isinstance(error, known):
@@ -99,11 +99,11 @@ def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json
     """Show the units of a study, what each needs, and what is done already."""
     now = _open(study, cluster, runs).look()
     if not json:
-        from launch.show import plan_view
+        from launch.views import plan_view
 
         _print(plan_view(now))
         return
-    from launch.plan import totals
+    from launch.study.plan import totals
 
     units = [_planned(seen) for seen in now.units]
     _print_json({"study": now.root.path.name, "units": units, "totals": totals([s.unit for s in now.units])})
@@ -123,8 +123,8 @@ def submit(
     ] = None,
 ) -> None:
     """Do what is missing: compare what should be with what is, and hand over the difference."""
-    from jobs.unit import STAGES
-    from launch import submit as submitting
+    from jobs.core.unit import STAGES
+    from launch.commands import submit as submitting
 
     if only is not None and only not in STAGES:
         raise typer.BadParameter(f"{only!r} is no stage; there are {', '.join(STAGES)}", param_hint="--only")
@@ -155,8 +155,8 @@ def status(
     0: all is done. 3: it goes on by itself. 4: it needs you, since something failed or stands still, or waits
     for 'sor submit'.
     """
-    from launch.log_files import last_words
-    from launch.outlook import outlook
+    from launch.state.exit_code import outlook
+    from launch.state.log_files import last_words
 
     project = _open(study, cluster, runs)
     if interval and not wait:
@@ -171,11 +171,11 @@ def status(
     elif units:
         from contextlib import suppress
 
-        from jobs import journal
-        from jobs.causes import runs as ended
-        from jobs.rundir import Damaged
-        from jobs.schema import ATTEMPT
-        from launch.show import unit_view
+        from jobs.core.causes import runs as ended
+        from jobs.store import journal
+        from jobs.store.rundir import Damaged
+        from jobs.store.schema import ATTEMPT
+        from launch.views import unit_view
 
         for seen in _chosen(now, units):
             lines = list[dict[str, Any]]()
@@ -183,9 +183,9 @@ def status(
                 lines = journal.read(seen.folder.attempts, ATTEMPT)
             _print(unit_view(seen, ended(lines), logs.get(seen.unit.id, ())))
     else:
-        from launch.errors import SlurmUnavailable
-        from launch.nodes import verdict
-        from launch.show import nodes_view, status_view
+        from launch.state.errors import SlurmUnavailable
+        from launch.submit.bad_nodes import verdict
+        from launch.views import nodes_view, status_view
 
         _print(status_view(now, logs))
         try:
@@ -208,7 +208,7 @@ def monitor(
 ) -> None:
     """Keep showing where studies stand, on the whole screen; the key ? tells what the others do."""
     from launch.monitor.app import monitor as show
-    from launch.project import begun_projects
+    from launch.study_run import begun_projects
 
     said: list[str] = []
     projects = [_open(name, cluster, runs) for name in study or ()]
@@ -229,7 +229,7 @@ def logs(
     failed: Annotated[bool, typer.Option("--failed", help="The end of the log of each failed unit.")] = False,
 ) -> None:
     """Print what the last attempt at a unit printed, all its ranks."""
-    from launch.logs import print_failed, print_logs
+    from launch.commands.logs import print_failed, print_logs
 
     if failed == (unit is not None):
         raise typer.BadParameter("name a unit, or ask for --failed")
@@ -249,7 +249,7 @@ def cancel(
     runs: RunsOpt = RUNS,
 ) -> None:
     """End the running jobs of a study, or those of some units. What they had finished stays."""
-    from launch.submit import cancel as cancel_units
+    from launch.commands.submit import cancel as cancel_units
 
     project = _open(study, cluster, runs)
     now = project.look()
@@ -268,12 +268,12 @@ def report(
 ) -> None:
     """Write the report and print the frontier."""
     from analysis.report import print_report, write_report
-    from jobs.rundir import StudyDir
-    from launch.states import State
+    from jobs.store.rundir import StudyDir
+    from launch.state.states import State
 
     folder, units, joules = Path(study), None, None
     if not folder.is_dir():
-        from launch.energy import energy
+        from launch.commands.energy import energy
 
         project = _open(study, cluster, runs)
         now = project.look()
@@ -301,22 +301,22 @@ def doctor(
     runs: RunsOpt = RUNS,
 ) -> None:
     """Check that this machine, or a cluster, can run a study, and say what to do where it cannot."""
-    from launch.cluster import load_cluster
-    from launch.doctor import examine
+    from launch.commands.doctor import examine
+    from launch.study.cluster import load_cluster
 
     found = load_cluster(cluster) if cluster else None
     sys.exit(examine(runs, found if found and found.backend == "slurm" else None))
 
 
 def _open(study: str, cluster: str | None, runs: Path) -> Project:
-    from launch.project import open_project
+    from launch.study_run import open_project
 
     return open_project(study, cluster, runs)
 
 
 def _waited(project: Project, interval: float | None) -> Snapshot:
     """The study once there is nothing to wait for any more; Ctrl-C ends the program."""
-    from launch.waiting import INTERVALS, wait
+    from launch.commands.wait import INTERVALS, wait
 
     try:
         return wait(project, interval or INTERVALS[project.cluster.backend])
@@ -351,13 +351,13 @@ def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
 
 def _complain(words: str) -> None:
     """Say on standard error what went wrong."""
-    from jobs.plain import say
+    from jobs.core.plain import say
 
     say("\n".join(f"sor: {line}" for line in words.splitlines()), error=True)
 
 
 def _print(renderable: Any) -> None:
-    from jobs.plain import PlainConsole
+    from jobs.core.plain import PlainConsole
 
     console = PlainConsole()
     if not console.is_terminal and "COLUMNS" not in os.environ:

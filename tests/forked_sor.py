@@ -44,7 +44,9 @@ class ForkedSor:
 
 
 def _serve() -> None:
-    from launch import cli, project, submit  # noqa: F401  what a call would load
+    from launch import (
+        study_run,  # noqa: F401  what a call would load
+    )
 
     for line in sys.stdin:
         at, *words = json.loads(line)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from small_study import student, write_study
 
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.cluster import load_cluster
-from launch.ledger import Begun, Ledger
-from launch.plan import plan
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.state.ledger import Begun, Ledger
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
 
 SEEDS = 4_200  # three packs, three trainings and six evaluations each
 FAILED = 40

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 from small_study import write_study
 
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.cluster import load_cluster
-from launch.project import Project, backend_of
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.study.cluster import load_cluster
+from launch.study.schema import load_study
+from launch.study_run import Project, backend_of
 
 
 def cluster_file(folder: Path, **slurm: Any) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.collect import COLUMNS
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
+from analysis.results.collect import COLUMNS
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir, write_json
 
 
 def benchmark(task: str, accuracy: float, **other: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def evaluation(
 
 
 def results_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The table that `analysis.collect.collect` would make of these rows; what they lack is the same."""
+    """The table that `collect` would make of these rows; what they lack is the same."""
     same = {
         "order": "sequential", "domain": "general", "format": "open-ended", "metric": "exact_match,none",
         "seed": 0, "task_version": "1", "source": "made", "output_tokens": 10.0, "reasoning_tokens": 0.0,

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
-from launch.backends import Live
-from launch.cluster import load_cluster
-from launch.ledger import Attempt, Job
-from launch.local import Local
-from launch.monitor.board import Board, make_board
-from launch.monitor.facts import Facts
-from launch.monitor.sight import Sight
-from launch.nodes import Verdict
-from launch.observe import Seen, Snapshot
-from launch.plan import plan
-from launch.project import Project
-from launch.states import State
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, write_json
+from launch.local.backend import Local
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.summary import Board, make_board
+from launch.monitor.data.unit_files import Facts
+from launch.state.backend import Live
+from launch.state.ledger import Attempt, Job
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.study_run import Project
+from launch.submit.bad_nodes import Verdict
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0

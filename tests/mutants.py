@@ -1,6 +1,6 @@
 """Test the tests: change one operator, number, argument or word of a module at a time and run its tests.
 
-    python tests/mutants.py [launch/reconcile.py ...]     all of MODULES where none is named
+    python tests/mutants.py [launch/state/reconcile.py ...]     all of MODULES where none is named
 
 mutmut makes the changes ("mutants") in a copy of the project below .mutants/. A mutant that no test notices
 is printed as a difference, unless mutants.yaml explains it, or only the wording of a message (or an encoding)
@@ -26,27 +26,27 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".mutants"
 MODULES: Mapping[str, str] = {  # module -> the test files that are to notice its mutants
-    "launch/submit.py": "again admission keeper nodes",
-    "launch/reconcile.py": "reconcile keeper",
-    "launch/observe.py": "status damaged known pending memory last_words reconcile",
-    "launch/arrays.py": "arrays admission",
-    "launch/admission.py": "admission memory",
-    "launch/caps.py": "keeper",
-    "launch/lock.py": "lock journal",
-    "launch/ledger.py": "ledger journal damaged by_hand",
-    "jobs/saving.py": "checkpoint",
-    "jobs/checkpoint.py": "checkpoint durability",
-    "jobs/ending.py": "run journal causes",
-    "jobs/claims.py": "claims",
-    "jobs/fence.py": "checkpoint",
-    "jobs/generate.py": "generate",
-    "jobs/pack.py": "pack",
-    "jobs/evaluate.py": "evaluate",
-    "analysis/flops.py": "flops studies",
-    "analysis/frontier.py": "frontier verdicts",
-    "analysis/matched.py": "matched verdicts",
-    "analysis/bootstrap.py": "frontier matched coverage verdicts",
-    "analysis/claims.py": "verdicts",
+    "launch/commands/submit.py": "again admission keeper nodes",
+    "launch/state/reconcile.py": "reconcile keeper",
+    "launch/state/status.py": "status damaged known pending memory last_words reconcile",
+    "launch/submit/arrays.py": "arrays admission",
+    "launch/submit/limits.py": "admission memory",
+    "launch/submit/throttles.py": "keeper",
+    "launch/state/lock.py": "lock journal",
+    "launch/state/ledger.py": "ledger journal damaged by_hand",
+    "jobs/training/checkpointer.py": "checkpoint",
+    "jobs/store/checkpoints.py": "checkpoint durability",
+    "jobs/runtime/exit.py": "run journal causes",
+    "jobs/data/leases.py": "claims",
+    "jobs/runtime/fence.py": "checkpoint",
+    "jobs/stages/generate.py": "generate",
+    "jobs/stages/pack.py": "pack",
+    "jobs/stages/evaluate.py": "evaluate",
+    "jobs/core/flops.py": "flops studies",
+    "analysis/statistics/frontier.py": "frontier verdicts",
+    "analysis/statistics/matched.py": "matched verdicts",
+    "analysis/statistics/bootstrap.py": "frontier matched coverage verdicts",
+    "analysis/statistics/claims.py": "verdicts",
 }
 SETTINGS = """
 [tool.mutmut]

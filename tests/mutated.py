@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from launch.presets import CONFIGS, read_yaml
+from launch.study.presets import CONFIGS, read_yaml
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Files = dict[str, bytes]

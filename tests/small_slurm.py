@@ -16,18 +16,18 @@ import yaml
 from cluster import Cluster
 from small_study import sor, student, write_study
 
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.cluster import load_cluster
-from launch.controller import Controller
-from launch.ledger import Ledger
-from launch.observe import Snapshot
-from launch.on_slurm import Slurm
-from launch.plan import plan
-from launch.presets import CONFIGS
-from launch.project import Project, open_project
-from launch.reconcile import reconcile
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.state.ledger import Ledger
+from launch.state.reconcile import reconcile
+from launch.state.status import Snapshot
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.presets import CONFIGS
+from launch.study.schema import load_study
+from launch.study_run import Project, open_project
 
 
 def write_cluster(file: Path, **slurm: Any) -> Path:

@@ -27,16 +27,16 @@ from typing import Any
 
 import yaml
 
-from jobs.preemption import Preemption
-from jobs.progress import Progress
-from jobs.rundir import StudyDir, append_jsonl, read_jsonl, write_json
-from jobs.unit import Resources, Unit
-from launch.foreground import Event, Foreground
-from launch.ledger import Ledger
-from launch.local import Local
-from launch.observe import observe
-from launch.reconcile import reconcile
-from launch.submit import set_aside
+from jobs.core.unit import Resources, Unit
+from jobs.runtime.signals import Preemption
+from jobs.store.progress import Progress
+from jobs.store.rundir import StudyDir, append_jsonl, read_jsonl, write_json
+from launch.commands.submit import set_aside
+from launch.local.backend import Local
+from launch.local.scheduler import Event, Foreground
+from launch.state.ledger import Ledger
+from launch.state.reconcile import reconcile
+from launch.state.status import observe
 
 TESTS = Path(__file__).parent
 SOR = Path(sys.executable).with_name("sor")

@@ -38,20 +38,21 @@ with suppress(ImportError):
     import torch
     import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 
-from jobs import pack, toy, train
-from jobs.blocks import Blocks
-from jobs.context import Context
-from jobs.fence import Superseded
-from jobs.preemption import Interrupted
-from jobs.progress import Progress
-from jobs.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl, write_json
-from jobs.saving import Saving
-from jobs.schedule import Recipe
-from jobs.train import build
-from jobs.unit import Resources, Unit
-from launch.ledger import Attempt, Job
-from launch.local import Local
-from launch.presets import CONFIGS
+from jobs import toy
+from jobs.core.unit import Resources, Unit
+from jobs.data.blocks import Blocks
+from jobs.runtime.context import Context
+from jobs.runtime.fence import Superseded
+from jobs.runtime.signals import Interrupted
+from jobs.stages import pack, train
+from jobs.stages.train import build
+from jobs.store.progress import Progress
+from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl, write_json
+from jobs.training.checkpointer import Saving
+from jobs.training.schedule import Recipe
+from launch.local.backend import Local
+from launch.state.ledger import Attempt, Job
+from launch.study.presets import CONFIGS
 
 BLOCK = 48
 ARCHITECTURE = {

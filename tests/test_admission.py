@@ -11,15 +11,12 @@ import made_sights
 import pytest
 from made_projects import cluster_file
 
-from jobs.causes import Cause
-from jobs.rundir import StudyDir
-from jobs.unit import Resources, Unit
-from launch import admission
-from launch.admission import Admission, Refusal
-from launch.arrays import Pool, Rules, plan_arrays
-from launch.cluster import load_cluster
-from launch.levels import level
-from launch.limits import (
+from jobs.core.causes import Cause
+from jobs.core.unit import Resources, Unit
+from jobs.store.rundir import StudyDir
+from launch.commands.submit import with_time
+from launch.slurm.levels import level
+from launch.slurm.limits import (
     ASSOCIATION,
     QOS,
     SERVICES,
@@ -28,10 +25,13 @@ from launch.limits import (
     parse_partitions,
     parse_qos,
 )
-from launch.slurm import PLACES, Config, NodeGroup, parse_places
-from launch.slurm_text import SEPARATOR
-from launch.states import State
-from launch.submit import with_time
+from launch.slurm.parse import PLACES, Config, NodeGroup, parse_places
+from launch.slurm.text import SEPARATOR
+from launch.state.states import State
+from launch.study.cluster import load_cluster
+from launch.submit import limits
+from launch.submit.arrays import Pool, Rules, plan_arrays
+from launch.submit.limits import Admission, Refusal
 
 OPEN = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL"
 ENDLESS = "MaxNodes=UNLIMITED MaxTime=UNLIMITED"
@@ -125,7 +125,7 @@ def refusal(found: Admission, of: Unit) -> str:
 def test_what_is_refused_and_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, needs: Any, words: str
 ) -> None:
-    monkeypatch.setattr(admission, "_groups", lambda: frozenset({"users"}))
+    monkeypatch.setattr(limits, "_groups", lambda: frozenset({"users"}))
     assert refusal(made(tmp_path, **options), unit(**needs)).startswith(words)
 
 
@@ -149,7 +149,7 @@ def test_what_is_refused_and_why(
 def test_what_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, hours: float, allowed: float
 ) -> None:
-    monkeypatch.setattr(admission, "_groups", lambda: frozenset({"users", "members"}))
+    monkeypatch.setattr(limits, "_groups", lambda: frozenset({"users", "members"}))
     found = made(tmp_path, **options)
     [admitted] = found.admit([unit(hours=hours)])
     assert admitted.resources.hours == allowed

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from small_study import wait_for
 
-from jobs.memory import KILLED, killed_for_memory, noted
-from launch.templates import again
+from jobs.core.memory import KILLED, killed_for_memory, noted
+from launch.study.templates import again
 
 Start = Callable[..., subprocess.Popen[bytes]]
 

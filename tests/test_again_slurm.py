@@ -15,17 +15,17 @@ from cluster import Cluster
 from small_slurm import by_hand, preempt, write_cluster
 from small_study import TESTS, runs, unit, wait_for
 
-from jobs import journal
-from jobs.causes import Cause
-from jobs.ending import WORDLESS
-from jobs.rundir import StudyDir
-from jobs.schema import ATTEMPT
-from jobs.unit import Unit
-from launch.ledger import Ledger
-from launch.log_files import logs_of
-from launch.project import Project
-from launch.states import State
-from launch.submit import cancel, submit
+from jobs.core.causes import Cause
+from jobs.core.unit import Unit
+from jobs.runtime.exit import WORDLESS
+from jobs.store import journal
+from jobs.store.rundir import StudyDir
+from jobs.store.schema import ATTEMPT
+from launch.commands.submit import cancel, submit
+from launch.state.ledger import Ledger
+from launch.state.log_files import logs_of
+from launch.state.states import State
+from launch.study_run import Project
 
 WAITS = ("PENDING BeginTime", "PENDING None")  # the state and reason of a job that was put back
 

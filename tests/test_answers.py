@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from launch.answers import refusal, taken
-from launch.controller import Controller
-from launch.errors import SlurmUnavailable
-from launch.job_ids import JobId, parse_id
-from launch.ledger import Begun, Ledger
-from launch.slurm import Refused
+from launch.slurm.answers import refusal, taken
+from launch.slurm.client import Controller
+from launch.slurm.parse import Refused
+from launch.state.errors import SlurmUnavailable
+from launch.state.job_ids import JobId, parse_id
+from launch.state.ledger import Begun, Ledger
 
 # As TACC prints it before every submission.
 BANNER = """
@@ -114,7 +114,7 @@ def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
         (folder / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
     monkeypatch.delenv("SLURM_CONF", raising=False)
-    monkeypatch.setattr("launch.controller.SHOWN", 0.0)
+    monkeypatch.setattr("launch.slurm.client.SHOWN", 0.0)
 
 
 SCRIPT = Path("/runs/submissions/prepare-a-1/submit.sh")

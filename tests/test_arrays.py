@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_study import wait_for
 
-from jobs.unit import STAGES, Resources, Unit
-from launch.arrays import FEW, Array, ArrayPlan, Rules, array_spec, dependency, plan_arrays
-from launch.cluster import load_cluster
-from launch.plan import plan
-from launch.study import load_study
+from jobs.core.unit import STAGES, Resources, Unit
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.submit.arrays import FEW, Array, ArrayPlan, Rules, array_spec, dependency, plan_arrays
 
 FREE = Rules(max_array_size=100_001, room=None, max_jobs=None, max_gpus=None)
 

@@ -10,15 +10,11 @@ import pytest
 from made_sights import HOUR, NOW
 from small_study import publish, write_study
 
-from jobs import journal
-from jobs.rundir import StudyDir
-from jobs.unit import Resources, Unit
-from launch.cluster import load_cluster
-from launch.local import Local
-from launch.monitor.board import Board, make_board
-from launch.monitor.facts import Facts
-from launch.monitor.grid import Cell
-from launch.monitor.pace import (
+from jobs.core.unit import Resources, Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir
+from launch.local.backend import Local
+from launch.monitor.data.eta import (
     POINTS,
     ZERO,
     Span,
@@ -31,12 +27,16 @@ from launch.monitor.pace import (
     speed,
     stage_left,
 )
-from launch.nodes import Verdict
-from launch.observe import Seen, Snapshot
-from launch.plan import plan
-from launch.project import Project
-from launch.states import State
-from launch.study import load_study
+from launch.monitor.data.students import Cell
+from launch.monitor.data.summary import Board, make_board
+from launch.monitor.data.unit_files import Facts
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.study_run import Project
+from launch.submit.bad_nodes import Verdict
 
 TRAIN = Unit("train", "a", {})
 EVALUATE = Unit("evaluate", "a.x", {"group": {"tasks": [{"task": "one"}, {"task": "two"}]}})

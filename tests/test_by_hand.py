@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from small_study import publish, unit
 
-from jobs import by_hand
-from jobs.element import BY_HAND, ELEMENTS, line
-from jobs.rundir import Damaged, StudyDir, write_json
-from jobs.unit import Unit
-from launch.errors import SlurmUnavailable
-from launch.ledger import KEEPER, Begun, Ledger
+from jobs.core.unit import Unit
+from jobs.runtime.array_task import BY_HAND, ELEMENTS, line
+from jobs.store import by_hand
+from jobs.store.rundir import Damaged, StudyDir, write_json
+from launch.state.errors import SlurmUnavailable
+from launch.state.ledger import KEEPER, Begun, Ledger
 
 
 def written(root: StudyDir, units: list[Unit], before: int = 0, readers: tuple[str, ...] = ()) -> Path:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_unit import configs, values
 
-from jobs.canonical import Filled, as_text, canonical, gap, pattern
-from jobs.unit import Unit
+from jobs.core.canonical import Filled, as_text, canonical, gap, pattern
+from jobs.core.unit import Unit
 
 names = st.from_regex(r"[a-z_]+", fullmatch=True)
 

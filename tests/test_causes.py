@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import errors
 
-from jobs.causes import (
+from jobs.core.causes import (
     ANSWERS,
     Cause,
     Run,
@@ -26,7 +26,7 @@ from jobs.causes import (
     last_run,
     named,
 )
-from jobs.preemption import REASONS
+from jobs.runtime.signals import REASONS
 
 # As they were printed by torch 2.13, NCCL 2.27, vLLM 0.32, transformers 5.19 and datasets 5.2.
 TEXTS = {
@@ -118,7 +118,7 @@ def test_a_hub_that_is_not_there_and_one_that_says_no() -> None:
 def test_a_hub_that_was_switched_off() -> None:
     """In a process of its own: that it is off is read at import."""
     code = (
-        "from huggingface_hub import hf_hub_download\nfrom jobs.causes import cause_of\n"
+        "from huggingface_hub import hf_hub_download\nfrom jobs.core.causes import cause_of\n"
         "try: hf_hub_download('a/b', 'config.json')\nexcept Exception as error: print(cause_of(error))\n"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

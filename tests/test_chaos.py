@@ -21,9 +21,9 @@ from chaos.watch import Loss, Watch, losses, shared_out
 from cluster import Cluster, network, packages
 from small_study import publish, unit, wait_for
 
-from jobs.rundir import StudyDir, UnitDir, append_jsonl, write_json
-from jobs.unit import MODES
-from launch.ledger import Begun, Ledger
+from jobs.core.unit import MODES
+from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, write_json
+from launch.state.ledger import Begun, Ledger
 
 WORK = Work(prompts=300, epochs=12, shares=(1,))
 ANSWERS = [(name, mode, f"{name} in {mode}") for name in "abc" for mode in MODES]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jobs import toy
-from jobs.chat import DATE, Chat
-from jobs.thinking import Thinking
+from jobs.text.chat import DATE, Chat
+from jobs.text.thinking import Thinking
 
 pytest.importorskip("transformers")
 TAGS = Thinking("<think>", "</think>")

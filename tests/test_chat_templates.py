@@ -13,11 +13,11 @@ from test_chat import SHAPES, asks
 from test_cli import loaded_by
 
 from jobs import toy
-from jobs.chat import Chat
-from jobs.thinking import Thinking
-from launch.chat_templates import local_chat
-from launch.presets import StudyError
-from launch.study import load_study
+from jobs.text.chat import Chat
+from jobs.text.thinking import Thinking
+from launch.study.chat_templates import local_chat
+from launch.study.presets import StudyError
+from launch.study.schema import load_study
 
 TAGS = Thinking("<think>", "</think>")
 CLOSING = asks("<think></think>")
@@ -99,7 +99,7 @@ def test_files_that_cannot_be_understood_are_left_to_the_jobs(content: bytes, tm
 def test_no_model_library_is_imported_for_it(tmp_path: Path) -> None:
     folder = tokenizer(tmp_path / "tokens", asks("<think>\n"))
     file = write_study(tmp_path / "study", {"s": {**student(), "tokenizer": str(folder)}})
-    loaded = loaded_by(f"from launch.study import load_study; load_study({str(file)!r})")
+    loaded = loaded_by(f"from launch.study.schema import load_study; load_study({str(file)!r})")
     assert "jinja2" in loaded
     assert not loaded & {"torch", "transformers", "numpy", "pandas", "vllm", "pyarrow"}
 

@@ -11,17 +11,17 @@ import pytest
 from small_study import sor, write_study
 from tiny import context
 
-from jobs import journal
-from jobs.checkpoint import KEPT, LONGEST, Checkpoint, Checkpoints, Meta, interval, why_not
-from jobs.context import Context
-from jobs.fence import Fence
-from jobs.rundir import StudyDir, UnitDir, write_json
-from jobs.unit import Unit
-from launch.admission import refuse_resumes
-from launch.cluster import load_cluster
-from launch.ledger import Begun, Ledger
-from launch.plan import plan
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.runtime.context import Context
+from jobs.runtime.fence import Fence
+from jobs.store import journal
+from jobs.store.checkpoints import KEPT, LONGEST, Checkpoint, Checkpoints, Meta, interval, why_not
+from jobs.store.rundir import StudyDir, UnitDir, write_json
+from launch.state.ledger import Begun, Ledger
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.submit.limits import refuse_resumes
 
 ZERO = {stage: {"deepspeed": {"zero_optimization": {"stage": stage}}} for stage in range(4)}
 PLAIN: dict[str, Any] = {"deepspeed": None}
@@ -158,7 +158,7 @@ def test_publishing_removes_what_dead_runs_had_staged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_rank_with_a_full_disk_leaves_the_others_what_they_write(tmp_path: Path, processes: int) -> None:
-    from jobs.saving import Saving
+    from jobs.training.checkpointer import Saving
 
     execution = {"deepspeed": {"zero_optimization": {"stage": 1}}, "mtbf_hours": 24.0, "micro_batch": 1}
     unit = Unit("train", "t", {}, execution=execution)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import claims
-from jobs.claims import Claims
+from jobs.data import leases
+from jobs.data.leases import Claims
 
 
 def age(folder: Path, seconds: float) -> None:
@@ -26,7 +26,7 @@ def test_each_piece_goes_to_one_worker(tmp_path: Path) -> None:
 def test_an_expired_claim_is_taken_over_once_and_a_refreshed_one_is_not(tmp_path: Path) -> None:
     dead, alive, third = (Claims(tmp_path, name) for name in ("dead", "alive", "third"))
     assert (dead.take([0, 1]), alive.take([0, 1])) == (0, 1)
-    age(tmp_path, claims.LEASE_SECONDS + 1)
+    age(tmp_path, leases.LEASE_SECONDS + 1)
     alive.refresh()
     assert third.available([0, 1])
     assert third.take([0, 1]) == 0
@@ -38,7 +38,7 @@ def test_an_expired_claim_is_taken_over_once_and_a_refreshed_one_is_not(tmp_path
 def test_of_many_that_see_the_same_expired_claim_one_wins(tmp_path: Path) -> None:
     for piece in range(30):
         Claims(tmp_path, "dead").take([piece])
-        age(tmp_path, claims.LEASE_SECONDS + 1)
+        age(tmp_path, leases.LEASE_SECONDS + 1)
         barrier, won = threading.Barrier(8), []
 
         def race(name: str, piece: int = piece, barrier: threading.Barrier = barrier) -> None:
@@ -58,7 +58,7 @@ def test_of_many_that_see_the_same_expired_claim_one_wins(tmp_path: Path) -> Non
 def test_a_worker_that_died_while_taking_over_is_taken_over_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 5.0)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 5.0)
     for name in ("first", "second", "third"):
         assert Claims(tmp_path, name).take([4]) == 4
         age(tmp_path, 6)

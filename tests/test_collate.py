@@ -10,9 +10,9 @@ import pytest
 import tiny
 from tiny import traced
 
-from jobs import collate
-from jobs.rundir import StudyDir, read_json
-from jobs.unit import Input, Unit
+from jobs.core.unit import Input, Unit
+from jobs.stages import collate
+from jobs.store.rundir import StudyDir, read_json
 
 TEACHER = Input("generate", "generate", "teacher", "0" * 12)
 THINKING = {"open": "<think>", "close": "</think>"}

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from made_results import benchmark, evaluation
 
-from analysis.collect import COLUMNS, DataWarning, charge_teacher, collect
-from analysis.items import item_scores
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
+from analysis.results.collect import COLUMNS, DataWarning, charge_teacher, collect
+from analysis.results.items import item_scores
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir, write_json
 
 # Evaluates lm-eval's own dummy model on three tiny tasks, one of them a group, and saves as its command does.
 LM_EVAL = r"""

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from made_results import results_table
 
-from analysis.bootstrap import resample
-from analysis.frontier import AVERAGE, average, over_seeds, standing, with_configuration
-from analysis.matched import at_compute, break_even, kept, matched
+from analysis.statistics.bootstrap import resample
+from analysis.statistics.frontier import AVERAGE, average, over_seeds, standing, with_configuration
+from analysis.statistics.matched import at_compute, break_even, kept, matched
 
 ITEMS, BENCHMARKS, RESAMPLES = 250, 2, 400
 SIZES = {"1B": (1.0, -0.6), "3B": (3.0, 0.0), "7B": (7.0, 0.45), "14B": (14.0, 0.75)}

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from made_results import results_table
 
-from analysis.collect import DataWarning, collect
-from analysis.csv_files import write_csv
 from analysis.report import write_report
+from analysis.results.collect import DataWarning, collect
+from analysis.results.csv_files import write_csv
 
 LINES = ("student,benchmark,accuracy,share,n", "a,t,0.25,0,100", "b,t,0.5,0.5,100")
 

@@ -14,14 +14,14 @@ import pytest
 from forked_sor import ForkedSor
 from small_study import TESTS, publish, write_study
 
-from jobs import journal
-from jobs.checkpoint import Checkpoints, Meta
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
-from launch.cluster import load_cluster
-from launch.ledger import Begun, Ledger
-from launch.plan import plan
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.store import journal
+from jobs.store.checkpoints import Checkpoints, Meta
+from jobs.store.rundir import StudyDir, write_json
+from launch.state.ledger import Begun, Ledger
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
 
 LINES: dict[str, bytes] = {
     "null": b"null\n",

@@ -11,12 +11,12 @@ import pytest
 from made_projects import made_project
 from small_study import unit, write_study
 
-from jobs.rundir import write_json
-from launch.ledger import Begun
-from launch.monitor.asking import Action
+from jobs.store.rundir import write_json
+from launch.monitor.actions import Action
+from launch.monitor.background import Errand
 from launch.monitor.deeds import OUTDATED, carry_out
-from launch.monitor.errand import Errand
-from launch.project import open_project
+from launch.state.ledger import Begun
+from launch.study_run import open_project
 
 LONG = 20.0  # seconds that nothing here takes
 

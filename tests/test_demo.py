@@ -19,8 +19,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import journal
-from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, UnitDir, read_json, read_jsonl
 
 CHECKOUT = Path(__file__).parent.parent
 SOR = CHECKOUT / ".venv" / "bin" / "sor"

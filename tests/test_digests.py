@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import digests
+from launch.study import digests
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ import yaml
 from cluster import Cluster
 from small_study import SOR, TESTS, environment, sor, wait_for
 
-from jobs import probe
-from launch import doctor_slurm
-from launch.cluster import load_cluster
-from launch.doctor import examine
-from launch.doctor_slurm import broken_off, of_cluster, shared
-from launch.presets import CONFIGS
+from jobs.runtime import node_check
+from launch.commands import doctor_cluster
+from launch.commands.doctor import examine
+from launch.commands.doctor_cluster import broken_off, of_cluster, shared
+from launch.study.cluster import load_cluster
+from launch.study.presets import CONFIGS
 
 CODE = f"{TESTS.parent}:{TESTS}"
 TOKEN = "hf_a-value-that-nobody-may-see"
@@ -35,7 +35,7 @@ def runs(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Where run directories go, on a cluster that is left without a job and without a file."""
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     monkeypatch.setenv("PYTHONPATH", CODE)
-    monkeypatch.setattr(doctor_slurm, "PAUSE", 0.2)
+    monkeypatch.setattr(doctor_cluster, "PAUSE", 0.2)
     folder = tmp_path / "my runs"
     yield folder
     left = slurm.run("squeue", "--noheader")
@@ -93,7 +93,7 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
         re.escape(f"{runs}: what a compute node writes is seen here"),
         r"\S+ sees what is made here, and exclusive create and rename behave there",
         rf"Python 3\.\d+\.\d+ at {re.escape(sys.executable)}",
-        *(rf"\b{name} \d+\.\d+" for name in probe.STACK),
+        *(rf"\b{name} \d+\.\d+" for name in node_check.STACK),
         r"a C\+\+ compiler",
         r"jobs may submit jobs, which the keeper does",
         r"HF_HUB_OFFLINE is set",
@@ -137,7 +137,7 @@ def test_a_package_that_ends_the_process(runs: Path, tmp_path: Path) -> None:
 def test_a_full_queue(
     runs: Path, cluster_file: Callable[..., Path], slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_slurm, "PATIENCE", 1.0)
+    monkeypatch.setattr(doctor_cluster, "PATIENCE", 1.0)
     cluster, queue, told = load_cluster(str(cluster_file({"sbatch": {"hold": True}}))), set[str](), []
     runs.mkdir()
 
@@ -251,7 +251,9 @@ def test_packages_that_are_missing_or_broken(tmp_path: Path) -> None:
     ):
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     absent = "sys.modules.update(dict.fromkeys(['deepspeed', 'accelerate', 'transformers', 'lm_eval']))"
-    found = looked_at(f"({absent}, *probe._packages())[1:]", PYTHONPATH=f"{CODE}:{tmp_path}", PATH="/none")
+    found = looked_at(
+        f"({absent}, *node_check._packages())[1:]", PYTHONPATH=f"{CODE}:{tmp_path}", PATH="/none"
+    )
     problems = [text for verdict, text in found if verdict == "problem"]
     assert [text.split(". ")[0] for text in problems] == [
         "transformers is not installed there",
@@ -263,8 +265,8 @@ def test_packages_that_are_missing_or_broken(tmp_path: Path) -> None:
         "no C++ compiler, which DeepSpeed needs: load a module that has one",
     ]
     assert [text for verdict, text in found if verdict == "ok"][1].startswith("torch ")
-    only = looked_at("(sys.modules.update(vllm=None), *probe._packages())[1:]", PYTHONPATH=CODE)
-    assert one(only, "warning") == probe.NO_VLLM
+    only = looked_at("(sys.modules.update(vllm=None), *node_check._packages())[1:]", PYTHONPATH=CODE)
+    assert one(only, "warning") == node_check.NO_VLLM
 
 
 GPU = """
@@ -279,7 +281,7 @@ class version:
 
 
 def test_gpus(tmp_path: Path) -> None:
-    look = "(__import__('torch'), *probe._gpus({}))[1:]"
+    look = "(__import__('torch'), *node_check._gpus({}))[1:]"
     [(verdict, said)] = looked_at(look.format(1))  # what the tests are run with
     assert verdict == "problem"
     assert re.match(r"torch \S+\+cpu is a build for CPUs, and Slurm gave a GPU", said)
@@ -305,11 +307,11 @@ def test_jobs_that_may_not_submit(slurm: Cluster, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n#SBATCH --partition=none\n", encoding="utf-8")
-    [found] = probe._submits(str(script), keeper=False)
+    [found] = node_check._submits(str(script), keeper=False)
     assert found.verdict == "warning"
     assert re.match(r"jobs cannot submit jobs \(.*partition.*\): 'sor submit' on a login node", found.text)
     monkeypatch.setenv("PATH", str(tmp_path))
-    [found] = probe._submits(str(script), keeper=True)
+    [found] = node_check._submits(str(script), keeper=True)
     assert found.verdict == "problem"
     assert re.search(r"\(no sbatch there\): take 'slurm.keeper' out of the cluster file", found.text)
 
@@ -355,6 +357,6 @@ def test_a_cache_that_is_another_folder_on_the_node(tmp_path: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
-    [found] = doctor_slurm._cache((str(here), probe.mark(there)))
+    [found] = doctor_cluster._cache((str(here), node_check.mark(there)))
     assert found.verdict == "warning"
     assert "another folder here than on the node: set HF_HOME" in found.text

@@ -11,11 +11,11 @@ import pandas as pd
 from made_results import benchmark, evaluation
 from small_study import publish
 
-from analysis.collect import collect
-from analysis.dropped import DROPPED, dropped, dropped_line
 from analysis.report import write_report
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
+from analysis.results.collect import collect
+from analysis.results.dropped import DROPPED, dropped, dropped_line
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir, write_json
 
 
 def study(path: Path, sizes: dict[str, str]) -> None:

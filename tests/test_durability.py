@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from jobs.checkpoint import MARKER, Checkpoints, Meta
-from jobs.rundir import StudyDir, UnitDir, append_jsonl, write_json
-from launch.snapshot import snapshot
+from jobs.store.checkpoints import MARKER, Checkpoints, Meta
+from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, write_json
+from launch.submit.code_snapshot import snapshot
 
 Calls = list[tuple[str, Path]]
 

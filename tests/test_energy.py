@@ -16,19 +16,19 @@ from made_results import benchmark
 from small_slurm import by_hand, write_cluster
 from small_study import TESTS, publish, sor, unit, wait_for
 
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.controller import Controller
-from launch.energy import energy
-from launch.ledger import Ledger
-from launch.local import Local
-from launch.on_slurm import Slurm
-from launch.plan import plan
-from launch.slurm import Consumed, NoAccounting, Table, parse_energy
-from launch.slurm_text import SEPARATOR
-from launch.states import State
-from launch.study import load_study
-from launch.submit import cancel, submit
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.commands.energy import energy
+from launch.commands.submit import cancel, submit
+from launch.local.backend import Local
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.slurm.parse import Consumed, NoAccounting, Table, parse_energy
+from launch.slurm.text import SEPARATOR
+from launch.state.ledger import Ledger
+from launch.state.states import State
+from launch.study.plan import plan
+from launch.study.schema import load_study
 
 WATTS, KWH = 1000, 3.6e6
 HELD = 8.0  # seconds that each job takes at least

@@ -11,10 +11,10 @@ import pytest
 import tiny
 from tiny import traced
 
-from jobs import engine_load
-from jobs.engines import Completion, Engine, Request
-from jobs.paths import CODE
-from jobs.thinking import Thinking
+from jobs.core.paths import CODE
+from jobs.engines import load
+from jobs.engines.base import Completion, Engine, Request
+from jobs.text.thinking import Thinking
 
 TAGS = Thinking("<think>", "</think>")
 
@@ -26,14 +26,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vllm(folder: Path) -> Any:
-    engine = engine_load.load(str(folder), None, {"engine": "vllm"})
+    engine = load.load(str(folder), None, {"engine": "vllm"})
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> Engine:
-    return engine_load.load(str(folder), None, {"engine": "transformers"})
+    return load.load(str(folder), None, {"engine": "transformers"})
 
 
 def prompts(engine: Engine, count: int = 40) -> list[list[int]]:
@@ -47,11 +47,11 @@ def answers(engine: Engine, **sampling: Any) -> list[Completion]:
 
 def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
     assert vllm.name.startswith("vllm")
-    assert engine_load._why_not_vllm() == ""
+    assert load._why_not_vllm() == ""
 
 
-WHY_NOT = "import os, sys; from jobs import engine_load; print(engine_load._why_not_vllm()); "
-ON_GPUS = "os.environ['CUDA_VISIBLE_DEVICES'] = '2,3'; engine_load._why_not_vllm()"
+WHY_NOT = "import os, sys; from jobs import engine_load; print(load._why_not_vllm()); "
+ON_GPUS = "os.environ['CUDA_VISIBLE_DEVICES'] = '2,3'; load._why_not_vllm()"
 
 
 def asked(program: str, path: Path) -> subprocess.CompletedProcess[str]:
@@ -70,7 +70,7 @@ def test_auto_does_not_hide_a_broken_installation(tmp_path: Path) -> None:
     assert done.returncode == 1
     *_, said = done.stderr.splitlines()
     assert said.startswith(
-        "jobs.engine_load.BrokenEngine: vLLM is installed but cannot be imported: ImportError: "
+        "jobs.engines.load.BrokenEngine: vLLM is installed but cannot be imported: ImportError: "
     )
     assert "libfoo.so.3: undefined symbol: bar" in said
     assert "set 'serving: {engine: transformers}'" in said
@@ -97,11 +97,11 @@ def test_auto_takes_transformers_where_vllm_is_not_made_for_the_machine(tmp_path
 def test_auto_takes_transformers_where_vllm_is_not_installed(
     spec: ModuleSpec | None, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(engine_load, "find_spec", lambda name: spec)  # also where a folder has its name
-    engine_load.load(str(folder), None, {})
+    monkeypatch.setattr(load, "find_spec", lambda name: spec)  # also where a folder has its name
+    load.load(str(folder), None, {})
     assert "(vLLM is not installed)" in capsys.readouterr().out
     with pytest.raises(ValueError, match="engine vllm: vLLM is not installed"):
-        engine_load.load(str(folder), None, {"engine": "vllm"})
+        load.load(str(folder), None, {"engine": "vllm"})
 
 
 def test_both_engines_give_the_same_greedy_answers(vllm: Engine, plain: Engine) -> None:
@@ -111,7 +111,7 @@ def test_both_engines_give_the_same_greedy_answers(vllm: Engine, plain: Engine) 
 
 
 def test_an_answer_ends_at_the_end_token_which_is_counted_and_not_shown(tmp_path: Path) -> None:
-    engine = engine_load.load(str(tiny.save(tmp_path, says="7.8")), None, {"engine": "transformers"})
+    engine = load.load(str(tiny.save(tmp_path, says="7.8")), None, {"engine": "transformers"})
     (answer,) = engine.generate([Request("k", engine.encode("<|user|>5<|end|><|assistant|>"), 40)])
     assert answer.ids == [*engine.encode("7.8"), engine.tokenizer.eos_token_id]
     assert (answer.request.key, answer.text, answer.finish) == ("k", "7.8", "stop")
@@ -174,7 +174,7 @@ def test_requests_are_drawn_as_places_become_free(vllm: Engine) -> None:
 @pytest.mark.parametrize("special", [True, False])
 def test_tags_are_kept_in_the_text_whether_special_or_not(special: bool, tmp_path: Path) -> None:
     model = tiny.save(tmp_path, says="<think>\n2+5</think>7", tags_special=special)
-    engine = engine_load.load(str(model), None, {"engine": "transformers"})
+    engine = load.load(str(model), None, {"engine": "transformers"})
     (answer,) = engine.generate([Request(0, engine.encode("<|assistant|>"), 40, thinking=TAGS)])
     assert answer.text == "<think>\n2+5</think>7"
     assert (answer.reasoning, answer.answer) == ("2+5", "7")
@@ -192,9 +192,9 @@ def test_tags_of_many_tokens_are_found_too(tmp_path: Path) -> None:
 
 def test_mistakes_are_named(tmp_path: Path, plain: Engine) -> None:
     with pytest.raises(ValueError, match="no such folder"):
-        engine_load.load(str(tmp_path / "nothing"), None, {})
+        load.load(str(tmp_path / "nothing"), None, {})
     with pytest.raises(ValueError, match=r"no config\.json"):
-        engine_load.load(str(tmp_path), None, {})
+        load.load(str(tmp_path), None, {})
     with pytest.raises(ValueError, match=r"100 tokens and an answer of up to 500 .* 512 tokens"):
         list(plain.generate([Request(0, [5] * 100, 500)]))
     with pytest.raises(ValueError, match=r"scoring needs 600 \+ 1 tokens"):

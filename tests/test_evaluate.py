@@ -12,14 +12,14 @@ from small_study import wait_for
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # read at import, and this process has one
 
-from jobs import evaluate
-from jobs.context import Context
-from jobs.engine_load import load
-from jobs.localtask import write_task
-from jobs.pack import encode
-from jobs.preemption import Interrupted
-from jobs.rundir import StudyDir, read_json, read_jsonl, write_json
-from jobs.unit import Input, Unit
+from jobs.core.unit import Input, Unit
+from jobs.engines.load import load
+from jobs.evaluation.local_tasks import write_task
+from jobs.runtime.context import Context
+from jobs.runtime.signals import Interrupted
+from jobs.stages import evaluate
+from jobs.stages.pack import encode
+from jobs.store.rundir import StudyDir, read_json, read_jsonl, write_json
 
 STUDENT = {"name": "tiny ift", "size": "tiny", "share": 0.0, "order": "sequential", "seed": 0}
 SAYS = "<think>\n2+5</think>7.89"
@@ -145,7 +145,7 @@ def test_behind_a_template_that_opens_the_thinking_the_answer_after_it_is_scored
 def test_a_choice_is_scored_after_the_thinking_that_a_template_opens(
     benchmarks: Path, tmp_path: Path
 ) -> None:
-    from jobs.harness import EngineLM
+    from jobs.evaluation.lm_eval_model import EngineLM
 
     ctx = prepare(
         tmp_path / "s", "7", benchmarks, tasks("choose", metric="acc"), "transformers", template=tiny.OPENING

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from analysis import flops
-from analysis.gpus import PEAKS, gpu, peak_flops
+from jobs.core import flops
+from jobs.core.gpus import PEAKS, gpu, peak_flops
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -227,7 +227,7 @@ def test_bad_token_counts_are_named() -> None:
 
 def test_counting_needs_nothing_heavy() -> None:
     program = (
-        "import sys, json, analysis, analysis.flops, analysis.gpus;"
+        "import sys, json, analysis, jobs.core.flops, jobs.core.gpus;"
         "print(json.dumps([m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules]))"
     )
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from small_study import TESTS, Run, lives, logs, publish, runs, unit, wait_for
 
-from jobs import journal
-from jobs.causes import Cause
-from jobs.rundir import StudyDir, read_json
-from jobs.schema import ATTEMPT
-from jobs.unit import Resources, Unit
-from launch import foreground
-from launch import local as local_jobs
-from launch.backends import Live
-from launch.here import fits, visible_gpus
-from launch.ledger import Attempt, Begun, Job, Ledger
-from launch.local import Local
-from launch.observe import Seen, observe
-from launch.states import State
+from jobs.core.causes import Cause
+from jobs.core.unit import Resources, Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, read_json
+from jobs.store.schema import ATTEMPT
+from launch.local import backend as local_jobs
+from launch.local import scheduler
+from launch.local.backend import Local
+from launch.local.machine import fits, visible_gpus
+from launch.state.backend import Live
+from launch.state.ledger import Attempt, Begun, Job, Ledger
+from launch.state.states import State
+from launch.state.status import Seen, observe
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_a_job_that_is_told_to_stop_is_begun_again_and_goes_on(root: StudyDir, t
 def test_a_micro_batch_without_room_on_the_gpu_is_halved_once(
     root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreground, "PEERS_GRACE", 1.0)
+    monkeypatch.setattr(scheduler, "PEERS_GRACE", 1.0)
     a = replace(unit(tmp_path, "a", tasks_per_node=2), execution={"micro_batch": 8})
     (tmp_path / "a.oom").write_text("1", encoding="utf-8")
     (tmp_path / "a.hold").touch()
@@ -280,7 +280,7 @@ def test_which_gpus_may_be_used(
 def test_ranks_that_wait_for_a_failed_one_are_ended(
     root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreground, "PEERS_GRACE", 8.0)  # the other one begins within that
+    monkeypatch.setattr(scheduler, "PEERS_GRACE", 8.0)  # the other one begins within that
     a = unit(tmp_path, "a", tasks_per_node=2)
     (tmp_path / "a.hold").touch()
     (tmp_path / "a.fail").write_text("1", encoding="utf-8")

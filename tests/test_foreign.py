@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.collect import DataWarning, collect
-from analysis.items import item_scores
-from analysis.names import arguments
 from analysis.report import analyse, write_report
+from analysis.results.collect import DataWarning, collect
+from analysis.results.items import item_scores
+from analysis.results.names import arguments
 
 TIME = "2025-01-0{}T00-00-00.000000"
 

@@ -11,15 +11,15 @@ from cluster import Cluster
 from small_slurm import Submitter, by_hand, write_cluster
 from small_study import TESTS, runs, unit, wait_for
 
-from jobs import journal
-from jobs.rundir import StudyDir
-from launch import templates
-from launch.controller import Controller
-from launch.ledger import Begun, Ledger
-from launch.on_slurm import Slurm
-from launch.project import Project
-from launch.states import State
-from launch.submit import cancel, submit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir
+from launch.commands.submit import cancel, submit
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.state.ledger import Begun, Ledger
+from launch.state.states import State
+from launch.study import templates
+from launch.study_run import Project
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from made_sights import in_the_middle
 from rich.cells import cell_len
 from rich.console import Console
 
-from jobs.plain import ESCAPES
+from jobs.core.plain import ESCAPES
+from launch.monitor.data.study_view import Sight
 from launch.monitor.frame import HELP, LEAST, Inside, frame
 from launch.monitor.screen import Screen, press
-from launch.monitor.sight import Sight
 
 PAGES = ("", "enter", "enter enter", "?", "/ f a i", "enter c", "u", "c", "s", "enter s")
 SIZES = ((80, 24), (200, 60), LEAST, (500, 12), (40, 200))

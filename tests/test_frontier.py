@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import benchmark, evaluation, results_table
 
-from analysis.bootstrap import intervals, resample
-from analysis.collect import DataWarning, collect
-from analysis.frontier import (
+from analysis.results.collect import DataWarning, collect
+from analysis.statistics.bootstrap import intervals, resample
+from analysis.statistics.frontier import (
     average,
     frontier_table,
     over_seeds,

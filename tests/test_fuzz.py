@@ -22,13 +22,13 @@ from small_study import publish, write_study
 from test_foreign import EVALCHEMY, LEADERBOARD, LIGHTEVAL, LM_EVAL_0_4_3, LM_EVAL_0_4_9, TIME
 from watched import Answer, call, watched
 
-from analysis.collect import DataWarning, collect
-from jobs import journal
-from jobs.rundir import StudyDir, write_json
-from launch.cluster import load_cluster
-from launch.ledger import Begun, Ledger
-from launch.plan import plan
-from launch.study import load_study
+from analysis.results.collect import DataWarning, collect
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, write_json
+from launch.state.ledger import Begun, Ledger
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
 
 pytestmark = pytest.mark.filterwarnings("error::pandas.errors.PandasChangeWarning")
 

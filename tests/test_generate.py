@@ -15,22 +15,24 @@ import pytest
 import tiny
 from small_study import wait_for
 
-from jobs import generate
-from jobs.prompts import load_prompts, prompt_id
-from jobs.rundir import read_json, read_jsonl
-from jobs.unit import Unit
+from jobs.core.unit import Unit
+from jobs.data.prompts import load_prompts, prompt_id
+from jobs.stages import generate
+from jobs.store.rundir import read_json, read_jsonl
 
 # What a worker of an array runs, with smaller chunks, batches and leases than a cluster's.
 WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from jobs import claims, generate, transformers_engine
-from jobs.context import Context
-from jobs.rundir import UnitDir
+from jobs.data import leases
+from jobs.stages import generate
+from jobs.engines import hf
+from jobs.runtime.context import Context
+from jobs.store.rundir import UnitDir
 generate.CHUNK_ROWS = {rows}
-claims.LEASE_SECONDS = generate.LEASE_SECONDS = {lease}
-transformers_engine.BATCH = 8
+leases.LEASE_SECONDS = generate.LEASE_SECONDS = {lease}
+hf.BATCH = 8
 folder = UnitDir(Path({folder!r}))
 generate.run(Context(folder.unit(), folder, attempt=int(sys.argv[1]), worker=int(sys.argv[2])))
 """

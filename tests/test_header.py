@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_clusters import mistakes, write
 
-from jobs.unit import Resources
-from launch.cluster import load_cluster
-from launch.header import OPTION, unusable
-from launch.presets import StudyError
-from launch.script import sbatch_script
+from jobs.core.unit import Resources
+from launch.study.cluster import load_cluster
+from launch.study.header import OPTION, unusable
+from launch.study.presets import StudyError
+from launch.submit.script import sbatch_script
 
 SHELL = "x\ntouch /tmp/sor-executed"
 

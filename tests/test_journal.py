@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from tiny import context
 
-from jobs import clock, journal
-from jobs.causes import Cause, first_error
-from jobs.context import Context
-from jobs.ending import Ending
-from jobs.journal import own
-from jobs.progress import read_progress
-from jobs.records import COUNT, TIME, Damaged
-from jobs.rundir import StudyDir
-from jobs.schema import ATTEMPT
-from jobs.unit import Unit
-from launch.ledger import Begun, Ledger
-from launch.lock import held_since
+from jobs.core.causes import Cause, first_error
+from jobs.core.unit import Unit
+from jobs.runtime.context import Context
+from jobs.runtime.exit import Ending
+from jobs.store import clock, journal
+from jobs.store.journal import own
+from jobs.store.progress import read_progress
+from jobs.store.records import COUNT, TIME, Damaged
+from jobs.store.rundir import StudyDir
+from jobs.store.schema import ATTEMPT
+from launch.state.ledger import Begun, Ledger
+from launch.state.lock import held_since
 
 SHAPE = {"time": TIME, "host": COUNT, "n": COUNT}
 MANY = 20
@@ -42,7 +42,7 @@ def write(fd, data):
 
 path, host, number, many = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 os.write, socket.gethostname = write, lambda: host
-from jobs import journal
+from jobs.store import journal
 for n in range(many):
     journal.append(path, {"host": number, "n": n})
 """
@@ -121,8 +121,8 @@ def test_a_node_whose_clock_is_wrong(tmp_path: Path, off: float) -> None:
     Ledger(root.ledger).intent("p-1", [Begun(unit.id, 1)])
     finish(run(WRONG + """
 from pathlib import Path
-from jobs.progress import Progress
-from jobs import journal
+from jobs.store.progress import Progress
+from jobs.store import journal
 folder = Path(sys.argv[2])
 Progress(folder / "progress.json", 1, 0).update(1, 9, "steps", force=True)
 journal.append(folder / "attempts.jsonl", {"host": 0, "n": 1})
@@ -145,10 +145,10 @@ def test_a_login_node_whose_clock_is_wrong(tmp_path: Path, off: float) -> None:
     root.lock.write_text('{"host": "elsewhere", "pid": 1}', encoding="utf-8")
     said = finish(run(WRONG + """
 from pathlib import Path
-from jobs.rundir import StudyDir, UnitDir
-from launch.ledger import Ledger
-from launch.lock import held_since
-from launch.observe import current_progress
+from jobs.store.rundir import StudyDir, UnitDir
+from launch.state.ledger import Ledger
+from launch.state.lock import held_since
+from launch.state.status import current_progress
 root, folder = StudyDir(Path(sys.argv[2])), UnitDir(Path(sys.argv[3]))
 attempt = Ledger(root.ledger).attempts()[folder.id]
 progress = current_progress(folder, attempt)

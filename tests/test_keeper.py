@@ -11,21 +11,21 @@ import pytest
 from small_slurm import write_cluster
 from small_study import student, write_study
 
-from jobs.causes import Cause
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
-from launch import keeping
-from launch.backends import Live
-from launch.caps import LATER
-from launch.cluster import load_cluster
-from launch.keeper import BUDGET, helpful
-from launch.keeping import MANY, first_end
-from launch.ledger import KEEPER, Attempt, Begun, Job, Ledger
-from launch.observe import REMOVED, Seen, Snapshot
-from launch.presets import StudyError
-from launch.project import Project, open_project, reopen_project
-from launch.reconcile import reconcile
-from launch.states import State
+from jobs.core.causes import Cause
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir, write_json
+from launch.commands.keeper import BUDGET, helpful
+from launch.state.backend import Live
+from launch.state.ledger import KEEPER, Attempt, Begun, Job, Ledger
+from launch.state.reconcile import reconcile
+from launch.state.states import State
+from launch.state.status import REMOVED, Seen, Snapshot
+from launch.study.cluster import load_cluster
+from launch.study.presets import StudyError
+from launch.study_run import Project, open_project, reopen_project
+from launch.submit import next_keeper
+from launch.submit.next_keeper import MANY, first_end
+from launch.submit.throttles import LATER
 
 A, B = Unit("train", "a", {}), Unit("train", "b", {"b": 1})
 C = Unit("evaluate", "c", {}, (A.as_input("student"),))
@@ -125,7 +125,7 @@ def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> No
     assert len(each) == MANY
     assert first_end(Snapshot(root, ()), room=True) is None
     held = [(A, "a job of it takes 8 GPUs, and this study may use 4 at once")]
-    assert [keeping.waits_for_room(h) for h in ([], held, [*held, (B, f"no room: {LATER}")])] == [0, 0, 1]
+    assert [next_keeper.waits_for_room(h) for h in ([], held, [*held, (B, f"no room: {LATER}")])] == [0, 0, 1]
 
 
 # The ledger
@@ -166,7 +166,7 @@ def recorded(project: Project) -> Project:
     """A project as the keeper finds it."""
     project.root.path.mkdir(parents=True, exist_ok=True)
     write_json(project.root.study, project.study.model_dump(mode="json"))
-    keeping.record(project, None, ())
+    next_keeper.record(project, None, ())
     return reopen_project(project.root)
 
 
@@ -193,16 +193,28 @@ def test_texts_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.Monke
     changes = {"pairs": {"path": "pairs.jsonl"}, "prepare": None}
     study = write_study(tmp_path / "study", {"s": preset}, **changes)
     project = open_project(str(study), str(write_cluster(tmp_path / "mine.yaml", keeper=60)), tmp_path)
-    before = keeping.digest(project.units)
-    assert keeping.digest(recorded(project).units) == before
+    before = next_keeper.digest(project.units)
+    assert next_keeper.digest(recorded(project).units) == before
     texts.write_text("other\n", encoding="utf-8")
-    assert keeping.digest(recorded(project).units) != before
+    assert next_keeper.digest(recorded(project).units) != before
 
 
 def test_a_template_that_runs_nothing_else_cannot_run_a_keeper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.templates.FOLDER", tmp_path)
-    (tmp_path / "own.sh").write_text("srun {{python}} -m jobs.element {{submission}}\n", encoding="utf-8")
-    with pytest.raises(StudyError, match=r"slurm.keeper: .*'own' runs jobs.element alone: write {{module}}"):
+    monkeypatch.setattr("launch.study.templates.FOLDER", tmp_path)
+    (tmp_path / "own.sh").write_text(
+        "srun {{python}} -m jobs.runtime.array_task {{submission}}\n", encoding="utf-8"
+    )
+    with pytest.raises(StudyError, match=r"slurm.keeper: .*'own' runs one module alone: write {{module}}"):
         load_cluster(str(write_cluster(tmp_path / "mine.yaml", template="own", keeper=60)))
+
+
+def test_a_template_of_an_earlier_version_is_told_the_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.study.templates.FOLDER", tmp_path)
+    text = "cd {{study}}\nsrun {{python}} -m jobs.element {{submission}}\n"
+    (tmp_path / "own.sh").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError, match=r"own\.sh:2: .*jobs\.element is called .* now: write {{module}}"):
+        load_cluster(str(write_cluster(tmp_path / "mine.yaml", template="own")))

@@ -23,12 +23,13 @@ from rich.console import Console
 from small_slurm import before, write_cluster
 from small_study import TESTS, wait_for, write_study
 
-from launch import snapshot, templates
-from launch.keeper import ALL_DONE
-from launch.project import Project, open_project
-from launch.show import status_view
-from launch.states import State
-from launch.submit import cancel, submit
+from launch.commands.keeper import ALL_DONE
+from launch.commands.submit import cancel, submit
+from launch.state.states import State
+from launch.study import templates
+from launch.study_run import Project, open_project
+from launch.submit import code_snapshot
+from launch.views import status_view
 
 LIGHT = r"""
 export PYTHONPATH={{code}}:"${PYTHONPATH:-}" PYTHONSAFEPATH=1
@@ -50,12 +51,12 @@ LONG = 150.0  # seconds that a study may take here, on a busy machine
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have jobs run a copy of this code that has the template `light`, too."""
-    for name in snapshot.FOR_KEEPER:
-        shutil.copytree(snapshot.CODE / name, tmp_path / "checkout" / name)
+    for name in code_snapshot.FOR_KEEPER:
+        shutil.copytree(code_snapshot.CODE / name, tmp_path / "checkout" / name)
     folder = tmp_path / "checkout" / "sbatch_templates"
     (folder / "light.sh").write_text(LIGHT, encoding="utf-8")
     for name in ("CODE", "DATA"):
-        monkeypatch.setattr(snapshot, name, tmp_path / "checkout")
+        monkeypatch.setattr(code_snapshot, name, tmp_path / "checkout")
     monkeypatch.setattr(templates, "FOLDER", folder)
 
 

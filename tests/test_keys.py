@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from launch.monitor.keys import CLEAR, LEAVE, TAKE, Gone, Terminal, decode
+from launch.monitor.terminal import CLEAR, LEAVE, TAKE, Gone, Terminal, decode
 
 LONG = 20.0  # seconds that nothing here takes
 

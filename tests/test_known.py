@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 from small_study import publish, unit
 
-from jobs import journal
-from jobs.causes import Cause
-from jobs.progress import Progress
-from jobs.rundir import StudyDir
-from launch import known as of_looks
-from launch import on_slurm, slurm
-from launch.controller import Controller
-from launch.known import PARTS, Known
-from launch.ledger import Begun, Ledger
-from launch.observe import Seen, Snapshot, observe
-from launch.on_slurm import Slurm
-from launch.reconcile import reconcile
-from launch.slurm import PastJob, QueuedJob
-from launch.slurm_text import SEPARATOR, Table
-from launch.states import State
-from launch.submit import set_aside
+from jobs.core.causes import Cause
+from jobs.store import journal
+from jobs.store.progress import Progress
+from jobs.store.rundir import StudyDir
+from launch.commands.submit import set_aside
+from launch.slurm import backend, parse
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.slurm.parse import PastJob, QueuedJob
+from launch.slurm.text import SEPARATOR, Table
+from launch.state import cache as of_looks
+from launch.state.cache import PARTS, Known
+from launch.state.ledger import Begun, Ledger
+from launch.state.reconcile import reconcile
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot, observe
 
 NAMES = "abcdefgh"
 
@@ -41,11 +41,11 @@ class Told(Controller):
         self.asked = 0  # for the past
 
     def queue(self) -> Table[QueuedJob]:
-        return slurm.parse_queue("\n".join(self.queued.values()))
+        return parse.parse_queue("\n".join(self.queued.values()))
 
     def history(self, since: int) -> Table[PastJob]:
         self.asked += 1
-        return slurm.parse_history("\n".join(self.past.values()))
+        return parse.parse_history("\n".join(self.past.values()))
 
 
 class World:
@@ -130,7 +130,7 @@ class World:
         """The queue forgets jobs that have ended."""
         for id, line in list(self.controller.queued.items()):
             _, state, *_, submission = line.split(SEPARATOR)
-            if state in slurm.ENDED:
+            if state in parse.ENDED:
                 fields = (id, state, "1:0", "1", submission)
                 self.controller.past[id] = SEPARATOR.join(fields)
                 del self.controller.queued[id]
@@ -276,7 +276,7 @@ def test_the_accounts_are_asked_once_for_what_left_the_queue(tmp_path: Path) -> 
 
 def test_what_the_accounts_say_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_looks, "FEW", 1)
-    monkeypatch.setattr(on_slurm, "AGAIN", 0.0)
+    monkeypatch.setattr(backend, "AGAIN", 0.0)
     world = World(tmp_path)
     for name in "abe":
         world.submit(name)

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 from small_study import TESTS, Run, logs, unit
 
-from jobs.rundir import StudyDir
-from launch import foreground
-from launch.local import Local
-from launch.log_files import TAIL, WIDEST, last_words, plain, tail
-from launch.observe import Snapshot, observe
-from launch.show import status_view
+from jobs.store.rundir import StudyDir
+from launch.local import scheduler
+from launch.local.backend import Local
+from launch.state.log_files import TAIL, WIDEST, last_words, plain, tail
+from launch.state.status import Snapshot, observe
+from launch.views import status_view
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def shown(now: Snapshot) -> str:
 def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreground, "PEERS_GRACE", 1.0)  # rank 0 of a waits, and is ended
+    monkeypatch.setattr(scheduler, "PEERS_GRACE", 1.0)  # rank 0 of a waits, and is ended
     root = StudyDir(tmp_path / "s")
     units = [unit(tmp_path, name, tasks_per_node=1 + (name == "a")) for name in "abcde"]
     for each in units:

@@ -10,8 +10,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import journal
-from launch.ledger import Attempt, Begun, Job, Ledger, new_name
+from jobs.store import journal
+from launch.state.ledger import Attempt, Begun, Job, Ledger, new_name
 
 A, B = "a" * 12, "b" * 12
 HERE = socket.gethostname()

@@ -2,7 +2,7 @@
 is submitted.
 
 Jobs are of shell alone, since a Python costs half a second, and a thousand of them run in seconds. Such a job
-finds its unit as jobs.element does, writes down that it began, and publishes.
+finds its unit as jobs.runtime.array_task does, writes down that it began, and publishes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cluster import Cluster, ClusterError, config
 from made_projects import made_project
 from small_study import wait_for
 
-from jobs import journal
-from jobs.unit import Resources, Unit
-from launch import templates
-from launch.admission import Refusal
-from launch.plan import MARGIN
-from launch.project import Project
-from launch.states import State
-from launch.submit import submit
+from jobs.core.unit import Resources, Unit
+from jobs.store import journal
+from launch.commands.submit import submit
+from launch.state.states import State
+from launch.study import templates
+from launch.study.plan import MARGIN
+from launch.study_run import Project
+from launch.submit.limits import Refusal
 
 MAX_ARRAY_SIZE, MAX_SUBMIT = 101, 150
 STUDY = 1000
@@ -160,7 +160,7 @@ def test_how_often_slurm_is_asked_does_not_grow_with_the_study(
         return original(command, **more)
 
     called, original = list[str](), subprocess.run
-    monkeypatch.setattr("launch.controller.subprocess.run", run)
+    monkeypatch.setattr("launch.slurm.client.subprocess.run", run)
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     project = made_project(tmp_path, units(3 * STUDY), sbatch={"hold": True})
     try:

@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 from small_study import environment
 
-from jobs import journal
-from launch import lock as locks
-from launch.ledger import Begun, Ledger
-from launch.lock import STALE, Lock, Locked, Lost
+from jobs.store import journal
+from launch.state import lock as locks
+from launch.state.ledger import Begun, Ledger
+from launch.state.lock import STALE, Lock, Locked, Lost
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = """
 import sys
 from pathlib import Path
-from launch.lock import Lock
+from launch.state.lock import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

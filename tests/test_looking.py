@@ -16,19 +16,19 @@ import pytest
 from made_projects import made_project
 from small_study import TESTS, publish, unit, wait_for, write_study
 
-from jobs import journal
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Unit
-from launch.backends import Live
-from launch.cluster import load_cluster
-from launch.ledger import Attempt, Begun
-from launch.local import Local
-from launch.monitor import looking
-from launch.monitor.looking import LONGEST, Watcher, pace
-from launch.monitor.sight import Sight
-from launch.project import Project, open_project
-from launch.states import State
-from launch.study import load_study
+from jobs.core.unit import Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, write_json
+from launch.local.backend import Local
+from launch.monitor import poller
+from launch.monitor.data.study_view import Sight
+from launch.monitor.poller import LONGEST, Watcher, pace
+from launch.state.backend import Live
+from launch.state.ledger import Attempt, Begun
+from launch.state.states import State
+from launch.study.cluster import load_cluster
+from launch.study.schema import load_study
+from launch.study_run import Project, open_project
 
 
 class Hanging(Local):
@@ -139,7 +139,7 @@ def test_the_program_may_end_while_a_look_hangs(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 import test_looking as t
-from launch.ledger import Begun
+from launch.state.ledger import Begun
 a = t.unit(Path(sys.argv[1]), "a")
 project = t.local(Path(sys.argv[1]), a)
 project.ledger.intent("prepare-a-1", [Begun(a.id, 1)])
@@ -287,7 +287,7 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
 def test_who_asks_for_a_look_gets_one_but_not_at_once_again(
     watch: Callable[..., Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "SOONEST", 0.5)
+    monkeypatch.setattr(poller, "SOONEST", 0.5)
     watcher = watch(local(tmp_path, unit(tmp_path, "a")), interval=600)
     wait_for(lambda: watcher.sights()[0].taken, "the first look")
     taken = [watcher.sights()[0].taken]

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from made_results import results_table
 
-from analysis.matched import at_compute, break_even
 from analysis.report import analyse, derive
+from analysis.statistics.matched import at_compute, break_even
 
 FLOPS = np.array([1e3, 1.0, 1e2, 10.0])  # in no order; the third dearest is beaten by a cheaper one
 ACCURACY = np.array([0.7, 0.1, 0.2, 0.3])

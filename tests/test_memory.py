@@ -13,26 +13,26 @@ import yaml
 from rich.console import Console
 from small_study import publish, unit
 
-from jobs.causes import runs
-from jobs.memory import Peak, asked
-from jobs.rundir import StudyDir, append_jsonl
-from jobs.unit import Resources, Unit
-from launch import memory
-from launch.admission import NeverRuns, fitted
-from launch.backends import Live
-from launch.cluster import Cluster, load_cluster
-from launch.estimate import Lengths
-from launch.killed import limit_of, with_more
-from launch.ledger import Attempt, Begun, Ledger
-from launch.limits import Limits, Partition
-from launch.observe import observe
-from launch.outlook import may_help
-from launch.plan import plan
-from launch.presets import CONFIGS, StudyError
-from launch.show import unit_view
-from launch.slurm import NodeGroup, parse_memory
-from launch.slurm_text import SEPARATOR
-from launch.study import Model, load_study
+from jobs.core.causes import runs
+from jobs.core.memory import Peak, asked
+from jobs.core.unit import Resources, Unit
+from jobs.store.rundir import StudyDir, append_jsonl
+from launch.slurm.limits import Limits, Partition
+from launch.slurm.parse import NodeGroup, parse_memory
+from launch.slurm.text import SEPARATOR
+from launch.state.backend import Live
+from launch.state.exit_code import may_help
+from launch.state.killed import limit_of, with_more
+from launch.state.ledger import Attempt, Begun, Ledger
+from launch.state.status import observe
+from launch.study import memory
+from launch.study.cluster import Cluster, load_cluster
+from launch.study.estimate import Lengths
+from launch.study.plan import plan
+from launch.study.presets import CONFIGS, StudyError
+from launch.study.schema import Model, load_study
+from launch.submit.limits import NeverRuns, fitted
+from launch.views import unit_view
 
 # The most that each stage of the demo was measured to take of a node, in MiB, all ranks and the script.
 MEASURED = {

@@ -16,7 +16,7 @@ from small_study import TESTS, runs, sor, student, wait_for, write_study
 from tmux import PROMPT, Tmux, terminal
 
 from launch.monitor.frame import HELP
-from launch.states import State
+from launch.state.states import State
 
 SCREEN_OF_SHELL = "1 0"  # the cursor is shown, the other screen is not
 

@@ -10,10 +10,10 @@ from cluster import Cluster
 from made_projects import made_project
 from small_study import TESTS, logs, student, unit, wait_for, write_study
 
-from launch.presets import StudyError
-from launch.states import State
-from launch.study import load_study
-from launch.submit import submit
+from launch.commands.submit import submit
+from launch.state.states import State
+from launch.study.presets import StudyError
+from launch.study.schema import load_study
 
 LONGEST = "9.a_b-" + "x" * 54
 ODD = (

@@ -10,7 +10,7 @@ from cluster import Cluster
 from small_slurm import Submitter
 from small_study import wait_for
 
-from launch.states import ACTIVE, State
+from launch.state.states import ACTIVE, State
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from cluster import Cluster
 from small_slurm import by_hand, write_cluster
 from small_study import TESTS, unit, wait_for
 
-from jobs import nodes
-from jobs.preemption import Interrupted
-from jobs.rundir import StudyDir, read_jsonl
-from launch.nodes import WHILE, BadNode, judge, looks_bad, verdict
-from launch.project import Project
-from launch.states import State
-from launch.submit import submit
+from jobs.runtime import node_failures
+from jobs.runtime.signals import Interrupted
+from jobs.store.rundir import StudyDir, read_jsonl
+from launch.commands.submit import submit
+from launch.state.states import State
+from launch.study_run import Project
+from launch.submit.bad_nodes import WHILE, BadNode, judge, looks_bad, verdict
 
 NOW = 1e9
 HOUR = 3600.0
@@ -65,7 +65,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def work(folder: Path, error: BaseException | None = None, local_rank: int = 0) -> None:
     """Some work, as a job does it."""
     context = pytest.raises(type(error)) if error else nullcontext()
-    with context, nodes.told(StudyDir(folder), "a", local_rank):
+    with context, node_failures.told(StudyDir(folder), "a", local_rank):
         if error:
             raise error
 
@@ -83,7 +83,7 @@ def test_jobs_tell_of_failures_until_work_goes_well(
     work(tmp_path)
     assert not told.exists()
     work(tmp_path, OSError("no disk"))
-    monkeypatch.setattr(nodes, "FAST", 0.0)  # as after a minute
+    monkeypatch.setattr(node_failures, "FAST", 0.0)  # as after a minute
     work(tmp_path, OSError("no disk"))
     assert not told.exists()
 

@@ -15,22 +15,22 @@ import pytest
 from small_study import publish, runs, sor, start, wait_for, write_study
 from test_status import A, B, keeper, seen
 
-from jobs import journal
-from jobs.causes import Cause
-from jobs.rundir import StudyDir
-from jobs.schema import NOTE
-from jobs.unit import Unit
-from launch import notify
-from launch.backends import Live
-from launch.cluster import load_cluster
-from launch.lock import Lock
-from launch.news import AGAIN, DAY, LONG, QUIET, News, Told, news, silence
-from launch.nodes import WHILE, BadNode, Verdict
-from launch.notify import HOOK, Notifier
-from launch.observe import Seen, Snapshot
-from launch.plan import plan
-from launch.states import State
-from launch.study import load_study
+from jobs.core.causes import Cause
+from jobs.core.unit import Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir
+from jobs.store.schema import NOTE
+from launch.notify import hook
+from launch.notify.events import AGAIN, DAY, LONG, QUIET, News, Told, news, silence
+from launch.notify.hook import HOOK, Notifier
+from launch.state.backend import Live
+from launch.state.lock import Lock
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.submit.bad_nodes import WHILE, BadNode, Verdict
 
 URL = "http://127.0.0.1:{port}/services/T0/{secret}"
 SECRET = "a-value-that-nobody-may-see"
@@ -320,7 +320,7 @@ def past(root: StudyDir, told: bool = False) -> None:
 def test_commands_that_fail_hang_or_do_not_listen(
     root: StudyDir, monkeypatch: pytest.MonkeyPatch, command: str, why: str | None
 ) -> None:
-    monkeypatch.setattr(notify, "LIMIT", 1.0)
+    monkeypatch.setattr(hook, "LIMIT", 1.0)
     monkeypatch.setenv(HOOK, command)
     said = list[str]()
     told(root, said)

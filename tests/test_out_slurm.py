@@ -16,19 +16,19 @@ import yaml
 from cluster import Cluster
 from small_study import TESTS, runs, sor, unit, wait_for, write_study
 
-from jobs import journal
-from jobs.rundir import StudyDir, read_json
-from jobs.schema import ATTEMPT
-from jobs.unit import Unit
-from launch import logs
-from launch.cluster import load_cluster
-from launch.controller import Controller
-from launch.on_slurm import Slurm
-from launch.presets import CONFIGS
-from launch.project import Project
-from launch.states import State
-from launch.study import load_study
-from launch.submit import preview, submit
+from jobs.core.unit import Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, read_json
+from jobs.store.schema import ATTEMPT
+from launch.commands import logs
+from launch.commands.submit import preview, submit
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.state.states import State
+from launch.study.cluster import load_cluster
+from launch.study.presets import CONFIGS
+from launch.study.schema import load_study
+from launch.study_run import Project
 
 CODE = f"{TESTS.parent}:{TESTS}"
 TOKEN = "hf_a-value-that-nobody-may-see"

@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import context
 
-from jobs import pack, toy
-from jobs.blocks import LEARN, PADDING, START, Blocks
-from jobs.chat import Chat
-from jobs.pack import OPEN_BLOCKS, Row, encode, mixture, packed, write
-from jobs.rundir import StudyDir, read_json, write_json
-from jobs.thinking import Thinking
-from jobs.unit import Unit
+from jobs import toy
+from jobs.core.unit import Unit
+from jobs.data.blocks import LEARN, PADDING, START, Blocks
+from jobs.stages import pack
+from jobs.stages.pack import OPEN_BLOCKS, Row, encode, mixture, packed, write
+from jobs.store.rundir import StudyDir, read_json, write_json
+from jobs.text.chat import Chat
+from jobs.text.thinking import Thinking
 
 THINKING = {"open": "<think>", "close": "</think>"}
 SIZE = 40

@@ -8,18 +8,18 @@ from pathlib import Path
 import made_sights as made
 import pytest
 
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.backends import Live
-from launch.ledger import Attempt, Job
-from launch.monitor.problems import problems
-from launch.nodes import Verdict
-from launch.observe import Snapshot
-from launch.on_slurm import _how
-from launch.pending import LIMIT, MEANINGS, Wait, meaning
-from launch.show import waiting_line
-from launch.states import State
-from launch.waits import waiting
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.monitor.data.problems import problems
+from launch.slurm.backend import _how
+from launch.state.backend import Live
+from launch.state.ledger import Attempt, Job
+from launch.state.pending_reasons import LIMIT, MEANINGS, Wait, meaning
+from launch.state.states import State
+from launch.state.status import Snapshot
+from launch.state.waits import waiting
+from launch.submit.bad_nodes import Verdict
+from launch.views import waiting_line
 
 # The names that squeue has for `enum job_state_reason` in Slurm 22.05, 24.11 and 26.05; {what} is any of the
 # resources that limits know.

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs import secrets
-from jobs.plain import CONTROLS, PlainConsole, plain, printable, say
-from jobs.secrets import exposed, hide
+from jobs.core import secrets
+from jobs.core.plain import CONTROLS, PlainConsole, plain, printable, say
+from jobs.core.secrets import exposed, hide
 
 TITLE = "\x1b]0;owned\x07"
 HOSTILE = [

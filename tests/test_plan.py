@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_study import student, write_study
 
-from jobs.rundir import StudyDir
-from jobs.unit import STAGES, Unit
-from launch import plan as planning
-from launch.cluster import Cluster, load_cluster
-from launch.estimate import Lengths
-from launch.plan import gpu_hours, percent, plan, totals
-from launch.presets import WORD
-from launch.study import Prepare, load_study
+from jobs.core.unit import STAGES, Unit
+from jobs.store.rundir import StudyDir
+from launch.study import plan as planning
+from launch.study.cluster import Cluster, load_cluster
+from launch.study.estimate import Lengths
+from launch.study.plan import gpu_hours, percent, plan, totals
+from launch.study.presets import WORD
+from launch.study.schema import Prepare, load_study
 
 
 def planned(folder: Path, cluster: Cluster | None = None, **changes: Any) -> list[Unit]:

@@ -10,10 +10,10 @@ import yaml
 from small_study import ARCHITECTURE, student, write_study
 from test_cli import loaded_by
 
-from launch.functions import prepare_faults
-from launch.presets import CONFIGS, StudyError
-from launch.shapes import shape_faults
-from launch.study import load_study
+from launch.study.functions import prepare_faults
+from launch.study.presets import CONFIGS, StudyError
+from launch.study.schema import load_study
+from launch.study.shapes import shape_faults
 
 MOE: dict[str, Any] = yaml.safe_load((CONFIGS / "models/qwen3-235b-a22b.yaml").read_text(encoding="utf-8"))[
     "architecture"
@@ -187,6 +187,6 @@ def test_the_study_names_file_and_line(tmp_path: Path) -> None:
 
 
 def test_nothing_is_imported_for_it() -> None:
-    loaded = loaded_by("from launch.study import load_study; load_study('demo'); load_study('smollm')")
-    assert "launch.functions" in loaded
-    assert not loaded & {"torch", "numpy", "jobs.toy", "jobs.smollm", "jobs.train", "transformers"}
+    loaded = loaded_by("from launch.study.schema import load_study; load_study('demo'); load_study('smollm')")
+    assert "launch.study.functions" in loaded
+    assert not loaded & {"torch", "numpy", "jobs.toy", "jobs.smollm", "jobs.stages.train", "transformers"}

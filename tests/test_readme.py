@@ -12,7 +12,7 @@ import pytest
 from cluster import Cluster
 from small_study import publish, wait_for
 
-from launch.project import open_project
+from launch.study_run import open_project
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

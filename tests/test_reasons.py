@@ -8,11 +8,11 @@ import made_sights as made
 import pytest
 from made_sights import HOUR, NOW
 
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.pending import in_words
-from launch.reasons import why
-from launch.states import State
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.state.pending_reasons import in_words
+from launch.state.reasons import why
+from launch.state.states import State
 
 ACCOUNT, QOS = "your account is at its limit of ", "its QOS is at its limit of "
 

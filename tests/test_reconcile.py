@@ -8,12 +8,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.rundir import StudyDir
-from jobs.unit import STAGES, Unit
-from launch.backends import Live
-from launch.observe import Seen, Snapshot
-from launch.reconcile import reconcile
-from launch.states import ACTIVE, Facts, State, in_vain, state_of
+from jobs.core.unit import STAGES, Unit
+from jobs.store.rundir import StudyDir
+from launch.state.backend import Live
+from launch.state.reconcile import reconcile
+from launch.state.states import ACTIVE, Facts, State, in_vain, state_of
+from launch.state.status import Seen, Snapshot
 
 ROOT = StudyDir(Path("runs/none"))
 

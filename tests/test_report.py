@@ -21,14 +21,14 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from analysis import plots
-from analysis.collect import collect
-from analysis.csv_files import write_csv
-from analysis.frontier import frontier_table
 from analysis.report import analyse, claims_table, print_report, run, terminal_table, write_report
-from jobs import journal
-from jobs.context import Context
-from jobs.rundir import StudyDir, read_json, write_json
-from jobs.unit import Unit
+from analysis.results.collect import collect
+from analysis.results.csv_files import write_csv
+from analysis.statistics.frontier import frontier_table
+from jobs.core.unit import Unit
+from jobs.runtime.context import Context
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, read_json, write_json
 
 SHARES = (0.0, 0.5, 1.0)
 HARD = "hard</script><b>"

@@ -25,9 +25,9 @@ from small_training import (
     zero,
 )
 
-from jobs.checkpoint import Checkpoints
-from jobs.rundir import UnitDir, read_json, read_jsonl
-from jobs.unit import Unit
+from jobs.core.unit import Unit
+from jobs.store.checkpoints import Checkpoints
+from jobs.store.rundir import UnitDir, read_json, read_jsonl
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")

@@ -14,11 +14,11 @@ import pytest
 from small_study import write_study
 from test_cli import loaded_by
 
-from jobs.jsonrows import CHUNK, LONGEST, json_rows
-from jobs.prompts import load_prompts
-from jobs.rowcheck import ROWS, check_rows
-from launch.presets import StudyError
-from launch.study import load_study
+from jobs.data.prompts import load_prompts
+from jobs.text.jsonrows import CHUNK, LONGEST, json_rows
+from jobs.text.rowcheck import ROWS, check_rows
+from launch.study.presets import StudyError
+from launch.study.schema import load_study
 
 TEXTS = ["What is 0+1?", "café", "two\nlines"]
 LINES = "".join(json.dumps({"prompt": text}, ensure_ascii=False) + "\n" for text in TEXTS)
@@ -211,5 +211,5 @@ def test_a_folder_of_rows_without_what_systems_leave_there(tmp_path: Path) -> No
 def test_arrow_is_loaded_for_parquet_alone(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(LINES, encoding="utf-8")
-    call = f"from launch.study import load_study; load_study({str(study(tmp_path, file))!r})"
+    call = f"from launch.study.schema import load_study; load_study({str(study(tmp_path, file))!r})"
     assert not loaded_by(call) & {"pyarrow", "numpy"}

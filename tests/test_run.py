@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from small_study import TESTS, lives, publish, runs, unit, wait_for
 
-from jobs import journal
-from jobs.element import ELEMENTS, element, line
-from jobs.ending import WORDLESS
-from jobs.place import Place, first_node, port
-from jobs.run import STAGE_MODULES
-from jobs.rundir import StudyDir, UnitDir
-from jobs.schema import ATTEMPT
-from jobs.unit import Unit
-from launch.local import Local
+from jobs.core.place import Place, first_node, port
+from jobs.core.unit import Unit
+from jobs.runtime.array_task import ELEMENTS, element, line
+from jobs.runtime.exit import WORDLESS
+from jobs.runtime.run import STAGE_MODULES
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, UnitDir
+from jobs.store.schema import ATTEMPT
+from launch.local.backend import Local
 
 
 def job(root: StudyDir, unit: Unit, attempt: int = 1) -> UnitDir:
@@ -138,7 +138,7 @@ def start(submission: Path, restart: int = 0) -> subprocess.Popen[bytes]:
     slurm = {"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "33"}
     more = {"SLURM_RESTART_COUNT": str(restart)} if restart else {}
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.element", str(submission)],
+        [sys.executable, "-m", "jobs.runtime.array_task", str(submission)],
         env={**os.environ, **LEFT, "SLURM_NTASKS": "1", **slurm, **more},
     )
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from small_study import lives, publish, wait_for
 
-from jobs.context import Context
-from jobs.rundir import (
+from jobs.core.unit import Unit
+from jobs.runtime.context import Context
+from jobs.store.rundir import (
     Damaged,
     StudyDir,
     UnitDir,
@@ -29,7 +30,6 @@ from jobs.rundir import (
     study_of,
     write_json,
 )
-from jobs.unit import Unit
 
 FORK = multiprocessing.get_context("fork")
 FILES = 20
@@ -120,7 +120,7 @@ def test_what_is_no_result_is_named_and_stays(tmp_path: Path, what: str) -> None
 def test_a_result_costs_two_questions_and_what_has_none_one(tmp_path: Path) -> None:
     folder = UnitDir(tmp_path / "unit")
     script = (
-        "import os, sys; from jobs.rundir import look_at; asked = []; real = os.lstat\n"
+        "import os, sys; from jobs.store.rundir import look_at; asked = []; real = os.lstat\n"
         "os.lstat = lambda path: (asked.append(path), real(path))[1]\n"
         "print(look_at(sys.argv[1]).there, len(asked))"
     )
@@ -144,7 +144,7 @@ def test_a_result_is_set_aside_any_number_of_times(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from jobs.rundir import UnitDir
+from jobs.store.rundir import UnitDir
 
 folder = UnitDir(Path(sys.argv[1]))
 staged = folder.staging("1")

@@ -11,17 +11,17 @@ import pytest
 from made_projects import made_project
 from small_study import unit, write_study
 
-from jobs.unit import Unit
-from launch.backends import Live
-from launch.ledger import Attempt, Job
-from launch.monitor.asking import Action
-from launch.monitor.listing import Sort, listing
+from jobs.core.unit import Unit
+from launch.monitor.actions import Action
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.unit_list import Sort, listing
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
-from launch.monitor.sight import Sight
-from launch.nodes import Verdict
-from launch.observe import Keeper, Seen, Snapshot
-from launch.project import Project, open_project
-from launch.states import ACTIVE, State
+from launch.state.backend import Live
+from launch.state.ledger import Attempt, Job
+from launch.state.states import ACTIVE, State
+from launch.state.status import Keeper, Seen, Snapshot
+from launch.study_run import Project, open_project
+from launch.submit.bad_nodes import Verdict
 
 NAMES = ("a", "b", "c", "d", "e")
 STATES = (State.DONE, State.RUNNING, State.FAILED, State.QUEUED, State.WAITING)

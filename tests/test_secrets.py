@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.secrets import SecretsError, load_secrets, missing_secrets, revealed
+from jobs.core.secrets import SecretsError, load_secrets, missing_secrets, revealed
 
 
 @pytest.fixture

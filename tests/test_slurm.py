@@ -19,12 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_study import TESTS, lives, sor, wait_for
 
-from launch.admission import in_words
-from launch.controller import Controller
-from launch.errors import SlurmUnavailable
-from launch.levels import level
-from launch.limits import parse_associations, parse_partitions, parse_qos
-from launch.slurm import (
+from launch.slurm.client import Controller
+from launch.slurm.levels import level
+from launch.slurm.limits import parse_associations, parse_partitions, parse_qos
+from launch.slurm.parse import (
     ENDED,
     QUEUED,
     NoAccounting,
@@ -39,8 +37,10 @@ from launch.slurm import (
     parse_nodes,
     parse_queue,
 )
-from launch.slurm_text import SEPARATOR, parse_duration
-from launch.states import State
+from launch.slurm.text import SEPARATOR, parse_duration
+from launch.state.errors import SlurmUnavailable
+from launch.state.states import State
+from launch.submit.limits import in_words
 
 T = TypeVar("T")
 

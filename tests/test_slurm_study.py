@@ -15,10 +15,10 @@ import yaml
 from cluster import Cluster
 from small_study import sor, wait_for
 
-from jobs import journal
-from jobs.rundir import StudyDir, read_json
-from jobs.schema import ATTEMPT
-from launch.presets import CONFIGS
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, read_json
+from jobs.store.schema import ATTEMPT
+from launch.study.presets import CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 LONGEST = 900.0  # seconds that the study may take on a busy machine

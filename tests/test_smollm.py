@@ -13,10 +13,10 @@ import pytest
 import yaml
 from small_study import SOR
 
-from jobs.rundir import StudyDir, read_json, read_jsonl
 from jobs.smollm import KINDS, QUESTIONS, read_kind, teacher_template, wheel, write_questions
-from launch.presets import CONFIGS
-from launch.study import load_study
+from jobs.store.rundir import StudyDir, read_json, read_jsonl
+from launch.study.presets import CONFIGS
+from launch.study.schema import load_study
 
 CUT = " Answer directly with the word, make no additional comment, don't use quotation marks."
 DUCKS = (

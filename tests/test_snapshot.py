@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.provenance import provenance
-from jobs.rundir import Damaged, StudyDir
-from launch import snapshot as module
-from launch.snapshot import CODE, snapshot, untracked
+from jobs.store.provenance import provenance
+from jobs.store.rundir import Damaged, StudyDir
+from launch.submit import code_snapshot as module
+from launch.submit.code_snapshot import CODE, snapshot, untracked
 
-PRINT = "import json, jobs.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
+PRINT = "import json, jobs.store.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
 
 SHIPPED = ("jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "configs/evals/_g")
 
@@ -74,7 +74,7 @@ def test_a_copy_of_a_copy_is_the_same(root: StudyDir, monkeypatch: pytest.Monkey
     assert snapshot(root, keeper=True) == first
     jobs = snapshot(root)
     assert files(jobs) < files(first)
-    assert (jobs / "jobs/run.py").is_file()
+    assert (jobs / "jobs/runtime/run.py").is_file()
 
 
 def test_once_for_each_content(root: StudyDir, checkout: Path) -> None:

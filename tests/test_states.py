@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.states import STALLED_AFTER, Facts, State, state_of
+from launch.state.states import STALLED_AFTER, Facts, State, state_of
 
 DONE, FAILED, BLOCKED, WAITING, RUNNING = (
     State.DONE, State.FAILED, State.BLOCKED, State.WAITING, State.RUNNING,

@@ -16,19 +16,19 @@ import pytest
 from small_slurm import write_cluster
 from small_study import publish, runs, sor, start, wait_for, watched_study
 
-from jobs.causes import Cause
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
-from launch.backends import Live
-from launch.cluster import load_cluster
-from launch.ledger import KEEPER, Attempt, Begun, Job, Ledger
-from launch.lock import STALE, Lock, held_since
-from launch.observe import Keeper, Seen, Snapshot, observe
-from launch.outlook import Outlook, outlook
-from launch.plan import plan
-from launch.project import open_project
-from launch.states import State
-from launch.study import load_study
+from jobs.core.causes import Cause
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir
+from launch.state.backend import Live
+from launch.state.exit_code import Outlook, outlook
+from launch.state.ledger import KEEPER, Attempt, Begun, Job, Ledger
+from launch.state.lock import STALE, Lock, held_since
+from launch.state.states import State
+from launch.state.status import Keeper, Seen, Snapshot, observe
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.study_run import open_project
 
 A, B = Unit("train", "a", {}), Unit("evaluate", "b", {})
 PASSES, STAYS = {"written": {"cause": Cause.NODE}}, {"written": {"cause": Cause.CODE}}

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from small_study import SOR, environment, listen, lives, runs, start, wait_for, watched_study
 
-from jobs import journal
-from jobs.rundir import StudyDir
-from jobs.schema import ATTEMPT
-from launch.ledger import Ledger
+from jobs.store import journal
+from jobs.store.rundir import StudyDir
+from jobs.store.schema import ATTEMPT
+from launch.state.ledger import Ledger
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.flops import architecture
-from launch.presets import CONFIGS, StudyError
-from launch.study import EvalGroup, load_study
+from jobs.core.flops import architecture
+from launch.study.presets import CONFIGS, StudyError
+from launch.study.schema import EvalGroup, load_study
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "studies").glob("*.yaml"))
 # Those whose tasks a prepare function writes are tested with that function.

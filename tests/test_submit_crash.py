@@ -21,12 +21,12 @@ from forked_sor import ForkedSor
 from small_slurm import Submitter, before, before_sbatch
 from small_study import SOR, environment, sor, start, wait_for
 
-from jobs import journal
-from jobs.rundir import StudyDir
-from launch.ledger import Ledger
-from launch.lock import STALE
-from launch.snapshot import snapshot
-from launch.states import State
+from jobs.store import journal
+from jobs.store.rundir import StudyDir
+from launch.state.ledger import Ledger
+from launch.state.lock import STALE
+from launch.state.states import State
+from launch.submit.code_snapshot import snapshot
 
 T = TypeVar("T")
 IN_SBATCH = {  # what sbatch does instead

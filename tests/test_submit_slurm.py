@@ -16,14 +16,14 @@ from cluster import Cluster
 from small_slurm import Submitter, before, before_sbatch, by_hand, write_cluster
 from small_study import TESTS, runs, unit
 
-from jobs.rundir import StudyDir
-from launch.controller import TIMEOUT, Controller
-from launch.ledger import Ledger
-from launch.observe import Seen
-from launch.on_slurm import Slurm
-from launch.project import Project
-from launch.states import State
-from launch.submit import cancel, submit
+from jobs.store.rundir import StudyDir
+from launch.commands.submit import cancel, submit
+from launch.slurm.backend import Slurm
+from launch.slurm.client import TIMEOUT, Controller
+from launch.state.ledger import Ledger
+from launch.state.states import State
+from launch.state.status import Seen
+from launch.study_run import Project
 
 STARTING = 20.0  # seconds that a program may take besides, on a busy machine
 

@@ -16,14 +16,14 @@ from cluster import Cluster as SlurmCluster
 from small_study import wait_for
 from test_clusters import SHIPPED, write
 
-from jobs.unit import Resources
-from launch import templates
-from launch.cluster import Cluster, load_cluster
-from launch.plan import plan
-from launch.presets import StudyError
-from launch.script import sbatch_script
-from launch.study import load_study
-from launch.templates import FOLDER, placeholders, render
+from jobs.core.unit import Resources
+from launch.study import templates
+from launch.study.cluster import Cluster, load_cluster
+from launch.study.plan import plan
+from launch.study.presets import StudyError
+from launch.study.schema import load_study
+from launch.study.templates import FOLDER, placeholders, render
+from launch.submit.script import sbatch_script
 
 TEMPLATES = sorted(p.stem for p in FOLDER.glob("*.sh"))
 SRUN = re.compile(
@@ -107,7 +107,8 @@ def test_the_script_of_a_submission(tmp_path: Path) -> None:
         "cpus-per-task": "8", "gpus-per-node": "4", "dependency": "afterok:12:13", "open-mode": "append",
         "output": f"{folder}/%A_%a_0_log.out", "signal": "USR2@90", "requeue": "",
     }  # fmt: skip
-    for part in (f"--output={folder}/%A_%a_%t_log.out", f"{sys.executable} -u -m jobs.element {folder}\n",
+    run = f"{sys.executable} -u -m jobs.runtime.array_task {folder}\n"
+    for part in (f"--output={folder}/%A_%a_%t_log.out", run,
                  f"PYTHONPATH={tmp_path}/code/0123456789ab:", "export SUBMITIT_EXECUTOR=slurm"):  # fmt: skip
         assert part in text
     assert "{{" not in text
@@ -252,7 +253,7 @@ def test_a_real_slurm_runs_it_on_every_rank_from_the_snapshot(
         for rank, log in enumerate(logs):
             assert log.read_text(encoding="utf-8").splitlines() == [
                 f"rank {rank} of 4 on {rank // 2}",
-                f"{run}/code/0123456789ab/jobs/element.py|{folder}",
+                f"{run}/code/0123456789ab/jobs/runtime/array_task.py|{folder}",
                 "2 GPUs",
             ]
         assert sorted(folder.iterdir()) == sorted([*logs, folder / "submit.sh"])

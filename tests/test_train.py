@@ -14,16 +14,17 @@ import pytest
 from small_study import TESTS
 from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, load, losses, zero
 
-from analysis.flops import train_flops
-from jobs import pack, toy, train
-from jobs.blocks import LEARN, Blocks
-from jobs.chat import Chat
-from jobs.pack import encode, write
-from jobs.preemption import REASONS
-from jobs.rundir import read_json, read_jsonl, write_json
-from jobs.schedule import Recipe, micro_steps, rate, steps, training_order
-from jobs.thinking import Thinking
-from jobs.train import answer_loss, build
+from jobs import toy
+from jobs.core.flops import train_flops
+from jobs.data.blocks import LEARN, Blocks
+from jobs.runtime.signals import REASONS
+from jobs.stages import pack, train
+from jobs.stages.pack import encode, write
+from jobs.stages.train import answer_loss, build
+from jobs.store.rundir import read_json, read_jsonl, write_json
+from jobs.text.chat import Chat
+from jobs.text.thinking import Thinking
+from jobs.training.schedule import Recipe, micro_steps, rate, steps, training_order
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from small_study import SOR, environment, write_study
 
-from jobs.rundir import StudyDir
-from jobs.trust import make_private, without_write, writers
-from launch import trust
-from launch.admission import Refusal
+from jobs.core.trust import make_private, without_write, writers
+from jobs.store.rundir import StudyDir
+from launch.submit import trust
+from launch.submit.limits import Refusal
 
 
 def submit(study: Path, runs: Path) -> subprocess.CompletedProcess[str]:

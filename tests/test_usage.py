@@ -11,10 +11,10 @@ from made_results import benchmark, evaluation
 from small_study import publish
 
 from analysis.report import usage_line
-from analysis.usage import USAGE, usage
-from jobs import journal
-from jobs.rundir import StudyDir, write_json
-from jobs.unit import Resources, Unit
+from analysis.results.usage import USAGE, usage
+from jobs.core.unit import Resources, Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, write_json
 
 KWH = 3.6e6  # joules
 

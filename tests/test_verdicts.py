@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from made_results import results_table
 
-from analysis.bootstrap import MIN_ITEMS, intervals, resample
-from analysis.claims import BETTER, NEAR_FRONTIER, NO, OPEN, REACHES, YES, claims
-from analysis.frontier import frontier_table, redrawn, standing, with_configuration
-from analysis.matched import matched
 from analysis.report import derive
+from analysis.statistics.bootstrap import MIN_ITEMS, intervals, resample
+from analysis.statistics.claims import BETTER, NEAR_FRONTIER, NO, OPEN, REACHES, YES, claims
+from analysis.statistics.frontier import frontier_table, redrawn, standing, with_configuration
+from analysis.statistics.matched import matched
 
 SIZES = ("0.5B", "1.5B", "3B", "7B", "14B")
 OF_PLAIN, OF_ALL = REACHES
@@ -192,7 +192,7 @@ def rising(size: int, share: float) -> float:
     return 0.2 + 0.1 * size + 0.3 * share
 
 
-@pytest.mark.filterwarnings("ignore::analysis.collect.DataWarning")
+@pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
 @pytest.mark.parametrize(
     "results",
     [
@@ -211,7 +211,7 @@ def test_nothing_is_answered_where_nothing_can_be_known(results: pd.DataFrame) -
     assert set(derive(results, {})["claims"]["answer"]) <= {OPEN}
 
 
-@pytest.mark.filterwarnings("ignore::analysis.collect.DataWarning")
+@pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
 def test_enough_items_are_evidence() -> None:
     found = derive(made_study((0.0, 0.5, 1.0), rising), {})["claims"]
     assert answer(found, BETTER)[0] == YES

@@ -15,22 +15,22 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from jobs.causes import Cause, Run
-from jobs.rundir import append_jsonl
-from launch.ledger import Attempt, Job
-from launch.monitor import cells, overview
-from launch.monitor.detail import detail
-from launch.monitor.facts import Story, read_story
-from launch.monitor.grid import Cell, Grid
-from launch.monitor.overview import overview as first_page
-from launch.monitor.pace import Span
-from launch.monitor.plot import plot
-from launch.monitor.problems import Problem
-from launch.monitor.sight import Sight
-from launch.monitor.table import unit_table
-from launch.nodes import BadNode, Verdict
-from launch.observe import Keeper, Seen
-from launch.states import State
+from jobs.core.causes import Cause, Run
+from jobs.store.rundir import append_jsonl
+from launch.monitor.data.eta import Span
+from launch.monitor.data.problems import Problem
+from launch.monitor.data.students import Cell, Grid
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.unit_files import Story, read_story
+from launch.monitor.views import overview, text
+from launch.monitor.views.frontier import plot
+from launch.monitor.views.overview import overview as first_page
+from launch.monitor.views.unit import detail
+from launch.monitor.views.unit_table import unit_table
+from launch.state.ledger import Attempt, Job
+from launch.state.states import State
+from launch.state.status import Keeper, Seen
+from launch.submit.bad_nodes import BadNode, Verdict
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 15), (100, 30), (20, 5)]
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -304,9 +304,9 @@ def test_the_plot_tells_sizes_by_letters_and_the_frontier_by_capitals() -> None:
 
 
 def test_bars_fill_their_width_and_hide_nothing() -> None:
-    shown = cells.bar([(1000, "#", ""), (1, "x", ""), (0, "?", ""), (998, ".", "")], 10)
+    shown = text.bar([(1000, "#", ""), (1, "x", ""), (0, "?", ""), (998, ".", "")], 10)
     assert (len(shown.plain), shown.plain.count("x"), shown.plain.count("?")) == (10, 1, 0)
-    assert cells.bar([(0, "#", "")], 4).plain == "####"
+    assert text.bar([(0, "#", "")], 4).plain == "####"
 
 
 @pytest.mark.parametrize(
@@ -314,13 +314,13 @@ def test_bars_fill_their_width_and_hide_nothing() -> None:
     [(0, "0 s"), (89, "89 s"), (120, "2 min"), (5400, "1.5 h"), (HOUR * 47, "47 h"), (HOUR * 84, "3.5 d")],
 )
 def test_durations_are_short(seconds: float, words: str) -> None:
-    assert cells.duration(seconds) == words
+    assert text.duration(seconds) == words
 
 
 def test_numbers_are_short() -> None:
-    assert cells.around(Span(HOUR, 2 * HOUR, 3 * HOUR)) == "2.0 h (60 min–3.0 h)"
-    assert cells.around(Span(2 * HOUR, 2 * HOUR, 3 * HOUR)) == "2.0 h (2.0–3.0 h)"
-    assert cells.around(Span(60, 60, 60)) == "60 s"
+    assert text.around(Span(HOUR, 2 * HOUR, 3 * HOUR)) == "2.0 h (60 min–3.0 h)"
+    assert text.around(Span(2 * HOUR, 2 * HOUR, 3 * HOUR)) == "2.0 h (2.0–3.0 h)"
+    assert text.around(Span(60, 60, 60)) == "60 s"
     rates = {
         123456: "123k x/s",
         9999: "9999 x/s",
@@ -329,16 +329,16 @@ def test_numbers_are_short() -> None:
         0.005: "18 x/h",
         2e9: "2000M x/s",
     }
-    assert {rate: cells.rate_in_words(rate, "x") for rate in rates} == rates
-    assert [cells.percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "1 %", "50 %", "99 %", "100 %"]
-    assert cells.about(6_887) == "6,900"
-    assert cells.sparkline([], 5) == ""
-    assert cells.sparkline([1, 1], 5) == "▁▁"
-    assert cells.sparkline(range(16), 8) == "▁▂▃▄▅▆▇█"
-    assert cells.shorten("qwen2.5-3b-r25.general-multiple-choice", 20) == "qwen2.5-3b-r2…choice"
+    assert {rate: text.rate_in_words(rate, "x") for rate in rates} == rates
+    assert [text.percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "1 %", "50 %", "99 %", "100 %"]
+    assert text.about(6_887) == "6,900"
+    assert text.sparkline([], 5) == ""
+    assert text.sparkline([1, 1], 5) == "▁▁"
+    assert text.sparkline(range(16), 8) == "▁▂▃▄▅▆▇█"
+    assert text.shorten("qwen2.5-3b-r25.general-multiple-choice", 20) == "qwen2.5-3b-r2…choice"
 
 
 def test_lines_flow_and_stand_beside_each_other() -> None:
     parts = [Text("one"), Text("two"), Text("three")]
-    assert [line.plain for line in cells.flow(parts, 10)] == ["one   two", "three"]
-    assert [line.plain for line in cells.beside([Text("a"), Text("bb")], [Text("c")])] == ["a    c", "bb"]
+    assert [line.plain for line in text.flow(parts, 10)] == ["one   two", "three"]
+    assert [line.plain for line in text.beside([Text("a"), Text("bb")], [Text("c")])] == ["a    c", "bb"]

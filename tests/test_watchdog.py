@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import watchdog
-from jobs.progress import Progress
-from jobs.rundir import read_json
-from jobs.watchdog import ENOUGH, FACTOR, PATIENCE, Watchdog, limit
+from jobs.runtime import watchdog
+from jobs.runtime.watchdog import ENOUGH, FACTOR, PATIENCE, Watchdog, limit
+from jobs.store.progress import Progress
+from jobs.store.rundir import read_json
 
 
 def test_the_limit_is_learned_and_never_short() -> None:

@@ -19,8 +19,8 @@ CHECKOUT = TESTS.parent
 LIST = "import importlib.metadata as m; print(*m.files('scale-or-reason'), sep='\\n')"
 COPY = """
 from pathlib import Path
-from jobs.rundir import StudyDir
-from launch.snapshot import snapshot
+from jobs.store.rundir import StudyDir
+from launch.submit.code_snapshot import snapshot
 print(snapshot(StudyDir(Path("runs/x")), keeper=True))
 """
 
@@ -91,7 +91,12 @@ def test_it_runs_a_study(run: Callable[..., str], tmp_path: Path) -> None:
 
 def test_its_code_is_copied_like_that_of_a_checkout(run: Callable[..., str], tmp_path: Path) -> None:
     copy = tmp_path / "empty" / run("python", "-c", COPY).strip()
-    names = ("jobs/run.py", "launch/cli.py", "configs/studies/demo.yaml", "configs/evals/tasks/_letter")
+    names = (
+        "jobs/runtime/run.py",
+        "launch/cli.py",
+        "configs/studies/demo.yaml",
+        "configs/evals/tasks/_letter",
+    )
     for name in (*names, "sbatch_templates/again.bash", "analysis/report.html"):
         assert (copy / name).read_bytes() == (CHECKOUT / name).read_bytes()
     assert not (copy / "scale_or_reason").exists()

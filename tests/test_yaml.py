@@ -11,10 +11,10 @@ import pytest
 import yaml
 from small_study import sor
 
-from launch.cluster import load_cluster
-from launch.presets import CONFIGS, StudyError, read_yaml
-from launch.study import load_study
-from launch.yamlfile import DEPTH
+from launch.study.cluster import load_cluster
+from launch.study.presets import CONFIGS, StudyError, read_yaml
+from launch.study.schema import load_study
+from launch.study.yamlfile import DEPTH
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)

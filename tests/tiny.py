@@ -129,8 +129,8 @@ def _teach(model: Any, path: list[int]) -> None:
 
 def context(root: Path, unit: Any, **place: Any) -> Any:
     """A unit's folder under the study `root`, ready to run, as the context of one of its processes."""
-    from jobs.context import Context
-    from jobs.rundir import StudyDir, write_json
+    from jobs.runtime.context import Context
+    from jobs.store.rundir import StudyDir, write_json
 
     folder = StudyDir(root).unit(unit)
     folder.path.mkdir(parents=True, exist_ok=True)

@@ -16,23 +16,23 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 
-from jobs.causes import named
-from jobs.plain import PlainConsole, printable, say
-from launch.log_files import words_of
-from launch.monitor.asking import Action, count
-from launch.monitor.board import Board, make_board
+from jobs.core.causes import named
+from jobs.core.plain import PlainConsole, printable, say
+from launch.monitor.actions import Action, count
+from launch.monitor.background import Errand
+from launch.monitor.data.summary import Board, make_board
+from launch.monitor.data.unit_files import Facts, read_story
 from launch.monitor.deeds import carry_out
-from launch.monitor.errand import Errand
-from launch.monitor.facts import Facts, read_story
 from launch.monitor.frame import Inside, frame
-from launch.monitor.keys import ENDS, Gone, Terminal
-from launch.monitor.looking import Watcher, WorkOut
-from launch.monitor.overview import overview
+from launch.monitor.poller import Watcher, WorkOut
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
-from launch.nodes import Verdict
-from launch.notify import Notifier
-from launch.observe import Seen, Snapshot
-from launch.project import Project
+from launch.monitor.terminal import ENDS, Gone, Terminal
+from launch.monitor.views.overview import overview
+from launch.notify.hook import Notifier
+from launch.state.log_files import words_of
+from launch.state.status import Seen, Snapshot
+from launch.study_run import Project
+from launch.submit.bad_nodes import Verdict
 
 PULSE = 10.0  # seconds between two frames when nothing happens: ages are shown
 LOG_PULSE = 1.0  # seconds between two looks into the log that is shown

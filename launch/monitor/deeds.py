@@ -9,11 +9,11 @@ import io
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 
-from jobs.causes import named
-from jobs.rundir import read_json
-from launch.monitor.asking import Action
-from launch.project import Project, backend_of
-from launch.submit import cancel, submit
+from jobs.core.causes import named
+from jobs.store.rundir import read_json
+from launch.commands.submit import cancel, submit
+from launch.monitor.actions import Action
+from launch.study_run import Project, backend_of
 
 OUTDATED = "somebody edited and submitted the study a moment ago: look at it first"
 

@@ -9,13 +9,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.monitor.cells import Lines
-from launch.monitor.detail import NOTHING, detail
-from launch.monitor.facts import Story
-from launch.monitor.overview import head, overview
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.unit_files import Story
 from launch.monitor.screen import Page, Screen
-from launch.monitor.sight import Sight
-from launch.monitor.table import unit_table
+from launch.monitor.views.overview import head, overview
+from launch.monitor.views.text import Lines
+from launch.monitor.views.unit import NOTHING, detail
+from launch.monitor.views.unit_table import unit_table
 
 LEAST = (40, 10)  # the smallest terminal, in cells
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from launch.monitor.asking import Action, Question, ask_cancel, ask_submit
-from launch.monitor.listing import Listing, Sort, listing
-from launch.monitor.sight import Sight
-from launch.observe import Seen
+from launch.monitor.actions import Action, Question, ask_cancel, ask_submit
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.unit_list import Listing, Sort, listing
+from launch.state.status import Seen
 
 LOG_LINES = 200  # of a log's end that can be read here
 

@@ -27,7 +27,7 @@ def ratios() -> Iterator[Ratio]:
 
 
 def preset() -> dict[str, Any]:
-    from launch.presets import CONFIGS
+    from launch.study.presets import CONFIGS
 
     found: dict[str, Any] = yaml.safe_load(
         (CONFIGS / "models" / "qwen2.5-7b.yaml").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def preset() -> dict[str, Any]:
 
 def counting() -> Ratio:
     """A million rows of a training against a loop that counts each row by itself."""
-    from analysis.flops import architecture, train_flops
+    from jobs.core.flops import architecture, train_flops
 
     rng = random.Random(0)
     model, lengths = architecture(preset()), [rng.randint(10, 8000) for _ in range(1_000_000)]
@@ -54,7 +54,7 @@ def against_torch() -> Iterator[Ratio]:
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from analysis.flops import train_flops
+    from jobs.core.flops import train_flops
 
     small = {**preset(), "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
     small |= {"num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 1000}
@@ -81,9 +81,9 @@ def collecting() -> Iterator[Ratio]:
     from lm_eval.utils import make_table
     from made_results import benchmark, evaluation
 
-    from analysis.collect import collect
-    from analysis.frontier import frontier_table
     from analysis.report import terminal_table, write_report
+    from analysis.results.collect import collect
+    from analysis.statistics.frontier import frontier_table
 
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:

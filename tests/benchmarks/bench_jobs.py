@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from measure import Ratio, seconds
 
-from jobs.pack import Row, packed
+from jobs.stages.pack import Row, packed
 
 SIZE = 4096
 

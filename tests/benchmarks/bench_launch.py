@@ -12,7 +12,7 @@ from pathlib import Path
 
 from measure import Ratio, median, seconds
 
-from jobs.rundir import UnitDir, write_json
+from jobs.store.rundir import UnitDir, write_json
 
 SOR = str(Path(sys.executable).with_name("sor"))
 
@@ -43,10 +43,10 @@ def planning() -> Ratio:
     """A study's plan in memory, ids included, against YAML's reading of the same study and its presets."""
     import yaml
 
-    from launch.cluster import load_cluster
-    from launch.plan import plan
-    from launch.presets import CONFIGS
-    from launch.study import load_study
+    from launch.study.cluster import load_cluster
+    from launch.study.plan import plan
+    from launch.study.presets import CONFIGS
+    from launch.study.schema import load_study
 
     study, cluster = load_study("scale-or-reason"), load_cluster("local")
     files = [CONFIGS / "studies" / "scale-or-reason.yaml"]

@@ -28,7 +28,7 @@ from measure import Ratio
 
 from launch.cli import GARBAGE
 from launch.monitor.app import boards
-from launch.monitor.looking import Watcher
+from launch.monitor.poller import Watcher
 
 LOOKS = 5
 LOOP = 2.0  # seconds between two calls of what `watch` repeats

@@ -20,12 +20,12 @@ import torch
 from small_study import lives, wait_for
 from small_training import ALONE, ARCHITECTURE, PRESET, Study
 
-from jobs.checkpoint import Checkpoints, interval
-from jobs.context import Context
-from jobs.rundir import UnitDir, read_json
-from jobs.saving import Saving
-from jobs.unit import Unit
-from launch.local import Local
+from jobs.core.unit import Unit
+from jobs.runtime.context import Context
+from jobs.store.checkpoints import Checkpoints, interval
+from jobs.store.rundir import UnitDir, read_json
+from jobs.training.checkpointer import Saving
+from launch.local.backend import Local
 
 DAY = 24 * 3600.0
 WIDTH = 4096  # of a square matrix, which with Adam's states makes 200 MB

@@ -25,17 +25,17 @@ from cluster import Cluster, packages
 from made_large import large_file
 from made_projects import cluster_file, made_project
 
-from jobs.canonical import Filled, gap, pattern
-from jobs.run import run_unit
-from jobs.unit import Unit
+from jobs.core.canonical import Filled, gap, pattern
+from jobs.core.unit import Unit
+from jobs.runtime.run import run_unit
 from launch.cli import GARBAGE
-from launch.cluster import load_cluster
-from launch.outlook import Outlook
-from launch.plan import plan
-from launch.project import Project, open_project
-from launch.show import status_view
-from launch.study import load_study
-from launch.submit import submit
+from launch.commands.submit import submit
+from launch.state.exit_code import Outlook
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.schema import load_study
+from launch.study_run import Project, open_project
+from launch.views import status_view
 
 SUBMITTED, TURNS = 10_000, 3
 HELD = {"hold": True}

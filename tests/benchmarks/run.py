@@ -15,7 +15,7 @@ import bench_monitor
 import bench_resume
 import bench_slurm
 
-from jobs.provenance import provenance
+from jobs.store.provenance import provenance
 
 RESULTS = Path(__file__).with_name("results.json")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from cluster import Cluster, ClusterError
 
-from jobs.element import ELEMENTS
-from jobs.rundir import StudyDir
-from jobs.unit import Unit
+from jobs.core.unit import Unit
+from jobs.runtime.array_task import ELEMENTS
+from jobs.store.rundir import StudyDir
 
 LEAK = signal.SIGRTMIN + 7  # has a rank take memory without end; see inside/sitecustomize.py
 PATIENCE = 4.0  # seconds that a question to Slurm may take; more would let the study go unseen

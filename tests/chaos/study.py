@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from jobs.unit import Unit
-from launch.cluster import load_cluster
-from launch.plan import plan
-from launch.presets import CONFIGS
-from launch.study import load_study
+from jobs.core.unit import Unit
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
+from launch.study.presets import CONFIGS
+from launch.study.schema import load_study
 
 MEMORY = 2000  # MiB that a job gets for each CPU: a little more than the largest stage needs
 

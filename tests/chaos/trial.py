@@ -25,7 +25,7 @@ from chaos.driver import STUCK, Driver, Struck, Stuck
 from chaos.faults import KINDS
 from chaos.lab import Lab
 from chaos.watch import Watch, losses, shared_out
-from jobs.rundir import StudyDir
+from jobs.store.rundir import StudyDir
 
 DISK = 256  # MiB for run directories; the study needs about ten
 

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chaos.watch import Watch
-from jobs import journal
-from jobs.rundir import StudyDir, UnitDir, read_json, read_jsonl
-from jobs.schema import event
-from jobs.unit import MODES, Unit
+from jobs.core.unit import MODES, Unit
+from jobs.store import journal
+from jobs.store.rundir import StudyDir, UnitDir, read_json, read_jsonl
+from jobs.store.schema import event
 
 CLOCKS = ("seconds", "tokens_per_second")  # of a line of metrics.jsonl: these may differ
 

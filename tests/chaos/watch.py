@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from jobs.rundir import StudyDir, read_json
-from jobs.unit import Unit
+from jobs.core.unit import Unit
+from jobs.store.rundir import StudyDir, read_json
 
 
 @dataclass

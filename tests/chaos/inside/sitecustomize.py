@@ -20,7 +20,7 @@ def leak(number: int, frame: object) -> None:
 
 
 if "SLURM_MEM_PER_CPU" in os.environ:
-    from jobs import progress
+    from jobs.store import progress
 
     progress.INTERVAL /= 10
     signal.signal(LEAK, leak)

@@ -1,0 +1,1 @@
+"""Results on disk, of this toolkit and of others, read into one table."""

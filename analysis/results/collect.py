@@ -1,0 +1,188 @@
+"""Results from disk to one tidy table: a row for each student and benchmark.
+
+Three sources are read: a run directory of this project, any folder of result files of lm-eval (of 0.4.3,
+which gave them their form, to 0.4.13), evalchemy or lighteval, and a CSV of such a table: one that a report
+wrote, or one typed from a publication. What is doubtful is said by a `DataWarning`; what is wrong is a
+ValueError that names file and key. Nothing is filled in: what is not known stays missing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.results.files import Unreadable, read_object, section
+from analysis.results.foreign import foreign, newest
+from analysis.results.metrics import impossible, number
+from analysis.results.table import COLUMNS, DataWarning, few, warn
+from jobs.core.unit import Input, Unit
+from jobs.store.rundir import StudyDir, UnitDir
+
+__all__ = ["COLUMNS", "DataWarning", "charge_teacher", "collect", "lineage", "warn"]
+# What an evaluation's result says of each benchmark in the same words.
+EVALUATED = ("domain", "format", "n", "stderr", "output_tokens", "reasoning_tokens")
+
+
+def collect(path: str | Path, units: Container[str] | None = None) -> pd.DataFrame:
+    """All results below a folder, newest ones where a student has several for a benchmark.
+
+    Args:
+        path: a run directory of this project; a folder of lm-eval result files, which may hold a
+            `compute.csv` with the columns student, training_flops and optionally others of
+            `foreign.COMPUTE_COLUMNS`; or a folder with a `results.csv` and no other results, which
+            has the columns student, benchmark, accuracy (a fraction) and others of COLUMNS.
+        units: ids of the units to read; None reads every published one. Only for run directories.
+
+    Returns:
+        The columns of COLUMNS, sorted by training FLOPs, student and benchmark.
+
+    Raises:
+        ValueError: no results, or a file that cannot be understood.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ValueError(f"{root}: not a folder of results")
+    study = StudyDir(root)
+    if study.study.exists() or study.published("evaluate"):
+        table = newest(pd.DataFrame(_own(study, units)))
+    else:
+        table = foreign(root)
+    if table.empty:
+        raise ValueError(f"{root}: no evaluation has been published here yet")
+    private = [column for column in ("_shots", "_template") if column in table]
+    try:
+        table = table.reindex(columns=[*COLUMNS, *private]).astype(COLUMNS)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{root}: the results hold a value of the wrong type: {error}") from None
+    _check(table)
+    table = table[list(COLUMNS)]
+    return table.sort_values(["training_flops", "student", "benchmark"], ignore_index=True)
+
+
+def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, Any]]:
+    """Rows of this project's evaluate units."""
+    for folder in study.published("evaluate"):
+        if units is not None and folder.id not in units:
+            continue
+        file = folder.result
+        try:
+            result = read_object(file)
+            student = result["student"]
+            common = {
+                "student": student["name"],
+                **{key: student[key] for key in ("size", "share", "order", "seed")},
+                "training_flops": _flops(result["training"]["flops"]),
+                **_teacher(study, folder),
+                "source": file.relative_to(study.path).as_posix(),
+                "_time": file.stat().st_mtime,
+            }
+            for row in result["benchmarks"]:
+                yield {
+                    **common,
+                    **{key: row[key] for key in EVALUATED},
+                    "benchmark": row["task"],
+                    "metric": f"{row['metric']},{row['filter']}",
+                    "accuracy": _accuracy(row, file),
+                    "inference_flops": _flops(row["flops_per_item"]),
+                    "task_version": str(row["task_version"]),
+                }
+        except Unreadable as error:
+            raise ValueError(f"{file}: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"{file}: the key {error} is missing") from None
+        except TypeError as error:
+            raise ValueError(f"{file}: not the result of an evaluation ({error})") from None
+
+
+def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, float]:
+    """The FLOPs by mode of the generation that an evaluated student's data come from, if there was one."""
+    made = next((f for f in lineage(study, [evaluation]) if f.path.parent.name == "generate"), None)
+    if made is None or not made.done:
+        return {}
+    by_mode = section(read_object(made.result), "flops_by_mode")
+    return {f"teacher_{mode}_flops": number(flops) for mode, flops in by_mode.items()}
+
+
+def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
+    """Some units' folders and those of all that they were made from, the nearest first, each once."""
+    todo, seen = deque(folders), set[Path]()
+    while todo:
+        folder = todo.popleft()
+        if folder.path not in seen:
+            seen.add(folder.path)
+            yield folder
+            todo += [study.unit(given) for given in _inputs(folder)]
+
+
+def _inputs(folder: UnitDir) -> tuple[Input, ...]:
+    """What a unit was made from; nothing, and a warning, where its record is damaged."""
+    if not os.path.lexists(folder.spec):
+        return ()
+    try:
+        return Unit.from_json(read_object(folder.spec)).inputs
+    except (Unreadable, ValueError, KeyError, TypeError, AttributeError) as error:
+        warn(f"{folder.spec}: no record of a unit ({error}); what it was made from is not known.")
+        return ()
+
+
+def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:
+    """The table with the teacher's generation added to each student's training FLOPs.
+
+    A student is charged for what it was trained on: its share of the reasoning, and 1 - share of the plain
+    answers.
+
+    Args:
+        results: the table of `collect`.
+        shared: False charges each student as if the answers had been made for it alone; True divides each
+            kind of answers among all students in the table in proportion to what they use, so that together
+            they are charged what generation cost.
+    """
+    students = results.drop_duplicates("student").set_index("student")
+    uses = {"reasoning": students["share"], "ift": 1 - students["share"]}
+    charges = {
+        mode: students[f"teacher_{mode}_flops"] * used / ((used.sum() or 1) if shared else 1)
+        for mode, used in uses.items()
+    }
+    total = charges["reasoning"] + charges["ift"]
+    return results.assign(training_flops=results["training_flops"] + results["student"].map(total))
+
+
+def _check(table: pd.DataFrame) -> None:
+    """Say where students are compared by unlike measurements; one line for each kind of them."""
+    unlike = (
+        ("task_version", "task versions"), ("metric", "metrics"), ("n", "numbers of items"),
+        ("_shots", "numbers of shots"), ("_template", "chat templates or system prompts"),
+    )  # fmt: skip
+    for column, what in unlike:
+        told = []
+        for benchmark, values in table.groupby("benchmark")[column] if column in table else ():
+            found = sorted(map(str, values.replace("", pd.NA).dropna().unique()))
+            if len(found) > 1:
+                told.append(f"{benchmark} ({' and '.join(found)})")
+        if told:
+            warn(f"Results of different {what} are compared: {few(told)}.")
+    for column in ("training_flops", "inference_flops"):
+        what, flops = column.replace("_flops", " FLOPs"), table[column]
+        if flops.notna().any() and (unknown := sorted(set(table["student"][flops.isna()]))):
+            warn(f"The {what} of {few(unknown)} are not known: they are left out of that frontier.")
+        if nothing := sorted(set(table["student"][flops == 0])):
+            warn(f"The {what} of {few(nothing)} are 0: they stand in the tables, not in the charts.")
+
+
+def _accuracy(row: dict[str, Any], file: Path) -> float:
+    value = number(row["accuracy"])
+    if impossible(row["metric"], value):
+        raise ValueError(
+            f"{file}: accuracy of {row['task']} is {row['accuracy']!r}; a fraction from 0 to 1 is needed"
+        )
+    return value
+
+
+def _flops(value: Any) -> float:
+    return number(value) if value is not None else math.nan

@@ -1,0 +1,202 @@
+"""The study's questions, each answered yes, no, or not enough evidence, with the numbers.
+
+The questions are those that the abstract of arXiv 2509.22193 (v2) answers. An answer is given only if it
+holds at every place inside of intervals that hold together (see `bootstrap`): with 95 % confidence
+all answers that come from one table are right. These are the intervals that the evidence shows. What had to
+be extrapolated, or cannot be compared, is evidence for nothing; neither is one student alone, one kind of
+supervision, or accuracies that are all equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics.frontier import AXES, NEAR, size_order, supervision
+
+YES, NO, OPEN = "yes", "no", "not enough evidence"
+WORDS = {"training_flops": "training", "inference_flops": "inference"}
+NEAR_FRONTIER = "Is plain fine-tuning on or near the frontier in most configurations?"
+BETTER = "Is reasoning better than plain fine-tuning of the same compute, at most sizes?"
+# Against whom reasoning is held, and the columns of `standing` with its distance to their frontier.
+REACHES = {
+    "Does reasoning reach the frontier of plain fine-tuning, and from which size?": "plain_gap",
+    "Does reasoning reach the frontier of all, mixtures included, and from which size?": "gap",
+}
+
+
+class Claim(NamedTuple):
+    """One question and its answer, all in words."""
+
+    question: str
+    axis: str
+    scope: str
+    answer: str
+    evidence: str
+
+
+def claims(
+    points: pd.DataFrame, standing: pd.DataFrame, matched: pd.DataFrame, kept: pd.DataFrame
+) -> pd.DataFrame:
+    """The table of questions.
+
+    Args:
+        points, standing: of `analysis.statistics.frontier`.
+        matched, kept: of `analysis.statistics.matched`.
+
+    Returns:
+        The columns of `Claim`; axis is "training", "inference" or "". A question that the students cannot
+        answer at all (there are no mixtures, say) is left out.
+    """
+    about = points[["scope", "student", "size", "share", "order", "accuracy"]]
+    stood = standing.merge(about, on=["scope", "student"])
+    level = "group" if "group" in set(points["kind"]) else "benchmark"
+    asked = points[points["kind"] == level]
+    found: list[Claim] = []
+    for axis in AXES:
+        rows = stood[(stood["axis"] == axis) & (stood["kind"] == level)]
+        found += _plain_near(rows, axis, level)
+        for scope, own in asked.groupby("scope", sort=False):
+            sizes = size_order(own[own["share"] == 1])
+            found += _better(matched, axis, str(scope), sizes)
+            found += _reaches(rows[rows["scope"] == scope], axis, str(scope), sizes)
+    found += _mixtures(kept, level)
+    return pd.DataFrame(found, columns=Claim._fields)
+
+
+def verdict(low: pd.Series[float], high: pd.Series[float], at: float) -> pd.Series[str]:
+    """Whether a value is at most `at`: yes if all of its interval is, no if none is."""
+    return pd.Series(np.select([high <= at, low > at], [YES, NO], OPEN), index=low.index)
+
+
+def nothing_to_compare(own: pd.DataFrame) -> str:
+    """Why students of one scope can answer nothing about kinds of supervision; empty where they can."""
+    kinds = set(
+        np.select([own["share"] == 0, own["share"] == 1, own["share"] > 0], ["plain", "full", "mix"], "")
+    )
+    if len(own) < 2:
+        return "there is one student only" if len(own) else "no student can be compared"
+    if len(kinds - {""}) < 2:
+        return "all students had one kind of supervision"
+    return "all accuracies are equal" if own["accuracy"].nunique() == 1 else ""
+
+
+def _plain_near(rows: pd.DataFrame, axis: str, level: str) -> Iterator[Claim]:
+    plain = rows[rows["share"] == 0]
+    if plain.empty:
+        return
+    reasons = {str(scope): nothing_to_compare(own) for scope, own in rows.groupby("scope", sort=False)}
+    useful = plain["scope"].map(reasons) == ""
+    counts = verdict(plain["gap_low"], plain["gap_high"], NEAR)[useful].value_counts()
+    yes, no, total = counts.get(YES, 0), counts.get(NO, 0), len(plain)
+    answer = _majority(yes, no, total)
+    evidence = (
+        f"of {total} (students × {level}s) surely yes {yes}, surely no {no}; "
+        f"near is at most {NEAR * 100:g} points below; estimated {(plain['gap'] <= NEAR).sum()}"
+    )
+    if not np.isfinite(plain.loc[useful, "gap"]).any():
+        answer, why = OPEN, next(filter(None, reasons.values()), "no other student costs as little")
+        evidence = f"{why}; {evidence}"
+    yield Claim(NEAR_FRONTIER, WORDS[axis], f"all {level}s", answer, evidence)
+
+
+def _majority(yes: int, no: int, total: int) -> str:
+    return YES if yes > total / 2 else NO if no >= total / 2 else OPEN
+
+
+def _better(matched: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Iterator[Claim]:
+    """Of all sizes that were trained on reasoning; those that cannot be compared are open."""
+    if matched.empty or not sizes:
+        return
+    rows = matched[(matched["axis"] == axis) & (matched["scope"] == scope) & (matched["share"] == 1)]
+    own = rows[rows["extrapolated"] == ""]
+    # Of several students of one size all must agree. A difference of 0 without any error says nothing.
+    sure = np.select([own["low_all"] > 0, (own["high_all"] <= 0) & (own["low_all"] < 0)], [YES, NO], OPEN)
+    answers = pd.Series(sure, index=own.index).groupby(own["size"]).agg(set)
+    better, worse = (sum(found == {word} for found in answers) for word in (YES, NO))
+    listed = ", ".join(
+        f"{row['size']} {_interval(row['difference'], row['low_all'], row['high_all'])}"
+        for row in own.to_dict("records")
+    )
+    evidence = f"difference in points: {listed}" if listed else "none can be compared"
+    if left_out := len(set(sizes) - set(own["size"])):
+        beyond = len(set(rows["size"]) - set(own["size"]))
+        evidence += f"; {left_out} of {len(sizes)} sizes not compared"
+        evidence += f", {beyond} of them beyond plain students' compute" if beyond else ""
+    if len(own) and own[["accuracy", "plain"]].stack().nunique() == 1:
+        evidence = f"all accuracies are equal; {evidence}"
+        better = worse = 0
+    yield Claim(BETTER, WORDS[axis], scope, _majority(better, worse, len(sizes)), evidence)
+
+
+def _reaches(rows: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Iterator[Claim]:
+    """From which size on full reasoning lies on the frontier: at it and at all larger ones."""
+    mixed = rows["share"].between(0, 1, inclusive="neither")
+    for question, gap in REACHES.items():
+        rivals = rows["share"] == 0 if gap == "plain_gap" else mixed
+        if sizes and rivals.any():
+            asked = rows[(rows["share"] == 1) | (rivals if gap == "plain_gap" else rows["share"] < 1)]
+            yield _reached(question, gap, asked, axis, scope, sizes)
+
+
+def _reached(question: str, gap: str, rows: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Claim:
+    own = rows[rows["share"] == 1]
+    sure = verdict(own[f"{gap}_low"], own[f"{gap}_high"], 0.0)
+    by_size = sure.groupby(own["size"]).agg(set)
+    # Of several students of one size one is enough to be on it; a size of unknown compute is open.
+    on = {
+        size: YES if YES in found else NO if found == {NO} else OPEN
+        for size in sizes
+        for found in [by_size.get(size, {OPEN})]
+    }
+    first = next((i for i in range(len(sizes)) if all(on[size] == YES for size in sizes[i:])), None)
+    answer = NO if all(word == NO for word in on.values()) else OPEN
+    if first is not None:
+        earlier = first > 0 and on[sizes[first - 1]] == OPEN
+        answer = f"{YES}, from {sizes[first]}" + (" or earlier" if earlier else "")
+    words = {YES: "on it", NO: "below it", OPEN: "either"}
+    distances = {
+        size: ", ".join(
+            "no other costs as little" if value == -math.inf else _interval(value, low, high)
+            for value, low, high in found[[gap, f"{gap}_low", f"{gap}_high"]].to_numpy()
+        )
+        for size, found in own.groupby("size")
+    }
+    evidence = "points below it: " + ", ".join(
+        f"{size} {words[on[size]]} {distances.get(size, 'of unknown compute')}" for size in sizes
+    )
+    why = nothing_to_compare(rows)
+    if not why and not np.isfinite(own[gap]).any():
+        why = "no other student costs as little"
+    return Claim(
+        question, WORDS[axis], scope, OPEN if why else answer, f"{why}; {evidence}" if why else evidence
+    )
+
+
+def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
+    rows = kept[kept["kind"] == level] if len(kept) else kept
+    for row in rows.to_dict("records"):
+        gain = _interval(row["gain"], row["gain_low_all"], row["gain_high_all"])
+        compute = (
+            f"{row['training']:.0%} of its training FLOPs, {row['inference']:.0%} of its inference FLOPs"
+        )
+        if row["gain_low_all"] > 0:
+            half = _interval(row["over_half"], row["over_half_low_all"], row["over_half_high_all"])
+            answer = YES if row["over_half_low_all"] > 0 else NO if row["over_half_high_all"] < 0 else OPEN
+            part = f"{row['kept']:.0%} of reasoning's {gain} points; {half} points above half of it"
+        else:
+            answer, part = OPEN, f"reasoning has no sure gain of which to keep a part: {gain} points"
+        mixture = supervision(row["share"], row["order"])
+        question = f"Does the mixture of {mixture} keep most of reasoning's gain?"
+        yield Claim(question, "", str(row["scope"]), answer, f"{part}, at {compute}")
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """An estimate and its interval in points."""
+    if math.isnan(low) or math.isnan(high):
+        return f"{100 * value:+.1f} [error not known]"
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -1,0 +1,134 @@
+"""Rows of text from where a study finds them: local files of JSON or Parquet, or a dataset of the hub.
+
+Sources may hold millions of long rows, so columns stay in Arrow and rows are streamed. What the texts mean is
+the business of the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.text.jsonrows import NAMES, is_json, is_parquet, json_rows, texts_of
+from jobs.text.rowcheck import check_rows, check_types
+
+ROWS = 1000  # in a batch that is streamed
+TEXT = pa.large_string()  # offsets of 64 bits: a column may hold more than 2 GB
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: its name, as people know it, and what streams batches of text, in order."""
+
+    name: str
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+
+
+def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[[str], str] = str) -> Source:
+    """Open columns of what a study's `prompts` or `pairs` names.
+
+    Args:
+        spec: "path" of a local file or folder, or "dataset" on the hub with "subset", "revision", "split".
+        resolve: path of the study to path on disk.
+
+    Raises:
+        ValueError: there is no such file, it is of no known kind, or a column is missing or holds no text.
+    """
+    text = pa.schema([(column, TEXT) for column in columns])
+    if not spec.get("path"):
+        return _of_the_hub(spec, text)
+    path = Path(resolve(spec["path"]))
+    if not path.exists():
+        raise ValueError(f"prompts: there is no {path}")
+    inside = () if path.is_file() else sorted(p for p in path.rglob("*") if not p.name.startswith("."))
+    files = [path] if path.is_file() else [p for p in inside if is_parquet(p) or is_json(p)]
+    if not files:
+        raise ValueError(f"{path}: no prompts found; they are read from {NAMES}")
+    for file in files:
+        check_rows(file, tuple(columns), None if len(files) == 1 else 0)
+    return Source(str(path), lambda: chain.from_iterable(_read(file, text) for file in files))
+
+
+def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
+    import datasets
+
+    split = spec.get("split") or "train"
+    name = f"{spec['dataset']} ({split})"
+    loaded = datasets.load_dataset(
+        spec["dataset"], spec.get("subset"), revision=spec.get("revision"), split=split
+    )
+    table = loaded.data.table
+    check_types(name, table.schema, tuple(text.names))
+    return Source(name, lambda: iter(table.select(text.names).cast(text).to_batches(ROWS)))
+
+
+def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
+    if is_parquet(file):
+        try:
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(ROWS, columns=text.names):
+                    found = batch.cast(text)
+                    found.validate(full=True)  # that it is UTF-8: nothing else looks
+                    yield found
+        except pa.ArrowException as error:
+            raise ValueError(f"{file}: {error}") from None
+        return
+    columns = tuple(text.names)
+    rows = (texts_of(file, line, row, columns) for line, row in json_rows(file))
+    while some := list(islice(rows, ROWS)):
+        yield pa.record_batch([pa.array(column, TEXT) for column in zip(*some, strict=True)], text)
+
+
+def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] = str) -> pa.Table:
+    """The prompts of a study: columns id and prompt, in the sources' order, no text twice.
+
+    Each source gives `count` of its prompts, drawn by `seed` without replacement (all where count is null),
+    after blank ones and exact repeats, also of earlier sources, were taken out. An id is a hash of the text,
+    so that a prompt keeps it whatever else is drawn.
+
+    Raises:
+        ValueError: see `Source`; or a source has fewer prompts than it should give.
+    """
+    tables: list[pa.Table] = []
+    for spec in specs:
+        column = spec["column"]
+        source = open_source(spec, [column], resolve)
+        texts = pa.chunked_array([batch.column(column) for batch in source.batches()], TEXT)
+        distinct = texts.filter(pc.not_equal(pc.utf8_trim_whitespace(texts), "")).unique()
+        if tables:
+            seen = pa.chunked_array([c for t in tables for c in t.column("prompt").chunks], TEXT)
+            distinct = distinct.filter(pc.invert(pc.is_in(distinct, seen.combine_chunks())))
+        count = spec.get("count")
+        if count is not None and count > len(distinct):
+            raise ValueError(
+                f"{source.name}: {count} prompts are wanted, and column {column!r} has {len(distinct)} "
+                f"different ones in {len(texts)} rows"
+            )
+        chosen = distinct.take(sample(len(distinct), count, spec.get("seed") or 0))
+        ids = [prompt_id(text.as_py()) for text in chosen]
+        tables.append(pa.table({"id": pa.array(ids, pa.string()), "prompt": chosen}))
+    table = pa.concat_tables(tables)
+    if not len(table):
+        raise ValueError("there are no prompts: every row is blank")
+    return table
+
+
+def sample(total: int, count: int | None, seed: int) -> pa.Array:
+    """`count` different numbers below `total`, in order; all of them where count is None."""
+    if count is None:
+        return pa.array(range(total), pa.int64())
+    return pa.array(np.sort(np.random.default_rng(seed).permutation(total)[:count]))
+
+
+def prompt_id(text: str) -> str:
+    """16 hexadecimal digits that stand for a prompt."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Running a model forward: vLLM or transformers behind one interface."""

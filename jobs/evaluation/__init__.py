@@ -1,0 +1,1 @@
+"""What lies between lm-eval and an engine."""

@@ -1,0 +1,74 @@
+"""What each rank of an element of a Slurm array runs: the unit that the submission lists for it.
+
+The program of the sbatch scripts. Which unit that is stands in the submission's folder, in one file for all
+elements; nothing here is pickled, and nothing asks Slurm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from jobs.core.place import Place
+from jobs.core.secrets import load_secrets
+from jobs.core.trust import private_umask
+from jobs.core.unit import Unit
+from jobs.runtime.run import run_unit
+from jobs.store import by_hand
+from jobs.store.rundir import StudyDir
+
+ELEMENTS = by_hand.ELEMENTS
+BY_HAND = 0  # in place of an attempt's number: the job has to enter itself
+
+
+def element(submission: Path, index: int) -> dict[str, Any]:
+    """The line of an element: unit, root, attempt, worker.
+
+    Raises:
+        LookupError: there is none with this index.
+    """
+    with (submission / ELEMENTS).open(encoding="utf-8") as lines:
+        mine = next((line for line in lines if line.startswith(f'{{"index": {index},')), None)
+    if mine is None:
+        raise LookupError(f"{submission / ELEMENTS} lists no element {index}: was it edited?")
+    found: dict[str, Any] = json.loads(mine)
+    return found
+
+
+def line(index: int, unit: Unit, root: Path, attempt: int, worker: int, **more: list[str]) -> str:
+    """The line that `element` finds."""
+    return unit.to_line(index=index, root=str(root), attempt=attempt, worker=worker, **more)
+
+
+def word(submission: Path) -> Path:
+    """The file in which this job's script (sbatch_templates/again.bash) looks for what to do next."""
+    array, index = map(os.environ.get, ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"))
+    job = f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"]
+    return submission / f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.word"
+
+
+def main() -> None:
+    """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names.
+
+    A submission without an array, as clusters want that have none, holds one element.
+    """
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+    private_umask()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
+    load_secrets()
+    submission = Path(sys.argv[1])
+    mine = element(submission, index)
+    place = Place.in_slurm()
+    attempt = mine["attempt"]
+    if attempt == BY_HAND:
+        root, unit = StudyDir(Path(mine["root"])), Unit.from_json(mine["unit"])
+        attempt = 1 if root.unit(unit).done else by_hand.enter(submission, root, unit.id)
+    run_unit(mine["unit"], mine["root"], attempt, mine["worker"], place, word(submission))
+
+
+if __name__ == "__main__":
+    main()

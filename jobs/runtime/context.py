@@ -1,0 +1,86 @@
+"""What a stage is given when it runs: its unit, its folder, its inputs and its place among the ranks.
+
+A stage reads `ctx.unit.config`, finds its inputs by `ctx.input(role)`, builds its result under
+`ctx.staging()` and calls `ctx.publish(result)`. It never builds a path of the run directory itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.core.unit import PREPARED, Unit
+from jobs.runtime.signals import Preemption
+from jobs.store.progress import Progress
+from jobs.store.provenance import provenance
+from jobs.store.rundir import UnitDir, study_of, write_json
+
+
+@dataclass(frozen=True)
+class Context:
+    """One process's view of the unit that it works on."""
+
+    unit: Unit
+    folder: UnitDir
+    attempt: int = 0
+    restart: int = 0  # how often the machine has begun this attempt again
+    rank: int = 0  # among the processes of this worker
+    local_rank: int = 0
+    world_size: int = 1
+    worker: int = 0  # among the workers that share the unit
+    preemption: Preemption = field(default_factory=Preemption)
+
+    @property
+    def run(self) -> str:
+        """Names this run of the unit among all that ever were, two of which may live at once."""
+        return f"{self.attempt}.{self.restart}"
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Progress, written by the first rank of the first worker only."""
+        path = self.folder.progress if self.rank == 0 and self.worker == 0 else None
+        return Progress(path, self.attempt, self.restart)
+
+    def input(self, role: str) -> Path:
+        """The published result of the input with this role.
+
+        Raises:
+            FileNotFoundError: it is not published (any more).
+            Damaged: something else has its name, or it cannot be read.
+        """
+        found = next(i for i in self.unit.inputs if i.role == role)
+        folder = study_of(self.folder.path).unit(found)
+        try:
+            folder.read_result()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.unit.stage} {self.unit.name} needs the result of {found.stage} {found.name}, and "
+                f"{folder.out} does not exist: was it deleted? 'sor submit' makes it again."
+            ) from None
+        return folder.out
+
+    def resolve(self, path: str) -> str:
+        """A path or hub name of the study: @prepare/… is where the prepare stage published it, a file named
+        by its contents where it lay when the unit was submitted."""
+        if path.startswith(PREPARED):
+            return str(self.input("prepare") / path.removeprefix(PREPARED))
+        files: dict[str, str] = self.unit.execution.get("files", {})
+        return files.get(path, path)
+
+    def staging(self) -> Path:
+        """A fresh folder in which this process builds the result."""
+        staged = self.folder.staging(f"{self.run}.{self.worker}.{self.rank}")
+        if staged.exists():
+            shutil.rmtree(staged)
+        staged.mkdir(parents=True)
+        return staged
+
+    def publish(self, staged: Path, result: dict[str, Any]) -> None:
+        """Add result.json and provenance.json to `staged` and make it the unit's result, at once."""
+        write_json(staged / "result.json", result)
+        write_json(staged / "provenance.json", provenance())
+        self.folder.publish(staged)
+        self.folder.clear(self.run, self.worker)

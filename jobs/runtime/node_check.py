@@ -1,0 +1,243 @@
+"""What `sor doctor` has a job find out on a compute node: files, packages, GPUs, Slurm, the hub.
+
+It is the function of a prepare unit, so that it gets there as every job does. What is found is written down
+line by line, since looking at the next thing may end the process. The value of a secret is never written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jobs.core.secrets import FILE
+from jobs.store.progress import Progress
+from jobs.store.provenance import version
+from jobs.store.rundir import append_jsonl
+
+FINDINGS = "findings.jsonl"
+MADE_BEFORE, MADE_HERE = "made-before", "made-here"  # files of the login node and of the job
+# The packages, each with a part of it that loads the rest.
+STACK = {
+    "torch": "nn", "transformers": "AutoModelForCausalLM", "accelerate": "Accelerator", "deepspeed": "ops",
+    "lm_eval": "simple_evaluate", "datasets": "Dataset", "vllm": "LLM",
+}  # fmt: skip
+INSTALL = "pip install -e '.[gpu]' where there are NVIDIA GPUs, 'make install' for the CPU stack"
+NO_VLLM = f"no vLLM: generation falls back to transformers, far slower. {INSTALL}"
+MINIMUM_DISK = 10 * 10**9  # bytes; below it even the small shipped studies get into trouble
+HUB_TIMEOUT = 10.0  # seconds
+SBATCH_TIMEOUT = 30.0  # seconds
+LONGEST = 300  # characters of an error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked; `verdict` is ok, warning or problem."""
+
+    verdict: str
+    text: str
+
+
+ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
+
+
+def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Write down what this node is like.
+
+    Args:
+        args: "folder", where the login node made a file, and where findings go; "script", that of this job;
+            "gpus" that it asked for; "keeper", whether the cluster file wants one.
+
+    Returns:
+        "cache": the hub's, and its `mark`, if there is one.
+    """
+    folder = Path(args["folder"])
+    node = chain(
+        _files(folder), _packages(), _gpus(args["gpus"]), _submits(args["script"], args["keeper"]), _hub()
+    )
+    for finding in node:
+        append_jsonl(folder / FINDINGS, asdict(finding))
+    constants = sys.modules.get("huggingface_hub.constants")
+    cache = Path(constants.HF_HUB_CACHE) if constants else None
+    return {"cache": [str(cache), mark(cache)] if cache and cache.exists() else None}
+
+
+def behaves(folder: Path) -> bool:
+    """Whether exclusive create and rename do on this file system what locks and results rely on."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        lock = Path(made, "lock")
+        return creates(lock) and not creates(lock) and _renames(Path(made))
+
+
+def creates(path: Path) -> bool:
+    """Whether an exclusive create is the first one."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def mark(folder: Path) -> list[int]:
+    """What is the same wherever one folder is seen, and hardly ever for two folders."""
+    found = folder.stat()
+    return [found.st_ino, found.st_mtime_ns]
+
+
+def _renames(folder: Path) -> bool:
+    """Whether a folder is published by a rename, and a second one refused."""
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+    os.rename(folder / "first", folder / "out")
+    try:
+        os.rename(folder / "second", folder / "out")
+    except OSError:
+        return (folder / "out" / "file").exists()
+    return False
+
+
+def _files(folder: Path) -> Iterator[Finding]:
+    node = socket.gethostname()
+    if not creates(folder / MADE_HERE) or creates(folder / MADE_BEFORE) or not behaves(folder):
+        yield problem(f"{node}: exclusive create or rename does not behave there: use another --runs")
+    else:
+        yield ok(f"{node} sees what is made here, and exclusive create and rename behave there")
+
+
+def _packages() -> Iterator[Finding]:
+    yield ok(f"Python {platform.python_version()} at {sys.executable}")
+    found = []
+    for name, part in STACK.items():
+        print(f"importing {name}", flush=True)  # the last word of a job that dies of it
+        try:
+            getattr(importlib.import_module(name), part)
+        except (Exception, SystemExit) as error:
+            if not isinstance(error, ModuleNotFoundError) or error.name != name:
+                yield problem(f"{name} cannot be imported: {_in_a_line(error)}")
+            elif name == "vllm":
+                yield warning(NO_VLLM)
+            else:
+                yield problem(f"{name} is not installed there. {INSTALL}")
+        else:
+            found.append(f"{name} {version(name) or version(f'{name}-cpu')}")
+    if found:
+        yield ok(", ".join(found))
+    if shutil.which("c++") or shutil.which("g++"):
+        yield ok("a C++ compiler, which DeepSpeed builds its parts with")
+    else:
+        yield problem("no C++ compiler, which DeepSpeed needs: load a module that has one")
+
+
+def _gpus(asked: int) -> Iterator[Finding]:
+    """Whether torch can use the GPUs that the job was given."""
+    torch = sys.modules.get("torch")
+    if not asked or torch is None:
+        return
+    try:
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    except RuntimeError as error:
+        yield problem(f"torch cannot use the GPU: {_in_a_line(error)}")
+        return
+    if len(names) >= asked:
+        yield ok(f"torch sees the GPU that Slurm gave: {names[0]}")
+    elif torch.version.cuda or torch.version.hip:
+        yield problem(
+            "torch sees no GPU, and Slurm gave one: look at the driver ('nvidia-smi' in a job), at the "
+            "modules and, in a container, at --nv or --rocm",
+        )
+    else:
+        yield problem(f"torch {version('torch')} is a build for CPUs, and Slurm gave a GPU. {INSTALL}")
+
+
+def _submits(script: str, keeper: bool) -> Iterator[Finding]:
+    """Whether a job may submit jobs, which a keeper has to; sbatch looks at the job's own script, and submits
+    nothing."""
+    command = ("sbatch", "--test-only", script)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SBATCH_TIMEOUT,
+            check=False,
+        )
+        error = None if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
+    except FileNotFoundError:
+        error = "no sbatch there"
+    except subprocess.TimeoutExpired:
+        error = f"no answer within {SBATCH_TIMEOUT:g} s"
+    if error is None:
+        words = "which the keeper does" if keeper else "so that 'slurm.keeper' of the cluster file works here"
+        yield ok(f"jobs may submit jobs, {words}")
+    elif keeper:
+        words = "take 'slurm.keeper' out of the cluster file, and call 'sor submit' on a login node instead"
+        yield problem(f"jobs cannot submit jobs ({error}): {words}")
+    else:
+        words = "'sor submit' on a login node has to, and 'slurm.keeper' does not work here"
+        yield warning(f"jobs cannot submit jobs ({error}): {words}")
+
+
+def _hub() -> Iterator[Finding]:
+    try:
+        from huggingface_hub import constants, get_token
+    except ImportError:
+        return  # a package that needs it could not be imported either
+    offline = constants.HF_HUB_OFFLINE
+    if offline:
+        yield ok("HF_HUB_OFFLINE is set: models and data come from the hub's cache")
+    elif error := _no_answer(constants.ENDPOINT):
+        yield warning(
+            f"{constants.ENDPOINT} cannot be reached from there ({error}): fetch models and data on a login "
+            "node, and set HF_HUB_OFFLINE=1 in the template",
+        )
+    else:
+        yield ok(f"{constants.ENDPOINT} can be reached from there")
+    if get_token():
+        where = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the hub's own file"
+        yield ok(f"hub credentials: in {where}")
+    elif not offline:
+        yield warning(
+            f"no hub credentials, which gated models and data need: 'hf auth login', or HF_TOKEN in {FILE}",
+        )
+    yield _room(Path(constants.HF_HUB_CACHE), offline)
+
+
+def _room(cache: Path, offline: bool) -> Finding:
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    words = f"the hub's cache {cache}: {free / 10**9:.0f} GB free"
+    if place != cache and offline:
+        return warning(f"{words}, but not there, and nothing is fetched offline: set HF_HOME to it")
+    words += "" if place == cache else "; made by the first download"
+    return ok(words) if free > MINIMUM_DISK else warning(words)
+
+
+def _no_answer(url: str) -> str | None:
+    """Why a server gives no answer; None if it gives any."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return None
+    except OSError as error:
+        return _in_a_line(getattr(error, "reason", error))
+    return None
+
+
+def _in_a_line(error: object) -> str:
+    text = " ".join(str(error).split())[:LONGEST]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

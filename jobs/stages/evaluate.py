@@ -1,0 +1,233 @@
+"""A student takes the benchmarks of one group: lm-eval asks and scores, our engine answers.
+
+Each benchmark that is finished stays in work/TASK, so that a later attempt goes on with the next one; all
+are published together. lm-eval's own files are kept as they are, with what each item cost beside them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.core.flops import architecture, forward_flops, generate_flops
+from jobs.core.paths import DATA
+from jobs.engines.base import Engine
+from jobs.engines.load import load, quiet
+from jobs.runtime.context import Context
+from jobs.store.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from jobs.evaluation.lm_eval_model import EngineLM, Usage
+
+BENCHMARK = "benchmark.json"  # of a benchmark that is done: its summary
+LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never ask the hub
+
+
+def run(ctx: Context) -> None:
+    """Run what is left of the group's benchmarks, then publish all."""
+    config = ctx.unit.config
+    tasks = config["group"]["tasks"]
+    include = config["group"].get("include")
+    folder = DATA / ctx.resolve(include) if include else None  # a relative one is shipped
+    prepare_environment(folder)
+    left = [t for t in tasks if not (_finished(ctx, t) / BENCHMARK).is_file()]
+    if left:
+        ctx.preemption.listen()
+        model = ctx.input("train") / "model"
+        with closing(load(str(model), None, ctx.unit.execution)) as engine:
+            manager = _manager(folder)
+            for task in left:
+                title = f"{task['task']} ({tasks.index(task) + 1} of {len(tasks)})"
+                _run_task(ctx, engine, manager, task, title)
+    _publish(ctx, tasks)
+
+
+def prepare_environment(include: Path | None) -> None:
+    """Set what lm-eval, datasets and vLLM read when they are imported.
+
+    Where every task of the group reads local files, the hub is never asked, also not whether it is there.
+    """
+    quiet()
+    if include is None:
+        return
+    if not include.is_dir():
+        raise ValueError(f"benchmarks: there is no folder {include} (include)")
+    texts = [path.read_text(encoding="utf-8") for path in include.rglob("[!.]*.yaml")]
+    sources = [s for text in texts for s in re.findall(r"^dataset_path:\s*[\"']?([^\s\"']+)", text, re.M)]
+    if all(source in LOCAL_DATA for source in sources):
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+            os.environ.setdefault(name, "1")
+
+
+def _finished(ctx: Context, task: dict[str, Any]) -> Path:
+    return ctx.folder.work / str(task["task"])
+
+
+def _manager(include: Path | None) -> Any:
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from lm_eval.tasks import TaskManager
+
+    # Indexing lm-eval's own tasks takes 12 s; a group with a folder of its own does not need them.
+    return TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
+
+
+def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], title: str) -> None:
+    """Run one benchmark and leave its files in work/TASK.
+
+    Raises:
+        Interrupted: the job was told to stop; the benchmark will be run again from its beginning.
+    """
+    from jobs.evaluation.lm_eval_model import EngineLM
+
+    kept = sum(_finished(ctx, each).is_dir() for each in ctx.unit.config["group"]["tasks"])
+
+    def report(done: int, total: int) -> None:
+        ctx.progress.update(done, total, "requests", kept=kept, benchmark=title)
+        ctx.preemption.check()
+
+    lm = EngineLM(engine, ctx.unit.config, report)
+    report(0, 1)
+    final = _finished(ctx, task)
+    aside = final.with_name(f".{final.name}.{ctx.run}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "lm_eval").mkdir(parents=True)
+    results = _evaluate(lm, manager, task, aside / "lm_eval", str(ctx.input("train") / "model"))
+    benchmark, items = summarise(results, lm.usage, task, ctx.input("train") / "model")
+    group = ctx.unit.config["group"]
+    labels = {"task": task["task"], "domain": group["domain"], "format": group["format"]}
+    write_json(aside / BENCHMARK, {**labels, **benchmark})
+    write_jsonl(aside / "items.jsonl", items)
+    fsync_tree(aside)
+    rename_once(aside, final, BENCHMARK)  # another copy of this job that lives, too, may have been faster
+
+
+def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, model: str) -> dict[str, Any]:
+    """Let lm-eval run one task (or group of tasks) and write its own files; returns its results."""
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+
+    loaded = _load(manager, task)
+    # With a file's name lm-eval leaves out the folder per model, but keeps its own names for the files.
+    tracker = EvaluationTracker(output_path=str(folder / "results.json"))
+    results = simple_evaluate(
+        lm,
+        model_args={"pretrained": model},
+        tasks=loaded,
+        limit=task.get("limit"),
+        evaluation_tracker=tracker,
+        apply_chat_template=True,
+        task_manager=manager,
+        confirm_run_unsafe_code=os.environ.get("HF_ALLOW_CODE_EVAL") == "1",  # the user's decision
+    )
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for name, rows in samples.items():
+        tracker.save_results_samples(task_name=name, samples=rows)
+    written = {p.name.rsplit("_", 1)[0] for p in folder.glob("[!.]*")}
+    if written != {"results", *(f"samples_{name}" for name in samples)}:
+        raise RuntimeError(f"lm-eval could not write all its files: {folder} holds {sorted(written)} only")
+    return {**results, "samples": samples}
+
+
+def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
+    """lm-eval's task objects, with the number of examples that the study wants."""
+    import difflib
+
+    name = task["task"]
+    if name not in manager.all_tasks:
+        near = difflib.get_close_matches(name, manager.all_tasks, 5) or manager.all_tasks[:10]
+        raise ValueError(f"lm-eval has no task {name!r}; close to it: {', '.join(near)}")
+    loaded = manager.load([name])
+    for leaf in loaded["tasks"].values():
+        if task.get("fewshot") is not None:
+            leaf.set_config("num_fewshot", task["fewshot"])
+    if name in loaded["groups"]:  # it has metrics of its own
+        return [loaded["groups"][name]]
+    if name not in loaded["tasks"]:
+        raise ValueError(f"{name!r} is lm-eval's tag for {', '.join(loaded['tasks'])}: name these one by one")
+    for leaf in loaded["tasks"].values():
+        _choose(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
+    return list(loaded["tasks"].values())
+
+
+def _choose(task: dict[str, Any], reported: Iterable[str]) -> str:
+    """lm-eval's name of the metric that the study wants, if it is among these."""
+    key, reported = f"{task['metric']},{task['filter']}", sorted(reported)
+    if key not in reported:
+        raise ValueError(
+            f"benchmark {task['task']}: lm-eval reports no metric {task['metric']!r} with filter "
+            f"{task['filter']!r}; as metric,filter it reports {'; '.join(reported)}"
+        )
+    return key
+
+
+def summarise(
+    results: dict[str, Any], usage: dict[tuple[str, int], Usage], task: dict[str, Any], model: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What one benchmark came to, and its items.
+
+    Args:
+        results: lm-eval's, with samples.
+        usage: by (lm-eval's task, item).
+    """
+    name = task["task"]
+    values = results["results"].get(name, {})
+    key = _choose(task, [k for k in values if "," in k and "_stderr," not in k])
+    stderr = values.get(f"{task['metric']}_stderr,{task['filter']}")
+    items: list[dict[str, Any]] = []
+    flops, shape = 0, architecture(model)
+    for leaf, samples in results["samples"].items():
+        for sample in samples:
+            if sample["filter"] != task["filter"] or task["metric"] not in sample:
+                continue
+            used = usage[leaf, sample["doc_id"]]
+            flops += generate_flops(shape, used.prompts, used.outputs) + forward_flops(shape, used.scored)
+            items.append(
+                {
+                    "task": name,
+                    "item": str(sample["doc_id"]) if leaf == name else f"{leaf}/{sample['doc_id']}",
+                    "correct": float(np.mean(sample[task["metric"]])),  # some give a truth value a part
+                    "prompt_tokens": sum(used.prompts) + sum(used.scored),
+                    "output_tokens": sum(used.outputs),
+                    "reasoning_tokens": sum(used.reasoning),
+                }
+            )
+    kinds = ("prompt_tokens", "output_tokens", "reasoning_tokens")
+    means = {kind: float(np.mean([item[kind] for item in items])) for kind in kinds}
+    benchmark = {
+        "metric": task["metric"],
+        "filter": task["filter"],
+        "accuracy": float(values[key]),
+        "stderr": float(stderr) if isinstance(stderr, int | float) else None,
+        "n": len(items),
+        "task_version": results["versions"].get(name),
+        **means,
+        "flops_per_item": flops / len(items),
+    }
+    return benchmark, items
+
+
+def _publish(ctx: Context, tasks: list[dict[str, Any]]) -> None:
+    staged = ctx.staging()
+    (staged / "lm_eval").mkdir()
+    with (staged / "items.jsonl").open("w", encoding="utf-8") as items:
+        for task in tasks:
+            finished = _finished(ctx, task)
+            items.write((finished / "items.jsonl").read_text(encoding="utf-8"))
+            for path in (finished / "lm_eval").glob("[!.]*"):
+                os.link(path, staged / "lm_eval" / path.name)
+    trained = read_json(ctx.input("train") / "result.json")
+    result = {
+        "student": ctx.unit.config["student"],
+        "training": {"flops": trained["flops"], "tokens": trained["tokens"]},
+        "benchmarks": [read_json(_finished(ctx, task) / BENCHMARK) for task in tasks],
+    }
+    ctx.publish(staged, result)

@@ -1,0 +1,232 @@
+"""Train one student on packed blocks, through accelerate, with DeepSpeed where its preset asks for ZeRO.
+
+Each step reads its blocks by arithmetic from (seed, phase, epoch), so that any number of processes and any
+micro-batch see the same global batches in the same order, also after an interruption. The loss is the mean
+over the answer tokens of the whole global batch, whatever their split over processes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.core.flops import train_flops
+from jobs.data.blocks import LEARN, Blocks
+from jobs.runtime.context import Context
+from jobs.store.checkpoints import METRICS
+from jobs.store.progress import Progress
+from jobs.store.rundir import append_jsonl
+from jobs.text.chat import Chat
+from jobs.training.checkpointer import Saving
+from jobs.training.distributed import accelerate, part, summed
+from jobs.training.schedule import Recipe, Totals, rate, steps, training_order
+
+LOG_LINES = 200  # about as many lines of metrics does a training write, whatever its length
+
+
+def run(ctx: Context) -> None:
+    """Train the student that the unit's config describes and publish its weights.
+
+    Raises as `Saving.resume`.
+    """
+    from transformers import AutoTokenizer
+
+    ctx.preemption.listen()
+    config, execution = ctx.unit.config, ctx.unit.execution
+    recipe = Recipe(**config["recipe"])
+    preset = {**config["model"], "model": ctx.resolve(config["model"]["model"] or "")}
+    source = ctx.resolve(preset["tokenizer"])
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=preset["tokenizer_revision"])
+    blocks = Blocks.open(ctx.input("pack"))
+    ctx.progress.update(0, steps(blocks, recipe), "steps", force=True, phase="loading the model")
+    accelerator = accelerate(recipe, execution, ctx.world_size)
+    saving = Saving(ctx, accelerator)
+    model = build(preset, recipe, execution)
+    with saving.guarded():
+        model, totals = fit(
+            accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, saving.log, saving
+        )
+        saving.close()
+    state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes give their parts
+    if ctx.rank == 0:
+        staged = ctx.staging()
+        trained = accelerator.unwrap_model(model)
+        save(trained, state, tokenizer, staged / "model", recipe.dtype)
+        shutil.copy(saving.log, staged / METRICS)
+        about = {"student": preset["name"], "size": preset["size"]}
+        about |= {key: config[key] for key in ("share", "order", "seed")}
+        ctx.publish(staged, {**about, "parameters": trained.num_parameters(), **asdict(totals)})
+        shutil.rmtree(ctx.folder.checkpoints, ignore_errors=True)
+    part(accelerator)
+
+
+def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> Any:
+    """The student before training, by a preset with resolved paths: drawn at random, or with its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    set_seed(recipe.seed)
+    attention = "flash_attention_2" if flash() else "sdpa"
+    if preset["init"] == "random":
+        architecture = AutoConfig.for_model(**preset["architecture"])
+        model = AutoModelForCausalLM.from_config(architecture, attn_implementation=attention)
+    else:
+        # Without DeepSpeed these are the master weights themselves, so they stay in fp32.
+        half = recipe.dtype == "bf16" and execution["deepspeed"] is not None
+        model = AutoModelForCausalLM.from_pretrained(
+            preset["model"],
+            revision=preset["revision"],
+            dtype=torch.bfloat16 if half else torch.float32,
+            attn_implementation=attention,
+        )
+    if execution["gradient_checkpointing"]:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def flash() -> bool:
+    """Whether flash attention is at hand."""
+    import torch
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    return is_flash_attn_2_available() and torch.cuda.is_available()
+
+
+def fit(
+    accelerator: Any,
+    model: Any,
+    blocks: Blocks,
+    recipe: Recipe,
+    micro_batch: int,
+    progress: Progress,
+    log: Path,
+    saving: Saving | None = None,
+) -> tuple[Any, Totals]:
+    """Train `model` on all of `blocks`, or on what is left of them.
+
+    Args:
+        micro_batch: blocks that a process takes through the model at once.
+        log: JSONL file for the metrics, written by the first process.
+        saving: keeps checkpoints, and raises as its `boundary`; None: the training is too short for that.
+
+    Returns:
+        The prepared model and what was done.
+    """
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        decayed(model, recipe.weight_decay), lr=recipe.learning_rate, betas=recipe.betas
+    )
+    architecture = model.config
+    prepare = partial(accelerator.prepare, model, optimizer)
+    (model, optimizer), totals = saving.resume(prepare) if saving else (prepare(), Totals())
+    model.train()
+    order, total = training_order(blocks.phases, recipe.epochs, recipe.seed), steps(blocks, recipe)
+    first, start = totals.step, time.monotonic() - totals.seconds
+    for step in range(first, total):
+        if saving:
+            saving.boundary(totals)
+        chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+        lr = rate(step, total, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        answers = int(np.count_nonzero(blocks.flags[chosen] & LEARN))
+        loss = one_step(accelerator, model, optimizer, blocks, chosen, micro_batch, answers, recipe.clip)
+        lengths = blocks.lengths(chosen)
+        totals.step = step + 1
+        totals.tokens += sum(lengths)
+        totals.answer_tokens += answers
+        totals.flops += train_flops(architecture, lengths)
+        totals.seconds = time.monotonic() - start
+        speed = totals.tokens / totals.seconds
+        if step % max(1, total // LOG_LINES) == 0 or step == total - 1:
+            totals.loss = summed(loss)
+            if accelerator.is_main_process:
+                append_jsonl(log, {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed})
+        shown = {"loss": totals.loss, "tokens_per_second": speed, "phase": "training"}
+        progress.update(step + 1, total, "steps", force=step == first, kept=progress.kept, **shown)
+    return model, totals
+
+
+def one_step(
+    accelerator: Any,
+    model: Any,
+    optimizer: Any,
+    blocks: Blocks,
+    chosen: NDArray[np.int64],
+    micro_batch: int,
+    answers: int,
+    clip: float,
+) -> Any:
+    """One optimizer step on the chosen blocks.
+
+    Returns:
+        This process's part of the loss per answer token of the global batch (a scalar tensor).
+    """
+    import torch
+
+    world, rank = accelerator.num_processes, accelerator.process_index
+    micro = accelerator.gradient_accumulation_steps
+    loss = torch.zeros((), device=accelerator.device)
+    for i in range(micro):
+        mine = chosen[(i * world + rank) * micro_batch :][:micro_batch]
+        with accelerator.accumulate(model):
+            part = answer_loss(model, blocks, mine, accelerator.device) / max(answers, 1)
+            # Gradients are averaged over processes and micro-steps; the factor makes that a sum.
+            accelerator.backward(part * world * micro)
+            if accelerator.sync_gradients and accelerator.state.deepspeed_plugin is None:
+                accelerator.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        loss += part.detach()
+    return loss
+
+
+def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any) -> Any:
+    """Summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor)."""
+    import torch
+
+    tokens = torch.from_numpy(blocks.tokens[chosen].astype(np.int64)).to(device)
+    positions = torch.from_numpy(blocks.positions(chosen)).to(device)
+    learn = torch.from_numpy((blocks.flags[chosen] & LEARN) != 0).to(device)
+    if flash():
+        # There, transformers (5.19) tells packed rows apart in a batch of one only: of more, rows would
+        # attend to those before them. As one long block they are told apart like the rows within one.
+        tokens, positions, learn = (x.reshape(1, -1) for x in (tokens, positions, learn))
+    logits = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+    wanted = learn[:, 1:]
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1][wanted].float(), tokens[:, 1:][wanted], reduction="sum"
+    )
+
+
+def decayed(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters in two groups: matrices decay, norms and biases do not."""
+    groups: tuple[list[Any], list[Any]] = ([], [])
+    for p in model.parameters():
+        if p.requires_grad:
+            shape = getattr(p, "ds_shape", p.shape)  # ZeRO 3 has flattened what it has spread
+            groups[len(shape) <= 1].append(p)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def save(model: Any, state: dict[str, Any], tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Write the weights in Hugging Face's format, with a tokenizer and the token that ends an answer, so
+    that vLLM and lm-eval load and stop it as it is."""
+    import torch
+
+    end = tokenizer(Chat.of(tokenizer).end, add_special_tokens=False)["input_ids"][0]
+    model.config.eos_token_id = model.generation_config.eos_token_id = end
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    to = torch.bfloat16 if dtype == "bf16" else torch.float32
+    model.save_pretrained(folder, state_dict={name: weight.to(to) for name, weight in state.items()})
+    model.config.dtype = to  # there it wrote the model's own, which the weights were just turned from
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,1 @@
+"""What a training is made of: its schedule, its processes, its checkpoints."""

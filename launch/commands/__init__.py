@@ -1,0 +1,1 @@
+"""The verbs of `sor`, one to a file."""

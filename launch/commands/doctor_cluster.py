@@ -1,0 +1,244 @@
+"""What `sor doctor --cluster NAME` adds: the cluster file held against the cluster, and a job on one node.
+
+The job is a prepare unit in a run directory of its own, with the cluster's template: what would keep jobs of
+a study from running shows here. It is cancelled, and what it wrote is removed, however this ends.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from jobs.core.secrets import FILE, SecretsError, missing_secrets
+from jobs.core.unit import STAGES, Resources, Unit
+from jobs.runtime.array_task import ELEMENTS, line
+from jobs.runtime.node_check import FINDINGS, MADE_BEFORE, MADE_HERE, Finding, creates, mark
+from jobs.store.rundir import StudyDir, read_json, read_jsonl
+from launch.slurm.client import Controller
+from launch.slurm.parse import QueuedJob, Refused, live_state
+from launch.state.errors import SlurmUnavailable
+from launch.state.ledger import new_name
+from launch.state.states import State
+from launch.study import memory
+from launch.study.cluster import Cluster
+from launch.study.presets import StudyError
+from launch.submit.array_jobs import SCRIPT
+from launch.submit.code_snapshot import snapshot
+from launch.submit.limits import Admission, Refusal
+from launch.submit.script import sbatch_script
+
+ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
+
+PATIENCE = 60.0  # seconds that the job may wait for a node
+LONGEST = 300.0  # seconds that it may take there: a first import of torch is slow on a shared file system
+NEEDS = Resources(hours=1 / 6, memory=memory.probing())
+STAGE = "evaluate"  # whose partition and options the job takes: it needs all of the stack, and few nodes
+PAUSE = 1.0  # seconds between two looks at the queue
+GRACE = 15.0  # seconds that a job has to end when it is cancelled
+WORDS = 8  # lines of the log of a job that failed
+UNTESTED = warning("nothing was tested on a compute node: first mend what is said above")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The job that looks: its own run directory, and its name (`submission`) and id in Slurm."""
+
+    root: StudyDir
+    unit: Unit
+    submission: str
+    id: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root.submission(self.submission)
+
+
+def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
+    """What is found of a cluster: first without a job, then, if that is well, with one.
+
+    `tell` is called with what is being waited for.
+    """
+    template = f"its template is '{cluster.slurm.template}'"
+    yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")
+    controller = Controller(cluster=cluster.slurm_cluster)
+    try:
+        missing = missing_secrets(cluster.slurm.secrets)
+        admission = Admission.ask(cluster, controller)
+        admission.admit([Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES])
+        resources, no_gpu = _resources(admission)
+    except (StudyError, SecretsError, Refusal, SlurmUnavailable) as error:
+        yield from (problem(words) for words in str(error).splitlines())
+        yield UNTESTED
+        return
+    yield ok("jobs of every stage would be taken, as far as partitions and accounts go")
+    if no_gpu:
+        yield ok(f"no GPU ({no_gpu}): studies whose presets ask for none run here")
+    for name in missing:
+        yield problem(f"the secret {name} has no value: export it, or write it into {FILE}")
+    if missing:
+        yield UNTESTED
+    else:
+        yield from _from_a_node(cluster, resources, runs.absolute(), tell)
+
+
+def _resources(admission: Admission) -> tuple[Resources, str | None]:
+    """What the job asks for: one GPU and its share of cores; without a GPU where there is none, and why.
+
+    Raises:
+        Refusal: it would not be taken.
+    """
+    with_gpu = replace(NEEDS, gpus_per_node=1, cpus_per_task=admission.cluster.cpus_per_gpu)
+    try:
+        return admission.admit([Unit(STAGE, "jobs", {}, resources=with_gpu)])[0].resources, None
+    except Refusal as error:
+        return admission.admit([Unit(STAGE, "jobs", {}, resources=NEEDS)])[0].resources, str(error)
+
+
+def _from_a_node(
+    cluster: Cluster, resources: Resources, runs: Path, tell: Callable[[str], None]
+) -> Iterator[Finding]:
+    """What a job finds out. It is waited for, but not for long."""
+    controller = Controller(cluster=cluster.slurm_cluster)
+    try:
+        with _ctrl_c() as stop, _job(cluster, resources, runs, controller) as job:
+            yield ok(f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it")
+            last = _wait(controller, job.submission, tell, stop)
+            if stop.is_set():
+                return
+            if last and live_state(last.state) == State.QUEUED:
+                yield warning(
+                    f"the queue is busy: job {last.ids[0]} waited {PATIENCE:.0f} s ({last.reason}) and is "
+                    "cancelled now, so that nothing was tested on a node. Try again later, or with "
+                    "SBATCH_PARTITION or SBATCH_QOS set to what this cluster has for short tests"
+                )
+            else:
+                yield from _found(job, runs, last.state if last else "one that Slurm forgot")
+    except Refused as error:
+        yield problem(f"Slurm refused the job that was to look at a node: {error}")
+    except (StudyError, SlurmUnavailable) as error:
+        yield from (problem(words) for words in str(error).splitlines())
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Event]:
+    """Have Ctrl-C set a flag and interrupt at the end, so that it cannot come between a job and its end."""
+    stop = Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Controller) -> Iterator[Job]:
+    """The job, submitted, in a run directory that ends with it."""
+    with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
+        root, name = StudyDir(Path(made)), new_name("doctor")
+        folder = root.submission(name)
+        args = {"folder": made, "script": str(folder / SCRIPT), "gpus": resources.gpus_per_node}
+        args["keeper"] = cluster.slurm.keeper is not None
+        unit = Unit(
+            "prepare",
+            "probe",
+            {"function": "jobs.runtime.node_check:probe", "args": args},
+            resources=resources,
+        )
+        script = sbatch_script(
+            cluster, STAGE, resources, folder=folder, study=root.path, code=snapshot(root), array=None,
+            dependency=None, once=True,
+        )  # fmt: skip
+        folder.mkdir(parents=True)
+        (folder / ELEMENTS).write_text(line(0, unit, root.path, 1, 0), encoding="utf-8")
+        (folder / SCRIPT).write_text(script, encoding="utf-8")
+        (root.path / MADE_BEFORE).touch()
+        try:
+            yield Job(root, unit, name, controller.submit(folder / SCRIPT).array)
+        finally:
+            _end(controller, name)
+
+
+def _row(controller: Controller, name: str) -> QueuedJob | None:
+    return next((row for row in controller.queue().rows if row.name == name), None)
+
+
+def _wait(controller: Controller, name: str, tell: Callable[[str], None], stop: Event) -> QueuedJob | None:
+    """Wait for the job's end, or until `stop` is set; returns what Slurm said of it last."""
+    began = time.monotonic()
+    while (row := _row(controller, name)) and (state := live_state(row.state)):
+        waited = time.monotonic() - began
+        if waited > (PATIENCE if state == State.QUEUED else LONGEST):
+            return row
+        tell(f"job {row.ids[0]} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
+        if stop.wait(PAUSE):
+            break
+    return row
+
+
+def _end(controller: Controller, name: str) -> None:
+    """End the job if it lives, also one whose id nobody was told; its files can be removed then."""
+    until = time.monotonic() + GRACE
+    while (row := _row(controller, name)) and live_state(row.state) and time.monotonic() < until:
+        controller.cancel(row.ids)
+        time.sleep(PAUSE)
+
+
+def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
+    """What the job left behind, and what that says."""
+    logs = [log.read_text(errors="replace", encoding="utf-8") for log in job.folder.glob("*_log.out")]
+    found = [Finding(**record) for record in read_jsonl(job.root.path / FINDINGS)]
+    yield shared(runs, state, bool(logs or found))
+    yield from found
+    unit = job.root.unit(job.unit)
+    if unit.done:
+        if creates(job.root.path / MADE_HERE):
+            words = f"{runs}: what a node made exclusively can be made again here: use another --runs"
+            yield problem(words)
+        yield from _cache(read_json(unit.result)["cache"])
+    elif logs:
+        yield broken_off(state, logs[0])
+
+
+def shared(runs: Path, state: str, seen: bool) -> Finding:
+    """Whether this machine and the nodes see the same files: `seen` is whether there is any of the job's."""
+    if seen:
+        return ok(f"{runs}: what a compute node writes is seen here")
+    return problem(
+        f"{runs}: nothing that a job wrote is seen here, and it ended as {state}: name a folder on a file "
+        "system that the compute nodes share as --runs",
+    )
+
+
+def broken_off(state: str, log: str) -> Finding:
+    """What to say of a job that did not get to its end."""
+    words = [line for line in log.splitlines() if line.strip()][-WORDS:]
+    how = f"was not through after {LONGEST:.0f} s"
+    if not live_state(state):
+        how = f"ended as {state} before it was through"
+    said = "\n".join(["; its last words:", *(f"           {line}" for line in words)]) if words else ""
+    return problem(
+        f"a job {how}: look at the template, its variables in the cluster file, and its Python{said}",
+    )
+
+
+def _cache(found: tuple[str, list[int]] | None) -> Iterator[Finding]:
+    """Whether the hub's cache of the node is that of this machine."""
+    if found is None:
+        return
+    path, there = Path(found[0]), found[1]
+    if path.is_dir() and mark(path) == there:
+        yield ok(f"{path} is one folder here and there: jobs find what is fetched here")
+    else:
+        yield warning(
+            f"{path} is another folder here than on the node: set HF_HOME, in the template and here, to a "
+            "folder on the shared file system",
+        )

@@ -1,0 +1,197 @@
+"""The keeper: a job that does what `sor submit` would do now, on the study as a person submitted it last.
+
+Unlike a person it decides nothing: what somebody cancelled or removed stays so, and what failed is begun
+again only where going on may help, a few times. It hands on to the next keeper as long as a job has something
+in hand, or units wait for room; then it says why it is the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.core.plain import PlainConsole, say
+from jobs.core.secrets import SecretsError, load_secrets
+from jobs.core.trust import private_umask
+from jobs.core.unit import Unit
+from jobs.store.clock import ahead
+from jobs.store.rundir import Damaged, StudyDir, read_json
+from jobs.store.schema import HANDED_OVER
+from launch.commands.submit import WITHDRAWN, arrays, settled, withdraw
+from launch.notify.hook import Notifier
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.slurm.parse import Refused
+from launch.state.errors import SlurmUnavailable
+from launch.state.exit_code import hopeless, may_help
+from launch.state.ledger import KEEPER, Attempt, Ledger, unfenced
+from launch.state.lock import Lock, Locked
+from launch.state.reconcile import Difference, reconcile
+from launch.state.states import State
+from launch.state.status import NEVER, Keeper, Seen, Snapshot
+from launch.study.presets import StudyError
+from launch.study_run import reopen_project
+from launch.submit import trust
+from launch.submit.array_jobs import hand_over
+from launch.submit.bad_nodes import Verdict, verdict
+from launch.submit.code_snapshot import snapshot
+from launch.submit.limits import Refusal
+from launch.submit.next_keeper import digest, hand_on, waits_for_room
+
+BUDGET = 3  # attempts at a unit since a person submitted, that one's included
+PAUSE = 10.0  # seconds after which Slurm, or the lock, is tried again
+ALL_DONE = "all that was asked for is done"
+
+
+def main() -> None:
+    """Keep the study whose submission the first argument names, as long as the time limit allows."""
+    for name in ("PATH", "PYTHONPATH"):  # the shell of each job adds to what it was passed, and passes it on
+        os.environ[name] = ":".join(dict.fromkeys(os.environ.get(name, "").split(":")))
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda *_: sys.exit(1))  # as Ctrl-C would: the lock is given back
+    private_umask()
+    load_secrets()
+    submission = Path(sys.argv[1])
+    root = StudyDir(submission.parent.parent)
+    while True:
+        try:
+            with Lock(root.lock) as lock:
+                keep(root, submission.name, lock.check)
+            tell(root)
+            return
+        except (SlurmUnavailable, Refused, Locked) as error:
+            say(f"{error}\ntrying again in {PAUSE:.0f} s")
+            time.sleep(PAUSE)
+
+
+def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> None:
+    """Reconcile once and hand on, if this is the keeper that the ledger names; `name` is its submission's.
+
+    Raises:
+        Lost: somebody else holds the lock now, by `fence`.
+        SlurmUnavailable: Slurm does not answer.
+        Refused: Slurm did not take the next keeper.
+    """
+    ledger = Ledger(root.ledger, fence=fence)
+    attempt = _last(ledger)
+    if attempt.ended or attempt.jobs[0].submission != name:
+        print("this keeper was replaced: nothing to do")
+        return
+    try:
+        why = _reconcile(root, fence)
+    except (StudyError, Refusal, SecretsError, Damaged) as error:
+        why = str(error)
+    if why is not None:
+        ledger.ended("over", [(KEEPER, attempt.number, why)])
+        say(f"no keeper follows: {why}")
+
+
+def tell(root: StudyDir) -> None:
+    """Tell the user's hook, if there is one, what is new: nobody else may be looking."""
+    notifier = Notifier(root, say)
+    if not notifier.on:
+        return
+    try:
+        project = reopen_project(root)
+        now, nodes = project.look(), verdict(project)
+    except (StudyError, Damaged):  # which it gave up for
+        last = Ledger(root.ledger).attempts()[KEEPER]
+        now, nodes = Snapshot(root, (), keeper=Keeper(last, None)), Verdict()
+    notifier.tell(now, nodes)
+    notifier.close()
+
+
+def _last(ledger: Ledger) -> Attempt:
+    """The last keeper that Slurm took.
+
+    Raises:
+        SlurmUnavailable: whether it took one is not known.
+    """
+    last = ledger.attempts()[KEEPER]
+    if last.ended is None and last.jobs[0].id is None:
+        controller = Controller(cluster=last.jobs[0].slurm_cluster)
+        live = Slurm(controller).live({KEEPER: last}).get(KEEPER)
+        if live is None:
+            ledger.ended("lost", [(KEEPER, last.number, NEVER)])
+            return ledger.attempts()[KEEPER]
+        if not live.jobs:
+            raise SlurmUnavailable("whether Slurm has taken the next keeper is not known yet")
+    return last
+
+
+def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
+    """Submit what is to be submitted, and the next keeper; returns why there is none."""
+    trust.check(root)
+    submitted: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
+    project = replace(reopen_project(root), fence=fence)
+    if digest(project.units) != submitted["units"]:
+        return "a file that the study names has changed since: 'sor submit' decides what is to be done"
+    now = settled(project, PlainConsole(width=200))
+    everything = reconcile(now, submitted["only"])
+    nodes, begun = verdict(project), project.ledger.begun(submitted["time"] - ahead(root.path))
+    wanted = helpful(everything, submitted["asked"], nodes.units, begun)
+    planned, code = arrays(project, now, wanted), snapshot(root, keeper=True)
+    withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
+    taken, refused = list[str](), None
+
+    def tell(id: str, what: str) -> None:
+        taken.append(id)
+        print(f"submitted {what}: {id}")
+
+    try:
+        hand_over(planned.arrays, project, code, nodes.names, tell)
+    except Refused as error:
+        refused = f"Slurm refused a submission: {error}"
+        say(str(refused))
+    if not (taken or everything.active or waits_for_room(planned.held)):
+        return refused or _why_over(now, everything, planned.held)
+    print(f"the next keeper is job {hand_on(project, code, planned.held, nodes.names)}")
+    return None
+
+
+def helpful(
+    difference: Difference, asked: Collection[str], unlucky: Collection[str], begun: Counter[str]
+) -> Difference:
+    """The part of a difference that needs no person.
+
+    Args:
+        asked: ids of the units that a person submitted; there may have been no room for all of them.
+        unlucky: ids of the units that failed on a node which is avoided now.
+        begun: attempts at each unit since a person submitted.
+    """
+    submit, left_out, stuck = list[Seen](), set[str](), set[str]()
+    for seen in difference.submit:
+        id, needs = seen.unit.id, {i.id for i in seen.unit.inputs}
+        if hopeless(seen) or needs & stuck:  # their jobs stay, since the limit may be raised
+            stuck.add(id)
+        first = id in asked and not begun[id]
+        again = begun[id] < BUDGET and (id in unlucky or may_help(seen))
+        if (first or again) and not needs & left_out and id not in stuck:
+            submit.append(seen)
+        else:
+            left_out.add(id)
+    withdraw = tuple(seen for seen in difference.withdraw if seen.unit.id not in stuck)
+    return replace(difference, submit=tuple(submit), outdated=(), withdraw=withdraw)
+
+
+def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:
+    """Why nothing is in hand and nothing follows."""
+    if not everything.submit:
+        return ALL_DONE
+    failed = now.of(State.FAILED)
+    if failed:
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        first = failed[0]
+        return f"what failed is not begun again: {first.unit.stage} {first.unit.name}: {first.reason}{more}"
+    return held[0][1] if held else "what is left was cancelled, or its result removed: 'sor submit' makes it"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Run a study on this machine and show how it goes: a live view in a terminal, lines where there is none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+
+from launch.local.backend import Local
+from launch.local.machine import visible_gpus
+from launch.local.scheduler import Event, Foreground
+from launch.local.stopping import Stopped, Stopping, mute
+from launch.state.lock import Lost
+from launch.state.log_files import logs_of
+from launch.state.reconcile import Difference
+from launch.state.status import Snapshot
+from launch.study_run import Project
+from launch.views import event_line, live_view
+
+FRAMES = 0.5  # seconds between two looks at the progress files for the live view
+
+
+def run_here(
+    console: Console, project: Project, now: Snapshot, difference: Difference, stopping: Stopping
+) -> int:
+    """Run a difference to its end, or until a signal; returns the exit code.
+
+    Raises:
+        Lost: somebody else took over meanwhile, or canceled the study.
+    """
+    assert isinstance(project.backend, Local)
+    live = Live(console=console, auto_refresh=False, transient=True)
+    units, drawn = [s.unit for s in now.units], 0.0
+
+    def tell(event: Event) -> None:
+        with _printing():
+            live.console.print(time.strftime("%H:%M:%S "), event_line(event), sep="")
+
+    def draw() -> None:
+        nonlocal drawn
+        if console.is_terminal and time.monotonic() - drawn > FRAMES:
+            drawn = time.monotonic()
+            with _printing():
+                live.update(live_view(units, run.done, run.running), refresh=True)
+
+    cores = len(os.sched_getaffinity(0))
+    run = Foreground(project.backend, project.ledger, cores, visible_gpus(), tell, draw)
+    try:
+        with live:
+            run.run(now, difference)
+    except Stopped as stopped:
+        _say(console, "what runs saves what it has; Ctrl-C again does not wait for it")
+        run.cancel(stopping.hurried)
+        _say(console, "stopped; what was finished stays, and 'sor submit' goes on from there")
+        return 128 + stopped.number
+    except Lost:
+        run.leave(stopping.hurried)
+        raise
+    for seen in run.failures:
+        failed = f"{seen.unit.stage} {seen.unit.name}: {seen.reason}"
+        console.print(f"\nfailed: {failed}", style="red", soft_wrap=True)
+        for log in logs_of(seen, project.root)[:1]:
+            console.print(f"  log: {log}", soft_wrap=True)
+    if run.failures:
+        blocked = f", {len(run.blocked)} left out because of that" if run.blocked else ""
+        console.print(f"\n{len(run.failures)} failed{blocked}; 'sor submit' tries again")
+        return 1
+    console.print(f"all done: {project.root.path}", soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Take a terminal that is gone, or a pipe that nobody reads, for the end of the terminal that it was."""
+    try:
+        yield
+    except (OSError, SystemExit) as error:  # rich leaves the program where a pipe is broken
+        if isinstance(error, OSError) and error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        mute()
+        raise Stopped(signal.SIGHUP) from error
+
+
+def _say(console: Console, words: str) -> None:
+    """Print where there may be nobody to read it; jobs must be asked to save all the same."""
+    try:
+        console.print(words)
+    except (OSError, SystemExit):
+        mute()

@@ -1,0 +1,331 @@
+"""`sor submit` and `sor cancel`: reconcile a study under its lock, and hand over what is missing.
+
+What to do is decided by pure functions (reconcile.py, arrays.py); this module puts them into an order in
+which a crash at any line loses nothing and starts nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.prompt import Confirm
+
+from jobs.core.causes import Cause
+from jobs.core.plain import PlainConsole, say
+from jobs.core.secrets import FILE, exposed, missing_secrets
+from jobs.core.unit import Unit
+from jobs.store.rundir import write_json
+from launch.commands.run_local import run_here
+from launch.local.stopping import Stopping
+from launch.slurm.backend import Slurm
+from launch.slurm.parse import Refused
+from launch.state.job_ids import JobId
+from launch.state.killed import with_more
+from launch.state.ledger import Ledger
+from launch.state.lock import Lock
+from launch.state.reconcile import Difference, reconcile
+from launch.state.states import State
+from launch.state.status import NEVER, Seen, Snapshot
+from launch.study_run import Project
+from launch.submit import next_keeper, trust
+from launch.submit.array_jobs import hand_over, write_out
+from launch.submit.arrays import ArrayPlan, plan_arrays
+from launch.submit.bad_nodes import verdict
+from launch.submit.code_snapshot import snapshot, untracked
+from launch.submit.limits import Admission, Refusal, refuse_resumes
+from launch.views import difference_view, held_view, nodes_view
+
+PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a submit under way
+WITHDRAWN = "its job would have waited for ever"
+
+
+def submit(project: Project, *, yes: bool, only: str | None) -> int:
+    """Reconcile a study; returns the exit code.
+
+    Raises:
+        Locked: somebody else is submitting it.
+        Refusal: units that the cluster would never run, or that could not go on where they stopped; others
+            can write into the run directory.
+        SlurmUnavailable: the cluster's scheduler does not answer.
+    """
+    console = PlainConsole()
+    if not yes:
+        trust.check(project.root)
+        now = project.look()
+        difference = reconcile(now, only)
+        console.print(difference_view(difference))
+        sure = not any(s.unheard for s in now.units)
+        if (sure and _idle(project, now, difference, console)) or not _agreed(console):
+            return 0
+    trust.prepare(project.root, [project.study.file, project.cluster.file])
+    if warning := trust.replaceable(project.root):
+        console.print(f"note: {warning}", style="yellow", soft_wrap=True)
+    with Stopping() as stopping, Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
+        project = replace(project, fence=lock.check)
+        asked = None
+        if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
+            asked = pool.submit(_ask, project)  # it takes a while, and some units were never submitted
+        if lock.took_over:
+            console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
+        now = settled(project, console)
+        difference = reconcile(now, only)
+        if yes:
+            console.print(difference_view(difference))
+        if _idle(project, now, difference, console):
+            return 0
+        refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
+        resolved = project.study.model_dump(mode="json")
+        _refuse_secrets(resolved)
+        planned = None
+        if isinstance(project.backend, Slurm):
+            # Made while the cluster is still being asked.
+            code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
+            planned = arrays(project, now, difference, asked)
+        project.fence()
+        write_json(project.root.study, resolved)
+        next_keeper.record(project, only, difference.submit)
+        next_keeper.dismiss(project, now, "a person submitted the study again")
+        withdraw(project, difference.withdraw, "withdrawn", WITHDRAWN)
+        for seen in difference.outdated:
+            set_aside(seen, project.ledger)
+        if planned is None:
+            return run_here(console, project, now, difference, stopping)
+        return _hand_over(console, project, planned, code, next_keeper.wanted(project, difference))
+
+
+def preview(project: Project, only: str | None, out: Path | None) -> int:
+    """Show what `submit` would do, and write its scripts to `out` if there is one; returns the exit code.
+
+    Raises:
+        Refusal: there is nothing to write scripts for, or `out` holds something.
+        SlurmUnavailable: the cluster's scheduler does not answer.
+    """
+    if out is not None and project.cluster.backend == "local":
+        raise Refusal("--out writes scripts for Slurm: name the cluster, as --cluster generic")
+    console, now = PlainConsole(), project.look()
+    difference = reconcile(now, only)
+    console.print(difference_view(difference))
+    if out is None:
+        return 0
+    if now.submitting is not None:
+        raise Refusal("somebody is submitting this study right now: write scripts once that has ended")
+    trust.prepare(project.root, [project.study.file, project.cluster.file])
+    planned = arrays(project, now, difference)
+    script = write_out(planned.arrays, project, out)
+    console.print(held_view(planned.held))
+    console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
+    words = "'sor' learns of an array when its first job starts; before that, 'sor submit' submits it, too"
+    console.print(words, soft_wrap=True)
+    return 0
+
+
+def _refuse_secrets(resolved: dict[str, Any]) -> None:
+    """Refuse a study that holds a secret, which would be copied into the run directory for all to read."""
+    if shown := exposed(json.dumps(resolved, ensure_ascii=False)):
+        raise Refusal(
+            f"the study holds the value of {', '.join(shown)}, and would be copied into the run directory: "
+            "take the value out of the study and its presets. Jobs get it from the environment"
+        )
+
+
+def _ask(project: Project) -> Admission:
+    """What the cluster allows."""
+    assert isinstance(project.backend, Slurm)
+    return Admission.ask(project.cluster, project.backend.controller)
+
+
+def _agreed(console: Console) -> bool:
+    if not sys.stdin.isatty():
+        console.print("not a terminal, so nobody to ask: 'sor submit --yes' does it")
+        return False
+    return Confirm.ask("Do it?", console=console)
+
+
+def _idle(project: Project, now: Snapshot, difference: Difference, console: Console) -> bool:
+    """Whether there is nothing to hand over, nor, on this machine, to wait for; then it says so."""
+    if not difference.nothing or (difference.active and project.cluster.backend == "local"):
+        return False
+    if next_keeper.wanted(project, difference) != (now.kept is not None):
+        console.print("- keeper" if now.kept else "+ keeper")
+        return False
+    console.print("nothing to submit: jobs have the rest in hand" if difference.active else "nothing to do")
+    return True
+
+
+def settled(project: Project, console: Console) -> Snapshot:
+    """The study as it is, once it is known what became of every submission, with that written down."""
+    now = project.look()
+    if project.backend.settle and any(s.unheard for s in now.units):
+        console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
+    until = time.monotonic() + project.backend.settle
+    while any(s.unheard for s in now.units) and time.monotonic() < until:
+        time.sleep(1)
+        now = project.look()
+    lost = [(s.unit.id, s.attempt.number, NEVER) for s in now.units if s.attempt and s.unheard]
+    if lost:
+        project.ledger.ended("lost", lost)
+        now = project.look()
+    write_down(project, now)
+    return now
+
+
+def write_down(project: Project, now: Snapshot) -> None:
+    """Put into the ledger what machine and disk told: ids that were missing, and how attempts ended."""
+    taken: dict[str, str] = {}
+    for seen in now.units:
+        if seen.live and seen.attempt:
+            unknown = {job.submission for job in seen.attempt.jobs if job.array is None}
+            for job in seen.live.jobs:
+                if job.submission in unknown and job.array:
+                    taken[job.submission] = str(JobId(job.array, job.slurm_cluster))
+    for submission, array in taken.items():
+        project.ledger.submitted(submission, array)
+    failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
+    project.ledger.ended("failed", [(s.unit.id, attempt.number, s.reason or "") for s, attempt in failed])
+
+
+def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
+    """Submit the arrays, then the keeper if there is to be one, and tell of each."""
+
+    def tell(id: str, what: str) -> None:
+        console.print(f"  {id:>10}  {what}")
+
+    if missing := untracked():
+        console.print(f"! jobs run without {', '.join(missing)}: 'git add' what they need", style="yellow")
+    nodes = verdict(project)
+    console.print(nodes_view(nodes))
+    try:
+        hand_over(planned.arrays, project, code, nodes.names, tell)
+        if keeper:
+            tell(next_keeper.hand_on(project, code, planned.held, nodes.names), "keeper")
+    except Refused as error:
+        why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
+        why.append(
+            "What was submitted before stays, and 'sor submit' goes on from there; 'sor doctor' shows your "
+            "limits"
+        )
+        say("\n".join(f"sor: {line}" for line in why), error=True)
+        return 1
+    console.print(held_view(planned.held))
+    if planned.arrays:
+        name = project.study.name
+        console.print(f"'sor monitor {name}' shows how it goes; nobody has to stay logged in")
+    return 0
+
+
+def set_aside(seen: Seen, ledger: Ledger) -> None:
+    """Keep a result that was made from inputs which are made again, under another name."""
+    ledger.fence()
+    number = seen.attempt.number if seen.attempt else 0
+    aside = seen.folder.new_superseded(number)
+    for part in (seen.folder.work, seen.folder.out):
+        if part.exists():
+            os.rename(part, aside / part.name)
+    if seen.attempt:
+        ledger.ended("outdated", [(seen.unit.id, number, "its inputs were made again")])
+
+
+def arrays(
+    project: Project, now: Snapshot, difference: Difference, asked: Future[Admission] | None = None
+) -> ArrayPlan:
+    """The arrays that a difference becomes, under the cluster's limits, which may have been asked for before.
+
+    Raises:
+        Refusal: some units can never run.
+    """
+    if not difference.submit:
+        return ArrayPlan((), ())
+    missing = missing_secrets(project.cluster.slurm.secrets)
+    if missing:
+        raise Refusal(
+            f"{', '.join(missing)}: the cluster file names this secret, and neither the environment nor the "
+            f"file {FILE} holds its value"
+        )
+    assert isinstance(project.backend, Slurm)
+    admission = asked.result() if asked else _ask(project)
+    if admission.associations is None:
+        print(
+            "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "
+            "over them Slurm refuses, or lets wait",
+            file=sys.stderr,
+        )
+    wanted = {s.unit.id for s in difference.submit}
+    longest = project.cluster.max_hours
+    needed = [with_time(with_more(s), s, longest) for s in difference.submit]
+    allowed = {u.id: u for u in admission.admit(needed)}
+    units = [allowed.get(s.unit.id, s.unit) for s in now.units]
+    live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
+    stages = {u.stage for u in allowed.values()}
+    for notice in admission.notices(stages):
+        say(f"sor: {notice}", error=True)
+    ends = {job.id for s in difference.withdraw if s.live for job in s.live.jobs if job.id}
+    keeper = next_keeper.STAGE if project.cluster.slurm.keeper is not None else None
+    rules = admission.rules(stages, project.backend.places(ends), keeper)
+    return plan_arrays(units, wanted, live, rules)
+
+
+def with_time(unit: Unit, seen: Seen, most: float) -> Unit:
+    """The unit, with as many hours as there may be if the estimate was too short for its last run."""
+    if seen.cause != Cause.TIME_LIMIT:
+        return unit
+    return replace(unit, resources=replace(unit.resources, hours=most))
+
+
+def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:
+    """End the jobs of these units, and write down how and why; returns those that had any."""
+    found = [s for s in units if s.live is not None or s.unheard]
+    # Written first, so that a submit that waits for a job on this machine finds out why it ended.
+    project.ledger.ended(how, [(s.unit.id, s.attempt.number, why) for s in found if s.attempt])
+    # Readers first: one that waits for any end of its input must not be let go by it.
+    project.backend.cancel([job for s in reversed(found) if s.live for job in s.live.jobs])
+    return [s.unit for s in found]
+
+
+def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
+    """`sor cancel`: end the jobs of these units, or all; what ended before is written down, too.
+
+    Returns:
+        What was ended, in words.
+
+    Raises:
+        Refusal: others can write into the run directory.
+        Locked: a submit under way does not end, and only some units are to.
+    """
+    if not project.root.path.exists():
+        return []
+    trust.check(project.root)
+    if units is None:
+        # A submit under way stops at its next step, and ends what Slurm takes of it after this has looked.
+        with Lock(project.root.lock, seize="'sor cancel'") as lock:
+            project = replace(project, fence=lock.check)
+            return _cancel(project, project.look(), None)
+    if project.cluster.backend == "local":  # a submit that runs the study here finds out by itself
+        return _cancel(project, now, units)
+    with Lock(project.root.lock, patience=PATIENCE) as lock:
+        project = replace(project, fence=lock.check)
+        chosen = {seen.unit.id for seen in units}
+        now = project.look()  # the submit that was waited for may have submitted them
+        return _cancel(project, now, [seen for seen in now.units if seen.unit.id in chosen])
+
+
+def _cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
+    write_down(project, now)
+    ended = []
+    if units is None and next_keeper.dismiss(project, now, "cancelled"):
+        ended.append("the keeper")
+        now = project.look()  # it may have submitted something meanwhile
+    chosen = now.units if units is None else units
+    ended += [f"{u.stage} {u.name}" for u in withdraw(project, chosen, "cancelled", "cancelled")]
+    if units is None:
+        project.backend.cancel(now.former)
+        ended += [f"job {job.id} of a unit that the study no longer has" for job in now.former]
+    return ended

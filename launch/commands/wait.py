@@ -1,0 +1,55 @@
+"""`sor status --wait`: look at a study until nothing more comes of it by itself, or a person is needed."""
+
+from __future__ import annotations
+
+import time
+
+from jobs.core.plain import say
+from launch.notify.hook import Notifier
+from launch.slurm.parse import NotSetUp
+from launch.state.errors import SlurmUnavailable
+from launch.state.exit_code import Outlook, outlook
+from launch.state.status import Snapshot
+from launch.study_run import Project
+from launch.submit.bad_nodes import Verdict, verdict
+
+INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between two looks, each of which asks Slurm once
+
+
+def wait(project: Project, interval: float) -> Snapshot:
+    """The study once its outlook is another one than that it goes on.
+
+    Args:
+        interval: seconds between two looks.
+
+    Raises:
+        NotSetUp: there is no Slurm here to wait for.
+        SecretsError: the file of secrets, which may name whom to tell, cannot be used.
+    """
+    notifier = Notifier(project.root, _say)
+    answered, silent = time.time(), False
+    while True:
+        try:
+            now = project.look()
+            nodes = verdict(project) if notifier.on else Verdict()
+        except NotSetUp:
+            raise
+        except SlurmUnavailable as error:  # the study goes on without an answer, and so do we
+            if not silent:
+                _say(f"{error} It is asked until it answers")
+            silent = True
+            notifier.silent(answered)
+        else:
+            answered, silent = time.time(), False
+            over = outlook(now) != Outlook.GOES_ON
+            if over:
+                notifier.close()  # what it still tells, so that it does not leave out the last
+            notifier.tell(now, nodes)
+            if over:
+                notifier.close()
+                return now
+        time.sleep(interval)
+
+
+def _say(words: str) -> None:
+    say(f"{time.strftime('%H:%M:%S')} sor: {words}", error=True)

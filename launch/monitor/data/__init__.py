@@ -1,0 +1,1 @@
+"""The figures that the monitor shows, worked out of what is known. Pure."""

@@ -1,0 +1,128 @@
+"""Students by mixtures: how far each is, how good it is, and which are on the frontier so far. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from jobs.core.unit import Unit
+from launch.monitor.data.unit_files import Facts
+from launch.state.states import State
+from launch.state.status import Seen
+from launch.study.plan import Variant, variants
+from launch.study.schema import Study
+
+# The state of several units together is that of the one that needs a person most.
+WORST = (
+    State.DAMAGED, State.FAILED, State.STALLED, State.BLOCKED, State.RUNNING, State.PREEMPTED, State.QUEUED,
+    State.WAITING, State.DONE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student on one mixture, with all its seeds.
+
+    Args:
+        state: of its trainings, and of its evaluations once these are done.
+        trained: share of the training that is done, as a mean over seeds.
+        evaluated, groups: evaluations that are done, and how many there are.
+        accuracy: the mean over benchmarks, then seeds, of what there is; None before the first.
+        flops: of its training, once all its seeds have all benchmarks.
+        best: on the frontier of those that have.
+    """
+
+    state: State
+    trained: float
+    evaluated: int
+    groups: int
+    accuracy: float | None
+    flops: float | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where units belong in the grid: of each (row, column) the seeds' names, trainings and evaluations."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: Mapping[tuple[int, int], tuple[list[str], list[int], list[int]]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows are students, the smallest first as in the study; columns shares of reasoning."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: Mapping[tuple[int, int], Cell]
+
+
+def places(study: Study, units: Sequence[Unit]) -> Places:
+    """Where each unit belongs; a study's plan is laid out once."""
+    sizes = [student.size for student in study.students]
+    titles = sizes if len(set(sizes)) == len(sizes) else [student.name for student in study.students]
+    rows = {student.name: row for row, student in enumerate(study.students)}
+    found = {v.name: v for v in variants(study)}
+    several = len(study.mixtures.order) > 1
+    columns = list(dict.fromkeys(_column(v, several) for v in found.values()))
+    cells: dict[tuple[int, int], tuple[list[str], list[int], list[int]]] = {}
+    where = {name: (rows[v.student.name], columns.index(_column(v, several))) for name, v in found.items()}
+    for name, at in where.items():
+        cells.setdefault(at, ([], [], []))[0].append(name)
+    for index, unit in enumerate(units):
+        if unit.stage == "train" and unit.name in where:
+            cells[where[unit.name]][1].append(index)
+        elif unit.stage == "evaluate" and (name := unit.inputs[0].name) in where:  # of the training
+            cells[where[name]][2].append(index)
+    return Places(tuple(titles), tuple(columns), {at: cell for at, cell in cells.items() if cell[1]})
+
+
+def _column(variant: Variant, several: bool) -> str:
+    """The title of a mixture; the order of its parts where the study has more than one."""
+    mixed = several and 0 < variant.share < 1 and variant.order == "shuffled"
+    return f"{100 * variant.share:g} %{' shuffled' if mixed else ''}"
+
+
+def grid(laid: Places, units: Sequence[Seen], shares: Mapping[str, float], facts: Facts, tasks: int) -> Grid:
+    """The grid as it is now.
+
+    Args:
+        units: in the plan's order.
+        shares: how much of each unit at work is done, by its id.
+        tasks: how many benchmarks the study has.
+    """
+    cells, done = {}, State.DONE
+    for at, (names, training, evaluating) in laid.cells.items():
+        trainings, later = [units[i] for i in training], [units[i].state for i in evaluating]
+        states = [seen.state for seen in trainings]
+        ready = states.count(done)
+        scored = [facts.accuracies[name] for name in names if facts.accuracies.get(name, (0,))[0]]
+        complete = len(scored) == len(names) and all(count == tasks for count, _ in scored)
+        cells[at] = Cell(
+            next(state for state in WORST if state in (later if later and ready == len(states) else states)),
+            (ready + sum(shares.get(s.unit.id, 0.0) for s in trainings if s.state is not done)) / len(states),
+            later.count(done),
+            len(later),
+            fmean(accuracy for _, accuracy in scored) if scored else None,
+            fmean(facts.training[name] for name in names) if complete else None,
+        )
+    return Grid(laid.rows, laid.columns, _with_best(cells))
+
+
+def _with_best(cells: dict[tuple[int, int], Cell]) -> dict[tuple[int, int], Cell]:
+    """The cells, with those marked that no other one beats: as cheap and better, or cheaper and as good."""
+    points = [
+        (c.flops, -c.accuracy) for c in cells.values() if c.flops is not None and c.accuracy is not None
+    ]
+    best, least = set(), float("inf")
+    for flops, loss in sorted(points):
+        if loss < least or (flops, loss) in best:
+            best.add((flops, loss))
+            least = min(least, loss)
+    return {
+        at: replace(cell, best=cell.flops is not None and (cell.flops, -(cell.accuracy or 0)) in best)
+        for at, cell in cells.items()
+    }

@@ -1,0 +1,267 @@
+"""What is worked out of a snapshot: where the stages, the whole study, and each student stand.
+
+Pure. With tens of thousands of units a look must cost little: what does not change between two looks is
+worked out once and handed on from board to board; of the rest, only units at work are looked at one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import compress
+from operator import mul
+
+from jobs.core.unit import STAGES, Unit
+from launch.monitor.data.eta import (
+    BY_PLAN,
+    ZERO,
+    Span,
+    Track,
+    count_rate,
+    expected_hours,
+    follow,
+    own_left,
+    ratio,
+    stage_left,
+)
+from launch.monitor.data.problems import Problem, problems
+from launch.monitor.data.students import Grid, Places, grid, places
+from launch.monitor.data.unit_files import Facts, Took
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot
+from launch.study_run import Project
+from launch.submit.bad_nodes import Verdict
+
+AT_WORK = (State.RUNNING, State.STALLED)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A unit that a machine works on.
+
+    Args:
+        share: how much of it is done; None before its first word.
+        rate, per: what it does in a second, and what that counts ("tokens", "rows" …).
+        left: seconds until it is done.
+    """
+
+    track: Track | None
+    share: float | None
+    rate: float | None
+    per: str
+    left: Span | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage stands.
+
+    Args:
+        share: of its units that is done, those at work by their parts.
+        rate, per: of its units at work together, where they count the same.
+        left: seconds until it is done, from when it can begin; None: nobody knows.
+    """
+
+    name: str
+    total: int
+    counts: Mapping[State, int]
+    share: float
+    rate: float | None
+    per: str
+    left: Span | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage in the plan: its units' places, estimated hours and GPUs, and where in these lists each is."""
+
+    indices: list[int]
+    hours: list[float]
+    gpus: list[int]
+    where: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan says of its units.
+
+    Args:
+        flops: estimates; `planned` is their sum, None where one is not known.
+        tasks: how many benchmarks there are.
+    """
+
+    units: list[Unit]
+    parts: Mapping[str, Part]
+    flops: list[int]
+    planned: float | None
+    places: Places
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Board:
+    """A study's figures at one moment.
+
+    Args:
+        elapsed: seconds since its first submission, until its end once it has come.
+        gpu_hours: used so far, by ended runs and those at work.
+        measured: whether that rests on units that are done, in every stage; else on the plan in part.
+        flops, flops_planned: None where the plan does not know them.
+        left: seconds until the stages in `unknown` come, which nobody can tell of yet, or until all is done.
+        problems: what needs a person, the worst first.
+        unread: units whose files are still to be read, and which are not counted yet.
+        work: of units at work, by id.
+        took: of units of which a run has ended, by id.
+        lively: units that are neither done, nor queued, nor waiting.
+    """
+
+    stages: tuple[Stage, ...]
+    elapsed: float | None
+    gpu_hours: float
+    gpu_hours_left: Span
+    measured: bool
+    flops: float
+    flops_planned: float | None
+    left: Span | None
+    unknown: tuple[str, ...]
+    problems: Sequence[Problem]
+    unread: int
+    grid: Grid
+    work: Mapping[str, Work] = field(repr=False)
+    took: Mapping[str, Took] = field(repr=False)
+    lively: list[Seen] = field(repr=False)
+    outline: Outline = field(repr=False)
+
+
+def make_board(
+    project: Project, now: Snapshot, nodes: Verdict, facts: Facts, before: Board | None, at: float
+) -> Board:
+    """The board of a snapshot.
+
+    The study's time left is the sum over its stages. That neglects that stages overlap (the first students
+    are evaluated while the last are trained), which makes it too long, and that the machine may give more or
+    less than now.
+
+    Args:
+        nodes: which of them its next submissions avoid.
+        facts: after its update with the same snapshot.
+        before: the board of the look before; None at the first.
+        at: when the snapshot was taken, in seconds since the epoch.
+    """
+    outline = before.outline if before and before.outline.units is project.units else outlined(project)
+    done, quiet = State.DONE, (State.DONE, State.WAITING, State.QUEUED)
+    over = [seen.state is done for seen in now.units]
+    rest = [seen for seen in now.units if seen.state not in quiet]
+    busy = [seen for seen in rest if seen.state in AT_WORK]
+    work = {seen.unit.id: _work(seen, facts, before) for seen in busy}
+    shares = {id: w.share for id, w in work.items() if w.share}
+    found = [_stage(name, part, now, busy, work, facts) for name, part in outline.parts.items()]
+    stages = tuple(stage for stage, _, _ in found)
+    known = [s.left for s in stages if s.left is not None]
+    end = max(took.ended for took in facts.took.values()) if all(over) and facts.took else at
+    return Board(
+        stages=stages,
+        elapsed=max(end - facts.begun, 0.0) if facts.begun is not None else None,
+        gpu_hours=(facts.gpu_seconds + sum(_gpu_seconds(seen, at) for seen in busy)) / 3600,
+        gpu_hours_left=sum((gpu for _, gpu, _ in found), ZERO),
+        measured=all(measured for _, _, measured in found),
+        flops=sum(compress(outline.flops, over))
+        + sum(shares.get(s.unit.id, 0.0) * (s.unit.flops or 0) for s in busy),
+        flops_planned=outline.planned,
+        left=sum(known, ZERO) if known else None,
+        unknown=tuple(s.name for s in stages if s.left is None),
+        problems=problems(project.study.name, now, nodes, rest, facts.words),
+        unread=facts.unread,
+        grid=grid(outline.places, now.units, shares, facts, outline.tasks),
+        work=work,
+        took=dict(facts.took),
+        lively=rest,
+        outline=outline,
+    )
+
+
+def outlined(project: Project) -> Outline:
+    """What a plan says, worked out once."""
+    units, parts = project.units, {}
+    hours_of = cache(lambda stage, flops, needs: expected_hours(stage, flops, needs, project.cluster))
+    of_stage: dict[str, list[int]] = {stage: [] for stage in STAGES}
+    for index, unit in enumerate(units):
+        of_stage[unit.stage].append(index)
+    for stage, indices in of_stage.items():
+        if indices:
+            mine = [units[i] for i in indices]
+            hours = [hours_of(stage, unit.flops, unit.resources) for unit in mine]
+            where = {unit.id: index for index, unit in enumerate(mine)}
+            parts[stage] = Part(indices, hours, [unit.resources.gpus for unit in mine], where)
+    flops = [unit.flops for unit in units if unit.stage in ("generate", "train", "evaluate")]
+    planned = None if None in flops else sum(f for f in flops if f)
+    tasks = sum(len(group.tasks) for group in project.study.benchmarks)
+    return Outline(units, parts, [u.flops or 0 for u in units], planned, places(project.study, units), tasks)
+
+
+def _stage(
+    name: str, part: Part, now: Snapshot, busy: list[Seen], work: Mapping[str, Work], facts: Facts
+) -> tuple[Stage, Span, bool]:
+    """A stage, GPU hours until it is done, and whether these rest on its units that are done."""
+    done, total = State.DONE, len(part.indices)
+    states = [now.units[i].state for i in part.indices]
+    counts = {state: states.count(state) for state in State}
+    mine = [(s.unit, work[s.unit.id]) for s in busy if s.unit.stage == name]
+    waits = [state is not done for state in states]
+    timed = [(unit, w.left) for unit, w in mine if w.left is not None]
+    for unit, _ in timed:
+        waits[part.where[unit.id]] = False
+    to_come, wanted = list(compress(part.hours, waits)), list(compress(part.gpus, waits))
+    finished = ((seconds, part.hours[part.where[id]]) for id, seconds in facts.finished[name].items())
+    found = ratio([seconds / 3600 / hours for seconds, hours in finished if hours])
+    gpu = (found or BY_PLAN) * sum(map(mul, to_come, wanted))
+    for unit, left in timed:
+        gpu += left * (unit.resources.gpus / 3600)
+    rates = {w.per for _, w in mine if w.rate}
+    stage = Stage(
+        name,
+        total,
+        counts,
+        (counts[done] + sum(w.share or 0.0 for _, w in mine)) / total,
+        sum(w.rate or 0.0 for _, w in mine) if len(rates) == 1 else None,
+        rates.pop() if len(rates) == 1 else "",
+        stage_left([left for _, left in timed], to_come, found, max(len(timed), _room(busy, wanted))),
+    )
+    return stage, gpu, found is not None or not any(wanted)
+
+
+def _room(busy: list[Seen], wanted: list[int]) -> float:
+    """How many units that want so many GPUs the study's jobs would have room for now; 0: nobody knows."""
+    need = sum(wanted) / len(wanted) if wanted else 0.0
+    held = sum(seen.unit.resources.gpus for seen in busy)
+    return max(held / need, float(held > 0)) if need else float(len(busy))
+
+
+def _work(seen: Seen, facts: Facts, before: Board | None) -> Work:
+    told, unit = seen.progress, seen.unit
+    if told is None:
+        return Work(None, None, None, "", None)
+    was, took = before.work.get(unit.id) if before else None, facts.took.get(unit.id)
+    track = follow(was.track if was else None, unit, told, took.kept if took else 0)
+    if seen.state == State.STALLED:
+        return Work(track, track.share, None, "", None)
+    tokens = told.get("tokens_per_second")
+    rate, per = (tokens, "tokens") if tokens else (count_rate(track), str(told["unit"]))
+    return Work(track, track.share, rate, per, own_left(track))
+
+
+def _gpu_seconds(seen: Seen, at: float) -> float:
+    """Seconds times GPUs of the run that is under way."""
+    live, begun = seen.live, begun_at(seen)
+    if live is None or begun is None:
+        return 0.0
+    each = seen.unit.resources.nodes * seen.unit.resources.gpus_per_node
+    return max(at - begun, 0.0) * each * len(live.jobs)
+
+
+def begun_at(seen: Seen) -> float | None:
+    """When the run of a unit at work began, as far as anyone knows."""
+    if seen.live is not None and seen.live.start is not None:
+        return seen.live.start
+    return float(seen.progress["started"]) if seen.progress else None

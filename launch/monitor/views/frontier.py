@@ -1,0 +1,68 @@
+"""The frontier so far as a small plot of plain characters: accuracy against training FLOPs. Pure.
+
+A student is a letter, the same for each size: capital on the frontier, small below it. So it needs neither
+colour nor more than ASCII.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from launch.monitor.data.students import Cell, Grid
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LEAST = (24, 5)  # columns and rows of the plot without its axes, below which it says nothing
+LABELS = 7  # cells of an accuracy beside the axis
+
+
+def plot(grid: Grid, width: int, height: int) -> list[Text]:
+    """The plot, at most so large; nothing where there is no room for it, or no student yet."""
+    points = [(row, c) for (row, _), c in grid.cells.items() if c.flops and c.accuracy is not None]
+    across, down = width - LABELS, height - 4
+    if not points or across < LEAST[0] or down < LEAST[1]:
+        return []
+    xs = _axis([math.log10(c.flops or 1) for _, c in points], 0.1)
+    low, high = _axis([100 * (c.accuracy or 0) for _, c in points], 1.0)
+    ys = max(low, 0.0), min(high, 100.0)
+    field = [[Text(" ")] * across for _ in range(down)]
+
+    def place(cell: Cell) -> tuple[int, int]:
+        x = (math.log10(cell.flops or 1) - xs[0]) / (xs[1] - xs[0])
+        y = (100 * (cell.accuracy or 0) - ys[0]) / (ys[1] - ys[0])
+        return round(x * (across - 1)), down - 1 - round(y * (down - 1))
+
+    _staircase(field, sorted({place(c) for _, c in points if c.best}))
+    for row, cell in sorted(points, key=lambda point: point[1].best):  # the best on top
+        x, y = place(cell)
+        letter = LETTERS[row % len(LETTERS)]
+        field[y][x] = Text(letter.upper(), "bold green") if cell.best else Text(letter, "dim")
+    lines = [Text("accuracy (%), capitals on the frontier", "dim")]
+    for y, cells in enumerate(field):
+        label = {0: f"{ys[1]:.1f}", down - 1: f"{ys[0]:.1f}"}.get(y, "")
+        lines.append(Text(f"{label:>{LABELS - 2}} ┃", "dim").append_text(Text().join(cells)))
+    left, right = (f"{10**x:.1e}".replace("e+", "e") for x in xs)
+    lines.append(Text(f"{'':{LABELS - 2}} └{'─' * across}", "dim"))
+    lines.append(
+        Text(f"{'':{LABELS}}{left}{'training FLOPs':^{across - len(left) - len(right)}}{right}", "dim")
+    )
+    legend = "  ".join(
+        f"{LETTERS[row % len(LETTERS)]} {grid.rows[row]}" for row in sorted({r for r, _ in points})
+    )
+    return [*lines, Text(f"{'':{LABELS}}{legend}", "dim")]
+
+
+def _axis(values: Sequence[float], least: float) -> tuple[float, float]:
+    """Its ends, with a little room, and apart also where all values are the same."""
+    low, high = min(values), max(values)
+    room = max(0.05 * (high - low), least / 2)
+    return low - room, high + room
+
+
+def _staircase(field: list[list[Text]], corners: list[tuple[int, int]]) -> None:
+    """Dots at the height of the best student so far, from each that is on the frontier to the next."""
+    for (x, y), (after, _) in zip(corners, [*corners[1:], (len(field[0]), 0)], strict=True):
+        for between in range(x, after):
+            field[y][between] = Text("·", "green")

@@ -1,0 +1,267 @@
+"""The first page: where a study stands, what needs a person, its stages, its students, what is at work. Pure.
+
+Each part gives lines; what is most important comes first and gets the room, the rest what remains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from launch.monitor.data.problems import Problem
+from launch.monitor.data.students import Cell, Grid
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.summary import Board, Stage
+from launch.monitor.views.frontier import plot
+from launch.monitor.views.text import (
+    Lines,
+    about,
+    around,
+    bar,
+    beside,
+    cells,
+    columns,
+    duration,
+    flow,
+    percent,
+    rate_in_words,
+    shorten,
+)
+from launch.monitor.views.unit_table import rows_of
+from launch.state.states import State
+from launch.views import STYLES, amount
+
+LEAST_BAR = 8
+LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
+WIDE = 100  # cells from which on there is room for intervals and whole words
+COUNTED = {  # what a stage's columns are called
+    State.RUNNING: "run", State.QUEUED: "queue", State.WAITING: "wait", State.PREEMPTED: "again",
+    State.STALLED: "stall", State.FAILED: "fail", State.BLOCKED: "block",
+    State.DAMAGED: "damage",
+}  # fmt: skip
+
+
+def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> RenderableType:
+    """All studies in a line each, and the chosen one in full.
+
+    Args:
+        width, height: the room for it, in cells.
+    """
+    sight = sights[chosen]
+    lines = _studies(sights, chosen, width, max(1, height // 5)) if len(sights) > 1 else []
+    lines += head(sight, width)
+    board, now = sight.board, sight.now
+    if board is None or now is None:
+        return Lines(lines, width, height)
+    apart = [Text()] if height >= 28 else []
+    stages, found = _stages(board, width), board.problems
+    rest = height - len(lines) - len(stages) - len(apart)
+    students = len(board.grid.rows) + 1 + (10 if height >= 36 else 0) if board.grid.cells else 0
+    told = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
+    lines += [*(apart if told else []), *told, *apart, *stages]
+    lines += _with_gap(apart, _students(board.grid, width, height - len(lines) - len(apart)))
+    busy = [seen for seen in board.lively if seen.unit.id in board.work]
+    room = height - len(lines) - len(apart) - 1
+    lines += _with_gap(apart, rows_of(sight, busy[:room], None, width) if busy and room > 1 else [])
+    return Lines(lines, width, height)
+
+
+def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
+    return [*apart, *lines] if lines else []
+
+
+def _studies(sights: Sequence[Sight], chosen: int, width: int, most: int) -> list[Text]:
+    """A line a study, those around the chosen one where there are too many."""
+    first = min(max(0, chosen - most // 2), max(0, len(sights) - most))
+    rows = []
+    for index, sight in list(enumerate(sights))[first : first + most]:
+        name = Text(f"{'>' if index == chosen else ' '} {shorten(sight.project.study.name, width // 3)}")
+        name.stylize("bold" if index == chosen else "")
+        rows.append([name, *_standing(sight)])
+    return [*columns(rows, right=(1,)), Text("─" * width, "dim")]
+
+
+def _standing(sight: Sight) -> tuple[Text, Text, Text]:
+    """A study in three words: how much is done, how long it takes yet, what is wrong."""
+    if sight.board is None or sight.now is None:
+        return Text("-"), Text("no answer yet" if sight.trouble else "asking", "yellow"), Text()
+    stages, wrong = sight.board.stages, len(sight.board.problems)
+    done, total = sum(s.counts[State.DONE] for s in stages), sum(s.total for s in stages)
+    trouble = Text(f"! {wrong} to see to" if wrong else "", "red")
+    return Text(f"{done:,} of {total:,} done"), _until(sight.board, short_form=True), trouble
+
+
+def head(sight: Sight, width: int) -> list[Text]:
+    """Study, cluster, how old what is shown is, what was used, and when all will be done."""
+    name = Text.assemble((sight.project.study.name, "bold"), f" on {sight.project.cluster.name}")
+    age = time.time() - sight.taken
+    if sight.now is None:
+        lines = [name.append("   looking for the first time", "dim")]
+    else:
+        late = age > 2 * sight.interval + 5
+        lines = [name.append(f"   seen {duration(age)} ago", "yellow" if late else "dim")]
+        if sight.asked is not None and time.time() - sight.asked > 5:
+            lines[0].append(f", asking for {duration(time.time() - sight.asked)}", "yellow")
+        elif width >= WIDE:
+            lines[0].append(f", a look every {duration(sight.interval)}", "dim")
+    if sight.trouble:
+        lines.append(Text(f"! nothing newer: {sight.trouble}", "yellow"))
+    if sight.board:
+        lines += _figures(sight.board, width)
+    return lines
+
+
+def _figures(board: Board, width: int) -> list[Text]:
+    """What it took and will take, in as many lines as that needs."""
+    parts = [Text(f"{duration(board.elapsed)} so far")] if board.elapsed is not None else []
+    parts.append(_until(board))
+    left = board.gpu_hours_left
+    if board.gpu_hours or left.mid:
+        span = f" ({about(left.low)}–{about(left.high)})" if left.high > left.low and width >= 70 else ""
+        plan = "" if board.measured else " by plan"
+        parts.append(
+            Text(f"{board.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} to go{plan}")
+        )
+    if board.flops_planned:
+        share = percent(board.flops / board.flops_planned)
+        parts.append(Text(f"{share} of {amount(board.flops_planned)} FLOPs"))
+    else:
+        parts.append(Text(f"{amount(board.flops)} FLOPs done"))
+    parts += [Text(f"reading {board.unread:,} more results", "dim")] if board.unread else []
+    return flow(parts, width)
+
+
+def _until(board: Board, short_form: bool = False) -> Text:
+    """When all is done, as far as anyone can tell."""
+    if all(s.counts[State.DONE] == s.total for s in board.stages):
+        return Text("all done", "green")
+    known = board.left
+    unknown = ", ".join(board.unknown)
+    if known is None or not known.mid:
+        return Text("time left unknown" if unknown else "soon done")
+    if short_form:
+        return Text(f"{'over ' if unknown else ''}{duration(known.mid)} left")
+    if unknown:
+        return Text(f"left {around(known)}, without {unknown}: unknown")
+    when = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + known.mid))
+    return Text(f"left {around(known)}, until {when}")
+
+
+def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
+    """What needs a person: each with its advice where there is room, and log lines where there is more."""
+    room = max(room, 0)
+    if len(found) > room:
+        found, rest = found[: max(room - 1, 0)], len(found) - max(room - 1, 0)
+    else:
+        rest = 0
+    spare = room - len(found) - bool(rest)
+    advised = min(len(found), spare)
+    each = (spare - advised) // max(1, sum(bool(p.words) for p in found))
+    lines = []
+    for index, problem in enumerate(found):
+        lines.append(Text(f"! {problem.title}", "bold red" if problem.grave else "yellow"))
+        words = problem.words[-each:] if each > 0 else ()
+        lines += [Text(f"  ┃ {line}", "dim") for line in words]
+        if index < advised:
+            lines.append(Text(f"  {problem.advice}"))
+    return [*lines, *([Text(f"! and {rest} more to see to", "bold red")] if rest else [])]
+
+
+def _stages(board: Board, width: int) -> list[Text]:
+    """A line a stage: how far it is, what is in which state, how fast it goes, how long it takes yet."""
+    shown = [s for s in COUNTED if any(stage.counts[s] for stage in board.stages)]
+    for wanted in ("words rate span", "rate span", "rate", "", "few", "fewest"):
+        if wanted in LEFT_OUT:
+            shown = [s for s in shown if s not in LEFT_OUT[wanted]]
+        rows = _stage_rows(board, shown, wanted)
+        gap, right = 1 + ("words" in wanted), range(2, 3 + len(shown) + ("rate" in wanted))
+        room = width - max(map(cells, columns(rows, right, gap)))
+        if room >= LEAST_BAR:
+            for row, stage in zip(rows[1:], board.stages, strict=True):
+                row[1] = _bar(stage, min(room, 40))
+            break
+    return columns(rows, right, gap)
+
+
+def _stage_rows(board: Board, shown: Sequence[State], wanted: str) -> list[list[Text]]:
+    """The table of stages, its bars left out.
+
+    Args:
+        shown: the states that are counted.
+        wanted: "words" for these in full, "rate", "span" for how sure the time left is.
+    """
+    words = [s.value if "words" in wanted else COUNTED[s] for s in shown]
+    titles = ["stage", "", "done", *words, *(["rate"] if "rate" in wanted else []), "left"]
+    rows = [[Text(title, "dim") for title in titles]]
+    for stage in board.stages:
+        counts = [Text(f"{stage.counts[s]:,}" if stage.counts[s] else "·", _style(stage, s)) for s in shown]
+        row = [Text(stage.name), Text(), Text(f"{stage.counts[State.DONE]:,}/{stage.total:,}"), *counts]
+        if "rate" in wanted:
+            row.append(Text(rate_in_words(stage.rate, stage.per) if stage.rate else ""))
+        rows.append([*row, Text(_left(stage, "span" in wanted))])
+    return rows
+
+
+def _left(stage: Stage, span: bool) -> str:
+    if stage.left is None:
+        return "unknown"
+    if not stage.left.mid:
+        return ""
+    return around(stage.left) if span else duration(stage.left.mid)
+
+
+def _style(stage: Stage, state: State) -> str:
+    return STYLES[state] if stage.counts[state] else "dim"
+
+
+def _bar(stage: Stage, width: int) -> Text:
+    """Done, at work, to be begun again, queued, waiting, in need of a person."""
+    c = stage.counts
+    done = stage.share * stage.total
+    work = max(c[State.DONE] + c[State.RUNNING] + c[State.STALLED] - done, 0.0)
+    wrong = c[State.FAILED] + c[State.BLOCKED] + c[State.DAMAGED]
+    parts = [
+        (done, "█", "green"),
+        (work, "▓", "blue"),
+        (c[State.PREEMPTED] + c[State.QUEUED], "░", "cyan"),
+        (c[State.WAITING], "·", "dim"),
+        (wrong, "×", "red"),
+    ]
+    return bar(parts, width)
+
+
+def _students(grid: Grid, width: int, room: int) -> list[Text]:
+    """The grid, with the frontier so far beside it, or below where that has more room."""
+    if not grid.cells or room < 2:
+        return []
+    rows = [[Text("student", "dim"), *(Text(c, "dim") for c in grid.columns)]]
+    for row, title in enumerate(grid.rows):
+        cells = (grid.cells.get((row, column)) for column in range(len(grid.columns)))
+        rows.append([Text(title), *(_cell(cell, width >= WIDE) for cell in cells)])
+    table = columns(rows[:room], right=range(1, len(rows[0])), gap=2 if width >= WIDE else 1)
+    wide = max(len(line) for line in table)
+    if drawn := plot(grid, min(width - wide - 3, 70), min(room, 18)):
+        return beside(table, drawn)
+    drawn = plot(grid, min(width, 70), min(room - len(table) - 1, 14))
+    return [*table, Text(), *drawn] if drawn else table
+
+
+def _cell(cell: Cell | None, wide: bool) -> Text:
+    """A student in one word: its accuracy in percent, else how far its training is."""
+    if cell is None:
+        return Text()
+    wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED, State.DAMAGED)
+    if cell.accuracy is not None and not wrong:
+        part = f" {cell.evaluated}/{cell.groups}" if cell.evaluated < cell.groups else ""
+        mark = part or ("*" if cell.best else " ")
+        return Text(f"{100 * cell.accuracy:.1f}{mark}", "bold green" if cell.best else "")
+    if wrong or cell.state == State.PREEMPTED:
+        return Text(cell.state if wide else COUNTED[cell.state], STYLES[cell.state])
+    if cell.trained == 1:
+        return Text("trained", "green")
+    if cell.trained or cell.state == State.RUNNING:
+        return Text(percent(cell.trained), STYLES[State.RUNNING])
+    return Text("queued" if cell.state == State.QUEUED else "·", STYLES[cell.state])

@@ -1,0 +1,146 @@
+"""Lines of text in a given room: columns, bars, sparklines, and numbers in few characters. Pure.
+
+What a terminal cannot show but as ASCII is shown in ASCII.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from launch.monitor.data.eta import Span
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII = str.maketrans("█▓░·…–×▸✗┃│─└" + BLOCKS[:-1], "#=-.~-x>x||-`" + "__..--^")
+
+
+class Lines:
+    """Lines that fill at most a room of `width` × `height` cells, cut where they are longer."""
+
+    def __init__(self, lines: Iterable[Text], width: int, height: int) -> None:
+        self.lines = list(lines)[: max(height, 0)]
+        for line in self.lines:
+            line.no_wrap, line.overflow = True, "crop"
+            line.truncate(width, overflow="ellipsis")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.lines:
+            if options.ascii_only:
+                line = line.copy()
+                line.plain = line.plain.translate(ASCII).encode("ascii", "replace").decode()
+            yield line
+
+
+def columns(rows: Sequence[Sequence[Text]], right: Iterable[int] = (), gap: int = 2) -> list[Text]:
+    """Rows of cells as aligned lines; the columns in `right` are flush right."""
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    flush, lines = set(right), []
+    for row in rows:
+        line = Text()
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            pad = " " * (width - cells(cell))
+            line.append_text(Text(pad) + cell if index in flush else cell + Text(pad))
+            line.append(" " * gap)
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def beside(left: Sequence[Text], right: Sequence[Text], gap: int = 3) -> list[Text]:
+    """Two blocks of lines next to each other."""
+    count = max(len(left), len(right))
+    blank = [Text()]
+    rows = zip([*left, *blank * (count - len(left))], [*right, *blank * (count - len(right))], strict=True)
+    return columns([list(row) for row in rows], gap=gap)
+
+
+def flow(parts: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
+    """Parts one after the other, in as many lines as they take."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and cells(lines[-1]) + gap + cells(part) <= width:
+            lines[-1].append(" " * gap).append_text(part)
+        else:
+            lines.append(part)
+    return lines
+
+
+def cells(text: Text) -> int:
+    """How wide a text is shown."""
+    return cell_len(text.plain)
+
+
+def shorten(name: str, width: int) -> str:
+    """A name without its middle where it is too long: beginnings and ends tell units apart."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 3
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def bar(parts: Sequence[tuple[float, str, str]], width: int) -> Text:
+    """Amounts as (amount, character, style) in their proportions; what is there at all has a cell."""
+    total = sum(amount for amount, _, _ in parts) or 1.0
+    sizes = [int(width * amount / total + 1e-9) or int(amount > 0) for amount, _, _ in parts]
+    while sum(sizes) > width:
+        sizes[sizes.index(max(sizes))] -= 1
+    while sum(sizes) < width:
+        lost = [width * amount / total - size for (amount, _, _), size in zip(parts, sizes, strict=True)]
+        sizes[lost.index(max(lost))] += 1
+    return Text.assemble(*((c * size, style) for (_, c, style), size in zip(parts, sizes, strict=True)))
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values in a row of blocks, as means of as many neighbours as it takes."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    edges = [round(i * len(values) / count) for i in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    least, most = min(means), max(means)
+    scale = (len(BLOCKS) - 1) / (most - least) if most > least else 0.0
+    return "".join(BLOCKS[round((mean - least) * scale)] for mean in means)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in two or three digits and a unit: 45 s, 12 min, 5.2 h, 3.4 d."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= (1.5 if unit != "d" else 2.0) * size:
+            amount = seconds / size
+            return f"{amount:.0f} {unit}" if amount >= 10 or unit == "min" else f"{amount:.1f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def around(span: Span) -> str:
+    """A span of seconds: 3.2 h (2.1-5.0 h)."""
+    low, high = duration(span.low), duration(span.high)
+    if low == high:
+        return duration(span.mid)
+    if low.split()[1] == high.split()[1]:
+        low = low.split()[0]
+    return f"{duration(span.mid)} ({low}–{high})"
+
+
+def rate_in_words(rate: float, per: str) -> str:
+    """Something a second, in few characters: 123k tokens/s; what is slow by the minute or hour."""
+    every, seconds = next(((e, s) for e, s in (("s", 1), ("min", 60)) if rate * s >= 1), ("h", 3600))
+    number = rate * seconds
+    size, letter = next(
+        ((s, x) for s, x in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= 10 * s), (1.0, "")
+    )
+    return f"{number / size:.{int(number / size < 10)}f}{letter} {per}/{every}"
+
+
+def about(number: float) -> str:
+    """A number of two digits that count: 6,900."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share in percent; only what is all done is 100 %, and only what is nothing 0 %."""
+    whole = min(99, max(1, round(100 * share))) if 0 < share < 1 else round(100 * share)
+    return f"{whole} %"

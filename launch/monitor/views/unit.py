@@ -1,0 +1,145 @@
+"""One unit: how it goes, how its runs ended, what it was told to do, and the end of its log. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from jobs.core.causes import ANSWERS
+from jobs.core.plain import plain
+from jobs.core.unit import Unit
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.unit_files import Story
+from launch.monitor.views.text import (
+    Lines,
+    around,
+    bar,
+    beside,
+    columns,
+    duration,
+    percent,
+    rate_in_words,
+    sparkline,
+)
+from launch.monitor.views.unit_table import elapsed, heard, job_of, rate_of, saying, tries
+from launch.state.states import State
+from launch.state.status import Seen
+from launch.views import STYLES, amount, memory, memory_used, needs
+
+WIDE = 120  # cells from which on two blocks stand beside each other
+LABEL = 8
+NOTHING = Story()
+
+
+def detail(
+    sight: Sight, seen: Seen, log: Sequence[str], width: int, height: int, story: Story = NOTHING
+) -> RenderableType:
+    """The page of a unit.
+
+    Args:
+        log: its last lines.
+        width, height: the room for it, in cells.
+        story: what its own files say of it.
+    """
+    half = width // 2 if width >= WIDE else width
+    about = _about(sight, seen, half)
+    graphs = _graphs(sight, seen, story, half)
+    config = _config(seen.unit)
+    left = [*about, *graphs]
+    room = max(height // 3, 4)  # of the log
+    upper = max(height - room - 1, 0)
+    ends = _runs(story, max(2, min(len(story.runs), upper - len(left) - 1)))
+    if width >= WIDE:
+        block = beside([*left, *ends], config[: max(len(left) + len(ends), 12)])
+    else:
+        block = [*left, *ends, *config[: max(0, upper - len(left) - len(ends))]]
+    block = block[:upper]
+    lines = list(log)[-max(height - len(block) - 1, 0) :] if log else []
+    title = Text("log" if lines else "no log yet", "dim")
+    return Lines([*block, title, *(Text(f"┃ {plain(line)}") for line in lines)], width, height)
+
+
+def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
+    """Name, state and why; where it runs and how far it is; what to do about it."""
+    unit, at, study = seen.unit, sight.taken, sight.project.study.name
+    work = sight.board.work.get(unit.id) if sight.board else None
+    said = saying(seen, at)
+    lines = [Text.assemble((f"{unit.stage} {unit.name}", "bold"), (f"   {unit.id}", "dim"))]
+    lines.append(Text.assemble((seen.state, STYLES[seen.state]), f": {said}" if said else ""))
+    where = [f"job {job_of(seen)}"] if job_of(seen) else []
+    where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
+    took = sight.board.took.get(unit.id) if sight.board else None
+    where += [f"run {tries(seen, took)}"] if tries(seen, took) else []
+    where += [f"{'at work for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
+    where += [f"last heard of {heard(seen, at)} ago"] if heard(seen, at) else []
+    lines += [Text(", ".join(where))] if where else []
+    asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
+    plan = f"asks for {needs(unit)}, {memory(asked)} of memory a node, {unit.resources.hours:g} h"
+    lines.append(Text(plan + (f", {amount(unit.flops)} FLOPs" if unit.flops else ""), "dim"))
+    if work and work.share is not None:
+        drawn = bar([(work.share, "█", "blue"), (1 - work.share, "·", "dim")], min(30, width // 3))
+        drawn.append(f" {percent(work.share)}  {rate_of(work)}")
+        lines.append(drawn.append(f"  left {around(work.left)}" if work.left else ""))
+    if seen.cause:
+        lines.append(Text(f"{ANSWERS[seen.cause].advice}; then sor submit {study}", "yellow"))
+    if seen.state == State.STALLED:
+        lines.append(
+            Text(f"sor cancel {study} {unit.id}, then sor submit {study}, begins it again", "yellow")
+        )
+    return lines
+
+
+def _graphs(sight: Sight, seen: Seen, story: Story, width: int) -> list[Text]:
+    """Loss and rate over the training so far; of other units the rate, as the monitor saw it."""
+    lines, room = [], max(width - LABEL - 24, 8)
+    if story.losses:
+        ends = f"  {story.losses[0]:.3f} to {story.losses[-1]:.3f}"
+        lines.append(Text(f"{'loss':{LABEL}}{sparkline(story.losses, room)}{ends}"))
+    rates: Sequence[float] = story.rates
+    per = "tokens"
+    work = sight.board.work.get(seen.unit.id) if sight.board else None
+    if not rates and work and work.track:
+        points = work.track.points[1:]
+        rates = [(b[2] - a[2]) / (b[0] - a[0]) for a, b in pairwise(points) if b[2] >= a[2]]
+        per = work.per
+    if rates:
+        most = f"  {rate_in_words(rates[-1], per)}"
+        used = f", {percent(story.utilisation)} MFU" if story.utilisation is not None else ""
+        lines.append(Text(f"{'rate':{LABEL}}{sparkline(rates, room)}{most}{used}"))
+    return lines
+
+
+def _runs(story: Story, most: int) -> list[Text]:
+    """The last few runs, with their ends."""
+    if not story.runs:
+        return []
+    rows = [[Text(t, "dim") for t in ("run", "ended", "took", "memory", "on", "end")]]
+    for run in story.runs[-most:]:
+        name = f"{run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
+        ended = time.strftime("%d %b %H:%M", time.localtime(run.ended))
+        end = f"{run.cause}: {plain(run.error)}" if run.error else "went well"
+        took = duration(run.seconds) if run.seconds is not None else "?"
+        style = "" if run.error is None else "yellow"
+        held = memory_used(run.memory, run.asked)
+        rows.append([*map(Text, (name, ended, took, held, run.host or "?")), Text(end, style)])
+    return columns(rows, right=(2, 3))
+
+
+def _config(unit: Unit) -> list[Text]:
+    """What the unit was told, a line a key, the short ones first: they say what sets it apart."""
+    told = {**unit.config, **unit.execution}
+    lines = [(key, plain(_in_words(value))) for key, value in told.items() if value is not None]
+    return [
+        Text.assemble((f"{key}  ", "dim"), value) for key, value in sorted(lines, key=lambda x: len(x[1]))
+    ]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items() if inner is not None)
+    return ", ".join(map(_in_words, value)) if isinstance(value, list | tuple) else str(value)

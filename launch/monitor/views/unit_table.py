@@ -1,0 +1,128 @@
+"""Units in a table, a line each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from jobs.core.plain import plain
+from launch.monitor.data.study_view import Sight
+from launch.monitor.data.summary import AT_WORK, Work, begun_at
+from launch.monitor.data.unit_files import Took
+from launch.monitor.views.text import Lines, cells, columns, duration, percent, rate_in_words, shorten
+from launch.state.reasons import why
+from launch.state.states import State
+from launch.state.status import Seen
+from launch.views import STYLES
+
+# Titles of the columns beside state, unit and reason, and from which width on there is room for each.
+TITLES = {"done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "try": 120, "heard": 130, "node": 140}
+SHOWN = ("job", "node", "for", "try", "done", "rate", "left", "heard")
+FLUSH = ("for", "try", "done", "left", "heard")
+
+
+def job_of(seen: Seen) -> str:
+    """Its last job, and how many others there are."""
+    ids = [job.id for job in seen.jobs if job.id]
+    return f"{ids[0]}{f' +{len(ids) - 1}' if len(ids) > 1 else ''}" if ids else ""
+
+
+def elapsed(seen: Seen, took: Took | None, at: float) -> str:
+    """How long its run is at work; how long all its runs were once it is not."""
+    if seen.state in AT_WORK:
+        begun = begun_at(seen)
+        return duration(at - begun) if begun is not None else ""
+    return duration(took.seconds) if took else ""
+
+
+def tries(seen: Seen, took: Took | None) -> str:
+    """How many runs there were, with the one that is under way; at least the attempts that were begun."""
+    runs = (took.runs if took else 0) + (seen.state in AT_WORK)
+    return str(max(runs, seen.attempt.number if seen.attempt else 0) or "")
+
+
+def rate_of(work: Work | None) -> str:
+    """What a unit at work does in a second."""
+    return rate_in_words(work.rate, work.per) if work and work.rate else ""
+
+
+def heard(seen: Seen, at: float) -> str:
+    """How long ago a unit at work gave its last sign of life."""
+    return duration(at - seen.progress["updated"]) if seen.progress and seen.state in AT_WORK else ""
+
+
+def _facts(seen: Seen, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
+    """What the columns hold, by their titles."""
+    return {
+        "job": job_of(seen),
+        "node": seen.live.nodes or "" if seen.live else "",
+        "for": elapsed(seen, took, at),
+        "try": tries(seen, took),
+        "done": percent(work.share) if work and work.share is not None else "",
+        "rate": rate_of(work),
+        "left": duration(work.left.mid) if work and work.left else "",
+        "heard": heard(seen, at),
+    }
+
+
+def saying(seen: Seen, at: float) -> str:
+    """Why it is in its state; of one at work, what it says of itself."""
+    told = seen.progress or {}
+    if seen.state != State.RUNNING:
+        return plain(why(seen, at))
+    if not told:
+        return "starting"
+    words = [str(told[key]) for key in ("phase", "benchmark") if key in told]
+    words += [f"loss {told['loss']:.3f}"] if told.get("loss") is not None else []
+    return plain(", ".join([*words, f"{told['done']:,} of {told['total']:,} {told['unit']}"]))
+
+
+def unit_table(sight: Sight, rows: Sequence[Seen], selected: int, width: int, height: int) -> RenderableType:
+    """The units of `rows` around the selected one.
+
+    Args:
+        selected: its place among `rows`.
+        width, height: the room for it, in cells.
+    """
+    if not rows:
+        return Lines([Text("no units", "dim")], width, height)
+    room = max(height - 2, 1)
+    first = min(max(0, selected - room // 2), max(0, len(rows) - room))
+    lines = rows_of(sight, rows[first : first + room], selected - first, width)
+    chosen = rows[selected]
+    whole = f"{chosen.unit.stage} {chosen.unit.name}: {saying(chosen, sight.taken) or chosen.state}"
+    return Lines([*lines, Text(whole, "dim")], width, height)
+
+
+def rows_of(sight: Sight, shown: Sequence[Seen], selected: int | None, width: int) -> list[Text]:
+    """A line of titles and a line for each of these units, as wide as there is room."""
+    at, work = sight.taken, sight.board.work if sight.board else {}
+    took = sight.board.took if sight.board else {}
+    titles = [title for title in SHOWN if width >= TITLES[title]]
+    longest = max(18, 2 * width // 5)
+    lines = [
+        [Text("state", "dim"), Text("unit", "dim"), *(Text(t, "dim") for t in titles), Text("why", "dim")]
+    ]
+    for seen in shown:
+        unit = seen.unit
+        name = f"{unit.stage} {unit.name}"
+        name = name if len(name) <= longest else shorten(unit.name, longest)
+        facts = _facts(seen, work.get(unit.id), took.get(unit.id), at)
+        lines.append([
+            Text(seen.state, STYLES[seen.state]), Text(name), *(Text(facts[t]) for t in titles),
+            Text(saying(seen, at)),
+        ])  # fmt: skip
+    flush = [2 + titles.index(t) for t in FLUSH if t in titles]
+    table = columns(lines, right=flush)
+    if selected is None:
+        return table
+    marked = [
+        Text("  ") + table[0],
+        *(Text("> " if i == selected else "  ") + t for i, t in enumerate(table[1:])),
+    ]
+    chosen = marked[1 + selected]
+    chosen.append(" " * (width - cells(chosen)))
+    chosen.stylize("reverse")
+    return marked

@@ -1,0 +1,192 @@
+"""What somebody should be told of a study who does not look at it. Pure: what is so, and what was told, in.
+
+A message tells of many units at once, never of one after another: what is new under a topic that was told of
+a while ago waits for its hour, unless nothing else will come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.core.causes import ANSWERS
+from jobs.core.plain import plain
+from launch.state.exit_code import Outlook, in_hand, lost, outlook
+from launch.state.log_files import WIDEST
+from launch.state.pending_reasons import Wait, in_words, meaning
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot
+from launch.state.waits import advice, held, stuck
+from launch.submit.bad_nodes import WHILE, BadNode, Verdict
+
+QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
+LONG = 3600.0  # seconds without an answer of Slurm that are worth a message
+AGAIN = 600.0  # seconds after which what the hook did not take is to be told again
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class News:
+    """One message.
+
+    Args:
+        topic: what such messages have in common that are not sent one after another.
+        keys: the things that it tells of, each of which is told once.
+    """
+
+    topic: str
+    keys: tuple[str, ...]
+    text: str
+
+    @property
+    def event(self) -> str:
+        """Its kind: "done", "stage", "failed", "stalled", "held", "stuck", "nodes", "keeper", "waiting" or
+        "silent"."""
+        return self.topic.partition(" ")[0]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was told, or was not taken a moment ago.
+
+    Args:
+        keys: of all news.
+        topics: when the last message under a topic was sent, in seconds since the epoch.
+        at: now.
+    """
+
+    keys: frozenset[str]
+    topics: Mapping[str, float]
+    at: float
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Told:
+        """From records of news: `told` is false in those that the hook did not take."""
+        valid = [r for r in records if r["told"] or r["time"] > at - AGAIN]
+        return cls(frozenset(k for r in valid for k in r["keys"]), {r["topic"]: r["time"] for r in valid}, at)
+
+    def due(self, topic: str) -> bool:
+        """Whether more may be told under a topic."""
+        return self.topics.get(topic, 0.0) <= self.at - QUIET
+
+
+def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
+    """What is to be told now."""
+    if now.units and outlook(now) == Outlook.DONE:
+        found = [_all_done(now)]
+    else:
+        found = [*_stages(now, told), *_problems(now, told), *_left(now)]
+    found += _nodes(nodes, told)
+    return [each for each in found if not told.keys.issuperset(each.keys)]
+
+
+def silence(since: float, told: Told) -> list[News]:
+    """The same while there is no word of the jobs since a time: a message a day at most."""
+    if told.at - since < LONG:
+        return []
+    clock = time.strftime("%d %b %H:%M", time.localtime(since))
+    text = f"no answer from Slurm or the file system since {clock}; jobs go on meanwhile"
+    each = News("silent", (f"silent {since // DAY:.0f}",), text)
+    return [] if told.keys.issuperset(each.keys) else [each]
+
+
+def _all_done(now: Snapshot) -> News:
+    """It covers what was not told of its stages."""
+    ended = _ended(now)
+    keys = (f"done {max(ended.values())}", *(f"stage {stage} {at}" for stage, at in ended.items()))
+    return News("done", keys, f"all {len(now.units)} units are done")
+
+
+def _stages(now: Snapshot, told: Told) -> list[News]:
+    new = {stage: key for stage, at in _ended(now).items() if (key := f"stage {stage} {at}") not in told.keys}
+    are = "are" if len(new) > 1 else "is"
+    text = f"{', '.join(new)} {are} done, {len(now.of(State.DONE))} of {len(now.units)} units"
+    return [News("stage", tuple(new.values()), text)] if new else []
+
+
+def _ended(now: Snapshot) -> dict[str, int]:
+    """The stages that are done, and when their last attempts began: made again, a stage ends once more."""
+    unfinished, last = set[str](), dict[str, int]()
+    for seen in now.units:
+        stage = seen.unit.stage
+        if seen.state != State.DONE:
+            unfinished.add(stage)
+        last[stage] = max(last.get(stage, 0), int(seen.attempt.begun) if seen.attempt else 0)
+    return {stage: at for stage, at in last.items() if stage not in unfinished}
+
+
+def _problems(now: Snapshot, told: Told) -> list[News]:
+    """Units that failed, stall, are held, damaged or can never start; alike ones of a stage together."""
+    groups = defaultdict[str, list[Seen]](list)
+    for seen in (*now.of(State.STALLED, State.DAMAGED), *lost(now), *held(now), *stuck(now)):
+        if _key(seen) not in told.keys:
+            groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
+    return [
+        News(topic, tuple(map(_key, units)), _problem(units, now))
+        for topic, units in groups.items()
+        if told.due(topic) or not in_hand(now)
+    ]
+
+
+def _state(seen: Seen) -> str:
+    if seen.live and seen.live.dead:
+        return "stuck"
+    return "held" if meaning(seen.reason or "").wait is Wait.PERSON else seen.state
+
+
+def _key(seen: Seen) -> str:
+    return f"{_state(seen)} {seen.unit.id} {seen.attempt.number if seen.attempt else 0}"
+
+
+def _problem(units: list[Seen], now: Snapshot) -> str:
+    """As "3 evaluate units failed: out of memory, the first s-r0: …"."""
+    first, cause, blocked = units[0], units[0].cause, len(now.of(State.BLOCKED))
+    stage, name = first.unit.stage, first.unit.name
+    many = len(units) > 1
+    text = f"{len(units)} {stage} units {_state(first)}" if many else f"{stage} {name} {_state(first)}"
+    text += f": {cause}" if cause else ""
+    text += f", the first {name}" if many else ""
+    text += f": {_words(in_words(first.reason or ''))}. "
+    if _state(first) in ("held", "stuck"):
+        return f"{text}What to do: {advice(units, now.root.path.name)}"
+    text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
+    text += f"{blocked} blocked by failures. " if blocked else ""
+    return text + f"'sor logs {now.root.path.name} {first.unit.id}' shows more"
+
+
+def _left(now: Snapshot) -> list[News]:
+    """Nobody goes on with it: its keeper gave up or is gone, or there is none, and units wait."""
+    attempt = now.keeper.attempt if now.keeper and not now.kept else None
+    if attempt and attempt.ended in (None, "over"):
+        why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
+        return [News("keeper", (f"keeper {attempt.number}",), f"no keeper goes on with it: {why}")]
+    begun = max((int(seen.attempt.begun) for seen in now.units if seen.attempt), default=None)
+    if begun is None or in_hand(now) or lost(now):
+        return []
+    waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
+    text = f"{waiting}, and no job has one in hand: 'sor submit' goes on"
+    return [News("waiting", (f"waiting {begun}",), text)]
+
+
+def _nodes(nodes: Verdict, told: Told) -> list[News]:
+    """A message for nodes that are avoided, one for too many bad ones; for each node once a day."""
+    kinds = {"avoided": nodes.avoid, "bad, but too many to be avoided": nodes.many}
+    found = []
+    for what, bad in kinds.items():
+        new = [node for node in bad if _day(what, node) not in told.keys]
+        if new and told.due(f"nodes {what}"):
+            names, error = ", ".join(node.name for node in new), _words(new[-1].error)
+            text = f"nodes are {what}, since jobs fail on them at once: {names}. The last failed with {error}"
+            found.append(News(f"nodes {what}", tuple(_day(what, node) for node in new), text))
+    return found
+
+
+def _day(what: str, node: BadNode) -> str:
+    return f"node {node.name} {what} {node.until // WHILE:.0f}"
+
+
+def _words(text: str | None) -> str:
+    return plain(text or "")[:WIDEST]

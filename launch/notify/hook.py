@@ -1,0 +1,161 @@
+"""Telling somebody who does not look: news of a study to a hook of the user's, each once, whoever finds it.
+
+The hook is SOR_NOTIFY, in the environment or the file of secrets, so that every program that looks at a study
+has it, a keeper too: a command, or the URL of a webhook, which is a secret as a password is, and stands in no
+message. Who watches never waits for a hook, nor fails with it. What to tell is decided in news.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from jobs.core.secrets import secret
+from jobs.store import journal
+from jobs.store.rundir import Damaged, StudyDir
+from jobs.store.schema import NOTE
+from launch.notify.events import News, Told, news, silence
+from launch.state.lock import Lock, Locked
+from launch.state.status import Snapshot
+from launch.submit.bad_nodes import Verdict
+
+HOOK = "SOR_NOTIFY"
+LIMIT = 10.0  # seconds that a hook may take
+
+
+class HookError(RuntimeError):
+    """The hook did not take a message; the words hold nothing of the hook."""
+
+
+class Notifier:
+    """Tells the news of one study, where there is a hook.
+
+    Args:
+        say: is called with a word when telling fails, once until it succeeds again; from another thread.
+
+    Raises:
+        SecretsError: the file of secrets cannot be used.
+    """
+
+    def __init__(self, root: StudyDir, say: Callable[[str], object]) -> None:
+        self._root, self._say = root, say
+        self._hook = secret(HOOK)
+        self._thread: threading.Thread | None = None
+        self._failing = False
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a hook."""
+        return self._hook is not None
+
+    def tell(self, now: Snapshot, nodes: Verdict) -> None:
+        """Tell what is new, in the background; while it still tells, what is new waits for the next call."""
+        self._start(lambda told: news(now, nodes, told))
+
+    def silent(self, since: float) -> None:
+        """The same while there was no answer since a time, in seconds since the epoch."""
+        self._start(lambda told: silence(since, told))
+
+    def close(self) -> None:
+        """Wait for what is being told, not longer than a few messages may take."""
+        if self._thread:
+            self._thread.join(3 * LIMIT)
+
+    def _start(self, find: Callable[[Told], list[News]]) -> None:
+        if self._hook and not (self._thread and self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._work, args=(self._hook, find), daemon=True)
+            self._thread.start()
+
+    def _work(self, hook: str, find: Callable[[Told], list[News]]) -> None:
+        def found() -> list[News]:
+            records, bad = journal.survey(self._root.notified, NOTE)
+            if bad:  # what such a line tells of may be told once more
+                self._say(f"{HOOK}: {bad[0].why}. Remove the line")
+            return find(Told.of(records, time.time()))
+
+        try:
+            if not found():
+                return
+            with Lock(self._root.notified_lock):
+                told = True
+                for each in found():  # another program may have told it meanwhile
+                    told = told and self._send(hook, each)
+                    self._note(each, told)
+        except Locked:  # another program tells it; what it leaves is found at the next look
+            return
+        except Exception as error:  # whatever it is, the program that watches goes on
+            self._complain(str(error) if isinstance(error, OSError | Damaged) else type(error).__name__)
+
+    def _send(self, hook: str, each: News) -> bool:
+        try:
+            send(hook, self._root.path.name, each)
+        except HookError as error:
+            self._complain(str(error))
+            return False
+        self._failing = False
+        return True
+
+    def _note(self, each: News, told: bool) -> None:
+        record = {"told": told, "event": each.event, "topic": each.topic, "keys": each.keys}
+        journal.append(self._root.notified, record)
+
+    def _complain(self, why: str) -> None:
+        if not self._failing:
+            self._say(f"{HOOK}: nobody was told: {why}. It is tried again in some minutes")
+        self._failing = True
+
+
+def send(hook: str, study: str, each: News) -> None:
+    """Hand one message to a hook.
+
+    Raises:
+        HookError: it did not take it.
+    """
+    text = f"{study}: {each.text}"
+    said = {"study": study, "event": each.event, "text": text}
+    if hook.startswith(("http://", "https://")):
+        _post(hook, json.dumps({**said, "content": text}))  # as Discord calls the text
+    else:
+        _run(hook, json.dumps(said), text)
+
+
+def _run(command: str, said: str, text: str) -> None:
+    process = subprocess.Popen(
+        command, shell=True, env={**os.environ, "SOR_MESSAGE": text}, start_new_session=True,
+        encoding="utf-8", errors="replace",
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        process.communicate(said, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise HookError(f"the command took more than {LIMIT:.0f} s") from None
+    if process.returncode:
+        raise HookError(f"the command ended with exit code {process.returncode}")
+
+
+def _post(url: str, said: str) -> None:
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    # Some services refuse Python's own name.
+    headers = {"Content-Type": "application/json", "User-Agent": "scale-or-reason"}
+    try:
+        with urlopen(Request(url, said.encode(), headers), timeout=LIMIT) as answer:
+            answer.read(1)
+    except HTTPError as error:
+        raise HookError(f"the webhook answered {error.code}") from None
+    except URLError as error:
+        reason = error.reason
+        why = reason.strerror if isinstance(reason, OSError) else None
+        raise HookError(f"the webhook cannot be reached: {why or type(reason).__name__}") from None
+    except Exception as error:  # what it says may hold the URL
+        raise HookError(f"the webhook cannot be used: {type(error).__name__}") from None

@@ -1,0 +1,229 @@
+"""The jobs of one study on a Slurm cluster: which live, why others ended, ending some.
+
+The queue decides what lives, in one call for all. The accounts only explain what has left it, and may be
+missing. A job is the study's by its name, which is that of a submission in the ledger and which no other job
+has: an id alone proves nothing, since a controller that was reset counts from 1 again, as other clusters do.
+Of jobs that share a name, as where a wrapper submits twice, the one with the id in the ledger counts.
+"""
+
+from __future__ import annotations
+
+import pwd
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Set
+from contextlib import suppress
+from functools import lru_cache
+
+from launch.slurm.client import Controller
+from launch.slurm.parse import ENDED, PastJob, Place, QueuedJob, elements_of, latest, live_state
+from launch.state.backend import Live
+from launch.state.errors import SlurmUnavailable
+from launch.state.ledger import Attempt, Job
+from launch.state.pending_reasons import Wait, meaning
+from launch.state.states import State
+
+# Seconds, from an answer on, after which a submission that the queue does not show will not come any more.
+# sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
+SETTLE = 15.0
+AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
+Telling = tuple[str, str | None, int | None, str | None, str]  # a QueuedJob between its elements and its name
+Alive = Mapping[str, Mapping[str, Mapping[int | None, Telling]]]  # by name, array and element
+NEAR = 0.9  # of what a job asked for: one that was killed while it held so much was killed for that
+MANY = 500  # jobs that are named in one call of scancel
+
+ENDS = {
+    "TIMEOUT": "reached its time limit",
+    "OUT_OF_MEMORY": "ran out of memory",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not boot",
+    "PREEMPTED": "was preempted, and Slurm did not put it back",
+    "DEADLINE": "could not have ended before its deadline",
+    "COMPLETED": "ended well by Slurm's account, but left no result",
+}
+
+
+class Slurm:
+    """The jobs of one study on a cluster."""
+
+    settle = SETTLE
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        # All by the names and ids of jobs:
+        self._ended: dict[tuple[str, str], QueuedJob] = {}  # of the last answer
+        self._past: dict[
+            tuple[str, str], PastJob
+        ] = {}  # what the accounts told of jobs that had left the queue
+        self._memory: dict[tuple[str, str], tuple[int, int]] = {}  # that killed ones asked for and used
+        self._asked: set[tuple[str, str]] = set()  # jobs that they were asked for
+        self._again = 0.0  # when they may be asked again for those that they did not know
+
+    def places(self, without: Collection[str]) -> list[Place]:
+        """What of the queue this user has taken, with the jobs of whatever study, but for some jobs' ids."""
+        table = self.controller.places()
+        found = list[Place]()
+        for place in table.rows:
+            if place.elements is None:
+                found += [place] if place.array not in without else []
+            else:
+                kept = [i for i in place.elements if f"{place.array}_{i}" not in without]
+                found.append(place._replace(elements=kept))
+        return found + [Place("", None, (), "", "")] * len(table.malformed)
+
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+        rows = self._rows({job.submission for a in attempts.values() for job in a.jobs})
+        alive: dict[str, dict[str, dict[int | None, Telling]]] = {}
+        for row in rows:
+            if row.state not in ENDED:
+                elements = alive.setdefault(row.name, {}).setdefault(row.array, {})
+                elements.update(dict.fromkeys(row.elements or (None,), row[2:7]))
+        self._past = {key: job for key, job in self._past.items() if not _lives(*key, alive)}
+        self._ended = {(row.name, id): row for row in rows if row.state in ENDED for id in row.ids}
+        found = {}
+        for unit, attempt in attempts.items():
+            living = [lives for job in attempt.jobs if (lives := _alive(job, alive))]
+            if living:
+                how = _how(tuple(said for _, said in living))
+                jobs = tuple(job for job, _ in living)
+                found[unit] = how._replace(jobs=jobs)
+            elif attempt.ended is None and any(job.array is None for job in attempt.jobs):
+                if time.time() - attempt.begun < SETTLE:
+                    found[unit] = Live(State.QUEUED, (), "is being submitted")
+        return found
+
+    def _rows(self, names: Set[str]) -> list[QueuedJob]:
+        """What the queue says of jobs of these names; a line about one that cannot be read is no answer."""
+        table = self.controller.queue()
+        for line in table.malformed:
+            if line.endswith(tuple(names)):
+                raise SlurmUnavailable(
+                    f"a line of squeue's about a job of this study makes no sense: {line!r}"
+                )
+        return [row for row in table.rows if row.name in names]
+
+    def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
+        keys = {u: [(job.submission, job.id) for job in a.jobs if job.id] for u, a in attempts.items()}
+        self._explain(
+            {key for each in keys.values() for key in each}, min(a.begun for a in attempts.values())
+        )
+        past: Mapping[tuple[str, str], PastJob | QueuedJob] = {**self._ended, **self._past}
+        words = {
+            unit: [_end(past[key], self._memory.get(key)) for key in each if key in past]
+            for unit, each in keys.items()
+        }
+        return {unit: said[0] for unit, said in words.items() if said}
+
+    def _explain(self, jobs: set[tuple[str, str]], since: float) -> None:
+        """Ask the accounts why jobs ended, if the queue forgot some, and they were not asked a moment ago."""
+        lacking = jobs - self._ended.keys() - self._past.keys()
+        if not lacking or (lacking <= self._asked and time.monotonic() < self._again):
+            return
+        self._asked, self._again = lacking, time.monotonic() + AGAIN
+        with suppress(SlurmUnavailable):  # where no accounts are kept, or answer, it stays unknown
+            told = self.controller.history(int(since) - 60).rows  # some seconds behind
+            last = latest(row for row in told if (row.name, row.id) in jobs)
+            self._past |= {(job.name, id): job for id, job in last.items() if job.state in ENDED}
+            killed = [job.id for job in last.values() if job.state in ENDED and _killed(job)]
+            self._memory |= self.controller.memory(killed, int(since) - 60) if killed else {}
+
+    def cancel(self, jobs: Iterable[Job]) -> None:
+        """End jobs, by whatever ids the queue shows under their names right now, and no others."""
+        wanted = {(job.submission, job.element) for job in jobs}
+        found, alone = defaultdict[str, list[str]](list), list[str]()
+        for row in self._rows({name for name, _ in wanted}) if wanted else ():
+            if row.state not in ENDED:
+                found[row.array] += [str(e) for e in row.elements or () if (row.name, e) in wanted]
+                alone += [row.array] if row.elements is None and (row.name, None) in wanted else []
+        ids = alone + [f"{array}_[{','.join(elements)}]" for array, elements in found.items() if elements]
+        for first in range(0, len(ids), MANY):
+            self.controller.cancel(ids[first : first + MANY])
+
+
+def _alive(job: Job, alive: Alive) -> tuple[Job, Telling] | None:
+    """The job with its id, and what the queue says of it, while it lives."""
+    arrays = alive.get(job.submission)
+    if arrays is None:
+        return None
+    if job.array and (said := arrays.get(job.array, {}).get(job.element)):
+        return job, said
+    for array, elements in arrays.items():
+        if said := elements.get(job.element):
+            return job._replace(array=array), said
+    return None
+
+
+def _lives(name: str, id: str, alive: Alive) -> bool:
+    array, elements = elements_of(id)
+    return bool(alive.get(name, {}).get(array, {}).keys() & set(elements or (None,)))
+
+
+@lru_cache(maxsize=10_000)  # thousands wait alike
+def _how(living: tuple[Telling, ...]) -> Live:
+    """How a unit lives, by what the rows of its jobs say; it is as far as the farthest of its workers."""
+    states = [live_state(state) for state, *_ in living]
+    for state in (State.RUNNING, State.PREEMPTED):
+        rows = [row for row, its in zip(living, states, strict=True) if its == state]
+        if rows:
+            nodes = ",".join(dict.fromkeys(nodes for _, _, _, nodes, _ in rows if nodes))
+            return Live(state, (), nodes=nodes or None, start=_first(rows))
+    reasons = [reason for _, reason, *_ in living]
+    start = _first(living)
+    waits = [_wait(reason or "", partition) for _, reason, _, _, partition in living]
+    if set(reasons) == {"BeginTime"}:  # nothing of a study asks for a later begin: they ran before
+        words = "was put back into the queue, and is begun again in two minutes"
+        return Live(State.PREEMPTED, (), words, start=start)
+    reason = _located(reasons[0], living[0][-1])
+    if all(wait in (Wait.REDO, Wait.NEVER) for wait in waits):
+        said, again = meaning(reason or ""), Wait.NEVER not in waits
+        return Live(State.QUEUED, (), said.words, True, start=start, again=again, advice=said.advice)
+    return Live(State.QUEUED, (), reason, start=start)
+
+
+def _wait(reason: str, partition: str) -> Wait:
+    """What a pending job waits for. Of several partitions, its reason is that of the one tried last."""
+    wait = meaning(reason).wait
+    if wait is Wait.NEVER and "," in partition and not meaning(reason).held:
+        return Wait.PASSES
+    return wait
+
+
+def _located(reason: str | None, partition: str) -> str | None:
+    """A reason that is about the partition, with its name."""
+    return f"{reason}, {partition}" if reason and reason.startswith("Partition") else reason
+
+
+def _first(rows: Iterable[Telling]) -> int | None:
+    """When the first of them began, or will by Slurm's guess."""
+    return min((start for _, _, start, *_ in rows if start), default=None)
+
+
+def _killed(job: PastJob) -> bool:
+    """Whether a job ended by SIGKILL, which versions of Slurm tell in four ways, or for its memory."""
+    return job.state == "OUT_OF_MEMORY" or job.signal == 9 or job.exit_code in (9, 128 + 9)
+
+
+def _end(job: PastJob | QueuedJob, memory: tuple[int, int] | None = None) -> str:
+    """Why a job ended, in words; `memory` is what it asked for and has used, where that is known."""
+    past = job if isinstance(job, PastJob) else None
+    if memory and memory[0] and (job.state == "OUT_OF_MEMORY" or memory[1] >= NEAR * memory[0]):
+        return f"ran out of memory: it asked for {memory[0]} MiB of a node, and used {memory[1]}"
+    if words := ENDS.get(job.state):
+        return words
+    if job.state == "CANCELLED":
+        by = _user(past.cancelled_by) if past and past.cancelled_by is not None else None
+        return f"was cancelled in Slurm{f' by {by}' if by else ''}"
+    if past and _killed(past):
+        return "was killed by signal 9"
+    if past and past.signal:
+        return f"was killed by signal {past.signal}"
+    if past and past.exit_code:
+        return f"ended with exit code {past.exit_code} without saying why"
+    return f"ended as {job.state} by Slurm's account"
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"

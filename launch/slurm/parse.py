@@ -1,0 +1,327 @@
+"""What Slurm says: the text of its programs in, frozen dataclasses out; alone in knowing its formats.
+
+Pure: controller.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
+seen is a job that would be submitted twice. Only the text formats are read, which are the same in all
+versions. Times are seconds since the epoch, durations seconds, and None is none, unknown or unlimited.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from typing import Any, NamedTuple
+
+from launch.slurm.text import Table, names, number, parse_table, split_fields, text_of
+from launch.state.errors import SlurmUnavailable
+from launch.state.states import State
+
+ID = re.compile(r"\d+(_\d+|\+\d+)?")
+
+QUEUED = frozenset((
+    "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT",
+    "POWER_UP_NODE", "EXPEDITING",
+))  # fmt: skip
+ENDED = frozenset((
+    "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL",
+    "DEADLINE", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL",
+))  # fmt: skip
+
+
+def live_state(state: str) -> State | None:
+    """What Slurm's state of a job means for its unit; None: the job has ended, and the disk says how.
+
+    A state that is not known counts as running: to take it for ended could start a second copy.
+    """
+    if state in ENDED:
+        return None
+    if state == "SUSPENDED":
+        return State.PREEMPTED
+    return State.QUEUED if state in QUEUED else State.RUNNING
+
+
+class NotSetUp(SlurmUnavailable):
+    """Slurm's programs are installed, but belong to no cluster."""
+
+
+class Refused(RuntimeError):
+    """Slurm did not take a submission; `args` are the lines that say why."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
+
+
+class NoAccounting(SlurmUnavailable):
+    """This cluster keeps no accounts: there is no history and no limit to ask for."""
+
+
+class QueuedJob(NamedTuple):
+    """A job that the controller still knows, or elements of an array that are alike; they may have ended.
+
+    A named tuple, since there may be very many: a frozen dataclass takes four times as long to make.
+
+    Args:
+        array: the id of the array, or of the job.
+        elements: their indices; None: it is no array's.
+        reason: why it waits, or why it ended, in Slurm's word.
+        start: when it began, or when Slurm guesses that it will.
+        nodes: in Slurm's notation, as `n[1-4]`.
+        partition: the one where it runs, or all that it may start in, separated by commas.
+    """
+
+    array: str
+    elements: Sequence[int] | None
+    state: str
+    reason: str | None
+    start: int | None
+    nodes: str | None
+    partition: str
+    name: str
+
+    @property
+    def ids(self) -> list[str]:
+        """What Slurm calls them one by one: `18_3`."""
+        return _ids(self.array, self.elements)
+
+
+class Place(NamedTuple):
+    """Places in the queue: a job, or elements of an array that are alike, and whose limits they count for."""
+
+    array: str
+    elements: Sequence[int] | None
+    partitions: tuple[str, ...]
+    account: str
+    qos: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastJob:
+    """A run of a job that the accounts know; a job that was requeued has several.
+
+    Args:
+        cancelled_by: the numeric id of the user.
+        exit_code, signal: of the batch script. Older versions write an exit code of 128 + n as n.
+    """
+
+    id: str
+    state: str
+    cancelled_by: int | None
+    exit_code: int
+    signal: int
+    submitted: int | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a step of a job has used of energy; the accounts' line of the job itself has no step.
+
+    Args:
+        step: "batch", "extern" or a number.
+        joules: None where they are not measured. The job's own are those of its last step alone.
+    """
+
+    job: str
+    step: str | None
+    name: str
+    joules: int | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """The controller's settings that matter here.
+
+    Args:
+        max_array_size: the largest index of an array is one less.
+        max_jobs: jobs and array elements of all users that the controller holds.
+        min_job_age: seconds for which squeue remembers a job that has ended.
+        enforced: what accounting enforces, as "associations", "limits", "qos".
+        tracks_memory: whether memory is shared out among jobs. Where it is not, nodes need not say how much
+            they have, and a job that asks for any may be refused.
+        all_partitions: a job that may start in several has to fit into each of them.
+    """
+
+    cluster: str
+    version: str
+    max_array_size: int
+    max_jobs: int
+    min_job_age: int
+    accounting: bool
+    enforced: tuple[str, ...]
+    tracks_memory: bool
+    all_partitions: bool = False
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes of a partition that are alike.
+
+    Args:
+        gpus: of each node, as (type or "gpu", count).
+        memory: of each node, in MiB.
+    """
+
+    partition: str
+    count: int
+    cpus: int
+    gpus: tuple[tuple[str, int], ...]
+    memory: int = sys.maxsize
+
+
+QUEUE = ("%i", "%T", "%r", "%S", "%N", "%P", "%j")
+HISTORY = ("JobID", "State", "ExitCode", "Submit", "JobName")
+MEMORY = ("JobID", "ReqMem", "MaxRSS", "NTasks", "NNodes", "JobName")
+PLACES = ("%i", "%T", "%P", "%a", "%q")
+ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
+NODES = ("%R", "%D", "%c", "%m", "%G")
+
+
+def parse_queue(text: str) -> Table[QueuedJob]:
+    """squeue's lines in the format `QUEUE`."""
+
+    @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
+    def rest(text: str) -> tuple[Any, ...]:
+        state, reason, start, nodes, partition, name = split_fields(text, len(QUEUE) - 1)
+        return state, text_of(reason), number(start), text_of(nodes), partition, name
+
+    def row(f: Sequence[str]) -> list[QueuedJob]:
+        return [QueuedJob(*elements_of(f[0]), *rest(f[1]))]
+
+    return parse_table(text, 2, row)
+
+
+def parse_places(text: str) -> Table[Place]:
+    """squeue's lines in the format `PLACES`; those of jobs that have ended take none."""
+
+    def row(f: Sequence[str]) -> list[Place]:
+        id, state, partitions, account, qos = f
+        return [] if state in ENDED else [Place(*elements_of(id), names(partitions), account, qos)]
+
+    return parse_table(text, len(PLACES), row)
+
+
+def parse_history(text: str) -> Table[PastJob]:
+    """sacct's lines in the format `HISTORY`."""
+
+    def row(f: Sequence[str]) -> list[PastJob]:
+        state, _, by = f[1].partition(" by ")
+        code, signal = f[2].split(":")
+        rest = state.rstrip("+"), number(by), int(code), int(signal), number(f[3]), f[4]
+        return [PastJob(id, *rest) for id in expand(f[0])]
+
+    return parse_table(text, len(HISTORY), row)
+
+
+def parse_memory(text: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """sacct's lines in the format `MEMORY`: MiB of a node that jobs, by name and id, asked for and have used.
+
+    MaxRSS is of one task, so that tasks are taken to need alike; of several runs the most counts.
+    """
+    asked, used, called = Counter[str](), Counter[str](), dict[str, str]()
+    for line in parse_table(text, len(MEMORY), lambda f: [f]).rows:
+        job, step, _ = line[0].partition(".")
+        nodes = int(line[4] or 1)
+        if not step:
+            asked[job], called[job] = _mebibytes(line[1]) // nodes, line[5]
+        elif step not in ("batch", "extern"):
+            used[job] = max(used[job], _mebibytes(line[2]) * ceil(int(line[3] or 1) / nodes))
+    return {(name, job): (asked[job], used[job]) for job, name in called.items()}
+
+
+def _mebibytes(text: str) -> int:
+    """MiB of `300M`, `501728K`, `1.5G` or, before 21.08, `4Gn` and `100Mc`; 0 where there is nothing."""
+    match = re.fullmatch(r"([\d.]+)([KMGT]?)[nc]?", text)
+    return int(float(match[1]) * 1024 ** ("KMGT".index(match[2] or "M") - 1)) if match else 0
+
+
+def parse_energy(text: str) -> Table[Consumed]:
+    """sacct's lines in the format `ENERGY`."""
+
+    def row(f: Sequence[str]) -> list[Consumed]:
+        job, _, step = f[0].partition(".")
+        return [Consumed(job, step or None, f[2], number(f[1]) or None)]
+
+    return parse_table(text, len(ENERGY), row)
+
+
+def parse_config(text: str) -> Config:
+    """The output of `scontrol show config`.
+
+    Raises:
+        SlurmUnavailable: a setting is missing.
+    """
+    found = {key.strip(): value.strip() for key, _, value in (ln.partition("=") for ln in text.splitlines())}
+    try:
+        return Config(
+            cluster=found["ClusterName"],
+            version=found["SLURM_VERSION"],
+            max_array_size=int(found["MaxArraySize"]),
+            max_jobs=int(found["MaxJobCount"]),
+            min_job_age=int(found["MinJobAge"].split()[0]),
+            accounting=found["AccountingStorageType"] not in ("accounting_storage/none", "(null)", ""),
+            enforced=names(found["AccountingStorageEnforce"].removesuffix("none")),
+            all_partitions=found.get("EnforcePartLimits") == "ALL",
+            tracks_memory="MEMORY" in found.get("SelectTypeParameters", "").upper(),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise SlurmUnavailable(f"'scontrol show config' gave an unknown format: {error!r}") from error
+
+
+def parse_nodes(text: str) -> Table[NodeGroup]:
+    """sinfo's lines in the format `NODES`."""
+
+    def row(f: Sequence[str]) -> list[NodeGroup]:
+        gpus = Counter[str]()
+        for kind, count in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", f[4]):
+            gpus[kind or "gpu"] += int(count)
+        return [NodeGroup(f[0], int(f[1]), int(f[2]), tuple(gpus.items()), int(f[3]))]
+
+    return parse_table(text, len(NODES), row)
+
+
+def expand(id: str) -> list[str]:
+    """The ids that an id stands for: `18_[3-11:4%3]` is `18_3`, `18_7`, `18_11`."""
+    return _ids(*elements_of(id))
+
+
+def _ids(array: str, elements: Sequence[int] | None) -> list[str]:
+    return [array] if elements is None else [f"{array}_{index}" for index in elements]
+
+
+def elements_of(id: str) -> tuple[str, Sequence[int] | None]:
+    """The array of an id and the elements that it stands for: `18_[3-11:4%3]` is 3, 7 and 11 of `18`.
+
+    Raises:
+        ValueError: it is no id, or one whose end was cut off.
+    """
+    array, bracket, listed = id.partition("_[")
+    if not bracket:
+        if not ID.fullmatch(id):
+            raise ValueError(f"{id!r} is no id of a job")
+        array, _, index = id.partition("_")
+        return array, (int(index),) if index else None
+    elements = list[int]()
+    for part in listed.removesuffix("]").split("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if not (match and array.isdigit()):
+            raise ValueError(f"{id!r} is no list of elements, or a cut one")
+        first, last, step = match.groups()
+        elements += range(int(first), int(last or first) + 1, int(step or 1))
+    return array, elements
+
+
+def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:
+    """The last run of each job, by its id.
+
+    Ask it only for what the queue does not hold: until a requeued job starts again, the accounts show nothing
+    but the run that ended, as REQUEUED, PREEMPTED or NODE_FAIL.
+    """
+    last: dict[str, PastJob] = {}
+    for job in history:
+        if job.id not in last or (job.submitted or 0) >= (last[job.id].submitted or 0):
+            last[job.id] = job
+    return last

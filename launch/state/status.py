@@ -1,0 +1,399 @@
+"""What is so right now: the plan held against the disk, the ledger and the machine.
+
+Reads only. The result of one look is a `Snapshot`; what to do about it is reconcile.py's business, how it
+is shown show.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jobs.core.causes import Cause, Run, cause_of, failures, first_error, last_run
+from jobs.core.unit import STAGES, Unit
+from jobs.store import journal
+from jobs.store.progress import read_progress
+from jobs.store.records import BadLine, Damaged
+from jobs.store.rundir import StudyDir, UnitDir
+from jobs.store.schema import ATTEMPT
+from launch.state.backend import Backend, Live
+from launch.state.cache import FEW, Ended, Known
+from launch.state.killed import killed_for_memory
+from launch.state.ledger import KEEPER, Attempt, Job, Ledger
+from launch.state.lock import held_since
+from launch.state.states import Facts, State, in_vain, state_of
+
+NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
+REMOVED = "its result was removed"
+IDENTITY = re.compile(rb"\b[0-9a-f]{12}\b")  # of a unit
+
+
+class Seen(NamedTuple):
+    """One unit as it is now. A named tuple, since there may be very many.
+
+    Args:
+        attempt: the last one.
+        live: what the machine says of it, while any of its jobs lives.
+        in_vain: its job waits for something that can never come.
+        written: the line of attempts.jsonl with the error that came first, of its last run.
+    """
+
+    unit: Unit
+    root: StudyDir
+    state: State
+    reason: str | None
+    attempt: Attempt | None
+    live: Live | None
+    in_vain: bool
+    published: bool
+    progress: dict[str, Any] | None
+    written: dict[str, Any] | None = None
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why it failed; None if it has not."""
+        if self.state != State.FAILED:
+            return None
+        return Cause(self.written["cause"]) if self.written else cause_of(self.reason or "")
+
+    @property
+    def folder(self) -> UnitDir:
+        return self.root.unit(self.unit)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs of its last attempt; those that live have ids, also where nobody wrote them down."""
+        known = (*(self.attempt.jobs if self.attempt else ()), *(self.live.jobs if self.live else ()))
+        return tuple({(job.submission, job.element): job for job in known}.values())
+
+    @property
+    def unheard(self) -> bool:
+        """Whether its last attempt was to be handed over, and nobody knows whether the machine took it."""
+        if self.published or self.attempt is None or self.attempt.ended or self.state == State.FAILED:
+            return False
+        return all(job.array is None for job in self.jobs)
+
+    def to_json(self, log: list[str] | None) -> dict[str, Any]:
+        """The unit as `sor status --json` prints it; `log` holds the last lines that a failed one printed."""
+        p, asked = self.progress, self.unit.resources.memory
+        asked = self.attempt.memory if self.attempt and self.attempt.memory else asked
+        return {
+            "id": self.unit.id,
+            "stage": self.unit.stage,
+            "name": self.unit.name,
+            "state": self.state,
+            "job": self.jobs[-1].id if self.jobs else None,
+            "attempts": self.attempt.number if self.attempt else 0,
+            "reason": self.reason,
+            "cause": self.cause,
+            "log": log,
+            "progress": {k: p[k] for k in ("done", "total", "unit")} if p else None,
+            "memory": {"asked": asked or None, "used": (self.written or p or {}).get("memory")},
+            "updated": p["updated"] if p else self.attempt.begun if self.attempt else None,
+        }
+
+
+# What Slurm knows of the end of a job whose processes only heard a signal.
+TOLD_APART = frozenset({Cause.CANCELLED, Cause.NODE, Cause.MEMORY, Cause.TIME_LIMIT})
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """The last keeper of a study; `live` is what the machine says of it while it lives."""
+
+    attempt: Attempt
+    live: Live | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study as it is now, in the order of its plan.
+
+    Args:
+        former: jobs that live for units which the study no longer has, since it was edited.
+        harm: damaged records of which nobody can say what unit they are of.
+        submitting: since when somebody submits it, or runs it on this machine, in seconds since the epoch.
+    """
+
+    root: StudyDir
+    units: tuple[Seen, ...]
+    former: tuple[Job, ...] = ()
+    keeper: Keeper | None = None
+    submitting: float | None = None
+    harm: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Live | None:
+        """The keeper, while there is one."""
+        return self.keeper.live if self.keeper else None
+
+    def of(self, *states: State) -> list[Seen]:
+        """The units in these states."""
+        return [u for u in self.units if u.state in states]
+
+    def stages(self) -> list[dict[str, Any]]:
+        """For each stage that has units: its total and how many are in each state."""
+        states = defaultdict[str, list[State]](list)
+        for seen in self.units:
+            states[seen.unit.stage].append(seen.state)
+        return [
+            {"stage": stage, "total": len(found), **{state.value: found.count(state) for state in State}}
+            for stage in STAGES
+            if (found := states.get(stage))
+        ]
+
+
+def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | None = None) -> Snapshot:
+    """Look at every unit once.
+
+    Args:
+        known: what looks at these units found before; this one's findings are added.
+
+    Raises:
+        SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
+    """
+    known = known or Known()
+    submitting = held_since(root.lock)  # asked first: what one that ends now did is in the ledger
+    attempts = known.attempts(root)
+    resting = known.resting(attempts)
+    keeper = attempts.get(KEEPER)
+    published, harmed = _published(units, root, resting)
+    planned = {unit.id: unit for unit in units}
+    unknown = _attributed(Ledger(root.ledger).damage(), planned, harmed)
+    begun = {id: a for id, a in attempts.items() if id in planned and id not in published}
+    former = {id: a for id, a in attempts.items() if a.ended is None and id not in planned and id != KEEPER}
+    asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
+    live = backend.live(asked) if asked else {}
+    if KEEPER in asked and KEEPER not in live and known.attempts(root).get(KEEPER) != keeper:
+        return observe(units, root, backend, known)  # it handed on, and ended, before the machine answered
+    over = [planned[id] for id in begun if id not in live]
+    rested = {u.id: known.ended[u.id] for u in over if u.id in resting and u.id in known.ended}
+    # The disk again, after the jobs: one that ended meanwhile has published before it did.
+    published |= {u.id for u in over if u.id not in rested and _appeared(root.unit(u))}
+    fresh = [u for u in units if u.id in published and u.id not in known.sound][:FEW]
+    harmed |= _unreadable(fresh, root)
+    published -= harmed.keys()
+    known.sound = published & (known.sound | {u.id for u in fresh})
+    ended = _ended([u for u in over if u.id not in published], begun, root, backend, rested)
+    seen: dict[str, Seen] = {}
+    changed: set[str] = set()  # units in another state than at the last look
+    for unit in units:
+        id = unit.id
+        attempt, job, end, before = attempts.get(id), live.get(id), ended.get(id), known.seen.get(id)
+        if (
+            before
+            and (before.attempt is attempt or before.attempt == attempt)
+            and before.live == job
+            and before.published == (id in published)
+            and end is known.ended.get(id)
+            and id not in harmed
+            and before.state is not State.DAMAGED
+            and not (job and job.state == State.RUNNING)  # its job tells more
+            and not (changed and any(i.id in changed for i in unit.inputs))
+        ):
+            seen[id] = before
+            continue
+        seen[id] = _look(unit, root, attempt, job, id in published, end, seen, harmed.get(id))
+        if before and seen[id].state != before.state:
+            changed.add(id)
+    known.seen, known.ended = seen, ended
+    left = tuple(job for id in former if id in live for job in live[id].jobs)
+    kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
+    return Snapshot(root, tuple(seen.values()), left, kept, submitting, unknown)
+
+
+def _ended(
+    over: list[Unit],
+    attempts: Mapping[str, Attempt],
+    root: StudyDir,
+    backend: Backend,
+    rested: Mapping[str, Ended],
+) -> dict[str, Ended]:
+    """What is known of attempts without a job and without a result, by their units' ids."""
+    units = {unit.id: unit for unit in over}
+    found = {id: rested.get(id) or _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
+    silent = {
+        id: attempts[id]
+        for id, end in found.items()
+        if not (_is_sure(end.written) or end.harm) and attempts[id].ended is None
+    }
+    words = backend.ends(silent) if silent else {}
+    words |= {id: said for id in silent if (said := killed_for_memory(root, silent[id], words.get(id)))}
+    for id, attempt in silent.items():
+        if words.get(id) != found[id].error:
+            found[id] = _end(root.unit(units[id]), attempt, words.get(id))
+    for id, end in found.items():
+        if end.written and end.written["cause"] == Cause.MEMORY:  # perhaps of a run before the last one
+            said = killed_for_memory(root, attempts[id], None)
+            if said and said != end.error:
+                found[id] = end._replace(error=said)
+    return found
+
+
+def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
+    """What is known of one attempt that is over; `words` are the machine's."""
+    try:
+        lines = _last_run(folder, attempt)
+    except Damaged as harm:
+        return Ended(None, None, None, str(harm))
+    line = first_error(lines)
+    if line and words and not _is_sure(line) and (cause := cause_of(words)) in TOLD_APART:
+        line = {**line, "cause": cause, "error": words}
+    error = str(line["error"]) if line else words
+    return Ended(error, line, _put_off(folder, attempt, error, lines))
+
+
+def _is_sure(line: dict[str, Any] | None) -> bool:
+    """Whether a process knew how its run ended: it hears the same signal whoever, or whatever, ends it."""
+    return line is not None and line["cause"] != Cause.PREEMPTED
+
+
+def _published(
+    units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]
+) -> tuple[set[str], dict[str, str]]:
+    """The units with a result, and those with something else in its place, with what that is.
+
+    Only those with a folder, which few have at first, are asked for it.
+    """
+    begun, published, harmed = root.begun(), set[str](), dict[str, str]()
+    for unit in units:
+        if unit.id not in begun:
+            continue
+        if unit.id in resting and resting[unit.id].state is not State.DAMAGED:
+            there, harm = resting[unit.id].published, None
+        else:
+            there, harm = root.look_at(unit)
+        if there:
+            published.add(unit.id)
+        elif harm:
+            harmed[unit.id] = harm
+    return published, harmed
+
+
+def _unreadable(units: list[Unit], root: StudyDir) -> dict[str, str]:
+    """Those of these units whose result cannot be read, and why."""
+    found = {}
+    for unit in units:
+        try:
+            with suppress(FileNotFoundError):  # it was removed a moment ago
+                root.unit(unit).read_result()
+        except Damaged as error:
+            found[unit.id] = f"{error}. Move {root.unit(unit).out} away, then 'sor submit' makes it again"
+    return found
+
+
+def _attributed(
+    bad: Sequence[BadLine], planned: Mapping[str, Unit], harmed: dict[str, str]
+) -> tuple[str, ...]:
+    """Add damaged records of the ledger to `harmed` for each unit that one names: it may have a job.
+
+    Returns:
+        Why each is damaged that names none.
+    """
+    unknown = []
+    for line in bad:
+        why = f"{line.why}. Remove {line.what}, and look with squeue for a job that it tells of"
+        named = {id.decode() for id in IDENTITY.findall(line.text)} & planned.keys()
+        harmed |= dict.fromkeys(named, why)
+        if not named:
+            unknown.append(why)
+    return tuple(unknown)
+
+
+def _appeared(folder: UnitDir) -> bool:
+    """Whether the result of a unit whose job has ended is there by now.
+
+    A client of a network file system may remember for a minute that it was not: the folder is opened, which
+    has it ask again.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return folder.out.name in os.listdir(folder.path) and folder.done
+    return False
+
+
+def _look(
+    unit: Unit,
+    root: StudyDir,
+    attempt: Attempt | None,
+    live: Live | None,
+    published: bool,
+    ended: Ended | None,
+    seen: Mapping[str, Seen],
+    harm: str | None = None,
+) -> Seen:
+    """One unit; `seen` holds its inputs."""
+    tells = ended or (live and live.state == State.RUNNING and not published)
+    progress = None
+    try:
+        progress = current_progress(root.unit(unit), attempt) if attempt and tells else None
+    except Damaged as error:
+        harm = harm or str(error)
+    facts = Facts(
+        published=published,
+        job=live.state if live else None,
+        waits_for=live.reason if live else None,
+        dead=live is not None and live.dead,
+        attempts=attempt.number if attempt else 0,
+        silence=time.time() - progress["updated"] if progress else None,
+        stalled=progress.get("stalled") if progress else None,
+        put_off=ended.put_off if ended else None,
+        error=(ended.error or attempt.reason) if ended and attempt else None,
+        harm=harm or (ended.harm if ended else None),
+        missing=[(i, state) for i in unit.inputs if (state := seen[i.id].state) is not State.DONE],
+    )
+    written = ended.written if ended else None
+    state, reason = state_of(facts)
+    vain = state is not State.QUEUED and in_vain(facts)  # what counts as queued waits for something to come
+    return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
+
+
+def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
+    """What the attempt said of its progress; None before its first word.
+
+    Raises:
+        Damaged: the file cannot be read.
+    """
+    progress = read_progress(folder.progress)
+    if progress is None:
+        return None
+    if "attempt" in progress:
+        return progress if progress["attempt"] == attempt.number else None
+    return progress if progress["updated"] >= attempt.begun else None  # an older version's
+
+
+def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[dict[str, Any]]) -> str | None:
+    """Why an attempt without a result is no failure; `ends` are the lines about its last run."""
+    if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
+        return attempt.reason
+    if all(job.array is None for job in attempt.jobs) and not ends:
+        return NEVER
+    if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
+        return REMOVED
+    if error is None and attempt.ended is None and not folder.path.exists():
+        return "there is nothing of it: its job ended before its work began, or its folder was removed"
+    return None
+
+
+def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
+    """What the processes of an attempt's last run wrote down when they ended."""
+    return last_run(journal.read(folder.attempts, ATTEMPT), attempt.number)
+
+
+def end_of(folder: UnitDir, attempt: Attempt) -> Run:
+    """How an attempt ended without a result, also where it could not say so itself."""
+    try:
+        lines, progress = journal.read(folder.attempts, ATTEMPT), current_progress(folder, attempt)
+    except Damaged as error:
+        return Run(Cause.CODE, str(error), 0)
+    if written := failures(lines, since=attempt.number):
+        return written[-1]
+    kept = (progress or {}).get("kept", 0)
+    if line := first_error(last_run(lines, attempt.number)):  # of another worker than the first
+        return Run(Cause(line["cause"]), line["error"], kept)
+    return Run(Cause.KILLED, "ended without a word: was it killed?", kept)

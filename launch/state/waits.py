@@ -1,0 +1,72 @@
+"""Jobs in the queue that a person has to know of: which cannot start, why, and what to do. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launch.state.pending_reasons import Wait, meaning
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Units whose jobs wait for the same reason.
+
+    Args:
+        words: the reason.
+        advice: what to do, with the command; empty where only the site can do something.
+    """
+
+    units: tuple[Seen, ...]
+    words: str
+    advice: str
+
+
+def stuck(now: Snapshot) -> list[Seen]:
+    """The units whose job can never start, and is replaced by no keeper and no submit that is at work."""
+    helped = now.kept is not None or now.submitting is not None
+    vain = [s for s in now.units if s.in_vain and s.live is not None and s.live.dead]
+    return [s for s in vain if s.live and not (s.live.again and helped)]
+
+
+def held(now: Snapshot) -> list[Seen]:
+    """The units of which a job waits until somebody releases it, or raises a budget."""
+    return _of(now, Wait.PERSON)
+
+
+def waiting(now: Snapshot) -> list[Waiting]:
+    """What cannot start as things stand, those that need a person first, alike ones together."""
+    groups = [
+        (words, units)
+        for found in (stuck(now), held(now), _of(now, Wait.SITE))
+        for words, units in _by_reason(found).items()
+    ]
+    return [Waiting(units, words, advice(units, now.root.path.name)) for words, units in groups]
+
+
+def advice(units: Sequence[Seen], study: str) -> str:
+    """What to do about units that are stuck or held for the same reason."""
+    live = units[0].live
+    if live and live.dead:
+        first = f"{live.advice}; then " if live.advice else ""
+        return f"{first}'sor submit {study}' replaces {'them' if len(units) > 1 else 'it'}"
+    jobs = [job for seen in units for job in seen.jobs if job.array]
+    arrays = ",".join(dict.fromkeys(str(job.array) for job in jobs))
+    where = f"--clusters={jobs[0].slurm_cluster} " if jobs and jobs[0].slurm_cluster else ""
+    return meaning(units[0].reason or "").advice.format(scontrol=f"scontrol {where}".strip(), jobs=arrays)
+
+
+def _of(now: Snapshot, wait: Wait) -> list[Seen]:
+    queued = now.of(State.QUEUED, State.PREEMPTED)
+    return [s for s in queued if s.reason and meaning(s.reason).wait is wait]
+
+
+def _by_reason(units: list[Seen]) -> dict[str, tuple[Seen, ...]]:
+    groups = defaultdict[str, tuple[Seen, ...]](tuple)
+    for seen in units:
+        reason = seen.live.reason if seen.live and seen.live.dead else meaning(seen.reason or "").words
+        groups[reason or ""] += (seen,)
+    return groups

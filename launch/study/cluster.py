@@ -1,0 +1,305 @@
+"""The cluster file: where jobs run, what sbatch is told, and what estimates may assume of the machine.
+
+It knows which options of sbatch are the toolkit's own, and calls none of Slurm's programs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
+
+from jobs.core.gpus import peak_flops
+from jobs.core.unit import STAGES, Resources
+from launch.study.header import OPTION, unusable, unusable_variables
+from launch.study.presets import (
+    CONFIGS,
+    Count,
+    Mistake,
+    Name,
+    OneOrMore,
+    Positive,
+    Strict,
+    StudyError,
+    known_names,
+    located,
+    read_yaml,
+    validate,
+)
+from launch.study.templates import GIVEN, placeholders, render
+from launch.study.textfile import is_file
+
+# Slurm's variables for the cluster of several that a program talks to, as sbatch reads them.
+ELSEWHERE = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
+ONE_CLUSTER = (
+    "a study runs on one cluster, since its jobs wait for each other, and Slurm lets no job wait for one on "
+    "another cluster: name one, for all stages, in 'sbatch'"
+)
+CLUSTER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+IN_GPU_OPTION = "say it in 'gpu_option'"
+RESERVED = {  # options of sbatch that a cluster file must not set, and why
+    **dict.fromkeys(("array", "job-name", "output", "error", "open-mode", "dependency", "signal", "wrap"),
+                    "sor needs its own, to find its jobs again"),
+    **dict.fromkeys(("parsable", "quiet", "test-only", "wait"), "it changes what sbatch answers"),
+    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
+                    "it comes from what each unit needs, which the study's models say"),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), IN_GPU_OPTION),
+    "begin": "a job that waits for its time counts as one that was put back into the queue",
+    "time": "it comes from each unit's estimate, and 'max_hours' is its limit",
+    "kill-on-invalid-dep": "jobs would vanish unexplained when one before them fails",
+}  # fmt: skip
+
+
+def _known_gpu(name: str) -> str:
+    peak_flops(name, "bf16")
+    return name
+
+
+def _one_line(value: Any) -> str:
+    """A word or number of YAML as text; nothing that could begin a new line of a script."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"a text or a number is needed, not {type(value).__name__}")
+    if not str(value).isprintable():
+        raise ValueError("line breaks and control characters are not possible here")
+    return str(value)
+
+
+def _option(value: Any) -> str | bool:
+    return value if isinstance(value, bool) else False if value is None else _one_line(value)
+
+
+def _words(value: Any) -> str | tuple[str, ...]:
+    return tuple(_one_line(v) for v in value) if isinstance(value, list) else _one_line(value)
+
+
+def _secret(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("the name of an environment variable is needed here, never a value")
+    return value
+
+
+def _memory(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads a bare `off` as false
+
+
+Memory = Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"]
+MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have one of them
+Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
+Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
+
+
+class Efficiency(Strict):
+    """Share of the peak FLOP/s that a stage reaches."""
+
+    generate: Positive
+    train: Positive
+    evaluate: Positive
+
+
+class Slurm(Strict):
+    """How jobs are submitted.
+
+    Options of sbatch go by their long names; `true` is an option without a value, `false` or nothing leaves
+    out one that `sbatch` sets for all stages. `memory` names the option that asks for each unit's memory; one
+    of MEMORY among the options of a stage, also as `false`, is asked for instead. With `keeper` a job goes on
+    where jobs have ended, at most one in so many seconds.
+    """
+
+    sbatch: Options = Field(default={})
+    stages: dict[str, Options] = Field(default={})
+    gpu_option: Annotated[str, Field(pattern=r"^[a-z-]+=.*\{gpus\}")] = "gpus-per-node={gpus}"
+    memory: Annotated[Memory, BeforeValidator(_memory)] = "mem"
+    template: Name = "plain"
+    variables: dict[str, Words] = Field(default={})
+    required: OneOrMore[str] = ()
+    max_jobs: Count | None = None
+    max_gpus: Count | None = None
+    secrets: OneOrMore[Annotated[str, BeforeValidator(_secret)]] = ()
+    keeper: Count | None = None
+
+
+class Cluster(Strict):
+    """A preset of configs/clusters, or a file of one's own."""
+
+    name: Name
+    backend: Literal["local", "slurm"]
+    gpu: Annotated[str, AfterValidator(_known_gpu)]
+    efficiency: Efficiency
+    cpu_gflops: Positive
+    cpus_per_gpu: Count
+    max_hours: Positive
+    mtbf_hours: Positive = 24.0  # between two ends without warning: how often checkpoints are made
+    slurm: Slurm = Slurm()
+    _file: Path = PrivateAttr(default=Path())
+
+    @property
+    def file(self) -> Path:
+        """The cluster file."""
+        return self._file
+
+    @property
+    def source(self) -> str:
+        """What `load_cluster` finds it by from anywhere: its name, or the path of a file of one's own."""
+        shipped = self._file.parent == CONFIGS / "clusters"
+        return self.name if shipped else str(self._file.absolute())
+
+    def to_json(self) -> dict[str, Any]:
+        """What `restored` makes the same cluster of."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def slurm_cluster(self) -> str | None:
+        """The one of several clusters of Slurm that jobs run on; None: the one of this machine."""
+        return str(self.slurm.sbatch["clusters"]) if "clusters" in self.slurm.sbatch else None
+
+    def on(self, slurm_cluster: str | None) -> Cluster:
+        """The same, with jobs that run on this one of several clusters of Slurm."""
+        if slurm_cluster is None or self.backend == "local":
+            return self
+        sbatch = {**self.slurm.sbatch, "clusters": slurm_cluster}
+        return self.model_copy(update={"slurm": self.slurm.model_copy(update={"sbatch": sbatch})})
+
+    @model_validator(mode="after")
+    def _one_backend(self) -> Cluster:
+        if self.backend == "local" and "slurm" in self.model_fields_set:
+            raise ValueError("'slurm' is for 'backend: slurm'")
+        return self
+
+    def asks_memory(self, stage: str) -> bool:
+        """Whether the toolkit asks for memory for the jobs of a stage, or the file says what is asked for."""
+        own = {**self.slurm.sbatch, **self.slurm.stages.get(stage, {})}
+        return self.slurm.memory != "off" and not any(name in own for name in MEMORY)
+
+    def memory_option(self, stage: str, resources: Resources) -> dict[str, str | bool]:
+        """The option of sbatch that asks for a job's memory, if the toolkit is to ask for any."""
+        if not resources.memory or not self.asks_memory(stage):
+            return {}
+        option = self.slurm.memory
+        if option == "mem-per-gpu" and not resources.gpus_per_node:
+            option = "mem"
+        cores = resources.tasks_per_node * resources.cpus_per_task
+        parts = {"mem-per-cpu": cores, "mem-per-gpu": resources.gpus_per_node}.get(option, 1)
+        return {option: f"{math.ceil(resources.memory / parts)}M"}
+
+    def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
+        """What the jobs of a stage on nodes with so many GPUs tell sbatch, besides what the toolkit sets.
+
+        Raises:
+            StudyError: a required option stands neither here nor in Slurm's variable for it, or an option
+                would not be one line.
+        """
+        slurm = self.slurm
+        own = slurm.stages.get(stage, {})
+        options = {**slurm.sbatch, **own}
+        keys = {name: f"slurm.{f'stages.{stage}' if name in own else 'sbatch'}.{name}" for name in options}
+        wrong = [Mistake(self._file, variable, why) for variable, why in unusable_variables()]
+        for name in slurm.required:
+            variable = f"SBATCH_{name.upper().replace('-', '_')}"
+            if not options.get(name):
+                options[name], keys[name] = os.environ.get(variable, ""), variable
+            if not options[name]:
+                message = f"is needed here: export {variable}=…, or copy this file, add '{name}: …', and "
+                wrong.append(Mistake(self._file, f"slurm.sbatch.{name}", f"{message}give --cluster the copy"))
+        if gpus:
+            name, _, value = slurm.gpu_option.partition("=")
+            options[name], keys[name] = value.replace("{gpus}", str(gpus)), "slurm.gpu_option"
+        told = {mistake.key for mistake in wrong}
+        wrong += [
+            Mistake(self._file, keys[name], why)
+            for name, value in options.items()
+            if keys[name] not in told and (why := unusable(name, value))
+        ]
+        if wrong:
+            raise StudyError(wrong)
+        return {name: value for name, value in options.items() if value}
+
+
+def load_cluster(name: str) -> Cluster:
+    """Read a cluster file: a name in configs/clusters, or the path of a YAML file.
+
+    Raises:
+        StudyError: there is none, or it holds mistakes.
+    """
+    file = _file_of(name)
+    if not is_file(file):
+        known = ", ".join(known_names("clusters"))
+        raise StudyError([Mistake(file, "", f"no such cluster; known are {known}, or a path of a YAML file")])
+    document = read_yaml(file)
+    cluster = validate(Cluster, document, file)
+    cluster._file = file
+    if mistakes := located(_crosscheck(cluster.slurm, file), document, file):
+        raise StudyError(mistakes)
+    return cluster if cluster.backend == "local" else _elsewhere(cluster, file)
+
+
+def _elsewhere(cluster: Cluster, file: Path) -> Cluster:
+    """The cluster file's settings for the one of several clusters of Slurm that the environment names."""
+    variable = next((name for name in ELSEWHERE if os.environ.get(name)), None)
+    if variable is None:
+        return cluster
+    wanted, own = os.environ[variable], cluster.slurm_cluster
+    if own and own != wanted:
+        words = f"is {wanted!r}, and the cluster file says 'clusters: {own}': unset the variable"
+        raise StudyError([Mistake(file, variable, words)])
+    if not _is_one_cluster(wanted):
+        raise StudyError([Mistake(file, variable, f"found {wanted!r}; {ONE_CLUSTER}")])
+    return cluster.on(wanted)
+
+
+def restored(saved: dict[str, Any], source: str) -> Cluster:
+    """A cluster as it was when `to_json` saved it, whatever its file says now; `source` is that one's."""
+    cluster = Cluster.model_validate(saved)
+    cluster._file = _file_of(source)
+    return cluster
+
+
+def _is_one_cluster(value: str | bool) -> bool:
+    return isinstance(value, str) and bool(CLUSTER_NAME.fullmatch(value)) and value != "all"
+
+
+def _file_of(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "clusters" / f"{name}.yaml"
+
+
+def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
+    """What no single key shows: options that are not the user's, stages and variables that do not exist."""
+    lists: dict[str, Collection[str]] = {"required": slurm.required, "sbatch": slurm.sbatch}
+    for stage, options in slurm.stages.items():
+        lists[f"stages.{stage}"] = options
+        if stage not in STAGES:
+            yield Mistake(file, f"slurm.stages.{stage}", f"no such stage; there are {', '.join(STAGES)}")
+    gpu_option, _, value = slurm.gpu_option.partition("=")
+    if why := unusable(gpu_option, value):
+        yield Mistake(file, "slurm.gpu_option", why)
+    reserved = next((o for o in RESERVED if o.startswith(gpu_option)), None)
+    if reserved and RESERVED[reserved] != IN_GPU_OPTION:
+        yield Mistake(file, "slurm.gpu_option", f"'--{reserved}' asks for no GPU: {RESERVED[reserved]}")
+    for key, names in lists.items():
+        for name in names:
+            reserved = next((o for o in RESERVED if o.startswith(name)), None)  # sbatch takes beginnings, too
+            if not OPTION.fullmatch(name):
+                words = "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
+                yield Mistake(file, f"slurm.{key}.{name}", words)
+            elif name == "clusters" and not (key == "sbatch" and _is_one_cluster(slurm.sbatch[name])):
+                yield Mistake(file, f"slurm.{key}.{name}", ONE_CLUSTER)
+            elif reserved:
+                words = f"'--{reserved}' cannot be set here: {RESERVED[reserved]}"
+                yield Mistake(file, f"slurm.{key}.{name}", words)
+    try:
+        used = placeholders(slurm.template)
+        for name in slurm.variables:
+            if name in GIVEN or name not in used:
+                free = ", ".join(n for n in used if n not in GIVEN) or "none"
+                words = f"no variable of the template {slurm.template!r}; it has {free}"
+                yield Mistake(file, f"slurm.variables.{name}", words)
+        if slurm.keeper is not None and "module" not in used:
+            words = f"the template {slurm.template!r} runs one module alone: write {{{{module}}}} for it"
+            yield Mistake(file, "slurm.keeper", words)
+        render(slurm.template, {**slurm.variables, **dict.fromkeys(GIVEN, "")})
+    except StudyError as error:
+        yield from error.mistakes

@@ -1,0 +1,87 @@
+"""What no single key of a study shows: files, functions and names that must fit together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.core.unit import PREPARED
+from jobs.text.rowcheck import PAIR_COLUMNS, check_rows
+from launch.study.chat_templates import template_mistakes
+from launch.study.functions import prepare_faults
+from launch.study.presets import Mistake
+
+if TYPE_CHECKING:
+    from launch.study.schema import EvalGroup, Source, Study
+
+ALIAS = (
+    "results go by a benchmark's name: to score one in two ways, define it under another name in a folder "
+    "of tasks ('include')"
+)
+
+
+def crosscheck(study: Study, file: Path) -> list[Mistake]:
+    """What no single key shows: missing files, names given twice, references that lead nowhere."""
+    wrong = []
+    for key in ("prompts", "pairs"):
+        for i, source in enumerate(getattr(study, key) or ()):
+            if words := _fault_of_rows(source, PAIR_COLUMNS if key == "pairs" else (source.column,)):
+                wrong.append(Mistake(file, f"{key}.{i}.path", words))
+    unique: dict[str, list[Any]] = {
+        "students": [m.name for m in study.students],
+        "benchmarks": [g.name for g in study.benchmarks],
+        "mixtures.shares": list(study.mixtures.shares),
+        "seeds": list(study.seeds),
+    }
+    for key, names in unique.items():
+        if twice := repeated(names):
+            wrong.append(Mistake(file, key, f"named more than once: {', '.join(twice)}"))
+    wrong += _benchmarks(study.benchmarks, file)
+    for student in study.students:
+        if student.training is None:
+            message = f"{student.name} cannot be trained: no 'training' in its preset"
+            wrong.append(Mistake(file, "students", message))
+    if study.prepare is not None:
+        for key, message in prepare_faults(study.prepare.function, study.prepare.args):
+            wrong.append(Mistake(file, f"prepare.{key}", message))
+    if study.prepare is None and PREPARED in study.model_dump_json():
+        wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
+    return [*wrong, *template_mistakes(study, file)]
+
+
+def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:
+    """What is wrong with a local file of rows, by its beginning."""
+    if source.path is None or source.path.startswith(PREPARED):
+        return None
+    path = Path(source.path).absolute()
+    if not path.is_file():
+        return f"{path} is no file" if path.exists() else f"no such file: {path}"
+    try:
+        check_rows(path, columns, source.count)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _benchmarks(groups: Sequence[EvalGroup], file: Path) -> Iterator[Mistake]:
+    """Benchmarks in two groups, and names of groups that would give two units one name."""
+    where: dict[str, list[str]] = {}
+    for group in groups:
+        for task in group.tasks:
+            where.setdefault(task.task, []).append(group.name)
+    for task_name, names in where.items():
+        if len(names) > 1:
+            yield Mistake(file, "benchmarks", f"{task_name} is in {' and '.join(names)}; {ALIAS}")
+    ends = {f".{group.name}" for group in groups}
+    for group in groups:
+        for end in ends:
+            if group.name.endswith(end):
+                words = f"{group.name!r} ends with {end!r}, which is another group: units could share a name"
+                yield Mistake(file, "benchmarks", words)
+
+
+def repeated(names: Iterable[Any]) -> list[str]:
+    """What stands there more than once, as texts."""
+    return sorted(str(name) for name, times in Counter(names).items() if times > 1)

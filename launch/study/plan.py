@@ -1,0 +1,341 @@
+"""Study -> units: the graph of work, each unit with its identity, its needs and its estimated FLOPs.
+
+It reads no run directory and asks no scheduler. Units come in an order in which they can be done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.core.canonical import Filled, as_text, gap, pattern
+from jobs.core.unit import PREPARED, Input, Resources, Unit
+from launch.study import memory
+from launch.study.cluster import Cluster
+from launch.study.digests import digest
+from launch.study.estimate import (
+    Lengths,
+    collating_hours,
+    evaluation_flops,
+    generation_flops,
+    hours,
+    packing,
+    reporting_hours,
+    training_flops,
+)
+from launch.study.presets import CONFIGS
+from launch.study.schema import EvalGroup, Model, Source, Study
+
+MARGIN = 2.0  # a time limit is the estimate times this
+LEAST = 0.5  # hours; no time limit is shorter
+OF_TASK = ("task", "metric", "filter", "fewshot", "limit")  # what changes a benchmark's result
+OF_GROUP: Any = {**dict.fromkeys(("name", "domain", "format", "include", "max_tokens"), True),
+            "tasks": {"__all__": set(OF_TASK)}}  # fmt: skip
+NAME, ORDER, SEED = map(gap, ("name", "order", "seed"))  # what sets variants of one size and share apart
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One student to train: a size, a mixture, an order and a seed."""
+
+    student: Model
+    share: float
+    order: str
+    seed: int
+
+    @property
+    def mixture(self) -> str:
+        """The mixture's name: the share in percent, and what is not as usual.
+
+        Nothing else of the study has a part in it: a unit's folder bears it and must be found again when the
+        study grows by a seed or an order.
+        """
+        name = f"r{percent(self.share)}"
+        if self.order == "shuffled" and 0 < self.share < 1:
+            name += "-shuffled"
+        return name + (f"-s{self.seed}" if self.seed else "")
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the trained student."""
+        return f"{self.student.name}-{self.mixture}"
+
+    @property
+    def gaps(self) -> dict[str, str]:
+        """What fills the gaps NAME, ORDER and SEED of its units' configs."""
+        return {"name": as_text(self.name), "order": as_text(self.order), "seed": as_text(self.seed)}
+
+
+def percent(share: float) -> str:
+    """A share in percent, in full: no two shares have one name."""
+    exact = (100 * Decimal(repr(float(share)))).normalize()
+    return str(int(exact)) if exact == int(exact) else str(exact)
+
+
+def plan(study: Study, cluster: Cluster, measured: Lengths | None = None) -> list[Unit]:
+    """All units of a study.
+
+    Args:
+        measured: counts and lengths of the rows where they are known already, else the study's `expect`
+            serves. They change estimates, never identities.
+    """
+    return _Planner(study, cluster, measured or Lengths.expected(study)).units()
+
+
+def collating(study: Study, cluster: Cluster) -> Unit:
+    """The unit of a study's plan that counts its rows."""
+    return _Planner(study, cluster, Lengths.expected(study)).collate
+
+
+def variants(study: Study) -> list[Variant]:
+    """All students to train. The order of the phases matters to real mixtures only."""
+    found = []
+    for student, share, order, seed in itertools.product(
+        study.students, study.mixtures.shares, study.mixtures.order, study.seeds
+    ):
+        if 0 < share < 1 or order == study.mixtures.order[0]:
+            found.append(Variant(student, share, order, seed))
+    return found
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Units that differ in the order and the seed of their variants only, which cost nothing.
+
+    Args:
+        prepared: the prepare stage's result, where they read it.
+    """
+
+    stage: str
+    pattern: str
+    execution: dict[str, Any]
+    resources: Resources
+    flops: int | None
+    prepared: tuple[Input, ...]
+
+    def unit(self, name: str, gaps: dict[str, str], read: Input) -> Unit:
+        """The one of a variant, which reads an input."""
+        inputs = (read, *self.prepared)
+        config = Filled(self.pattern, gaps)
+        return Unit(self.stage, name, config, inputs, self.execution, self.resources, self.flops)
+
+
+@dataclass(frozen=True)
+class _Planner:
+    study: Study
+    cluster: Cluster
+    rows: Lengths
+
+    def units(self) -> list[Unit]:
+        packs = dict[str, Unit]()  # by their identities, since students may share them
+        trained, evaluated = list[Unit](), list[Unit]()
+        collated = self.collate.as_input()
+        for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
+            of_kind = list(alike)
+            student = of_kind[0].student
+            tokenizer = _word(student.tokens_with[0])
+            packing, training = self.packing(student, share), self.training(student, share)
+            evaluations = [
+                (group.name, self.evaluation(student, share, group)) for group in self.study.benchmarks
+            ]
+            for v in of_kind:
+                gaps = v.gaps
+                pack = packing.unit(f"{v.mixture}.{tokenizer}", gaps, collated)
+                packs.setdefault(pack.id, pack)
+                train = training.unit(v.name, gaps, pack.as_input())
+                trained.append(train)
+                made = train.as_input()
+                evaluated += [kind.unit(f"{v.name}.{name}", gaps, made) for name, kind in evaluations]
+        items = sum(t.items for group in self.study.benchmarks for t in group.tasks)
+        needed = Resources(memory=memory.reporting(items * len(trained)))
+        needed = self.limited(needed, reporting_hours(items * len(trained)))
+        made_of = tuple([u.as_input(u.name) for u in evaluated])
+        report = Unit("report", self.study.name, {}, made_of, resources=needed)
+        first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
+        return [*first, *packs.values(), *trained, *evaluated, report]
+
+    def prepared(self, config: dict[str, Any]) -> tuple[Input, ...]:
+        """The prepare stage's result where a config names a file of it."""
+        return (self.prepare.as_input(),) if self.prepare and PREPARED in as_text(config) else ()
+
+    def kind(
+        self,
+        stage: str,
+        config: dict[str, Any],
+        execution: dict[str, Any],
+        resources: Resources,
+        flops: int | None,
+    ) -> _Kind:
+        return _Kind(stage, pattern(config), execution, resources, flops, self.prepared(config))
+
+    def timed(self, stage: str, resources: Resources, flops: int | None) -> Resources:
+        """These resources with as much time as a stage's unit may need on them."""
+        return self.limited(resources, hours(flops, stage, resources, self.cluster))
+
+    def limited(self, resources: Resources, expected: float) -> Resources:
+        """These resources with a time limit for so many hours of work."""
+        wanted = max(MARGIN * expected, LEAST)
+        return replace(resources, hours=round(min(wanted, self.cluster.max_hours), 2))
+
+    @cached_property
+    def prepare(self) -> Unit | None:
+        if self.study.prepare is None:
+            return None
+        config = self.study.prepare.model_dump(mode="json", exclude={"hours"})
+        limit = min(self.study.prepare.hours, self.cluster.max_hours)
+        needed = Resources(memory=memory.preparing(), hours=limit)
+        return Unit("prepare", self.study.name, config, resources=needed)
+
+    @cached_property
+    def generate(self) -> Unit | None:
+        teacher, study = self.study.teacher, self.study
+        if teacher is None or study.modes is None or study.prompts is None:
+            return None
+        config = {
+            "model": teacher.model,
+            "revision": teacher.revision,
+            "thinking": teacher.thinking.model_dump(),
+            "prompts": [_source(source) for source in study.prompts],
+            "modes": study.modes.model_dump(mode="json"),
+            "seed": study.seeds[0],
+        }
+        flops = generation_flops(teacher.architecture, self.rows)
+        needed = replace(self.serving(teacher), memory=memory.generation(teacher))
+        resources = self.timed("generate", needed, flops)
+        execution = {**self.engine(teacher), "files": _files(study.prompts)}
+        return Unit("generate", teacher.name, config, self.prepared(config), execution, resources, flops)
+
+    @cached_property
+    def collate(self) -> Unit:
+        study = self.study
+        teacher = study.teacher.thinking if study.teacher else study.students[0].thinking
+        pairs = [_source(p) for p in study.pairs] if study.pairs else None
+        config = {"pairs": pairs, "thinking": teacher.model_dump()}
+        execution = {"files": _files(study.pairs or ())}
+        inputs = (self.generate.as_input(),) if self.generate else ()
+        needed = Resources(memory=memory.collating(self.rows))
+        needed = self.limited(needed, collating_hours(self.rows))
+        return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
+
+    def packing(self, student: Model, share: float) -> _Kind:
+        tokenizer, revision = student.tokens_with
+        config = {
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "thinking": student.thinking.model_dump(),
+            "share": share,
+            "order": ORDER,
+            "block_size": self.study.training.block,
+            "seed": SEED,
+        }
+        needed = replace(packing(self.rows, share, self.cluster), memory=memory.packing(self.rows))
+        return self.kind("pack", config, {}, self.limited(needed, needed.hours), None)
+
+    def training(self, student: Model, share: float) -> _Kind:
+        how = student.training
+        assert how is not None  # the study was checked
+        tokenizer, revision = student.tokens_with
+        model = {
+            **student.model_dump(mode="json", include={"size", "model", "revision", "init", "architecture"}),
+            "name": NAME,
+            "tokenizer": tokenizer,
+            "tokenizer_revision": revision,
+        }
+        # What `jobs.training.schedule.Recipe` takes; the size of a block is the pack's.
+        recipe = self.study.training.model_dump(mode="json", exclude={"block"})
+        recipe |= {"learning_rate": how.learning_rate, "seed": SEED}
+        config = {"model": model, "recipe": recipe, "share": share, "order": ORDER, "seed": SEED}
+        zero = None if how.zero is None else _deepspeed(how.zero)
+        execution = {
+            "micro_batch": how.micro_batch,
+            "gradient_checkpointing": how.gradient_checkpointing,
+            "deepspeed": zero,
+            "mtbf_hours": self.cluster.mtbf_hours,
+        }
+        resources = Resources(
+            nodes=how.nodes,
+            tasks_per_node=how.gpus_per_node or how.tasks_per_node,
+            gpus_per_node=how.gpus_per_node,
+            cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
+            memory=memory.training(student, self.study.training.block, self.study.training.dtype, zero),
+        )
+        flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
+        return self.kind("train", config, execution, self.timed("train", resources, flops), flops)
+
+    def evaluation(self, student: Model, share: float, group: EvalGroup) -> _Kind:
+        made = {"name": NAME, "size": student.size, "share": share, "order": ORDER, "seed": SEED}
+        config = {
+            "student": made,
+            "group": group.model_dump(mode="json", include=OF_GROUP),
+            "sampling": group.sampling.model_dump(mode="json"),
+            "thinking": student.thinking.model_dump(),
+        }
+        flops = evaluation_flops(student.architecture, self.rows, share, group)
+        needed = replace(self.serving(student), memory=memory.generation(student, evaluates=group))
+        resources = self.timed("evaluate", needed, flops)
+        return self.kind("evaluate", config, self.engine(student), resources, flops)
+
+    def serving(self, model: Model) -> Resources:
+        """What a model needs to generate: one task per worker, which holds all of its GPUs."""
+        serving = model.serving
+        cpus = serving.gpus * self.cluster.cpus_per_gpu if serving.gpus else serving.cpus
+        return Resources(
+            nodes=serving.nodes, gpus_per_node=serving.gpus, cpus_per_task=cpus, workers=serving.workers
+        )
+
+    def engine(self, model: Model) -> dict[str, Any]:
+        serving = model.serving
+        return {
+            "engine": serving.engine,
+            "tensor_parallel": max(1, serving.gpus),
+            "max_model_len": serving.max_model_len,
+        }
+
+
+def _word(path: str) -> str:
+    """The last part of a path or of a hub's name as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", path.rstrip("/").rpartition("/")[2])[:60]
+
+
+def _source(source: Source) -> dict[str, Any]:
+    """A source of texts, a local file named by its contents: it may be edited, and it may be moved."""
+    local = _files((source,))
+    return {**source.model_dump(mode="json"), "path": next(iter(local), source.path)}
+
+
+def _files(sources: Iterable[Source]) -> dict[str, str]:
+    """Where the local files are that sources name by their contents."""
+    files = [Path(s.path).absolute() for s in sources if s.path and not s.path.startswith(PREPARED)]
+    return {f"sha256:{digest(file)}": str(file) for file in files}
+
+
+@cache
+def _deepspeed(stage: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for a ZeRO stage."""
+    loaded: dict[str, Any] = yaml.safe_load(
+        (CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text(encoding="utf-8")
+    )
+    return loaded
+
+
+def totals(units: list[Unit]) -> dict[str, Any]:
+    """Sums over units, for `sor plan`; FLOPs are None as soon as one unit's are unknown."""
+    flops = [u.flops for u in units if u.stage in ("generate", "train", "evaluate")]
+    return {
+        "units": len(units),
+        "flops": None if None in flops else sum(f for f in flops if f is not None),
+        "gpu_hours": round(sum(gpu_hours(u) for u in units), 1),
+    }
+
+
+def gpu_hours(unit: Unit) -> float:
+    """GPU hours that a unit is estimated to take (its limit without the margin)."""
+    return unit.resources.gpus * unit.resources.hours / MARGIN

@@ -1,0 +1,232 @@
+"""One YAML document -> mappings, lists, texts, finite numbers, booleans and null, each with its line.
+
+PyYAML parses; its events are put together here, since its own constructors keep the last of two equal keys,
+make dates and sexagesimal numbers of texts, expand aliases without limit, and raise errors of many kinds.
+Numbers follow YAML 1.2: `1e-5` is one, `1:30` and `010` are texts, and so is a date. `yes`, `no`, `on` and
+`off` are booleans as in YAML 1.1, and remembered, for a message where a text was meant. Keys are texts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from launch.study.textfile import Unusable
+
+try:
+    from yaml import CSafeLoader as SafeLoader  # ten times as fast
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
+DEPTH = 50  # of nested mappings and lists
+VALUES = 100_000  # in a file, those of an alias counted each time
+DIGITS = 20  # of a whole number
+TAGS = ("!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+NULL = ("", "~", "null", "Null", "NULL")
+BOOLEANS = {
+    word: value
+    for value, words in ((True, ("true", "yes", "on")), (False, ("false", "no", "off")))
+    for lower in words
+    for word in (lower, lower.capitalize(), lower.upper())
+}
+CLEAR = ("true", "false")
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)")
+REAL = re.compile(r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?")
+ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+INDENTED = re.compile(r" *\t")
+NUL_OR_HALF = re.compile("[\0\ud800-\udfff]")
+
+Place = tuple[str, ...]  # keys and numbers of list items that lead to a value
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a file holds.
+
+    Args:
+        lines: of each key and list item, from 1.
+        words: what booleans were written as, other than `true` and `false`.
+    """
+
+    data: dict[str, Any]
+    lines: dict[Place, int] = field(default_factory=dict)
+    words: dict[Place, str] = field(default_factory=dict)
+
+    def line(self, keys: Iterable[Any]) -> int | None:
+        """The line of the value that these keys lead to, or of what comes nearest to it; None: unknown."""
+        return self.lines.get(self.place(keys))
+
+    def place(self, keys: Iterable[Any]) -> Place:
+        """The longest beginning of these keys that the file holds; a single value may stand for a list."""
+        at: Place = ()
+        for key in map(str, keys):
+            if (*at, key) in self.lines:
+                at = (*at, key)
+            elif key != "0":
+                break
+        return at
+
+
+def parse_yaml(text: str) -> Document:
+    """Read a document that is a mapping.
+
+    Raises:
+        Unusable: it is none, or holds what is not read here.
+    """
+    builder = _Builder(text)
+    try:
+        data = builder.document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = " ".join(filter(None, (error.context, error.problem)))
+        line = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        hint = "; YAML is indented with spaces, not tabs" if any(INDENTED.match(one) for one in line) else ""
+        raise Unusable(f"not YAML: {words}{hint}", mark.line + 1 if mark else None) from None
+    except yaml.YAMLError as error:
+        raise Unusable(f"not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        what = "nothing" if data is None else f"a {'list' if isinstance(data, list) else 'single value'}"
+        raise Unusable(f"a mapping of keys is needed, found {what}")
+    return Document(data, builder.lines, builder.words)
+
+
+class _Builder:
+    """Puts the events of one document together."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Place, int] = {}
+        self.words: dict[Place, str] = {}
+        self._events = yaml.parse(text, SafeLoader)
+        self._anchors: dict[str, tuple[Any, int] | None] = {}  # value and size; None while it is built
+        self._size = 0  # values so far
+
+    def document(self) -> Any:
+        next(self._events)  # the stream starts
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return None
+        data = self._value(next(self._events), ())
+        next(self._events)  # the document ends
+        after = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise Unusable("a second document begins; a file holds one", _line(after))
+        return data
+
+    def _value(self, event: Any, at: Place) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, at)
+        tag = event.tag
+        if tag is not None and tag not in TAGS:
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            raise Unusable(f"the tag {shown} is not allowed; values need none", _line(event), at)
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        before = self._size
+        self._grow(1, event, at)
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, at)
+        elif len(at) >= DEPTH:
+            raise Unusable(f"nested more than {DEPTH} deep", _line(event), at[:3])
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = self._list(at)
+        else:
+            value = self._mapping(at)
+        if event.anchor:
+            self._anchors[event.anchor] = value, self._size - before
+        return value
+
+    def _grow(self, by: int, event: Any, at: Place) -> None:
+        self._size += by
+        if self._size > VALUES:
+            words = f"more than {VALUES:,} values, those of aliases counted each time"
+            raise Unusable(words, _line(event), at[:3])
+
+    def _alias(self, event: Any, at: Place) -> Any:
+        if event.anchor not in self._anchors:
+            raise Unusable(f"*{event.anchor} is nothing: no &{event.anchor} before it", _line(event), at)
+        found = self._anchors[event.anchor]
+        if found is None:
+            raise Unusable(f"&{event.anchor} contains itself", _line(event), at)
+        self._grow(found[1], event, at)
+        return found[0]
+
+    def _list(self, at: Place) -> list[Any]:
+        found: list[Any] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            place = (*at, str(len(found)))
+            self.lines[place] = _line(event)
+            found.append(self._value(event, place))
+        return found
+
+    def _mapping(self, at: Place) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        seen: dict[str, int] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise Unusable("a key must be a single word, not a list, mapping or alias", _line(event), at)
+            key, line = _text(event, at), _line(event)
+            place = (*at, key)
+            if key in seen:
+                raise Unusable(f"given twice, first in line {seen[key]}: keep one of them", line, place)
+            self.lines[place] = seen[key] = line
+            value = self._value(next(self._events), place)
+            if key == "<<" and event.implicit[0]:
+                merged = _merged(value, line, place)
+            else:
+                found[key] = value
+        return {**merged, **found}
+
+    def _scalar(self, event: Any, at: Place) -> Any:
+        text = _text(event, at)
+        if not event.implicit[0]:  # in quotes, or tagged as a text
+            return text
+        if text in NULL:
+            return None
+        if text in BOOLEANS:
+            if text not in CLEAR:
+                self.words[at] = text
+            return BOOLEANS[text]
+        if WHOLE.fullmatch(text):
+            return _whole(text, _line(event), at)
+        if REAL.fullmatch(text) or ENDLESS.fullmatch(text):
+            number = float(text.replace("_", "")) if not ENDLESS.fullmatch(text) else math.inf
+            if not math.isfinite(number):
+                words = f"found {text[:40]}; a finite number is needed (a text stands in quotes)"
+                raise Unusable(words, _line(event), at)
+            return number
+        return text
+
+
+def _line(event: Any) -> int:
+    line: int = event.start_mark.line
+    return line + 1
+
+
+def _text(event: Any, at: Place) -> str:
+    text: str = event.value
+    if NUL_OR_HALF.search(text):
+        raise Unusable("a null byte or half of a surrogate pair in a text: remove it", _line(event), at)
+    return text
+
+
+def _whole(text: str, line: int, at: Place) -> int:
+    plain = text.replace("_", "")
+    if len(plain) > DIGITS + 2:
+        raise Unusable(f"a number of more than {DIGITS} digits (a text stands in quotes)", line, at)
+    try:
+        return int(plain, 0)
+    except ValueError:  # 0x_
+        raise Unusable(f"found {text}; no number (a text stands in quotes)", line, at) from None
+
+
+def _merged(value: Any, line: int, at: Place) -> dict[str, Any]:
+    """What `<<` brings: a mapping, or several, of which the first that holds a key counts."""
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, dict) for part in parts):
+        raise Unusable("'<<' takes a mapping, or a list of them", line, at)
+    return {key: part[key] for part in reversed(parts) for key in part}

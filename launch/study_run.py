@@ -1,0 +1,187 @@
+"""One study on one machine, opened: its plan, its run directory, and the backend that its jobs run on.
+
+Every command begins here. What a command then does stands in its own module.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.core.secrets import name_secrets
+from jobs.core.unit import MODES, Unit
+from jobs.store.records import COUNT, TEXT, check
+from jobs.store.rundir import Damaged, StudyDir, UnitDir, read_json
+from jobs.store.schema import HANDED_OVER
+from launch.local.backend import Local
+from launch.slurm.backend import Slurm
+from launch.slurm.client import Controller
+from launch.state.backend import Backend
+from launch.state.cache import Known
+from launch.state.ledger import Attempt, Ledger, unfenced
+from launch.state.status import Snapshot, observe
+from launch.study.cluster import Cluster, load_cluster, restored
+from launch.study.estimate import Lengths
+from launch.study.plan import collating, plan
+from launch.study.presets import Mistake, StudyError
+from launch.study.schema import Study, load_study
+
+
+@dataclass(frozen=True)
+class Project:
+    """A study, where it runs, and what it consists of."""
+
+    study: Study
+    cluster: Cluster
+    root: StudyDir
+    units: list[Unit]
+    backend: Backend
+    fence: Callable[[], None] = unfenced  # of the lock under which it is changed
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster, self.fence)
+
+    def look(self, known: Known | None = None) -> Snapshot:
+        """The study as it is now; see `observe`."""
+        return observe(self.units, self.root, self.backend, known)
+
+
+def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Project:
+    """Read a study and all that it names.
+
+    Args:
+        cluster_name: where it runs; None: where it was submitted last, this machine before the first time.
+
+    Raises:
+        StudyError: the study or the cluster has mistakes, or its jobs are elsewhere.
+    """
+    study = load_study(study_name)
+    return _where_it_runs(study, StudyDir(runs / study.name), cluster_name)
+
+
+def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:
+    """All studies with a run directory, as they were submitted last, the latest first.
+
+    Returns:
+        Them, and why others cannot be opened.
+
+    Raises:
+        StudyError: there is none.
+    """
+    found, troubles = [], []
+    with suppress(FileNotFoundError):
+        os.listdir(runs)  # a pattern is found nowhere, also where nobody may look
+    for file in sorted(runs.glob("*/study.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        root = StudyDir(file.parent)
+        try:
+            study = Study.model_validate(read_json(root.study))
+            found.append(_where_it_runs(study, root, cluster_name))
+        except (
+            ValueError,
+            OSError,
+        ) as error:  # StudyError, and what a study of another version of this lacks
+            troubles.append(f"{root.path} is left out: {error}")
+    if not found:
+        why = "; ".join(troubles) or "no study was submitted here: name one, or say with --runs where to look"
+        raise StudyError([Mistake(runs, "", why)])
+    return found, troubles
+
+
+def _where_it_runs(study: Study, root: StudyDir, cluster_name: str | None) -> Project:
+    attempts = Ledger(root.ledger).attempts()
+    last = max(attempts.values(), key=lambda a: a.begun, default=None)
+    return _project(study, load_cluster(cluster_name or (last.cluster if last else "local")), root, attempts)
+
+
+def reopen_project(root: StudyDir) -> Project:
+    """A study as a person submitted it last, whatever its files say now.
+
+    Raises:
+        StudyError: its jobs are on another cluster.
+    """
+    submitted = read_json(root.submitted, HANDED_OVER)
+    cluster = restored(submitted["cluster"], submitted["source"])
+    study = Study.model_validate(read_json(root.study))
+    return _project(study, cluster, root, Ledger(root.ledger).attempts())
+
+
+def planned_again(project: Project, study: Study) -> Project:
+    """A project whose study was edited, or whose rows have been counted since it was opened."""
+    return _project(study, project.cluster, project.root, Ledger(project.root.ledger).attempts())
+
+
+def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[str, Attempt]) -> Project:
+    name_secrets(cluster.slurm.secrets)
+    if cluster.slurm_cluster is None:  # nor does the environment name one: where the study runs already
+        cluster = cluster.on(_last_slurm_cluster(attempts, cluster.source))
+    collated = root.unit(collating(study, cluster))
+    # Real lengths make better estimates.
+    rows = measured(collated, Lengths.expected(study)) if collated.done else None
+    project = Project(study, cluster, root, plan(study, cluster, rows), backend_of(cluster, root))
+    _refuse_elsewhere(project, attempts)
+    return project
+
+
+def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
+    """What runs a study's jobs."""
+    return Local(root) if cluster.backend == "local" else Slurm(Controller(cluster=cluster.slurm_cluster))
+
+
+def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:
+    """A second cluster knows nothing of the jobs of the first, and would start their units again."""
+    here = project.cluster.source, project.cluster.slurm_cluster
+    if all(_place(a) == here for a in attempts.values()):
+        return
+    begun = {
+        u.id: a
+        for u in project.units
+        if (a := attempts.get(u.id)) and a.ended is None and _place(a) != here
+        if not project.root.unit(u).done
+    }
+    local = {id for id, a in begun.items() if a.cluster == "local"}
+    lost = local - Local(project.root).live(begun).keys()
+    elsewhere = sorted({_place(a) for id, a in begun.items() if id not in lost}, key=str)
+    if elsewhere:
+        file, slurm_cluster = elsewhere[0]
+        command, but = f"sor cancel {project.study.name} --cluster {shlex.quote(file)}", ""
+        if slurm_cluster:
+            command = f"SLURM_CLUSTERS={slurm_cluster} {command}"
+        elif file == here[0]:  # and another one of its clusters was named now
+            command, but = f"env -u SLURM_CLUSTERS {command}", ", with no 'clusters' in that file"
+        names = ", ".join(f"{file} (Slurm cluster {other})" if other else file for file, other in elsewhere)
+        raise StudyError([Mistake(
+            project.root.path, "",
+            f"units of this study were submitted to {names}, and nobody wrote down that they "
+            f"ended: go on there, or end them with '{command}'{but}",
+        )])  # fmt: skip
+
+
+def _place(attempt: Attempt) -> tuple[str, str | None]:
+    """Where an attempt was submitted: the cluster file, and the one of several clusters of that Slurm."""
+    return attempt.cluster, next((job.slurm_cluster for job in attempt.jobs), None)
+
+
+def _last_slurm_cluster(attempts: Mapping[str, Attempt], source: str) -> str | None:
+    """The one of several clusters of Slurm to which this cluster file sent jobs last."""
+    sent = [a for a in attempts.values() if a.cluster == source]
+    return _place(max(sent, key=lambda a: a.begun))[1] if sent else None
+
+
+def measured(collated: UnitDir, expected: Lengths) -> Lengths | None:
+    """The counts and lengths that the collate stage found; prompts' lengths stay as expected.
+
+    None where its result cannot be read: a look at the unit says so.
+    """
+    try:
+        found = check(collated.read_result(), {"prompts": COUNT, "lengths_in": TEXT}, str(collated.result))
+        if found["lengths_in"] != "tokens":
+            return Lengths(found["prompts"], expected.prompt, expected.ift, expected.reasoning)
+        means = {mode: round(found["lengths"][mode]["mean"]) for mode in MODES}
+    except (Damaged, FileNotFoundError, KeyError, TypeError, OverflowError):
+        return None
+    return Lengths(found["prompts"], expected.prompt, **means)

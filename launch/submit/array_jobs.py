@@ -1,0 +1,198 @@
+"""Handing arrays over to Slurm, or writing them down for a person to do so.
+
+In this order, one array after another: the folder with all that the jobs read, the intent in the ledger,
+sbatch, the id in the ledger. A crash between any two leaves something that the next submit understands.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.core.unit import Unit
+from jobs.runtime.array_task import BY_HAND, ELEMENTS, line
+from jobs.store.by_hand import TOLD
+from jobs.store.rundir import write_json
+from launch.slurm.backend import Slurm
+from launch.slurm.parse import Refused
+from launch.state.ledger import Begun, Job, new_name
+from launch.state.lock import Lost
+from launch.study.header import WELCOME
+from launch.study_run import Project
+from launch.submit.arrays import Array, array_spec, dependency
+from launch.submit.code_snapshot import snapshot
+from launch.submit.limits import Refusal
+from launch.submit.script import sbatch_script
+
+SCRIPT = "submit.sh"
+HEADER = """\
+#!/bin/bash
+# Submits what the folders beside this script hold, each array after those that it waits for. They are read by
+# the jobs, and their logs go there. 'sor' learns of an array when the first of its jobs starts.
+set -euo pipefail
+cd "$(dirname "$0")"
+# As 'sor submit' does, whatever the shell has set for other jobs.
+for name in ${!SBATCH_@} ${!SLURM_@}; do
+  [[ " %s " == *" $name "* ]] || unset "$name"
+done
+
+submit() {  # set `id`: the one line of what sbatch says that is an id, or an id and the name of a cluster
+  local said
+  said=$(sbatch --parsable "$@") || { echo "$said" >&2; exit 1; }
+  id=$(grep -xE '[0-9]+(;[A-Za-z0-9_.-]+)?' <<< "$said" | cut -d ';' -f 1) || true
+  [[ $id =~ ^[0-9]+$ ]] && return
+  printf '%%s\\n' "$said" "This is not the id of one job: look for the job with squeue --me" >&2
+  exit 1
+}
+"""
+
+
+def hand_over(
+    arrays: Sequence[Array],
+    project: Project,
+    code: Path,
+    avoid: Sequence[str],
+    tell: Callable[[str, str], None],
+) -> None:
+    """Submit arrays, in an order in which each comes after those that it waits for.
+
+    Args:
+        code: the snapshot of the code that the jobs run.
+        avoid: nodes that no job may run on.
+        tell: is called with the id of each job that Slurm has taken, and what it is.
+
+    Raises:
+        Refused: Slurm said no; those before stay.
+        SlurmUnavailable: no answer; whether that array was taken, the next look finds out.
+    """
+    numbers, ids = _numbers(project), list[str]()
+    for array in arrays:
+        name = new_name(f"{array.stage}-{project.study.name}")
+        folder = project.root.submission(name)
+        _write(array, project, folder, code, numbers, dependency(array, ids), avoid)
+        begun = [
+            Begun(e.unit.id, numbers[e.unit.id], None if array.plain else e.index) for e in array.elements
+        ]
+        asked = project.cluster.memory_option(array.stage, array.resources)
+        ids.append(hand_in(project, name, begun, array.resources.memory if asked else None))
+        tell(ids[-1], in_words(array))
+
+
+def hand_in(project: Project, name: str, begun: Sequence[Begun], memory: int | None = None) -> str:
+    """Submit what a submission's folder holds; returns the job's id. It raises what `hand_over` does.
+
+    Args:
+        memory: MiB of a node that each of its jobs asks for.
+    """
+    assert isinstance(project.backend, Slurm)
+    project.ledger.intent(name, begun, memory)
+    project.fence()  # whoever took over while this slept did not see that line
+    try:
+        id = project.backend.controller.submit(project.root.submission(name) / SCRIPT)
+    except Refused as error:
+        why = f"Slurm refused it: {error}"
+        project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
+        raise
+    try:
+        project.ledger.submitted(name, str(id))
+    except Lost:
+        _take_back(project, Job(name, id.array, socket.gethostname(), None, id.cluster), begun)
+        raise
+    return id.array
+
+
+def _take_back(project: Project, job: Job, begun: Sequence[Begun]) -> None:
+    """End what was submitted after somebody else had decided, unseen, that it never would be."""
+    attempts = project.ledger.attempts()
+    over = [b for b in begun if (a := attempts.get(b.unit)) and (a.number > b.attempt or a.ended)]
+    project.backend.cancel([job._replace(element=b.index) for b in over])
+
+
+def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
+    """Write what `hand_over` would submit, to be submitted by hand; returns the script that submits all.
+
+    Raises:
+        Refusal: the folder holds something, which jobs may be reading.
+    """
+    if out.exists() and any(out.glob("[!.]*")):
+        raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
+    out.mkdir(parents=True, exist_ok=True)
+    project.root.by_hand.mkdir(
+        parents=True, exist_ok=True
+    )  # from here on 'sor submit' takes its numbers there
+    lines = (HEADER % " ".join(WELCOME)).splitlines()
+    code, numbers, readers = snapshot(project.root), _numbers(project), _readers(project.units)
+    for number, array in enumerate(arrays):
+        folder = out.absolute() / f"{number:03}-{array.stage}"
+        name = new_name(f"{array.stage}-{project.study.name}")
+        _write(array, project, folder, code, {}, None, (), name)
+        units = {e.unit.id for e in array.elements}
+        told = {
+            "name": name,
+            "cluster": project.cluster.source,
+            "slurm_cluster": project.cluster.slurm_cluster,
+            "numbers": {id: numbers[id] - 1 for id in units},
+            "readers": {id: readers[id] for id in units},
+        }
+        write_json(folder / TOLD, told)
+        after = dependency(array, [f"${{a{i}}}" for i in range(number)])
+        option = f' --dependency="{after}"' if after else ""
+        lines.append(f'submit{option} {folder.name}/{SCRIPT}; a{number}=$id; echo "{in_words(array)}: $id"')
+    script = out / "submit_all.sh"
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    script.chmod(0o755)
+    return script
+
+
+def in_words(array: Array) -> str:
+    """What an array is, for a person."""
+    return f"{array.stage}, {len(array.elements)} jobs"
+
+
+def _numbers(project: Project) -> dict[str, int]:
+    """The number of each unit's next attempt, by its id."""
+    attempts = project.ledger.attempts()
+    return {u.id: attempts[u.id].number + 1 if u.id in attempts else 1 for u in project.units}
+
+
+def _readers(units: Sequence[Unit]) -> dict[str, list[str]]:
+    """The folders, below the study's, of the units that read each unit, directly or not, by the unit's id."""
+    readers: dict[str, list[str]] = {unit.id: [] for unit in units}
+    read = dict[str, set[str]]()  # by each unit
+    for unit in units:
+        read[unit.id] = {i.id for i in unit.inputs}.union(*(read.get(i.id, ()) for i in unit.inputs))
+        for id in read[unit.id] & readers.keys():
+            readers[id].append(f"{unit.stage}/{unit.name}-{unit.id}")
+    return readers
+
+
+def _write(
+    array: Array,
+    project: Project,
+    folder: Path,
+    code: Path,
+    numbers: Mapping[str, int],
+    after: str | None,
+    avoid: Sequence[str],
+    job: str | None = None,
+) -> None:
+    """Write one submission's folder.
+
+    Args:
+        numbers: of the units' attempts; a job of a unit without one takes one when it starts.
+        job: its name; None: that of the folder.
+    """
+    root = project.root.path.absolute()
+    script = sbatch_script(
+        project.cluster, array.stage, array.resources, folder=folder, study=root, code=code,
+        array=array_spec(array), dependency=after, exclude=avoid, name=job,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ELEMENTS).open("w", encoding="utf-8") as file:
+        for e in array.elements:
+            asked = {"memory": array.resources.memory, "raised": array.resources.raised}
+            unit = replace(e.unit, resources=replace(e.unit.resources, **asked))
+            file.write(line(e.index, unit, root, numbers.get(e.unit.id, BY_HAND), e.worker))
+    (folder / SCRIPT).write_text(script, encoding="utf-8")

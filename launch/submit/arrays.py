@@ -1,0 +1,393 @@
+"""Units to submit -> Slurm job arrays: what each array waits for and how many of its jobs run at once.
+
+Pure: it calls nothing and reads no file. As few arrays as can be, since each is one call of sbatch; but an
+element waits for the results that it reads and for nothing else, and the caps hold in whatever order Slurm
+starts what may start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, reduce
+from itertools import groupby
+from math import ceil, log2
+from operator import and_, or_
+
+from jobs.core.unit import Resources, Unit
+from launch.submit.throttles import LATER, NO_LIMIT, Caps
+
+PLAIN = -1
+FEW = 32  # units; fewer are not worth an array of their own for a shorter time limit
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Room in the queue that some stages share.
+
+    Args:
+        name: whose limit it is.
+        room: jobs of theirs that may still be put into the queue.
+    """
+
+    name: str
+    room: int
+    stages: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The limits to keep; None is no limit.
+
+    Args:
+        max_array_size: Slurm's MaxArraySize; the largest index is one less. 0: there are no arrays, and each
+            worker is a job of its own.
+        room: jobs, elements of arrays included, that may still be put into the queue.
+        max_jobs, max_gpus: of this study at once, over all arrays.
+        pools: what of the room there is for some stages only.
+    """
+
+    max_array_size: int
+    room: int | None
+    max_jobs: int | None
+    max_gpus: int | None
+    pools: tuple[Pool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Element:
+    """One job of an array: one worker of a unit."""
+
+    index: int
+    unit: Unit
+    worker: int
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What an array waits for.
+
+    Args:
+        kind: "afterok", "aftercorr" or "afterany", as Slurm means them.
+        array: the position of an array in the plan, or the id of one that Slurm already has.
+        indices: these elements of it; None is the whole array.
+    """
+
+    kind: str
+    array: int | str
+    indices: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Array:
+    """One job array.
+
+    Args:
+        resources: of each element, with the time limit of the longest and the memory of the largest;
+            `workers` are those of the array.
+        any: one of the conditions is enough.
+        throttle: how many elements may run at once.
+        plain: it is submitted as a job without an array; it has one element.
+    """
+
+    stage: str
+    resources: Resources
+    elements: tuple[Element, ...]
+    after: tuple[Condition, ...]
+    any: bool
+    throttle: int
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """Arrays in the order of submission, and the units left for a later submit, each with the reason."""
+
+    arrays: tuple[Array, ...]
+    held: tuple[tuple[Unit, str], ...]
+
+
+def plan_arrays(
+    units: Sequence[Unit], submit: Collection[str], live: Mapping[str, tuple[str, ...]], rules: Rules
+) -> ArrayPlan:
+    """Arrays for the units to submit. Each unit is in one array, with all its workers, or held.
+
+    Args:
+        units: all of the study, inputs before what reads them.
+        submit: ids of those to submit; their inputs are among them, live, or done.
+        live: of each unit that a job has in hand, the ids of its jobs ("123_4"), one a worker.
+    """
+    return _Planner(_Pending(units, frozenset(submit), live), rules).plan()
+
+
+def dependency(array: Array, ids: Sequence[str]) -> str | None:
+    """What sbatch's --dependency takes, or None; `ids` are the job ids of the plan's arrays so far."""
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for condition in array.after:
+        id = condition.array if isinstance(condition.array, str) else ids[condition.array]
+        jobs = [id] if condition.indices is None else [f"{id}_{i}" for i in condition.indices]
+        kinds[condition.kind] += jobs
+    if array.any:  # jobs behind one kind would all be waited for
+        return "?".join(f"{kind}:{job}" for kind, jobs in kinds.items() for job in jobs)
+    return ",".join(f"{kind}:{':'.join(jobs)}" for kind, jobs in kinds.items()) or None
+
+
+def array_spec(array: Array) -> str | None:
+    """What sbatch's --array takes; None for a job without an array."""
+    if array.plain:
+        return None
+    parts = []
+    indices = sorted(element.index for element in array.elements)
+    for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0]):
+        first, *rest = (index for _, index in run)
+        parts.append(f"{first}-{rest[-1]}" if rest else str(first))
+    return ",".join(parts) + (f"%{array.throttle}" if array.throttle < len(indices) else "")
+
+
+class _Pending:
+    """The graph of the units that are not done. A set of them is an integer: bit p is the unit at position p.
+
+    Attributes:
+        waits: what a unit reads, less what that waits for itself.
+        needs: all that has to be done before it.
+        levels: the positions of units to submit; each reads only live ones and those of earlier levels.
+        places: the elements that do a unit, as array and index; of the live ones at first. The index of a job
+            that is no array's is PLAIN.
+        load: live units, by the jobs and the GPUs of each.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], submit: frozenset[str], live: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.units = [u for u in units if u.id in submit or u.id in live]
+        self.waits: list[int] = []
+        self.needs: list[int] = []
+        self.levels: defaultdict[int, list[int]] = defaultdict(list)
+        self.places: defaultdict[int, list[tuple[int | str, int]]] = defaultdict(list)
+        self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
+        at: dict[str, tuple[int, int]] = {}  # position and level
+        for position, unit in enumerate(self.units):
+            # A live unit was submitted earlier than those of now: it does not wait for them.
+            inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
+            read = _set(p for p, _ in inputs)
+            before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
+            self.waits.append(read & ~before)
+            self.needs.append(read | before)
+            level = max((level for _, level in inputs), default=-1) + 1
+            if unit.id in live:
+                level, ids = -1, live[unit.id]
+                split = (id.partition("_") for id in ids)
+                self.places[position] = [(array, int(index) if index else PLAIN) for array, _, index in split]
+                self.load[len(ids), len(ids) * _gpus(unit.resources)] |= 1 << position
+            else:
+                self.levels[level].append(position)
+            at[unit.id] = position, level
+
+
+class _Planner:
+    def __init__(self, pending: _Pending, rules: Rules) -> None:
+        self.pending, self.rules = pending, rules
+        self.plain, self.size = rules.max_array_size < 1, max(1, rules.max_array_size)
+        self.caps = Caps(rules.max_jobs, rules.max_gpus, pending.load)
+        self.arrays: list[Array] = []
+        self.held: dict[int, str] = {}
+        self.out = 0  # the held ones, as a set
+
+    def plan(self) -> ArrayPlan:
+        pending, workers = self.pending, self._fill()
+        for _, positions in sorted(pending.levels.items()):
+            shapes: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+            for p in positions:
+                if p in self.held:
+                    continue
+                if missing := pending.needs[p] & self.out:
+                    first = pending.units[next(_positions(missing))]
+                    self._hold(p, f"it needs {first.stage} {first.name}, which cannot be submitted yet")
+                else:
+                    shapes[_shape(pending.units[p], workers[p])].append(p)
+            for alike in shapes.values():
+                needs = {p: pending.units[p].resources for p in alike}
+                for near in _by_memory({p: need.memory for p, need in needs.items()}):
+                    for group in _by_hours({p: needs[p].hours for p in near}):
+                        self._add_all({p: workers[p] for p in group})
+        arrays = zip(self.arrays, self.caps.throttles(), strict=True)
+        held = tuple((pending.units[p], why) for p, why in sorted(self.held.items()))
+        return ArrayPlan(tuple(replace(array, throttle=most) for array, most in arrays), held)
+
+    def _fill(self) -> dict[int, int]:
+        """Workers of each unit that the queue has room for. Where not all fit, fewer do the work."""
+        everywhere = Pool("the queue", NO_LIMIT if self.rules.room is None else self.rules.room, frozenset())
+        left = {pool: pool.room for pool in (everywhere, *self.rules.pools)}
+        workers = {}
+        for p in sorted(p for level in self.pending.levels.values() for p in level):
+            unit = self.pending.units[p]
+            pools = [pool for pool in left if pool is everywhere or unit.stage in pool.stages]
+            tight = min(pools, key=left.__getitem__)
+            if left[tight] < 1:
+                self._hold(p, f"{tight.name} has room for {tight.room} jobs of yours: {LATER}")
+                continue
+            workers[p] = min(unit.resources.workers, left[tight], self.size)
+            for pool in pools:
+                left[pool] -= workers[p]
+        return workers
+
+    def _hold(self, position: int, why: str) -> None:
+        self.held[position] = why
+        self.out |= 1 << position
+
+    def _add_all(self, workers: dict[int, int]) -> None:
+        """Few arrays for units of one shape, given with their workers.
+
+        Units that wait for the same fit into one array. So do units of which each waits for another element
+        of one array: they take its index.
+        """
+        size = self.size
+        jobs: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # unit and worker, by their waits
+        for p, count in workers.items():
+            jobs[self.pending.waits[p]] += [(p, worker) for worker in range(count)]
+        for (shared, array), family in self._families(jobs).items():
+            rounds = _rounds([len(jobs[waits]) for waits in family], size) if size > 1 else 0
+            for r in range(rounds):
+                chosen = [waits for waits in family if len(jobs[waits]) > r]
+                own = (next(_positions(waits & ~shared)) for waits in chosen)
+                indices = [self.pending.places[p][0][1] for p in own]
+                self._add(shared, array, {i: jobs[w][r] for i, w in zip(indices, chosen, strict=True)})
+            for waits in family:
+                rest = jobs[waits][rounds:]
+                for start in range(0, len(rest), size):
+                    self._add(waits, None, dict(enumerate(rest[start : start + size])))
+
+    def _families(self, sets: Collection[int]) -> dict[tuple[int, int | str | None], list[int]]:
+        """Sets of units that differ in an element of one array, by what they share and that array.
+
+        Of a set that unit is told by being in the fewest of the others.
+        """
+        readers = Counter(p for units in sets for p in _positions(units))
+        families: defaultdict[tuple[int, int | str | None], list[int]] = defaultdict(list)
+        for units in sets:
+            places = {p: self.pending.places[p] for p in _positions(units)}
+            single = [p for p, at in places.items() if len(at) == 1 and at[0][1] != PLAIN]
+            own = min(single, key=readers.__getitem__, default=None)
+            if own is None:
+                families[units, None].append(units)
+            else:
+                families[units & ~(1 << own), self.pending.places[own][0][0]].append(units)
+        return families
+
+    def _add(self, shared: int, alike: int | str | None, jobs: dict[int, tuple[int, int]]) -> None:
+        """Make an array, or hold its units if the caps leave no room for one of its jobs.
+
+        Args:
+            shared: the set that all elements wait for.
+            alike: the array of which each element waits for that of its own index, if there is one.
+            jobs: unit and worker, by index.
+        """
+        positions = list(dict.fromkeys(p for p, _ in jobs.values()))
+        units = [self.pending.units[p] for p in positions]
+        needed = reduce(and_, (self.pending.needs[p] for p in positions))
+        if why := self.caps.admit(_set(positions), needed, len(jobs), _gpus(units[0].resources)):
+            for p in positions:
+                self._hold(p, why)
+            return
+        after, either = self._conditions(shared, alike)
+        elements = []
+        for index, (p, worker) in sorted(jobs.items()):
+            self.pending.places[p].append((len(self.arrays), PLAIN if self.plain else index))
+            elements.append(Element(index, self.pending.units[p], worker))
+        workers = len(jobs) if len(units) == 1 else 1
+        most = {
+            name: max(getattr(u.resources, name) for u in units) for name in ("hours", "memory", "raised")
+        }
+        resources = replace(units[0].resources, workers=workers, **most)
+        made = Array(units[0].stage, resources, tuple(elements), after, either, len(jobs), self.plain)
+        self.arrays.append(made)
+
+    def _conditions(self, shared: int, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
+        """The conditions of an array, and whether one of them is enough.
+
+        A unit of several workers is done when the first of them succeeds. But Slurm has no "or" within an
+        "and", and under caps the others must not run on beside what comes next: then all have to end.
+        """
+        places, inputs = self.pending.places, list(_positions(shared))
+        either = not self.caps.given and alike is None and len(inputs) == 1 and len(places[inputs[0]]) > 1
+        found: defaultdict[tuple[str, int | str], list[int]] = defaultdict(list)
+        for p in inputs:
+            kind = "afterok" if either or len(places[p]) == 1 else "afterany"
+            for array, index in places[p]:
+                found[kind, array].append(index)
+        after = []
+        for (kind, array), indices in found.items():
+            whole = isinstance(array, int) and len(indices) == len(self.arrays[array].elements) and not either
+            whole = whole or indices == [PLAIN]
+            after.append(Condition(kind, array, None if whole else tuple(sorted(indices))))
+        if alike is not None:
+            after.append(Condition("aftercorr", alike, None))
+        return tuple(after), either
+
+
+def _rounds(counts: Sequence[int], size: int) -> int:
+    """How many arrays had best take one unit of each of these groups, when each group's rest is an array."""
+
+    def arrays(rounds: int) -> int:
+        return rounds + sum(ceil(max(n - rounds, 0) / size) for n in counts)
+
+    return min(sorted({0, *counts}, reverse=True), key=arrays) if len(counts) > 1 else 0
+
+
+def _shape(unit: Unit, workers: int) -> tuple[object, ...]:
+    """What the units of an array have in common beside hours and memory; one of several workers is alone."""
+    return unit.stage, _bare(unit.resources), unit.id if workers > 1 else None
+
+
+@cache
+def _bare(resources: Resources) -> Resources:
+    """What one worker asks for, whatever time and memory; thousands of units ask for the same."""
+    return replace(resources, hours=1, workers=1, memory=0, raised=0)
+
+
+def _by_memory(memory: Mapping[int, int]) -> Iterator[list[int]]:
+    """Units of one shape, apart where one needs more than twice the memory of another: all of an array ask
+    for the most that one of them needs."""
+    group: list[int] = []
+    for p in sorted(memory, key=lambda p: (memory[p], p)):
+        if group and memory[p] > 2 * memory[group[0]]:
+            yield sorted(group)
+            group = []
+        group.append(p)
+    if group:
+        yield sorted(group)
+
+
+def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
+    """Units of one shape, apart where their hours differ by more than to the next power of two.
+
+    A few units join those that take longer: an array more, with its share of the caps, costs more than a time
+    limit that is too long.
+    """
+    buckets: defaultdict[int, list[int]] = defaultdict(list)
+    for p, length in hours.items():
+        buckets[ceil(log2(length))].append(p)
+    group: list[int] = []
+    for bucket in sorted(buckets):
+        group += buckets[bucket]
+        if len(group) >= FEW or bucket == max(buckets):
+            yield sorted(group)
+            group = []
+
+
+def _gpus(resources: Resources) -> int:
+    """GPUs of one job."""
+    return resources.nodes * resources.gpus_per_node
+
+
+def _set(positions: Iterable[int]) -> int:
+    return reduce(or_, (1 << p for p in positions), 0)
+
+
+def _positions(units: int) -> Iterator[int]:
+    """The positions in a set, in order."""
+    while units:
+        lowest = units & -units
+        yield lowest.bit_length() - 1
+        units ^= lowest

@@ -1,0 +1,121 @@
+"""Which nodes the next submissions of a study avoid: those on which its jobs fail fast, several in a row.
+
+What jobs told (jobs/runtime/node_failures.py) is judged by a pure function. Slurm is asked only where a node
+looks bad.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobs.store.clock import ahead
+from jobs.store.rundir import Damaged, StudyDir, read_jsonl
+from jobs.store.schema import FAILURE
+from launch.slurm.backend import Slurm
+from launch.study_run import Project
+
+NODE = re.compile(r"[A-Za-z0-9_.-]+")
+ROW = 3  # failures in a row, of at least two units, after which a node looks bad
+WHILE = 24 * 3600.0  # seconds for which a failure counts
+MOST = 4  # not more than one node in so many is bad: then it is not the nodes
+
+
+@dataclass(frozen=True)
+class BadNode:
+    """A node on which jobs fail fast.
+
+    Args:
+        partition, error: of its last job.
+        units: that failed on it in a row, one for each time.
+        until: when it will not look bad any more, in seconds since the epoch.
+    """
+
+    name: str
+    partition: str | None
+    units: tuple[str, ...]
+    error: str
+    until: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The nodes to exclude, and those that look bad but are too many of their partition to do without."""
+
+    avoid: tuple[BadNode, ...] = ()
+    many: tuple[BadNode, ...] = ()
+    harm: tuple[str, ...] = ()  # files that jobs wrote which cannot be read
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.avoid)
+
+    @property
+    def units(self) -> set[str]:
+        """Ids of units that failed on nodes to avoid."""
+        return {unit for node in self.avoid for unit in node.units}
+
+
+def verdict(project: Project) -> Verdict:
+    """Which nodes a study avoids now.
+
+    Raises:
+        SlurmUnavailable: a node looks bad, and Slurm does not say how many there are.
+    """
+    if not isinstance(project.backend, Slurm):
+        return Verdict()
+    found, harm = _told(project.root)
+    bad = looks_bad(found, time.time())
+    if not bad:
+        return Verdict(harm=harm)
+    sizes = Counter[str]()
+    for group in project.backend.controller.nodes().rows:
+        sizes[group.partition] += group.count
+    return replace(judge(bad, sizes, max(unit.resources.nodes for unit in project.units)), harm=harm)
+
+
+def _told(root: StudyDir) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
+    """What jobs told, by the node's name, and which files cannot be read; what they told does not count."""
+    found, harm = {}, []
+    for note in (note for note in sorted(root.nodes.glob("*.jsonl")) if NODE.fullmatch(note.stem)):
+        try:
+            lines = list(read_jsonl(note, FAILURE))
+        except Damaged as error:
+            harm.append(str(error))
+            continue
+        skew = ahead(root.nodes)
+        found[note.stem] = [{**line, "time": line["time"] - skew} for line in lines]
+    return found, tuple(harm)
+
+
+def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:
+    """The nodes with enough failures in a row; of each is told what failed since work went well on it."""
+    bad = []
+    for name, failures in told.items():
+        recent = [f for f in failures if f["time"] > now - WHILE]
+        if len(recent) >= ROW and len({f["unit"] for f in recent}) > 1:
+            last = recent[-1]
+            units, until = tuple(f["unit"] for f in recent), recent[-ROW]["time"] + WHILE
+            bad.append(BadNode(name, last["partition"], units, last["error"], until))
+    return bad
+
+
+def judge(bad: Sequence[BadNode], sizes: Mapping[str, int], needs: int) -> Verdict:
+    """Avoid bad nodes, unless they are more than a quarter of a partition: then it is hardly the nodes, since
+    an error of the code fails everywhere.
+
+    Args:
+        sizes: nodes of each partition.
+        needs: nodes of the largest job, which have to remain.
+    """
+    counts = Counter(node.partition for node in bad)
+
+    def few(node: BadNode) -> bool:
+        size, count = sizes.get(node.partition or "", 0), counts[node.partition]
+        return count <= max(1, size // MOST) and size - count >= needs
+
+    return Verdict(tuple(n for n in bad if few(n)), tuple(n for n in bad if not few(n)))

@@ -1,0 +1,395 @@
+"""What the cluster lets this user do, and what a training has begun with: held against every unit before it
+is handed over. What can never run is refused with all reasons at once; what there is no room for yet is not.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+
+from jobs.core.unit import Resources, Unit
+from jobs.store.checkpoints import Checkpoints, why_not
+from jobs.store.rundir import StudyDir
+from launch.slurm.client import Controller
+from launch.slurm.levels import Level, Quota, level, service_of, smallest
+from launch.slurm.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
+from launch.slurm.parse import Config, NodeGroup, Place
+from launch.state.errors import SlurmUnavailable
+from launch.state.states import some
+from launch.study.cluster import Cluster
+from launch.study.memory import TWICE
+from launch.study.plan import MARGIN
+from launch.submit.arrays import Pool, Rules
+
+ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
+
+OTHER = "name another partition, account or QOS in the cluster file"
+
+
+class NeverRuns(ValueError):
+    """A unit that the cluster would never run."""
+
+
+class Refusal(ValueError):
+    """Units that can never run on this cluster as they are; the message holds each reason once."""
+
+
+def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
+    """Refuse trainings whose checkpoints they could not read as they are to be run now.
+
+    Raises:
+        Refusal: there are such.
+    """
+    found = []
+    for unit in units:
+        newest = Checkpoints(root.unit(unit).checkpoints).newest() if unit.stage == "train" else None
+        if newest and (why := why_not(newest, unit.execution, unit.resources.world_size)):
+            found.append(f"{unit.stage} {unit.name}: {why}")
+    if found:
+        raise Refusal("\n".join(found))
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A cluster's settings, as far as they bear on submitting.
+
+    Args:
+        associations: None where the accounts do not answer: what they limit is left to the controller then.
+    """
+
+    cluster: Cluster
+    config: Config
+    partitions: tuple[Partition, ...]
+    nodes: tuple[NodeGroup, ...]
+    associations: tuple[Association, ...] | None
+    qos: tuple[Qos, ...]
+
+    @classmethod
+    def ask(cls, cluster: Cluster, controller: Controller) -> Admission:
+        """Ask the cluster."""
+        config = controller.config()
+        associations: tuple[Association, ...] | None = ()
+        qos: tuple[Qos, ...] = ()
+        with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a quarter of a second for some of these
+            partitions, nodes = pool.submit(controller.partitions), pool.submit(controller.nodes)
+            if config.accounting and config.enforced:
+                kinds = pool.submit(controller.qos)
+                try:
+                    associations, qos = controller.associations(config.cluster).rows, kinds.result().rows
+                except SlurmUnavailable:
+                    associations = None
+            return cls(cluster, config, partitions.result().rows, nodes.result().rows, associations, qos)
+
+    def admit(self, units: Sequence[Unit]) -> list[Unit]:
+        """The units, with time limits that the cluster allows.
+
+        Raises:
+            Refusal: some can never run.
+        """
+
+        @cache  # many units of a stage need the same
+        def allowed(stage: str, resources: Resources) -> Resources:
+            if not (self.config.tracks_memory and self.cluster.asks_memory(stage)):
+                resources = replace(resources, memory=0)
+            return self._fitted(stage, resources)
+
+        admitted, refused = [], dict[str, list[str]]()
+        for unit in units:
+            try:
+                resources = allowed(unit.stage, unit.resources)
+                admitted.append(unit if resources == unit.resources else replace(unit, resources=resources))
+            except NeverRuns as error:
+                refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
+        if refused:
+            raise Refusal("\n".join(f"{some(names)}: {why}" for why, names in refused.items()))
+        return admitted
+
+    def rules(self, stages: Iterable[str], taken: Sequence[Place], keeper: str | None) -> Rules:
+        """What arrays have to keep to.
+
+        Args:
+            taken: what of the queue this user has taken.
+            keeper: the stage like which a keeper is submitted, which needs a place; None: there is none.
+
+        Raises:
+            Refusal: one of the stages has no partition or account.
+        """
+        quotas = dict[Quota, set[str]]()
+        for stage in {*stages, *([keeper] if keeper else [])}:
+            try:
+                levels = self._levels(stage)
+            except NeverRuns as error:
+                raise Refusal(f"jobs of stage {stage}: {error}") from error
+            for at, _ in levels:
+                for quota in at.quotas(self.partitions, self.associations or ()):
+                    quotas.setdefault(quota, set()).add(stage)
+        pools = []
+        for quota, of_stages in quotas.items():
+            count = sum(_count_of(p) for p in taken if quota.counts(p.account, p.qos, p.partitions))
+            room = quota.most - count - (keeper in of_stages)
+            pools.append(Pool(quota.name, max(0, room), frozenset(of_stages)))
+        room = max(0, self.config.max_jobs - sum(map(_count_of, taken)) - (keeper is not None))
+        slurm = self.cluster.slurm
+        size = self.config.max_array_size
+        return Rules(size, room, slurm.max_jobs, slurm.max_gpus, tuple(pools))
+
+    def notices(self, stages: Iterable[str]) -> list[str]:
+        """What a person should know of the partitions of these stages before anything is submitted."""
+        down = {p.name for stage in stages for _, p in self._levels(stage) if p.state == "DOWN"}
+        return [
+            f"partition {name} is DOWN: jobs are taken, and start once an administrator brings it up"
+            for name in sorted(down)
+        ]
+
+    def _fitted(self, stage: str, resources: Resources) -> Resources:
+        """These resources in one of the stage's partitions, or in all where the cluster wants that."""
+        found, reasons = dict[str, Resources](), dict[str, None]()
+        levels = self._levels(stage)
+        for at, partition in levels:
+            try:
+                self._check_access(stage, at, partition)
+                bounds = _without_bounds(partition, at.services)
+                fits = fitted(resources, bounds, self.nodes, at.limits, at.least)
+            except NeverRuns as error:
+                reasons[str(error)] = None
+                continue
+            if partition.name not in found or fits.hours > found[partition.name].hours:
+                found[partition.name] = fits
+        missing = {p.name for _, p in levels} - found.keys()
+        if not found or (missing and self.config.all_partitions):
+            raise NeverRuns("; ".join(reasons))
+        best = min if self.config.all_partitions else max
+        return best(found.values(), key=lambda fits: fits.hours)
+
+    def _levels(self, stage: str) -> list[tuple[Level, Partition]]:
+        """The partitions that jobs of a stage may start in, with the limits of each account they may have.
+
+        Raises:
+            NeverRuns: there is no such partition, or the user has no account for one.
+        """
+        qos, all_rows = self._option(stage, "qos"), self.associations or ()
+        found, reasons = list[tuple[Level, Partition]](), dict[str, None]()
+        for partition in self._partitions(stage):
+            try:
+                rows = self._rows(stage, partition)
+            except NeverRuns as error:
+                reasons[str(error)] = None
+                continue
+            found += [(level(row, all_rows, self.qos, qos, partition), partition) for row in rows]
+        if not found:
+            raise NeverRuns("; ".join(reasons))
+        return found
+
+    def _rows(self, stage: str, partition: Partition) -> Sequence[Association | None]:
+        """The user's rows that jobs of a stage may count for; one that is None where no limits are kept."""
+        if self.associations is None:
+            return [None]
+        mine = [row for row in self.associations if row.user]
+        account = self._option(stage, "account")
+        chosen = [row for row in mine if account is None or row.account.lower() == account.lower()]
+        here = [row for row in chosen if row.partition == partition.name]
+        rows = here or [row for row in chosen if row.partition is None]
+        if not rows and "associations" in self.config.enforced:
+            raise NeverRuns(_no_account(mine, chosen, account, partition))
+        if not {"limits", "qos", "safe"} & set(self.config.enforced):
+            return [None]
+        return rows or [None]
+
+    def _check_access(self, stage: str, at: Level, partition: Partition) -> None:
+        """Refuse a partition that is not open to the user, the account or the QOS, or takes no jobs now."""
+        name = f"partition {partition.name}"
+        if partition.state in ("DRAIN", "INACTIVE"):
+            raise NeverRuns(
+                f"{name} is in state {partition.state} and takes no jobs: name another one in the cluster "
+                "file, or submit again once an administrator has brought it up"
+            )
+        groups = _groups()
+        if partition.groups.allowed and groups and not groups & set(partition.groups.allowed):
+            raise NeverRuns(f"{name} is for the groups {', '.join(partition.groups.allowed)} only: {ADVICE}")
+        if at.own:
+            accounts = {at.own.account, *(row.account for row in at.above)}
+            _refuse(name, "account", at.own.account, partition.accounts, accounts)
+        service = service_of(at.own, self._option(stage, "qos"))
+        if service and "qos" in self.config.enforced:
+            _refuse(name, "QOS", service, partition.services, {service})
+
+    def _partitions(self, stage: str) -> list[Partition]:
+        wanted = self._option(stage, "partition")
+        known = {p.name: p for p in self.partitions}
+        if wanted is None:
+            default = next((p for p in self.partitions if p.default), None)
+            if default is None:
+                words = "name one in the cluster file, as 'sbatch: {partition: …}'. There are"
+                raise NeverRuns(f"this cluster has no default partition: {words} {', '.join(known)}")
+            return [default]
+        for name in wanted.split(","):
+            if name not in known:  # Slurm refuses a list with one of these, too
+                raise NeverRuns(f"there is no partition {name!r}: there are {', '.join(known)}")
+        return [known[name] for name in wanted.split(",")]
+
+    def _option(self, stage: str, name: str) -> str | None:
+        """An option of sbatch as it will be read: the environment goes before the script."""
+        given = self.cluster.sbatch_options(stage, 0).get(name)
+        return os.environ.get(f"SBATCH_{name.upper()}") or (None if given is None else str(given))
+
+
+def fitted(
+    resources: Resources,
+    partition: Partition,
+    nodes: Iterable[NodeGroup],
+    found: Limits,
+    least: Tres = UNLIMITED,
+) -> Resources:
+    """What a unit asks for, with a time limit that is allowed where its expected time is, too.
+
+    Raises:
+        NeverRuns: it would be refused, or wait for ever; the message says why.
+    """
+    r, name = resources, f"partition {partition.name}"
+    most = partition.nodes if partition.max_nodes is None else partition.max_nodes
+    if r.nodes > most:
+        raise NeverRuns(f"needs {r.nodes} nodes, and {name} gives at most {most}: {ADVICE}")
+    cpus = r.tasks_per_node * r.cpus_per_task
+    able = [
+        n
+        for n in nodes
+        if n.partition == partition.name
+        and n.cpus >= cpus
+        and sum(count for _, count in n.gpus) >= r.gpus_per_node
+    ]
+    wanted = _count(cpus, "core") + (f" and {_count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
+    if sum(n.count for n in able) < r.nodes:
+        raise NeverRuns(
+            f"needs {_count(r.nodes, 'node')} with {wanted}, and {name} has not so many: {ADVICE}"
+        )
+    r = _in_memory(r, partition, able, f"{_count(r.nodes, 'node')} with {wanted}")
+    asked = Tres(r.nodes * r.gpus_per_node, r.nodes * cpus, r.nodes)
+    for what, number, of_job, held, at_least in zip(
+        ("GPU", "core", "node"), asked, found.job, found.held, least, strict=True
+    ):
+        allowed = smallest([of_job, held])
+        if allowed is not None and number is not None and number > allowed:
+            raise NeverRuns(f"needs {_count(number, what)}, and your account may use {allowed}: {ADVICE}")
+        if at_least is not None and number is not None and number < at_least:
+            words = f"asks for {_count(number, what)}, and its QOS wants {at_least} or more"
+            raise NeverRuns(f"{words}: name another QOS or partition in the cluster file")
+    if 0 in (found.jobs, found.submitted):
+        raise NeverRuns("your account may not run any job: name another one in the cluster file")
+    seconds = smallest([partition.max_seconds, found.job_seconds])
+    if seconds is None or r.hours * 3600 <= seconds:
+        return r
+    if r.hours / MARGIN * 3600 > seconds:
+        raise NeverRuns(
+            f"is estimated to take {r.hours / MARGIN:.1f} h, and {name} or your account allows "
+            f"{seconds / 3600:g} h a job: {ADVICE}, or lower 'max_hours' there if that is enough"
+        )
+    return replace(r, hours=seconds / 3600)
+
+
+def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:
+    """Resources with the memory that they may be raised to after a kill for memory: as far as nodes have it.
+
+    Where they come with one, of an attempt that was killed, that is asked for now, and not raised again.
+
+    Args:
+        able: the groups of nodes that have everything else.
+        wanted: how many nodes with what, in words.
+
+    Raises:
+        NeverRuns: too few nodes have the memory that is asked for.
+    """
+    if not r.memory:
+        return replace(r, raised=0)
+    most = partition.max_memory or sys.maxsize
+    sizes = sorted((min(n.memory, most) for n in able for _ in range(n.count)), reverse=True)
+    largest = sizes[r.nodes - 1]
+    if r.memory > largest:
+        raise NeverRuns(
+            f"is estimated to need {_gib(r.memory)} of memory on {wanted}, and partition {partition.name} "
+            f"has only {_gib(largest)} there. Name another partition in the cluster file; or change the "
+            "preset (fewer tasks or GPUs of a node, a smaller micro_batch, a higher ZeRO); or, if you know "
+            f"that less is enough, set 'sbatch: {{mem: {largest}M}}' in the cluster file"
+        )
+    if r.raised:
+        return replace(r, memory=max(r.memory, min(r.raised, largest)), raised=0)
+    raised = min(TWICE * r.memory, largest)
+    return replace(r, raised=raised if raised > r.memory else 0)
+
+
+def _gib(memory: int) -> str:
+    return f"{memory / 1024:.1f} GiB"
+
+
+def _without_bounds(partition: Partition, services: Sequence[Qos]) -> Partition:
+    """The partition with those of its limits that a QOS does not set aside."""
+    flags = {flag for service in services for flag in service.flags}
+    return replace(
+        partition,
+        max_seconds=None if "PartitionTimeLimit" in flags else partition.max_seconds,
+        max_nodes=None if "PartitionMaxNodes" in flags else partition.max_nodes,
+    )
+
+
+def _refuse(partition: str, what: str, name: str, access: Access, names: set[str]) -> None:
+    """Refuse an account or a QOS that a partition does not take.
+
+    Args:
+        names: its own and those above, which newer versions of Slurm let in as well.
+    """
+    if access.allowed and not names & set(access.allowed):
+        allowed = ", ".join(access.allowed)
+        raise NeverRuns(f"{partition} does not take {what} {name}, only {allowed}: {OTHER}")
+    if name in access.denied:
+        raise NeverRuns(f"{partition} does not take {what} {name}: {OTHER}")
+
+
+def _no_account(
+    mine: Sequence[Association], chosen: Sequence[Association], account: str | None, partition: Partition
+) -> str:
+    """Why there is no account for a job."""
+    if not mine:
+        return "you have no account on this cluster, and it refuses jobs without one: ask for one"
+    names = ", ".join(sorted({row.account for row in mine}))
+    if not chosen:
+        return f"account {account!r} is none of yours: {names}. Set it in the cluster file"
+    there = ", ".join(sorted({row.partition for row in chosen if row.partition}))
+    whose = f"account {account}" if account else f"your accounts ({names})"
+    return f"{whose} may use the partitions {there}, not {partition.name}: {OTHER}"
+
+
+@cache
+def _groups() -> frozenset[str]:
+    """The names of this user's groups; none for root, whom every partition takes."""
+    user = pwd.getpwuid(os.getuid())
+    found = []
+    for number in os.getgrouplist(user.pw_name, user.pw_gid) if user.pw_uid else ():
+        with suppress(KeyError):
+            found.append(grp.getgrgid(number).gr_name)
+    return frozenset(found)
+
+
+def _count_of(place: Place) -> int:
+    return 1 if place.elements is None else len(place.elements)
+
+
+def in_words(found: Limits) -> str:
+    """The limits as a person reads them."""
+    numbers = {
+        "jobs in the queue": found.submitted, "jobs running": found.jobs, "GPUs in use": found.held.gpus,
+        "cores in use": found.held.cpus, "nodes in use": found.held.nodes, "GPUs a job": found.job.gpus,
+        "cores a job": found.job.cpus, "nodes a job": found.job.nodes,
+        "h a job": found.job_seconds and found.job_seconds / 3600,
+    }  # fmt: skip
+    words = [f"{number:g} {what}" for what, number in numbers.items() if number is not None]
+    return f"at most {', '.join(words)}" if words else "no limits"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

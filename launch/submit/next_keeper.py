@@ -1,0 +1,115 @@
+"""What keeps a study going while nobody is logged in: one job at a time, which starts when others have ended.
+
+Here is how that job is handed over; what it does is keeper.py's business. It is in the ledger like any other
+job, under KEEPER, and only the one that the ledger names last may do anything: all that is here happens under
+the study's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.core.unit import Resources, Unit
+from jobs.store.clock import ahead
+from jobs.store.rundir import write_json
+from launch.slurm.backend import Slurm
+from launch.state.ledger import KEEPER, Begun, new_name
+from launch.state.reconcile import Difference
+from launch.state.states import ACTIVE
+from launch.state.status import Seen, Snapshot
+from launch.study import memory
+from launch.study_run import Project
+from launch.submit.array_jobs import SCRIPT, hand_in
+from launch.submit.script import sbatch_script
+from launch.submit.throttles import LATER
+
+STAGE = "report"  # whose options the keeper takes: that stage needs little, too
+NEEDS = Resources(hours=0.25, memory=memory.keeping())
+MANY = 100  # jobs that are named in one dependency
+GRACE = 60.0  # seconds that a keeper has to end
+
+
+def record(project: Project, only: str | None, submit: Sequence[Seen]) -> None:
+    """Write down how a person submits a study now, for the keeper to go on from if there is to be one."""
+    if project.cluster.slurm.keeper is None:
+        return
+    submitted = {
+        "time": time.time() + ahead(project.root.path),
+        "asked": [seen.unit.id for seen in submit],
+        "only": only,
+        "units": digest(project.units),
+        "source": project.cluster.source,
+        "cluster": project.cluster.to_json(),
+    }
+    write_json(project.root.submitted, submitted)
+
+
+def digest(units: list[Unit]) -> str:
+    """Tells two plans apart."""
+    return hashlib.sha256(" ".join(u.id for u in units).encode()).hexdigest()[:12]
+
+
+def wanted(project: Project, difference: Difference) -> bool:
+    """Whether there should be a keeper, once the difference is submitted."""
+    return project.cluster.slurm.keeper is not None and bool(difference.submit or difference.active)
+
+
+def dismiss(project: Project, now: Snapshot, why: str) -> bool:
+    """End the keeper, and see it gone; returns whether there was one."""
+    if now.keeper is None or now.kept is None:
+        return False
+    # Written first: one that begins to run meanwhile finds it, and does nothing.
+    project.ledger.ended("cancelled", [(KEEPER, now.keeper.attempt.number, why)])
+    until = time.monotonic() + GRACE
+    alone = {KEEPER: now.keeper.attempt}
+    while (live := project.backend.live(alone).get(KEEPER)) and time.monotonic() < until:
+        project.backend.cancel(live.jobs)
+        time.sleep(0.5)
+    return True
+
+
+def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
+    """Submit the next keeper, which starts when one of the jobs that are in hand has ended, or soon.
+
+    Args:
+        code: the snapshot of the code that it runs from.
+        held: units that were not submitted, each with the reason.
+        avoid: nodes that it must not run on.
+
+    Returns:
+        The id of its job. What `hand_in` raises, this does.
+    """
+    assert isinstance(project.backend, Slurm)
+    now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
+    tracked = project.backend.controller.config().tracks_memory
+    needs = NEEDS if tracked else replace(NEEDS, memory=0)
+    folder = project.root.submission(name)
+    script = sbatch_script(
+        project.cluster, STAGE, needs, folder=folder, study=project.root.path,
+        code=code, array=None, dependency=first_end(now, waits_for_room(held)),
+        module="launch.commands.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / SCRIPT).write_text(script, encoding="utf-8")
+    number = now.keeper.attempt.number + 1 if now.keeper else 1
+    return hand_in(project, name, [Begun(KEEPER, number)])
+
+
+def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
+    """Whether some units were held only until other jobs have ended."""
+    return any(LATER in why for _, why in held)
+
+
+def first_end(now: Snapshot, room: bool) -> str | None:
+    """The end of any array that is in hand, as sbatch's --dependency takes it; None where there is none.
+
+    Args:
+        room: the end of any of its elements, up to MANY, since others wait for its place.
+    """
+    jobs = [job for s in now.of(*ACTIVE) if s.live for job in s.live.jobs if job.array]
+    ids = [job.id for job in jobs[:MANY]] if room else dict.fromkeys(job.array for job in jobs)
+    return "?".join(f"afterany:{id}" for id in ids) or None

@@ -1,0 +1,137 @@
+"""A cluster, a stage and its needs -> the whole text of an sbatch script, by submitit's SlurmExecutor.
+
+It writes nothing and calls nothing of Slurm: scripts can be made where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from submitit import SlurmExecutor
+
+from jobs.core.memory import KILLED
+from jobs.core.secrets import NAMES, revealed
+from jobs.core.unit import Resources
+from launch.study.cluster import Cluster
+from launch.study.header import check_header, unusable
+from launch.study.presets import Mistake, StudyError
+from launch.study.templates import again, render
+
+# Slurm gives % and \ a meaning in file names, and a script's header is made of lines; PYTHONPATH and lists of
+# mounts are separated by : and ,
+UNUSABLE = re.compile(r"[%\\:,\x00-\x1f\x7f]")
+
+
+class _Writer(SlurmExecutor):
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # without srun, too
+
+
+def sbatch_script(
+    cluster: Cluster,
+    stage: str,
+    resources: Resources,
+    *,
+    folder: Path,
+    study: Path,
+    code: Path,
+    array: str | None,
+    dependency: str | None,
+    module: str = "jobs.runtime.array_task",
+    begin: str | None = None,
+    exclude: Collection[str] = (),
+    once: bool = False,
+    name: str | None = None,
+) -> str:
+    """The script of one submission.
+
+    Args:
+        folder: the submission's, for the logs and for what the elements are to do.
+        study, code: the study's folder, and the snapshot of the code below it.
+        array: the elements, as `0-99%8`; None: it is one job, without an array.
+        dependency: as `afterok:12:13`.
+        module: the program.
+        begin: not before, as `now+60`.
+        exclude: nodes that it must not run on.
+        once: it is not begun again, whatever ends it.
+        name: the job's; None: that of the folder.
+
+    Raises:
+        StudyError: an option is missing, a path cannot be used, or the script would show a secret.
+    """
+    folder, study, code = (path.absolute() for path in (folder, study, code))
+    if bad := UNUSABLE.search(str(folder)):
+        message = f"Slurm's jobs cannot work in a folder with {bad[0]!r} in its name: give --runs another one"
+        raise StudyError([Mistake(folder, "", message)])
+    job = "%j" if array is None else "%A_%a"
+    given = {
+        "python": sys.executable,
+        "code": str(code),
+        "module": module,
+        "submission": str(folder),
+        "log": str(folder / f"{job}_%t_log.out"),
+        "study": str(study),
+    }
+    variables = {**cluster.slurm.variables, **given}
+    # Logs, and what libraries write, are UTF-8 wherever a node's locale is another one.
+    body = (
+        "export PYTHONUTF8=1\n"
+        + _secret_names(cluster.slurm.secrets)
+        + render(cluster.slurm.template, variables)
+    )
+    options = cluster.sbatch_options(stage, resources.gpus_per_node)
+    options |= cluster.memory_option(stage, resources)
+    if once:
+        options["no-requeue"] = True
+    else:
+        raised = cluster.memory_option(stage, replace(resources, memory=resources.raised))
+        body = again({**variables, "killed": KILLED, "raise": _update(raised)}) + "\n" + body
+        if "no-requeue" not in options:
+            options["requeue"] = True  # some clusters forbid what a job does not ask for
+    if exclude:
+        own = options.get("exclude")
+        options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
+    if begin:
+        options["begin"] = begin
+    options["output"] = str(folder / f"{job}_0_log.out")  # the script's own words, before those of rank 0
+    if array is not None:
+        options["array"] = array
+    asked = {**options, "job-name": name or folder.name, **({"dependency": dependency} if dependency else {})}
+    if wrong := [Mistake(cluster.file, f"--{n}", why) for n, v in asked.items() if (why := unusable(n, v))]:
+        raise StudyError(wrong)
+    executor = _Writer(folder)
+    executor.update_parameters(
+        job_name=name or folder.name,
+        time=math.ceil(60 * resources.hours),
+        nodes=resources.nodes,
+        ntasks_per_node=resources.tasks_per_node,
+        cpus_per_task=resources.cpus_per_task,
+        dependency=dependency,
+        stderr_to_stdout=True,
+        use_srun=False,
+        wckey=None,  # submitit's own name, which clusters that keep such keys refuse
+        additional_parameters=options,
+    )
+    text = check_header(executor._make_submission_file_text(body, uid=folder.name))
+    if shown := revealed(text, cluster.slurm.secrets):
+        message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
+        raise StudyError([Mistake(Path(cluster.name), "slurm", message)])
+    return text
+
+
+def _secret_names(names: Sequence[str]) -> str:
+    """Have jobs hide the values of these variables wherever the cluster gets their values from."""
+    return f"export {NAMES}='{' '.join(names)}'\n" if names else ""
+
+
+def _update(options: Mapping[str, str | bool]) -> str:
+    """The request for memory as `scontrol update` takes it; empty where there is none that it can change."""
+    names = {"mem": "MinMemoryNode", "mem-per-cpu": "MinMemoryCPU"}
+    found = [f"{names[name]}={str(value).rstrip('M')}" for name, value in options.items() if name in names]
+    return found[0] if found else ""

@@ -1,0 +1,295 @@
+"""What people see in a terminal: plans, differences, states, the live view of a run.
+
+Turns data into rich renderables. It asks nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobs.core.causes import ANSWERS, Run
+from jobs.core.plain import plain
+from jobs.core.unit import STAGES, Unit
+from launch.local.scheduler import Event, Running
+from launch.state.reconcile import Difference
+from launch.state.states import State
+from launch.state.status import Seen, Snapshot, current_progress
+from launch.state.waits import Waiting, waiting
+from launch.study.plan import gpu_hours, totals
+from launch.submit.bad_nodes import Verdict
+
+STYLES = {
+    State.WAITING: "dim", State.QUEUED: "cyan", State.RUNNING: "blue", State.STALLED: "magenta",
+    State.PREEMPTED: "yellow", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red",
+    State.DAMAGED: "bold magenta",
+}  # fmt: skip
+SIGNS = {
+    "started": ("▶", "blue"),
+    "done": ("✓", "green"),
+    "again": ("↻", "yellow"),
+    "failed": ("✗", "bold red"),
+}
+
+
+def amount(flops: float | None) -> str:
+    """FLOPs in words: 1.2e18 -> '1.20e18'."""
+    if flops is None:
+        return "unknown"
+    mantissa, _, exponent = f"{flops:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def needs(unit: Unit) -> str:
+    """What a unit asks for, in a few words."""
+    r = unit.resources
+    parts = [f"{r.workers} x"] if r.workers > 1 else []
+    parts += [f"{r.nodes} nodes"] if r.nodes > 1 else []
+    if r.gpus_per_node:
+        parts.append(f"{r.gpus_per_node} GPU{'s' * (r.gpus_per_node > 1)}")
+    else:
+        cores = r.tasks_per_node * r.cpus_per_task
+        parts.append(f"{cores} core{'s' * (cores > 1)}")
+    return " ".join(parts)
+
+
+def memory(mib: int | None) -> str:
+    """Memory in words: 3328 -> '3.2 GiB'; a bar where nobody knows."""
+    return f"{mib / 1024:.1f} GiB" if mib else "-"
+
+
+def memory_used(used: int | None, asked: int | None) -> str:
+    """What was used of what was asked for: '1.9 of 3.5 GiB'; a bar where nobody knows."""
+    return f"{memory(used).removesuffix(' GiB')} of {memory(asked)}" if used and asked else memory(used)
+
+
+def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] = ()) -> Table:
+    """An empty table with these columns; those of numbers are aligned on the right."""
+    table = Table(*words, *numbers, *more, box=None, pad_edge=False)
+    for column in table.columns[len(words) : len(words) + len(numbers)]:
+        column.justify = "right"
+    return table
+
+
+def plan_view(now: Snapshot) -> RenderableType:
+    """The units of a study by stage: what each needs, its estimated compute, its state."""
+    table = _columns(("stage", "unit", "needs"), ("memory", "limit (h)", "GPU hours", "FLOPs"), ("state",))
+    last = ""
+    for seen in now.units:
+        unit = seen.unit
+        hours = f"{gpu_hours(unit):,.1f}" if unit.resources.gpus else "-"
+        flops = amount(unit.flops) if unit.flops is not None or unit.stage == "generate" else "-"
+        stage = unit.stage if unit.stage != last else ""
+        last = unit.stage
+        table.add_row(
+            stage, unit.name, needs(unit), memory(unit.resources.memory), f"{unit.resources.hours:g}", hours,
+            flops,
+            Text(seen.state, STYLES[seen.state]),
+        )  # fmt: skip
+    return Group(table, "", stage_sums([s.unit for s in now.units]))
+
+
+def stage_sums(units: list[Unit]) -> Table:
+    """Sums by stage and over all."""
+    table = _columns(("stage",), ("units", "FLOPs (estimate)", "GPU hours"))
+    for stage in STAGES:
+        of_stage = [u for u in units if u.stage == stage]
+        if of_stage:
+            _sum_row(table, stage, of_stage)
+    table.add_section()
+    _sum_row(table, "all", units, "bold")
+    return table
+
+
+def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> None:
+    sums = totals(units)
+    flops = amount(sums["flops"]) if sums["flops"] != 0 else "-"
+    hours = f"{sums['gpu_hours']:,.0f}" if sums["gpu_hours"] else "-"
+    table.add_row(name, str(sums["units"]), flops, hours, style=style)
+
+
+def difference_view(difference: Difference) -> RenderableType:
+    """What `sor submit` is about to do."""
+    lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
+    if vain := difference.withdraw:
+        line = f"- withdraw {len(vain)} jobs that would wait for ever: {listed(vain)}"
+        lines.append(Text(line, "yellow"))
+    if difference.former:
+        ids = ", ".join(job.id or job.submission for job in difference.former)
+        line = f"! jobs work for units that the study no longer has; 'sor cancel STUDY' ends them, too: {ids}"
+        lines.append(Text(line, "yellow"))
+    for seen in difference.damaged:
+        line = f"! damaged, and left alone: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}"
+        lines.append(Text(line, "bold magenta"))
+    for seen in difference.outdated:
+        line = f"! set aside {seen.unit.stage} {seen.unit.name}: {seen.reason}"
+        lines.append(Text(line, "yellow"))
+    for stage in STAGES:
+        if found := [s for s in difference.submit if s.unit.stage == stage]:
+            again = sum(s.attempt is not None for s in found)
+            retried = f" ({again} again)" if again else ""
+            lines.append(Text(f"+ {stage} {len(found)}{retried}: {listed(found)}", "green"))
+    return Group(*lines)
+
+
+def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
+    """What was left for the next submit, and why."""
+    reasons: dict[str, list[Unit]] = {}
+    for unit, why in held:
+        reasons.setdefault(why, []).append(unit)
+    return Group(*(Text(f"{len(units)} units wait: {why}", "yellow") for why, units in reasons.items()))
+
+
+def listed(seen: Sequence[Seen], most: int = 6) -> str:
+    """The names of the first few units, and how many more there are."""
+    first = ", ".join(s.unit.name for s in seen[:most])
+    return first + (f" and {len(seen) - most} more" if len(seen) > most else "")
+
+
+def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
+    """Stages with counts, what runs, and what needs attention.
+
+    Args:
+        logs: the last lines that units printed, by their ids; with any, other failed units are only named.
+    """
+    states = [s for s in State if s is not State.DAMAGED or now.of(s)]
+    table = _columns(("stage",), ("total", *states))
+    for row in now.stages():
+        counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in states]
+        table.add_row(row["stage"], str(row["total"]), *counts)
+    parts: list[RenderableType] = [table]
+    running = now.of(State.RUNNING, State.STALLED)
+    parts += ["", running_table((s.unit, s.progress) for s in running)] if running else []
+    failed = now.of(State.FAILED)
+    shown = [s for s in failed if s.unit.id in logs] if logs else failed
+    for seen in (*now.of(State.STALLED, State.DAMAGED), *shown):
+        parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
+    if rest := [s for s in failed if s not in shown]:
+        parts.append(Text(f"{len(rest)} more failed: {listed(rest)}", "red"))
+    parts += [waiting_line(w) for w in waiting(now)]
+    if blocked := now.of(State.BLOCKED):
+        parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
+    parts += [Text(f"damaged: {plain(harm)}", "bold magenta") for harm in now.harm]
+    parts += [keeper_line(now)] if now.keeper else []
+    return Group(*parts)
+
+
+def waiting_line(found: Waiting) -> Text:
+    """Units whose jobs cannot start as things stand, with the reason and what to do."""
+    stages = {seen.unit.stage for seen in found.units}
+    which = f"{stages.pop()} {listed(found.units)}" if len(stages) == 1 else listed(found.units)
+    style = "red" if found.advice else "yellow"
+    line = Text(f"cannot start: {which}: {plain(found.words)}", style)
+    return line.append(f"\n  {found.advice}", "default") if found.advice else line
+
+
+def keeper_line(now: Snapshot) -> Text:
+    """Whether a job keeps the study going, and why none does any more."""
+    assert now.keeper is not None
+    last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
+    if now.kept is not None:
+        return Text(f"kept by {f'job {now.kept.jobs[0].id}' if now.kept.jobs else 'a job to come'}", "dim")
+    if last.ended is not None:
+        return Text(f"not kept any more: {last.reason}", "dim")
+    log = f"its log is in submissions/{job.submission}"
+    return Text(f"not kept any more: the keeper, job {job.id}, is gone ({log}): 'sor submit' again", "yellow")
+
+
+def nodes_view(found: Verdict) -> RenderableType:
+    """Nodes on which jobs fail at once, and whether they are avoided."""
+    return Group(*(Text(line, "yellow") for line in nodes_lines(found)))
+
+
+def nodes_lines(found: Verdict) -> list[str]:
+    """The same in words, a line a node."""
+    lines = [
+        f"node {n.name} is avoided until {time.strftime('%d %b %H:%M', time.localtime(n.until))}: "
+        f"{len(n.units)} jobs in a row failed on it at once, the last with {n.error}"
+        for n in found.avoid
+    ]
+    lines += [f"damaged, and left out: {harm}" for harm in found.harm]
+    if found.many:
+        bad = ", ".join(n.name for n in found.many)
+        lines.append(
+            f"jobs fail at once on {bad}: too many nodes to avoid them, so that it is hardly the nodes. "
+            f"The last failed with {found.many[-1].error}"
+        )
+    return lines
+
+
+def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
+    """A unit that needs attention: what happened, what to do, and the last lines of its log."""
+    where = f"{seen.unit.stage} {seen.unit.name}"
+    said = Text(f"{seen.state}: {where}: {plain(seen.reason or '')}\n", "red")
+    if seen.cause:
+        said.append(f"  {seen.cause}: {ANSWERS[seen.cause].advice}\n")
+    for line in log:
+        said.append(f"  | {line}\n", "dim")
+    return said.append(f"  sor logs STUDY {seen.unit.id} shows why")
+
+
+def unit_view(seen: Seen, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:
+    """One unit: its state and why, what it asks for, and its runs with the memory that they used.
+
+    Args:
+        ended: its runs that are over, the oldest first.
+    """
+    unit, reason = seen.unit, f": {plain(seen.reason)}" if seen.reason else ""
+    asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
+    limits = f"asks for {needs(unit)}, {memory(asked)} of memory a node, {unit.resources.hours:g} h"
+    about = [
+        Text.assemble(f"{unit.stage} {unit.name} ({unit.id}): ", (seen.state, STYLES[seen.state]), reason),
+        Text(f"  {limits}", "dim"),
+        *([Text(f"  {seen.cause}: {ANSWERS[seen.cause].advice}", "yellow")] if seen.cause else []),
+    ]
+    table = _columns(("  run", "ended"), ("seconds", "memory"), ("end",))
+    for run in ended:
+        when = time.strftime("%d %b %H:%M", time.localtime(run.ended))
+        end = f"{run.cause}: {plain(run.error)}" if run.error else "went well"
+        took = "?" if run.seconds is None else f"{run.seconds:,.0f}"
+        name = f"  {run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
+        table.add_row(name, when, took, memory_used(run.memory, run.asked), Text(end))
+    running = [running_table([(unit, seen.progress)])] if seen.state == State.RUNNING else []
+    return Group(*about, *running, *([table] if ended else []), *(Text(f"  | {line}", "dim") for line in log))
+
+
+def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
+    """Units at work with how far they are."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for unit, p in units:
+        if p is None:
+            table.add_row(Text("▶", "blue"), unit.stage, unit.name, "", "starting", "")
+            continue
+        bar = ProgressBar(total=max(p["total"], 1), completed=p["done"], width=24)
+        facts = [p["phase"]] if "phase" in p else []
+        facts += [f"loss {p['loss']:.3f}"] if p.get("loss") is not None else []
+        facts += [f"{p['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in p else []
+        facts += [f"memory {memory(p['memory'])}"] if p.get("memory") else []
+        count = f"{p['done']:,} of {p['total']:,} {p['unit']}"
+        table.add_row(Text("▶", "blue"), unit.stage, unit.name, bar, count, ", ".join(facts))
+    return table
+
+
+def event_line(event: Event) -> Text:
+    """One event of a run."""
+    sign, style = SIGNS[event.kind]
+    return Text.assemble((sign, style), f" {event.unit.stage} {event.unit.name}", (f"  {event.text}", "dim"))
+
+
+def live_view(units: list[Unit], done: set[str], running: dict[str, Running]) -> RenderableType:
+    """A bar a stage, and the units at work."""
+    stages = Table(box=None, pad_edge=False, show_header=False)
+    for stage in STAGES:
+        ids = [u.id for u in units if u.stage == stage]
+        if ids:
+            finished = len(done.intersection(ids))
+            bar = ProgressBar(total=len(ids), completed=finished, width=24)
+            stages.add_row("  " + stage, bar, f"{finished} of {len(ids)}")
+    at_work = [(r.seen.unit, current_progress(r.seen.folder, r.attempt)) for r in running.values()]
+    return Group("", stages, "", running_table(at_work))
