@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import yaml
 
 from jobs.core.flops import architecture
+from launch.study.cluster import load_cluster
+from launch.study.plan import plan
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import EvalGroup, load_study
 
@@ -308,3 +311,11 @@ def test_a_benchmark_is_in_a_study_once(groups: dict[str, Any], key: str, words:
     assert found.key == key
     assert words in found.message
     assert found.line is not None
+
+
+@pytest.mark.parametrize("study", ["demo", "smollm", "scale-or-reason"])
+def test_units_of_the_shipped_studies_are_those_of_earlier_versions(study: str) -> None:
+    """A new identity makes results of months again. Where that is meant, CHANGELOG.md says so."""
+    before = json.loads(Path(__file__).with_name("identities.json").read_text(encoding="utf-8"))[study]
+    units = plan(load_study(study), load_cluster("local"))
+    assert {f"{unit.stage}/{unit.name}": unit.id for unit in units} == before

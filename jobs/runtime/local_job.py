@@ -1,8 +1,8 @@
 """A job of this machine: one process that watches over the job's ranks. It is the counterpart of a Slurm job.
 
 What the job is to do stands in its submission's folder, as a line of JSON, the same as for an element of an
-array (element.py). The command line of the process holds the name of the submission, which no other one has,
-so that the job is found even where nobody wrote its number down.
+array (array_task.py). The command line of the process holds the name of the submission, which no other one
+has, so that the job is found even where nobody wrote its number down.
 
     python -m jobs.runtime.local_job SUBMISSION             the process that watches
     python -m jobs.runtime.local_job SUBMISSION JOB RANK    a rank

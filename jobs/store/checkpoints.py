@@ -2,8 +2,8 @@
 
 A checkpoint is a folder that is written aside, by all processes, under a name that its run alone uses; the
 marker comes last, and one rename makes it current. It is never changed or replaced after that, and a folder
-without the marker is never read. What the processes put into it is saving.py's business; this module loads
-nothing heavy, since `sor submit` asks it, too.
+without the marker is never read. What the processes put into it is training/checkpointer.py's business; this
+module loads nothing heavy, since `sor submit` asks it, too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check that a machine or a cluster can run a study: each line ok, warning or problem, with what to do.
 
 Looks only; the heavy packages are looked up, not imported. What it writes to try the file system it removes.
-What a job of a cluster finds out is doctor_slurm.py's business.
+What a job of a cluster finds out is doctor_cluster.py's business.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The monitor's loop: it draws when something has changed, and sleeps until then.
 
-Nothing is waited for here but the terminal: Slurm and files are asked in threads (looking.py, errand.py).
+Nothing is waited for here but the terminal: Slurm and files are asked in threads (poller.py, background.py).
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
     """What a key makes of the screen, and what is to be done.
 
     Args:
-        key: its name, or the character that it stands for, as keys.py tells.
+        key: its name, or the character that it stands for, as terminal.py tells.
         sights: of all studies, at least one.
     """
     after, action = _press(replace(screen, message=""), key, sights)

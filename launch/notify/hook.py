@@ -2,7 +2,7 @@
 
 The hook is SOR_NOTIFY, in the environment or the file of secrets, so that every program that looks at a study
 has it, a keeper too: a command, or the URL of a webhook, which is a secret as a password is, and stands in no
-message. Who watches never waits for a hook, nor fails with it. What to tell is decided in news.py.
+message. Who watches never waits for a hook, nor fails with it. What to tell is decided in events.py.
 """
 
 from __future__ import annotations

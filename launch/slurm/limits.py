@@ -1,6 +1,6 @@
 """What a cluster allows, as scontrol and sacctmgr print it: partitions, associations, QOS and their limits.
 
-Pure: text in, frozen dataclasses out, as in slurm.py. Durations are seconds, and None is none or unlimited.
+Pure: text in, frozen dataclasses out, as in parse.py. Durations are seconds, and None is none or unlimited.
 """
 
 from __future__ import annotations

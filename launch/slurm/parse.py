@@ -1,6 +1,6 @@
 """What Slurm says: the text of its programs in, frozen dataclasses out; alone in knowing its formats.
 
-Pure: controller.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
+Pure: client.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
 seen is a job that would be submitted twice. Only the text formats are read, which are the same in all
 versions. Times are seconds since the epoch, durations seconds, and None is none, unknown or unlimited.
 """

@@ -1,7 +1,7 @@
 """What every machine that runs jobs can do: say which of them live, why others ended, and end one.
 
-local.py does it on this machine, on_slurm.py on a cluster. A backend knows submissions and jobs, not what a
-study is; how work is handed over differs between the two, and is not here.
+local/backend.py does it on this machine, slurm/backend.py on a cluster. A backend knows submissions and jobs,
+not what a study is; how work is handed over differs between the two, and is not here.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def _of_limit(code: str, match: re.Match[str]) -> Meaning:
 
     Limits of one job, or of one node of it, bar the job for good. So does a budget of hours, past jobs
     included, until somebody adds to it. All others count what is in the queue or runs, and become free; jobs
-    that exceed one of these alone are refused before they are submitted (admission.py).
+    that exceed one of these alone are refused before they are submitted (submit/limits.py).
     """
     whose, kind, each = WHOSE[match["whose"]], match["kind"], match["each"] or ""
     each = {"Acct": "Account"}.get(each, each)

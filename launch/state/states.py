@@ -1,6 +1,6 @@
 """The states that people see, and the one table that maps what is known of a unit to them.
 
-Pure: what is known comes from observe.py. Disk comes first: a published result is done whatever a
+Pure: what is known comes from status.py. Disk comes first: a published result is done whatever a
 scheduler or the ledger says.
 """
 

@@ -1,7 +1,7 @@
 """What is so right now: the plan held against the disk, the ledger and the machine.
 
 Reads only. The result of one look is a `Snapshot`; what to do about it is reconcile.py's business, how it
-is shown show.py's.
+is shown views.py's.
 """
 
 from __future__ import annotations
