@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
+
+import psutil
 
 from jobs.core.paths import CODE
 from jobs.core.place import foreign
@@ -30,6 +30,7 @@ from launch.state.states import State
 
 GRACE = 30.0  # seconds that a cancelled job has to save what it has, as Slurm gives it by default
 PROGRAM = "jobs.runtime.local_job"
+PROGRAMS = {PROGRAM, "jobs.local_job"}  # the latter in jobs that an earlier version started
 
 
 class Local:
@@ -97,7 +98,7 @@ class Local:
         """End jobs as they are."""
         self._kill([(job, _tree(int(job.id))) for job in jobs if job.id and self._alive(job)])
 
-    def _kill(self, jobs: Sequence[tuple[Job, list[_Process]]]) -> None:
+    def _kill(self, jobs: Sequence[tuple[Job, list[psutil.Process]]]) -> None:
         for _, tree in jobs:
             _send(signal.SIGKILL, tree)  # also what outlived its job
         self._wait([job for job, _ in jobs], 1.0)
@@ -113,33 +114,16 @@ class Local:
         """The job, with its id, if its process runs on this host."""
         if job.host != socket.gethostname():
             return None
-        candidates = [job.id] if job.id else [p.name for p in Path("/proc").iterdir() if p.name.isdigit()]
-        program, last = (
-            f"\0{PROGRAM}\0".encode(),
-            f"/{job.submission}\0".encode(),
-        )  # a rank has more arguments
-        for pid in candidates:
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                # It is empty for one that has ended, but also for a moment after one has begun.
-                if not command and job.id and _begins(pid):
-                    return job
-            except OSError:
-                continue
-            if program in command and command.endswith(last):
-                return job._replace(array=pid)
+        for pid in [int(job.id)] if job.id else psutil.pids():
+            with suppress(psutil.Error):  # it has ended, or is somebody else's
+                process = psutil.Process(pid)
+                command = process.cmdline()
+                if not command and job.id and process.ppid() not in (0, 2):
+                    return job  # for a moment after it has begun; all of the kernel's own have none either
+                # A rank has more arguments.
+                if PROGRAMS & set(command) and command[-1].endswith(f"/{job.submission}"):
+                    return job._replace(array=str(pid))
         return None
-
-
-def _begins(pid: str) -> bool:
-    """Whether a process without a command line has not ended, and is none of the kernel's own."""
-    state, parent, *_ = _stat(pid)
-    return state not in "ZX" and parent not in ("0", "2")
-
-
-def _stat(pid: str | int) -> list[str]:
-    """What /proc tells of a process after its name."""
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def _environment(gpus: Sequence[str]) -> dict[str, str]:
@@ -158,37 +142,15 @@ def _environment(gpus: Sequence[str]) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class _Process:
-    """A process; by when it began it is told from a later one with its number."""
-
-    pid: int
-    began: int  # as /proc tells it
-
-    @property
-    def alive(self) -> bool:
-        return _began(self.pid) == self.began
-
-
-def _began(pid: int) -> int | None:
-    try:
-        return int(_stat(pid)[19])
-    except OSError:
-        return None
-
-
-def _tree(pid: int) -> list[_Process]:
+def _tree(pid: int) -> list[psutil.Process]:
     """A process, those that it started, and those that they started."""
-    found = [] if (began := _began(pid)) is None else [_Process(pid, began)]
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in listing.read_text(encoding="utf-8").split():
-                found += _tree(int(child))
-    return found
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
-def _send(sign: signal.Signals, processes: Iterable[_Process]) -> None:
+def _send(sign: signal.Signals, processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        if process.alive:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, sign)
+        with suppress(psutil.NoSuchProcess):  # nor is a later one with its number meant
+            process.send_signal(sign)
