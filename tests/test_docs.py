@@ -1,0 +1,49 @@
+"""What docs/ says is there, is there: folders, files, names, make's targets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+PACKAGES = sorted(
+    str(init.parent.relative_to(ROOT))
+    for package in ("launch", "jobs", "analysis")
+    for init in (ROOT / package).rglob("__init__.py")
+)
+
+
+def test_the_tree_shows_every_package_and_no_other() -> None:
+    tree = re.search(r"```\n(launch/ .*?)```", (ROOT / "docs/architecture.md").read_text("utf-8"), re.DOTALL)
+    assert tree
+    shown, above = list[str](), dict[int, str]()
+    for line in tree[1].splitlines():
+        depth = len(line) - len(line.lstrip())
+        name = line.split()[0]
+        if name.endswith("/"):
+            above[depth] = name.strip("/")
+            shown.append("/".join(above[d] for d in sorted(above) if d <= depth))
+        else:
+            folder = "/".join(above[d] for d in sorted(above) if d < depth)
+            assert all((ROOT / folder / word).is_file() for word in line.split() if word.endswith(".py"))
+    assert sorted(name for name in shown if name.split("/")[0] in ("launch", "jobs", "analysis")) == PACKAGES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_says_what_lives_there(package: str) -> None:
+    assert re.match(r'"""[A-Z`][^"]+\.', (ROOT / package / "__init__.py").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_files_and_targets_that_a_page_names(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = set(re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    known = {name for line in targets for name in line.split()} | {"test-slurm-versions"}
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= known
+    for name in re.findall(r"`((?:jobs|launch|analysis|configs|tests|sbatch_templates)/[\w./-]+)`", text):
+        assert (ROOT / name).exists(), name
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
