@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
-
-from jobs.core.canonical import as_text, canonical
 
 # The stages in the order in which data flows. The number is the version of a stage's recipe: raise it
 # when its code changes what it makes, and every unit of it (and after it) is new.
@@ -22,6 +19,8 @@ RECIPES = {"prepare": 1, "generate": 1, "collate": 2, "pack": 2, "train": 1, "ev
 STAGES = tuple(RECIPES)
 
 _ROLE_AND_ID = attrgetter("role", "id")
+# JSON text that does not depend on the order of keys: what identities are made of.
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
 PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
@@ -69,7 +68,7 @@ class Unit:
 
     stage: str  # one of STAGES
     name: str  # what people call it, unique within its stage
-    config: Mapping[str, Any]  # all that changes the result, as JSON values
+    config: dict[str, Any]  # all that changes the result, as JSON values
     inputs: tuple[Input, ...] = ()  # whose results it reads
     execution: dict[str, Any] = field(default_factory=dict)  # how it is run: micro-batch, ZeRO stage …
     resources: Resources = Resources()  # what it asks the machine for
@@ -77,8 +76,8 @@ class Unit:
     id: str = field(init=False)  # 12 hexadecimal digits over stage, recipe, config and the inputs' identities
 
     def __post_init__(self) -> None:
-        inputs = ",".join([f'[{as_text(i.role)},"{i.id}"]' for i in sorted(self.inputs, key=_ROLE_AND_ID)])
-        what = f'["{self.stage}",{RECIPES[self.stage]},{canonical(self.config)},[{inputs}]]'
+        inputs = [[i.role, i.id] for i in sorted(self.inputs, key=_ROLE_AND_ID)]
+        what = canonical([self.stage, RECIPES[self.stage], self.config, inputs])
         object.__setattr__(self, "id", hashlib.sha256(what.encode()).hexdigest()[:12])
 
     def as_input(self, role: str | None = None) -> Input:
@@ -87,15 +86,6 @@ class Unit:
 
     def to_json(self) -> dict[str, Any]:
         """The unit as `unit.json` holds it."""
-        return {**self._rest(), "config": dict(self.config)}
-
-    def to_line(self, **beside: str | int | list[str]) -> str:
-        """A line of JSON with what is `beside` it first and the same as "unit" last."""
-        return (
-            f'{json.dumps({**beside, "unit": self._rest()})[:-2]}, "config": {canonical(self.config)}}}}}\n'
-        )
-
-    def _rest(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "stage": self.stage,
@@ -104,7 +94,12 @@ class Unit:
             "execution": self.execution,
             "resources": vars(self.resources),
             "flops": self.flops,
+            "config": self.config,
         }
+
+    def to_line(self, **beside: str | int | list[str]) -> str:
+        """A line of JSON with what is `beside` it first and the same as "unit" last."""
+        return json.dumps({**beside, "unit": self.to_json()}) + "\n"
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:

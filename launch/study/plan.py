@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache, cached_property
@@ -16,8 +16,7 @@ from typing import Any
 
 import yaml
 
-from jobs.core.canonical import Filled, as_text, gap, pattern
-from jobs.core.unit import PREPARED, Input, Resources, Unit
+from jobs.core.unit import PREPARED, Input, Resources, Unit, canonical
 from launch.study import memory
 from launch.study.cluster import Cluster
 from launch.study.digests import digest
@@ -39,7 +38,7 @@ LEAST = 0.5  # hours; no time limit is shorter
 OF_TASK = ("task", "metric", "filter", "fewshot", "limit")  # what changes a benchmark's result
 OF_GROUP: Any = {**dict.fromkeys(("name", "domain", "format", "include", "max_tokens"), True),
             "tasks": {"__all__": set(OF_TASK)}}  # fmt: skip
-NAME, ORDER, SEED = map(gap, ("name", "order", "seed"))  # what sets variants of one size and share apart
+Maker = Callable[["Variant", Input], Unit]  # of the unit of a variant, which reads an input
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ class Variant:
     def name(self) -> str:
         """The name of the trained student."""
         return f"{self.student.name}-{self.mixture}"
-
-    @property
-    def gaps(self) -> dict[str, str]:
-        """What fills the gaps NAME, ORDER and SEED of its units' configs."""
-        return {"name": as_text(self.name), "order": as_text(self.order), "seed": as_text(self.seed)}
 
 
 def percent(share: float) -> str:
@@ -107,28 +101,6 @@ def variants(study: Study) -> list[Variant]:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """Units that differ in the order and the seed of their variants only, which cost nothing.
-
-    Args:
-        prepared: the prepare stage's result, where they read it.
-    """
-
-    stage: str
-    pattern: str
-    execution: dict[str, Any]
-    resources: Resources
-    flops: int | None
-    prepared: tuple[Input, ...]
-
-    def unit(self, name: str, gaps: dict[str, str], read: Input) -> Unit:
-        """The one of a variant, which reads an input."""
-        inputs = (read, *self.prepared)
-        config = Filled(self.pattern, gaps)
-        return Unit(self.stage, name, config, inputs, self.execution, self.resources, self.flops)
-
-
-@dataclass(frozen=True)
 class _Planner:
     study: Study
     cluster: Cluster
@@ -139,21 +111,17 @@ class _Planner:
         trained, evaluated = list[Unit](), list[Unit]()
         collated = self.collate.as_input()
         for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
-            of_kind = list(alike)
+            of_kind = list(alike)  # they differ in order and seed only, which cost nothing
             student = of_kind[0].student
-            tokenizer = _word(student.tokens_with[0])
-            packing, training = self.packing(student, share), self.training(student, share)
-            evaluations = [
-                (group.name, self.evaluation(student, share, group)) for group in self.study.benchmarks
-            ]
-            for v in of_kind:
-                gaps = v.gaps
-                pack = packing.unit(f"{v.mixture}.{tokenizer}", gaps, collated)
+            pack_of, train_of = self.packing(student, share), self.training(student, share)
+            evaluations_of = [self.evaluation(student, share, group) for group in self.study.benchmarks]
+            for variant in of_kind:
+                pack = pack_of(variant, collated)
                 packs.setdefault(pack.id, pack)
-                train = training.unit(v.name, gaps, pack.as_input())
+                train = train_of(variant, pack.as_input())
                 trained.append(train)
                 made = train.as_input()
-                evaluated += [kind.unit(f"{v.name}.{name}", gaps, made) for name, kind in evaluations]
+                evaluated += [evaluation_of(variant, made) for evaluation_of in evaluations_of]
         items = sum(t.items for group in self.study.benchmarks for t in group.tasks)
         needed = Resources(memory=memory.reporting(items * len(trained)))
         needed = self.limited(needed, reporting_hours(items * len(trained)))
@@ -164,17 +132,7 @@ class _Planner:
 
     def prepared(self, config: dict[str, Any]) -> tuple[Input, ...]:
         """The prepare stage's result where a config names a file of it."""
-        return (self.prepare.as_input(),) if self.prepare and PREPARED in as_text(config) else ()
-
-    def kind(
-        self,
-        stage: str,
-        config: dict[str, Any],
-        execution: dict[str, Any],
-        resources: Resources,
-        flops: int | None,
-    ) -> _Kind:
-        return _Kind(stage, pattern(config), execution, resources, flops, self.prepared(config))
+        return (self.prepare.as_input(),) if self.prepare and PREPARED in canonical(config) else ()
 
     def timed(self, stage: str, resources: Resources, flops: int | None) -> Resources:
         """These resources with as much time as a stage's unit may need on them."""
@@ -225,34 +183,39 @@ class _Planner:
         needed = self.limited(needed, collating_hours(self.rows))
         return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
-    def packing(self, student: Model, share: float) -> _Kind:
+    def packing(self, student: Model, share: float) -> Maker:
         tokenizer, revision = student.tokens_with
-        config = {
+        common = {
             "tokenizer": tokenizer,
             "revision": revision,
             "thinking": student.thinking.model_dump(),
             "share": share,
-            "order": ORDER,
             "block_size": self.study.training.block,
-            "seed": SEED,
         }
+        prepared = self.prepared(common)
         needed = replace(packing(self.rows, share, self.cluster), memory=memory.packing(self.rows))
-        return self.kind("pack", config, {}, self.limited(needed, needed.hours), None)
+        needed = self.limited(needed, needed.hours)
 
-    def training(self, student: Model, share: float) -> _Kind:
+        def unit(variant: Variant, read: Input) -> Unit:
+            name = f"{variant.mixture}.{_word(tokenizer)}"
+            config = common | {"order": variant.order, "seed": variant.seed}
+            return Unit("pack", name, config, (read, *prepared), {}, needed)
+
+        return unit
+
+    def training(self, student: Model, share: float) -> Maker:
         how = student.training
         assert how is not None  # the study was checked
         tokenizer, revision = student.tokens_with
         model = {
             **student.model_dump(mode="json", include={"size", "model", "revision", "init", "architecture"}),
-            "name": NAME,
             "tokenizer": tokenizer,
             "tokenizer_revision": revision,
         }
         # What `jobs.training.schedule.Recipe` takes; the size of a block is the pack's.
         recipe = self.study.training.model_dump(mode="json", exclude={"block"})
-        recipe |= {"learning_rate": how.learning_rate, "seed": SEED}
-        config = {"model": model, "recipe": recipe, "share": share, "order": ORDER, "seed": SEED}
+        recipe |= {"learning_rate": how.learning_rate}
+        prepared = self.prepared(model)
         zero = None if how.zero is None else _deepspeed(how.zero)
         execution = {
             "micro_batch": how.micro_batch,
@@ -268,20 +231,36 @@ class _Planner:
             memory=memory.training(student, self.study.training.block, self.study.training.dtype, zero),
         )
         flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
-        return self.kind("train", config, execution, self.timed("train", resources, flops), flops)
+        resources = self.timed("train", resources, flops)
 
-    def evaluation(self, student: Model, share: float, group: EvalGroup) -> _Kind:
-        made = {"name": NAME, "size": student.size, "share": share, "order": ORDER, "seed": SEED}
-        config = {
-            "student": made,
+        def unit(variant: Variant, read: Input) -> Unit:
+            config = {
+                "model": {**model, "name": variant.name},
+                "recipe": {**recipe, "seed": variant.seed},
+                "share": share, "order": variant.order, "seed": variant.seed,
+            }  # fmt: skip
+            return Unit("train", variant.name, config, (read, *prepared), execution, resources, flops)
+
+        return unit
+
+    def evaluation(self, student: Model, share: float, group: EvalGroup) -> Maker:
+        common = {
             "group": group.model_dump(mode="json", include=OF_GROUP),
             "sampling": group.sampling.model_dump(mode="json"),
             "thinking": student.thinking.model_dump(),
         }
+        prepared, execution = self.prepared(common), self.engine(student)
         flops = evaluation_flops(student.architecture, self.rows, share, group)
         needed = replace(self.serving(student), memory=memory.generation(student, evaluates=group))
         resources = self.timed("evaluate", needed, flops)
-        return self.kind("evaluate", config, self.engine(student), resources, flops)
+
+        def unit(variant: Variant, read: Input) -> Unit:
+            made = {"name": variant.name, "order": variant.order, "seed": variant.seed}
+            config = {**common, "student": {**made, "size": student.size, "share": share}}
+            name = f"{variant.name}.{group.name}"
+            return Unit("evaluate", name, config, (read, *prepared), execution, resources, flops)
+
+        return unit
 
     def serving(self, model: Model) -> Resources:
         """What a model needs to generate: one task per worker, which holds all of its GPUs."""

@@ -25,7 +25,6 @@ from cluster import Cluster, packages
 from made_large import large_file
 from made_projects import cluster_file, made_project
 
-from jobs.core.canonical import Filled, gap, pattern
 from jobs.core.unit import Unit
 from jobs.runtime.run import run_unit
 from launch.cli import GARBAGE
@@ -66,11 +65,10 @@ def units(count: int) -> list[Unit]:
     """So many evaluations as the shipped study has them."""
     shipped = plan(load_study("scale-or-reason"), load_cluster("generic"))
     real = [unit for unit in shipped if unit.stage == "evaluate"]
-    configs = [pattern({**unit.config, "i": gap("i")}) for unit in real]
-    chosen = ((i, real[i % len(real)], configs[i % len(real)]) for i in range(count))
+    chosen = ((i, real[i % len(real)]) for i in range(count))
     return [
-        Unit("evaluate", f"{unit.name}-{i}", Filled(config, {"i": str(i)}), (), unit.execution)
-        for i, unit, config in chosen
+        Unit("evaluate", f"{unit.name}-{i}", {**unit.config, "i": i}, (), unit.execution)
+        for i, unit in chosen
     ]
 
 
