@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.core.secrets import name_secrets
@@ -21,14 +21,14 @@ from launch.local.backend import Local
 from launch.slurm.backend import Slurm
 from launch.slurm.client import Controller
 from launch.state.backend import Backend
-from launch.state.cache import Known
+from launch.state.cache import StatusCache
 from launch.state.ledger import Attempt, Ledger, unfenced
 from launch.state.status import Snapshot, observe
 from launch.study.cluster import Cluster, load_cluster, restored
 from launch.study.estimate import Lengths
 from launch.study.plan import collating, plan
 from launch.study.presets import Mistake, StudyError
-from launch.study.schema import Study, load_study
+from launch.study.schema import Study, find_study, load_study
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ class Project:
     units: list[Unit]
     backend: Backend
     fence: Callable[[], None] = unfenced  # of the lock under which it is changed
+    file: Path | None = None  # which the study was read from; None: it is as it was submitted last
 
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster, self.fence)
 
-    def look(self, known: Known | None = None) -> Snapshot:
+    def look(self, cache: StatusCache | None = None) -> Snapshot:
         """The study as it is now; see `observe`."""
-        return observe(self.units, self.root, self.backend, known)
+        return observe(self.units, self.root, self.backend, cache)
 
 
 def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Project:
@@ -61,7 +62,8 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
         StudyError: the study or the cluster has mistakes, or its jobs are elsewhere.
     """
     study = load_study(study_name)
-    return _where_it_runs(study, StudyDir(runs / study.name), cluster_name)
+    project = _where_it_runs(study, StudyDir(runs / study.name), cluster_name)
+    return replace(project, file=find_study(study_name))
 
 
 def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:

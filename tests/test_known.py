@@ -1,4 +1,4 @@
-"""A look that knows what others found before it, held against one that knows nothing."""
+"""A poll with what others found before it, held against one without."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from launch.slurm.backend import Slurm
 from launch.slurm.client import Controller
 from launch.slurm.parse import PastJob, QueuedJob
 from launch.slurm.text import SEPARATOR, Table
-from launch.state import cache as of_looks
-from launch.state.cache import PARTS, Known
+from launch.state.cache import StatusCache
 from launch.state.ledger import Begun, Ledger
 from launch.state.reconcile import reconcile
 from launch.state.states import State
@@ -59,11 +58,11 @@ class World:
         self.root = StudyDir(folder / "runs" / "study")
         self.ledger = Ledger(self.root.ledger, "made.yaml")
         self.controller = Told()
-        self.warm, self.known = Slurm(self.controller), Known()
+        self.warm, self.cache = Slurm(self.controller), StatusCache()
         self.submissions = 0
 
     def look(self) -> Snapshot:
-        return observe(self.units, self.root, self.warm, self.known)
+        return observe(self.units, self.root, self.warm, self.cache)
 
     def cold(self) -> Snapshot:
         return observe(self.units, self.root, Slurm(self.controller))
@@ -206,10 +205,7 @@ EVENTS: dict[Callable[[World, str], object], tuple[State, ...]] = {
 }
 
 
-@pytest.mark.parametrize("few", [500, 1])
-def test_it_sees_the_same(few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where few rest, at once; where many do, a few looks after what no job does that is known of."""
-    monkeypatch.setattr(of_looks, "FEW", few)
+def test_it_sees_the_same(tmp_path: Path) -> None:
     met = set[State]()
     for seed in range(4):
         random.seed(seed)
@@ -219,40 +215,10 @@ def test_it_sees_the_same(few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             seen = random.choice(now.units)
             event = random.choice([event for event, states in EVENTS.items() if seen.state in states])
             event(world, seen.unit.name)
-            for _ in range(PARTS if few == 1 and event in (by_hand, late) else 0):
-                world.look()
             now = world.look()
             assert now == world.cold(), (seed, event.__name__, seen.unit.name)
             met |= {seen.state for seen in now.units}
     assert met == set(State) - {State.DAMAGED}
-
-
-def test_what_is_as_it_was_is_the_same_object_and_what_changed_is_not(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    for name in "abc":
-        world.submit(name)
-    world.publish("b")
-    before = {seen.unit.name: seen for seen in world.look().units}
-    world.publish("a")
-    after = {seen.unit.name: seen for seen in world.look().units}
-    assert {name for name in NAMES if after[name] is not before[name]} == {"a", "c", "d"}
-    assert (before["d"].reason, after["d"].state) == ("needs prepare a", State.WAITING)
-
-
-def test_of_many_units_at_rest_a_removed_result_is_seen_within_a_few_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(of_looks, "FEW", 1)
-    world = World(tmp_path)
-    for name in NAMES:
-        publish(world.root, world.seen(name).unit)
-    assert {seen.state for seen in world.look().units} == {State.DONE}
-    for name in "gh":
-        shutil.rmtree(world.seen(name).folder.out)
-    looks = 0
-    while world.look() != world.cold():
-        looks += 1
-        assert looks < PARTS
 
 
 def test_the_accounts_are_asked_once_for_what_left_the_queue(tmp_path: Path) -> None:
@@ -275,7 +241,6 @@ def test_the_accounts_are_asked_once_for_what_left_the_queue(tmp_path: Path) -> 
 
 
 def test_what_the_accounts_say_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_looks, "FEW", 1)
     monkeypatch.setattr(backend, "AGAIN", 0.0)
     world = World(tmp_path)
     for name in "abe":

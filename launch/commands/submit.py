@@ -66,7 +66,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         sure = not any(s.unheard for s in now.units)
         if (sure and _idle(project, now, difference, console)) or not _agreed(console):
             return 0
-    trust.prepare(project.root, [project.study.file, project.cluster.file])
+    trust.prepare(project.root, _copied(project))
     if warning := trust.replaceable(project.root):
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)
     with Stopping() as stopping, Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
@@ -118,7 +118,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
         return 0
     if now.submitting is not None:
         raise Refusal("somebody is submitting this study right now: write scripts once that has ended")
-    trust.prepare(project.root, [project.study.file, project.cluster.file])
+    trust.prepare(project.root, _copied(project))
     planned = arrays(project, now, difference)
     script = write_out(planned.arrays, project, out)
     console.print(held_view(planned.held))
@@ -126,6 +126,11 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     words = "'sor' learns of an array when its first job starts; before that, 'sor submit' submits it, too"
     console.print(words, soft_wrap=True)
     return 0
+
+
+def _copied(project: Project) -> list[Path]:
+    """The user's files of which the run directory holds copies."""
+    return [file for file in (project.file, project.cluster.file) if file]
 
 
 def _refuse_secrets(resolved: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from launch.slurm.backend import Slurm
 from launch.slurm.client import Controller
 from launch.slurm.parse import NodeGroup, PastJob, QueuedJob
 from launch.slurm.text import Table
-from launch.state.cache import Known
+from launch.state.cache import StatusCache
 from launch.state.errors import SlurmUnavailable
 from launch.state.status import Snapshot
 from launch.study.presets import StudyError
@@ -99,7 +99,7 @@ class Watcher:
         self._work_out = work_out
         self._slurms: dict[str | None, Shared] = {}  # by cluster
         self._asking = [self._sharing(project) for project in projects]
-        self._known = [Known() for _ in projects]
+        self._caches = [StatusCache() for _ in projects]
         self._plans = [_plan_of(project) for project in projects]
         self._sights = [
             Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
@@ -152,9 +152,9 @@ class Watcher:
         for slurm in self._slurms.values():
             slurm.new_round()
         self._sights = [replace(sight, asked=began) for sight in self._sights]
-        for project, known in zip(self._asking, self._known, strict=True):
+        for project, cache in zip(self._asking, self._caches, strict=True):
             with suppress(OSError, Damaged):  # the look comes upon it, too
-                known.read(project.root)
+                cache.read(project.root)
         for number in range(len(self._sights)):
             self._sights[number] = self._look(number, began)
             self.changed.set()
@@ -165,7 +165,7 @@ class Watcher:
         try:
             self._plan_again(number)
             project = self._asking[number]
-            now, nodes = project.look(self._known[number]), verdict(project)
+            now, nodes = project.look(self._caches[number]), verdict(project)
             board = self._work_out(project, now, nodes, sight.board, began) if self._work_out else None
         except Exception as error:
             clear = isinstance(error, SlurmUnavailable | StudyError | Damaged)
@@ -182,7 +182,7 @@ class Watcher:
         study = Study.model_validate(read_json(project.root.study)) if new else project.study
         if study != project.study or plan.counted != before.counted:
             again = replace(planned_again(project, study), backend=project.backend)
-            self._asking[number], self._known[number] = again, Known()
+            self._asking[number], self._caches[number] = again, StatusCache()
             for slurm in self._slurms.values():
                 slurm.new_round()  # its answer may be older than what the ledger says by now
         self._plans[number] = plan

@@ -23,7 +23,7 @@ from jobs.store.records import BadLine, Damaged
 from jobs.store.rundir import StudyDir, UnitDir
 from jobs.store.schema import ATTEMPT
 from launch.state.backend import Backend, Live
-from launch.state.cache import FEW, Ended, Known
+from launch.state.cache import StatusCache
 from launch.state.killed import killed_for_memory
 from launch.state.ledger import KEEPER, Attempt, Job, Ledger
 from launch.state.lock import held_since
@@ -99,6 +99,7 @@ class Seen(NamedTuple):
         }
 
 
+READ = 500  # results that are read by one poll, to see whether they can be; others by the next ones
 # What Slurm knows of the end of a job whose processes only heard a signal.
 TOLD_APART = frozenset({Cause.CANCELLED, Cause.NODE, Cause.MEMORY, Cause.TIME_LIMIT})
 
@@ -149,60 +150,59 @@ class Snapshot:
         ]
 
 
-def observe(units: list[Unit], root: StudyDir, backend: Backend, known: Known | None = None) -> Snapshot:
-    """Look at every unit once.
+class Ended(NamedTuple):
+    """What is known of an attempt that has neither a job nor a result.
 
     Args:
-        known: what looks at these units found before; this one's findings are added.
+        error: why it ended, where that does not stand in the ledger.
+        written: the line of attempts.jsonl that says so.
+        put_off: why it is no failure.
+        harm: which of the unit's files cannot be read, so that none of that is known.
+    """
+
+    error: str | None
+    written: dict[str, Any] | None
+    put_off: str | None
+    harm: str | None = None
+
+
+def observe(
+    units: list[Unit], root: StudyDir, backend: Backend, cache: StatusCache | None = None
+) -> Snapshot:
+    """Poll every unit once.
+
+    Args:
+        cache: what polls of these units found before; this one's findings are added.
 
     Raises:
         SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
     """
-    known = known or Known()
+    cache = cache or StatusCache()
     submitting = held_since(root.lock)  # asked first: what one that ends now did is in the ledger
-    attempts = known.attempts(root)
-    resting = known.resting(attempts)
+    attempts = cache.attempts(root)
     keeper = attempts.get(KEEPER)
-    published, harmed = _published(units, root, resting)
+    published, harmed = _published(units, root)
     planned = {unit.id: unit for unit in units}
     unknown = _attributed(Ledger(root.ledger).damage(), planned, harmed)
     begun = {id: a for id, a in attempts.items() if id in planned and id not in published}
     former = {id: a for id, a in attempts.items() if a.ended is None and id not in planned and id != KEEPER}
     asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
     live = backend.live(asked) if asked else {}
-    if KEEPER in asked and KEEPER not in live and known.attempts(root).get(KEEPER) != keeper:
-        return observe(units, root, backend, known)  # it handed on, and ended, before the machine answered
+    if KEEPER in asked and KEEPER not in live and cache.attempts(root).get(KEEPER) != keeper:
+        return observe(units, root, backend, cache)  # it handed on, and ended, before the machine answered
     over = [planned[id] for id in begun if id not in live]
-    rested = {u.id: known.ended[u.id] for u in over if u.id in resting and u.id in known.ended}
     # The disk again, after the jobs: one that ended meanwhile has published before it did.
-    published |= {u.id for u in over if u.id not in rested and _appeared(root.unit(u))}
-    fresh = [u for u in units if u.id in published and u.id not in known.sound][:FEW]
+    published |= {u.id for u in over if _appeared(root.unit(u))}
+    fresh = [u for u in units if u.id in published and u.id not in cache.sound][:READ]
     harmed |= _unreadable(fresh, root)
     published -= harmed.keys()
-    known.sound = published & (known.sound | {u.id for u in fresh})
-    ended = _ended([u for u in over if u.id not in published], begun, root, backend, rested)
+    cache.sound = published & (cache.sound | {u.id for u in fresh})
+    ended = _ended([u for u in over if u.id not in published], begun, root, backend)
     seen: dict[str, Seen] = {}
-    changed: set[str] = set()  # units in another state than at the last look
     for unit in units:
         id = unit.id
-        attempt, job, end, before = attempts.get(id), live.get(id), ended.get(id), known.seen.get(id)
-        if (
-            before
-            and (before.attempt is attempt or before.attempt == attempt)
-            and before.live == job
-            and before.published == (id in published)
-            and end is known.ended.get(id)
-            and id not in harmed
-            and before.state is not State.DAMAGED
-            and not (job and job.state == State.RUNNING)  # its job tells more
-            and not (changed and any(i.id in changed for i in unit.inputs))
-        ):
-            seen[id] = before
-            continue
-        seen[id] = _look(unit, root, attempt, job, id in published, end, seen, harmed.get(id))
-        if before and seen[id].state != before.state:
-            changed.add(id)
-    known.seen, known.ended = seen, ended
+        facts = attempts.get(id), live.get(id), id in published, ended.get(id)
+        seen[id] = _look(unit, root, *facts, seen, harmed.get(id))
     left = tuple(job for id in former if id in live for job in live[id].jobs)
     kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
     return Snapshot(root, tuple(seen.values()), left, kept, submitting, unknown)
@@ -213,11 +213,10 @@ def _ended(
     attempts: Mapping[str, Attempt],
     root: StudyDir,
     backend: Backend,
-    rested: Mapping[str, Ended],
 ) -> dict[str, Ended]:
     """What is known of attempts without a job and without a result, by their units' ids."""
     units = {unit.id: unit for unit in over}
-    found = {id: rested.get(id) or _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
+    found = {id: _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
     silent = {
         id: attempts[id]
         for id, end in found.items()
@@ -254,9 +253,7 @@ def _is_sure(line: dict[str, Any] | None) -> bool:
     return line is not None and line["cause"] != Cause.PREEMPTED
 
 
-def _published(
-    units: list[Unit], root: StudyDir, resting: Mapping[str, Seen]
-) -> tuple[set[str], dict[str, str]]:
+def _published(units: list[Unit], root: StudyDir) -> tuple[set[str], dict[str, str]]:
     """The units with a result, and those with something else in its place, with what that is.
 
     Only those with a folder, which few have at first, are asked for it.
@@ -265,10 +262,7 @@ def _published(
     for unit in units:
         if unit.id not in begun:
             continue
-        if unit.id in resting and resting[unit.id].state is not State.DAMAGED:
-            there, harm = resting[unit.id].published, None
-        else:
-            there, harm = root.look_at(unit)
+        there, harm = root.look_at(unit)
         if there:
             published.add(unit.id)
         elif harm:

@@ -9,7 +9,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from launch.study.crosscheck import ALIAS, crosscheck, repeated
 from launch.study.presets import (
@@ -241,12 +241,6 @@ class Study(Strict):
     benchmarks: Annotated[tuple[EvalGroup, ...], Field(min_length=1)]
     seeds: OneOrMore[Seed] = (0,)
     expect: Expect
-    _file: Path = PrivateAttr(default=Path())
-
-    @property
-    def file(self) -> Path:
-        """The study's file."""
-        return self._file
 
     @model_validator(mode="after")
     def _rows_from_somewhere(self) -> Study:
@@ -296,7 +290,6 @@ def load_study(name: str) -> Study:
     mistakes += located(crosscheck(study, file), document, file)
     if mistakes:
         raise StudyError(mistakes)
-    study._file = file
     return study
 
 

@@ -1,4 +1,4 @@
-"""What a monitor costs that is left open, on a real Slurm with 50,000 units of a study in its queue."""
+"""What a monitor costs that is left open, on a real Slurm with 10,000 units of a study in its queue."""
 
 from __future__ import annotations
 

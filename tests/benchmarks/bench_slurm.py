@@ -118,7 +118,7 @@ def mapped(work: list[Unit], folder: Path) -> None:
 
 
 def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
-    """A study of 50,000 units in the queue, looked at and shown, by the processor time of both."""
+    """A study of 10,000 units in the queue, looked at and shown, by the processor time of both."""
     project, named = large(folder)
     submitted(project)
 
@@ -140,7 +140,7 @@ def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
 
 
 def large(folder: Path) -> tuple[Project, list[str]]:
-    """A study of more than 50,000 units whose jobs are held, and how a command line names it."""
+    """A study of 10,000 units whose jobs are held, and how a command line names it."""
     study, cluster, runs = str(large_file(folder)), str(cluster_file(folder, sbatch=HELD)), folder / "runs"
     return open_project(study, cluster, runs), [study, "--cluster", cluster, "--runs", str(runs)]
 
