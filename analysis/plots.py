@@ -1,7 +1,7 @@
 """Figures of a study: each is one function from tables of `analysis.statistics` to a Figure.
 
-Figures are drawn without pyplot: no state is shared, no display is needed. Colours are those of Okabe and
-Ito (2008), which colour-blind people tell apart; supervision is also told by the shape of a marker.
+Figures are drawn without pyplot: no state is shared, no display is needed. Colors are those of Okabe and
+Ito (2008), which color-blind people tell apart; supervision is also told by the shape of a marker.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PANEL = (3.1, 2.5)  # inches
 
 @dataclass(frozen=True)
 class Look:
-    """Which colour and which marker stand for what, the same in all panels of a figure.
+    """Which color and which marker stand for what, the same in all panels of a figure.
 
-    Up to seven sizes have the colours that are told apart best; more of them have a scale from dark to light.
+    Up to seven sizes have the colors that are told apart best; more of them have a scale from dark to light.
     More mixtures than there are markers are stars with more and more points.
     """
 
-    colours: dict[str, str]  # by size
+    colors: dict[str, str]  # by size
     markers: dict[float, str]  # by share
     both_orders: bool  # mixtures of both orders occur: shuffled ones are drawn hollow
 
@@ -48,47 +48,47 @@ class Look:
         stars = [f"star{n}" for n in range(5, 5 + len(mixed))]
         markers = {0.0: "o", 1.0: "s", **dict(zip(mixed, (*MARKERS, *stars), strict=False))}
         return cls(
-            colours=dict(zip(sizes, _colours(len(sizes)), strict=True)),
+            colors=dict(zip(sizes, _colors(len(sizes)), strict=True)),
             markers={share: markers[share] for share in shares},
             both_orders=both_orders(points),
         )
 
     def draw(self, axes: Axes, rows: pd.DataFrame, x: str, full: pd.Series[bool]) -> None:
         """The students of `rows` with bars of one standard error; those not `full` are small and pale."""
-        colours = rows["size"].map(self.colours).fillna(GREY)
-        colours = colours.where(full, colours.map(lambda colour: pale(colour, 0.55)))
+        colors = rows["size"].map(self.colors).fillna(GREY)
+        colors = colors.where(full, colors.map(lambda color: pale(color, 0.55)))
         hollow = self.both_orders & rows["share"].between(0, 1, "neither") & (rows["order"] == "shuffled")
         rows = rows.assign(
-            full=full, colour=colours, face=colours.where(~hollow, "white"),
+            full=full, color=colors, face=colors.where(~hollow, "white"),
             marker=rows["share"].map(self.markers).fillna("o"),
         ).sort_values("full")  # fmt: skip
         low, high = rows["accuracy"] - rows["stderr"], rows["accuracy"] + rows["stderr"]
-        axes.vlines(rows[x], low, high, list(rows["colour"]), lw=0.9, zorder=2)
+        axes.vlines(rows[x], low, high, list(rows["color"]), lw=0.9, zorder=2)
         # All points that look alike at once: one by one they take longer than all else.
         for (is_full, marker), alike in rows.groupby(["full", "marker"]):
             axes.scatter(
                 alike[x], alike["accuracy"], s=6.5**2 if is_full else 5.0**2, c=list(alike["face"]),
-                marker=_marker(str(marker)), edgecolors=list(alike["colour"]), linewidths=1, zorder=3,
+                marker=_marker(str(marker)), edgecolors=list(alike["color"]), linewidths=1, zorder=3,
             )  # fmt: skip
 
     def legend(self) -> list[list[Line2D]]:
-        """What the colours mean, and what the markers mean."""
+        """What the colors mean, and what the markers mean."""
 
-        def entry(label: str, colour: str, marker: str, face: str | None = None) -> Line2D:
-            face = face or colour
+        def entry(label: str, color: str, marker: str, face: str | None = None) -> Line2D:
+            face = face or color
             shape = _marker(marker)
-            return Line2D([], [], ls="", label=label, color=colour, marker=shape, markerfacecolor=face)
+            return Line2D([], [], ls="", label=label, color=color, marker=shape, markerfacecolor=face)
 
-        sizes = [entry(short(size), colour, "o") for size, colour in self.colours.items()]
+        sizes = [entry(short(size), color, "o") for size, color in self.colors.items()]
         shares = [entry(supervision(share), GREY, marker) for share, marker in self.markers.items()]
         return [sizes, shares + ([entry("shuffled", GREY, "D", "white")] if self.both_orders else [])]
 
 
-def _colours(count: int) -> list[str]:
-    """As many colours, all different."""
+def _colors(count: int) -> list[str]:
+    """As many colors, all different."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
-    return [to_hex(colour) for colour in colormaps["turbo"]([i / (count - 1) for i in range(count)])]
+    return [to_hex(color) for color in colormaps["turbo"]([i / (count - 1) for i in range(count)])]
 
 
 def _marker(name: str) -> MarkerStyle:
@@ -152,11 +152,11 @@ def mixtures(points: pd.DataFrame) -> Figure:
     figure, panels = _panels(points)
     for axes, rows in panels:
         for size, own in rows.groupby("size"):
-            colour = look.colours[str(size)]
+            color = look.colors[str(size)]
             for order, line in _orders(own) if look.both_orders else [("", own)]:
                 means = line.groupby("share")["accuracy"].mean()
                 dashes = "--" if order == "shuffled" else "-"
-                axes.plot(means.index, means, dashes, color=colour, lw=1.3, zorder=1)
+                axes.plot(means.index, means, dashes, color=color, lw=1.3, zorder=1)
         look.draw(axes, rows, "share", pd.Series(True, rows.index))
         axes.set_xticks(sorted(points["share"].unique()))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.0f}"))
@@ -180,10 +180,10 @@ def gains(table: pd.DataFrame) -> Figure:
         _log_axis(axes, rows["extra_tokens"])
         axes.axhline(0, color=GREY, lw=0.8)
         for size, own in rows.groupby("size"):
-            colour = look.colours[str(size)]
-            axes.vlines(own["extra_tokens"], own["low"], own["high"], colour, lw=0.7, alpha=0.6)
-            axes.plot(own["extra_tokens"], own["gain"], "s", color=colour, ms=4)
-        named = rows[rows["size"] == list(look.colours)[-1]]
+            color = look.colors[str(size)]
+            axes.vlines(own["extra_tokens"], own["low"], own["high"], color, lw=0.7, alpha=0.6)
+            axes.plot(own["extra_tokens"], own["gain"], "s", color=color, ms=4)
+        named = rows[rows["size"] == list(look.colors)[-1]]
         for x, y, name in named[["extra_tokens", "gain", "benchmark"]].itertuples(index=False):
             axes.annotate(
                 short(str(name)), (x, y), (4, 3), textcoords="offset points", fontsize=6, color=GREY,
@@ -218,8 +218,8 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
     for i, line in enumerate(wide.to_numpy()):
         for j, value in enumerate(line):
             if not value < 0.01:  # NaN is not
-                shown, colour = f"{100 * value:.0f}".replace("nan", "–"), "white" if value > 0.6 else GREY
-                axes.text(j, i, shown, ha="center", va="center", fontsize=7, color=colour)
+                shown, color = f"{100 * value:.0f}".replace("nan", "–"), "white" if value > 0.6 else GREY
+                axes.text(j, i, shown, ha="center", va="center", fontsize=7, color=color)
     what = {**LABELS, "both": "training and inference FLOPs"}[axis]
     title = f"How often on the frontier, % of resamples (blank: below 1)\n{what}"
     axes.set_title(title, fontsize=10, loc="left")
@@ -301,7 +301,7 @@ def _finish(
     figure.text(0.12 / width, middle, y_label, va="center", rotation="vertical", fontsize=10)
 
 
-def pale(colour: str, by: float) -> str:
-    """A colour mixed with white, opaque so that nothing shows through it."""
-    red, green, blue = (part + (1 - part) * by for part in to_rgb(colour))
+def pale(color: str, by: float) -> str:
+    """A color mixed with white, opaque so that nothing shows through it."""
+    red, green, blue = (part + (1 - part) * by for part in to_rgb(color))
     return to_hex((red, green, blue))

@@ -217,10 +217,10 @@ def claims_table(table: pd.DataFrame) -> Table:
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
     for name in ("question", "compute", "over", "answer", "evidence"):
         shown.add_column(name, overflow="fold", ratio=3 if name in ("question", "evidence") else 1)
-    colours = {"yes": "green", "no": "red"}
+    colors = {"yes": "green", "no": "red"}
     for question, axis, scope, answer, evidence in table.to_numpy():
-        colour = colours.get(answer.split(",")[0], "yellow")
-        shown.add_row(question, axis, scope, Text(answer, colour), evidence)
+        color = colors.get(answer.split(",")[0], "yellow")
+        shown.add_row(question, axis, scope, Text(answer, color), evidence)
     return shown
 
 
@@ -302,7 +302,7 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         **{name: records(found.tables[name]) for name in ("standing", "claims", "dropped", "usage")},
         "near": NEAR,
         "sizes": size_order(points),
-        "colours": look.colours,
+        "colors": look.colors,
         "markers": [[share, marker, supervision(share)] for share, marker in look.markers.items()],
         "both_orders": look.both_orders,
         "warnings": list(found.warnings),

@@ -118,7 +118,7 @@ def difference_view(difference: Difference) -> RenderableType:
     """What `sor submit` is about to do."""
     lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
     if vain := difference.withdraw:
-        line = f"- withdraw {len(vain)} jobs that would wait for ever: {listed(vain)}"
+        line = f"- withdraw {len(vain)} jobs that would wait forever: {listed(vain)}"
         lines.append(Text(line, "yellow"))
     if difference.former:
         ids = ", ".join(job.id or job.submission for job in difference.former)

@@ -140,7 +140,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
         return seen(root, unit, state, progress=told)
     if state == State.STALLED:
         told = progress(1200, 4000, "steps", loss=0.7, updated=NOW - 1200)
-        return seen(root, unit, state, progress=told, reason="no sign of life for 20 minutes")
+        return seen(root, unit, state, progress=told, reason="no heartbeat for 20 minutes")
     if state == State.FAILED:
         error = "RuntimeError: shape '[64, 16384]' is invalid for input of size 1040384"
         ended(root, unit, 600, error)

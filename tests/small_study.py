@@ -7,7 +7,7 @@ that a test can change it without making a new unit of it:
     bad-node    raise an error on the node that it names
     NAME.oom    raise what torch does where a GPU has no room, in the rank that the file names
     NAME.grow   hold so many MiB of memory
-    NAME.hang   stand still for ever, in the rank that the file names and until the file is gone
+    NAME.hang   stand still forever, in the rank that the file names and until the file is gone
     NAME.steps  while held, do steps and keep them here; a signal is listened to
     NAME.runs   is appended to by every run, with the number of its process
 """

@@ -65,7 +65,7 @@ def test_a_unit_at_work_is_judged_by_its_own_speed() -> None:
     track = follow(track, TRAIN, told(150, 20))
     assert own_left(track) == near(400, 400, 400)  # and left out once it is
     track = follow(follow(track, TRAIN, told(200, 40)), TRAIN, told(300, 40))
-    assert speed(track) == near(0.0015 / 4, 0.0015, 0.003)  # it paused, which is not for ever
+    assert speed(track) == near(0.0015 / 4, 0.0015, 0.003)  # it paused, which is not forever
     assert follow(track, TRAIN, told(300, 40)) is track  # the same word again
     assert own_left(follow(None, TRAIN, told(100, 0))) is None
 

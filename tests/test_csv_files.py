@@ -49,9 +49,9 @@ def test_tables_as_people_have_them_are_read(tmp_path: Path, text: str) -> None:
 
 
 def test_unknown_columns_are_ignored_and_said(tmp_path: Path) -> None:
-    found, told = read(tmp_path, "student,benchmark,accuracy,colour,who\na,t,0.5,red,me\n")
+    found, told = read(tmp_path, "student,benchmark,accuracy,color,who\na,t,0.5,red,me\n")
     assert found[0][:2] == ("a", 0.5)
-    assert "unknown columns are ignored: colour, who." in told
+    assert "unknown columns are ignored: color, who." in told
 
 
 def test_shares_in_percent_are_read_as_such(tmp_path: Path) -> None:

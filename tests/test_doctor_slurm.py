@@ -214,7 +214,7 @@ def test_what_needs_no_job_comes_first(
     code, found = doctor("--cluster", cluster_file(settings), "--runs", runs)
     assert code == 1
     assert re.search(said, one(found, "problem"))
-    assert found[-1] == ("warning", "nothing was tested on a compute node: first mend what is said above")
+    assert found[-1] == ("warning", "nothing was tested on a compute node: first fix what is said above")
     assert not any("Slurm took" in text for _, text in found)
 
 

@@ -180,11 +180,11 @@ def test_a_log_that_is_a_pipe_holds_up_no_key(person: Tmux, ran: Path) -> None:
         kept.rename(log)
 
 
-def test_without_colour(ran: Path) -> None:
+def test_without_color(ran: Path) -> None:
     with terminal(SOR_RUNS=str(ran), NO_COLOR="1") as person:
         person.runs("sor monitor")
         person.sees("small on local", "q quit")
-        assert not re.search(r"\x1b\[(\d+;)*(3[0-7]|38|9[0-7])[;m]", person.colours)
+        assert not re.search(r"\x1b\[(\d+;)*(3[0-7]|38|9[0-7])[;m]", person.colors)
         person.presses("q")
 
 
@@ -239,7 +239,7 @@ def test_fifty_thousand_units(tmp_path: Path) -> None:
         person.types(f"/train {State.FAILED}")
         person.sees(f"{made.failed} of {made.total:,} match")
         person.presses("Enter", "End", "Enter")
-        person.sees("shape '[64, 16384]' is invalid", "mend what the log says")
+        person.sees("shape '[64, 16384]' is invalid", "fix what the log says")
         person.presses("Escape", "Escape", "s", "s")
         person.sees("sorted by name")
         person.types("/report")

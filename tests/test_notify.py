@@ -136,9 +136,9 @@ def test_keepers_that_go() -> None:
 
 def test_what_stands_still_once_an_attempt() -> None:
     memory = Memory()
-    still = {"reason": "no sign of life for 20 minutes"}
+    still = {"reason": "no heartbeat for 20 minutes"}
     said = memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING))
-    assert said[0].startswith("stalled: train a stalled: no sign of life for 20 minutes. 'sor logs s ")
+    assert said[0].startswith("stalled: train a stalled: no heartbeat for 20 minutes. 'sor logs s ")
     assert memory.news(seen(A, State.RUNNING), seen(B, State.RUNNING)) == []
     assert memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING), at=AT + 2 * QUIET) == []
 

@@ -155,12 +155,12 @@ def printed(root: Path, width: int) -> str:
 
 
 def drawn(axes: Any) -> dict[tuple[float, float], tuple[str, str]]:
-    """Markers of a panel: (x, y) -> (shape, colour)."""
+    """Markers of a panel: (x, y) -> (shape, color)."""
     return {
-        (float(x), float(y)): (points.get_paths()[0].vertices.tobytes(), to_hex(colour))
+        (float(x), float(y)): (points.get_paths()[0].vertices.tobytes(), to_hex(color))
         for points in axes.collections
         if isinstance(points, PathCollection)
-        for (x, y), colour in zip(points.get_offsets(), points.get_edgecolors(), strict=True)
+        for (x, y), color in zip(points.get_offsets(), points.get_edgecolors(), strict=True)
     }
 
 
@@ -177,8 +177,8 @@ def test_a_figure_draws_every_student_once_and_its_frontier(study: Study) -> Non
     assert list(steps.get_xdata())[:-1] == on["inference_flops"].tolist()
     shapes = {row.share: marks[(row.inference_flops, row.accuracy)][0] for row in easy.itertuples()}
     assert len(set(shapes.values())) == 3
-    colours = {row.size: marks[(row.inference_flops, row.accuracy)][1] for row in on.itertuples()}
-    assert len(set(colours.values())) == len(set(on["size"]))
+    colors = {row.size: marks[(row.inference_flops, row.accuracy)][1] for row in on.itertuples()}
+    assert len(set(colors.values())) == len(set(on["size"]))
     assert axes.get_xscale() == "log"
 
 
@@ -208,14 +208,14 @@ def test_more_sizes_and_mixtures_than_colors_and_markers_are_told_apart(tmp_path
     ]  # fmt: skip
     points = frontier_table(results_table(made))
     look = plots.Look.of(points)
-    assert len(set(look.colours.values())) == 12
+    assert len(set(look.colors.values())) == 12
     assert len(set(look.markers.values())) == 21
     axes = plots.frontier(points[points["kind"] == "average"]).axes[0]
     shapes = {
         marks.get_paths()[0].vertices.tobytes() for marks in axes.collections if len(marks.get_offsets())
     }
     assert len(shapes) >= 21
-    assert len(plots.Look.of(points[points["size"].isin(["1B", "2B"])]).colours) == 2
+    assert len(plots.Look.of(points[points["size"].isin(["1B", "2B"])]).colors) == 2
 
 
 def test_names_of_all_kinds_are_drawn_and_printed_as_they_are(tmp_path: Path) -> None:

@@ -408,7 +408,7 @@ def test_a_dependency_that_can_never_be_satisfied(slurm: Cluster, controller: Co
     found = eventually(
         lambda: (j := job(controller, second)) and j.reason == "DependencyNeverSatisfied" and j
     )
-    assert live_state(found.state) == State.QUEUED  # for ever
+    assert live_state(found.state) == State.QUEUED  # forever
 
 
 def test_a_controller_that_does_not_answer(slurm: Cluster, controller: Controller) -> None:

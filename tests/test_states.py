@@ -20,7 +20,7 @@ ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "queued": ({"job": State.QUEUED, "attempts": 1}, State.QUEUED, None),
     "running": ({"job": RUNNING, "attempts": 1}, RUNNING, None),
     "running, heard of": ({"job": RUNNING, "attempts": 1, "silence": STALLED_AFTER - 1}, RUNNING, None),
-    "silent": ({"job": RUNNING, "attempts": 1, "silence": 1200.0}, State.STALLED, "no sign of life for 20"),
+    "silent": ({"job": RUNNING, "attempts": 1, "silence": 1200.0}, State.STALLED, "no heartbeat for 20"),
     "stands still": ({"job": RUNNING, "silence": 1.0, "stalled": "at 3 of 9"}, State.STALLED, "at 3 of 9"),
     "stood still": ({"job": State.QUEUED, "silence": 1.0, "stalled": "at 3 of 9"}, State.QUEUED, None),
     "silent in the queue": ({"job": State.QUEUED, "attempts": 2, "silence": 9999.0}, State.QUEUED, None),

@@ -32,7 +32,7 @@ pytest.importorskip("accelerate")
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    """accelerate keeps the state of a process for ever, and a job is a process."""
+    """accelerate keeps the state of a process forever, and a job is a process."""
     from accelerate.state import AcceleratorState, GradientState
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The pages of the monitor in terminals of all sizes, with colour and without."""
+"""The pages of the monitor in terminals of all sizes, with color and without."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def sight(tmp_path_factory: pytest.TempPathFactory) -> Sight:
 
 
 def screen(
-    shown: RenderableType, width: int, height: int, colour: bool = False, ascii: bool = False
+    shown: RenderableType, width: int, height: int, color: bool = False, ascii: bool = False
 ) -> list[str]:
-    """The lines that a terminal of this size would show; they fit, and colour changes none of them."""
+    """The lines that a terminal of this size would show; they fit, and color changes none of them."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii" if ascii else "utf-8")
     Console(
-        file=file, width=width, height=height, force_terminal=True, color_system="256" if colour else None,
+        file=file, width=width, height=height, force_terminal=True, color_system="256" if color else None,
         legacy_windows=False,
     ).print(shown)  # fmt: skip
     file.flush()
     text = raw.getvalue().decode()
-    assert colour or "\x1b" not in text
+    assert color or "\x1b" not in text
     lines = COLOURS.sub("", text).rstrip("\n").split("\n")
     assert len(lines) <= height
     assert all(cell_len(line) <= width for line in lines)
@@ -85,10 +85,10 @@ def pages(sight: Sight) -> dict[str, Callable[[int, int], RenderableType]]:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_every_page_fits_and_needs_no_colour(sight: Sight, width: int, height: int) -> None:
+def test_every_page_fits_and_needs_no_color(sight: Sight, width: int, height: int) -> None:
     for page in pages(sight).values():
         plain = screen(page(width, height), width, height)
-        assert screen(page(width, height), width, height, colour=True) == plain
+        assert screen(page(width, height), width, height, color=True) == plain
         screen(page(width, height), width, height, ascii=True)
 
 
@@ -97,7 +97,7 @@ def test_what_is_important_is_seen_in_a_small_terminal(sight: Sight) -> None:
     for wanted in (
         "scale-or-reason on roihu", "seen 12 s ago", "so far", "left ", "GPU hours used", "to go", "FLOPs",
         "2 failed, code error: train qwen2.5-7b-r50 and 1 more", "sor logs scale-or-reason",
-        "stalled: train qwen2.5-3b-r100: no sign of life", "sor cancel scale-or-reason", "8 blocked",
+        "stalled: train qwen2.5-3b-r100: no heartbeat", "sor cancel scale-or-reason", "8 blocked",
         "RuntimeError", "12/25", "42/100", "38 %", "again", "41.0*", "55.0 2/4", "14B",
     ):  # fmt: skip
         assert wanted in text, wanted
@@ -278,7 +278,7 @@ def test_the_page_of_a_failed_unit_says_what_to_do(sight: Sight) -> None:
     text = "\n".join(screen(detail(sight, failed, [], 80, 24, read_story(failed, "h100")), 80, 24))
     for wanted in (
         "failed: RuntimeError",
-        "mend what the log says; then sor submit",
+        "fix what the log says; then sor submit",
         "no log yet",
         "code error: ",
     ):

@@ -50,7 +50,7 @@ class Tmux:
         return self._tmux("capture-pane", "-p")
 
     @property
-    def colours(self) -> str:
+    def colors(self) -> str:
         """The screen with its escape sequences."""
         return self._tmux("capture-pane", "-p", "-e")
 

@@ -102,11 +102,11 @@ def resample(
             error = _error(own, items=paired) * rng.standard_normal(resamples)
             items[c, b] = _items(own)
             if paired:
-                centre = (seeds[students] * np.stack([means[s] for s in students], axis=1)).sum(axis=1)
+                center = (seeds[students] * np.stack([means[s] for s in students], axis=1)).sum(axis=1)
             else:
-                centre = np.full(resamples, own["accuracy"].mean())
+                center = np.full(resamples, own["accuracy"].mean())
                 error *= _stretch(items[c, b], resamples, rng)
-            redrawn[:, c, b] = centre + error
+            redrawn[:, c, b] = center + error
     small = [name for name, counts in zip(benchmarks, items.T, strict=True) if (counts < MIN_ITEMS).any()]
     if small:
         warn(f"Fewer than {MIN_ITEMS} items: for themselves these are evidence for nothing: {few(small)}.")

@@ -59,7 +59,7 @@ ANSWERS = {
     Cause.HUB: Answer(3, "fetch it on a login node, and set HF_HUB_OFFLINE=1 in the template"),
     Cause.HANG: Answer(3, "the log holds every rank's stacks at that moment"),
     Cause.KILLED: Answer(3, "look for who killed it: the memory limit, an administrator, the node"),
-    Cause.CODE: Answer(None, "mend what the log says"),
+    Cause.CODE: Answer(None, "fix what the log says"),
     Cause.CANCELLED: Answer(None, "'sor submit' goes on from what is there"),
 }
 

@@ -12,7 +12,7 @@ from jobs.engines.base import Completion, Engine, Pair, Request, Tick, Watch
 
 
 def _end_with_engine(core: Any) -> None:
-    """Have the next step fail once the engine's process has died: vLLM (0.32) would wait for it for ever."""
+    """Have the next step fail once the engine's process has died: vLLM (0.32) would wait for it forever."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     queue = core.outputs_queue

@@ -54,7 +54,7 @@ def write_task(
 
     Args:
         items: a mapping of strings and numbers each, with a prompt, an answer and the same keys.
-        source: where the items come from and under which licence; kept in the task's metadata.
+        source: where the items come from and under which license; kept in the task's metadata.
         extract: a regular expression; the last match of its first group in an answer is what counts.
 
     Raises:

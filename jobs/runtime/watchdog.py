@@ -2,7 +2,7 @@
 
 A rank beats at every step of its work (store/progress.py). How long it may be silent is learned from its own
 beats; before and after its work, where models are loaded and saved, it may be silent for long. The watch
-decides nothing else, and never looks at other ranks: where one waits for ever, so do those that wait for it.
+decides nothing else, and never looks at other ranks: where one waits forever, so do those that wait for it.
 """
 
 from __future__ import annotations

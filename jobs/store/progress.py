@@ -27,7 +27,7 @@ class Progress:
         attempt, restart: the run that writes it.
 
     Attributes:
-        beats: signs of life so far; a rank in which they stand still is watched (jobs/runtime/watchdog.py).
+        beats: heartbeats so far; a rank in which they stand still is watched (jobs/runtime/watchdog.py).
         kept: the most that a later run need not do again, of all that was said here.
         memory: the most host memory that this rank has held.
     """
@@ -51,7 +51,7 @@ class Progress:
         return "{done} of {total} {unit}".format_map(self._record)
 
     def beat(self) -> None:
-        """A sign of life: this rank does not stand still. Costs nothing."""
+        """A heartbeat: this rank does not stand still. Costs nothing."""
         self.beats += 1
 
     def update(

@@ -43,7 +43,7 @@ STAGE = "evaluate"  # whose partition and options the job takes: it needs all of
 PAUSE = 1.0  # seconds between two looks at the queue
 GRACE = 15.0  # seconds that a job has to end when it is cancelled
 WORDS = 8  # lines of the log of a job that failed
-UNTESTED = warning("nothing was tested on a compute node: first mend what is said above")
+UNTESTED = warning("nothing was tested on a compute node: first fix what is said above")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from launch.submit.limits import Admission, Refusal, refuse_resumes
 from launch.views import difference_view, held_view, nodes_view
 
 PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a submit under way
-WITHDRAWN = "its job would have waited for ever"
+WITHDRAWN = "its job would have waited forever"
 
 
 def submit(project: Project, *, yes: bool, only: str | None) -> int:

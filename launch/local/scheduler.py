@@ -131,7 +131,7 @@ class Foreground:
                     self._waiting.remove(seen)
                     self._submit(seen)
                 else:
-                    full.add(kind)  # smaller ones would keep it waiting for ever
+                    full.add(kind)  # smaller ones would keep it waiting forever
 
     def _free(self) -> tuple[int, list[str]]:
         """How many cores, and which GPUs, no running unit holds."""

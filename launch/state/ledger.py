@@ -179,7 +179,7 @@ class Ledger:
         """Attempts ended without a result.
 
         Args:
-            how: "failed"; "cancelled" by a person; "withdrawn", since it would have waited for ever;
+            how: "failed"; "cancelled" by a person; "withdrawn", since it would have waited forever;
                 "outdated": the result was set aside; "refused" by the machine when it was handed over;
                 "lost": the machine never took it; "over": there was nothing left to do for the keeper.
             attempts: (unit, number, reason) of each.

@@ -25,7 +25,7 @@ from jobs.store.clock import ahead
 from jobs.store.records import Damaged, not_a_file, read_json
 from jobs.store.schema import OWNER
 
-REFRESH = 20.0  # seconds between two signs of life of the owner
+REFRESH = 20.0  # seconds between two heartbeats of the owner
 STALE = 180.0  # seconds without one after which an owner on another host is taken for dead
 
 
@@ -139,13 +139,13 @@ class Lock:
         whose = f"{_named(owner)} since {owner.get('since', 'a moment ago')}"
         if _may_live(owner, silent):
             raise Locked(
-                f"this study is being submitted by {whose}; its last sign of life is {silent:.0f} s old. "
+                f"this study is being submitted by {whose}; its last heartbeat is {silent:.0f} s old. "
                 f"Wait until it ends. If you are sure that it is dead, remove {self._path}"
             )
         return whose
 
     def _silence(self) -> float | None:
-        """Seconds since the owner's last sign of life, by the file server's clock; None: the lock is gone."""
+        """Seconds since the owner's last heartbeat, by the file server's clock; None: the lock is gone."""
         probe = self._path.with_name(f"{self._path.name}.{self._token}.clock")
         probe.touch()
         now = probe.stat().st_mtime
@@ -195,7 +195,7 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _may_live(owner: dict[str, Any], silent: float) -> bool:
-    """Whether the owner of a lock lives, or may, after so many seconds without a sign of life."""
+    """Whether the owner of a lock lives, or may, after so many seconds without a heartbeat."""
     if owner.get("host") != socket.gethostname():
         return silent <= STALE
     try:

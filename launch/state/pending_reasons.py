@@ -66,7 +66,7 @@ PASSES = {
     "Nodes required for job are DOWN": "nodes that it needs are down, drained or reserved",
     "Constraints": "no node has what it asks for at the moment",
     "Reservation": "waits for its reservation to begin",
-    "Licenses": "waits for a licence",
+    "Licenses": "waits for a license",
     "BurstBufferResources": "waits for room in the burst buffer",
     "BurstBufferStageIn": "its data are being brought into the burst buffer",
     "AssociationJobLimit": "your account runs as many jobs as it may at once",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-STALLED_AFTER = 900.0  # seconds without a sign of life from a job that gave some before
+STALLED_AFTER = 900.0  # seconds without a heartbeat from a job that gave some before
 
 
 class State(StrEnum):
@@ -39,7 +39,7 @@ class Facts(NamedTuple):
         waits_for: what the machine says of a job that waits.
         dead: the job waits for something that can never come; `waits_for` goes on "its job ...".
         attempts: how many were begun.
-        silence: seconds since the running attempt's last sign of life; None before the first.
+        silence: seconds since the running attempt's last heartbeat; None before the first.
         stalled: what a job that runs says of itself while it stands still.
         put_off: why there is something to do without anything having failed: cancelled, removed, refused.
         error: why the last attempt ended, as far as anyone knows.
@@ -64,13 +64,13 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
     """The unit's state, and its reason where one helps.
 
     A result whose inputs are not all done (any more) is not done: it was made from something else. A job that
-    waits for an input which no job has in hand any more will wait for ever, and does not count.
+    waits for an input which no job has in hand any more will wait forever, and does not count.
     """
     missing = facts.missing
     if facts.published and not missing:
         return State.DONE, None
     if facts.job is State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
-        return State.STALLED, f"no sign of life for {facts.silence / 60:.0f} minutes"
+        return State.STALLED, f"no heartbeat for {facts.silence / 60:.0f} minutes"
     if facts.job is State.RUNNING and facts.stalled:
         return State.STALLED, facts.stalled
     if facts.job is not None and not in_vain(facts):

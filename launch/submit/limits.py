@@ -250,7 +250,7 @@ def fitted(
     """What a unit asks for, with a time limit that is allowed where its expected time is, too.
 
     Raises:
-        NeverRuns: it would be refused, or wait for ever; the message says why.
+        NeverRuns: it would be refused, or wait forever; the message says why.
     """
     r, name = resources, f"partition {partition.name}"
     most = partition.nodes if partition.max_nodes is None else partition.max_nodes

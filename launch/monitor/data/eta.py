@@ -117,7 +117,7 @@ def follow(before: Track | None, unit: Unit, progress: dict[str, Any], kept: int
 def speed(track: Track) -> Span | None:
     """Share of the unit that is done in a second; None where nothing has moved yet.
 
-    Once there is enough to tell, without the time before the first sign of life, in which a model is loaded.
+    Once there is enough to tell, without the time before the first heartbeat, in which a model is loaded.
     The interval comes from the first and the second half of the run.
     """
     points = track.points[1:] if len(track.points) > 2 else track.points
@@ -128,7 +128,7 @@ def speed(track: Track) -> Span | None:
         return Span(overall, overall, overall)
     half = points[len(points) // 2]
     halves = (_slope(points[0], half), _slope(half, points[-1]), overall)
-    return Span(max(min(halves), overall / 4), overall, max(halves))  # a pause is not for ever
+    return Span(max(min(halves), overall / 4), overall, max(halves))  # a pause is not forever
 
 
 def _slope(a: tuple[float, float, int], b: tuple[float, float, int]) -> float:

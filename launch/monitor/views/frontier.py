@@ -1,7 +1,7 @@
 """The frontier so far as a small plot of plain characters: accuracy against training FLOPs. Pure.
 
 A student is a letter, the same for each size: capital on the frontier, small below it. So it needs neither
-colour nor more than ASCII.
+color nor more than ASCII.
 """
 
 from __future__ import annotations

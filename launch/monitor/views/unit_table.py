@@ -49,7 +49,7 @@ def rate_of(work: Work | None) -> str:
 
 
 def heard(seen: Seen, at: float) -> str:
-    """How long ago a unit at work gave its last sign of life."""
+    """How long ago a unit at work gave its last heartbeat."""
     return duration(at - seen.progress["updated"]) if seen.progress and seen.state in AT_WORK else ""
 
 
