@@ -82,7 +82,7 @@ def main(modules: Sequence[str]) -> int:
         return 2
     for module in modules or MODULES:
         work = _copy(module)
-        with open(work / "mutmut.log", "w") as log:
+        with open(work / "mutmut.log", "w", encoding="utf-8") as log:
             command = [sys.executable, "-c", RUN, "run", f"{work.name}.*"]
             ended = subprocess.run(command, cwd=work, stdout=log, stderr=subprocess.STDOUT)
         if ended.returncode:
@@ -101,7 +101,9 @@ def _copy(module: str) -> Path:
     """Copy the files that git tracks, with mutmut's settings for one module. Returns the copy's path."""
     work = _work(module)
     shutil.rmtree(work, ignore_errors=True)
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
+    )
     names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     for name in names:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def _copy(module: str) -> Path:
     own = {"launch", "jobs", "analysis", "tests", "pyproject.toml"}
     tests = [f'"tests/test_{stem}.py"' for stem in MODULES[module].split()]
     others = sorted({f'"{name.split("/")[0]}"' for name in names} - {f'"{name}"' for name in own})
-    with open(work / "pyproject.toml", "a") as settings:
+    with open(work / "pyproject.toml", "a", encoding="utf-8") as settings:
         settings.write(SETTINGS.format(module=module, others=", ".join(others), tests=", ".join(tests)))
     return work
 
@@ -122,8 +124,8 @@ def _summarize(module: str, work: Path) -> None:
 
     reset_config()
 
-    ends = json.loads((work / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"]
-    explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()).get(module, {})
+    ends = json.loads((work / "mutants" / f"{module}.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+    explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text(encoding="utf-8")).get(module, {})
     figures: Counter[str] = Counter()
     for mutant, code in ends.items():
         state = {0: SURVIVED, 5: UNTESTED, 33: UNTESTED}.get(code, KILLED)
@@ -136,7 +138,7 @@ def _summarize(module: str, work: Path) -> None:
             else:
                 print(f"\n{state}: {mutant}\n{difference}")
         figures[state] += 1
-    (work / FIGURES).write_text(json.dumps(figures))
+    (work / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
 
 
 def _table() -> str:
@@ -146,7 +148,7 @@ def _table() -> str:
     for module in MODULES:
         path = _work(module) / FIGURES
         if path.exists():
-            figures = json.loads(path.read_text())
+            figures = json.loads(path.read_text(encoding="utf-8"))
             counts = " | ".join(str(figures.get(column, 0)) for column in columns)
             lines.append(f"| {module} | {sum(figures.values())} | {counts} |")
     return "\n".join(lines)

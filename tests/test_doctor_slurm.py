@@ -235,7 +235,8 @@ def test_without_a_cluster_it_says_how_to_test_one(runs: Path) -> None:
 
 def looked_at(code: str, **more: str) -> list[tuple[str, str]]:
     """What a part of the probe finds in a process of its own."""
-    program = f"import sys, json\nfrom jobs import probe\nprint(json.dumps([vars(f) for f in {code}]))"
+    found = f"json.dumps([vars(finding) for finding in {code}])"
+    program = f"import sys, json\nfrom jobs.runtime import node_check\nprint({found})"
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": CODE, **more}, encoding="utf-8",
         capture_output=True, check=True,
@@ -334,7 +335,7 @@ def hub() -> Iterator[str]:
 
 def test_the_hub(hub: str, tmp_path: Path) -> None:
     home, off = tmp_path / "hf", {"HF_TOKEN": "", "HF_HUB_OFFLINE": ""}
-    found = looked_at("probe._hub()", **off, HF_HOME=str(home), HF_ENDPOINT=hub)
+    found = looked_at("node_check._hub()", **off, HF_HOME=str(home), HF_ENDPOINT=hub)
     assert found[0] == ("ok", f"{hub} can be reached from there")
     assert found[1][0] == "warning"
     assert re.match(r"no hub credentials, .*'hf auth login', or HF_TOKEN in ~", found[1][1])
@@ -343,12 +344,12 @@ def test_the_hub(hub: str, tmp_path: Path) -> None:
 
     home.mkdir()
     (home / "token").write_text(TOKEN, encoding="utf-8")
-    found = looked_at("probe._hub()", **off, HF_HOME=str(home), HF_ENDPOINT="http://127.0.0.1:9")
+    found = looked_at("node_check._hub()", **off, HF_HOME=str(home), HF_ENDPOINT="http://127.0.0.1:9")
     assert found[0][0] == "warning"
     assert re.search(r":9 cannot be reached .*Connection refused.*set HF_HUB_OFFLINE=1", found[0][1])
     assert found[1] == ("ok", "hub credentials: in the hub's own file")
 
-    found = looked_at("probe._hub()", **{**off, "HF_HUB_OFFLINE": "1"}, HF_HOME=str(home))
+    found = looked_at("node_check._hub()", **{**off, "HF_HUB_OFFLINE": "1"}, HF_HOME=str(home))
     assert found[-1][0] == "warning"
     assert re.search(r"but not there, and nothing is fetched offline: set HF_HOME", found[-1][1])
 

@@ -50,7 +50,7 @@ def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
     assert load._why_not_vllm() == ""
 
 
-WHY_NOT = "import os, sys; from jobs import engine_load; print(load._why_not_vllm()); "
+WHY_NOT = "import os, sys; from jobs.engines import load; print(load._why_not_vllm()); "
 ON_GPUS = "os.environ['CUDA_VISIBLE_DEVICES'] = '2,3'; load._why_not_vllm()"
 
 
