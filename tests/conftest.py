@@ -8,12 +8,20 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from cluster import Cluster, packages
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # New examples each time: where CI is set, hypothesis would try the same ones again and again. A failure can
 # be reproduced with the blob that is printed.
 settings.register_profile(
     "new examples", settings.get_profile("default"), derandomize=False, print_blob=True, deadline=None
+)
+# For mutants.py, which wants to know whether a test fails and not the smallest example of it.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("new examples"),
+    max_examples=30,
+    phases=(Phase.explicit, Phase.generate),
+    database=None,
 )
 settings.load_profile("new examples")
 

@@ -26,17 +26,17 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".mutants"
 MODULES: Mapping[str, str] = {  # module -> the test files that are to notice its mutants
-    "launch/commands/submit.py": "again admission keeper nodes",
+    "launch/commands/submit.py": "submit admission",
     "launch/state/reconcile.py": "reconcile keeper",
-    "launch/state/status.py": "status damaged known pending memory last_words reconcile",
-    "launch/submit/arrays.py": "arrays admission",
-    "launch/submit/limits.py": "admission memory",
-    "launch/submit/throttles.py": "keeper",
-    "launch/state/lock.py": "lock journal",
-    "launch/state/ledger.py": "ledger journal damaged by_hand",
-    "jobs/training/checkpointer.py": "checkpoint",
+    "launch/state/status.py": "observe known memory",
+    "launch/submit/arrays.py": "arrays",
+    "launch/submit/limits.py": "admission memory submit checkpoint",
+    "launch/submit/throttles.py": "arrays",
+    "launch/state/lock.py": "lock",
+    "launch/state/ledger.py": "ledger by_hand keeper",
+    "jobs/training/checkpointer.py": "saving checkpoint",
     "jobs/store/checkpoints.py": "checkpoint durability",
-    "jobs/runtime/exit.py": "run journal causes",
+    "jobs/runtime/exit.py": "ending journal",
     "jobs/data/leases.py": "claims",
     "jobs/runtime/fence.py": "checkpoint",
     "jobs/stages/generate.py": "generate",
@@ -53,9 +53,11 @@ SETTINGS = """
 source_paths = ["launch", "jobs", "analysis"]
 only_mutate = ["{module}"]
 also_copy = [{others}]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"]
 pytest_add_cli_args_test_selection = [{tests}, "-m", "not slow and not slurm"]
 process_isolation = "forkserver"
+timeout_multiplier = 3.0
+timeout_constant = 4.0
 """
 # A text is changed once, not into small and into capital letters, too: it is either read by something or not.
 RUN = """
@@ -68,8 +70,9 @@ for place, (kind, change) in enumerate(m.mutation_operators):
 from mutmut.__main__ import cli
 cli()
 """
-# Differences that no test on a machine of UTF-8 sees; test_encoding runs the programs on others.
-ENCODING = re.compile(r",? ?encoding=[\w\"-]+,?|, (?=\))")
+# Differences that no test on a machine of UTF-8 sees (test_encoding runs the programs on others), colors, and
+# whether zip asserts what always holds.
+ENCODING = re.compile(r",? ?(?:encoding|strict|style)=[\w\"-]+,?|, (?=\))")
 KILLED, SURVIVED, UNTESTED = "killed", "survived", "untested"
 EXPLAINED, WORDING = "explained", "wording"
 FIGURES = "figures.json"

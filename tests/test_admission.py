@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,20 @@ from launch.slurm.limits import (
     QOS,
     SERVICES,
     Limits,
+    Partition,
+    Tres,
     parse_associations,
     parse_partitions,
     parse_qos,
 )
-from launch.slurm.parse import PLACES, Config, NodeGroup, parse_places
+from launch.slurm.parse import PLACES, Config, NodeGroup, Place, parse_places
 from launch.slurm.text import SEPARATOR
 from launch.state.states import State
 from launch.study.cluster import load_cluster
+from launch.study.plan import MARGIN
 from launch.submit import limits
 from launch.submit.arrays import Pool, Rules, plan_arrays
-from launch.submit.limits import Admission, Refusal
+from launch.submit.limits import Admission, NeverRuns, Refusal, fitted, in_words
 
 OPEN = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL"
 ENDLESS = "MaxNodes=UNLIMITED MaxTime=UNLIMITED"
@@ -75,6 +79,7 @@ KINDS = lines(
     {"Name": "long", "MaxWall": "7-00:00:00", "Flags": "PartitionTimeLimit"},
     {"Name": "over", "MaxSubmitPU": "50", "Flags": "DenyOnLimit,OverPartQOS"},
     {"Name": "gpus", "MinTRES": "gres/gpu=1"},
+    {"Name": "wide", "Flags": "PartitionMaxNodes"},
 )
 
 
@@ -104,10 +109,13 @@ def refusal(found: Admission, of: Unit) -> str:
     return str(caught.value).removeprefix("pack a: ")
 
 
+PAID = {"partition": "paid", "account": "theirs"}
+
+
 @pytest.mark.parametrize(
     ("options", "needs", "words"),
     [
-        ({"partition": "paid", "account": "theirs"}, {}, "partition paid does not take account theirs"),
+        (PAID, {}, "partition paid does not take account theirs, only rich, dept:"),
         ({"partition": "paid", "account": "ours", "qos": "long"}, {}, "partition paid does not take QOS"),
         ({"partition": "fast", "account": "ours"}, {}, "partition fast does not take account ours: name"),
         ({"partition": "fast", "account": "theirs"}, {}, "partition fast does not take QOS normal"),
@@ -116,6 +124,7 @@ def refusal(found: Admission, of: Unit) -> str:
         ({"partition": "off"}, {}, "partition off is in state INACTIVE and takes no jobs: name another one"),
         ({"partition": "gh,nodes"}, {}, "there is no partition 'nodes': there are gh, gh-dev,"),
         ({"account": "project"}, {}, "account project may use the partitions medium, small, not gh: name"),
+        ({"account": "nobody"}, {}, "account 'nobody' is none of yours: ours, project, theirs. Set it in"),
         ({"account": "ours"}, {"cpus_per_task": 64, "nodes": 3}, "needs 192 cores, and your account may"),
         ({"account": "ours"}, {"nodes": 4}, "needs 4 nodes, and your account may use 3: ask for less"),
         ({"qos": "gpus"}, {}, "asks for 0 GPUs, and its QOS wants 1 or more"),
@@ -135,6 +144,7 @@ def test_what_is_refused_and_why(
         ({"partition": "paid", "account": "ours"}, 20, 20),  # an account above is allowed
         ({"partition": "small,medium"}, 40, 24),  # one that fits is enough, and it is short for the other
         ({"partition": "small,medium"}, 1, 1),
+        ({"partition": "small,medium"}, 2, 2),
         ({"partition": "gh", "account": "ours"}, 40, 24),  # of the association
         (
             {"partition": "gh", "account": "ours", "qos": "long"},
@@ -155,10 +165,103 @@ def test_what_is_allowed(
     assert admitted.resources.hours == allowed
 
 
+def test_a_qos_may_set_the_nodes_of_a_partition_aside(tmp_path: Path) -> None:
+    wide = made(tmp_path, partition="gh", account="theirs", qos="wide")
+    assert wide.admit([unit(nodes=100)]) == [unit(nodes=100)]
+    assert refusal(wide, unit(nodes=101)).startswith("needs 101 nodes, and partition gh gives at most 100")
+    narrow = made(tmp_path, partition="gh", account="theirs")
+    assert refusal(narrow, unit(nodes=65)).startswith("needs 65 nodes, and partition gh gives at most 64")
+
+
+def test_a_full_queue_has_no_room(tmp_path: Path) -> None:
+    taken = (Place("1", tuple(range(10_001)), ("gh",), "ours", "normal"),)
+    rules = made(tmp_path, partition="gh", account="ours").rules(["pack"], taken, "report")
+    assert {rules.room, *(pool.room for pool in rules.pools)} == {0}
+
+
 def test_where_all_partitions_of_a_list_have_to_fit_they_do(tmp_path: Path) -> None:
     found = made(tmp_path, everywhere=True, partition="small,medium")
     assert found.admit([unit(hours=2)])[0].resources.hours == 1
     assert refusal(found, unit(nodes=2)).startswith("needs 2 nodes, and partition small gives at most 1")
+
+
+def test_who_has_no_account_for_a_partition_is_told_of_those_that_there_are(tmp_path: Path) -> None:
+    found = made(tmp_path, partition="gh")
+    assert found.associations
+    project = tuple(row for row in found.associations if row.account == "project")
+    two = made(tmp_path, partition="gh,medium", account="project")
+    assert two.admit([unit(nodes=20)]) == [unit(nodes=20)]
+    neither = refusal(made(tmp_path, partition="gh,down", account="project"), unit())
+    assert neither.count("; account project may use the partitions medium, small, not down: ") == 1
+    only = "your accounts (project) may use the partitions medium, small, not gh: name another partition"
+    assert refusal(replace(found, associations=project), unit()).startswith(only)
+    with pytest.raises(Refusal, match=r"^jobs of stage pack: your accounts \(project\) may use"):
+        replace(found, associations=project).rules(["pack"], (), None)
+    accounts = tuple(row for row in found.associations if not row.user)
+    none = replace(found, associations=accounts)
+    assert refusal(none, unit()).startswith(
+        "you have no account on this cluster, and it refuses jobs without"
+    )
+    free = replace(none, config=replace(found.config, enforced=()))
+    assert free.admit([unit()]) == [unit()]
+    assert replace(found, associations=None).admit([unit(nodes=4)]) == [unit(nodes=4)]
+    unlimited = replace(found, config=replace(found.config, enforced=("associations",)))
+    assert unlimited.admit([unit(nodes=4)]) == [unit(nodes=4)]
+
+
+@pytest.mark.parametrize("enforced", ["associations", "limits", "qos", "safe"])
+def test_limits_count_where_the_cluster_enforces_them(tmp_path: Path, enforced: str) -> None:
+    found = made(tmp_path, partition="gh", account="ours")
+    found = replace(found, config=replace(found.config, enforced=(enforced,)))
+    if enforced == "associations":
+        assert found.admit([unit(nodes=4)]) == [unit(nodes=4)]
+    else:
+        assert refusal(found, unit(nodes=4)).startswith("needs 4 nodes, and your account may use 3")
+
+
+def test_a_cluster_without_a_default_partition_wants_one_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made(tmp_path)
+    found = replace(found, partitions=tuple(p for p in found.partitions if not p.default))
+    words = "this cluster has no default partition: name one in the cluster file, as "
+    assert refusal(found, unit()).startswith(words)
+    monkeypatch.setenv("SBATCH_PARTITION", "medium")  # which sbatch reads, too
+    assert found.admit([unit(nodes=20)]) == [unit(nodes=20)]
+
+
+def test_all_reasons_are_told_at_once_and_each_once(tmp_path: Path) -> None:
+    found = made(tmp_path, partition="small,medium")
+    units = [
+        Unit("pack", name, {"name": name}, resources=Resources(nodes=n))
+        for name, n in zip("abc", (30, 1, 30), strict=True)
+    ]
+    with pytest.raises(Refusal) as caught:
+        found.admit([*units, Unit("train", "d", {}, resources=Resources(nodes=40))])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("pack a and 1 more: needs 30 nodes, and partition small gives at most 1: ")
+    assert "; needs 30 nodes, and partition medium gives at most 20: " in first
+    assert second.startswith("train d: needs 40 nodes, ")
+
+
+def test_memory_is_asked_for_where_the_cluster_counts_it(tmp_path: Path) -> None:
+    uncounted = made(tmp_path)
+    found = replace(uncounted, config=replace(uncounted.config, tracks_memory=True))
+    [asks] = found.admit([unit(memory=1000)])
+    assert (asks.resources.memory, asks.resources.raised) == (1000, 2000)
+    own = replace(found, cluster=load_cluster(str(cluster_file(tmp_path, sbatch={"mem": "4G"}))))
+    for without in (uncounted, own):
+        assert without.admit([unit(memory=1000)]) == [unit()]
+
+
+def test_limits_in_words() -> None:
+    limits = Limits(3, 4, Tres(5, 6, 7), Tres(8, 9, 10), 5400)
+    assert in_words(limits) == (
+        "at most 4 jobs in the queue, 3 jobs running, 5 GPUs in use, 6 cores in use, 7 nodes in use, "
+        "8 GPUs a job, 9 cores a job, 10 nodes a job, 1.5 h a job"
+    )
+    assert in_words(Limits()) == "no limits"
+    assert in_words(Limits(jobs=0)) == "at most 0 jobs running"
 
 
 def test_a_partition_that_is_down_is_named(tmp_path: Path) -> None:
@@ -167,12 +270,136 @@ def test_a_partition_that_is_down_is_named(tmp_path: Path) -> None:
     assert notice.startswith("partition down is DOWN: jobs are taken, and start once")
 
 
+@pytest.mark.parametrize(
+    ("kind", "number", "words"), [("gpus", 6, "6 GPUs"), ("cpus", 32, "32 cores"), ("nodes", 2, "2 nodes")]
+)
+def test_amounts_up_to_each_limit_are_allowed(kind: str, number: int, words: str) -> None:
+    needs = Resources(nodes=2, tasks_per_node=2, cpus_per_task=8, gpus_per_node=3)
+    main = Partition("main", True, "UP", 2, None, None)
+    nodes = (NodeGroup("main", 1, 16, (("h100", 2), ("a100", 1))), NodeGroup("main", 1, 16, (("h100", 4),)))
+
+    def of(count: int | None) -> Tres:
+        return Tres(**{kind: count})
+
+    def allowed(of_job: int | None, held: int | None, least: int | None = None) -> bool:
+        assert fitted(needs, main, nodes, Limits(held=of(held), job=of(of_job)), of(least)) == needs
+        return True
+
+    assert allowed(None, None)
+    assert allowed(number, None)
+    assert allowed(None, number)
+    assert allowed(number, number + 1, number)
+    for of_job, held in ((number - 1, None), (None, number - 1), (number + 1, number - 1)):
+        with pytest.raises(NeverRuns, match=f"^needs {words}, and your account may use {number - 1}: "):
+            allowed(of_job, held)
+    with pytest.raises(NeverRuns, match=f"^asks for {words}, and its QOS wants {number + 1} or more: "):
+        allowed(None, None, number + 1)
+
+
+@pytest.mark.parametrize("limits", [Limits(jobs=0), Limits(submitted=0)])
+def test_who_may_run_no_job_is_told(limits: Limits) -> None:
+    main, nodes = Partition("main", True, "UP", 1, None, None), (NodeGroup("main", 1, 1, ()),)
+    assert fitted(Resources(), main, nodes, Limits(jobs=1, submitted=1)) == Resources()
+    with pytest.raises(NeverRuns, match="your account may not run any job: "):
+        fitted(Resources(), main, nodes, limits)
+
+
+def test_nodes_have_to_have_all_of_what_is_asked_for_in_the_partition() -> None:
+    main = Partition("main", True, "UP", 9, 5, 3600)
+    nodes = (
+        NodeGroup("main", 2, 8, (("h100", 1), ("a100", 1))), NodeGroup("main", 3, 4, ()),
+        NodeGroup("other", 9, 64, (("h100", 8),)),
+    )  # fmt: skip
+
+    def fits(hours: float = 1, **needs: int) -> float:
+        return fitted(Resources(hours=hours, **needs), main, nodes, Limits()).hours
+
+    assert fits(nodes=5, cpus_per_task=2, tasks_per_node=2) == 1
+    assert fits(nodes=2, cpus_per_task=8, gpus_per_node=2) == 1
+    for words, needs in {
+        "6 nodes, and partition main gives at most 5: ": {"nodes": 6},
+        "3 nodes with 5 cores, and partition main has not so many: ": {"nodes": 3, "cpus_per_task": 5},
+        "1 node with 9 cores, and": {"cpus_per_task": 9},
+        "1 node with 1 core and 3 GPUs, and": {"gpus_per_node": 3},
+        "3 nodes with 1 core and 1 GPU, and": {"nodes": 3, "gpus_per_node": 1},
+    }.items():
+        with pytest.raises(NeverRuns, match=f"^needs {words}"):
+            fits(**needs)
+    assert (fits(hours=0.5), fits(hours=0.9999)) == (0.5, 0.9999)
+    assert fits(hours=MARGIN) == 1  # it is expected to take an hour
+    with pytest.raises(
+        NeverRuns, match=r"take 1\.1 h, and partition main or your account allows 1 h a job: "
+    ):
+        fits(hours=1.1 * MARGIN)
+
+
+GPUS = "gres/gpu=8"
+
+
+@pytest.mark.parametrize(
+    ("mine", "account", "service"),
+    [
+        ({"MaxTRES": GPUS}, {}, {}),
+        ({}, {"GrpTRES": GPUS}, {}),
+        ({}, {}, {"MaxTRES": GPUS}),
+        ({}, {}, {"MaxTRESPU": GPUS}),
+        ({}, {}, {"MaxTRESPA": GPUS}),
+        ({}, {}, {"GrpTRES": GPUS}),
+        ({"MaxTRES": "gres/gpu=4"}, {}, {"MaxTRES": GPUS}),  # the QOS replaces it
+        ({"MaxTRES": "gres/gpu=12"}, {"GrpTRES": GPUS}, {"MaxTRESPU": "gres/gpu=16"}),
+    ],
+)
+def test_gpus_are_limited_by_user_account_and_qos(
+    tmp_path: Path, mine: dict[str, str], account: dict[str, str], service: dict[str, str]
+) -> None:
+    rows = lines(
+        ASSOCIATION,
+        {"ID": "7", "Account": "ours", "User": "ann", **mine},
+        {"Account": "ours", "ParentName": "root", **account},
+    )
+    served = lines(SERVICES, {"ID": "7", "QOS": "normal", "DefaultQOS": "normal"})
+    found = replace(
+        made(tmp_path),
+        nodes=(NodeGroup("medium", 20, 64, (("h100", 4),)),),
+        cluster=load_cluster(str(cluster_file(tmp_path, sbatch={"partition": "medium"}))),
+        associations=parse_associations(rows, served).rows,
+        qos=parse_qos(lines(QOS, {"Name": "normal", **service})).rows,
+    )
+    two, three = (unit(nodes=n, gpus_per_node=4) for n in (2, 3))
+    assert found.admit([two]) == [two]
+    assert refusal(found, three).startswith("needs 12 GPUs, and your account may use 8: ")
+
+
+def test_each_stage_has_its_own_options(tmp_path: Path) -> None:
+    stages = {
+        "train": {"partition": "small", "account": "project"}, "report": {"partition": "down"},
+        "evaluate": {"partition": "fast", "account": "theirs", "qos": "fast"}, "collate": {"qos": "over"},
+    }  # fmt: skip
+    found = made(tmp_path)
+    file = cluster_file(
+        tmp_path, sbatch={"partition": "gh", "account": "ours"}, stages=stages, max_jobs=7, max_gpus=8
+    )
+    found = replace(found, cluster=load_cluster(str(file)))
+    rules = found.rules(["train"], (), None)
+    assert (rules.max_array_size, rules.max_jobs, rules.max_gpus) == (1001, 7, 8)
+    two_hours = Resources(hours=2)
+    train, evaluation = (Unit(stage, "u", {}, resources=two_hours) for stage in ("train", "evaluate"))
+    assert [u.resources.hours for u in found.admit([train, evaluation])] == [1, 2]
+    assert rooms(found, "train") == {"account project in partition small": 2}
+    assert ("QOS gh" in rooms(found, "pack"), "QOS over" in rooms(found, "collate")) == (True, True)
+    assert {pool.name: pool.stages for pool in found.rules(["train", "pack"], (), None).pools} == {
+        "account project in partition small": {"train"}, "QOS gh": {"pack"}, "account dept": {"pack"},
+    }  # fmt: skip
+    assert (found.notices(["pack", "train"]), len(found.notices(["train", "report"]))) == ([], 1)
+
+
 TAKEN = lines(
     PLACES,
     dict(zip(PLACES, ("5_[0-9%2]", "PENDING", "gh", "theirs", "normal"), strict=True)),
     dict(zip(PLACES, ("6_0", "RUNNING", "gh", "ours", "normal"), strict=True)),
     dict(zip(PLACES, ("7", "PENDING", "gh-dev,medium", "project", "long"), strict=True)),
     dict(zip(PLACES, ("8", "COMPLETED", "gh", "ours", "normal"), strict=True)),
+    dict(zip(PLACES, ("9", "PENDING", "medium", "theirs", "over"), strict=True)),
 )
 
 
@@ -180,7 +407,7 @@ def rooms(found: Admission, *stages: str, keeper: str | None = None) -> dict[str
     taken = parse_places(TAKEN)
     assert taken.malformed == ()
     rules = found.rules(stages, taken.rows, keeper)
-    assert rules.room == 10_000 - 12 - (keeper is not None)
+    assert rules.room == 10_000 - 13 - (keeper is not None)
     assert len({pool.name for pool in rules.pools}) == len(rules.pools)
     return {pool.name: pool.room for pool in rules.pools}
 
@@ -191,13 +418,28 @@ def test_each_limit_on_the_queue_counts_the_jobs_that_it_is_about(tmp_path: Path
     dev = made(tmp_path, account="ours", partition="gh-dev")
     assert rooms(dev, "pack") == {"QOS gh-dev": 3 - 1} | ours
     assert rooms(dev, "pack", keeper="report") == {"QOS gh-dev": 3 - 1 - 1, "account dept": 200 - 1 - 1}
-    assert rooms(made(tmp_path, account="ours", qos="over"), "pack") == {"QOS over": 50} | ours
+    assert rooms(made(tmp_path, account="ours", qos="over"), "pack") == {"QOS over": 50 - 1} | ours
     assert rooms(made(tmp_path, account="ours", partition="down"), "pack") == {"account ours": 90 - 1} | ours
     medium, small = (
         {f"account project in partition {name}": n} for name, n in (("medium", 209), ("small", 2))
     )
     assert rooms(made(tmp_path, account="project", partition="medium"), "pack") == medium
     assert rooms(made(tmp_path, account="project", partition="small"), "pack") == small
+
+
+def test_the_limit_of_an_account_is_not_about_partitions_with_a_limit_of_their_own(tmp_path: Path) -> None:
+    mine = {"Account": "mixed", "User": "ann"}
+    rows = lines(
+        ASSOCIATION,
+        {"ID": "7", "MaxSubmit": "50", **mine},
+        {"ID": "8", "MaxSubmit": "5", "Partition": "small", **mine},
+    )
+    taken = (Place("1", None, ("small",), "mixed", "x"), Place("2", (0, 1), ("medium",), "mixed", "x"))
+    for partition, quota in (
+        ("medium", ("account mixed", 50 - 2)), ("small", ("account mixed in partition small", 5 - 1))
+    ):  # fmt: skip
+        found = replace(made(tmp_path, partition=partition), associations=parse_associations(rows, "").rows)
+        assert [(pool.name, pool.room) for pool in found.rules(["pack"], taken, None).pools] == [quota]
 
 
 def test_a_qos_replaces_the_limits_of_the_association_but_not_those_above(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from jobs.runtime.array_task import BY_HAND, ELEMENTS, line
 from jobs.store import by_hand
 from jobs.store.rundir import Damaged, StudyDir, write_json
 from launch.state.errors import SlurmUnavailable
-from launch.state.ledger import KEEPER, Begun, Ledger
+from launch.state.ledger import KEEPER, Begun, Job, Ledger
 
 
 def written(root: StudyDir, units: list[Unit], before: int = 0, readers: tuple[str, ...] = ()) -> Path:
@@ -26,7 +28,7 @@ def written(root: StudyDir, units: list[Unit], before: int = 0, readers: tuple[s
     lines = (line(i, u, root.path, BY_HAND, 0) for i, u in enumerate(units))
     (folder / ELEMENTS).write_text("".join(lines), encoding="utf-8")
     told = {
-        "name": "prepare-small-1", "cluster": "made.yaml", "slurm_cluster": None,
+        "name": "prepare-small-1", "cluster": "made.yaml", "slurm_cluster": "east",
         "numbers": {u.id: before for u in units}, "readers": {u.id: list(readers) for u in units},
     }  # fmt: skip
     write_json(folder / by_hand.TOLD, told)
@@ -47,7 +49,7 @@ def _job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_of_one_array_agree_and_arrays_differ(tmp_path: Path) -> None:
     root, units = StudyDir(tmp_path / "runs" / "small"), [unit(tmp_path, name) for name in "ab"]
-    folder = written(root, units, before=3)
+    folder, began = written(root, units, before=3), time.time()
     with ProcessPoolExecutor(6) as pool:
         found = {
             array: [pool.submit(enter, array, folder, root, u.id) for u in units for _ in range(3)]
@@ -63,7 +65,8 @@ def test_processes_of_one_array_agree_and_arrays_differ(tmp_path: Path) -> None:
     for index, u in enumerate(units):
         [job] = attempts[u.id].jobs
         assert (attempts[u.id].number, attempts[u.id].cluster) == (6, "made.yaml")
-        assert (job.submission, job.id) == ("prepare-small-1", f"{last}_{index}")
+        assert began <= attempts[u.id].begun <= time.time()
+        assert job == Job("prepare-small-1", last, socket.gethostname(), index, "east")
 
 
 def test_sor_and_jobs_by_hand_never_take_the_same_number(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,18 @@ from jobs.core.unit import Unit
 from jobs.runtime.context import Context
 from jobs.runtime.fence import Fence
 from jobs.store import journal
-from jobs.store.checkpoints import KEPT, LONGEST, Checkpoint, Checkpoints, Meta, interval, why_not
+from jobs.store.checkpoints import (
+    KEPT,
+    LONGEST,
+    MARKER,
+    METRICS,
+    Checkpoint,
+    Checkpoints,
+    Meta,
+    interval,
+    metrics_of,
+    why_not,
+)  # fmt: skip
 from jobs.store.rundir import StudyDir, UnitDir, write_json
 from launch.state.ledger import Begun, Ledger
 from launch.study.cluster import load_cluster
@@ -70,6 +82,63 @@ def test_what_was_left_aside_goes_with_the_runs_that_left_it(tmp_path: Path) -> 
     assert all(c.aside("metrics.jsonl").exists() for c in runs.values())
 
 
+def test_one_whose_marker_is_none_is_left_out_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path, "1.0")
+    good, bad = saved(checkpoints, 1), saved(checkpoints, 2)
+    write_json(bad.path / MARKER, {"totals": {"step": 2}})
+    assert checkpoints.newest() == good
+    assert f"left out: {bad.path / MARKER}" in capsys.readouterr().err
+
+
+def test_what_cannot_be_removed_yet_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path, "1.0")
+    for step in range(1, 5):
+        saved(checkpoints, step)
+
+    def not_empty(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "a run that is fenced still writes there")
+
+    monkeypatch.setattr(os, "rmdir", not_empty)
+    checkpoints.prune()
+    aside = {f"step-0000000{step}.1.0.tmp" for step in (1, 2)}
+    checkpoints.clear()
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000003", "step-00000004", *aside}
+
+
+def test_where_another_run_removes_an_old_one_first_the_older_go_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, rename = Checkpoints(tmp_path, "1.0"), os.rename
+    for step in range(1, 5):
+        saved(checkpoints, step)
+
+    def late(source: Path, target: Path) -> None:
+        if source == checkpoints.at(2).path:
+            shutil.rmtree(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    checkpoints.prune()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_metrics_are_the_results_or_the_newest_runs(tmp_path: Path) -> None:
+    folder = UnitDir(tmp_path / "train" / "t-1")
+    assert metrics_of(folder) is None
+    folder.checkpoints.mkdir(parents=True)
+    (folder.checkpoints / "metrics.jsonl.copied.tmp").touch()
+    assert metrics_of(folder) is None
+    logs = [Checkpoints(folder.checkpoints, run).aside(METRICS) for run in ("1.9", "1.10", "1.2")]
+    for log in logs:
+        log.touch()
+    assert metrics_of(folder) == logs[1]
+    folder.out.mkdir()
+    (folder.out / "metrics.jsonl").touch()
+    assert metrics_of(folder) == folder.out / "metrics.jsonl"
+
+
 def test_the_time_between_two_is_where_their_cost_equals_what_is_lost() -> None:
     cost, mtbf = 2.0, 3600.0
     best = interval(cost, mtbf)
@@ -103,8 +172,12 @@ def test_which_can_be_read(
     why = why_not(saved(Checkpoints(tmp_path, "1.0"), 7, zero, world_size), execution, now)
     assert (why is not None) == refused
     if why:
-        then = "without DeepSpeed" if zero is None else f"with ZeRO {zero}"
-        assert why.startswith(f"its training stands at step 7, saved {then} by {world_size} process")
+        wanted = next((stage for stage in ZERO if execution == ZERO[stage]), None)
+        how = ("without DeepSpeed" if stage is None else f"with ZeRO {stage}" for stage in (zero, wanted))
+        then, there = (
+            f"{w} by {n} process{'es' * (n > 1)}" for w, n in zip(how, (world_size, now), strict=True)
+        )
+        assert why.startswith(f"its training stands at step 7, saved {then}, which cannot be read {there}: ")
         assert why.endswith(f"or remove {tmp_path} to begin again")
 
 

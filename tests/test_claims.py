@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def test_each_piece_goes_to_one_worker(tmp_path: Path) -> None:
     assert [a.take([0, 1, 2]), b.take([0, 1, 2]), a.take([0, 1, 2])] == [0, 1, 2]
     assert a.take([0, 1, 2]) is None
     assert not b.available([0, 1, 2])
+
+
+def test_where_another_worker_was_faster_the_next_piece_is_taken(tmp_path: Path) -> None:
+    slow, fast = Claims(tmp_path, "slow"), Claims(tmp_path, "fast")
+
+    class Pieces(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            assert fast.take([0]) == 0  # the other one has listed the claims by now
+            return super().__iter__()
+
+    assert slow.take(Pieces([0, 1])) == 1
 
 
 def test_an_expired_claim_is_taken_over_once_and_a_refreshed_one_is_not(tmp_path: Path) -> None:
@@ -71,3 +83,11 @@ def test_what_is_given_back_is_taken_over_at_once(tmp_path: Path) -> None:
     leaving.give_back()
     leaving.refresh()  # it holds nothing any more
     assert [staying.take([0, 1, 2]) for _ in range(3)] == [0, 1, None]
+
+
+def test_what_is_released_is_not_given_back(tmp_path: Path) -> None:
+    leaving, staying = Claims(tmp_path, "leaving"), Claims(tmp_path, "staying")
+    assert (leaving.take([0, 1]), leaving.take([0, 1])) == (0, 1)
+    leaving.release(0)
+    leaving.give_back()
+    assert (staying.available([0]), staying.available([1])) == (False, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,68 @@ def test_published_models(name: str) -> None:
         assert flops.architecture(config).active_parameters == pytest.approx(22.2e9, rel=0.01)
 
 
+def test_operations_of_a_tiny_model_are_those_worked_out_by_hand() -> None:
+    tiny = {
+        "model_type": "llama", "vocab_size": 10, "hidden_size": 4, "intermediate_size": 6,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+    }  # fmt: skip
+    layer = 16 + 8 + 8 + 16 + 3 * 24  # query, key, value, output; gated MLP
+    scores, output = 2 * 4, 40  # of a pair of query and key, with the weighted values; of a row
+    assert flops.forward_flops(tiny, [3, 2]) == 2 * (5 * layer + (9 + 4) * scores + 5 * output)
+    assert flops.train_flops(tiny, {3: 1, 2: 4}) == 6 * (11 * layer + (9 + 4 * 4) * scores + 11 * output)
+    assert flops.recompute_flops(tiny, [3, 2]) == 2 * (5 * layer + (9 + 4) * scores)
+    one = 2 * (4 * layer + (2 * 3 + 4 + 5) * scores + 3 * output)  # 2 of 3 tokens are read, then 2 are passed
+    other = 2 * (layer + scores + output)
+    assert flops.generate_flops(tiny, 3, 3, 1) == one
+    assert flops.generate_flops(tiny, [3, 1], [3, 0], [1, 0]) == one + other
+    assert flops.generate_flops(tiny, [3, 3], [3, 3], 1) == 2 * one
+    assert flops.generate_flops(tiny, [1, 1], 2 * [1]) == 2 * other
+    assert flops.generate_flops(tiny, [], []) == 0
+
+
+def test_the_rule_of_thumb_is_six_times_the_active_parameters_and_tokens() -> None:
+    config, parameters = PUBLISHED["SmolLM2-135M"]
+    assert flops.six_nd(config, 1000) == 6 * parameters * 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking", "meant"),
+    [
+        ("llama", "num_key_value_heads", BASE["num_attention_heads"]),
+        ("llama", "head_dim", BASE["hidden_size"] // BASE["num_attention_heads"]),
+        ("qwen3", "head_dim", 128),
+        ("qwen3_moe", "decoder_sparse_step", 1),
+    ],
+)
+def test_what_a_config_lacks_is_as_its_architecture_has_it(kind: str, lacking: str, meant: int) -> None:
+    whole = BASE | EXPERTS | {"model_type": kind, lacking: meant}
+    part = {key: value for key, value in whole.items() if key != lacking}
+    assert flops.architecture(part) == flops.architecture(whole)
+    assert flops.architecture(part) != flops.architecture(whole | {lacking: meant + 1})
+
+
+def test_qwen2_has_the_same_biases_whatever_its_config_says() -> None:
+    config, _ = PUBLISHED["Qwen2.5-0.5B"]
+    assert flops.architecture(config | {"attention_bias": True}) == flops.architecture(config)
+
+
+@pytest.mark.parametrize(
+    ("step", "dense", "sparse"), [(1, [], 5), (3, [], 1), (1, [0, 4], 3), (3, [2], 0), (1, None, 5)]
+)
+def test_experts_stand_in_each_layer_of_a_step_but_the_dense_ones(
+    step: int, dense: list[int] | None, sparse: int
+) -> None:
+    config = BASE | EXPERTS | {"model_type": "qwen3_moe", "num_hidden_layers": 5}
+    made = flops.architecture(config | {"decoder_sparse_step": step, "mlp_only_layers": dense})
+    more = 48 * 6 + 6 * 3 * 48 * 20 - 3 * 48 * 80  # a router and six experts in place of one MLP
+    assert made.parameters - flops.architecture(config | {"num_experts": 0}).parameters == sparse * more
+
+
+def test_a_mixture_of_no_experts_is_a_dense_model() -> None:
+    config = BASE | EXPERTS | {"model_type": "qwen3_moe", "num_experts": 0}
+    assert flops.architecture(config) == flops.architecture(config | {"model_type": "qwen3"})
+
+
 def test_every_form_of_config_and_lengths_gives_the_same_exact_int(model: Any, tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
     model.config.save_pretrained(tmp_path)
@@ -194,12 +257,13 @@ def test_a_million_rows_do_not_overflow() -> None:
     lengths = np.full(1_000_000, 30_000)
     total = flops.train_flops(config, lengths)
     assert total == 1_000_000 * flops.train_flops(config, 30_000) > 2**63
+    assert flops.train_flops(config, np.array(30_000)) * 1_000_000 == total
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "mamba"}, "'mamba'.*llama, qwen2, qwen3, qwen3_moe"),
+        ({"model_type": "mamba"}, "^config: .*'mamba'.*llama, qwen2, qwen3, qwen3_moe"),
         ({"model_type": "llama", "hidden_size": 4, "num_hidden_layers": 1}, "'vocab_size'.*missing"),
         (PUBLISHED["Qwen2.5-0.5B"][0] | {"use_sliding_window": True}, "use_sliding_window"),
         ("/no/such/folder", "no such file"),
@@ -209,6 +273,13 @@ def test_a_million_rows_do_not_overflow() -> None:
 def test_bad_configs_are_named(config: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         flops.forward_flops(config, 10)
+
+
+def test_a_bad_file_is_named_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "mamba"}', encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*'mamba'"):
+        flops.architecture(tmp_path)
 
 
 def test_bad_token_counts_are_named() -> None:

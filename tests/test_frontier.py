@@ -17,6 +17,7 @@ from analysis.results.collect import DataWarning, collect
 from analysis.statistics.bootstrap import intervals, resample
 from analysis.statistics.frontier import (
     average,
+    both_orders,
     frontier_table,
     over_seeds,
     pareto,
@@ -64,13 +65,15 @@ def test_known_frontier_with_ties_and_gaps() -> None:
 
 
 def test_means_weigh_benchmarks_alike_and_carry_their_errors(tmp_path: Path) -> None:
-    easy = benchmark("easy", 0.9, stderr=0.03, n=1000, flops_per_item=1e9)
-    hard = benchmark("hard", 0.1, stderr=0.04, n=10, flops_per_item=3e9)
+    easy = benchmark("easy", 0.9, stderr=0.03, n=1000, flops_per_item=1e9, output_tokens=10.0)
+    hard = benchmark("hard", 0.1, stderr=0.04, n=10, flops_per_item=3e9, reasoning_tokens=6.0)
     evaluation(tmp_path, "a", 10, [easy, hard])
     (row,) = average(over_seeds(collect(tmp_path))).itertuples()
     assert row.accuracy == pytest.approx(0.5)
     assert row.stderr == pytest.approx(0.025)  # √(0.03² + 0.04²) / 2
     assert (row.inference_flops, row.n, row.benchmarks, row.training_flops) == (2e9, 1010, 2, 10)
+    assert (row.output_tokens, row.reasoning_tokens) == (15.0, 5.5)
+    assert (row.size, row.share, row.order, row.seed, row.seeds) == ("1B", 0.0, "sequential", 0, 1)
 
 
 def test_a_student_that_lacks_a_benchmark_is_left_out_of_the_mean_only(tmp_path: Path) -> None:
@@ -87,6 +90,43 @@ def test_a_student_that_lacks_a_benchmark_is_left_out_of_the_mean_only(tmp_path:
     assert students["s"] == {"whole", "part"}
 
 
+def test_of_many_missing_benchmarks_the_first_four_are_named() -> None:
+    rows = [rows_of("whole", 10, 0.5, benchmark=name) for name in "abcdef"]
+    words = r"part lacks b, c, d, e and 1 more \(all benchmarks, general, open-ended\)"
+    with pytest.warns(DataWarning, match=words):
+        frontier_table(results_table([*rows, rows_of("part", 5, 0.5, benchmark="a")]))
+
+
+def test_means_are_of_accuracies_and_count_no_item_twice() -> None:
+    rows = [
+        rows_of("a", 10, accuracy, benchmark=name, metric=metric, within=within)
+        for name, accuracy, metric, within in (
+            ("whole", 0.5, "acc,none", None), ("a part of it", 0.9, "acc,none", "whole"),
+            ("translation", 0.3, "bleu,none", None), ("other", 0.7, "acc,none", None),
+        )
+    ]  # fmt: skip
+    words = r"No shares of items, hence in no mean of accuracies: translation \(bleu,none\)\."
+    with pytest.warns(DataWarning, match=words):
+        table = frontier_table(results_table(rows)).set_index("scope")
+    expected = {
+        "all benchmarks": 0.6, "general, open-ended": 0.6,
+        "a part of it": 0.9, "other": 0.7, "translation": 0.3, "whole": 0.5,
+    }  # fmt: skip
+    assert table["accuracy"].to_dict() == pytest.approx(expected)
+    assert list(table["kind"]) == ["average", "group"] + ["benchmark"] * 4
+
+
+def test_scores_that_are_no_accuracies_have_no_mean() -> None:
+    with pytest.warns(DataWarning, match="No shares of items"):
+        table = frontier_table(results_table([rows_of("a", 10, 0.3, metric="bleu,none")]))
+    assert list(table["scope"]) == ["s"]
+
+
+def test_accuracies_that_are_all_missing_have_no_mean_over_what_all_have() -> None:
+    table = frontier_table(results_table([rows_of("a", 10, math.nan)]))
+    assert not (table["scope"] == "benchmarks of all students").any()
+
+
 def test_every_scope_has_its_own_frontier(tmp_path: Path) -> None:
     def both(sums: float, facts: float, flops: float) -> list[dict[str, object]]:
         maths = benchmark("sums", sums, domain="math", flops_per_item=flops)
@@ -97,6 +137,7 @@ def test_every_scope_has_its_own_frontier(tmp_path: Path) -> None:
     table = frontier_table(collect(tmp_path)).set_index(["scope", "student"])
     names = ["all benchmarks", "general, multiple-choice", "math, open-ended", "facts", "sums"]
     assert list(dict.fromkeys(table.index.get_level_values("scope"))) == names
+    assert list(table.loc["facts"].index) == ["cheap", "dear"]
     training, inference = table["on_training_frontier"], table["on_inference_frontier"]
     assert training["all benchmarks"].to_dict() == {"cheap": True, "dear": True}
     assert training["facts"].to_dict() == {"cheap": True, "dear": False}
@@ -106,13 +147,17 @@ def test_every_scope_has_its_own_frontier(tmp_path: Path) -> None:
 
 def test_a_missing_error_or_cost_stays_missing(tmp_path: Path) -> None:
     evaluation(
-        tmp_path, "a", 10, [benchmark("s", 0.5, stderr=None), benchmark("t", 0.5, flops_per_item=None)]
+        tmp_path,
+        "a",
+        10,
+        [benchmark("s", 0.5, stderr=None), benchmark("t", 0.5, flops_per_item=None, n=None)],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         (row,) = average(over_seeds(collect(tmp_path))).itertuples()
     assert math.isnan(row.stderr)
     assert math.isnan(row.inference_flops)
+    assert pd.isna(row.n)
     assert row.accuracy == 0.5
 
 
@@ -125,11 +170,36 @@ def test_sizes_in_order_and_supervision_in_words() -> None:
         "7B",
         "14B",
     ]
+    letters = ["1T", "2 b", "900K", "3m", "3000"]
+    assert size_order(pd.DataFrame({"size": letters[:4], "training_flops": 1.0})) == [
+        "900K",
+        "3m",
+        "2 b",
+        "1T",
+    ]
+    even = ["1000K", "1M", "1000M", "1B", "1000B", "1T"]
+    assert size_order(pd.DataFrame({"size": even[::-1], "training_flops": 1.0})) == even
+    assert size_order(pd.DataFrame({"size": ["1.2.3B", "7B"], "training_flops": [2.0, 1.0]})) == [
+        "7B",
+        "1.2.3B",
+    ]
+    assert size_order(pd.DataFrame({"size": [None], "training_flops": [1.0]})) == []
+    unlike = pd.DataFrame({"size": letters, "training_flops": [2.0, 1.0, 3.0, 1.0, 4.0]})
+    assert size_order(unlike) == ["2 b", "3m", "1T", "900K", "3000"]
     named = pd.DataFrame({"size": ["big", "tiny", "mid", None], "training_flops": [3.0, 1.0, 2.0, 0.0]})
     assert size_order(named) == ["tiny", "mid", "big"]
     words = [supervision(0.0, "shuffled"), supervision(1.0), supervision(0.25), supervision(0.5, "shuffled")]
     assert words == ["plain answers", "reasoning", "25 % reasoning", "50 % reasoning, shuffled"]
     assert supervision(math.nan) == "unknown"
+
+
+def test_only_mixtures_have_orders_to_be_told_apart() -> None:
+    def orders(*made: tuple[float, str]) -> bool:
+        return both_orders(pd.DataFrame(made, columns=["share", "order"]))
+
+    assert orders((0.5, "shuffled"), (0.25, "sequential"))
+    assert not orders((0.5, "shuffled"), (0.25, "shuffled"))
+    assert not orders((0.5, "shuffled"), (0.0, "sequential"), (1.0, "sequential"))
 
 
 def rows_of(student: str, flops: float, accuracy: float, **other: object) -> dict[str, object]:
@@ -148,12 +218,94 @@ def test_seeds_are_one_configuration_whose_error_has_both_parts() -> None:
     results = results_table(
         [rows_of("a", 10, 0.4), rows_of("a-s1", 10, 0.6, seed=1), rows_of("b-s2", 20, 0.5, seed=1)]
     )
-    table = over_seeds(results).set_index("student")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        table = over_seeds(results).set_index("student")
     assert table["seeds"].to_dict() == {"a": 2, "b-s2": 1}  # its seed is not 2: that is its name
     assert table.loc["a", "accuracy"] == pytest.approx(0.5)
     assert table.loc["a", "stderr"] == pytest.approx(math.sqrt(0.01**2 + 0.02 / 2))
+    assert table.loc["b-s2", "stderr"] == pytest.approx(0.01)
     with pytest.warns(DataWarning, match=r"means over different numbers of seeds: a \(1 and 2\)"):
         over_seeds(pd.concat([results, results.iloc[[0]].assign(benchmark="t")]))
+
+
+def test_what_seeds_cost_is_their_mean_and_an_unknown_error_makes_that_of_all_unknown() -> None:
+    rows = [
+        rows_of("a" + (f"-s{seed}" if seed else ""), 10 + seed, 0.5, seed=seed, stderr=stderr,
+                inference_flops=1.0 + seed, output_tokens=20.0 + seed, reasoning_tokens=30.0 + seed)
+        for seed, stderr in enumerate([0.01, None, 0.02])
+    ]  # fmt: skip
+    (row,) = over_seeds(results_table(rows)).itertuples()
+    costs = (row.training_flops, row.inference_flops, row.output_tokens, row.reasoning_tokens)
+    assert (row.student, row.configuration, costs) == ("a", "a", (11, 2, 21, 31))
+    assert math.isnan(row.stderr)
+
+
+# Deviations of four resamples; of any two columns the covariance is 0, and the largest is reached.
+APART = 0.01 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+
+
+def placed(scope: str, students: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
+    """Points of a scope: share, training and inference FLOPs and accuracy of each student."""
+    columns = ["share", "training_flops", "inference_flops", "accuracy"]
+    table = pd.DataFrame.from_dict(students, orient="index", columns=columns)
+    return table.rename_axis("student").reset_index().assign(kind="group", scope=scope)
+
+
+def test_gaps_and_bands_are_those_worked_out_by_hand() -> None:
+    """With four resamples the 95 % quantile is the largest distance: 0.02 of a pair, 0.01 of a student."""
+    points = placed("s", {"a": (0.0, 1, 2, 0.5), "b": (1.0, 2, 1, 0.4), "fixed": (0.5, math.nan, 3, 0.45)})
+    drawn = points["accuracy"].to_numpy() + APART * [1, 1, 0]
+    table = standing(points, {"s": drawn}).set_index(["axis", "student"])
+    none = [-math.inf] * 3
+    of_one = (
+        math.sqrt(1.5) * 0.01 * math.sqrt(4 / 3)
+    )  # the widest pair's distance, of a difference with a's error
+    expected = {
+        ("training_flops", "a"): [1, *none, *none, 0.49, 0.51],
+        ("training_flops", "b"): [0, *[0.1, 0.08, 0.12] * 2, 0.49, 0.51],
+        ("inference_flops", "a"): [1, -0.1, -0.12, -0.08, *none, 0.49, 0.51],
+        ("inference_flops", "b"): [1, *none, *none, 0.39, 0.41],
+        ("inference_flops", "fixed"): [0, *[0.05, 0.05 - of_one, 0.05 + of_one] * 2, 0.49, 0.51],
+        ("both", "a"): [1, *none, *none, 0.49, 0.51],
+        ("both", "b"): [1, *none, *none, 0.39, 0.41],
+    }
+    assert list(table.index) == list(expected)
+    assert table["probability"].dtype == "float64"
+    for key, values in expected.items():
+        assert table.loc[key, "probability":].tolist() == pytest.approx(values), key
+
+
+@pytest.mark.parametrize(("kind", "widest"), [("group", 1.5), ("benchmark", math.sqrt(0.75))])
+def test_gaps_of_all_scopes_of_a_kind_are_one_family(kind: str, widest: float) -> None:
+    """The other scope's farthest difference is 1.5 of its standard errors off, this one's only √0.75."""
+    pair = {"a": (0.0, 1, 1, 0.5), "b": (1.0, 2, 2, 0.4)}
+    points = [placed("this", pair), placed("other", pair).assign(kind=kind)]
+    paired = np.stack([APART[:, 0], APART[:, 0] + APART[:, 1]], axis=1)
+    far = 0.01 * np.array([[3.0, 0], [-1, 0], [-1, 0], [-1, 0]])
+    drawn = {scope: np.array([0.5, 0.4]) + off for scope, off in (("this", paired), ("other", far))}
+    table = standing(pd.concat(points, ignore_index=True), drawn)
+    assert list(table.index) == list(range(12))
+    assert table["scope"].tolist() == ["this", "this", "other", "other"] * 3
+    margins = {"this": widest * 0.01 * math.sqrt(4 / 3), "other": 0.03}
+    for row in table[table["student"] == "b"].itertuples():
+        margin = margins[row.scope]
+        assert [row.gap_low, row.gap_high] == pytest.approx([0.1 - margin, 0.1 + margin])
+
+
+def test_a_single_far_resample_widens_no_gap() -> None:
+    points = placed("s", {"a": (0.0, 1, 1, 0.5), "b": (1.0, 2, 2, 0.4)})
+    steps = np.array([3.0] + [1.0] * 49 + [-1.0] * 50)  # their mean is 0.02
+    drawn = np.stack([np.full(100, 0.5), 0.4 + 0.01 * steps], axis=1)
+    table = standing(points, {"s": drawn}).set_index(["axis", "student"])
+    row = table.loc[("training_flops", "b")]
+    assert [row["gap_low"], row["gap_high"]] == pytest.approx([0.1 - 0.0102, 0.1 + 0.0102])
+
+
+def test_students_of_unknown_compute_stand_nowhere() -> None:
+    points = placed("s", {"a": (0.0, math.nan, 1, 0.5), "b": (1.0, math.nan, 2, 0.4)})
+    table = standing(points, {"s": [0.5, 0.4] + APART[:, :2]})
+    assert table["axis"].tolist() == ["inference_flops"] * 2
 
 
 def test_standing_of_constructed_points() -> None:
@@ -185,6 +337,7 @@ def test_an_unknown_error_leaves_all_that_needs_it_open() -> None:
     assert table.loc["b", "gap"] == pytest.approx(-0.2)
     assert table.loc["b", ["probability", "gap_low", "gap_high", "band_low"]].isna().all()
     assert table.loc["a", "band_low"] < 0.2
+    assert table.loc["a", "probability"] == 1
 
 
 def test_all_right_is_not_known_for_certain() -> None:

@@ -153,8 +153,9 @@ def test_a_keeper_that_was_not_taken_never_was(tmp_path: Path) -> None:
     for how in ("refused", "lost"):
         ledger.intent(f"k3-{how}", [Begun(KEEPER, 2, 0)])
         assert ledger.attempts()[KEEPER].number == 2
+        ledger.intent(f"s-{how}", [Begun(A.id, 1, 0)])
         ledger.ended(how, [(KEEPER, 2, "no")])
-        assert ledger.attempts()[KEEPER] == taken
+        assert (ledger.attempts()[KEEPER], ledger.attempts()[A.id].number) == (taken, 1)
     ledger.ended("over", [(KEEPER, 1, "done")])
     assert (ledger.attempts()[KEEPER].ended, ledger.attempts()[KEEPER].reason) == ("over", "done")
 

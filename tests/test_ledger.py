@@ -62,7 +62,8 @@ def test_a_new_attempt_begins_with_nothing_of_the_old_and_is_not_ended_by_it(tmp
     now = ledger.attempts()[A]
     assert (now.number, now.jobs, now.ended, now.reason) == (2, (Job("s2", "200", HERE),), None, None)
     ledger.submitted("s1", "100")  # written again by one that did not know: late, too
-    assert ledger.attempts()[A] == now
+    ledger.intent("late", [Begun(A, 1), Begun(B, 1)])
+    assert (ledger.attempts()[A], ledger.attempts()[B].number) == (now, 1)
     ledger.ended("outdated", [(A, 2, "why")])
     assert ledger.attempts()[A] == now._replace(ended="outdated", reason="why")
 
@@ -92,3 +93,35 @@ def test_cut_anywhere_it_holds_what_was_written_before(part: float) -> None:
         # A record whose line end alone is missing counts already.
         expected = [attempts for size, attempts in states if size <= cut + 1][-1]
         assert ledger.attempts() == expected
+
+
+def test_a_line_that_is_no_record_is_told_and_the_others_count(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.intent("s", [Begun(A, 1)])
+    assert list(ledger.damage()) == []
+    with journal.own(tmp_path / "ledger.jsonl").open("ab") as file:
+        file.write(f'{{"event": "intent", "elements": [["{B}", 1]]}}\n'.encode())
+    [bad] = ledger.damage()
+    assert B.encode() in bad.text
+    assert ledger.attempts().keys() == ledger.begun(0).keys() == {A}
+    assert ledger.submissions() == {"s": ledger.attempts()[A].begun}
+    ledger.ended("failed", [(B, 1, "why"), (A, 1, "why")])
+    assert ledger.attempts()[A].ended == "failed"
+    assert Ledger(tmp_path / "ledger.jsonl").attempts() is ledger.attempts()  # not read again
+
+
+def test_the_cluster_and_the_memory_of_a_submission_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "study" / "ledger.jsonl"
+    ledger = Ledger(path, "mine.yaml", "east")
+    ledger.intent("s", [Begun(A, 1, 0), Begun(A, 1, 1)], memory=2048)
+    begun = ledger.attempts()[A].begun
+    jobs = tuple(Job("s", None, HERE, index, "east") for index in (0, 1))
+    assert ledger.attempts()[A] == Attempt(1, begun, "mine.yaml", jobs, memory=2048)
+    ledger.submitted("s", "7;west")  # which sbatch chose
+    jobs = tuple(Job("s", "7", HERE, index, "west") for index in (0, 1))
+    assert ledger.attempts()[A] == Attempt(1, begun, "mine.yaml", jobs, memory=2048)
+    assert ledger.begun(begun) == {A: 1}
+    Ledger(path).intent("t", [Begun(B, 1)])
+    assert (ledger.attempts()[B].jobs, ledger.attempts()[B].cluster) == ((Job("t", None, HERE),), "local")
+    last = journal.read(path, {})[-1]
+    assert last.keys() == {"event", "time", "submission", "cluster", "host", "elements"}

@@ -19,9 +19,10 @@ import pytest
 from small_study import environment
 
 from jobs.store import journal
+from jobs.store.records import Damaged
 from launch.state import lock as locks
 from launch.state.ledger import Begun, Ledger
-from launch.state.lock import STALE, Lock, Locked, Lost
+from launch.state.lock import STALE, Lock, Locked, Lost, held_since
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = """
@@ -59,8 +60,9 @@ def dead_pid() -> int:
 
 
 def test_held_then_free(tmp_path: Path) -> None:
-    path = tmp_path / "study" / "lock"
+    path, before = tmp_path / "runs" / "study" / "lock", set(threading.enumerate())
     with Lock(path) as lock:
+        assert all(thread.daemon for thread in set(threading.enumerate()) - before)
         owner = json.loads(path.read_text(encoding="utf-8"))
         assert (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname())
         assert lock.took_over is None
@@ -116,9 +118,10 @@ def test_another_hosts_lock_counts_while_it_is_fresh(tmp_path: Path) -> None:
         assert "ann on other-host" in str(lock.took_over)
 
 
-def test_a_lock_that_is_just_being_written_is_respected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", json.dumps({"host": socket.gethostname(), "pid": "1"})])
+def test_a_lock_that_is_just_being_written_is_respected(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock"
-    path.touch()
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(Locked, match="somebody on an unknown host"), Lock(path):
         pass
     os.utime(path, (time.time() - STALE - 1,) * 2)  # its writer died in it
@@ -126,11 +129,35 @@ def test_a_lock_that_is_just_being_written_is_respected(tmp_path: Path) -> None:
         pass
 
 
+def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(Damaged, match="lock: a folder"), Lock(tmp_path / "lock"):
+        pass
+
+
+def test_the_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, number: int) -> None:
+        assert (pid, number) == (1, 0)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    write(tmp_path / "lock", host=socket.gethostname(), pid=1)
+    with pytest.raises(Locked), Lock(tmp_path / "lock"):
+        pass
+
+
 def test_held_locks_are_kept_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "REFRESH", 0.05)
-    path = tmp_path / "lock"
+    path, touch, troubles = tmp_path / "lock", os.utime, iter([OSError("the file server is away")])
+
+    def utime(path: Path) -> None:
+        if trouble := next(troubles, None):
+            raise trouble
+        touch(path)
+
     with Lock(path):
         os.utime(path, (0, 0))
+        monkeypatch.setattr(os, "utime", utime)
         time.sleep(0.5)
         assert time.time() - path.stat().st_mtime < 5
 
@@ -163,6 +190,25 @@ def test_a_fresh_lock_is_not_mistaken_for_the_dead_one_before_it(
     assert json.loads(path.read_text(encoding="utf-8"))["token"] == fast._token
     fast.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_lock_that_is_removed_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    write(path, host=socket.gethostname(), pid=dead_pid())
+    lock = Lock(path)
+    owner = lock._dead_owner
+
+    def removed() -> str | None:
+        found = owner()
+        if path.with_name("lock.takeover").exists():
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(lock, "_dead_owner", removed)
+    with lock:
+        lock.check()
 
 
 def contend(path: Path, go: Any, done: Any, answers: Any) -> None:
@@ -241,6 +287,25 @@ def test_who_is_patient_gets_the_lock_of_an_owner_that_ends(tmp_path: Path) -> N
     threading.Timer(0.3, lambda: process.communicate("")).start()
     with Lock(path, patience=60) as lock:
         lock.check()
+
+
+def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert held_since(path) is None
+    before = time.time()
+    with Lock(path):
+        os.utime(path, (0, 0))
+        found = held_since(path)
+        assert found is not None
+        assert before <= found <= time.time()
+        assert list(tmp_path.iterdir()) == [path]
+    for host, pid, age, held in (
+        (socket.gethostname(), dead_pid(), 0, False), ("other", 1, 0, True), ("other", 1, 2 * STALE, False)
+    ):  # fmt: skip
+        write(path, age, host=host, pid=pid, began=5.0)
+        assert held_since(path) == (5.0 if held else None)
+    path.write_text("", encoding="utf-8")
+    assert held_since(path) is None
 
 
 def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:

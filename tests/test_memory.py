@@ -139,6 +139,7 @@ def test_memory_is_held_against_the_nodes() -> None:
         fitted(Resources(memory=20_000), replace(MAIN, max_memory=8000), nodes, Limits())
     again = fitted(Resources(memory=20_000, raised=99_000), MAIN, nodes, Limits())  # of one that was killed
     assert (again.memory, again.raised) == (64_000, 0)
+    assert fitted(Resources(raised=99_000), MAIN, nodes, Limits()) == Resources()
 
 
 def test_the_peak_of_a_process_counts_those_that_it_started() -> None:

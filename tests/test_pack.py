@@ -19,7 +19,8 @@ from jobs import toy
 from jobs.core.unit import Unit
 from jobs.data.blocks import LEARN, PADDING, START, Blocks
 from jobs.stages import pack
-from jobs.stages.pack import OPEN_BLOCKS, Row, encode, mixture, packed, write
+from jobs.stages.pack import OPEN_BLOCKS, Row, encode, encoded, mixture, packed, usable, write
+from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, read_json, write_json
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
@@ -65,6 +66,49 @@ def test_rows_stay_near_their_place() -> None:
     order = [r.answer[0] for block in packed(rows, SIZE) for r in block]
     moved = [abs(place - number) for place, number in enumerate(order)]
     assert np.mean(moved) < 3 * OPEN_BLOCKS, "the order of training is lost"
+
+
+def test_a_row_goes_where_it_fits_to_the_last_token_and_the_fullest_block_is_closed_first() -> None:
+    def numbers(lengths: list[int]) -> list[list[int]]:
+        rows = [row(number, length) for number, length in enumerate(lengths)]
+        return [[r.answer[0] for r in block] for block in packed(rows, SIZE)]
+
+    assert numbers([30, 35, 10, 5, SIZE, 1]) == [[0, 2], [1, 3], [4], [5]]
+    lengths = [SIZE // 2 + 1] * OPEN_BLOCKS
+    lengths[3] = lengths[7] = SIZE - 1
+    closed = numbers([*lengths, SIZE, 1, SIZE])
+    assert closed[:2] == [[3], [OPEN_BLOCKS]]
+    assert closed[2:] == [
+        [0, OPEN_BLOCKS + 1], *([n] for n in range(1, OPEN_BLOCKS) if n != 3), [OPEN_BLOCKS + 2],
+    ]  # fmt: skip
+
+
+def test_blocks_are_written_token_by_token(tmp_path: Path) -> None:
+    phases = [[Row([1, 2], [3]), Row([4], [5, 6])], [Row([7], [8] * 6), Row([9], [10, 11]), Row([], [12])]]
+    result = write(tmp_path, phases, 7, padding=99)
+    assert result == {
+        "block_size": 7, "phases": [{"blocks": 1}, {"blocks": 2}], "rows": 5, "tokens": 17,
+        "answer_tokens": 12, "row_squares": 9 + 9 + 49 + 9 + 1, "filled": 17 / 21,
+    }  # fmt: skip
+    write_json(tmp_path / "result.json", result)
+    blocks = Blocks.open(tmp_path)
+    assert blocks.phases == (1, 2)
+    assert blocks.tokens.tolist() == [
+        [1, 2, 3, 4, 5, 6, 99], [7, 8, 8, 8, 8, 8, 8], [9, 10, 11, 12, 99, 99, 99],
+    ]  # fmt: skip
+    begin, learn, begin_none, none = START, LEARN, START | PADDING, PADDING
+    assert blocks.flags.tolist() == [
+        [begin, 0, learn, begin, learn, learn, begin_none],
+        [begin, *[learn] * 6],
+        [begin, learn, learn, begin | learn, begin_none, none, none],
+    ]
+    assert not blocks.tokens.flags.writeable
+    assert not blocks.flags.flags.writeable
+
+
+def test_a_row_longer_than_a_block_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        write(tmp_path, [[row(1, 8)]], 7, padding=0)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.25, 1 / 3, 0.5, 0.75, 1])
@@ -123,10 +167,12 @@ def run(
     template: str = toy.TEMPLATE,
     reasoning: dict[int, str] | None = None,
     plain: dict[int, str] | None = None,
+    pad: str | None = "<|pad|>",
     **changes: Any,
 ) -> Path:
     """Pack; returns the published result's folder."""
     saved = toy.tokenizer()
+    saved.pad_token = pad
     saved.chat_template = template
     saved.save_pretrained(folder / "tokenizer")
     config = {
@@ -188,6 +234,80 @@ def test_shuffled_is_one_phase_in_which_modes_alternate(tmp_path: Path, tokenize
     assert kinds.count("think") == 50
     for part in range(4):  # evenly, not one after the other
         assert 5 <= kinds[50 * part : 50 * (part + 1)].count("think") <= 20
+
+
+def test_two_modes_are_interleaved_evenly(tokenizer: Any) -> None:
+    chat = Chat.of(tokenizer, Thinking(**THINKING))
+    texts = [str(n) for n in range(6)]
+    rows = pa.table({"prompt": ["a:1="] * 6, "reasoning": [""] * 6, "answer": texts})
+    phase = [("ift", np.array([5, 0, 1, 2])), ("reasoning", np.array([4, 3]))]
+    made = encoded(tokenizer, chat, {"ift": rows, "reasoning": rows}, phase)
+    assert [tokenizer.decode(row.answer)[0] for row in made] == list("540132")
+
+
+def test_batches_and_progress_change_nothing(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strays, told = {5: "1<think>2", 33: "9" * 60}, list[tuple[Any, ...]]()
+
+    def update(_: Progress, *what: Any, **more: Any) -> None:
+        told.append((*what, more))
+
+    whole = run(tmp_path / "whole", tokenizer, 40, reasoning=strays)
+    monkeypatch.setattr(pack, "BATCH", 7)
+    monkeypatch.setattr(Progress, "update", update)
+    parts = run(tmp_path / "parts", tokenizer, 40, reasoning=strays)
+    for name in ("tokens.u32", "flags.u8", "result.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    assert read_json(parts / "result.json")["prompts"] == 38
+    measured = [(done, 80, "prompts", {"force": done == 0, "phase": "measuring"}) for done in range(0, 40, 7)]
+    written = [(done, 80, "prompts", {"force": True, "phase": "packing"}) for done in (40, 40 + 19)]
+    assert told == measured + written
+
+
+def test_modes_of_other_prompts_are_an_error(tokenizer: Any) -> None:
+    def rows(count: int) -> pa.Table:
+        return pa.table({"prompt": ["a:1="] * count, "reasoning": [""] * count, "answer": ["1"] * count})
+
+    chat = Chat.of(tokenizer, Thinking(**THINKING))
+    with pytest.raises(ValueError, match="zip"):
+        usable(tokenizer, chat, {"ift": rows(2), "reasoning": rows(1)}, SIZE, lambda done: None)
+
+
+def test_padding_is_the_tokenizers_or_nothing(tmp_path: Path, tokenizer: Any) -> None:
+    for name, wanted in (("<|end|>", tokenizer.convert_tokens_to_ids("<|end|>")), (None, 0)):
+        blocks = Blocks.open(run(tmp_path / str(name), tokenizer, pad=name))
+        assert set(blocks.tokens[blocks.flags & PADDING != 0].tolist()) == {wanted}
+
+
+def test_the_tokenizer_is_that_of_its_revision(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    loaded = list[tuple[str, str]]()
+
+    def load(path: str, revision: str) -> Any:
+        loaded.append((path, revision))
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", load)
+    run(tmp_path, tokenizer, revision="v2")
+    assert loaded == [(str(tmp_path / "tokenizer"), "v2")]
+
+
+def test_tokens_are_those_of_the_texts_alone(tokenizer: Any) -> None:
+    def with_first(texts: list[str], add_special_tokens: bool = True) -> Any:
+        made = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return {"input_ids": [[0, *ids] if add_special_tokens else ids for ids in made]}
+
+    chat = Chat.of(tokenizer, Thinking(**THINKING))
+    plain = list(encode(tokenizer, chat, ["a:1="], [""], ["1"]))
+    assert list(encode(with_first, chat, ["a:1="], [""], ["1"])) == plain
+    assert list(encode(tokenizer, chat, [], [], [])) == []
+    for prompts, answers in ((["a:1=", "b:2="], ["1"]), (["a:1="], ["1", "2"])):
+        with pytest.raises(ValueError, match="zip"):
+            list(encode(tokenizer, chat, prompts, [""], answers))
 
 
 def test_pure_students_read_one_mode(tmp_path: Path, tokenizer: Any) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jobs.core.unit import STAGES, Unit
 from jobs.store.rundir import StudyDir
 from launch.state.backend import Live
+from launch.state.ledger import Job
 from launch.state.reconcile import reconcile
 from launch.state.states import ACTIVE, Facts, State, in_vain, state_of
 from launch.state.status import Seen, Snapshot
@@ -119,3 +120,17 @@ def test_a_job_that_waits_in_vain_is_withdrawn_and_its_unit_not_left_to_it(now: 
         if waits and any(i.id in lost for i in seen.unit.inputs):
             assert seen in difference.withdraw
             assert seen not in difference.active
+
+
+def test_what_is_damaged_is_left_alone_with_all_made_from_it_and_the_rest_goes_on() -> None:
+    damaged, other = Unit("train", "damaged", {}), Unit("train", "other", {"other": 1})
+    reader = Unit("evaluate", "reader", {}, (damaged.as_input("it"),))
+    last = Unit("report", "last", {}, (reader.as_input("it"),))
+    blocked = ((reader, State.BLOCKED), (last, State.BLOCKED))
+    states = ((damaged, State.DAMAGED), *blocked, (other, State.WAITING))
+    units = [Seen(u, ROOT, state, None, None, None, False, u is not damaged, None) for u, state in states]
+    former = (Job("s", "7", "here"),)
+    difference = reconcile(Snapshot(ROOT, tuple(units), former))
+    assert [s.unit for s in difference.submit] == [s.unit for s in difference.outdated] == [other]
+    assert [s.unit for s in difference.damaged] == [damaged]
+    assert difference.former == former

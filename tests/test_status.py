@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +18,9 @@ from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir
 from launch.state.backend import Live
 from launch.state.exit_code import Outlook, outlook
-from launch.state.ledger import KEEPER, Attempt, Begun, Job, Ledger
-from launch.state.lock import STALE, Lock, held_since
+from launch.state.ledger import Attempt, Begun, Job
 from launch.state.states import State
-from launch.state.status import Keeper, Seen, Snapshot, observe
+from launch.state.status import Keeper, Seen, Snapshot
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -89,55 +85,6 @@ def test_what_becomes_of_it(case: str) -> None:
     a, b, of_study, code = CASES[case]
     units = [seen(unit, of[0], **dict(*of[1:])) for unit, of in ((A, a), (B, b))]
     assert outlook(Snapshot(StudyDir(Path("s")), tuple(units), **of_study)) is code
-
-
-# What a look finds out
-
-
-def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert held_since(path) is None
-    before = time.time()
-    with Lock(path):
-        found = held_since(path)
-        assert found is not None
-        assert before <= found <= time.time()
-        assert list(tmp_path.iterdir()) == [path]
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    for host, pid, age, held in (
-        (socket.gethostname(), dead.pid, 0, False), ("other", 1, 0, True), ("other", 1, 2 * STALE, False)
-    ):  # fmt: skip
-        path.write_text(json.dumps({"host": host, "pid": pid, "began": 5.0}), encoding="utf-8")
-        os.utime(path, (time.time() - age,) * 2)
-        assert held_since(path) == (5.0 if held else None)
-    path.write_text("", encoding="utf-8")
-    assert held_since(path) is None
-
-
-class HandsOn:
-    """A machine on which the keeper hands on, and ends, before the first answer."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def live(self, attempts: dict[str, Attempt]) -> dict[str, Live]:
-        last = attempts[KEEPER]
-        if last.number == 1:
-            self._ledger.intent("k2", [Begun(KEEPER, 2)])
-            self._ledger.submitted("k2", "12")
-            return {}
-        return {KEEPER: Live(State.QUEUED, last.jobs)}
-
-
-def test_a_keeper_that_hands_on_meanwhile_is_not_gone(tmp_path: Path) -> None:
-    root = StudyDir(tmp_path / "s")
-    ledger = Ledger(root.ledger, "generic")
-    ledger.intent("k1", [Begun(KEEPER, 1)])
-    ledger.submitted("k1", "11")
-    now = observe([A], root, HandsOn(ledger))  # type: ignore[arg-type]
-    assert now.kept is not None
-    assert now.kept.jobs[0].id == "12"
 
 
 # The program

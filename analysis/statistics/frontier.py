@@ -80,7 +80,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     the variance between the runs over their number. "seeds" says how many there are.
     """
     results = with_configuration(results)
-    groups = results.groupby(["configuration", "benchmark"], sort=False)
+    groups = results.groupby(["configuration", "benchmark"])
     table = groups.first()
     for column in ("training_flops", *MEANS):
         table[column] = groups[column].mean()
@@ -182,7 +182,7 @@ def frontier_table(results: pd.DataFrame) -> pd.DataFrame:
         points.insert(1, "scope", scope)
         tables.append(points.sort_values(["training_flops", "student"]))
     if told:
-        warn(f"Left out of means: {few(f'{why} ({few(names, 4)})' for why, names in told.items())}.")
+        warn(f"Left out of means: {few(f'{why} ({few(names)})' for why, names in told.items())}.")
     _warn_scores(results)
     return pd.concat(tables, ignore_index=True)
 
@@ -234,7 +234,7 @@ def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
                 known = own[[*columns, "accuracy"]].notna().all(axis=1).to_numpy()
                 parts.append(own[known])
                 draws.append(drawn[str(scope)][:, known])
-            costs = [own[list(columns)].to_numpy(dtype="float64") for own in parts]
+            costs = [own[list(columns)].to_numpy() for own in parts]
             spread = [_pairs_spread(c, d) for c, d in zip(costs, draws, strict=True)]
             q = float(quantile(np.max([distance for _, distance in spread], axis=0)))
             for own, cost, accuracy, (stderr, _) in zip(parts, costs, draws, spread, strict=True):
@@ -242,7 +242,7 @@ def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
                 on = unbeaten(cost, accuracy).mean(axis=0)
                 made["probability"] = np.where(np.isnan(accuracy).any(axis=0), np.nan, on)
                 height = own["accuracy"].to_numpy()
-                every, plain = np.ones(len(own), dtype=bool), (own["share"] == 0).to_numpy(dtype=bool)
+                every, plain = np.ones(len(own), dtype=bool), (own["share"] == 0).to_numpy()
                 for name, rivals in (("gap", every), ("plain_gap", plain)):
                     made[[name, f"{name}_low", f"{name}_high"]] = _gaps(cost, height, q * stderr, rivals)
                 made[["band_low", "band_high"]] = _band(cost, height, accuracy)

@@ -232,9 +232,7 @@ def _attention(config: Mapping[str, Any]) -> tuple[int, int]:
     hidden, width, name = config["hidden_size"], _head_width(config), config["model_type"]
     queries = config["num_attention_heads"] * width
     keys = (config.get("num_key_value_heads") or config["num_attention_heads"]) * width
-    other = 0
-    if name == "qwen2" or config.get("attention_bias"):
-        other += queries + 2 * keys
+    other = queries + 2 * keys if name == "qwen2" or config.get("attention_bias") else 0
     if name != "qwen2" and config.get("attention_bias"):
         other += hidden
     if name in ("qwen3", "qwen3_moe"):

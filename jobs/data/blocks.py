@@ -35,7 +35,7 @@ class Blocks:
 
     def lengths(self, blocks: NDArray[np.int64]) -> list[int]:
         """Lengths in tokens of all rows in these blocks, padding left out."""
-        flags = self.flags[blocks].reshape(-1)  # each block begins with a start: rows never span two
+        flags = self.flags[blocks].ravel()  # each block begins with a start: rows never span two
         starts = np.flatnonzero(flags & START)
         lengths = np.diff(np.append(starts, len(flags)))
         return [int(n) for n in lengths[(flags[starts] & PADDING) == 0]]

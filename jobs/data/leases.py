@@ -24,12 +24,12 @@ class Claims:
     """One worker's view of the claims in a folder.
 
     Args:
-        folder: holds the claims of all workers; made if it is missing.
+        folder: holds the claims of all workers; made if it is missing, in one that is there.
         owner: this worker's name, unlike every other's.
     """
 
     def __init__(self, folder: Path, owner: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._owner = owner
         self._clock = folder / f"clock.{owner}"

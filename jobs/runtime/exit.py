@@ -74,7 +74,7 @@ class Ending:
         if failed and not goes_on(failed, self.configured):
             cause, error = failed[-1].cause, f"not begun again: {failed[-1].error}"
             assert cause is not None
-            print(error, flush=True)
+            print(error)
             self.badly(cause, error)
 
     def well(self) -> None:
@@ -131,7 +131,7 @@ class Ending:
         try:
             return journal.read(self.ctx.folder.attempts, ATTEMPT)
         except Damaged as error:
-            print(error, flush=True)
+            print(error)
             return []
 
     def _leave(self, word: str) -> bool:
@@ -177,7 +177,7 @@ class Ending:
 
 def _last_told(progress: Path) -> dict[str, Any]:
     """What the last run that wrote its progress had kept, and when it began and wrote last."""
-    told = None
+    told: dict[str, Any] = {"kept": 0, "started": 0.0}
     with suppress(Damaged):  # it is replaced now
-        told = read_progress(progress)
-    return {"kept": 0, "started": 0.0, "updated": 0.0} | (told or {})
+        told |= read_progress(progress) or {}
+    return told

@@ -110,7 +110,7 @@ def usable(
                 dropped[reason] += 1
             else:
                 kept.append(index)
-    return np.array(kept, np.int64), dropped
+    return np.array(kept), dropped
 
 
 def _faults(tokenizer: Any, chat: Chat, rows: dict[str, list[str]], size: int) -> list[str | None]:

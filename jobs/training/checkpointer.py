@@ -47,12 +47,12 @@ class Saving:
         self._thread = ThreadPoolExecutor(1)
         self._aside: tuple[Path, Totals] | None = None  # written, but not current yet
         self._on_disk: Future[None] | None = None
-        self._saved = 0  # the step that was saved last
+        self._saved: int  # the step that was saved last; resume sets it, and when the next one is due
         self._cost = FIRST_COST
-        self._due = 0.0
+        self._due: float
         self._fence = Fence(ctx.folder, ctx.run)
         if self._first:
-            ctx.folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            ctx.folder.checkpoints.mkdir(exist_ok=True)  # in the folder that the fence has made
             self._checkpoints.clear()
             self.log.unlink(missing_ok=True)
         if not ctx.unit.execution["deepspeed"]:
@@ -70,7 +70,10 @@ class Saving:
         """
         newest = self._checkpoints.newest() if self._first else None  # other nodes may see less
         step, stop, superseded = self._agreed(newest.step if newest else 0, self._told, self._fenced)
-        self._go_on(stop, superseded)
+        if superseded:
+            raise self._superseded()
+        if stop:
+            raise self._interrupted()
         totals = Totals()
         if step:
             checkpoint = self._checkpoints.at(step)
@@ -102,7 +105,7 @@ class Saving:
         fenced = self._first and (due or self._told or self._aside is not None) and self._fence.superseded
         due, stop, writing, fenced = map(bool, self._agreed(due, self._told, writing, fenced))
         if fenced:
-            self._go_on(False, True)
+            raise self._superseded()
         if self._aside and not writing:
             self._commit()
         if stop:
@@ -111,7 +114,7 @@ class Saving:
             if totals.step > self._saved:
                 self._save(totals)
                 self._finish()
-            self._go_on(True, False)
+            raise self._interrupted()
         if due and not self._aside and totals.step > self._saved:
             self._save(totals)
 
@@ -141,7 +144,8 @@ class Saving:
         """The last step is done: what is being written is not needed any more. Raises as `boundary`."""
         self._thread.shutdown()
         (superseded,) = self._agreed(self._fenced)
-        self._go_on(False, superseded)
+        if superseded:
+            raise self._superseded()
 
     @property
     def _told(self) -> bool:
@@ -154,12 +158,8 @@ class Saving:
     def _agreed(self, *values: int) -> list[int]:
         return agreed(self._accelerator, values)
 
-    def _go_on(self, stop: int, superseded: int) -> None:
-        """Unless all agreed not to."""
-        if superseded:
-            raise self._superseded()
-        if stop:
-            raise Interrupted(self._ctx.preemption.reason or "another of its processes was told to stop")
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(self._ctx.preemption.reason or "another of its processes was told to stop")
 
     def _superseded(self) -> Superseded:
         return Superseded(f"a newer run than {self._ctx.run} has begun, or the unit is done")
@@ -214,7 +214,6 @@ class Saving:
         converted = self._checkpoints.aside("universal")
         process = None
         if self._first:
-            shutil.rmtree(converted, ignore_errors=True)
             process = _convert(checkpoint.path, converted)
         # A process that waited in one long exchange would be ended by its time limit.
         while any(self._agreed(process is not None and process.poll() is None)):

@@ -28,7 +28,6 @@ from launch.commands.run_local import run_here
 from launch.local.stopping import Stopping
 from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
-from launch.state.job_ids import JobId
 from launch.state.killed import with_more
 from launch.state.ledger import Ledger
 from launch.state.lock import Lock
@@ -191,7 +190,7 @@ def write_down(project: Project, now: Snapshot) -> None:
             unknown = {job.submission for job in seen.attempt.jobs if job.array is None}
             for job in seen.live.jobs:
                 if job.submission in unknown and job.array:
-                    taken[job.submission] = str(JobId(job.array, job.slurm_cluster))
+                    taken[job.submission] = job.array
     for submission, array in taken.items():
         project.ledger.submitted(submission, array)
     failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]

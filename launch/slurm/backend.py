@@ -128,14 +128,18 @@ class Slurm:
             self._memory |= self.controller.memory(killed, int(since) - 60) if killed else {}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        """End jobs, by whatever ids the queue shows under their names right now, and no others."""
-        wanted = {(job.submission, job.element) for job in jobs}
-        found, alone = defaultdict[str, list[str]](list), list[str]()
-        for row in self._rows({name for name, _ in wanted}) if wanted else ():
-            if row.state not in ENDED:
-                found[row.array] += [str(e) for e in row.elements or () if (row.name, e) in wanted]
-                alone += [row.array] if row.elements is None and (row.name, None) in wanted else []
-        ids = alone + [f"{array}_[{','.join(elements)}]" for array, elements in found.items() if elements]
+        """End jobs, by whatever ids the queue shows under their names right now, and no others.
+
+        In this order, as far as it is one of whole submissions: each at its last job's place.
+        """
+        wanted = dict.fromkeys((job.submission, job.element) for job in jobs)
+        places = {name: place for place, (name, _) in enumerate(wanted)}
+        found = defaultdict[str, list[str]](list)  # elements by array; none of a job that is no array's
+        for row in sorted(self._rows(places.keys()) if wanted else (), key=lambda row: places[row.name]):
+            indices = [i for i in row.elements or (None,) if (row.name, i) in wanted]
+            if indices and row.state not in ENDED:
+                found[row.array] += [str(i) for i in indices if i is not None]
+        ids = [f"{array}_[{','.join(each)}]" if each else array for array, each in found.items()]
         for first in range(0, len(ids), MANY):
             self.controller.cancel(ids[first : first + MANY])
 

@@ -42,7 +42,7 @@ FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_", "SBATCH_", "SLURM_")
 SHOWN = 15.0  # seconds for which the queue is asked for a job of whose id sbatch said nothing
 PER_CLUSTER = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")  # which take --clusters
 HEADING = "CLUSTER: "  # a line of theirs before what they say of a cluster, in some versions
-NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no parse.conf
+NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no slurm.conf
 
 
 class Controller:
@@ -197,7 +197,7 @@ class Controller:
             command = command[0], f"--clusters={self.cluster}", *command[1:]
         conf = os.environ.get("SLURM_CONF")
         if conf and not Path(conf).exists():  # Slurm's programs would wait for it for a minute
-            raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's parse.conf")
+            raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")
         own = {k: v for k, v in os.environ.items() if k in WELCOME or not k.startswith(FOREIGN)}
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: lists are never cut
         try:
@@ -238,7 +238,7 @@ def _fail(program: str, said: str) -> NoReturn:
     if "accounting storage is disabled" in said or "not running a supported accounting_storage" in said:
         raise NoAccounting("this cluster keeps no accounts (its AccountingStorageType is 'none')")
     if NOT_SET_UP in said:
-        raise NotSetUp("Slurm's programs found no parse.conf: set SLURM_CONF to the cluster's")
+        raise NotSetUp("Slurm's programs found no slurm.conf: set SLURM_CONF to the cluster's")
     raise SlurmUnavailable(
         f"'{program}' failed and said: {'; '.join(words(said)) or 'nothing'}. {_advice(program)}"
     )

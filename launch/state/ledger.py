@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +190,7 @@ class Ledger:
     def _append(self, what: str, **more: Any) -> None:
         self.fence()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        journal.append(self._path, {"event": what, "time": time.time(), **more})
+        journal.append(self._path, {"event": what, **more})
 
 
 class Read(NamedTuple):
@@ -243,7 +242,7 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
                 if unit == KEEPER and record["event"] in ("refused", "lost"):
                     del last[unit]
                     last |= {unit: former} if former else {}
-                elif unit in last and last[unit].number == number:  # somebody may have removed `by_hand`
+                elif last[unit].number == number:  # somebody may have removed `by_hand`
                     last[unit] = last[unit]._replace(ended=record["event"], reason=reason)
     return last
 
