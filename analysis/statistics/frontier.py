@@ -80,7 +80,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     the variance between the runs over their number. "seeds" says how many there are.
     """
     results = with_configuration(results)
-    groups = results.groupby(["configuration", "benchmark"])
+    groups = results.groupby(["configuration", "benchmark"], sort=False)
     table = groups.first()
     for column in ("training_flops", *MEANS):
         table[column] = groups[column].mean()

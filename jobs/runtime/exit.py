@@ -74,7 +74,7 @@ class Ending:
         if failed and not goes_on(failed, self.configured):
             cause, error = failed[-1].cause, f"not begun again: {failed[-1].error}"
             assert cause is not None
-            print(error)
+            print(error, flush=True)
             self.badly(cause, error)
 
     def well(self) -> None:
@@ -131,7 +131,7 @@ class Ending:
         try:
             return journal.read(self.ctx.folder.attempts, ATTEMPT)
         except Damaged as error:
-            print(error)
+            print(error, flush=True)
             return []
 
     def _leave(self, word: str) -> bool:
