@@ -1,1 +1,1 @@
-"""The state of a study: what was submitted, what lives, how units ended, and what is missing."""
+"""State of a study: submissions, live jobs, how units ended, and what is missing."""

@@ -1,7 +1,7 @@
-"""What every machine that runs jobs can do: say which of them live, why others ended, and end one.
+"""Interface of the backends that run jobs: list live jobs, explain why jobs ended, and cancel jobs.
 
-local/backend.py does it on this machine, slurm/backend.py on a cluster. A backend knows submissions and jobs,
-not what a study is; how work is handed over differs between the two, and is not here.
+local/backend.py implements it for this machine, slurm/backend.py for a cluster. A backend knows submissions
+and jobs, but no studies. Submitting differs between the two and is not part of the interface.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from launch.state.states import State
 
 
 class Live(NamedTuple):
-    """A unit's last attempt while any of its jobs lives. A named tuple, since there may be very many.
+    """A unit's last attempt while any of its jobs is live. A named tuple, since there may be very many.
 
     Args:
         state: QUEUED, RUNNING or PREEMPTED.
-        jobs: those that live, with their ids; none while the machine may still be taking them.
-        reason, dead: why they wait, and whether for something that can never come.
+        jobs: the live ones, with their ids; empty while the machine may still be accepting them.
+        reason, dead: why the jobs are pending, and whether they can never start.
         nodes: on which they run, in the machine's notation, as `n[1-4]`.
-        start: when the first of them began, or will by the machine's guess; seconds since the epoch.
-        again: whether the same job, submitted again, may start although this one never will.
+        start: actual or estimated start of the first of them, in seconds since the epoch.
+        again: whether the same job may start if resubmitted, although this one never will.
         advice: what to do about a job that never starts.
     """
 
@@ -37,19 +37,19 @@ class Live(NamedTuple):
 
 
 class Backend(Protocol):
-    """A machine that runs jobs. Attempts are given by their units' ids.
+    """A machine that runs jobs. Attempts are given by unit id.
 
-    `settle` is for how many seconds, from an answer of the machine on, it may still show a submission whose
-    submitter has died.
+    `settle` is the number of seconds after an answer of the machine during which a submission whose submitter
+    has died may still appear.
     """
 
     settle: float
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
-        """Those of the attempts that live, also where only the name of the submission is known."""
+        """Return the attempts that are live, including those of which only the submission's name is known."""
 
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
-        """Why attempts ended, in words, as far as the machine knows."""
+        """Return why attempts ended, in words, as far as the machine knows."""
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        """End jobs that `live` told of; ending one that has ended is no error."""
+        """Cancel jobs that `live` returned; canceling a job that has ended is not an error."""

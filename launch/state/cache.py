@@ -1,4 +1,4 @@
-"""What one poll of a study leaves for the next: results that were read once, and a ledger read ahead."""
+"""State that one poll of a study leaves for the next: results already read, and a ledger read ahead."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from launch.state.ledger import Attempt, Ledger
 
 
 class StatusCache:
-    """Of one study, by ids of units. A poll with a cache comes to what it would come to without."""
+    """Cache for the polls of one study, by unit id. A poll returns the same with and without it."""
 
     def __init__(self) -> None:
-        self.sound: set[str] = set()  # units whose result was read once, and could be
+        self.sound: set[str] = set()  # units whose result has been read successfully
         self._attempts: Mapping[str, Attempt] | None = None
 
     def read(self, root: StudyDir) -> None:
         """Read the ledger ahead of the next poll.
 
-        Studies that share an answer of the machine's have to be read before it is asked: what was submitted
-        after it would seem to have ended.
+        For studies that share one answer of the machine, this must precede the query: what is submitted after
+        it would appear to have ended.
         """
         self._attempts = Ledger(root.ledger).attempts()
 
     def attempts(self, root: StudyDir) -> Mapping[str, Attempt]:
-        """The last attempts at all units, as the ledger tells them, or told when it was read ahead."""
+        """Return the last attempt at each unit, from the ledger that was read ahead, if one was."""
         attempts, self._attempts = self._attempts, None
         return Ledger(root.ledger).attempts() if attempts is None else attempts

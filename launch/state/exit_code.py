@@ -1,7 +1,7 @@
-"""What becomes of a study if nobody does anything, in one number for scripts. Pure.
+"""Exit codes that tell scripts what becomes of a study without intervention. Pure.
 
-A study that goes on by itself is left alone; one that will never be done by itself needs a person, also while
-other units are still at work.
+A study that continues by itself is left alone; one that can never finish by itself needs a person, even while
+other units are still queued or running.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from launch.state.waits import held, stuck
 
 
 class Outlook(IntEnum):
-    """The exit codes of `sor status`; 1 and 2 are taken by errors of the program itself."""
+    """Exit codes of `sor status`; 1 and 2 are taken by errors of the program itself."""
 
     DONE = 0
     GOES_ON = 3
@@ -23,10 +23,10 @@ class Outlook(IntEnum):
 
 
 def outlook(now: Snapshot) -> Outlook:
-    """Whether a study is done, goes on by itself, or needs a person.
+    """Return whether a study is done, continues by itself, or needs a person.
 
-    Units that wait for nobody need one once nothing is in hand: until then another submit would most likely
-    find no room for them, either.
+    Waiting units that nothing is going to submit need a person only once nothing is in progress: until then
+    another submit would most likely find no room for them, either.
     """
     if all(seen.state == State.DONE for seen in now.units):
         return Outlook.NEEDS_YOU if now.harm else Outlook.DONE
@@ -38,37 +38,37 @@ def outlook(now: Snapshot) -> Outlook:
 
 
 def in_hand(now: Snapshot) -> bool:
-    """Whether something still happens by itself."""
+    """Return whether anything is in progress: a keeper, a submit, or queued or running jobs."""
     return now.kept is not None or now.submitting is not None or bool(now.of(*ACTIVE))
 
 
 def lost(now: Snapshot) -> list[Seen]:
-    """The failed units that nobody begins again. What waits for them is blocked for as long."""
+    """Return the failed units that will not be retried. Units that need them stay blocked for as long."""
     return [seen for seen in now.of(State.FAILED) if not _comes_again(seen, now)]
 
 
 def _comes_again(seen: Seen, now: Snapshot) -> bool:
     if now.submitting is not None and seen.attempt and seen.attempt.begun < now.submitting:
-        return True  # whoever submits now has not come to it yet
+        return True  # the submit in progress has not reached it yet
     return (now.kept is not None or now.submitting is not None) and may_help(seen)
 
 
 def may_help(seen: Seen) -> bool:
-    """Whether to begin a unit again may help it: it ended for a cause that passes.
+    """Return whether retrying a unit may help: its attempt ended for a transient cause.
 
-    What somebody cancelled or removed is left so, and so is a result that was made from what was removed. A
-    job that asks for what the cluster does not give would wait again.
+    Units that a person canceled or removed are left alone, and so are results made from removed ones. A job
+    that requests more than the cluster offers would only wait again.
     """
     attempt = seen.attempt
     if seen.published or attempt is None or hopeless(seen):
         return False
     if seen.cause is Cause.MEMORY and (attempt.memory or 0) > seen.unit.resources.memory:
-        return False  # twice as much was not enough
+        return False  # twice the memory was not enough
     if seen.cause is not None:
         return ANSWERS[seen.cause].fruitless is not None
     return attempt.ended not in ("cancelled", "outdated") and seen.reason != REMOVED
 
 
 def hopeless(seen: Seen) -> bool:
-    """Whether its job never starts, and neither would another that asks for the same."""
+    """Return whether the unit's job can never start, nor any other job with the same request."""
     return seen.live is not None and seen.live.dead and not seen.live.again

@@ -1,4 +1,4 @@
-"""Jobs that were killed for their memory limit: how that is recognized, and what to ask for after it."""
+"""Jobs killed for exceeding their memory limit: how to recognize them, and how much to request next."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def killed_for_memory(root: StudyDir, attempt: Attempt, words: str | None) -> str | None:
-    """Why an attempt ended, where a job of it was killed for memory and none of its processes could say so.
+    """Return why an attempt ended, if one of its jobs was killed for memory and no process could record it.
 
-    A job's script notes it down. Where the script was killed, too, Slurm's messages end its log.
+    The job's script records the kill. If the script was killed, too, Slurm's messages end its log.
 
     Args:
-        words: what the machine says of its end; what it knows better than "killed" is believed.
+        words: the machine's explanation; anything more specific than "killed" takes precedence.
     """
     if words and cause_of(words) is not Cause.KILLED:
         return None
@@ -37,10 +37,10 @@ def killed_for_memory(root: StudyDir, attempt: Attempt, words: str | None) -> st
 
 
 def limit_of(seen: Seen) -> int | None:
-    """The limit, in MiB of a node, at which a unit's last attempt was killed for memory.
+    """Return the limit, in MiB per node, at which a unit's last attempt was killed for memory.
 
     Returns:
-        None if it was not killed for that, or asked for no memory.
+        None if it was not killed for that, or requested no memory.
     """
     if seen.cause is not Cause.MEMORY or seen.attempt is None:
         return None
@@ -50,7 +50,7 @@ def limit_of(seen: Seen) -> int | None:
 
 
 def with_more(seen: Seen) -> Unit:
-    """The unit, to be raised to twice the memory at which its last attempt was killed, if it was."""
+    """Return the unit, to be raised to twice the memory at which its last attempt was killed, if it was."""
     limit = limit_of(seen)
     if limit is None:
         return seen.unit
@@ -58,5 +58,5 @@ def with_more(seen: Seen) -> Unit:
 
 
 def _elements(root: StudyDir, attempt: Attempt) -> Iterator[Path]:
-    """What the names of the files of each of its jobs begin with."""
+    """Return the common path prefix of the files of each of an attempt's jobs."""
     return (root.submission(job.submission) / job.id for job in attempt.jobs if job.id)

@@ -1,8 +1,8 @@
-"""What was submitted and how it ended: one journal a study (jobs/store/journal.py).
+"""Ledger of submissions and of how they ended: one journal per study (jobs/store/journal.py).
 
-The intent is written before a submission is handed over, under a name that the machine keeps, and the job's
-id after it: what a crash between the two left behind can be found by that name. The ledger never says that a
-unit is done: the disk does.
+The intent is recorded before a submission, under a name that the machine keeps, and the job's id after it: a
+job whose id was lost in a crash between the two can be found by that name. The ledger never records that a
+unit is done; only the disk does.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from jobs.store.schema import event
 from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import parse_id
 
-KEEPER = "keeper"  # stands for a unit's id in the attempts of the keeper, which is a job like others
+KEEPER = "keeper"  # replaces the unit's id in the attempts of the keeper, which is a job like others
 
-Version = tuple[tuple[str, int, int, int], ...]  # of a ledger's files: name, inode, size, time of change
+Version = tuple[tuple[str, int, int, int], ...]  # of a ledger's files: name, inode, size, mtime
 
 
 class Job(NamedTuple):
     """One job of an attempt. A named tuple, since there may be very many.
 
     Args:
-        submission: the name that it was handed over under, which its folder bears.
-        array: what the machine took the submission as: an array of Slurm's, or a process. None: nobody wrote
-            it down, and the machine may not have taken it.
+        submission: the name under which it was submitted, also that of its folder.
+        array: the machine's id of the submission: a Slurm array or a process. None: no id was recorded, and
+            the machine may not have accepted it.
         host: where it was submitted.
         element: its index in the array; None where the submission is one job.
-        slurm_cluster: the one of several clusters that Slurm has it on; None: the one of this machine.
+        slurm_cluster: the one of Slurm's several clusters that has it; None: the one of this machine.
     """
 
     submission: str
@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
     @property
     def id(self) -> str | None:
-        """What the machine calls it: a process, or an element of an array, as `123_4`."""
+        """The machine's id: a process, or an element of an array, as `123_4`."""
         return self.array if self.array is None or self.element is None else f"{self.array}_{self.element}"
 
 
@@ -59,8 +59,8 @@ class Attempt(NamedTuple):
 
     Args:
         begun: seconds since the epoch.
-        ended: once somebody wrote that down; `Ledger.ended` says in which word.
-        memory: MiB of a node that its jobs asked for; None where they asked for none.
+        ended: how it ended, once that is recorded; `Ledger.ended` lists the values.
+        memory: MiB per node that its jobs requested; None if they requested none.
     """
 
     number: int
@@ -74,7 +74,7 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True)
 class Begun:
-    """What a submission holds of one unit: one of the workers of one attempt."""
+    """One unit's share of a submission: one of the workers of one attempt."""
 
     unit: str
     attempt: int
@@ -82,21 +82,21 @@ class Begun:
 
 
 def new_name(what: str) -> str:
-    """A name for a submission that no other one has."""
+    """Return a unique name for a submission."""
     return f"{what}-{os.urandom(4).hex()}"
 
 
 def unfenced() -> None:
-    """The fence of who only reads."""
+    """Do nothing: the fence of readers."""
 
 
 class Ledger:
     """The ledger of one study.
 
     Args:
-        cluster, slurm_cluster: where submissions go that are written down now: the source of the cluster
-            file, and `Cluster.slurm_cluster`.
-        fence: is called before every line, and raises `lock.Lost` where somebody else took over.
+        cluster, slurm_cluster: where submissions recorded from now on go: the source of the cluster file, and
+            `Cluster.slurm_cluster`.
+        fence: called before every write; raises `lock.Lost` if another process has taken over.
     """
 
     def __init__(
@@ -113,14 +113,14 @@ class Ledger:
         self.fence = fence
 
     def attempts(self) -> Mapping[str, Attempt]:
-        """The last attempt at every unit that was ever begun, by the unit's id; not to be changed.
+        """Return the last attempt at every unit ever started, by unit id; not to be modified.
 
-        A keeper that the machine did not take never was: the one before it goes on.
+        A keeper that the machine did not accept does not count: the one before it remains the last.
         """
         return self._read().attempts
 
     def damage(self) -> Sequence[BadLine]:
-        """What is no record: what it told of is not known."""
+        """Return the lines that are not valid records; their contents are unknown."""
         return self._read().bad
 
     def _read(self) -> Read:
@@ -134,27 +134,27 @@ class Ledger:
         return known
 
     def submissions(self) -> dict[str, float]:
-        """When each submission was to be handed over, in seconds since the epoch, by its name."""
+        """Return when each submission was due, in seconds since the epoch, by name."""
         by_jobs, _ = by_hand.survey(self._by_hand)
         entered = {r["submission"]: r["time"] for r in by_jobs if "submission" in r}
         records, _ = journal.survey(self._path, event)
         return entered | {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
 
     def begun(self, since: float) -> Counter[str]:
-        """How many attempts at each unit were begun since a time, without those that the machine refused."""
+        """Return the number of attempts at each unit since a time, without those that the machine refused."""
         records = [r for r in journal.survey(self._path, event)[0] if r["time"] >= since]
         begun = {(e[0], e[1]) for r in records if r["event"] == "intent" for e in r["elements"]}
         refused = {(a[0], a[1]) for r in records if r["event"] == "refused" for a in r["attempts"]}
         return Counter(unit for unit, _ in begun - refused)
 
     def intent(self, submission: str, elements: Sequence[Begun], memory: int | None = None) -> None:
-        """A submission is about to be handed over.
+        """Record that a submission is about to be made.
 
         Args:
-            memory: MiB of a node that each of its jobs asks for.
+            memory: MiB per node that each of its jobs requests.
 
         Raises:
-            SlurmUnavailable: jobs that were submitted by hand have just started with these numbers.
+            SlurmUnavailable: jobs submitted by hand have just started with these numbers.
         """
         self.fence()
         if not by_hand.reserve(self._by_hand, {e.unit: e.attempt for e in elements if e.unit != KEEPER}):
@@ -170,17 +170,17 @@ class Ledger:
         self._append("intent", submission=submission, **where, **more, elements=listed)
 
     def submitted(self, submission: str, job: str) -> None:
-        """The machine took it, under this id; see `answers.JobId`."""
+        """Record that the machine accepted a submission, under this id; see `job_ids.JobId`."""
         assert parse_id(job), job
         self._append("submitted", submission=submission, job=job)
 
     def ended(self, how: str, attempts: Iterable[tuple[str, int, str]]) -> None:
-        """Attempts ended without a result.
+        """Record that attempts ended without a result.
 
         Args:
             how: "failed"; "cancelled" by a person; "withdrawn", since it would have waited forever;
-                "outdated": the result was set aside; "refused" by the machine when it was handed over;
-                "lost": the machine never took it; "over": there was nothing left to do for the keeper.
+                "outdated": the result was set aside; "refused" by the machine on submission; "lost": the
+                machine never accepted it; "over": the keeper had nothing left to do.
             attempts: (unit, number, reason) of each.
         """
         listed = [[unit, number, hide(reason)] for unit, number, reason in attempts]
@@ -194,15 +194,15 @@ class Ledger:
 
 
 class Read(NamedTuple):
-    """What was read of a ledger, and of which version of its files."""
+    """Contents of a ledger, and the version of the files they were read from."""
 
-    version: tuple[Version, int, int]  # and the numbers of records entered by hand, sound and damaged
+    version: tuple[Version, int, int]  # and the numbers of valid and damaged records entered by hand
     attempts: Mapping[str, Attempt]
     bad: Sequence[BadLine]
 
 
 def _entered(records: Sequence[by_hand.Record]) -> dict[str, Attempt]:
-    """The last attempts of jobs that were submitted by hand."""
+    """Return the last attempts of jobs that were submitted by hand."""
     last: dict[str, Attempt] = {}
     for record in records:
         if "submission" in record and (id := parse_id(record["job"])):
@@ -213,7 +213,7 @@ def _entered(records: Sequence[by_hand.Record]) -> dict[str, Attempt]:
 
 
 def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Record]) -> dict[str, Attempt]:
-    # What is no id was never one: the job is found by its submission's name.
+    # A malformed id is ignored: the job is found by its submission's name.
     told = ((r["submission"], r["job"]) for r in records if r["event"] == "submitted")
     taken = {name: id for name, job in told if (id := parse_id(job))}
     last = _entered(entered)
@@ -228,7 +228,7 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
                 attempt = last.get(unit)
                 former = attempt if unit == KEEPER else former
                 if attempt and attempt.number > number and unit != KEEPER:
-                    continue  # jobs submitted by hand came later, or a submit that slept was overtaken
+                    continue  # jobs submitted by hand are newer, or a suspended submit was overtaken
                 if attempt is None or attempt.number != number:
                     last[unit] = Attempt(
                         number, record["time"], record["cluster"], (job,), memory=record.get("memory")
@@ -238,17 +238,20 @@ def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Recor
         elif record["event"] != "submitted":
             for unit, number, reason in record["attempts"]:
                 if unit not in last:
-                    continue  # the line that told of its beginning is damaged
+                    continue  # the line that recorded its start is damaged
                 if unit == KEEPER and record["event"] in ("refused", "lost"):
                     del last[unit]
                     last |= {unit: former} if former else {}
-                elif last[unit].number == number:  # somebody may have removed `by_hand`
+                elif last[unit].number == number:  # `by_hand` may have been removed
                     last[unit] = last[unit]._replace(ended=record["event"], reason=reason)
     return last
 
 
 def _version(path: Path) -> Version:
-    """What changes with files that are added to; opened, a network file system is asked how each is now."""
+    """Return a value that changes when the files grow.
+
+    Opening a file makes a network file system revalidate its attributes.
+    """
     version = []
     for name in journal.files(path):
         with open_regular(name) as file:

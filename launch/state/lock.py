@@ -1,11 +1,12 @@
-"""One submitter a study at a time, also where several login nodes share a file system.
+"""Lock that allows one submitter per study at a time, even where login nodes share a file system.
 
-The lock is a file that appears with its owner in it, by a hard link, which NFS and Lustre do right. It is
-kept fresh while it is held; one whose owner died is taken over, with a word about whose it was.
+The lock is a file that is created complete with its owner, by a hard link, which NFS and Lustre do correctly.
+A heartbeat keeps it fresh while it is held. The lock of a dead owner is taken over, and its owner reported.
 
-An owner that only slept (a suspended laptop, a stopped process, a login node without network) must find out
-when it goes on, so every step of a submission checks first that the lock is still its own. The ledger does
-that before each line (`Ledger.fence`), and what starts jobs does it once more after the line was written.
+An owner that was only suspended (a sleeping laptop, a stopped process, a login node without network) must
+find out when it resumes, so every step of a submission first checks that the lock is still its own. The
+ledger does that before each line (`Ledger.fence`), and the code that starts jobs does it again after the line
+was written.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from jobs.store.clock import ahead
 from jobs.store.records import Damaged, not_a_file, read_json
 from jobs.store.schema import OWNER
 
-REFRESH = 20.0  # seconds between two heartbeats of the owner
-STALE = 180.0  # seconds without one after which an owner on another host is taken for dead
+REFRESH = 20.0  # seconds between heartbeats of the owner
+STALE = 180.0  # seconds without one after which an owner on another host is presumed dead
 
 
 class Locked(RuntimeError):
-    """Somebody else is submitting this study."""
+    """Another process is submitting this study."""
 
 
 class Lost(Locked):
-    """The lock was this process's own, and is not any more: it must not change anything."""
+    """This process no longer holds the lock, and must not change anything."""
 
 
 class Lock:
-    """Holds a study's lock, which is the file `path`, as a context manager.
+    """Context manager that holds a study's lock, the file `path`.
 
     Args:
-        seize: take it from whoever has it, who finds out at its next step, and say in these words by what.
-        patience: seconds to wait for an owner that lives.
+        seize: take the lock from any owner, which finds out at its next step and reports these words.
+        patience: seconds to wait for a live owner.
 
     Attributes:
-        took_over: whose it was, in words, if it was taken over.
+        took_over: the previous owner, in words, if the lock was taken over.
     """
 
     def __init__(self, path: Path, *, seize: str | None = None, patience: float = 0.0) -> None:
@@ -81,10 +82,10 @@ class Lock:
                 time.sleep(0.5)
 
     def check(self) -> None:
-        """Check that the lock is still this process's own.
+        """Check that this process still holds the lock.
 
         Raises:
-            Lost: somebody else has it, or has removed it.
+            Lost: another process holds it, or it was removed.
         """
         owner = _owner(self._path)
         if owner.get("token") == self._token:
@@ -99,7 +100,7 @@ class Lock:
         raise Lost(f"{who}: nothing more is submitted from here. 'sor status' shows where the study stands")
 
     def _written(self) -> Path:
-        """Write who the owner is into a file of this process's own."""
+        """Write the owner's record to a file of this process's own."""
         owner = {
             "user": getpass.getuser(), "host": socket.gethostname(), "pid": os.getpid(), "token": self._token,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time(),
@@ -113,7 +114,7 @@ class Lock:
         mine = self._written()
         with suppress(FileExistsError):
             os.link(mine, self._path)
-        made = mine.stat().st_nlink == 2  # NFS may lose the answer to a link that it made
+        made = mine.stat().st_nlink == 2  # NFS may lose the reply to a link that it made
         mine.unlink()
         return made
 
@@ -121,18 +122,25 @@ class Lock:
         """Remove a dead owner's lock.
 
         Raises:
-            Locked: the owner lives, or may; or somebody else is taking over.
+            Locked: the owner is or may be alive, or another process is taking over.
         """
         if self._dead_owner() is None:
             return
         with Lock(self._path.with_name(f"{self._path.name}.takeover")):
-            whose = self._dead_owner()  # looked at again: meanwhile another one may have taken over
+            whose = self._dead_owner()  # checked again: another process may have taken over
             if whose is not None:
                 self._path.unlink(missing_ok=True)
                 self.took_over = whose
 
     def _dead_owner(self) -> str | None:
-        """Who held the lock, in words, and is dead; None: nobody holds it any more. It raises Locked, too."""
+        """Return the lock's dead owner, in words.
+
+        Returns:
+            None if the lock is no longer held.
+
+        Raises:
+            Locked: the owner is or may be alive.
+        """
         owner, silent = _owner(self._path), self._silence()
         if silent is None:
             return None
@@ -145,7 +153,11 @@ class Lock:
         return whose
 
     def _silence(self) -> float | None:
-        """Seconds since the owner's last heartbeat, by the file server's clock; None: the lock is gone."""
+        """Return the seconds since the owner's last heartbeat, by the file server's clock.
+
+        Returns:
+            None if the lock is gone.
+        """
         probe = self._path.with_name(f"{self._path.name}.{self._token}.clock")
         probe.touch()
         now = probe.stat().st_mtime
@@ -163,9 +175,12 @@ class Lock:
 
 
 def held_since(path: Path) -> float | None:
-    """Since when somebody holds a lock, in seconds since the epoch; None: nobody does, as far as can be seen.
+    """Return since when a lock has been held, in seconds since the epoch.
 
-    Touches nothing, unlike who wants the lock: an owner elsewhere is judged by this machine's clock.
+    Unlike acquiring it, this touches nothing: an owner on another host is judged by this machine's clock.
+
+    Returns:
+        None if no live owner is visible.
     """
     try:
         touched = path.stat().st_mtime
@@ -178,7 +193,7 @@ def held_since(path: Path) -> float | None:
 
 
 def _named(owner: Mapping[str, Any]) -> str:
-    """An owner, for a person."""
+    """Return a description of an owner for a person."""
     return (
         f"{owner.get('user', 'somebody')} on {owner.get('host', 'an unknown host')} "
         f"(process {owner.get('pid', 'unknown')})"
@@ -186,7 +201,7 @@ def _named(owner: Mapping[str, Any]) -> str:
 
 
 def _owner(path: Path) -> dict[str, Any]:
-    """Who holds a lock; empty when its file is gone, or is being made by somebody without hard links."""
+    """Return a lock's owner; empty if its file is gone, or is being created without hard links."""
     try:
         owner: dict[str, Any] = read_json(path, OWNER)
     except (OSError, Damaged):
@@ -195,7 +210,7 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _may_live(owner: dict[str, Any], silent: float) -> bool:
-    """Whether the owner of a lock lives, or may, after so many seconds without a heartbeat."""
+    """Return whether a lock's owner is or may be alive after so many seconds without a heartbeat."""
     if owner.get("host") != socket.gethostname():
         return silent <= STALE
     try:

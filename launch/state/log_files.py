@@ -1,4 +1,4 @@
-"""The log files of units: which they are, and their last lines. It reads, and prints nothing."""
+"""Log files of units: their paths, and their last lines. Reads only; prints nothing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from launch.state.states import State
 from launch.state.status import Seen, Snapshot
 
 TAIL = 20  # lines of each failed unit
-SHOWN = 3  # failed units of which `sor status` shows these lines
-ENOUGH = 800  # bytes of a log's end for each line of it
-WIDEST = 300  # characters of a line
+SHOWN = 3  # failed units whose lines `sor status` shows
+ENOUGH = 800  # bytes read from a log's end per line
+WIDEST = 300  # characters per line
 
 
 def last_words(now: Snapshot) -> dict[str, list[str]]:
-    """The last lines that the first few failed units printed, by their ids."""
+    """Return the last lines of output of the first few failed units, by unit id."""
     said = {seen.unit.id: words_of(seen) for seen in now.of(State.FAILED)[:SHOWN]}
     return {id: lines for id, lines in said.items() if lines is not None}
 
 
 def words_of(seen: Seen, most: int = TAIL) -> list[str] | None:
-    """The last lines that a unit printed, of the rank that failed first; None where there is no log."""
+    """Return a unit's last lines of output, from the rank that failed first.
+
+    Returns:
+        None if there is no log.
+    """
     line = seen.written or {"worker": 0, "rank": 0}
     jobs = seen.jobs[line["worker"] :] or seen.jobs
     logs = seen.root.logs(jobs[0].submission, jobs[0].id) if jobs else []
@@ -31,7 +35,7 @@ def words_of(seen: Seen, most: int = TAIL) -> list[str] | None:
 
 
 def tail(log: Path, most: int = TAIL) -> list[str]:
-    """The last lines of a log, without what a terminal would take for more than text."""
+    """Return the last lines of a log, without terminal control sequences."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - most * ENOUGH))
         text = file.read().decode(errors="replace")
@@ -40,5 +44,5 @@ def tail(log: Path, most: int = TAIL) -> list[str]:
 
 
 def logs_of(seen: Seen, root: StudyDir) -> list[Path]:
-    """The log files of a unit's last attempt, a file a rank, worker by worker."""
+    """Return the log files of a unit's last attempt, one per rank, worker by worker."""
     return [log for job in seen.jobs for log in root.logs(job.submission, job.id)]

@@ -1,7 +1,7 @@
 """Slurm's reasons for a pending job: what each means in plain words, and whether the job can still start.
 
-The one table of all reasons that squeue's %r shows in versions 22.05 to 26.05 (slurm's job_state_reason.c and
-the free texts that slurmctld writes instead). A reason that is not known is taken for one that passes. Pure.
+The one table of all reasons that squeue's %r shows in versions 22.05 to 26.05 (Slurm's job_state_reason.c and
+the free texts that slurmctld writes instead). An unknown reason is assumed to pass. Pure.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 
 class Wait(Enum):
-    """What has to happen before a pending job can start.
+    """What must happen before a pending job can start.
 
-    PASSES: nothing that anybody has to do. SITE: an administrator has to act; the user can only wait. PERSON:
-    the job stays in the queue, and starts once somebody has released it or raised a budget. REDO: this job
-    never starts, but the same one submitted again may. NEVER: no job that asks for the same ever starts.
+    PASSES: nothing that requires action. SITE: an administrator must act; the user can only wait. PERSON: the
+    job stays in the queue, and starts once somebody releases it or raises a budget. REDO: this job never
+    starts, but the same one may if resubmitted. NEVER: no job with the same request ever starts.
     """
 
     PASSES = "passes"
@@ -28,12 +28,12 @@ class Wait(Enum):
 
 
 class Meaning(NamedTuple):
-    """One reason.
+    """Meaning of one pending reason.
 
     Args:
-        words: what the job waits for; of a REDO or NEVER, what goes on "its job ...".
-        advice: what to do; {jobs} are the ids of the jobs, {scontrol} is the program with the jobs' cluster.
-        held: Slurm holds the job for this reason, whichever other partitions it may start in.
+        words: what the job waits for; for REDO and NEVER, the continuation of "its job ...".
+        advice: what to do; {jobs} are the job ids, {scontrol} is the program with the jobs' cluster.
+        held: Slurm holds the job for this reason, regardless of other partitions it may start in.
     """
 
     wait: Wait
@@ -134,7 +134,7 @@ OTHERS = {
     ),
 }  # fmt: skip
 MEANINGS = {code: Meaning(Wait.PASSES, words) for code, words in PASSES.items()} | OTHERS
-FREE = {  # texts in place of a code
+FREE = {  # free texts instead of a code
     r"Reservation \S+ was deleted": "ReservationDeleted",
     r"Reservation \S+ is invalid": "ReservationInvalid",
     r"uid \d+ not in group permitted to use this partition.*": "AccountNotAllowed",
@@ -161,8 +161,8 @@ LIMIT = re.compile(
 
 @cache
 def meaning(reason: str) -> Meaning:
-    """What a reason means. After a comma it may go on with names of nodes or of the partition."""
-    text = reason.replace("_", " ")  # as some versions write a text in place of a code
+    """Return the meaning of a reason, which a comma and names of nodes or of the partition may follow."""
+    text = reason.replace("_", " ")  # as some versions write a free text
     for pattern, code in FREE.items():
         if re.fullmatch(pattern, text):
             return MEANINGS[code]
@@ -177,16 +177,16 @@ def meaning(reason: str) -> Meaning:
 
 
 def in_words(reason: str) -> str:
-    """A reason of Slurm's in plain words; other words stay as they are."""
+    """Return a Slurm reason in plain words; other text is returned unchanged."""
     return meaning(reason).words
 
 
 def _of_limit(code: str, match: re.Match[str]) -> Meaning:
-    """A limit of the user's association or of a QOS.
+    """Return the meaning of a limit of the user's association or of a QOS.
 
-    Limits of one job, or of one node of it, bar the job for good. So does a budget of hours, past jobs
-    included, until somebody adds to it. All others count what is in the queue or runs, and become free; jobs
-    that exceed one of these alone are refused before they are submitted (submit/limits.py).
+    Limits per job, or per node of a job, block the job permanently. So does a budget of hours, which includes
+    past jobs, until somebody adds to it. All others count queued or running jobs, and free up; jobs that
+    exceed one of these alone are refused before submission (submit/limits.py).
     """
     whose, kind, each = WHOSE[match["whose"]], match["kind"], match["each"] or ""
     each = {"Acct": "Account"}.get(each, each)

@@ -8,10 +8,10 @@ from launch.state.status import Seen
 
 
 def why(seen: Seen, at: float) -> str:
-    """Why a unit is in its state, and when Slurm expects its job to start.
+    """Return why a unit is in its state, and when Slurm expects its job to start.
 
     Args:
-        at: when it was seen, in seconds since the epoch.
+        at: time of the poll, in seconds since the epoch.
     """
     words = in_words(seen.reason or "")
     start = seen.live.start if seen.live and seen.state in (State.QUEUED, State.PREEMPTED) else None

@@ -1,7 +1,7 @@
-"""Plan x disk x machine -> what to do now. Pure: it changes nothing.
+"""Plan, disk and machine -> the work to do now. Pure: it changes nothing.
 
-Run twice, it asks for the same work once: what is done stays, what a job has in hand is left to it, and
-the rest is to do. A result made from inputs that are to be made again is set aside first.
+Two runs request the same work once: finished work stays, units with live jobs are left to those jobs, and the
+rest is submitted. A result made from inputs that are to be remade is set aside first.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from launch.state.status import Seen, Snapshot
 
 @dataclass(frozen=True)
 class Difference:
-    """What should be, less what is.
+    """Difference between the planned and the current state.
 
     Args:
-        submit: units to start, inputs before what reads them.
-        outdated: results to set aside before anything starts, readers before what they read.
-        withdraw: units with a job that waits for something that can never come.
-        active: units that a job has in hand.
+        submit: units to start, inputs before the units that read them.
+        outdated: results to set aside before anything starts, readers before their inputs.
+        withdraw: units with a job that waits for something that can never happen.
+        active: units with a live job.
         done: how many need nothing.
         former: jobs of units that the study no longer has.
-        damaged: units that are left alone, with those made from them, until a person has seen to their files.
+        damaged: units that are left alone, with those made from them, until a person has fixed their files.
     """
 
     submit: tuple[Seen, ...]
@@ -41,14 +41,14 @@ class Difference:
 
 
 def reconcile(now: Snapshot, only: str | None = None) -> Difference:
-    """The difference between a study's plan and its state.
+    """Return the difference between a study's plan and its state.
 
     Args:
         only: a stage; units of other stages are left alone, and units whose inputs those would have to make
             first are left for later.
     """
     submit: list[Seen] = []
-    held = set[str]()  # damaged, or to be made from what is
+    held = set[str]()  # damaged units, and units to be made from them
     ready = {u.unit.id for u in now.units if u.state == State.DONE}
     for seen in now.units:
         if seen.state == State.DONE or seen.state in ACTIVE:

@@ -1,7 +1,7 @@
-"""The states that people see, and the one table that maps what is known of a unit to them.
+"""Unit states as shown to people, and the one table that derives them from the known facts.
 
-Pure: what is known comes from status.py. Disk comes first: a published result is done whatever a
-scheduler or the ledger says.
+Pure: the facts come from status.py. The disk takes precedence: a published result is done regardless of the
+scheduler and the ledger.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-STALLED_AFTER = 900.0  # seconds without a heartbeat from a job that gave some before
+STALLED_AFTER = 900.0  # seconds without a heartbeat from a job that sent some before
 
 
 class State(StrEnum):
@@ -24,27 +24,27 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     BLOCKED = "blocked"
-    DAMAGED = "damaged"  # one of its files is not what it should be: a person has to see to that first
+    DAMAGED = "damaged"  # one of its files is invalid: a person has to fix it first
 
 
-ACTIVE = (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED)  # a job has it in hand
+ACTIVE = (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED)  # a job is queued or running
 
 
 class Facts(NamedTuple):
-    """What is known of one unit. A named tuple, which is made four times as fast as a frozen dataclass.
+    """Known facts about one unit. A named tuple, which is created four times as fast as a frozen dataclass.
 
     Args:
-        job: what the machine says of its last attempt's jobs: State.QUEUED, RUNNING or PREEMPTED while any
-            of them lives, None when none does.
-        waits_for: what the machine says of a job that waits.
-        dead: the job waits for something that can never come; `waits_for` goes on "its job ...".
-        attempts: how many were begun.
+        job: state of its last attempt's jobs on the machine: State.QUEUED, RUNNING or PREEMPTED while any of
+            them is live, None when none is.
+        waits_for: the machine's reason for a pending job.
+        dead: the job waits for something that can never happen; `waits_for` continues "its job ...".
+        attempts: how many were started.
         silence: seconds since the running attempt's last heartbeat; None before the first.
-        stalled: what a job that runs says of itself while it stands still.
-        put_off: why there is something to do without anything having failed: cancelled, removed, refused.
-        error: why the last attempt ended, as far as anyone knows.
-        harm: which of its files is not what it should be, what it is, and what to do.
-        missing: (what, state) of all that it reads and that is not done; str(what) is what people are told.
+        stalled: what a running job reports about itself while it makes no progress.
+        put_off: why there is work although nothing failed: canceled, removed, refused.
+        error: why the last attempt ended, as far as known.
+        harm: which of its files is invalid, how, and what to do.
+        missing: (what, state) of each input that is not done; str(what) is its name for people.
     """
 
     published: bool
@@ -61,10 +61,10 @@ class Facts(NamedTuple):
 
 
 def state_of(facts: Facts) -> tuple[State, str | None]:
-    """The unit's state, and its reason where one helps.
+    """Return the unit's state, and its reason where one helps.
 
-    A result whose inputs are not all done (any more) is not done: it was made from something else. A job that
-    waits for an input which no job has in hand any more will wait forever, and does not count.
+    A result whose inputs are not all done (any more) is not done: it was made from different ones. A job that
+    waits for an input without a live job would wait forever, and does not count.
     """
     missing = facts.missing
     if facts.published and not missing:
@@ -95,12 +95,12 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
 
 
 def in_vain(facts: Facts) -> bool:
-    """Whether a job waits for something that can never come."""
+    """Return whether a job waits for something that can never happen."""
     if facts.job is not State.QUEUED:
         return False
     return facts.dead or bool([name for name, state in facts.missing if state not in ACTIVE])
 
 
 def some(names: Sequence[object]) -> str:
-    """The first name and how many more there are."""
+    """Return the first name and the number of further ones."""
     return str(names[0]) if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

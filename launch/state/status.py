@@ -1,7 +1,6 @@
-"""What is so right now: the plan held against the disk, the ledger and the machine.
+"""Current state of a study: the plan compared with the disk, the ledger and the machine.
 
-Reads only. The result of one look is a `Snapshot`; what to do about it is reconcile.py's business, how it
-is shown views.py's.
+Reads only. A poll returns a `Snapshot`; reconcile.py decides what to do about it, and views.py shows it.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ IDENTITY = re.compile(rb"\b[0-9a-f]{12}\b")  # of a unit
 
 
 class Seen(NamedTuple):
-    """One unit as it is now. A named tuple, since there may be very many.
+    """Status of one unit. A named tuple, since there may be very many.
 
     Args:
         attempt: the last one.
-        live: what the machine says of it, while any of its jobs lives.
-        in_vain: its job waits for something that can never come.
-        written: the line of attempts.jsonl with the error that came first, of its last run.
+        live: its state on the machine, while any of its jobs is live.
+        in_vain: its job waits for something that can never happen.
+        written: the line of attempts.jsonl with the first error of its last run.
     """
 
     unit: Unit
@@ -68,19 +67,19 @@ class Seen(NamedTuple):
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """The jobs of its last attempt; those that live have ids, also where nobody wrote them down."""
+        """The jobs of its last attempt; live ones have ids, even if none was recorded."""
         known = (*(self.attempt.jobs if self.attempt else ()), *(self.live.jobs if self.live else ()))
         return tuple({(job.submission, job.element): job for job in known}.values())
 
     @property
     def unheard(self) -> bool:
-        """Whether its last attempt was to be handed over, and nobody knows whether the machine took it."""
+        """Whether its last attempt was about to be submitted, and may or may not have been accepted."""
         if self.published or self.attempt is None or self.attempt.ended or self.state == State.FAILED:
             return False
         return all(job.array is None for job in self.jobs)
 
     def to_json(self, log: list[str] | None) -> dict[str, Any]:
-        """The unit as `sor status --json` prints it; `log` holds the last lines that a failed one printed."""
+        """Return the unit as `sor status --json` prints it; `log` holds a failed unit's last output lines."""
         p, asked = self.progress, self.unit.resources.memory
         asked = self.attempt.memory if self.attempt and self.attempt.memory else asked
         return {
@@ -99,14 +98,14 @@ class Seen(NamedTuple):
         }
 
 
-READ = 500  # results that are read by one poll, to see whether they can be; others by the next ones
-# What Slurm knows of the end of a job whose processes only heard a signal.
+READ = 500  # results that one poll reads to check them; the next polls read the others
+# Causes that Slurm knows of a job whose processes only received a signal.
 TOLD_APART = frozenset({Cause.CANCELLED, Cause.NODE, Cause.MEMORY, Cause.TIME_LIMIT})
 
 
 @dataclass(frozen=True)
 class Keeper:
-    """The last keeper of a study; `live` is what the machine says of it while it lives."""
+    """The last keeper of a study; `live` is its state on the machine while it is live."""
 
     attempt: Attempt
     live: Live | None
@@ -114,12 +113,12 @@ class Keeper:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A study as it is now, in the order of its plan.
+    """A study at the time of one poll, in the order of its plan.
 
     Args:
-        former: jobs that live for units which the study no longer has, since it was edited.
-        harm: damaged records of which nobody can say what unit they are of.
-        submitting: since when somebody submits it, or runs it on this machine, in seconds since the epoch.
+        former: live jobs of units that the study no longer has, since it was edited.
+        harm: damaged records that cannot be attributed to a unit.
+        submitting: since when a submit, or a run on this machine, is in progress, in seconds since the epoch.
     """
 
     root: StudyDir
@@ -131,15 +130,15 @@ class Snapshot:
 
     @property
     def kept(self) -> Live | None:
-        """The keeper, while there is one."""
+        """The keeper's state on the machine, while it is live."""
         return self.keeper.live if self.keeper else None
 
     def of(self, *states: State) -> list[Seen]:
-        """The units in these states."""
+        """Return the units in these states."""
         return [u for u in self.units if u.state in states]
 
     def stages(self) -> list[dict[str, Any]]:
-        """For each stage that has units: its total and how many are in each state."""
+        """Return, for each stage that has units, its total and how many are in each state."""
         states = defaultdict[str, list[State]](list)
         for seen in self.units:
             states[seen.unit.stage].append(seen.state)
@@ -151,12 +150,12 @@ class Snapshot:
 
 
 class Ended(NamedTuple):
-    """What is known of an attempt that has neither a job nor a result.
+    """Known facts about an attempt that has neither a live job nor a result.
 
     Args:
-        error: why it ended, where that does not stand in the ledger.
+        error: why it ended, where the ledger does not say so.
         written: the line of attempts.jsonl that says so.
-        put_off: why it is no failure.
+        put_off: why it is not a failure.
         harm: which of the unit's files cannot be read, so that none of that is known.
     """
 
@@ -172,13 +171,13 @@ def observe(
     """Poll every unit once.
 
     Args:
-        cache: what polls of these units found before; this one's findings are added.
+        cache: findings of earlier polls of these units; this poll adds its own.
 
     Raises:
-        SlurmUnavailable: the cluster's scheduler does not answer, so that nobody knows what lives.
+        SlurmUnavailable: the cluster's scheduler does not answer, so that the live jobs are unknown.
     """
     cache = cache or StatusCache()
-    submitting = held_since(root.lock)  # asked first: what one that ends now did is in the ledger
+    submitting = held_since(root.lock)  # asked first: if it ends now, its work is in the ledger
     attempts = cache.attempts(root)
     keeper = attempts.get(KEEPER)
     published, harmed = _published(units, root)
@@ -189,9 +188,9 @@ def observe(
     asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
     live = backend.live(asked) if asked else {}
     if KEEPER in asked and KEEPER not in live and cache.attempts(root).get(KEEPER) != keeper:
-        return observe(units, root, backend, cache)  # it handed on, and ended, before the machine answered
+        return observe(units, root, backend, cache)  # it submitted the next, and ended meanwhile
     over = [planned[id] for id in begun if id not in live]
-    # The disk again, after the jobs: one that ended meanwhile has published before it did.
+    # Check the disk again after the jobs: one that ended meanwhile published its result first.
     published |= {u.id for u in over if _appeared(root.unit(u))}
     fresh = [u for u in units if u.id in published and u.id not in cache.sound][:READ]
     harmed |= _unreadable(fresh, root)
@@ -214,7 +213,7 @@ def _ended(
     root: StudyDir,
     backend: Backend,
 ) -> dict[str, Ended]:
-    """What is known of attempts without a job and without a result, by their units' ids."""
+    """Return the known facts about attempts without a live job and without a result, by unit id."""
     units = {unit.id: unit for unit in over}
     found = {id: _end(root.unit(unit), attempts[id]) for id, unit in units.items()}
     silent = {
@@ -228,7 +227,7 @@ def _ended(
         if words.get(id) != found[id].error:
             found[id] = _end(root.unit(units[id]), attempt, words.get(id))
     for id, end in found.items():
-        if end.written and end.written["cause"] == Cause.MEMORY:  # perhaps of a run before the last one
+        if end.written and end.written["cause"] == Cause.MEMORY:  # perhaps from a run before the last one
             said = killed_for_memory(root, attempts[id], None)
             if said and said != end.error:
                 found[id] = end._replace(error=said)
@@ -236,7 +235,7 @@ def _ended(
 
 
 def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
-    """What is known of one attempt that is over; `words` are the machine's."""
+    """Return the known facts about one attempt that is over; `words` are the machine's explanation."""
     try:
         lines = _last_run(folder, attempt)
     except Damaged as harm:
@@ -249,14 +248,14 @@ def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
 
 
 def _is_sure(line: dict[str, Any] | None) -> bool:
-    """Whether a process knew how its run ended: it hears the same signal whoever, or whatever, ends it."""
+    """Return whether a process knew how its run ended: the preemption signal is the same for every cause."""
     return line is not None and line["cause"] != Cause.PREEMPTED
 
 
 def _published(units: list[Unit], root: StudyDir) -> tuple[set[str], dict[str, str]]:
-    """The units with a result, and those with something else in its place, with what that is.
+    """Return the units with a result, and those with something else in its place, with a description of it.
 
-    Only those with a folder, which few have at first, are asked for it.
+    Only units with a folder are checked; at first few have one.
     """
     begun, published, harmed = root.begun(), set[str](), dict[str, str]()
     for unit in units:
@@ -271,11 +270,11 @@ def _published(units: list[Unit], root: StudyDir) -> tuple[set[str], dict[str, s
 
 
 def _unreadable(units: list[Unit], root: StudyDir) -> dict[str, str]:
-    """Those of these units whose result cannot be read, and why."""
+    """Return those of these units whose result cannot be read, and why."""
     found = {}
     for unit in units:
         try:
-            with suppress(FileNotFoundError):  # it was removed a moment ago
+            with suppress(FileNotFoundError):  # removed a moment ago
                 root.unit(unit).read_result()
         except Damaged as error:
             found[unit.id] = f"{error}. Move {root.unit(unit).out} away, then 'sor submit' makes it again"
@@ -285,10 +284,10 @@ def _unreadable(units: list[Unit], root: StudyDir) -> dict[str, str]:
 def _attributed(
     bad: Sequence[BadLine], planned: Mapping[str, Unit], harmed: dict[str, str]
 ) -> tuple[str, ...]:
-    """Add damaged records of the ledger to `harmed` for each unit that one names: it may have a job.
+    """Add damaged records of the ledger to `harmed` for each unit that one names, since it may have a job.
 
     Returns:
-        Why each is damaged that names none.
+        Why each record that names none is damaged.
     """
     unknown = []
     for line in bad:
@@ -301,10 +300,10 @@ def _attributed(
 
 
 def _appeared(folder: UnitDir) -> bool:
-    """Whether the result of a unit whose job has ended is there by now.
+    """Return whether the result of a unit whose job has ended exists by now.
 
-    A client of a network file system may remember for a minute that it was not: the folder is opened, which
-    has it ask again.
+    A client of a network file system may cache its absence for a minute: opening the folder makes the client
+    ask again.
     """
     with suppress(FileNotFoundError, NotADirectoryError):
         return folder.out.name in os.listdir(folder.path) and folder.done
@@ -321,7 +320,7 @@ def _look(
     seen: Mapping[str, Seen],
     harm: str | None = None,
 ) -> Seen:
-    """One unit; `seen` holds its inputs."""
+    """Return the status of one unit; `seen` holds that of its inputs."""
     tells = ended or (live and live.state == State.RUNNING and not published)
     progress = None
     try:
@@ -343,12 +342,15 @@ def _look(
     )
     written = ended.written if ended else None
     state, reason = state_of(facts)
-    vain = state is not State.QUEUED and in_vain(facts)  # what counts as queued waits for something to come
+    vain = state is not State.QUEUED and in_vain(facts)  # a job that counts as queued can still start
     return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
-    """What the attempt said of its progress; None before its first word.
+    """Return the progress that an attempt has reported.
+
+    Returns:
+        None before its first report.
 
     Raises:
         Damaged: the file cannot be read.
@@ -358,11 +360,11 @@ def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None
         return None
     if "attempt" in progress:
         return progress if progress["attempt"] == attempt.number else None
-    return progress if progress["updated"] >= attempt.begun else None  # an older version's
+    return progress if progress["updated"] >= attempt.begun else None  # written by an older version
 
 
 def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[dict[str, Any]]) -> str | None:
-    """Why an attempt without a result is no failure; `ends` are the lines about its last run."""
+    """Return why an attempt without a result is not a failure; `ends` are the lines about its last run."""
     if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
         return attempt.reason
     if all(job.array is None for job in attempt.jobs) and not ends:
@@ -375,12 +377,12 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[di
 
 
 def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
-    """What the processes of an attempt's last run wrote down when they ended."""
+    """Return what the processes of an attempt's last run recorded when they ended."""
     return last_run(journal.read(folder.attempts, ATTEMPT), attempt.number)
 
 
 def end_of(folder: UnitDir, attempt: Attempt) -> Run:
-    """How an attempt ended without a result, also where it could not say so itself."""
+    """Return how an attempt ended without a result, even where it could not record that itself."""
     try:
         lines, progress = journal.read(folder.attempts, ATTEMPT), current_progress(folder, attempt)
     except Damaged as error:
@@ -388,6 +390,6 @@ def end_of(folder: UnitDir, attempt: Attempt) -> Run:
     if written := failures(lines, since=attempt.number):
         return written[-1]
     kept = (progress or {}).get("kept", 0)
-    if line := first_error(last_run(lines, attempt.number)):  # of another worker than the first
+    if line := first_error(last_run(lines, attempt.number)):  # of a worker other than the first
         return Run(Cause(line["cause"]), line["error"], kept)
     return Run(Cause.KILLED, "ended without a word: was it killed?", kept)

@@ -1,4 +1,4 @@
-"""Jobs in the queue that a person has to know of: which cannot start, why, and what to do. Pure."""
+"""Pending jobs that a person has to know of: which cannot start, why, and what to do. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Waiting:
 
     Args:
         words: the reason.
-        advice: what to do, with the command; empty where only the site can do something.
+        advice: what to do, with the command; empty where only the site can act.
     """
 
     units: tuple[Seen, ...]
@@ -26,19 +26,19 @@ class Waiting:
 
 
 def stuck(now: Snapshot) -> list[Seen]:
-    """The units whose job can never start, and is replaced by no keeper and no submit that is at work."""
+    """Return the units whose job can never start, and will not be replaced by a live keeper or submit."""
     helped = now.kept is not None or now.submitting is not None
     vain = [s for s in now.units if s.in_vain and s.live is not None and s.live.dead]
     return [s for s in vain if s.live and not (s.live.again and helped)]
 
 
 def held(now: Snapshot) -> list[Seen]:
-    """The units of which a job waits until somebody releases it, or raises a budget."""
+    """Return the units with a job that waits until somebody releases it or raises a budget."""
     return _of(now, Wait.PERSON)
 
 
 def waiting(now: Snapshot) -> list[Waiting]:
-    """What cannot start as things stand, those that need a person first, alike ones together."""
+    """Return the units that cannot start as things stand, by reason, those that need a person first."""
     groups = [
         (words, units)
         for found in (stuck(now), held(now), _of(now, Wait.SITE))
@@ -48,7 +48,7 @@ def waiting(now: Snapshot) -> list[Waiting]:
 
 
 def advice(units: Sequence[Seen], study: str) -> str:
-    """What to do about units that are stuck or held for the same reason."""
+    """Return what to do about units that are stuck or held for the same reason."""
     live = units[0].live
     if live and live.dead:
         first = f"{live.advice}; then " if live.advice else ""
