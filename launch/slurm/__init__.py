@@ -1,1 +1,1 @@
-"""A Slurm cluster: its programs called, their text parsed, and the jobs of a study on it."""
+"""Slurm clusters: call Slurm's programs, parse their output, and manage the jobs of a study."""

@@ -1,9 +1,10 @@
-"""The jobs of one study on a Slurm cluster: which live, why others ended, ending some.
+"""Jobs of one study on a Slurm cluster: list the live ones, explain why others ended, and cancel some.
 
-The queue decides what lives, in one call for all. The accounts only explain what has left it, and may be
-missing. A job is the study's by its name, which is that of a submission in the ledger and which no other job
-has: an id alone proves nothing, since a controller that was reset counts from 1 again, as other clusters do.
-Of jobs that share a name, as where a wrapper submits twice, the one with the id in the ledger counts.
+The queue determines which jobs are live, in one call for all. Accounting only explains those that have left
+it, and may be missing. A job belongs to the study if its name is that of a submission in the ledger, which no
+other job has: an id alone proves nothing, since a controller that was reset counts from 1 again, as other
+clusters do. Of jobs that share a name, as where a wrapper submits twice, the one with the id in the ledger
+counts.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from launch.state.ledger import Attempt, Job
 from launch.state.pending_reasons import Wait, meaning
 from launch.state.states import State
 
-# Seconds, from an answer on, after which a submission that the queue does not show will not come any more.
-# sbatch dies with `sor`, but a controller that hung takes a job however late, and answers others before.
+# Seconds after an answer at which a submission that the queue does not show will not appear any more. sbatch
+# dies with `sor`, but a controller that hung accepts a job however late, and answers other requests before.
 SETTLE = 15.0
-AGAIN = 60.0  # seconds after which the accounts are asked again for a job that they did not know
-Telling = tuple[str, str | None, int | None, str | None, str]  # a QueuedJob between its elements and its name
+AGAIN = 60.0  # seconds until accounting is asked again about a job that it did not know
+Telling = tuple[str, str | None, int | None, str | None, str]  # a QueuedJob without its ids and name
 Alive = Mapping[str, Mapping[str, Mapping[int | None, Telling]]]  # by name, array and element
-NEAR = 0.9  # of what a job asked for: one that was killed while it held so much was killed for that
-MANY = 500  # jobs that are named in one call of scancel
+NEAR = 0.9  # of the memory requested: a job killed while using this much was killed for memory
+MANY = 500  # jobs per call of scancel
 
 ENDS = {
     "TIMEOUT": "reached its time limit",
@@ -44,23 +45,21 @@ ENDS = {
 
 
 class Slurm:
-    """The jobs of one study on a cluster."""
+    """Jobs of one study on a Slurm cluster."""
 
     settle = SETTLE
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        # All by the names and ids of jobs:
-        self._ended: dict[tuple[str, str], QueuedJob] = {}  # of the last answer
-        self._past: dict[
-            tuple[str, str], PastJob
-        ] = {}  # what the accounts told of jobs that had left the queue
-        self._memory: dict[tuple[str, str], tuple[int, int]] = {}  # that killed ones asked for and used
-        self._asked: set[tuple[str, str]] = set()  # jobs that they were asked for
-        self._again = 0.0  # when they may be asked again for those that they did not know
+        # All by job name and id:
+        self._ended: dict[tuple[str, str], QueuedJob] = {}  # in the last answer
+        self._past: dict[tuple[str, str], PastJob] = {}  # from accounting, of jobs that had left the queue
+        self._memory: dict[tuple[str, str], tuple[int, int]] = {}  # requested and used by killed ones
+        self._asked: set[tuple[str, str]] = set()  # jobs that accounting was asked about
+        self._again = 0.0  # when it may be asked again about those that it did not know
 
     def places(self, without: Collection[str]) -> list[Place]:
-        """What of the queue this user has taken, with the jobs of whatever study, but for some jobs' ids."""
+        """Return the places in the queue that this user has taken, in any study, but for some job ids."""
         table = self.controller.places()
         found = list[Place]()
         for place in table.rows:
@@ -93,7 +92,11 @@ class Slurm:
         return found
 
     def _rows(self, names: Set[str]) -> list[QueuedJob]:
-        """What the queue says of jobs of these names; a line about one that cannot be read is no answer."""
+        """Return the queue's rows for jobs of these names.
+
+        Raises:
+            SlurmUnavailable: a line about one of them cannot be parsed, or the queue cannot be read.
+        """
         table = self.controller.queue()
         for line in table.malformed:
             if line.endswith(tuple(names)):
@@ -115,26 +118,26 @@ class Slurm:
         return {unit: said[0] for unit, said in words.items() if said}
 
     def _explain(self, jobs: set[tuple[str, str]], since: float) -> None:
-        """Ask the accounts why jobs ended, if the queue forgot some, and they were not asked a moment ago."""
+        """Ask accounting about jobs that the queue has dropped, unless it was asked a moment ago."""
         lacking = jobs - self._ended.keys() - self._past.keys()
         if not lacking or (lacking <= self._asked and time.monotonic() < self._again):
             return
         self._asked, self._again = lacking, time.monotonic() + AGAIN
-        with suppress(SlurmUnavailable):  # where no accounts are kept, or answer, it stays unknown
-            told = self.controller.history(int(since) - 60).rows  # some seconds behind
+        with suppress(SlurmUnavailable):  # without accounting, or its answer, the reason stays unknown
+            told = self.controller.history(int(since) - 60).rows  # accounting lags by seconds
             last = latest(row for row in told if (row.name, row.id) in jobs)
             self._past |= {(job.name, id): job for id, job in last.items() if job.state in ENDED}
             killed = [job.id for job in last.values() if job.state in ENDED and _killed(job)]
             self._memory |= self.controller.memory(killed, int(since) - 60) if killed else {}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        """End jobs, by whatever ids the queue shows under their names right now, and no others.
+        """Cancel jobs, by the ids that the queue shows under their names right now, and no others.
 
-        In this order, as far as it is one of whole submissions: each at its last job's place.
+        The order is kept by submission: each is canceled at its last job's place.
         """
         wanted = dict.fromkeys((job.submission, job.element) for job in jobs)
         places = {name: place for place, (name, _) in enumerate(wanted)}
-        found = defaultdict[str, list[str]](list)  # elements by array; none of a job that is no array's
+        found = defaultdict[str, list[str]](list)  # elements by array; empty for a job without an array
         for row in sorted(self._rows(places.keys()) if wanted else (), key=lambda row: places[row.name]):
             indices = [i for i in row.elements or (None,) if (row.name, i) in wanted]
             if indices and row.state not in ENDED:
@@ -145,7 +148,11 @@ class Slurm:
 
 
 def _alive(job: Job, alive: Alive) -> tuple[Job, Telling] | None:
-    """The job with its id, and what the queue says of it, while it lives."""
+    """Return the job with its id, and its fields in the queue.
+
+    Returns:
+        None if it is not live.
+    """
     arrays = alive.get(job.submission)
     if arrays is None:
         return None
@@ -162,9 +169,9 @@ def _lives(name: str, id: str, alive: Alive) -> bool:
     return bool(alive.get(name, {}).get(array, {}).keys() & set(elements or (None,)))
 
 
-@lru_cache(maxsize=10_000)  # thousands wait alike
+@lru_cache(maxsize=10_000)  # thousands of pending jobs are alike
 def _how(living: tuple[Telling, ...]) -> Live:
-    """How a unit lives, by what the rows of its jobs say; it is as far as the farthest of its workers."""
+    """Return the state of a live unit from the rows of its jobs; the most advanced of its workers decides."""
     states = [live_state(state) for state, *_ in living]
     for state in (State.RUNNING, State.PREEMPTED):
         rows = [row for row, its in zip(living, states, strict=True) if its == state]
@@ -174,7 +181,7 @@ def _how(living: tuple[Telling, ...]) -> Live:
     reasons = [reason for _, reason, *_ in living]
     start = _first(living)
     waits = [_wait(reason or "", partition) for _, reason, _, _, partition in living]
-    if set(reasons) == {"BeginTime"}:  # nothing of a study asks for a later begin: they ran before
+    if set(reasons) == {"BeginTime"}:  # units request no begin time: these were requeued
         words = "was put back into the queue, and is begun again in two minutes"
         return Live(State.PREEMPTED, (), words, start=start)
     reason = _located(reasons[0], living[0][-1])
@@ -185,7 +192,7 @@ def _how(living: tuple[Telling, ...]) -> Live:
 
 
 def _wait(reason: str, partition: str) -> Wait:
-    """What a pending job waits for. Of several partitions, its reason is that of the one tried last."""
+    """Return what a pending job waits for. With several partitions, the reason is that of the last tried."""
     wait = meaning(reason).wait
     if wait is Wait.NEVER and "," in partition and not meaning(reason).held:
         return Wait.PASSES
@@ -193,22 +200,22 @@ def _wait(reason: str, partition: str) -> Wait:
 
 
 def _located(reason: str | None, partition: str) -> str | None:
-    """A reason that is about the partition, with its name."""
+    """Return a reason, with the partition's name if it is about the partition."""
     return f"{reason}, {partition}" if reason and reason.startswith("Partition") else reason
 
 
 def _first(rows: Iterable[Telling]) -> int | None:
-    """When the first of them began, or will by Slurm's guess."""
+    """Return the actual or estimated start of the first of them."""
     return min((start for _, _, start, *_ in rows if start), default=None)
 
 
 def _killed(job: PastJob) -> bool:
-    """Whether a job ended by SIGKILL, which versions of Slurm tell in four ways, or for its memory."""
+    """Return whether a job ended for its memory, or by SIGKILL, which Slurm versions report in four ways."""
     return job.state == "OUT_OF_MEMORY" or job.signal == 9 or job.exit_code in (9, 128 + 9)
 
 
 def _end(job: PastJob | QueuedJob, memory: tuple[int, int] | None = None) -> str:
-    """Why a job ended, in words; `memory` is what it asked for and has used, where that is known."""
+    """Return why a job ended, in words; `memory` is what it requested and used, where that is known."""
     past = job if isinstance(job, PastJob) else None
     if memory and memory[0] and (job.state == "OUT_OF_MEMORY" or memory[1] >= NEAR * memory[0]):
         return f"ran out of memory: it asked for {memory[0]} MiB of a node, and used {memory[1]}"

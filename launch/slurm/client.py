@@ -1,6 +1,6 @@
-"""Asking Slurm: one program a question, each with a time limit and a clear word where there is no answer.
+"""Client for Slurm's programs: one call per query, with a time limit and a clear error if there is no answer.
 
-Only `submit` and `cancel` change anything. What the answers mean is parse.py's business.
+Only `submit` and `cancel` change anything. parse.py interprets the answers.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from launch.state.job_ids import JobId
 from launch.study.header import WELCOME
 
 TIMEOUT = 30.0  # seconds; a busy controller answers within a few
-PAUSE = 300.0  # seconds for which a database that gave no answer is not asked again
-# A person's own defaults would change formats and selections, and the job that we may be in what jobs get.
+PAUSE = 300.0  # seconds for which a database that did not answer is not asked again
+# A user's defaults would change formats and selections; variables of an enclosing job would change new jobs.
 FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_", "SBATCH_", "SLURM_")
-SHOWN = 15.0  # seconds for which the queue is asked for a job of whose id sbatch said nothing
-PER_CLUSTER = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")  # which take --clusters
-HEADING = "CLUSTER: "  # a line of theirs before what they say of a cluster, in some versions
-NOT_SET_UP = "establish a configuration source"  # Slurm's words when it finds no slurm.conf
+SHOWN = 15.0  # seconds for which the queue is polled for a job whose id sbatch did not print
+PER_CLUSTER = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")  # these accept --clusters
+HEADING = "CLUSTER: "  # their line before the output for a cluster, in some versions
+NOT_SET_UP = "establish a configuration source"  # Slurm's message when it finds no slurm.conf
 
 
 class Controller:
-    """The Slurm that this machine belongs to; SLURM_CONF tells where that is not the usual one.
+    """Slurm as configured on this machine; SLURM_CONF selects a configuration other than the default.
 
-    Every question raises SlurmUnavailable when it gets no answer within `timeout` seconds.
+    Every query raises SlurmUnavailable if it gets no answer within `timeout` seconds.
 
     Args:
-        cluster: the name of another cluster that this Slurm's programs can reach, as with their --clusters.
+        cluster: the name of another cluster that Slurm's programs can reach here, as with their --clusters.
     """
 
     def __init__(self, timeout: float = TIMEOUT, cluster: str | None = None) -> None:
@@ -61,55 +61,55 @@ class Controller:
         self._silent_until = 0.0
 
     def queue(self) -> Table[QueuedJob]:
-        """All jobs of this user that the controller knows, also those that ended a while ago.
+        """Return all jobs of this user that the controller knows, including those that ended a while ago.
 
-        Slurm sorts out nothing by name: a study's jobs are told by it afterwards, in one call for all. The
-        elements of an array that wait share a line, which takes a tenth of the time of a line each.
+        Slurm does not filter by name: one call gets all jobs, and a study's are selected afterwards. Pending
+        elements of an array share a line, which takes a tenth of the time of a line each.
         """
         form = f"--format={SEPARATOR.join(parse.QUEUE)}"
         return parse.parse_queue(self._ask("squeue", "--all", "--noheader", "--me", "--states=all", form))
 
     def places(self) -> Table[Place]:
-        """What of the queue this user has taken, of whatever study."""
+        """Return the places in the queue that this user has taken, in any study."""
         form = f"--format={SEPARATOR.join(parse.PLACES)}"
         return parse.parse_places(self._ask("squeue", "--all", "--noheader", "--me", form))
 
     def history(self, since: int) -> Table[PastJob]:
-        """Runs of this user's jobs since a time after 0; some seconds behind, and without those that wait.
+        """Return runs of this user's jobs since a time after 0; some seconds behind, without pending jobs.
 
         Raises:
-            NoAccounting: the cluster keeps none; so do `associations` and `qos`.
+            NoAccounting: the cluster keeps none; `associations` and `qos` raise it, too.
         """
         return parse.parse_history(self._past(since, parse.HISTORY, "--allocations"))
 
     def memory(self, jobs: Iterable[str], since: int) -> dict[tuple[str, str], tuple[int, int]]:
-        """MiB of a node that jobs, by name and id, asked for and have used. It raises what `history` does."""
+        """Return the MiB per node that jobs, by name and id, requested and used. Raises like `history`."""
         return parse.parse_memory(self._past(since, parse.MEMORY, f"--jobs={','.join(jobs)}"))
 
     def energy(self, since: int) -> Table[Consumed]:
-        """What steps of this user's jobs have used since a time. It raises what `history` does."""
+        """Return the energy used by steps of this user's jobs since a time. Raises like `history`."""
         return parse.parse_energy(self._past(since, parse.ENERGY))
 
     def config(self) -> Config:
-        """The controller's settings."""
+        """Return the controller's settings."""
         return parse.parse_config(self._ask("scontrol", "show", "config"))
 
     def partitions(self) -> Table[Partition]:
-        """All partitions, hidden ones too, since jobs may name them."""
+        """Return all partitions, including hidden ones, since jobs may name them."""
         return limits.parse_partitions(self._ask("scontrol", "--all", "--oneliner", "show", "partition"))
 
     def nodes(self) -> Table[NodeGroup]:
-        """The nodes of every partition, in groups of equal ones."""
+        """Return the nodes of every partition, in groups of identical ones."""
         form = SEPARATOR.join(parse.NODES)
         return parse.parse_nodes(self._ask("sinfo", "--all", "--noheader", "--exact", f"--format={form}"))
 
     def associations(self, cluster: str) -> Table[Association]:
-        """This user's rows, then those of all accounts, which the limits of groups stand in."""
+        """Return this user's rows, then those of all accounts, which hold the limits of groups."""
 
         def ask(fields: tuple[str, ...], user: str) -> str:
             return self._manager("association", fields, "where", f"cluster={cluster}", f"user={user}")
 
-        # Slurm 22.05 takes a quarter of a second for each, and for both kinds of fields in one a third.
+        # Slurm 22.05 takes a quarter of a second for each, and a third for both kinds of fields in one.
         with ThreadPoolExecutor() as pool:
             others = pool.submit(ask, limits.ASSOCIATION, "")
             services = pool.submit(ask, limits.SERVICES, _user())
@@ -117,17 +117,17 @@ class Controller:
             return limits.parse_associations(f"{own}\n{others.result()}", services.result())
 
     def qos(self) -> Table[Qos]:
-        """All qualities of service."""
+        """Return all qualities of service."""
         return limits.parse_qos(self._manager("qos", limits.QOS))
 
     def submit(self, script: Path) -> JobId:
-        """Submit a script; returns the job's id. The job's name has to be that of the script's folder.
+        """Submit a script and return the job's id. The job's name must be that of the script's folder.
 
-        Where sbatch says no id, the queue is asked for the job's name.
+        If sbatch prints no id, the queue is searched for the job's name.
 
         Raises:
-            Refused: Slurm said no, and has not taken the job.
-            SlurmUnavailable: nobody knows whether Slurm has taken the job.
+            Refused: Slurm has rejected the job.
+            SlurmUnavailable: it is unknown whether Slurm has accepted the job.
         """
         done = self._run("sbatch", "--parsable", str(script))
         said = f"{done.stderr}\n{done.stdout}"
@@ -149,7 +149,11 @@ class Controller:
         )
 
     def _named(self, name: str) -> JobId | None:
-        """The job of this name, once the queue shows one."""
+        """Return the id of the job of this name, once the queue shows one.
+
+        Returns:
+            None if it shows none for `SHOWN` seconds.
+        """
         until = time.monotonic() + SHOWN
         while True:
             found = [row for row in self.queue().rows if row.name == name]
@@ -158,7 +162,7 @@ class Controller:
             time.sleep(1)
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """End jobs, or elements of arrays; those that have ended already are no error."""
+        """Cancel jobs, or elements of arrays; canceling those that have ended is not an error."""
         self._ask("scancel", "--quiet", *jobs)
 
     def _past(self, since: int, fields: tuple[str, ...], *more: str) -> str:
@@ -171,10 +175,10 @@ class Controller:
         text = self._database(
             "sacctmgr", "--noheader", "--parsable2", "show", kind, *where, f"format={','.join(fields)}"
         )
-        return text.replace("|", SEPARATOR)  # it has no choice of a separator, and no field with a bar
+        return text.replace("|", SEPARATOR)  # its separator is fixed, and no field contains a bar
 
     def _database(self, *command: str) -> str:
-        """Ask slurmdbd, which may be down for days; a monitor must not wait for it again and again."""
+        """Query slurmdbd, which may be down for days; a monitor must not wait for it again and again."""
         if self._silent and time.monotonic() < self._silent_until:
             raise self._silent
         try:
@@ -196,10 +200,10 @@ class Controller:
         if self.cluster is not None and command[0] in PER_CLUSTER:
             command = command[0], f"--clusters={self.cluster}", *command[1:]
         conf = os.environ.get("SLURM_CONF")
-        if conf and not Path(conf).exists():  # Slurm's programs would wait for it for a minute
+        if conf and not Path(conf).exists():  # Slurm's programs would wait a minute for it
             raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")
         own = {k: v for k, v in os.environ.items() if k in WELCOME or not k.startswith(FOREIGN)}
-        environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: lists are never cut
+        environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: never truncate lists
         try:
             return subprocess.run(
                 command, env=environment, capture_output=True, encoding="utf-8", errors="replace",
@@ -218,20 +222,20 @@ class Controller:
             ) from error
 
 
-_prctl = ctypes.CDLL(None).prctl  # found before any fork
+_prctl = ctypes.CDLL(None).prctl  # resolved before any fork
 PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process with the thread that started it, and so with ours.
+    """Have the kernel kill this process with the thread that started it, and so with the main program.
 
-    An sbatch that went on trying alone would surprise.
+    An sbatch that kept retrying alone would submit unexpectedly.
     """
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _user() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name  # what Slurm goes by, whatever LOGNAME says
+    return pwd.getpwuid(os.getuid()).pw_name  # as Slurm does, whatever LOGNAME is
 
 
 def _fail(program: str, said: str) -> NoReturn:
@@ -245,7 +249,7 @@ def _fail(program: str, said: str) -> NoReturn:
 
 
 def _advice(program: str) -> str:
-    """What a person can do about a program without an answer."""
+    """Return what a person can do about a program that does not answer."""
     asks_database = program in ("sacct", "sacctmgr")
     daemon = "database (slurmdbd)" if asks_database else "controller (slurmctld)"
     return f"Slurm's {daemon} is busy or down; its jobs go on meanwhile. Try again in a few minutes."

@@ -1,8 +1,8 @@
-"""Which of a cluster's limits hold for jobs of one account, QOS and partition. Pure.
+"""Limits of a cluster that apply to jobs of one account, QOS and partition. Pure.
 
-Limits stand at several levels. Of the QOS of the partition and that of the job the first that sets a limit
-counts (with the flag OverPartQOS the job's goes first), and what a QOS sets replaces the association's.
-Limits that all below an account share hold at each account above.
+Limits exist at several levels. Of the QOS of the partition and that of the job, the first that sets a limit
+applies (with the flag OverPartQOS the job's comes first), and a limit of a QOS replaces the association's.
+Limits shared by all below an account apply at each account above.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SUBMITTED: Callable[[Limits], int | None] = attrgetter("submitted")
 
 @dataclass(frozen=True)
 class Level:
-    """What jobs of one account, QOS and partition are subject to.
+    """Limits that apply to jobs of one account, QOS and partition.
 
     Args:
-        own: the user's row; None where the cluster keeps no limits, or nobody knows them.
+        own: the user's row; None if the cluster keeps no limits, or they are unknown.
         above: the rows of its account and of those above.
-        services: QOS in the order in which their limits count.
+        services: QOS in order of precedence.
     """
 
     own: Association | None
@@ -32,7 +32,7 @@ class Level:
 
     @property
     def limits(self) -> Limits:
-        """The limits, the smallest of all that count."""
+        """The effective limits: the smallest of all that apply."""
 
         def tres(name: str) -> Tres:
             return Tres(*(self._least(attrgetter(f"{name}.{kind}")) for kind in Tres._fields))
@@ -47,11 +47,11 @@ class Level:
 
     @property
     def least(self) -> Tres:
-        """What a job has to ask for at least."""
+        """The minimum that a job must request."""
         return next((q.least for q in self.services if q.least != UNLIMITED), UNLIMITED)
 
     def quotas(self, partitions: Sequence[Partition], rows: Iterable[Association]) -> list[Quota]:
-        """How many jobs may be in the queue.
+        """Return the limits on the number of jobs in the queue.
 
         Args:
             partitions: all of the cluster.
@@ -79,7 +79,7 @@ class Level:
         return found
 
     def _setter(self, i: int, of: Callable[[Limits], int | None]) -> Qos | None:
-        """The QOS that sets a limit: of users (0), of accounts (1), of all together (2)."""
+        """Return the QOS that sets a limit: per user (0), per account (1), for all together (2)."""
         return next((q for q in self.services if of(q.limits[i]) is not None), None)
 
     def _least(self, of: Callable[[Limits], int | None]) -> int | None:
@@ -96,14 +96,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Quota:
-    """How many jobs of this user may be in the queue at once, of some account, partitions or QOS.
+    """Limit on this user's jobs in the queue at once, of some account, partitions or QOS.
 
-    Jobs of others count towards the limits of accounts and of a QOS as a whole, too, and are not known here.
+    Jobs of others also count toward the limits of accounts and of a QOS as a whole, and are not known here.
 
     Args:
         name: whose it is, in words.
         accounts: whose jobs count; None: any account's.
-        partitions: whose jobs count; with `qos`, beside those of that QOS; None: any partition's.
+        partitions: whose jobs count; with `qos`, in addition to those of that QOS; None: any partition's.
         but: partitions whose jobs do not count.
     """
 
@@ -115,7 +115,7 @@ class Quota:
     but: frozenset[str] = frozenset()
 
     def counts(self, account: str, qos: str, partitions: Iterable[str]) -> bool:
-        """Whether a job counts that is of this account and QOS, and in one of these partitions."""
+        """Return whether a job of this account and QOS, in one of these partitions, counts."""
         there = set(partitions)
         if self.accounts is not None and account not in self.accounts:
             return False
@@ -131,10 +131,10 @@ def level(
     chosen: str | None = None,
     partition: Partition | None = None,
 ) -> Level:
-    """The level of jobs under a user's row among all rows.
+    """Return the level of jobs under one of a user's rows.
 
     Args:
-        chosen: the QOS that jobs ask for; None: the default one.
+        chosen: the QOS that jobs request; None: the default one.
         partition: where they are to run.
     """
     known = {q.name: q for q in qos}
@@ -147,29 +147,37 @@ def level(
 
 
 def service_of(own: Association | None, chosen: str | None) -> str | None:
-    """The name of the QOS that jobs get; None where that is not known."""
+    """Return the name of the QOS that jobs get.
+
+    Returns:
+        None if that is not known.
+    """
     if chosen or own is None:
         return chosen
     return own.default_qos or (own.qos[0] if len(own.qos) == 1 else None)
 
 
 def above(own: Association | None, rows: Sequence[Association]) -> list[Association]:
-    """The row of the user's account and those of the accounts above."""
+    """Return the row of the user's account and those of the accounts above."""
     accounts = {row.account: row for row in rows if row.user is None}
     found, account = list[Association](), own.account if own else None
     while account in accounts:
-        found.append(accounts.pop(account))  # popped, so that a circle ends
+        found.append(accounts.pop(account))  # popped, so that a cycle ends
         account = found[-1].parent
     return found
 
 
 def smallest(numbers: Iterable[int | None]) -> int | None:
-    """The smallest of the numbers that there are."""
+    """Return the smallest of the numbers, ignoring None.
+
+    Returns:
+        None if there is no number.
+    """
     return min((n for n in numbers if n is not None), default=None)
 
 
 def _of_row(own: Association, rows: Iterable[Association]) -> list[Quota]:
-    """The limit of a user's own row; one without a partition is about all that have none of their own."""
+    """Return the limit of a user's row; one without a partition covers all that have no row of their own."""
     if own.own.submitted is None:
         return []
     alike = [row for row in rows if row.account == own.account]

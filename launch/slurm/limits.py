@@ -1,4 +1,4 @@
-"""What a cluster allows, as scontrol and sacctmgr print it: partitions, associations, QOS and their limits.
+"""Limits of a cluster, as scontrol and sacctmgr print them: partitions, associations and QOS.
 
 Pure: text in, frozen dataclasses out, as in parse.py. Durations are seconds, and None is none or unlimited.
 """
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from launch.slurm.text import Table, names, number, parse_duration, parse_table, text_of
 
-EVERYBODY = ("ALL",)  # the access of a partition that is open to all
+EVERYBODY = ("ALL",)  # access of a partition that is open to all
 
 
 class Tres(NamedTuple):
-    """Amounts of what Slurm counts, as far as units ask for it."""
+    """Amounts of the resources that Slurm counts, as far as units request them."""
 
     gpus: int | None = None
     cpus: int | None = None
@@ -28,13 +28,13 @@ UNLIMITED = Tres()
 
 @dataclass(frozen=True)
 class Limits:
-    """What one level of a cluster's limits allows.
+    """Limits at one level of a cluster.
 
     Args:
-        jobs: that run at once.
-        submitted: in the queue, waiting and running; each element of an array counts.
+        jobs: running at once.
+        submitted: in the queue, pending and running; each element of an array counts.
         held: in use at once.
-        job, job_seconds: of one job.
+        job, job_seconds: per job.
     """
 
     jobs: int | None = None
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Access:
-    """Whom a partition takes: all but `denied`, or only `allowed` where there are such."""
+    """Access to a partition: all but `denied`, or only `allowed` if that is not empty."""
 
     allowed: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
@@ -54,14 +54,14 @@ class Access:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition.
+    """One partition of a cluster.
 
     Args:
-        state: "UP", "DOWN" (takes jobs, starts none), "DRAIN" (starts, takes none) or "INACTIVE".
-        nodes: all that there are.
-        max_nodes, max_seconds: of one job.
-        max_memory: of one node, in MiB.
-        qos: the QOS whose limits all jobs in the partition have, besides their own.
+        state: "UP", "DOWN" (accepts jobs, starts none), "DRAIN" (starts, accepts none) or "INACTIVE".
+        nodes: their total number.
+        max_nodes, max_seconds: per job.
+        max_memory: per node, in MiB.
+        qos: the QOS whose limits apply to all jobs in the partition, besides their own.
     """
 
     name: str
@@ -79,13 +79,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class Association:
-    """What a user may do under an account, or, without a user, what an account may do.
+    """Limits of a user under an account, or, without a user, of an account.
 
     Args:
         parent: the account above; None for a user's row, whose account is the one above.
-        own: limits of each user, inherited ones included.
-        group: limits that all below share, of this level alone.
-        partition: the only one that the row is about; None: all that no other row is about.
+        own: limits per user, including inherited ones.
+        group: limits shared by all below, of this level alone.
+        partition: the only one that the row covers; None: all that no other row covers.
     """
 
     account: str
@@ -100,11 +100,11 @@ class Association:
 
 @dataclass(frozen=True)
 class Qos:
-    """A quality of service: the limits of each user in it, of each account, and of all together.
+    """A quality of service: its limits per user, per account, and for all together.
 
     Args:
-        least: what a job has to ask for.
-        flags: as "OverPartQOS": its limits go before those of the partition's QOS.
+        least: the minimum that a job must request.
+        flags: as "OverPartQOS": its limits take precedence over those of the partition's QOS.
     """
 
     name: str
@@ -125,7 +125,7 @@ QOS = (
 
 
 def parse_partitions(text: str) -> Table[Partition]:
-    """The output of `scontrol show partition --oneliner`."""
+    """Parse the output of `scontrol show partition --oneliner`."""
 
     def row(fields: Sequence[str]) -> list[Partition]:
         found = dict(field.split("=", 1) for field in fields[0].split(" ") if "=" in field)
@@ -147,7 +147,7 @@ def parse_partitions(text: str) -> Table[Partition]:
 
 
 def parse_associations(text: str, services: str) -> Table[Association]:
-    """sacctmgr's lines in the formats `ASSOCIATION` and, of those of users, `SERVICES`."""
+    """Parse sacctmgr's lines in the formats `ASSOCIATION` and, for users, `SERVICES`."""
     told = parse_table(services, len(SERVICES), lambda f: [f])
     qos = {id: (names(listed), text_of(default)) for id, listed, default in told.rows}
 
@@ -162,7 +162,7 @@ def parse_associations(text: str, services: str) -> Table[Association]:
 
 
 def parse_qos(text: str) -> Table[Qos]:
-    """sacctmgr's lines in the format `QOS`."""
+    """Parse sacctmgr's lines in the format `QOS`."""
 
     def row(f: Sequence[str]) -> list[Qos]:
         user = Limits(number(f[1]), number(f[2]), _tres(f[3]), _tres(f[10]), parse_duration(f[11]))
@@ -178,7 +178,7 @@ def _access(found: dict[str, str], what: str) -> Access:
 
 
 def _tres(text: str) -> Tres:
-    """The amounts in `cpu=32,gres/gpu=16,gres/gpu:h100=8`; of GPUs the fewest of any type."""
+    """Parse the amounts in `cpu=32,gres/gpu=16,gres/gpu:h100=8`; for GPUs take the fewest of any type."""
     gpus = min((int(n) for n in re.findall(r"gres/gpu(?::[^=,]+)?=(\d+)", text)), default=None)
     cpus, nodes = (re.search(rf"(?:^|,){kind}=(\d+)(?:,|$)", text) for kind in ("cpu", "node"))
     return Tres(gpus, cpus and int(cpus[1]), nodes and int(nodes[1]))

@@ -1,8 +1,8 @@
-"""What Slurm says: the text of its programs in, frozen dataclasses out; alone in knowing its formats.
+"""Parsers for the output of Slurm's programs: text in, frozen dataclasses out.
 
-Pure: client.py makes the calls. A line that does not parse is handed back, not dropped: a job that is not
-seen is a job that would be submitted twice. Only the text formats are read, which are the same in all
-versions. Times are seconds since the epoch, durations seconds, and None is none, unknown or unlimited.
+Pure: client.py makes the calls. A line that does not parse is returned, not dropped: a job that is overlooked
+would be submitted twice. Only the text formats are read, which are the same in all versions. Times are
+seconds since the epoch, durations seconds, and None is none, unknown or unlimited.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ ENDED = frozenset((
 
 
 def live_state(state: str) -> State | None:
-    """What Slurm's state of a job means for its unit; None: the job has ended, and the disk says how.
+    """Return the unit's state for Slurm's state of a job.
 
-    A state that is not known counts as running: to take it for ended could start a second copy.
+    An unknown state counts as running: to treat it as ended could start a second copy.
+
+    Returns:
+        None if the job has ended; the disk says how.
     """
     if state in ENDED:
         return None
@@ -45,30 +48,30 @@ def live_state(state: str) -> State | None:
 
 
 class NotSetUp(SlurmUnavailable):
-    """Slurm's programs are installed, but belong to no cluster."""
+    """Slurm's programs are installed, but configured for no cluster."""
 
 
 class Refused(RuntimeError):
-    """Slurm did not take a submission; `args` are the lines that say why."""
+    """Slurm rejected a submission; `args` are the lines that say why."""
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.args))
 
 
 class NoAccounting(SlurmUnavailable):
-    """This cluster keeps no accounts: there is no history and no limit to ask for."""
+    """This cluster keeps no accounting: there are no history and no limits to query."""
 
 
 class QueuedJob(NamedTuple):
     """A job that the controller still knows, or elements of an array that are alike; they may have ended.
 
-    A named tuple, since there may be very many: a frozen dataclass takes four times as long to make.
+    A named tuple, since there may be very many: a frozen dataclass takes four times as long to create.
 
     Args:
         array: the id of the array, or of the job.
-        elements: their indices; None: it is no array's.
-        reason: why it waits, or why it ended, in Slurm's word.
-        start: when it began, or when Slurm guesses that it will.
+        elements: their indices; None: it is not an array.
+        reason: why it is pending, or why it ended, in Slurm's word.
+        start: actual start, or Slurm's estimate of it.
         nodes: in Slurm's notation, as `n[1-4]`.
         partition: the one where it runs, or all that it may start in, separated by commas.
     """
@@ -84,12 +87,12 @@ class QueuedJob(NamedTuple):
 
     @property
     def ids(self) -> list[str]:
-        """What Slurm calls them one by one: `18_3`."""
+        """Slurm's id of each, as `18_3`."""
         return _ids(self.array, self.elements)
 
 
 class Place(NamedTuple):
-    """Places in the queue: a job, or elements of an array that are alike, and whose limits they count for."""
+    """Places in the queue, of a job or of array elements that are alike, with whose limits count them."""
 
     array: str
     elements: Sequence[int] | None
@@ -100,7 +103,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PastJob:
-    """A run of a job that the accounts know; a job that was requeued has several.
+    """A run of a job in accounting; a job that was requeued has several.
 
     Args:
         cancelled_by: the numeric id of the user.
@@ -118,11 +121,11 @@ class PastJob:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What a step of a job has used of energy; the accounts' line of the job itself has no step.
+    """Energy used by a step of a job; accounting's line for the job itself has no step.
 
     Args:
         step: "batch", "extern" or a number.
-        joules: None where they are not measured. The job's own are those of its last step alone.
+        joules: None if not measured. The job's own are those of its last step alone.
     """
 
     job: str
@@ -137,12 +140,12 @@ class Config:
 
     Args:
         max_array_size: the largest index of an array is one less.
-        max_jobs: jobs and array elements of all users that the controller holds.
-        min_job_age: seconds for which squeue remembers a job that has ended.
+        max_jobs: the most jobs and array elements, of all users, that the controller holds.
+        min_job_age: seconds for which squeue shows a job that has ended.
         enforced: what accounting enforces, as "associations", "limits", "qos".
-        tracks_memory: whether memory is shared out among jobs. Where it is not, nodes need not say how much
-            they have, and a job that asks for any may be refused.
-        all_partitions: a job that may start in several has to fit into each of them.
+        tracks_memory: whether memory is allocated to jobs. If not, nodes need not report how much they have,
+            and a job that requests any may be refused.
+        all_partitions: whether a job that may start in several must fit into each of them.
     """
 
     cluster: str
@@ -181,7 +184,7 @@ NODES = ("%R", "%D", "%c", "%m", "%G")
 
 
 def parse_queue(text: str) -> Table[QueuedJob]:
-    """squeue's lines in the format `QUEUE`."""
+    """Parse squeue's lines in the format `QUEUE`."""
 
     @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
     def rest(text: str) -> tuple[Any, ...]:
@@ -195,7 +198,7 @@ def parse_queue(text: str) -> Table[QueuedJob]:
 
 
 def parse_places(text: str) -> Table[Place]:
-    """squeue's lines in the format `PLACES`; those of jobs that have ended take none."""
+    """Parse squeue's lines in the format `PLACES`; ended jobs take no place."""
 
     def row(f: Sequence[str]) -> list[Place]:
         id, state, partitions, account, qos = f
@@ -205,7 +208,7 @@ def parse_places(text: str) -> Table[Place]:
 
 
 def parse_history(text: str) -> Table[PastJob]:
-    """sacct's lines in the format `HISTORY`."""
+    """Parse sacct's lines in the format `HISTORY`."""
 
     def row(f: Sequence[str]) -> list[PastJob]:
         state, _, by = f[1].partition(" by ")
@@ -217,9 +220,9 @@ def parse_history(text: str) -> Table[PastJob]:
 
 
 def parse_memory(text: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """sacct's lines in the format `MEMORY`: MiB of a node that jobs, by name and id, asked for and have used.
+    """Parse sacct's lines in the format `MEMORY`: MiB per node that jobs, by name and id, requested and used.
 
-    MaxRSS is of one task, so that tasks are taken to need alike; of several runs the most counts.
+    MaxRSS is per task, so that all tasks are assumed to need the same; of several runs the maximum counts.
     """
     asked, used, called = Counter[str](), Counter[str](), dict[str, str]()
     for line in parse_table(text, len(MEMORY), lambda f: [f]).rows:
@@ -233,13 +236,13 @@ def parse_memory(text: str) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def _mebibytes(text: str) -> int:
-    """MiB of `300M`, `501728K`, `1.5G` or, before 21.08, `4Gn` and `100Mc`; 0 where there is nothing."""
+    """Return the MiB in `300M`, `501728K`, `1.5G` or, before 21.08, `4Gn` and `100Mc`; 0 without a value."""
     match = re.fullmatch(r"([\d.]+)([KMGT]?)[nc]?", text)
     return int(float(match[1]) * 1024 ** ("KMGT".index(match[2] or "M") - 1)) if match else 0
 
 
 def parse_energy(text: str) -> Table[Consumed]:
-    """sacct's lines in the format `ENERGY`."""
+    """Parse sacct's lines in the format `ENERGY`."""
 
     def row(f: Sequence[str]) -> list[Consumed]:
         job, _, step = f[0].partition(".")
@@ -249,7 +252,7 @@ def parse_energy(text: str) -> Table[Consumed]:
 
 
 def parse_config(text: str) -> Config:
-    """The output of `scontrol show config`.
+    """Parse the output of `scontrol show config`.
 
     Raises:
         SlurmUnavailable: a setting is missing.
@@ -272,7 +275,7 @@ def parse_config(text: str) -> Config:
 
 
 def parse_nodes(text: str) -> Table[NodeGroup]:
-    """sinfo's lines in the format `NODES`."""
+    """Parse sinfo's lines in the format `NODES`."""
 
     def row(f: Sequence[str]) -> list[NodeGroup]:
         gpus = Counter[str]()
@@ -284,7 +287,7 @@ def parse_nodes(text: str) -> Table[NodeGroup]:
 
 
 def expand(id: str) -> list[str]:
-    """The ids that an id stands for: `18_[3-11:4%3]` is `18_3`, `18_7`, `18_11`."""
+    """Return the ids that an id stands for: `18_[3-11:4%3]` is `18_3`, `18_7`, `18_11`."""
     return _ids(*elements_of(id))
 
 
@@ -293,10 +296,10 @@ def _ids(array: str, elements: Sequence[int] | None) -> list[str]:
 
 
 def elements_of(id: str) -> tuple[str, Sequence[int] | None]:
-    """The array of an id and the elements that it stands for: `18_[3-11:4%3]` is 3, 7 and 11 of `18`.
+    """Return the array and the elements that an id stands for: `18_[3-11:4%3]` is 3, 7 and 11 of `18`.
 
     Raises:
-        ValueError: it is no id, or one whose end was cut off.
+        ValueError: it is not an id, or is truncated.
     """
     array, bracket, listed = id.partition("_[")
     if not bracket:
@@ -315,10 +318,10 @@ def elements_of(id: str) -> tuple[str, Sequence[int] | None]:
 
 
 def latest(history: Iterable[PastJob]) -> dict[str, PastJob]:
-    """The last run of each job, by its id.
+    """Return the last run of each job, by its id.
 
-    Ask it only for what the queue does not hold: until a requeued job starts again, the accounts show nothing
-    but the run that ended, as REQUEUED, PREEMPTED or NODE_FAIL.
+    Use it only for jobs that the queue does not hold: until a requeued job starts again, accounting shows
+    only the run that ended, as REQUEUED, PREEMPTED or NODE_FAIL.
     """
     last: dict[str, PastJob] = {}
     for job in history:

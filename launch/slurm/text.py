@@ -1,4 +1,4 @@
-"""The text formats that Slurm's programs share: lines of fields, numbers, names, durations. Pure."""
+"""Text formats that Slurm's programs share: lines of fields, numbers, names, durations. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-SEPARATOR = "\x1f"  # a job's name may hold any character that can be typed
+SEPARATOR = "\x1f"  # a job's name may contain any character that can be typed
 NOTHING = {"", "(null)", "None", "N/A", "Unknown", "UNLIMITED", "INFINITE", "NONE", "None assigned"}
 
 
 @dataclass(frozen=True)
 class Table(Generic[T]):
-    """What parsed, and the lines that did not."""
+    """Parsed rows, and the lines that could not be parsed."""
 
     rows: tuple[T, ...]
     malformed: tuple[str, ...] = ()
 
 
 def parse_table(text: str, count: int, row: Callable[[Sequence[str]], list[T]]) -> Table[T]:
-    """Parse line by line; the last field, a job's name, may hold the separator."""
+    """Parse line by line; the last field, a job's name, may contain the separator."""
     rows: list[T] = []
     malformed = []
     for line in filter(None, text.split("\n")):
@@ -33,7 +33,11 @@ def parse_table(text: str, count: int, row: Callable[[Sequence[str]], list[T]]) 
 
 
 def split_fields(text: str, count: int) -> list[str]:
-    """The fields of a line; ValueError where there are not so many."""
+    """Return the fields of a line.
+
+    Raises:
+        ValueError: there are fewer than `count`.
+    """
     values = text.split(SEPARATOR, count - 1)
     if len(values) != count:
         raise ValueError(f"{len(values)} fields, not {count}")
@@ -41,22 +45,22 @@ def split_fields(text: str, count: int) -> list[str]:
 
 
 def text_of(value: str) -> str | None:
-    """A text; None for Slurm's words for nothing."""
+    """Return a text field; None for Slurm's placeholders for nothing."""
     return None if value in NOTHING else value
 
 
 def number(value: str) -> int | None:
-    """A whole number; None for Slurm's words for nothing and for no limit."""
+    """Return a whole number; None for Slurm's placeholders for nothing and for no limit."""
     return None if value in NOTHING else int(value)
 
 
 def names(value: str) -> tuple[str, ...]:
-    """A list of names, separated by commas."""
+    """Return the names in a comma-separated list."""
     return () if value in NOTHING else tuple(value.split(","))
 
 
 def parse_duration(text: str) -> int | None:
-    """Seconds of `7-00:00:00` or `01:00:00`."""
+    """Return the seconds in `7-00:00:00` or `01:00:00`; None for no limit."""
     if text in NOTHING:
         return None
     match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
