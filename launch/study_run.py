@@ -1,6 +1,6 @@
-"""One study on one machine, opened: its plan, its run directory, and the backend that its jobs run on.
+"""A study opened on one machine: its plan, its run directory, and the backend that its jobs run on.
 
-Every command begins here. What a command then does stands in its own module.
+Every command starts here; the rest of each is in its own module.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from launch.study.schema import Study, find_study, load_study
 
 @dataclass(frozen=True)
 class Project:
-    """A study, where it runs, and what it consists of."""
+    """A study, where it runs, and its units."""
 
     study: Study
     cluster: Cluster
     root: StudyDir
     units: list[Unit]
     backend: Backend
-    fence: Callable[[], None] = unfenced  # of the lock under which it is changed
-    file: Path | None = None  # which the study was read from; None: it is as it was submitted last
+    fence: Callable[[], None] = unfenced  # of the lock that is held while it is changed
+    file: Path | None = None  # that the study was read from; None: it is as last submitted
 
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster, self.fence)
 
     def look(self, cache: StatusCache | None = None) -> Snapshot:
-        """The study as it is now; see `observe`."""
+        """Poll the study; see `observe`."""
         return observe(self.units, self.root, self.backend, cache)
 
 
 def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Project:
-    """Read a study and all that it names.
+    """Read a study and everything that it refers to.
 
     Args:
-        cluster_name: where it runs; None: where it was submitted last, this machine before the first time.
+        cluster_name: where it runs; None: where it was last submitted, this machine before the first time.
 
     Raises:
-        StudyError: the study or the cluster has mistakes, or its jobs are elsewhere.
+        StudyError: the study or the cluster has errors, or its jobs are elsewhere.
     """
     study = load_study(study_name)
     project = _where_it_runs(study, StudyDir(runs / study.name), cluster_name)
@@ -67,17 +67,17 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
 
 
 def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:
-    """All studies with a run directory, as they were submitted last, the latest first.
+    """Return all studies with a run directory, as last submitted, the latest first.
 
     Returns:
-        Them, and why others cannot be opened.
+        The projects, and why others cannot be opened.
 
     Raises:
         StudyError: there is none.
     """
     found, troubles = [], []
     with suppress(FileNotFoundError):
-        os.listdir(runs)  # a pattern is found nowhere, also where nobody may look
+        os.listdir(runs)  # raises if unreadable, where a glob only finds nothing
     for file in sorted(runs.glob("*/study.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         root = StudyDir(file.parent)
         try:
@@ -86,7 +86,7 @@ def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project],
         except (
             ValueError,
             OSError,
-        ) as error:  # StudyError, and what a study of another version of this lacks
+        ) as error:  # StudyError, and fields missing from a study of another version
             troubles.append(f"{root.path} is left out: {error}")
     if not found:
         why = "; ".join(troubles) or "no study was submitted here: name one, or say with --runs where to look"
@@ -101,7 +101,7 @@ def _where_it_runs(study: Study, root: StudyDir, cluster_name: str | None) -> Pr
 
 
 def reopen_project(root: StudyDir) -> Project:
-    """A study as a person submitted it last, whatever its files say now.
+    """Return a study as a person last submitted it, whatever its files contain now.
 
     Raises:
         StudyError: its jobs are on another cluster.
@@ -113,13 +113,13 @@ def reopen_project(root: StudyDir) -> Project:
 
 
 def planned_again(project: Project, study: Study) -> Project:
-    """A project whose study was edited, or whose rows have been counted since it was opened."""
+    """Return a project whose study was edited, or whose rows were counted, since it was opened."""
     return _project(study, project.cluster, project.root, Ledger(project.root.ledger).attempts())
 
 
 def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[str, Attempt]) -> Project:
     name_secrets(cluster.slurm.secrets)
-    if cluster.slurm_cluster is None:  # nor does the environment name one: where the study runs already
+    if cluster.slurm_cluster is None:  # nor does the environment name one: use the one where it already runs
         cluster = cluster.on(_last_slurm_cluster(attempts, cluster.source))
     collated = root.unit(collating(study, cluster))
     # Real lengths make better estimates.
@@ -130,12 +130,12 @@ def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[s
 
 
 def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
-    """What runs a study's jobs."""
+    """Return the backend that runs a study's jobs."""
     return Local(root) if cluster.backend == "local" else Slurm(Controller(cluster=cluster.slurm_cluster))
 
 
 def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:
-    """A second cluster knows nothing of the jobs of the first, and would start their units again."""
+    """Refuse units with jobs on another cluster, which this one cannot see and would start again."""
     here = project.cluster.source, project.cluster.slurm_cluster
     if all(_place(a) == here for a in attempts.values()):
         return
@@ -153,7 +153,7 @@ def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None
         command, but = f"sor cancel {project.study.name} --cluster {shlex.quote(file)}", ""
         if slurm_cluster:
             command = f"SLURM_CLUSTERS={slurm_cluster} {command}"
-        elif file == here[0]:  # and another one of its clusters was named now
+        elif file == here[0]:  # and another of its clusters is named now
             command, but = f"env -u SLURM_CLUSTERS {command}", ", with no 'clusters' in that file"
         names = ", ".join(f"{file} (Slurm cluster {other})" if other else file for file, other in elsewhere)
         raise StudyError([Mistake(
@@ -164,20 +164,21 @@ def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None
 
 
 def _place(attempt: Attempt) -> tuple[str, str | None]:
-    """Where an attempt was submitted: the cluster file, and the one of several clusters of that Slurm."""
+    """Return where an attempt was submitted: the cluster file, and which of Slurm's several clusters."""
     return attempt.cluster, next((job.slurm_cluster for job in attempt.jobs), None)
 
 
 def _last_slurm_cluster(attempts: Mapping[str, Attempt], source: str) -> str | None:
-    """The one of several clusters of Slurm to which this cluster file sent jobs last."""
+    """Return the one of Slurm's several clusters to which this cluster file last sent jobs."""
     sent = [a for a in attempts.values() if a.cluster == source]
     return _place(max(sent, key=lambda a: a.begun))[1] if sent else None
 
 
 def measured(collated: UnitDir, expected: Lengths) -> Lengths | None:
-    """The counts and lengths that the collate stage found; prompts' lengths stay as expected.
+    """Return the counts and lengths that the collate stage found; prompts' lengths stay as expected.
 
-    None where its result cannot be read: a look at the unit says so.
+    Returns:
+        None if its result cannot be read: polling the unit reports that.
     """
     try:
         found = check(collated.read_result(), {"prompts": COUNT, "lengths_in": TEXT}, str(collated.result))

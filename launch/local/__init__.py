@@ -1,1 +1,1 @@
-"""This machine as the place where jobs run: processes, without a scheduler."""
+"""Backend for this machine: jobs are processes, without a scheduler."""

@@ -1,7 +1,7 @@
 """Jobs as processes of this machine.
 
-It starts, finds and ends processes; which of them, and when, is scheduler.py's business. What a job is to do
-is written into its submission's folder, as for an array of Slurm's: jobs/runtime/local_job.py reads it there.
+This module starts, finds and ends processes; scheduler.py decides which, and when. The work of a job is
+written to its submission's folder, as for a Slurm array, and jobs/runtime/local_job.py reads it there.
 """
 
 from __future__ import annotations
@@ -28,34 +28,33 @@ from launch.state.backend import Live
 from launch.state.ledger import Attempt, Job
 from launch.state.states import State
 
-GRACE = 30.0  # seconds that a cancelled job has to save what it has, as Slurm gives it by default
+GRACE = 30.0  # seconds that a canceled job has to save its state, as by Slurm's default
 PROGRAM = "jobs.runtime.local_job"
-PROGRAMS = {PROGRAM, "jobs.local_job"}  # the latter in jobs that an earlier version started
+PROGRAMS = {PROGRAM, "jobs.local_job"}  # the latter in jobs started by an earlier version
 
 
 class Local:
     """Jobs of one study on this machine.
 
-    A job is the process that watches over its ranks; the name of its submission, which no other one has,
-    stands in its command line.
+    A job is the process that supervises its ranks; the unique name of its submission is in its command line.
     """
 
     settle = 0.0
 
     def __init__(self, root: StudyDir) -> None:
         self._root = root
-        self._started: list[subprocess.Popen[bytes]] = []  # kept, so that they are waited for when they end
+        self._started: list[subprocess.Popen[bytes]] = []  # kept, so that they are reaped when they end
 
     def submit(self, unit: Unit, submission: str, attempt: int, worker: int, gpus: Sequence[str]) -> str:
-        """Start one worker's job on these GPUs; returns its id."""
+        """Start one worker's job on these GPUs and return its id."""
         folder = self._root.submission(submission)
         folder.mkdir(parents=True, exist_ok=True)
         root = self._root.path.absolute()
         work = line(INDEX, unit, root, attempt, worker, gpus=list(gpus))
         (folder / ELEMENTS).write_text(work, encoding="utf-8")
         with (folder / "watcher.log").open("ab") as log:
-            # In a session of its own: Ctrl-C or the end of the terminal is not for the job, which is asked
-            # to save by `cancel`.
+            # In a session of its own: Ctrl-C or the end of the terminal must not reach the job; `cancel`
+            # asks it to save.
             process = subprocess.Popen(
                 [sys.executable, "-m", PROGRAM, str(folder)], env=_environment(gpus),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -64,7 +63,7 @@ class Local:
         return str(process.pid)
 
     def gpus(self, job: Job) -> tuple[str, ...]:
-        """The GPUs that a job was started on."""
+        """Return the GPUs that a job was started on."""
         try:
             return tuple(element(self._root.submission(job.submission), INDEX).get("gpus", ()))
         except (OSError, LookupError, ValueError):
@@ -80,27 +79,27 @@ class Local:
         return found
 
     def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
-        return {}  # what they wrote down themselves is all there is
+        return {}  # only what jobs recorded themselves is known
 
     def cancel(self, jobs: Iterable[Job], hurried: Event | None = None) -> None:
-        """End jobs, all at once; those that listen save first what they have.
+        """End jobs, all at once; those that handle the signal save their state first.
 
         Args:
-            hurried: once it is set, nobody waits for that any more.
+            hurried: once it is set, do not wait for that any longer.
         """
         asked = [(job, _tree(int(job.id))) for job in jobs if job.id and self._alive(job)]
         for _, tree in asked:
-            _send(signal.SIGTERM, tree[:1])  # which the job hands on to its ranks
+            _send(signal.SIGTERM, tree[:1])  # the job forwards it to its ranks
         self._wait([job for job, _ in asked], GRACE, hurried)
         self._kill(asked)
 
     def kill(self, jobs: Iterable[Job]) -> None:
-        """End jobs as they are."""
+        """End jobs without letting them save."""
         self._kill([(job, _tree(int(job.id))) for job in jobs if job.id and self._alive(job)])
 
     def _kill(self, jobs: Sequence[tuple[Job, list[psutil.Process]]]) -> None:
         for _, tree in jobs:
-            _send(signal.SIGKILL, tree)  # also what outlived its job
+            _send(signal.SIGKILL, tree)  # also processes that outlived their job
         self._wait([job for job, _ in jobs], 1.0)
 
     def _wait(self, jobs: Sequence[Job], seconds: float, hurried: Event | None = None) -> None:
@@ -111,29 +110,29 @@ class Local:
             time.sleep(0.05)
 
     def _alive(self, job: Job) -> Job | None:
-        """The job, with its id, if its process runs on this host."""
+        """Return the job, with its id, if its process runs on this host."""
         if job.host != socket.gethostname():
             return None
         for pid in [int(job.id)] if job.id else psutil.pids():
-            with suppress(psutil.Error):  # it has ended, or is somebody else's
+            with suppress(psutil.Error):  # it has ended, or belongs to another user
                 process = psutil.Process(pid)
                 command = process.cmdline()
                 if not command and job.id and process.ppid() not in (0, 2):
-                    return job  # for a moment after it has begun; all of the kernel's own have none either
-                # A rank has more arguments.
+                    return job  # just started; kernel threads have no command either
+                # Ranks have more arguments.
                 if PROGRAMS & set(command) and command[-1].endswith(f"/{job.submission}"):
                     return job._replace(array=str(pid))
         return None
 
 
 def _environment(gpus: Sequence[str]) -> dict[str, str]:
-    """The variables of a job: this process's, without what describes a job that this process belongs to."""
+    """Return a job's variables: this process's, without those of an enclosing job."""
     own = {
         name: value
         for name, value in os.environ.items()
         if name == "SLURM_CONF" or not (foreign(name) or name.startswith(("SLURM_", "SLURMD_")))
     }
-    # As in Slurm's jobs: the code is not looked for in the working directory first.
+    # As in Slurm's jobs: code is not imported from the working directory first.
     path = [str(CODE), *filter(None, os.environ.get("PYTHONPATH", "").split(":")), os.getcwd()]
     return own | {
         "PYTHONPATH": ":".join(dict.fromkeys(path)),
@@ -143,7 +142,7 @@ def _environment(gpus: Sequence[str]) -> dict[str, str]:
 
 
 def _tree(pid: int) -> list[psutil.Process]:
-    """A process, those that it started, and those that they started."""
+    """Return a process and all its descendants."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -152,5 +151,5 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 def _send(sign: signal.Signals, processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # nor is a later one with its number meant
+        with suppress(psutil.NoSuchProcess):  # it has ended, or its pid was reused
             process.send_signal(sign)

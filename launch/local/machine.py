@@ -1,4 +1,4 @@
-"""What this machine offers to jobs: its GPUs, and whether a unit fits at all. Nothing here loads CUDA."""
+"""Resources of this machine for jobs: its GPUs, and whether a unit fits at all. Nothing here loads CUDA."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from jobs.core.unit import Resources
 
-DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU
+DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder per GPU
 _KINDS = {"": re.compile(r"(\d+).*"), "GPU-": re.compile(r"(GPU-.+)"), "MIG-": re.compile(r"(MIG-.+)")}
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ, driver: Path = DRIVER) -> tuple[str, ...]:
-    """The NVIDIA GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them: by number, UUID or MIG instance.
+    """Return the NVIDIA GPUs that jobs may use, in the form of CUDA_VISIBLE_DEVICES: number, UUID or MIG.
 
-    Read as CUDA's driver reads that variable: without it all GPUs count; the list ends at the first entry
-    that names none, or in another way than the first one, so that `-1`, an empty list and Slurm's
-    `NoDevFiles` mean no GPU at all; so does one that is named twice.
+    The variable is read as by CUDA's driver: if it is unset, all GPUs count; the list ends at the first entry
+    that is invalid, or of another kind than the first one, so that `-1`, an empty list and Slurm's
+    `NoDevFiles` mean no GPU at all; so does a duplicate.
     """
     installed = len(list(driver.glob("*")))
     limited = environ.get("CUDA_VISIBLE_DEVICES")
@@ -36,7 +36,11 @@ def visible_gpus(environ: Mapping[str, str] = os.environ, driver: Path = DRIVER)
 
 
 def fits(resources: Resources, cores: int, gpus: int) -> str | None:
-    """Why a unit can never run on a machine of this size; None if it can."""
+    """Return why a unit can never run on a machine of this size.
+
+    Returns:
+        None if it can.
+    """
     if resources.nodes > 1:
         return f"needs {resources.nodes} nodes, and this is one machine"
     if resources.gpus_per_node > gpus:

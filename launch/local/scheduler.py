@@ -1,7 +1,7 @@
-"""Run a study on this machine, in the foreground: start what is ready and fits, until nothing is left.
+"""Run a study on this machine, in the foreground: start units that are ready and fit, until none is left.
 
-Stage by stage, and in a stage the largest work first, so that the last hour does not wait for one long job.
-A unit whose input failed is left out; the others go on. What ended for a cause that passes is begun again.
+Stages run in order, and in each the largest units first, so that no long job is left for the end. A unit
+whose input failed is skipped; the others continue. Units that ended for a transient cause are retried.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from launch.state.reconcile import Difference
 from launch.state.states import State
 from launch.state.status import Seen, Snapshot, end_of
 
-TICK = 0.2  # seconds between two looks at the running jobs
-PEERS_GRACE = 30.0  # seconds that the other ranks have to end once one has failed
+TICK = 0.2  # seconds between polls of the running jobs
+PEERS_GRACE = 30.0  # seconds for the other ranks to end once one has failed
 
 
 @dataclass
 class Running:
-    """A unit that jobs have in hand."""
+    """A unit with running jobs."""
 
     seen: Seen
     attempt: Attempt
@@ -43,7 +43,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a person who watches wants to know: "started", "done", "again" or "failed"."""
+    """An event that the user wants to see: "started", "done", "again" or "failed"."""
 
     kind: str
     unit: Unit
@@ -54,16 +54,16 @@ class Foreground:
     """One run of a difference.
 
     Args:
-        cores: how many the machine has for it.
+        cores: how many it may use.
         gpus: those that it may use, as CUDA_VISIBLE_DEVICES names them.
-        tell: is called for every event.
-        tick: is called after every look at the jobs.
+        tell: called for every event.
+        tick: called after every poll of the jobs.
 
     Attributes:
-        running: what jobs have in hand, by the unit's id.
+        running: units with running jobs, by unit id.
         done: ids of units with a result.
         failures: units that ended without one, with their last attempt and the reason.
-        blocked: units left out because of these.
+        blocked: units skipped because of these.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Foreground:
         self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
     def run(self, now: Snapshot, difference: Difference) -> None:
-        """Do all of a difference; `failures` and `blocked` then hold what could not be done."""
+        """Do all the work of a difference; `failures` and `blocked` then hold what could not be done."""
         self._waiting = sorted(difference.submit, key=_order)
-        for seen in difference.active:  # of an earlier submit that was killed: wait for them, too
+        for seen in difference.active:  # from an earlier submit that was killed: wait for them, too
             self._adopt(seen)
         self.done = {s.unit.id for s in now.of(State.DONE)}
         while self._waiting or self.running:
@@ -104,7 +104,7 @@ class Foreground:
         self._backend.cancel([job for r in running for job in r.jobs], hurried)
 
     def leave(self, hurried: threading.Event) -> None:
-        """End those of the running jobs that whoever took over gave up; the others are that one's now."""
+        """End the running jobs that the process which took over has given up; it now owns the others."""
         attempts = self._ledger.attempts()
         given_up = [
             job
@@ -115,7 +115,7 @@ class Foreground:
         self._backend.cancel(given_up, hurried)
 
     def _start(self) -> None:
-        full: set[bool] = set()  # kinds, with GPUs and without, of which a larger unit waits for room
+        full: set[bool] = set()  # kinds, with GPUs or without, of which a larger unit waits for room
         for seen in list(self._waiting):
             inputs = {i.id for i in seen.unit.inputs}
             failed = inputs & {s.unit.id for s in (*self.failures, *self.blocked)}
@@ -131,10 +131,10 @@ class Foreground:
                     self._waiting.remove(seen)
                     self._submit(seen)
                 else:
-                    full.add(kind)  # smaller ones would keep it waiting forever
+                    full.add(kind)  # smaller ones would starve it
 
     def _free(self) -> tuple[int, list[str]]:
-        """How many cores, and which GPUs, no running unit holds."""
+        """Return how many cores, and which GPUs, no running unit holds."""
         held = {gpu for running in self.running.values() for gpu in running.gpus}
         cores = self._cores - sum(running.cores for running in self.running.values())
         return cores, [gpu for gpu in self._gpus if gpu not in held]
@@ -149,7 +149,7 @@ class Foreground:
         attempt = Attempt(number, time.time(), "local")
         for worker in range(unit.resources.workers):
             if worker and not self._room(unit):
-                break  # the workers that there is room for do the work of all
+                break  # the workers that fit do the work of all
             running = self._take(seen, attempt)
             gpus = running.gpus[-unit.resources.gpus_per_node :] if unit.resources.gpus_per_node else ()
             name = new_name(f"{unit.stage}-{unit.name}")
@@ -170,7 +170,7 @@ class Foreground:
         return held
 
     def _adopt(self, seen: Seen) -> None:
-        """Take over a unit whose jobs live, with the cores and the GPUs that they hold."""
+        """Take over a unit with live jobs, and the cores and GPUs that they hold."""
         assert seen.attempt is not None
         assert seen.live is not None
         jobs = seen.live.jobs
@@ -194,7 +194,7 @@ class Foreground:
                 self._ended(seen, attempt)
 
     def _ended(self, seen: Seen, attempt: Attempt) -> None:
-        """Write down why an attempt ended without a result, and begin the unit again where that helps."""
+        """Record why an attempt ended without a result, and retry the unit where that helps."""
         end = end_of(seen.folder, attempt)
         reason = end.error or ""
         self._ledger.ended("failed", [(seen.unit.id, attempt.number, reason)])
@@ -208,9 +208,9 @@ class Foreground:
             self._fail(seen, attempt, reason)
 
     def _end_peers(self, running: Running) -> None:
-        """End ranks that wait for one that has failed, which they may do for half an hour."""
+        """End ranks that wait for a failed one, which they may do for half an hour."""
         folder, number = running.seen.folder, running.attempt.number
-        with suppress(Damaged):  # said once the unit has ended
+        with suppress(Damaged):  # reported once the unit has ended
             ends = [e for e in last_run(journal.read(folder.attempts, ATTEMPT), number) if e["error"]]
             if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
                 self._backend.kill(running.jobs)
@@ -221,11 +221,11 @@ class Foreground:
 
 
 def _order(seen: Seen) -> tuple[int, int]:
-    """Stage by stage, in each the largest first."""
+    """Return the sort key: stage by stage, in each the largest first."""
     return STAGES.index(seen.unit.stage), -(seen.unit.flops or 0)
 
 
 def _wants(unit: Unit) -> tuple[int, int]:
-    """Cores and GPUs of one worker; with GPUs the cores are not what is scarce."""
+    """Return the cores and GPUs of one worker; with GPUs, cores are not the scarce resource."""
     r = unit.resources
     return (0 if r.gpus_per_node else r.tasks_per_node * r.cpus_per_task), r.gpus_per_node

@@ -1,8 +1,8 @@
 """Signals that ask a `sor submit` in the foreground to stop: Ctrl-C, SIGTERM, SIGHUP of a closed terminal.
 
-The first one raises `Stopped` wherever the program is, so that jobs of this machine save what they have and
-the lock is given back. Those after it are noted only: a closed terminal sends SIGHUP more than once, and
-nothing may interrupt the saving. Ctrl-C a second time is a person who does not want to wait.
+The first one raises `Stopped` wherever the program is, so that jobs of this machine save their state and the
+lock is released. Later ones are only recorded: a closed terminal sends SIGHUP more than once, and nothing may
+interrupt the saving. A second Ctrl-C means that the user does not want to wait.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """Turns the first of these signals into `Stopped`, as a context manager of the main thread.
+    """Context manager of the main thread that turns the first of these signals into `Stopped`.
 
     Attributes:
-        hurried: set once nobody waits for what still saves.
+        hurried: set once the user no longer waits for jobs that are saving.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class Stopping:
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                # A shell has Ctrl-C ignored in the background, where `kill -INT` still stops. Who starts the
-                # program by nohup wants it to outlive the terminal.
+                # In the background a shell ignores Ctrl-C, where `kill -INT` must still work. Under nohup
+                # the program has to outlive the terminal.
                 if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -64,7 +64,7 @@ class Stopping:
 
 
 def mute() -> None:
-    """Print into nothing from now on: a terminal that is gone fails every write."""
+    """Redirect output to /dev/null from now on: every write to a closed terminal fails."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
