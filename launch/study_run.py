@@ -83,10 +83,8 @@ def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project],
         try:
             study = Study.model_validate(read_json(root.study))
             found.append(_where_it_runs(study, root, cluster_name))
-        except (
-            ValueError,
-            OSError,
-        ) as error:  # StudyError, and fields missing from a study of another version
+        # ValueError: StudyError, and fields missing from a study of another version.
+        except (ValueError, OSError) as error:
             troubles.append(f"{root.path} is left out: {error}")
     if not found:
         why = "; ".join(troubles) or "no study was submitted here: name one, or say with --runs where to look"

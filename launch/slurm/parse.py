@@ -92,7 +92,7 @@ class QueuedJob(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Places in the queue, of a job or of array elements that are alike, with whose limits count them."""
+    """Places in the queue: a job, or array elements that are alike, with the fields that limits depend on."""
 
     array: str
     elements: Sequence[int] | None

@@ -1,1 +1,1 @@
-"""Everything that a submission to Slurm is made of: arrays, limits, scripts, the copy of the code."""
+"""Submission to Slurm: arrays, limits, scripts, and the copy of the code."""

@@ -1,7 +1,7 @@
-"""Handing arrays over to Slurm, or writing them down for a person to do so.
+"""Submit arrays to Slurm, or write them out for a person to submit.
 
-In this order, one array after another: the folder with all that the jobs read, the intent in the ledger,
-sbatch, the id in the ledger. A crash between any two leaves something that the next submit understands.
+One array after another, in this order: the folder with everything that the jobs read, the intent in the
+ledger, sbatch, the id in the ledger. The next submit can recover from a crash between any two.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def hand_over(
     Args:
         code: the snapshot of the code that the jobs run.
         avoid: nodes that no job may run on.
-        tell: is called with the id of each job that Slurm has taken, and what it is.
+        tell: called with the id and a description of each job that Slurm has accepted.
 
     Raises:
-        Refused: Slurm said no; those before stay.
-        SlurmUnavailable: no answer; whether that array was taken, the next look finds out.
+        Refused: Slurm rejected an array; those before stay.
+        SlurmUnavailable: no answer; the next poll finds out whether that array was accepted.
     """
     numbers, ids = _numbers(project), list[str]()
     for array in arrays:
@@ -81,14 +81,14 @@ def hand_over(
 
 
 def hand_in(project: Project, name: str, begun: Sequence[Begun], memory: int | None = None) -> str:
-    """Submit what a submission's folder holds; returns the job's id. It raises what `hand_over` does.
+    """Submit the contents of a submission's folder and return the job's id. Raises what `hand_over` does.
 
     Args:
-        memory: MiB of a node that each of its jobs asks for.
+        memory: MiB per node that each of its jobs requests.
     """
     assert isinstance(project.backend, Slurm)
     project.ledger.intent(name, begun, memory)
-    project.fence()  # whoever took over while this slept did not see that line
+    project.fence()  # a process that took over meanwhile did not see that line
     try:
         id = project.backend.controller.submit(project.root.submission(name) / SCRIPT)
     except Refused as error:
@@ -104,24 +104,23 @@ def hand_in(project: Project, name: str, begun: Sequence[Begun], memory: int | N
 
 
 def _take_back(project: Project, job: Job, begun: Sequence[Begun]) -> None:
-    """End what was submitted after somebody else had decided, unseen, that it never would be."""
+    """Cancel jobs whose attempts another process had ended or replaced, unaware of the submission."""
     attempts = project.ledger.attempts()
     over = [b for b in begun if (a := attempts.get(b.unit)) and (a.number > b.attempt or a.ended)]
     project.backend.cancel([job._replace(element=b.index) for b in over])
 
 
 def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
-    """Write what `hand_over` would submit, to be submitted by hand; returns the script that submits all.
+    """Write what `hand_over` would submit, for submission by hand, and return the script that submits all.
 
     Raises:
-        Refusal: the folder holds something, which jobs may be reading.
+        Refusal: the folder is not empty, and jobs may be reading its files.
     """
     if out.exists() and any(out.glob("[!.]*")):
         raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
     out.mkdir(parents=True, exist_ok=True)
-    project.root.by_hand.mkdir(
-        parents=True, exist_ok=True
-    )  # from here on 'sor submit' takes its numbers there
+    # From now on 'sor submit' takes its numbers there.
+    project.root.by_hand.mkdir(parents=True, exist_ok=True)
     lines = (HEADER % " ".join(WELCOME)).splitlines()
     code, numbers, readers = snapshot(project.root), _numbers(project), _readers(project.units)
     for number, array in enumerate(arrays):
@@ -147,18 +146,18 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
 
 
 def in_words(array: Array) -> str:
-    """What an array is, for a person."""
+    """Return a description of an array for a person."""
     return f"{array.stage}, {len(array.elements)} jobs"
 
 
 def _numbers(project: Project) -> dict[str, int]:
-    """The number of each unit's next attempt, by its id."""
+    """Return the number of each unit's next attempt, by unit id."""
     attempts = project.ledger.attempts()
     return {u.id: attempts[u.id].number + 1 if u.id in attempts else 1 for u in project.units}
 
 
 def _readers(units: Sequence[Unit]) -> dict[str, list[str]]:
-    """The folders, below the study's, of the units that read each unit, directly or not, by the unit's id."""
+    """Return the folders, below the study's, of the direct and indirect readers of each unit, by unit id."""
     readers: dict[str, list[str]] = {unit.id: [] for unit in units}
     read = dict[str, set[str]]()  # by each unit
     for unit in units:

@@ -1,8 +1,8 @@
-"""Units to submit -> Slurm job arrays: what each array waits for and how many of its jobs run at once.
+"""Units to submit -> Slurm job arrays: what each array waits for, and how many of its jobs run at once.
 
-Pure: it calls nothing and reads no file. As few arrays as can be, since each is one call of sbatch; but an
-element waits for the results that it reads and for nothing else, and the caps hold in whatever order Slurm
-starts what may start.
+Pure: no calls, no file access. There are as few arrays as possible, since each is one call of sbatch; but an
+element waits for the results that it reads and nothing else, and the caps hold in whatever order Slurm starts
+eligible jobs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jobs.core.unit import Resources, Unit
 from launch.submit.throttles import LATER, NO_LIMIT, Caps
 
 PLAIN = -1
-FEW = 32  # units; fewer are not worth an array of their own for a shorter time limit
+FEW = 32  # units; fewer are not worth a separate array for a shorter time limit
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Room in the queue that some stages share.
+    """Room in the queue shared by some stages.
 
     Args:
         name: whose limit it is.
-        room: jobs of theirs that may still be put into the queue.
+        room: how many more of their jobs may be queued.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Rules:
-    """The limits to keep; None is no limit.
+    """Limits to observe; None is no limit.
 
     Args:
         max_array_size: Slurm's MaxArraySize; the largest index is one less. 0: there are no arrays, and each
             worker is a job of its own.
-        room: jobs, elements of arrays included, that may still be put into the queue.
+        room: how many more jobs, including elements of arrays, may be queued.
         max_jobs, max_gpus: of this study at once, over all arrays.
-        pools: what of the room there is for some stages only.
+        pools: limits of the room that apply to some stages only.
     """
 
     max_array_size: int
@@ -66,10 +66,10 @@ class Element:
 
 @dataclass(frozen=True)
 class Condition:
-    """What an array waits for.
+    """A condition that an array waits for.
 
     Args:
-        kind: "afterok", "aftercorr" or "afterany", as Slurm means them.
+        kind: "afterok", "aftercorr" or "afterany", as in Slurm.
         array: the position of an array in the plan, or the id of one that Slurm already has.
         indices: these elements of it; None is the whole array.
     """
@@ -84,8 +84,8 @@ class Array:
     """One job array.
 
     Args:
-        resources: of each element, with the time limit of the longest and the memory of the largest;
-            `workers` are those of the array.
+        resources: per element, with the time limit of the longest and the memory of the largest; `workers`
+            are those of the array.
         any: one of the conditions is enough.
         throttle: how many elements may run at once.
         plain: it is submitted as a job without an array; it has one element.
@@ -102,7 +102,7 @@ class Array:
 
 @dataclass(frozen=True)
 class ArrayPlan:
-    """Arrays in the order of submission, and the units left for a later submit, each with the reason."""
+    """Arrays in order of submission, and the units left for a later submit, each with the reason."""
 
     arrays: tuple[Array, ...]
     held: tuple[tuple[Unit, str], ...]
@@ -111,30 +111,38 @@ class ArrayPlan:
 def plan_arrays(
     units: Sequence[Unit], submit: Collection[str], live: Mapping[str, tuple[str, ...]], rules: Rules
 ) -> ArrayPlan:
-    """Arrays for the units to submit. Each unit is in one array, with all its workers, or held.
+    """Plan the arrays for the units to submit. Each unit is in one array, with all its workers, or held.
 
     Args:
         units: all of the study, inputs before what reads them.
         submit: ids of those to submit; their inputs are among them, live, or done.
-        live: of each unit that a job has in hand, the ids of its jobs ("123_4"), one a worker.
+        live: the job ids ("123_4") of each unit with live jobs, one per worker.
     """
     return _Planner(_Pending(units, frozenset(submit), live), rules).plan()
 
 
 def dependency(array: Array, ids: Sequence[str]) -> str | None:
-    """What sbatch's --dependency takes, or None; `ids` are the job ids of the plan's arrays so far."""
+    """Return the value of sbatch's --dependency; `ids` are the job ids of the plan's arrays so far.
+
+    Returns:
+        None if the array waits for nothing.
+    """
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for condition in array.after:
         id = condition.array if isinstance(condition.array, str) else ids[condition.array]
         jobs = [id] if condition.indices is None else [f"{id}_{i}" for i in condition.indices]
         kinds[condition.kind] += jobs
-    if array.any:  # jobs behind one kind would all be waited for
+    if array.any:  # jobs after a single kind would all be required
         return "?".join(f"{kind}:{job}" for kind, jobs in kinds.items() for job in jobs)
     return ",".join(f"{kind}:{':'.join(jobs)}" for kind, jobs in kinds.items()) or None
 
 
 def array_spec(array: Array) -> str | None:
-    """What sbatch's --array takes; None for a job without an array."""
+    """Return the value of sbatch's --array.
+
+    Returns:
+        None for a job without an array.
+    """
     if array.plain:
         return None
     parts = []
@@ -146,14 +154,14 @@ def array_spec(array: Array) -> str | None:
 
 
 class _Pending:
-    """The graph of the units that are not done. A set of them is an integer: bit p is the unit at position p.
+    """Graph of the units that are not done. A set of them is an integer: bit p is the unit at position p.
 
     Attributes:
-        waits: what a unit reads, less what that waits for itself.
-        needs: all that has to be done before it.
+        waits: the inputs of a unit, less those that other inputs need.
+        needs: all units that must be done before it.
         levels: the positions of units to submit; each reads only live ones and those of earlier levels.
-        places: the elements that do a unit, as array and index; of the live ones at first. The index of a job
-            that is no array's is PLAIN.
+        places: the elements that do a unit, as array and index; initially of live ones. The index of a job
+            without an array is PLAIN.
         load: live units, by the jobs and the GPUs of each.
     """
 
@@ -168,7 +176,7 @@ class _Pending:
         self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
         at: dict[str, tuple[int, int]] = {}  # position and level
         for position, unit in enumerate(self.units):
-            # A live unit was submitted earlier than those of now: it does not wait for them.
+            # A live unit was submitted before this plan: it does not wait for units in it.
             inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
             read = _set(p for p, _ in inputs)
             before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
@@ -216,7 +224,7 @@ class _Planner:
         return ArrayPlan(tuple(replace(array, throttle=most) for array, most in arrays), held)
 
     def _fill(self) -> dict[int, int]:
-        """Workers of each unit that the queue has room for. Where not all fit, fewer do the work."""
+        """Return how many workers of each unit fit into the queue. Where not all fit, fewer do the work."""
         everywhere = Pool("the queue", NO_LIMIT if self.rules.room is None else self.rules.room, frozenset())
         left = {pool: pool.room for pool in (everywhere, *self.rules.pools)}
         workers = {}
@@ -237,10 +245,10 @@ class _Planner:
         self.out |= 1 << position
 
     def _add_all(self, workers: dict[int, int]) -> None:
-        """Few arrays for units of one shape, given with their workers.
+        """Add as few arrays as possible for units of one shape, given with their workers.
 
-        Units that wait for the same fit into one array. So do units of which each waits for another element
-        of one array: they take its index.
+        Units that wait for the same units fit into one array. So do units that each wait for a different
+        element of one array: they take its index.
         """
         size = self.size
         jobs: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # unit and worker, by their waits
@@ -259,9 +267,9 @@ class _Planner:
                     self._add(waits, None, dict(enumerate(rest[start : start + size])))
 
     def _families(self, sets: Collection[int]) -> dict[tuple[int, int | str | None], list[int]]:
-        """Sets of units that differ in an element of one array, by what they share and that array.
+        """Group sets of units that differ in an element of one array, by what they share and that array.
 
-        Of a set that unit is told by being in the fewest of the others.
+        The differing unit of a set is the one that is in the fewest of the others.
         """
         readers = Counter(p for units in sets for p in _positions(units))
         families: defaultdict[tuple[int, int | str | None], list[int]] = defaultdict(list)
@@ -276,11 +284,11 @@ class _Planner:
         return families
 
     def _add(self, shared: int, alike: int | str | None, jobs: dict[int, tuple[int, int]]) -> None:
-        """Make an array, or hold its units if the caps leave no room for one of its jobs.
+        """Add an array, or hold its units if the caps leave no room for one of its jobs.
 
         Args:
             shared: the set that all elements wait for.
-            alike: the array of which each element waits for that of its own index, if there is one.
+            alike: the array of which each element waits for the one with its own index, if any.
             jobs: unit and worker, by index.
         """
         positions = list(dict.fromkeys(p for p, _ in jobs.values()))
@@ -304,10 +312,10 @@ class _Planner:
         self.arrays.append(made)
 
     def _conditions(self, shared: int, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
-        """The conditions of an array, and whether one of them is enough.
+        """Return the conditions of an array, and whether one of them is enough.
 
-        A unit of several workers is done when the first of them succeeds. But Slurm has no "or" within an
-        "and", and under caps the others must not run on beside what comes next: then all have to end.
+        A unit with several workers is done when the first of them succeeds. But Slurm has no "or" within an
+        "and", and under caps the others must not continue alongside later jobs: then all have to end.
         """
         places, inputs = self.pending.places, list(_positions(shared))
         either = not self.caps.given and alike is None and len(inputs) == 1 and len(places[inputs[0]]) > 1
@@ -327,7 +335,7 @@ class _Planner:
 
 
 def _rounds(counts: Sequence[int], size: int) -> int:
-    """How many arrays had best take one unit of each of these groups, when each group's rest is an array."""
+    """Return how many arrays should take one unit of each of these groups, for the fewest arrays in total."""
 
     def arrays(rounds: int) -> int:
         return rounds + sum(ceil(max(n - rounds, 0) / size) for n in counts)
@@ -336,19 +344,21 @@ def _rounds(counts: Sequence[int], size: int) -> int:
 
 
 def _shape(unit: Unit, workers: int) -> tuple[object, ...]:
-    """What the units of an array have in common beside hours and memory; one of several workers is alone."""
+    """Return what units of one array share, besides hours and memory; one of several workers is alone."""
     return unit.stage, _bare(unit.resources), unit.id if workers > 1 else None
 
 
 @cache
 def _bare(resources: Resources) -> Resources:
-    """What one worker asks for, whatever time and memory; thousands of units ask for the same."""
+    """Return the request of one worker, without time and memory; thousands of units have the same."""
     return replace(resources, hours=1, workers=1, memory=0, raised=0)
 
 
 def _by_memory(memory: Mapping[int, int]) -> Iterator[list[int]]:
-    """Units of one shape, apart where one needs more than twice the memory of another: all of an array ask
-    for the most that one of them needs."""
+    """Group units of one shape so that none needs more than twice the memory of another in its group.
+
+    All elements of an array request the most that one of them needs.
+    """
     group: list[int] = []
     for p in sorted(memory, key=lambda p: (memory[p], p)):
         if group and memory[p] > 2 * memory[group[0]]:
@@ -360,9 +370,9 @@ def _by_memory(memory: Mapping[int, int]) -> Iterator[list[int]]:
 
 
 def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
-    """Units of one shape, apart where their hours differ by more than to the next power of two.
+    """Group units of one shape by their hours, rounded up to a power of two.
 
-    A few units join those that take longer: an array more, with its share of the caps, costs more than a time
+    Small groups join the next longer one: another array, with its share of the caps, costs more than a time
     limit that is too long.
     """
     buckets: defaultdict[int, list[int]] = defaultdict(list)
@@ -377,7 +387,7 @@ def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
 
 
 def _gpus(resources: Resources) -> int:
-    """GPUs of one job."""
+    """Return the GPUs of one job."""
     return resources.nodes * resources.gpus_per_node
 
 
@@ -386,7 +396,7 @@ def _set(positions: Iterable[int]) -> int:
 
 
 def _positions(units: int) -> Iterator[int]:
-    """The positions in a set, in order."""
+    """Return the positions in a set, in order."""
     while units:
         lowest = units & -units
         yield lowest.bit_length() - 1

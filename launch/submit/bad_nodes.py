@@ -1,7 +1,7 @@
-"""Which nodes the next submissions of a study avoid: those on which its jobs fail fast, several in a row.
+"""Nodes that the next submissions of a study avoid: those on which its jobs fail fast, several in a row.
 
-What jobs told (jobs/runtime/node_failures.py) is judged by a pure function. Slurm is asked only where a node
-looks bad.
+A pure function judges the failures that jobs recorded (jobs/runtime/node_failures.py). Slurm is queried only
+if a node looks bad.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from launch.study_run import Project
 NODE = re.compile(r"[A-Za-z0-9_.-]+")
 ROW = 3  # failures in a row, of at least two units, after which a node looks bad
 WHILE = 24 * 3600.0  # seconds for which a failure counts
-MOST = 4  # not more than one node in so many is bad: then it is not the nodes
+MOST = 4  # at most one node in so many is bad: beyond that, nodes are not the cause
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class BadNode:
 
     Args:
         partition, error: of its last job.
-        units: that failed on it in a row, one for each time.
-        until: when it will not look bad any more, in seconds since the epoch.
+        units: that failed on it in a row, one entry per failure.
+        until: when it stops looking bad, in seconds since the epoch.
     """
 
     name: str
@@ -44,11 +44,11 @@ class BadNode:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The nodes to exclude, and those that look bad but are too many of their partition to do without."""
+    """The nodes to exclude, and those that look bad but are too many of their partition to exclude."""
 
     avoid: tuple[BadNode, ...] = ()
     many: tuple[BadNode, ...] = ()
-    harm: tuple[str, ...] = ()  # files that jobs wrote which cannot be read
+    harm: tuple[str, ...] = ()  # files written by jobs that cannot be read
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,10 +61,10 @@ class Verdict:
 
 
 def verdict(project: Project) -> Verdict:
-    """Which nodes a study avoids now.
+    """Return which nodes a study avoids now.
 
     Raises:
-        SlurmUnavailable: a node looks bad, and Slurm does not say how many there are.
+        SlurmUnavailable: a node looks bad, and Slurm does not report how many there are.
     """
     if not isinstance(project.backend, Slurm):
         return Verdict()
@@ -79,7 +79,7 @@ def verdict(project: Project) -> Verdict:
 
 
 def _told(root: StudyDir) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
-    """What jobs told, by the node's name, and which files cannot be read; what they told does not count."""
+    """Return the failures recorded by jobs, by node name, and which files cannot be read and are ignored."""
     found, harm = {}, []
     for note in (note for note in sorted(root.nodes.glob("*.jsonl")) if NODE.fullmatch(note.stem)):
         try:
@@ -93,7 +93,7 @@ def _told(root: StudyDir) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, .
 
 
 def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:
-    """The nodes with enough failures in a row; of each is told what failed since work went well on it."""
+    """Return the nodes with enough failures in a row; `told` holds those since the last success on each."""
     bad = []
     for name, failures in told.items():
         recent = [f for f in failures if f["time"] > now - WHILE]
@@ -105,12 +105,13 @@ def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> li
 
 
 def judge(bad: Sequence[BadNode], sizes: Mapping[str, int], needs: int) -> Verdict:
-    """Avoid bad nodes, unless they are more than a quarter of a partition: then it is hardly the nodes, since
-    an error of the code fails everywhere.
+    """Avoid bad nodes, unless they are more than a quarter of a partition.
+
+    Then the nodes are hardly the cause, since an error in the code fails everywhere.
 
     Args:
         sizes: nodes of each partition.
-        needs: nodes of the largest job, which have to remain.
+        needs: nodes of the largest job, which must remain.
     """
     counts = Counter(node.partition for node in bad)
 

@@ -1,8 +1,8 @@
-"""The code that jobs run: a copy in the run directory, so that editing the checkout does not change them.
+"""Snapshot of the code that jobs run, in the run directory, so that edits of the checkout do not affect them.
 
-A copy is named by its contents, made once, and published by one rename. It holds what git tracks, or what the
-wheel installed: never what lies beside that, such as notes or credentials. One that exists is compared with
-the code before it is trusted.
+A snapshot is named by its contents, made once, and published by one rename. It holds the files that git
+tracks, or that the wheel installed: never others beside them, such as notes or credentials. An existing one
+is compared with the code before it is trusted.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class _File:
 
 
 def snapshot(root: StudyDir, *, keeper: bool = False) -> Path:
-    """The folder with a copy of this code, which is made unless it exists.
+    """Return the folder with a snapshot of this code, which is made unless it exists.
 
     Args:
-        keeper: whether a keeper runs from the copy and needs the submitting code, too. Without it, the copy
+        keeper: whether a keeper runs from it and needs the submitting code, too. Without that, the snapshot
             has half as many files, each of which costs time on a shared file system.
 
     Raises:
-        Damaged: a copy with this name exists and holds something else.
+        Damaged: a snapshot with this name exists and has other contents.
     """
     files = _files(FOR_KEEPER if keeper else FOR_JOBS)
     contents = sorted((name, file.contents, file.mode & 0o111 != 0) for name, file in files.items())
@@ -69,7 +69,7 @@ def snapshot(root: StudyDir, *, keeper: bool = False) -> Path:
 
 
 def untracked() -> list[str]:
-    """Python files beside the code that no copy holds, since git does not track them."""
+    """Return the Python files beside the code that no snapshot holds, since git does not track them."""
     if not (CODE / ".git").exists():
         return []
     listed = git(CODE, "ls-files", "--others", "--exclude-standard", "-z", "--", *FOR_KEEPER)
@@ -77,17 +77,17 @@ def untracked() -> list[str]:
 
 
 def _files(folders: Collection[str]) -> dict[str, _File]:
-    """The regular files that belong to the code in these folders, by their names relative to it."""
+    """Return the regular files of the code in these folders, by name relative to the code."""
     found = {}
     for name, path in _listed(folders).items():
         if name.startswith(tuple(f"{folder}/" for folder in folders)) and _inside(path):
-            # Nobody but the owner may change what jobs run, whatever the checkout allows.
+            # Only the owner may change what jobs run, whatever the checkout allows.
             found[name] = _File(path.read_bytes(), stat.S_IMODE(path.stat().st_mode) & 0o755)
     return found
 
 
 def _listed(folders: Iterable[str]) -> Mapping[str, Path]:
-    """Where the files of the code are: by the list of a snapshot, of git, or of the wheel."""
+    """Return the paths of the code's files, as listed by a snapshot, by git, or by the wheel."""
     if (CODE / SNAPSHOT).is_file():
         return {name: CODE / name for name in read_json(CODE / SNAPSHOT)["files"]}
     if DATA != CODE:
@@ -105,12 +105,12 @@ def _listed(folders: Iterable[str]) -> Mapping[str, Path]:
 
 
 def _inside(path: Path) -> bool:
-    """Whether a path is a regular file of the code, and no link that leads out of it."""
+    """Return whether a path is a regular file of the code, and not a link that leads out of it."""
     return path.is_file() and path.resolve().is_relative_to(CODE)
 
 
 def _verify(target: Path, files: Mapping[str, _File]) -> None:
-    """Compare a copy with the code that it is named after.
+    """Compare a snapshot with the code that it is named after.
 
     Raises:
         Damaged: a file is missing, was changed or was added.

@@ -1,5 +1,6 @@
-"""What the cluster lets this user do, and what a training has begun with: held against every unit before it
-is handed over. What can never run is refused with all reasons at once; what there is no room for yet is not.
+"""Checks of units before submission: the cluster's limits for this user, and checkpoints of trainings.
+
+Units that can never run are refused with all reasons at once; those that there is no room for yet are not.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ OTHER = "name another partition, account or QOS in the cluster file"
 
 
 class NeverRuns(ValueError):
-    """A unit that the cluster would never run."""
+    """The cluster would never run this unit."""
 
 
 class Refusal(ValueError):
@@ -42,10 +43,10 @@ class Refusal(ValueError):
 
 
 def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
-    """Refuse trainings whose checkpoints they could not read as they are to be run now.
+    """Refuse trainings that could not resume from their checkpoints as they are to be run now.
 
     Raises:
-        Refusal: there are such.
+        Refusal: there are any.
     """
     found = []
     for unit in units:
@@ -58,10 +59,10 @@ def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
 
 @dataclass(frozen=True)
 class Admission:
-    """A cluster's settings, as far as they bear on submitting.
+    """A cluster's settings that matter for submitting.
 
     Args:
-        associations: None where the accounts do not answer: what they limit is left to the controller then.
+        associations: None if accounting does not answer: its limits are then left to the controller.
     """
 
     cluster: Cluster
@@ -73,7 +74,7 @@ class Admission:
 
     @classmethod
     def ask(cls, cluster: Cluster, controller: Controller) -> Admission:
-        """Ask the cluster."""
+        """Query the cluster."""
         config = controller.config()
         associations: tuple[Association, ...] | None = ()
         qos: tuple[Qos, ...] = ()
@@ -88,7 +89,7 @@ class Admission:
             return cls(cluster, config, partitions.result().rows, nodes.result().rows, associations, qos)
 
     def admit(self, units: Sequence[Unit]) -> list[Unit]:
-        """The units, with time limits that the cluster allows.
+        """Return the units, with time limits that the cluster allows.
 
         Raises:
             Refusal: some can never run.
@@ -112,11 +113,11 @@ class Admission:
         return admitted
 
     def rules(self, stages: Iterable[str], taken: Sequence[Place], keeper: str | None) -> Rules:
-        """What arrays have to keep to.
+        """Return the limits that arrays must observe.
 
         Args:
-            taken: what of the queue this user has taken.
-            keeper: the stage like which a keeper is submitted, which needs a place; None: there is none.
+            taken: the places in the queue that this user has taken.
+            keeper: the stage whose options a keeper is submitted with, which takes a place; None: no keeper.
 
         Raises:
             Refusal: one of the stages has no partition or account.
@@ -141,7 +142,7 @@ class Admission:
         return Rules(size, room, slurm.max_jobs, slurm.max_gpus, tuple(pools))
 
     def notices(self, stages: Iterable[str]) -> list[str]:
-        """What a person should know of the partitions of these stages before anything is submitted."""
+        """Return what a person should know about the partitions of these stages before submitting."""
         down = {p.name for stage in stages for _, p in self._levels(stage) if p.state == "DOWN"}
         return [
             f"partition {name} is DOWN: jobs are taken, and start once an administrator brings it up"
@@ -149,7 +150,7 @@ class Admission:
         ]
 
     def _fitted(self, stage: str, resources: Resources) -> Resources:
-        """These resources in one of the stage's partitions, or in all where the cluster wants that."""
+        """Return the resources fitted to one of the stage's partitions, or to all where that is required."""
         found, reasons = dict[str, Resources](), dict[str, None]()
         levels = self._levels(stage)
         for at, partition in levels:
@@ -169,7 +170,7 @@ class Admission:
         return best(found.values(), key=lambda fits: fits.hours)
 
     def _levels(self, stage: str) -> list[tuple[Level, Partition]]:
-        """The partitions that jobs of a stage may start in, with the limits of each account they may have.
+        """Return the partitions that jobs of a stage may start in, with the limits of each possible account.
 
         Raises:
             NeverRuns: there is no such partition, or the user has no account for one.
@@ -188,7 +189,7 @@ class Admission:
         return found
 
     def _rows(self, stage: str, partition: Partition) -> Sequence[Association | None]:
-        """The user's rows that jobs of a stage may count for; one that is None where no limits are kept."""
+        """Return the user's rows that may apply to jobs of a stage; one None where no limits are kept."""
         if self.associations is None:
             return [None]
         mine = [row for row in self.associations if row.user]
@@ -203,7 +204,7 @@ class Admission:
         return rows or [None]
 
     def _check_access(self, stage: str, at: Level, partition: Partition) -> None:
-        """Refuse a partition that is not open to the user, the account or the QOS, or takes no jobs now."""
+        """Refuse a partition that is closed to the user, the account or the QOS, or accepts no jobs now."""
         name = f"partition {partition.name}"
         if partition.state in ("DRAIN", "INACTIVE"):
             raise NeverRuns(
@@ -235,7 +236,7 @@ class Admission:
         return [known[name] for name in wanted.split(",")]
 
     def _option(self, stage: str, name: str) -> str | None:
-        """An option of sbatch as it will be read: the environment goes before the script."""
+        """Return the effective value of an sbatch option: the environment overrides the script."""
         given = self.cluster.sbatch_options(stage, 0).get(name)
         return os.environ.get(f"SBATCH_{name.upper()}") or (None if given is None else str(given))
 
@@ -247,7 +248,7 @@ def fitted(
     found: Limits,
     least: Tres = UNLIMITED,
 ) -> Resources:
-    """What a unit asks for, with a time limit that is allowed where its expected time is, too.
+    """Return the resources of a unit, with a time limit that is allowed if its expected time is, too.
 
     Raises:
         NeverRuns: it would be refused, or wait forever; the message says why.
@@ -294,16 +295,16 @@ def fitted(
 
 
 def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:
-    """Resources with the memory that they may be raised to after a kill for memory: as far as nodes have it.
+    """Return the resources with the memory to request after a kill for memory, as far as nodes have it.
 
-    Where they come with one, of an attempt that was killed, that is asked for now, and not raised again.
+    If they come with one, from an attempt that was killed, it is requested now, and not raised again.
 
     Args:
         able: the groups of nodes that have everything else.
         wanted: how many nodes with what, in words.
 
     Raises:
-        NeverRuns: too few nodes have the memory that is asked for.
+        NeverRuns: too few nodes have the requested memory.
     """
     if not r.memory:
         return replace(r, raised=0)
@@ -328,7 +329,7 @@ def _gib(memory: int) -> str:
 
 
 def _without_bounds(partition: Partition, services: Sequence[Qos]) -> Partition:
-    """The partition with those of its limits that a QOS does not set aside."""
+    """Return the partition without those of its limits that a QOS overrides."""
     flags = {flag for service in services for flag in service.flags}
     return replace(
         partition,
@@ -338,10 +339,10 @@ def _without_bounds(partition: Partition, services: Sequence[Qos]) -> Partition:
 
 
 def _refuse(partition: str, what: str, name: str, access: Access, names: set[str]) -> None:
-    """Refuse an account or a QOS that a partition does not take.
+    """Refuse an account or a QOS that a partition does not accept.
 
     Args:
-        names: its own and those above, which newer versions of Slurm let in as well.
+        names: its own and those above, which newer versions of Slurm accept as well.
     """
     if access.allowed and not names & set(access.allowed):
         allowed = ", ".join(access.allowed)
@@ -353,7 +354,7 @@ def _refuse(partition: str, what: str, name: str, access: Access, names: set[str
 def _no_account(
     mine: Sequence[Association], chosen: Sequence[Association], account: str | None, partition: Partition
 ) -> str:
-    """Why there is no account for a job."""
+    """Return why there is no account for a job."""
     if not mine:
         return "you have no account on this cluster, and it refuses jobs without one: ask for one"
     names = ", ".join(sorted({row.account for row in mine}))
@@ -366,7 +367,7 @@ def _no_account(
 
 @cache
 def _groups() -> frozenset[str]:
-    """The names of this user's groups; none for root, whom every partition takes."""
+    """Return the names of this user's groups; none for root, whom every partition accepts."""
     user = pwd.getpwuid(os.getuid())
     found = []
     for number in os.getgrouplist(user.pw_name, user.pw_gid) if user.pw_uid else ():
@@ -380,7 +381,7 @@ def _count_of(place: Place) -> int:
 
 
 def in_words(found: Limits) -> str:
-    """The limits as a person reads them."""
+    """Return a description of the limits for a person."""
     numbers = {
         "jobs in the queue": found.submitted, "jobs running": found.jobs, "GPUs in use": found.held.gpus,
         "cores in use": found.held.cpus, "nodes in use": found.held.nodes, "GPUs a job": found.job.gpus,

@@ -1,8 +1,7 @@
-"""What keeps a study going while nobody is logged in: one job at a time, which starts when others have ended.
+"""Submission of keepers, which continue a study unattended: one job at a time, started when others end.
 
-Here is how that job is handed over; what it does is keeper.py's business. It is in the ledger like any other
-job, under KEEPER, and only the one that the ledger names last may do anything: all that is here happens under
-the study's lock.
+keeper.py implements what a keeper does. It is in the ledger like any other job, under KEEPER, and only the
+last one in the ledger may act: everything here happens under the study's lock.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from launch.submit.array_jobs import SCRIPT, hand_in
 from launch.submit.script import sbatch_script
 from launch.submit.throttles import LATER
 
-STAGE = "report"  # whose options the keeper takes: that stage needs little, too
+STAGE = "report"  # whose options the keeper uses: that stage needs little, too
 NEEDS = Resources(hours=0.25, memory=memory.keeping())
-MANY = 100  # jobs that are named in one dependency
-GRACE = 60.0  # seconds that a keeper has to end
+MANY = 100  # jobs per dependency
+GRACE = 60.0  # seconds for a keeper to end
 
 
 def record(project: Project, only: str | None, submit: Sequence[Seen]) -> None:
-    """Write down how a person submits a study now, for the keeper to go on from if there is to be one."""
+    """Record how a person submits a study now, for the keeper to continue from, if one is configured."""
     if project.cluster.slurm.keeper is None:
         return
     submitted = {
@@ -49,20 +48,20 @@ def record(project: Project, only: str | None, submit: Sequence[Seen]) -> None:
 
 
 def digest(units: list[Unit]) -> str:
-    """Tells two plans apart."""
+    """Return a digest that distinguishes two plans."""
     return hashlib.sha256(" ".join(u.id for u in units).encode()).hexdigest()[:12]
 
 
 def wanted(project: Project, difference: Difference) -> bool:
-    """Whether there should be a keeper, once the difference is submitted."""
+    """Return whether there should be a keeper once the difference is submitted."""
     return project.cluster.slurm.keeper is not None and bool(difference.submit or difference.active)
 
 
 def dismiss(project: Project, now: Snapshot, why: str) -> bool:
-    """End the keeper, and see it gone; returns whether there was one."""
+    """Cancel the keeper and wait until it is gone; return whether there was one."""
     if now.keeper is None or now.kept is None:
         return False
-    # Written first: one that begins to run meanwhile finds it, and does nothing.
+    # Recorded first: a keeper that starts meanwhile finds this, and does nothing.
     project.ledger.ended("cancelled", [(KEEPER, now.keeper.attempt.number, why)])
     until = time.monotonic() + GRACE
     alone = {KEEPER: now.keeper.attempt}
@@ -73,7 +72,7 @@ def dismiss(project: Project, now: Snapshot, why: str) -> bool:
 
 
 def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
-    """Submit the next keeper, which starts when one of the jobs that are in hand has ended, or soon.
+    """Submit the next keeper, which starts when a live job has ended, or soon. Raises what `hand_in` does.
 
     Args:
         code: the snapshot of the code that it runs from.
@@ -81,7 +80,7 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
         avoid: nodes that it must not run on.
 
     Returns:
-        The id of its job. What `hand_in` raises, this does.
+        The id of its job.
     """
     assert isinstance(project.backend, Slurm)
     now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
@@ -100,15 +99,18 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
 
 
 def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
-    """Whether some units were held only until other jobs have ended."""
+    """Return whether some units were held only until other jobs end."""
     return any(LATER in why for _, why in held)
 
 
 def first_end(now: Snapshot, room: bool) -> str | None:
-    """The end of any array that is in hand, as sbatch's --dependency takes it; None where there is none.
+    """Return the end of any live array as a value of sbatch's --dependency.
 
     Args:
-        room: the end of any of its elements, up to MANY, since others wait for its place.
+        room: use the end of any of their elements, up to MANY, since others wait for their places.
+
+    Returns:
+        None if there is none.
     """
     jobs = [job for s in now.of(*ACTIVE) if s.live for job in s.live.jobs if job.array]
     ids = [job.id for job in jobs[:MANY]] if room else dict.fromkeys(job.array for job in jobs)

@@ -1,6 +1,6 @@
 """A cluster, a stage and its needs -> the whole text of an sbatch script, by submitit's SlurmExecutor.
 
-It writes nothing and calls nothing of Slurm: scripts can be made where there is none.
+Nothing is written and no program of Slurm called: scripts can be made on machines without it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from launch.study.header import check_header, unusable
 from launch.study.presets import Mistake, StudyError
 from launch.study.templates import again, render
 
-# Slurm gives % and \ a meaning in file names, and a script's header is made of lines; PYTHONPATH and lists of
-# mounts are separated by : and ,
+# % and \ are special in Slurm's file names, a script's header consists of lines, and : and , separate
+# PYTHONPATH and lists of mounts.
 UNUSABLE = re.compile(r"[%\\:,\x00-\x1f\x7f]")
 
 
 class _Writer(SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
-        return 2  # without srun, too
+        return 2  # even without srun
 
 
 def sbatch_script(
@@ -49,21 +49,21 @@ def sbatch_script(
     once: bool = False,
     name: str | None = None,
 ) -> str:
-    """The script of one submission.
+    """Return the script of one submission.
 
     Args:
-        folder: the submission's, for the logs and for what the elements are to do.
+        folder: the submission's, for the logs and the work of the elements.
         study, code: the study's folder, and the snapshot of the code below it.
         array: the elements, as `0-99%8`; None: it is one job, without an array.
         dependency: as `afterok:12:13`.
         module: the program.
-        begin: not before, as `now+60`.
+        begin: the earliest start, as `now+60`.
         exclude: nodes that it must not run on.
-        once: it is not begun again, whatever ends it.
+        once: never requeue it, whatever ends it.
         name: the job's; None: that of the folder.
 
     Raises:
-        StudyError: an option is missing, a path cannot be used, or the script would show a secret.
+        StudyError: an option is missing, a path cannot be used, or the script would contain a secret.
     """
     folder, study, code = (path.absolute() for path in (folder, study, code))
     if bad := UNUSABLE.search(str(folder)):
@@ -79,7 +79,7 @@ def sbatch_script(
         "study": str(study),
     }
     variables = {**cluster.slurm.variables, **given}
-    # Logs, and what libraries write, are UTF-8 wherever a node's locale is another one.
+    # Logs, and files written by libraries, are UTF-8 even where a node's locale is not.
     body = (
         "export PYTHONUTF8=1\n"
         + _secret_names(cluster.slurm.secrets)
@@ -93,13 +93,13 @@ def sbatch_script(
         raised = cluster.memory_option(stage, replace(resources, memory=resources.raised))
         body = again({**variables, "killed": KILLED, "raise": _update(raised)}) + "\n" + body
         if "no-requeue" not in options:
-            options["requeue"] = True  # some clusters forbid what a job does not ask for
+            options["requeue"] = True  # some clusters requeue only jobs that request it
     if exclude:
         own = options.get("exclude")
         options["exclude"] = ",".join([*([own] if isinstance(own, str) else []), *exclude])
     if begin:
         options["begin"] = begin
-    options["output"] = str(folder / f"{job}_0_log.out")  # the script's own words, before those of rank 0
+    options["output"] = str(folder / f"{job}_0_log.out")  # the script's own output, before that of rank 0
     if array is not None:
         options["array"] = array
     asked = {**options, "job-name": name or folder.name, **({"dependency": dependency} if dependency else {})}
@@ -115,7 +115,7 @@ def sbatch_script(
         dependency=dependency,
         stderr_to_stdout=True,
         use_srun=False,
-        wckey=None,  # submitit's own name, which clusters that keep such keys refuse
+        wckey=None,  # not submitit's own, which clusters with such keys refuse
         additional_parameters=options,
     )
     text = check_header(executor._make_submission_file_text(body, uid=folder.name))
@@ -126,12 +126,12 @@ def sbatch_script(
 
 
 def _secret_names(names: Sequence[str]) -> str:
-    """Have jobs hide the values of these variables wherever the cluster gets their values from."""
+    """Return a line that has jobs hide the values of these variables, wherever the cluster gets them from."""
     return f"export {NAMES}='{' '.join(names)}'\n" if names else ""
 
 
 def _update(options: Mapping[str, str | bool]) -> str:
-    """The request for memory as `scontrol update` takes it; empty where there is none that it can change."""
+    """Return the memory request as `scontrol update` takes it; empty if there is none that it can change."""
     names = {"mem": "MinMemoryNode", "mem-per-cpu": "MinMemoryCPU"}
     found = [f"{names[name]}={str(value).rstrip('M')}" for name, value in options.items() if name in names]
     return found[0] if found else ""

@@ -1,7 +1,7 @@
-"""The caps of a study on jobs and GPUs at once, shared out among its arrays as throttles.
+"""Caps of a study on jobs and GPUs at once, shared out among its arrays as throttles.
 
 Pure. A throttle is fixed when its array is submitted, so arrays that may run at the same time share the caps;
-where one waits for all of the other, they need not. A set of units is an integer, a bit for each.
+if one waits for all of the other, they need not. A set of units is an integer, one bit per unit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LATER = "the next 'sor submit' goes on"
 
 @dataclass(frozen=True)
 class _Phase:
-    """Arrays that may run at the same time; each of them needs all units of the phases before.
+    """Arrays that may run at the same time; each needs all units of the phases before.
 
     Args:
         own, needed: their units, and those that all of their elements need.
@@ -30,11 +30,11 @@ class _Phase:
 
 
 class Caps:
-    """Takes the arrays of a plan one by one, each after those that it needs.
+    """Caps of a study, shared by the arrays that are admitted one by one, each after those that it needs.
 
     Args:
         max_jobs, max_gpus: of the study at once; None is no limit.
-        load: live units, by the jobs and the GPUs that each has.
+        load: live units, by the jobs and the GPUs of each.
     """
 
     def __init__(
@@ -47,16 +47,16 @@ class Caps:
         self._phases: list[_Phase] = []
 
     def admit(self, own: int, needed: int, jobs: int, gpus: int) -> str | None:
-        """Take an array, or say why not: one job of each array that may run beside it would be too many.
+        """Admit an array, or return why one job of each concurrent array would be too many.
 
         Args:
-            own, needed: its units, and those that all of its elements need, which are over before it starts.
+            own, needed: its units, and those that all of its elements need, which end before it starts.
             jobs, gpus: its elements, and the GPUs of one of them.
         """
         if gpus > self._gpus:
             return f"a job of it takes {gpus} GPUs, and this study may use {self._gpus} at once"
         kept, phase = len(self._phases), _Phase(own, needed, ((jobs, gpus),))
-        while kept and self._phases[kept - 1].own & ~phase.needed:  # it may run beside some of these
+        while kept and self._phases[kept - 1].own & ~phase.needed:  # it may run alongside some of these
             kept -= 1
             beside = self._phases[kept]
             phase = _Phase(beside.own | phase.own, beside.needed & phase.needed, beside.arrays + phase.arrays)
@@ -69,20 +69,20 @@ class Caps:
         return None
 
     def throttles(self) -> list[int]:
-        """How many jobs of each array that was taken may run at once."""
+        """Return how many jobs of each admitted array may run at once."""
         return [share for phase in self._phases for share in _shares(phase.arrays, *self._left(phase))]
 
     def _left(self, phase: _Phase) -> tuple[int, int]:
-        """Jobs and GPUs that live units leave to a phase; what all of it needs is over by then."""
+        """Return the jobs and GPUs that live units leave to a phase; what all of it needs is over by then."""
         jobs, gpus = self._jobs, self._gpus
         for (unit_jobs, unit_gpus), units in self._load.items():
             beside = (units & ~phase.needed).bit_count()
             jobs, gpus = jobs - beside * unit_jobs, gpus - beside * unit_gpus
-        return jobs, max(gpus, 0)  # live jobs that wait count, too
+        return jobs, max(gpus, 0)  # pending live jobs count, too
 
 
 def _shares(arrays: Sequence[tuple[int, int]], jobs: int, gpus: int) -> list[int]:
-    """Share out jobs and GPUs: one job each, then the next to whom has the least of what it wants."""
+    """Share out jobs and GPUs: one job each, then the next to the array with the least of its demand."""
     shares = [1] * len(arrays)
     jobs, gpus = jobs - len(arrays), gpus - sum(each for _, each in arrays)
     hungry = [(2 / wanted, i) for i, (wanted, _) in enumerate(arrays)]

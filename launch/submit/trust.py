@@ -1,7 +1,7 @@
 """Refuse run directories in which other users can change what this user's jobs execute.
 
-Checked before anything is submitted or canceled: the run directory, what the toolkit keeps right in it, and
-the copies of the code, by two listings. Only the owner can write below those, since they were all made with
+Checked before anything is submitted or canceled: the run directory, the toolkit's entries directly in it, and
+the snapshots of the code, by two listings. Only the owner can write below those, since all were created with
 the same umask (jobs/core/trust.py).
 """
 
@@ -21,10 +21,10 @@ from launch.submit.limits import Refusal
 
 
 def prepare(root: StudyDir, copied: Iterable[Path] = ()) -> None:
-    """Make a study's run directory unless there is one.
+    """Create a study's run directory unless there is one.
 
     Args:
-        copied: files of which the directory will hold a copy: whoever may not read one may not enter.
+        copied: files of which the directory will hold a copy: users who may not read one may not enter.
 
     Raises:
         Refusal: others can write into what jobs would execute.
@@ -37,7 +37,7 @@ def prepare(root: StudyDir, copied: Iterable[Path] = ()) -> None:
 
 
 def _kept_out(files: Iterable[Path], group: int) -> int:
-    """The permission bits of those, of a folder of this group, who may not read one of these files."""
+    """Return the permission bits of users who may not read one of these files, in a folder of this group."""
     bits = 0
     for file in files:
         status = file.stat()
@@ -48,10 +48,10 @@ def _kept_out(files: Iterable[Path], group: int) -> int:
 
 
 def check(root: StudyDir) -> None:
-    """Check that only this user can write into what jobs execute or believe.
+    """Check that only this user can write into what jobs execute or trust.
 
     Raises:
-        Refusal: somebody else can, or can replace the whole directory.
+        Refusal: another user can, or can replace the whole directory.
     """
     with suppress(FileNotFoundError):
         for path, status in _trusted(root):
@@ -79,7 +79,7 @@ def check(root: StudyDir) -> None:
 
 
 def replaceable(root: StudyDir) -> str | None:
-    """A warning where the members of a group can replace a run directory, though not write into it."""
+    """Return a warning if the members of a group can replace a run directory, though not write into it."""
     parent = root.path.absolute().parent
     status = parent.stat()
     if status.st_mode & stat.S_ISVTX or status.st_uid != os.getuid():
@@ -98,5 +98,5 @@ def _trusted(root: StudyDir) -> Iterator[tuple[Path, os.stat_result]]:
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 if wanted is None or entry.name in wanted:
-                    with suppress(FileNotFoundError):  # removed meanwhile, or a link to nothing
+                    with suppress(FileNotFoundError):  # removed meanwhile, or a broken link
                         yield Path(entry.path), entry.stat()
