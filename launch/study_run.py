@@ -40,7 +40,7 @@ class Project:
     root: StudyDir
     units: list[Unit]
     backend: Backend
-    fence: Callable[[], None] = unfenced  # of the lock that is held while it is changed
+    fence: Callable[[], None] = unfenced  # of the lock that is held while the study is changed
     file: Path | None = None  # that the study was read from; None: it is as last submitted
 
     @property

@@ -41,8 +41,8 @@ class Stopping:
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                # In the background a shell ignores Ctrl-C, where `kill -INT` must still work. Under nohup
-                # the program has to outlive the terminal.
+                # A shell sets SIGINT to ignored in background jobs, where `kill -INT` must still stop the
+                # program. Under nohup it has to outlive the terminal.
                 if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self

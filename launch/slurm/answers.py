@@ -1,4 +1,4 @@
-"""What sbatch answers: the id of a job, a refusal, or nothing that tells whether the job was accepted.
+"""Answers of sbatch: the id of a job, a refusal, or nothing that shows whether the job was accepted.
 
 Pure. Sites wrap and filter sbatch: banners, advice and refusals appear on either stream, in any number of
 lines.

@@ -169,7 +169,7 @@ def _lives(name: str, id: str, alive: Alive) -> bool:
     return bool(alive.get(name, {}).get(array, {}).keys() & set(elements or (None,)))
 
 
-@lru_cache(maxsize=10_000)  # thousands of pending jobs are alike
+@lru_cache(maxsize=10_000)  # thousands of pending jobs have the same fields
 def _how(living: tuple[Telling, ...]) -> Live:
     """Return the state of a live unit from the rows of its jobs; the most advanced of its workers decides."""
     states = [live_state(state) for state, *_ in living]

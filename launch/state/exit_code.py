@@ -1,4 +1,4 @@
-"""Exit codes that tell scripts what becomes of a study without intervention. Pure.
+"""Exit codes that report to scripts how a study will go on without intervention. Pure.
 
 A study that continues by itself is left alone; one that can never finish by itself needs a person, even while
 other units are still queued or running.

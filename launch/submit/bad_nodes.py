@@ -22,7 +22,7 @@ from launch.study_run import Project
 NODE = re.compile(r"[A-Za-z0-9_.-]+")
 ROW = 3  # failures in a row, of at least two units, after which a node looks bad
 WHILE = 24 * 3600.0  # seconds for which a failure counts
-MOST = 4  # at most one node in so many is bad: beyond that, nodes are not the cause
+MOST = 4  # if more than one node in so many is bad, nodes are not the cause
 
 
 @dataclass(frozen=True)
