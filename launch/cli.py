@@ -1,6 +1,6 @@
-"""The command line: `sor VERB STUDY`. One command is one short function.
+"""The `sor` command line. Each command is one short function.
 
-Nothing heavy is imported before a command needs it: `sor --help` must answer at once on a login node.
+Heavy imports are deferred until a command needs them: `sor --help` must be instant on a login node.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ClusterOpt = Annotated[
 ]  # fmt: skip
 RunsOpt = Annotated[
     Path,
-    # What cannot be read is answered by launch.fileerrors, in one line.
+    # readable=False: launch.fileerrors explains what cannot be read, in one line.
     typer.Option(
         "--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.", readable=False
     ),
@@ -47,26 +47,26 @@ IntervalOpt = Annotated[
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
 RUNS = Path("runs")
-# New objects between two searches for garbage, of which thousands of units give none: searching as often as
-# Python does by itself would take a third of the time.
+# Allocations between garbage collections. Thousands of units produce no garbage, and the default
+# threshold would cost a third of the time.
 GARBAGE = 1_000_000
 
 
 def main() -> None:
-    """The `sor` program."""
+    """Run the `sor` program."""
     use_utf8()
     private_umask()
     gc.set_threshold(GARBAGE)
-    # pydantic would look for plugins in every package that is installed, of which there are hundreds.
+    # Without this, pydantic searches all installed packages, of which there are hundreds, for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         answer(sys.argv[1:])
     finally:
-        gc.freeze()  # nor is there garbage at the end, for which Python would search once more
+        gc.freeze()  # skips the final collection: there is no garbage then, either
 
 
 def answer(arguments: list[str]) -> None:
-    """Run one command; a mistake is answered in words with exit code 2, what may pass with 1.
+    """Run one command and turn errors into messages: exit code 2 for user errors, 1 for transient ones.
 
     Raises:
         SystemExit: always, with the exit code.
@@ -179,7 +179,7 @@ def status(
 
         for seen in _chosen(now, units):
             lines = list[dict[str, Any]]()
-            with suppress(Damaged):  # which the unit's state says
+            with suppress(Damaged):  # reported by the unit's state
                 lines = journal.read(seen.folder.attempts, ATTEMPT)
             _print(unit_view(seen, ended(lines), logs.get(seen.unit.id, ())))
     else:
@@ -190,7 +190,7 @@ def status(
         _print(status_view(now, logs))
         try:
             _print(nodes_view(verdict(project)))
-        except SlurmUnavailable as error:  # where the study stands is known
+        except SlurmUnavailable as error:  # the status itself is printed already
             _complain(str(error))
     sys.exit(outlook(now))
 
@@ -315,7 +315,7 @@ def _open(study: str, cluster: str | None, runs: Path) -> Project:
 
 
 def _waited(project: Project, interval: float | None) -> Snapshot:
-    """The study once there is nothing to wait for any more; Ctrl-C ends the program."""
+    """Wait until the study is done or needs attention; Ctrl-C exits the program."""
     from launch.commands.wait import INTERVALS, wait
 
     try:
@@ -325,7 +325,7 @@ def _waited(project: Project, interval: float | None) -> Snapshot:
 
 
 def _planned(seen: Seen) -> dict[str, Any]:
-    """A unit as `sor plan --json` prints it."""
+    """Return a unit as `sor plan --json` prints it."""
     from dataclasses import asdict
 
     unit = seen.unit
@@ -334,7 +334,7 @@ def _planned(seen: Seen) -> dict[str, Any]:
 
 
 def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
-    """The units that a person named, by id, by name, or by stage/name."""
+    """Return the units named by id, by name, or by stage/name."""
     found = []
     for name in wanted:
         fits = [u for u in now.units if name in (u.unit.id, u.unit.name, f"{u.unit.stage}/{u.unit.name}")]
@@ -350,7 +350,7 @@ def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
 
 
 def _complain(words: str) -> None:
-    """Say on standard error what went wrong."""
+    """Print an error message to standard error."""
     from jobs.core.plain import say
 
     say("\n".join(f"sor: {line}" for line in words.splitlines()), error=True)
@@ -361,7 +361,7 @@ def _print(renderable: Any) -> None:
 
     console = PlainConsole()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = PlainConsole(width=200)  # a file has no width: do not cut what goes into it
+        console = PlainConsole(width=200)  # a file has no width: do not truncate its lines
     console.print(renderable)
 
 

@@ -1,7 +1,7 @@
-"""UTF-8 everywhere, whatever the locale: login nodes often run with LC_ALL=C, or a locale of one site's own.
+"""UTF-8 regardless of the locale: login nodes often run with LC_ALL=C or a site-specific locale.
 
-Files are opened as UTF-8 explicitly (tests/test_encoding.py). File names, and what libraries open, follow the
-interpreter's own mode, which only a new interpreter can change.
+The toolkit opens files as UTF-8 explicitly (tests/test_encoding.py). File names, and files opened by
+libraries, follow the interpreter's mode, which is fixed at startup.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import locale
 import os
 import sys
 
-VARIABLE = "PYTHONUTF8"  # read by every interpreter that starts: of ranks, of keepers
+VARIABLE = "PYTHONUTF8"  # also read by the interpreters of ranks and keepers
 
 
 def use_utf8() -> None:
-    """Have this process and all that it starts use UTF-8, and let no character stop a print.
+    """Use UTF-8 in this process and its children, and let no character make a print fail.
 
-    Starts the program anew, in Python's UTF-8 mode, where the locale has another encoding. What is printed is
-    in the terminal's encoding still.
+    If the locale has another encoding, re-execute the program in Python's UTF-8 mode. Output still uses the
+    terminal's encoding.
     """
     os.environ[VARIABLE] = "1"
     if sys.getfilesystemencoding().lower() != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    theirs = locale.getencoding().lower()  # also where UTF-8 mode hides it
+    theirs = locale.getencoding().lower()  # the locale's own, even in UTF-8 mode
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Python takes ASCII, the encoding of no locale at all, for UTF-8; so do terminals.
+            # ASCII means that no locale is set: Python and terminals use UTF-8 then.
             known = None if theirs in ("ansi_x3.4-1968", "us-ascii", "ascii") else theirs
             stream.reconfigure(encoding=known, errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What the operating system refused, for a person: the path, the reason, and the option that gets one out."""
+"""Messages for OS errors: the path, the reason, and the option that avoids the error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
-# Errors that the same command meets again until something else is asked for.
+# Permanent errors: the same command fails again until something about it changes.
 REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -24,10 +24,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explained(error: OSError, arguments: Sequence[str]) -> tuple[str, int]:
-    """One line for an error, and the exit code: 2 for what is wrong until it is changed, 1 for what may pass.
+    """Return a one-line message for an error, and the exit code: 2 if permanent, 1 if transient.
 
     Args:
-        arguments: what the program was called with.
+        arguments: the program's command-line arguments.
     """
     paths = [os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes | Path)]
     where = " and ".join(paths)
@@ -45,7 +45,7 @@ def explained(error: OSError, arguments: Sequence[str]) -> tuple[str, int]:
 
 
 def _way_out(arguments: Sequence[str]) -> str:
-    """The options that name another place than the one which was refused."""
+    """Return the options that select another path."""
     command = next((word for word in arguments if not word.startswith("-")), "")
     runs = "name another folder for run directories with --runs DIR or SOR_RUNS"
     if command == "report":
@@ -56,7 +56,7 @@ def _way_out(arguments: Sequence[str]) -> str:
 
 
 def _whose(path: Path) -> str:
-    """Whose the first folder or file is that was refused, in brackets; nothing where it is one's own."""
+    """Return the owner of the nearest accessible path, in parentheses; empty if it is the current user."""
     for part in (path, *path.parents):
         try:
             owner = os.stat(part).st_uid

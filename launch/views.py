@@ -1,6 +1,6 @@
-"""What people see in a terminal: plans, differences, states, the live view of a run.
+"""Terminal output as rich renderables: plans, differences, states, the live view of a run.
 
-Turns data into rich renderables. It asks nothing and changes nothing.
+Rendering only: nothing here queries Slurm or changes anything.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIGNS = {
 
 
 def amount(flops: float | None) -> str:
-    """FLOPs in words: 1.2e18 -> '1.20e18'."""
+    """Format FLOPs: 1.2e18 -> '1.20e18'."""
     if flops is None:
         return "unknown"
     mantissa, _, exponent = f"{flops:.2e}".partition("e")
@@ -47,7 +47,7 @@ def amount(flops: float | None) -> str:
 
 
 def needs(unit: Unit) -> str:
-    """What a unit asks for, in a few words."""
+    """Describe the resources that a unit requests, in a few words."""
     r = unit.resources
     parts = [f"{r.workers} x"] if r.workers > 1 else []
     parts += [f"{r.nodes} nodes"] if r.nodes > 1 else []
@@ -60,17 +60,17 @@ def needs(unit: Unit) -> str:
 
 
 def memory(mib: int | None) -> str:
-    """Memory in words: 3328 -> '3.2 GiB'; a bar where nobody knows."""
+    """Format memory: 3328 -> '3.2 GiB'; '-' if unknown."""
     return f"{mib / 1024:.1f} GiB" if mib else "-"
 
 
 def memory_used(used: int | None, asked: int | None) -> str:
-    """What was used of what was asked for: '1.9 of 3.5 GiB'; a bar where nobody knows."""
+    """Format used and requested memory: '1.9 of 3.5 GiB'; '-' if unknown."""
     return f"{memory(used).removesuffix(' GiB')} of {memory(asked)}" if used and asked else memory(used)
 
 
 def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] = ()) -> Table:
-    """An empty table with these columns; those of numbers are aligned on the right."""
+    """Return an empty table with these columns, those of `numbers` right-aligned."""
     table = Table(*words, *numbers, *more, box=None, pad_edge=False)
     for column in table.columns[len(words) : len(words) + len(numbers)]:
         column.justify = "right"
@@ -78,7 +78,7 @@ def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] =
 
 
 def plan_view(now: Snapshot) -> RenderableType:
-    """The units of a study by stage: what each needs, its estimated compute, its state."""
+    """Render the units of a study by stage: requested resources, estimated compute, state."""
     table = _columns(("stage", "unit", "needs"), ("memory", "limit (h)", "GPU hours", "FLOPs"), ("state",))
     last = ""
     for seen in now.units:
@@ -96,7 +96,7 @@ def plan_view(now: Snapshot) -> RenderableType:
 
 
 def stage_sums(units: list[Unit]) -> Table:
-    """Sums by stage and over all."""
+    """Return a table of totals per stage and overall."""
     table = _columns(("stage",), ("units", "FLOPs (estimate)", "GPU hours"))
     for stage in STAGES:
         of_stage = [u for u in units if u.stage == stage]
@@ -115,7 +115,7 @@ def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> Non
 
 
 def difference_view(difference: Difference) -> RenderableType:
-    """What `sor submit` is about to do."""
+    """Render what `sor submit` is about to do."""
     lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
     if vain := difference.withdraw:
         line = f"- withdraw {len(vain)} jobs that would wait forever: {listed(vain)}"
@@ -139,7 +139,7 @@ def difference_view(difference: Difference) -> RenderableType:
 
 
 def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
-    """What was left for the next submit, and why."""
+    """Render the units left for the next submit, with the reasons."""
     reasons: dict[str, list[Unit]] = {}
     for unit, why in held:
         reasons.setdefault(why, []).append(unit)
@@ -147,16 +147,16 @@ def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
 
 
 def listed(seen: Sequence[Seen], most: int = 6) -> str:
-    """The names of the first few units, and how many more there are."""
+    """Name the first few units, and count the rest."""
     first = ", ".join(s.unit.name for s in seen[:most])
     return first + (f" and {len(seen) - most} more" if len(seen) > most else "")
 
 
 def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
-    """Stages with counts, what runs, and what needs attention.
+    """Render counts per stage, running units, and what needs attention.
 
     Args:
-        logs: the last lines that units printed, by their ids; with any, other failed units are only named.
+        logs: the last log lines of units, by id; if not empty, failed units without lines are only named.
     """
     states = [s for s in State if s is not State.DAMAGED or now.of(s)]
     table = _columns(("stage",), ("total", *states))
@@ -181,7 +181,7 @@ def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> R
 
 
 def waiting_line(found: Waiting) -> Text:
-    """Units whose jobs cannot start as things stand, with the reason and what to do."""
+    """Render units whose jobs cannot currently start, with the reason and what to do."""
     stages = {seen.unit.stage for seen in found.units}
     which = f"{stages.pop()} {listed(found.units)}" if len(stages) == 1 else listed(found.units)
     style = "red" if found.advice else "yellow"
@@ -190,7 +190,7 @@ def waiting_line(found: Waiting) -> Text:
 
 
 def keeper_line(now: Snapshot) -> Text:
-    """Whether a job keeps the study going, and why none does any more."""
+    """Render whether a keeper is active and, if not, why."""
     assert now.keeper is not None
     last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
     if now.kept is not None:
@@ -202,12 +202,12 @@ def keeper_line(now: Snapshot) -> Text:
 
 
 def nodes_view(found: Verdict) -> RenderableType:
-    """Nodes on which jobs fail at once, and whether they are avoided."""
+    """Render the nodes on which jobs fail at once, and whether they are avoided."""
     return Group(*(Text(line, "yellow") for line in nodes_lines(found)))
 
 
 def nodes_lines(found: Verdict) -> list[str]:
-    """The same in words, a line a node."""
+    """Return the lines of `nodes_view` as text."""
     lines = [
         f"node {n.name} is avoided until {time.strftime('%d %b %H:%M', time.localtime(n.until))}: "
         f"{len(n.units)} jobs in a row failed on it at once, the last with {n.error}"
@@ -224,7 +224,7 @@ def nodes_lines(found: Verdict) -> list[str]:
 
 
 def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
-    """A unit that needs attention: what happened, what to do, and the last lines of its log."""
+    """Render a unit that needs attention: what happened, what to do, and the end of its log."""
     where = f"{seen.unit.stage} {seen.unit.name}"
     said = Text(f"{seen.state}: {where}: {plain(seen.reason or '')}\n", "red")
     if seen.cause:
@@ -235,10 +235,10 @@ def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
 
 
 def unit_view(seen: Seen, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:
-    """One unit: its state and why, what it asks for, and its runs with the memory that they used.
+    """Render one unit: state and reason, requested resources, and its runs with their memory use.
 
     Args:
-        ended: its runs that are over, the oldest first.
+        ended: its finished runs, oldest first.
     """
     unit, reason = seen.unit, f": {plain(seen.reason)}" if seen.reason else ""
     asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
@@ -260,7 +260,7 @@ def unit_view(seen: Seen, ended: Sequence[Run], log: Iterable[str] = ()) -> Rend
 
 
 def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
-    """Units at work with how far they are."""
+    """Return a table of running units with their progress."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for unit, p in units:
         if p is None:
@@ -277,13 +277,13 @@ def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
 
 
 def event_line(event: Event) -> Text:
-    """One event of a run."""
+    """Render one event of a run."""
     sign, style = SIGNS[event.kind]
     return Text.assemble((sign, style), f" {event.unit.stage} {event.unit.name}", (f"  {event.text}", "dim"))
 
 
 def live_view(units: list[Unit], done: set[str], running: dict[str, Running]) -> RenderableType:
-    """A bar a stage, and the units at work."""
+    """Render a progress bar per stage, and the running units."""
     stages = Table(box=None, pad_edge=False, show_header=False)
     for stage in STAGES:
         ids = [u.id for u in units if u.stage == stage]

@@ -1,2 +1,1 @@
-"""`sor monitor`: one screen that says where studies stand. What is known -> what is shown; keys; nothing in
-here decides what jobs do."""
+"""`sor monitor`: a full-screen view of studies. Displays state, handles keys; decides nothing about jobs."""

@@ -1,6 +1,6 @@
-"""What is asked before anything is done to a study, or why nothing is. Pure.
+"""Confirmation questions before a study is changed, or why there is nothing to do. Pure.
 
-The questions say what is known now; what is done follows from another look (app.py).
+Questions reflect the snapshot on display; the action itself works from a fresh one (deeds.py).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from launch.monitor.data.study_view import Sight
 from launch.state.reconcile import reconcile
 from launch.state.status import Seen
 
-NAMED = 4  # units that a question names
+NAMED = 4  # units listed by name in a question
 UNKNOWN = "nothing is known of the study yet"
 
 
 @dataclass(frozen=True)
 class Action:
-    """What a person wants to have done.
+    """An action requested by the user.
 
     Args:
-        units: ids of those it is about; None: the study.
+        units: ids of the affected units; None: the whole study.
     """
 
     kind: Literal["quit", "look", "cancel", "submit"]
@@ -32,7 +32,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that waits for one of some keys; n and Esc always mean no."""
+    """A question answered by a key; n and Esc always mean no."""
 
     text: str
     answers: tuple[tuple[str, Action], ...]
@@ -41,12 +41,12 @@ class Question:
 def ask_cancel(
     sight: Sight, study: int, units: Sequence[Seen] | None = None, listed: Sequence[Seen] = ()
 ) -> Question | str:
-    """The question before units are cancelled, or why there is nothing to cancel.
+    """Return the question to ask before canceling units, or why there is nothing to cancel.
 
     Args:
-        study: its number.
-        units: those that are selected; None: the study.
-        listed: those that can be cancelled all together instead.
+        study: its index.
+        units: the selected units; None: the whole study.
+        listed: units that can be canceled all together instead.
     """
     now, name = sight.now, sight.project.study.name
     if now is None:
@@ -71,7 +71,7 @@ def ask_cancel(
 
 
 def ask_submit(sight: Sight, study: int) -> Question | str:
-    """The question before a study is submitted again, or why it is not."""
+    """Return the question to ask before resubmitting a study, or why it is not submitted."""
     name = sight.project.study.name
     if sight.project.cluster.backend == "local":
         return f"type 'sor submit {name}' in another terminal: here it runs in the foreground"
@@ -93,7 +93,7 @@ def _question(text: str, *answers: tuple[str, str, Action]) -> Question:
 
 
 def _in_hand(units: Sequence[Seen]) -> list[Seen]:
-    """Those that `sor cancel` would end."""
+    """Return the units that `sor cancel` would end."""
     return [seen for seen in units if seen.live is not None or seen.unheard]
 
 
@@ -113,5 +113,5 @@ def _units(units: Sequence[Seen]) -> str:
 
 
 def count(number: int, word: str) -> str:
-    """A number and what is counted: 1 job, 2 jobs."""
+    """Format a number and a noun: 1 job, 2 jobs."""
     return f"{number:,} {word}{'s' * (number != 1)}"

@@ -1,6 +1,6 @@
-"""The monitor's loop: it draws when something has changed, and sleeps until then.
+"""The monitor's event loop: redraws when something changes, and sleeps otherwise.
 
-Nothing is waited for here but the terminal: Slurm and files are asked in threads (poller.py, background.py).
+The loop blocks on the terminal only: Slurm and files are read in threads (poller.py, background.py).
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from launch.state.status import Seen, Snapshot
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict
 
-PULSE = 10.0  # seconds between two frames when nothing happens: ages are shown
-LOG_PULSE = 1.0  # seconds between two looks into the log that is shown
-WIDE, LONG = 200, 50  # what is printed into a file
+PULSE = 10.0  # seconds between redraws when idle, to update the ages shown
+LOG_PULSE = 1.0  # seconds between refreshes of the log on display
+WIDE, LONG = 200, 50  # columns and rows of output to a file
 DOING = {"cancel": "cancelling", "submit": "submitting"}
 
 
 def monitor(projects: Sequence[Project], interval: float | None, once: bool, said: Sequence[str] = ()) -> int:
-    """Show studies on the whole screen until a person has seen enough; returns the exit code.
+    """Show studies full screen until the user quits, and return the exit code.
 
     Args:
-        interval: seconds between two looks; None: 5, or 30 where Slurm is asked.
-        once: print them once instead, as also where a terminal, or none, leaves no other way.
-        said: what there is to say first.
+        interval: seconds between polls; None: 5, or 30 with Slurm.
+        once: print the studies once instead; implied without a capable terminal.
+        said: messages to show first.
     """
     full = sys.stdin.isatty() and sys.stdout.isatty() and not PlainConsole().is_dumb_terminal
     watcher, stray = Watcher(projects, interval, boards(projects)), io.StringIO()
@@ -55,7 +55,7 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
             for line in said:
                 say(f"sor: {line}", error=True)
             return _print(watcher)
-        # What a thread may have to complain of is not for the screen.
+        # Errors printed by threads must not end up on the screen.
         with (
             redirect_stderr(stray),
             Terminal(sys.stdin.fileno(), sys.stdout.fileno(), sys.stdout.encoding) as terminal,
@@ -71,11 +71,11 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
 
 
 def boards(projects: Sequence[Project]) -> WorkOut:
-    """What makes the boards of these studies, and remembers what the files of their units said."""
+    """Return a function that builds the boards of these studies, and caches data from their units' files."""
     known = {project.root.path: Facts(project.root) for project in projects}
 
     def work_out(project: Project, now: Snapshot, nodes: Verdict, before: Board | None, at: float) -> Board:
-        if before and before.outline.units is not project.units:  # it was edited
+        if before and before.outline.units is not project.units:  # the study was edited
             known[project.root.path] = Facts(project.root)
         facts = known[project.root.path]
         facts.update(now)
@@ -85,7 +85,7 @@ def boards(projects: Sequence[Project]) -> WorkOut:
 
 
 def _print(watcher: Watcher) -> int:
-    """Print what is known after one look at each."""
+    """Print the studies after polling each once."""
     while not all(sight.now or sight.trouble for sight in watcher.sights()):
         watcher.changed.wait()
         watcher.changed.clear()
@@ -99,10 +99,10 @@ def _print(watcher: Watcher) -> int:
 
 
 class App:
-    """One person at one terminal, looking at studies.
+    """The interactive monitor: its state and its event loop.
 
     Raises:
-        SecretsError: the file of secrets, which may name whom to tell of news, cannot be used.
+        SecretsError: the secrets file, which may hold the notification hook, cannot be used.
     """
 
     def __init__(
@@ -110,22 +110,25 @@ class App:
     ) -> None:
         self._projects, self._watcher, self._terminal = projects, watcher, terminal
         self._opened = time.time()
-        self._stream = sys.stdout  # for its encoding; what is done meanwhile prints elsewhere
+        self._stream = sys.stdout  # for its encoding; actions redirect sys.stdout
         self._screen = Screen(message=message)
         self._doing = Errand[str](terminal.wake)
         self._reading = Errand[Inside](terminal.wake)
         self._inside = Inside()
         self._complaints = deque[str]()
         self._notifiers = [Notifier(project.root, self._complaints.append) for project in projects]
-        self._told = [0.0 for _ in projects]  # which look at each its notifier knows
+        self._told = [0.0 for _ in projects]  # time of the snapshot last passed to each notifier
         self._changed = True  # since the last frame
-        self._drawn = self._read = 0.0  # when, as time.monotonic tells
+        self._drawn = self._read = 0.0  # by time.monotonic()
 
     def run(self) -> int:
-        """Until a person quits, which is 0, or a signal ends it: 128 and its number.
+        """Run until the user quits or a signal ends the program.
+
+        Returns:
+            0 if the user quit, else 128 + the signal's number.
 
         Raises:
-            Gone: the terminal is no more.
+            Gone: the terminal was closed.
         """
         threading.Thread(target=self._forward, daemon=True).start()
         while True:
@@ -146,10 +149,10 @@ class App:
                 if self._press(key):
                     return 0
                 if self._screen.question and not asked:
-                    break  # what was typed before the question could be read does not answer it
+                    break  # keys typed before the question was shown must not answer it
 
     def finish(self) -> int:
-        """Wait for what is being done, now that the terminal is given back; returns the exit code."""
+        """Wait for a running action once the terminal is restored, and return the exit code."""
         if self._doing.busy:
             print(f"{self._screen.busy} …", file=self._stream, flush=True)
             print(self._doing.take(wait=True), file=self._stream)
@@ -159,11 +162,11 @@ class App:
 
     @property
     def _open(self) -> Seen | None:
-        """The unit that is open."""
+        """The unit whose page is open, if any."""
         return self._screen.seen() if self._screen.page == Page.UNIT else None
 
     def _forward(self) -> None:
-        """Tell of news, and wake the loop, after each look."""
+        """Send notifications and wake the loop after each poll."""
         while self._watcher.changed.wait():
             self._watcher.changed.clear()
             self._tell()
@@ -171,13 +174,13 @@ class App:
             self._terminal.wake()
 
     def _tell(self) -> None:
-        """Have it told what is new, or that nothing was heard for long."""
+        """Pass new snapshots to the notifiers, or report a long silence."""
         sights = self._watcher.sights()
         for number, sight in enumerate(sights):
             if sight.now and sight.taken != self._told[number]:
                 self._told[number] = sight.taken
                 self._notifiers[number].tell(sight.now, sight.nodes)
-        if silent := next((sight for sight in sights if sight.trouble), None):  # most often it is so of all
+        if silent := next((sight for sight in sights if sight.trouble), None):  # outages usually hit all
             self._notifiers[0].silent(silent.taken or self._opened)
 
     def _draw(self) -> None:
@@ -193,7 +196,7 @@ class App:
         self._terminal.show(frame(self._screen, sights, inside, console))
 
     def _look_inside(self) -> None:
-        """Have the unit that is open read again, once a second while it is followed."""
+        """Reread the open unit's files, once a second while its log is followed."""
         seen, gpu = self._open, self._projects[self._screen.study].cluster.gpu
         if seen is None or self._reading.busy:
             return
@@ -203,7 +206,7 @@ class App:
             self._reading.start(lambda: _read(seen, gpu))
 
     def _press(self, key: str) -> bool:
-        """Have a key do what it does; returns whether it is to be the last one."""
+        """Handle a key, and return whether to quit."""
         if key == "ctrl-z":
             self._terminal.suspend()
         if key == "ctrl-l":
@@ -224,7 +227,7 @@ class App:
         self._doing.start(lambda: carry_out(action, project, self._opened))
 
     def _collect(self) -> None:
-        """Take what came of what was done, or was read, beside the loop."""
+        """Collect the results of background actions and reads."""
         if (read := self._reading.take()) is not None:
             self._changed |= read != self._inside
             self._inside = read
@@ -238,8 +241,8 @@ class App:
 
 
 def _read(seen: Seen, gpu: str) -> Inside:
-    """Read the end of a unit's log and what else its files say."""
+    """Read the end of a unit's log and its other files."""
     try:
         return Inside(seen.unit.id, tuple(words_of(seen, LOG_LINES) or ()), read_story(seen, gpu))
-    except Exception as error:  # what one unit wrote must not end the monitor
+    except Exception as error:  # a unit's files must not crash the monitor
         return Inside(seen.unit.id, (f"its files cannot be read: {named(error)}",))

@@ -1,4 +1,4 @@
-"""Something that may take long, done beside the loop: it waits for no file system and for no controller."""
+"""Background calls for the event loop, which must not block on the file system or on Slurm."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Errand(Generic[T]):
-    """One call at a time, in a thread that nobody waits for at the end.
+    """Runs one call at a time in a daemon thread.
 
     Args:
-        back: is called in that thread once the call has an outcome.
+        back: called in that thread when the call finishes.
     """
 
     def __init__(self, back: Callable[[], None]) -> None:
@@ -23,20 +23,23 @@ class Errand(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether there is a call, the outcome of which was not taken."""
+        """Whether there is a call whose result has not been taken."""
         return self._future is not None
 
     def start(self, call: Callable[[], T]) -> None:
-        """Begin a call; there must be none."""
+        """Start a call; there must be none."""
         assert self._future is None
         self._future = Future()
         threading.Thread(target=self._run, args=(self._future, call), daemon=True).start()
 
     def take(self, wait: bool = False) -> T | None:
-        """What the call came to, once, or the error that it raised; None while there is nothing.
+        """Take the call's result, once, or raise its error.
 
         Args:
-            wait: until there is.
+            wait: block until the call finishes.
+
+        Returns:
+            None if there is no result yet.
         """
         future = self._future
         if future is None or not (wait or future.done()):

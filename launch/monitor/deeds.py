@@ -1,6 +1,6 @@
-"""What a monitor does to a study when a person asks for it: what `sor cancel` and `sor submit` do.
+"""The monitor's actions on a study: `sor cancel` and `sor submit`.
 
-What they would print comes back as text. Nothing here knows the screen.
+Their output is returned as text; nothing here depends on the screen.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ OUTDATED = "somebody edited and submitted the study a moment ago: look at it fir
 
 
 def carry_out(action: Action, project: Project, opened: float) -> str:
-    """Cancel or submit, and say what came of it, also where it failed.
+    """Cancel or submit, and return the outcome as text, failures included.
 
     Args:
-        opened: when the project was, in seconds since the epoch.
+        opened: when the project was opened, in seconds since the epoch.
     """
-    # A backend of its own, since the thread that looks uses the other one.
+    # A separate backend, since the polling thread uses the other one.
     project = replace(project, backend=backend_of(project.cluster, project.root))
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
             end = _submit(project, opened) if action.kind == "submit" else _cancel(project, action.units)
-    except Exception as error:  # the monitor goes on whatever it was
-        meant = isinstance(error, ValueError | RuntimeError | OSError)  # with words for people
+    except Exception as error:  # no failed action may end the monitor
+        meant = isinstance(error, ValueError | RuntimeError | OSError)  # these have readable messages
         end = f"{action.kind} failed: {error if meant else named(error)}"
     return f"{said.getvalue()}{end}".strip()
 

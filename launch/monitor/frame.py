@@ -1,4 +1,4 @@
-"""The rows of text that a screen is drawn with: a view, and below it what was asked, said or can be typed."""
+"""The rows of a screen: a view, and below it a question, a message or key hints."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Inside:
-    """What was read of the unit that is open.
+    """Data read from the open unit's files.
 
     Args:
         unit: its id.
-        log: the end of its log, the last line last.
+        log: the last lines of its log.
     """
 
     unit: str | None = None
@@ -56,7 +56,7 @@ class Inside:
 
 
 def frame(screen: Screen, sights: Sequence[Sight], inside: Inside, console: Console) -> list[str]:
-    """The rows, as many as the console is high, each as it is sent to a terminal."""
+    """Return the rows of the console, as sent to the terminal."""
     width, height = console.size
     if width < LEAST[0] or height < LEAST[1]:
         words = f"too small: {LEAST[0]} x {LEAST[1]} cells are needed, here are {width} x {height}"

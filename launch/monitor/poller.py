@@ -1,7 +1,6 @@
-"""Looking at studies again and again, in a thread of its own: no screen waits for Slurm or a file system.
+"""Polls studies in a background thread, so that the screen never waits for Slurm or a file system.
 
-All studies share the answers of Slurm, and the looks come the more rarely the longer they take. Nothing here
-draws or changes anything.
+All studies share Slurm's answers, and slow polls are made less often. Nothing here draws or changes anything.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from launch.submit.bad_nodes import Verdict, verdict
 if TYPE_CHECKING:
     from launch.monitor.data.summary import Board
 
-BUSY = 120.0  # times what looks computed is an interval at least: with what is drawn, that is 1 % of a core
-WAITED = 20.0  # times what a look waited for Slurm and the file system, likewise,
-LONGEST = 300.0  # but not more than so many seconds for that
-SOONEST = 2.0  # seconds from one look to the next, also where a person asks for it
-LOOKS = 8  # over so many, what they computed is averaged
-NODES = 3600.0  # seconds for which the nodes of a cluster are taken to stay the same
+BUSY = 120.0  # minimum interval as a multiple of a poll's CPU time: with drawing, 1 % of a core
+WAITED = 20.0  # the same for the time that a poll waited for Slurm and the file system,
+LONGEST = 300.0  # but at most this many seconds
+SOONEST = 2.0  # minimum seconds between polls, even on request
+LOOKS = 8  # polls over which CPU time is averaged
+NODES = 3600.0  # seconds for which a cluster's nodes are cached
 
 WorkOut = Callable[[Project, Snapshot, Verdict, "Board | None", float], "Board"]
 
 
 class Shared(Controller):
-    """Slurm, asked once for all studies that are looked at in the same round."""
+    """A Slurm controller that caches answers for one round of polls, shared by all studies."""
 
     def __init__(self, cluster: str | None = None) -> None:
         super().__init__(cluster=cluster)
@@ -54,7 +53,7 @@ class Shared(Controller):
         self.new_round()
 
     def new_round(self) -> None:
-        """What was answered until now is old."""
+        """Discard the cached queue and history."""
         self._queue: Table[QueuedJob] | SlurmUnavailable | None = None
         self._history: tuple[int, Table[PastJob]] | None = None
 
@@ -62,7 +61,7 @@ class Shared(Controller):
         if self._queue is None:
             try:
                 self._queue = super().queue()
-            except SlurmUnavailable as error:  # and the next study is not to wait for the same
+            except SlurmUnavailable as error:  # cached, so that the next study does not wait for it again
                 self._queue = error
         if isinstance(self._queue, SlurmUnavailable):
             raise self._queue
@@ -80,15 +79,14 @@ class Shared(Controller):
 
 
 class Watcher:
-    """Looks at studies until it is closed.
+    """Polls studies until closed.
 
     Args:
-        interval: the fewest seconds between two looks; None: 30 where Slurm is asked, else 5.
-        work_out: makes the board of a study, given what was seen of it and of nodes, its board before, and
-            when.
+        interval: minimum seconds between polls; None: 30 with Slurm, else 5.
+        work_out: builds a study's board from its snapshot, the bad nodes, its previous board and the time.
 
     Attributes:
-        changed: set after each look, to be cleared by who waits for it.
+        changed: set after each poll; cleared by the thread that waits for it.
     """
 
     def __init__(
@@ -105,26 +103,26 @@ class Watcher:
             Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
         ]
         self._wanted, self._closed = threading.Event(), threading.Event()
-        # A daemon: the program may end while a look hangs.
+        # A daemon thread: the program may exit while a poll hangs.
         threading.Thread(target=self._run, name="looking", daemon=True).start()
 
     def _sharing(self, project: Project) -> Project:
-        """The project, with the answers of its Slurm shared with those of others."""
+        """Return the project with a Slurm backend that shares its answers with other studies."""
         if not isinstance(project.backend, Slurm):
             return project
         cluster = project.backend.controller.cluster
         return replace(project, backend=Slurm(self._slurms.setdefault(cluster, Shared(cluster))))
 
     def sights(self) -> tuple[Sight, ...]:
-        """The studies as they were seen last; returns at once."""
+        """Return the latest state of each study, without blocking."""
         return tuple(self._sights)
 
     def look_now(self) -> None:
-        """Look without waiting for the interval to pass."""
+        """Poll without waiting for the interval to pass."""
         self._wanted.set()
 
     def close(self) -> None:
-        """Look no more; does not wait for a look that is under way."""
+        """Stop polling; does not wait for a poll in progress."""
         self._closed.set()
         self._wanted.set()
 
@@ -137,7 +135,7 @@ class Watcher:
             self._round()
             busy = time.thread_time() - before
             waited = time.monotonic() - began - busy
-            if interval:  # not the first time, when everything is new
+            if interval:  # not the first poll, when nothing is cached
                 computed.append(busy)
             interval = pace(self._floor, mean(computed or [0.0]), waited)
             self._sights = [replace(sight, interval=interval) for sight in self._sights]
@@ -147,20 +145,20 @@ class Watcher:
             self._wanted.wait(interval - least)
 
     def _round(self) -> None:
-        """Look at each study once."""
+        """Poll each study once."""
         began = time.time()
         for slurm in self._slurms.values():
             slurm.new_round()
         self._sights = [replace(sight, asked=began) for sight in self._sights]
         for project, cache in zip(self._asking, self._caches, strict=True):
-            with suppress(OSError, Damaged):  # the look comes upon it, too
+            with suppress(OSError, Damaged):  # the poll reports it, too
                 cache.read(project.root)
         for number in range(len(self._sights)):
             self._sights[number] = self._look(number, began)
             self.changed.set()
 
     def _look(self, number: int, began: float) -> Sight:
-        """One study. Whatever goes wrong is told: if the thread ended, what is old would look new."""
+        """Poll one study. All errors are reported: if the thread died, stale data would pass as current."""
         sight = self._sights[number]
         try:
             self._plan_again(number)
@@ -173,7 +171,7 @@ class Watcher:
         return Sight(project, now, nodes, board, began, None, None, sight.interval)
 
     def _plan_again(self, number: int) -> None:
-        """Take up what a person has submitted since, or what the study's rows turned out to be."""
+        """Replan if the study was resubmitted, or its rows have been counted since."""
         project, before = self._asking[number], self._plans[number]
         plan = _plan_of(project)
         if plan == before:
@@ -184,12 +182,12 @@ class Watcher:
             again = replace(planned_again(project, study), backend=project.backend)
             self._asking[number], self._caches[number] = again, StatusCache()
             for slurm in self._slurms.values():
-                slurm.new_round()  # its answer may be older than what the ledger says by now
+                slurm.new_round()  # its answers may be older than the ledger
         self._plans[number] = plan
 
 
 class _Plan(NamedTuple):
-    """What a plan depends on: the study as it was submitted last, and whether its rows have been counted."""
+    """What a plan depends on: the study as last submitted, and whether its rows have been counted."""
 
     submitted: tuple[int, int] | None
     counted: bool
@@ -205,11 +203,11 @@ def _plan_of(project: Project) -> _Plan:
 
 
 def pace(floor: float, computed: float, waited: float) -> float:
-    """Seconds from the end of a look to the next one.
+    """Return the seconds from the end of a poll to the next one.
 
     Args:
-        floor: the fewest.
-        computed: seconds of processor time that looks take, on average.
-        waited: seconds that the last one waited for Slurm and the file system.
+        floor: the minimum.
+        computed: mean CPU seconds of a poll.
+        waited: seconds that the last poll waited for Slurm and the file system.
     """
     return max(floor, BUSY * computed, min(LONGEST, WAITED * waited))

@@ -1,6 +1,6 @@
-"""What a person looks at, and what each key makes of that. Pure: no terminal, and nothing is done here.
+"""The screen's state, and the effect of each key on it. Pure: no terminal, no side effects.
 
-A key changes the screen, or asks for an action, which app.py carries out.
+A key changes the screen, or requests an action, which app.py carries out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from launch.monitor.data.study_view import Sight
 from launch.monitor.data.unit_list import Listing, Sort, listing
 from launch.state.status import Seen
 
-LOG_LINES = 200  # of a log's end that can be read here
+LOG_LINES = 200  # at the end of a log that can be scrolled through
 
 
 class Page(StrEnum):
-    """What fills the screen."""
+    """The pages of the monitor."""
 
     STUDIES = "studies"
     UNITS = "units"
@@ -27,15 +27,15 @@ class Page(StrEnum):
 
 @dataclass(frozen=True)
 class Screen:
-    """What a person looks at.
+    """The state of the screen.
 
     Args:
-        study: the number of the one that is chosen.
-        unit: the id of the one that is selected, `at` which row.
+        study: index of the selected study.
+        unit: id of the selected unit, in row `at`.
         listed: the rows of the table; None while there is nothing to list.
-        wanted: words that units have to match, which are being `typing`.
-        follow: whether the log is read again and again; `back` is by how many lines its end is out of sight.
-        busy: what is being done, in words; no other action begins meanwhile.
+        wanted: words that units must match; `typing` while they are entered.
+        follow: whether the log is refreshed; `back`: number of lines scrolled up from its end.
+        busy: the action in progress, in words; no other one starts meanwhile.
         height: of the terminal, in rows.
     """
 
@@ -60,7 +60,7 @@ class Screen:
         return self.listed.rows if self.listed else ()
 
     def seen(self) -> Seen | None:
-        """The selected unit, also where the table does not list it any more."""
+        """Return the selected unit, even if the table no longer lists it."""
         if self.listed is None or self.unit is None:
             return None
         if self.at < len(self.rows) and self.rows[self.at].unit.id == self.unit:
@@ -72,7 +72,7 @@ Pressed = tuple[Screen, Action | None]
 
 
 def settled(screen: Screen, sights: Sequence[Sight]) -> Screen:
-    """The screen with the rows that it has by now; the selected unit stays so wherever its row went."""
+    """Return the screen with its rows updated; the selection follows its unit to the new row."""
     now = sights[screen.study].now
     if now is None or screen.page == Page.STUDIES:
         return replace(screen, listed=None) if screen.listed else screen
@@ -90,11 +90,11 @@ def settled(screen: Screen, sights: Sequence[Sight]) -> Screen:
 
 
 def press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
-    """What a key makes of the screen, and what is to be done.
+    """Return the screen after a key press, and the requested action.
 
     Args:
-        key: its name, or the character that it stands for, as terminal.py tells.
-        sights: of all studies, at least one.
+        key: its name or character, as decoded by terminal.py.
+        sights: all studies, at least one.
     """
     after, action = _press(replace(screen, message=""), key, sights)
     return settled(after, sights), action

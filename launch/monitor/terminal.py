@@ -1,6 +1,6 @@
-"""The terminal: names of keys come out of it, rows of text go into it, and it is left as it was found.
+"""The terminal: reads keys, writes rows of text, and is restored at the end.
 
-Knows bytes, signals and escape sequences; neither what a key means nor what the rows say.
+Handles bytes, signals and escape sequences, not the meaning of keys or rows.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import Any
 
-TAKE = "\x1b[?1049h"  # the other screen
-CLEAR = "\x1b[0m\x1b[?25l\x1b[?7l\x1b[2J"  # no cursor, and what is too wide is cut off rather than wrapped
+TAKE = "\x1b[?1049h"  # the alternate screen
+CLEAR = "\x1b[0m\x1b[?25l\x1b[?7l\x1b[2J"  # no cursor; long lines are cut off, not wrapped
 LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
-ESC_WAIT = 0.1  # seconds in which the rest of a key's sequence arrives, also over ssh; otherwise it was Esc
+ESC_WAIT = 0.1  # seconds to wait for the rest of an escape sequence, also over ssh, before taking it for Esc
 CHUNK = 4096
 
 NAMES = {
@@ -33,21 +33,21 @@ SEQUENCES = {
     "1~": "home", "7~": "home", "4~": "end", "8~": "end", "5~": "pageup", "6~": "pagedown",
 }  # fmt: skip
 SEQUENCE = re.compile(r"\x1b[\[O]([0-?]*[ -/]*[@-~])")
-BEGUN = re.compile(r"\x1b([\[O][0-?]*[ -/]*)?")  # of a sequence, or Esc
+BEGUN = re.compile(r"\x1b([\[O][0-?]*[ -/]*)?")  # the start of a sequence, or Esc
 
 ENDS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
 TOLD = (*ENDS, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
 
 class Gone(RuntimeError):
-    """The terminal is no more."""
+    """The terminal was closed."""
 
 
 def decode(text: str) -> tuple[list[str], str]:
-    """The keys that were pressed, by name or as the character that they stand for.
+    """Decode input into keys, by name or character.
 
     Returns:
-        Them, and what may be the beginning of another one.
+        The keys, and a remainder that may be the start of another one.
     """
     keys, at = list[str](), 0
     while at < len(text):
@@ -64,20 +64,20 @@ def decode(text: str) -> tuple[list[str], str]:
 
 
 class Terminal:
-    """A terminal that is taken over while this is used as a context manager, in the main thread.
+    """Context manager that takes over a terminal; main thread only.
 
     Args:
-        source, target: what keys are read from and rows are written to; both are terminals.
+        source, target: terminals to read keys from and write rows to.
     """
 
     def __init__(self, source: int, target: int, encoding: str = "utf-8") -> None:
         self._source, self._target, self._encoding = source, target, encoding
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._found: list[Any] | None = None  # how it was before it was taken
-        self._rows: list[str] = []  # what it shows
+        self._found: list[Any] | None = None  # its mode before it was taken over
+        self._rows: list[str] = []  # the rows on display
 
     def __enter__(self) -> Terminal:
-        self._pipe = os.pipe()  # select sees signals, and words of other threads, at its other end
+        self._pipe = os.pipe()  # wakes select on signals, and on `wake` from other threads
         for end in self._pipe:
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -92,30 +92,30 @@ class Terminal:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
-        # The pipe stays open: a thread may still write to it, and must not hit another file of that number.
+        # The pipe stays open: a thread may still write to it, and its number must not be reused.
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in cells."""
         with suppress(OSError):
             width, height = os.get_terminal_size(self._target)
-            if width and height:  # some that are no real terminals do not know
+            if width and height:  # some pseudo-terminals report zeros
                 return width, height
         return 80, 24
 
     def wake(self) -> None:
-        """Have `wait` return; from any thread."""
-        with suppress(BlockingIOError):  # it is full, and wakes anyway
+        """Make `wait` return; callable from any thread."""
+        with suppress(BlockingIOError):  # the pipe is full, so `wait` returns anyway
             os.write(self._pipe[1], b"\0")
 
     def wait(self, timeout: float) -> tuple[list[str], set[signal.Signals]]:
         """Wait for keys, signals or `wake`.
 
         Args:
-            timeout: seconds after which it returns anyway.
+            timeout: seconds after which to return anyway.
 
         Returns:
-            The keys and the signals that came; SIGHUP also where the terminal is gone.
+            The keys and signals received; SIGHUP also if the terminal was closed.
         """
         ready = select.select([self._source, self._pipe[0]], [], [], timeout)[0]
         told = os.read(self._pipe[0], CHUNK) if self._pipe[0] in ready else b""
@@ -135,10 +135,10 @@ class Terminal:
                 return [*keys, "esc"], signals
 
     def show(self, rows: Sequence[str]) -> None:
-        """Have it show these rows, of which only those are sent that it does not show already.
+        """Display these rows, writing only those that have changed.
 
         Raises:
-            Gone: it is no more.
+            Gone: the terminal was closed.
         """
         pairs = enumerate(zip_longest(rows, self._rows, fillvalue=""), 1)
         changed = [f"\x1b[{number};1H\x1b[0m\x1b[2K{row}" for number, (row, old) in pairs if row != old]
@@ -146,13 +146,13 @@ class Terminal:
         self._rows = list(rows)
 
     def clear(self) -> None:
-        """Make sure of the terminal, and forget what it shows, which others may have changed.
+        """Set the mode again and clear the terminal, since other programs may have changed both.
 
         Raises:
-            Gone: it is no more.
+            Gone: the terminal was closed.
         """
         mode = self._mode()
-        # No echo; Ctrl-C and Ctrl-Z are keys, which do not hit the programs that we run; no Ctrl-S.
+        # No echo, no Ctrl-S. Ctrl-C and Ctrl-Z are keys, and send no signals to our child processes.
         mode[0] &= ~(termios.IXON | termios.ICRNL)
         mode[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
         self._set(mode)
@@ -160,7 +160,7 @@ class Terminal:
         self._rows = []
 
     def suspend(self) -> None:
-        """Give the terminal back, and stop until the shell has us go on."""
+        """Restore the terminal, and stop until the shell resumes the job."""
         self._leave()
         ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(0, signal.SIGTSTP)  # the whole job, as a terminal does at Ctrl-Z
@@ -190,7 +190,7 @@ class Terminal:
             try:
                 return termios.tcsetattr(self._source, termios.TCSADRAIN, mode)
             except termios.error as error:
-                if error.args[0] != errno.EINTR:  # stopped for being in the background, and brought back
+                if error.args[0] != errno.EINTR:  # stopped in the background, then brought to the foreground
                     raise Gone(str(error)) from error
 
     def _read(self) -> bytes:

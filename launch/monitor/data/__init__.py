@@ -1,1 +1,1 @@
-"""The figures that the monitor shows, worked out of what is known. Pure."""
+"""The figures that the monitor shows, computed from snapshots and unit files."""

@@ -1,7 +1,7 @@
-"""How fast work goes and how long the rest will take: pure estimates, each with its uncertainty.
+"""Estimates of rates and remaining time, each with its uncertainty. Pure.
 
-A unit at work is judged by its own speed in this run; one to come by the plan's estimate, times the median
-ratio of real to estimated hours of those units of its stage that are done.
+A running unit is judged by its own speed in the current run; a pending one by the plan's estimate times the
+median ratio of actual to estimated hours over the finished units of its stage.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from launch.study import estimate
 from launch.study.cluster import Cluster
 from launch.study.plan import MARGIN
 
-POINTS = 32  # of a track; then every other one is left out
-MANY = 10  # ratios whose tenths say something
+POINTS = 32  # maximum number of points of a track; beyond it, every other one is dropped
+MANY = 10  # ratios needed for meaningful deciles
 
 
 @dataclass(frozen=True)
 class Span:
-    """An estimate, and between what it most probably lies."""
+    """An estimate and its likely range."""
 
     low: float
     mid: float
@@ -35,21 +35,21 @@ class Span:
         return Span(self.low * factor, self.mid * factor, self.high * factor)
 
     def at_least(self, other: Span) -> Span:
-        """The larger of both, bound by bound."""
+        """Return the larger of both, bound by bound."""
         return Span(max(self.low, other.low), max(self.mid, other.mid), max(self.high, other.high))
 
 
 ZERO = Span(0, 0, 0)
-BY_PLAN = Span(1 / MARGIN, 1, MARGIN)  # as a ratio: where nothing is done yet, and the plan is all there is
+BY_PLAN = Span(1 / MARGIN, 1, MARGIN)  # the ratio while nothing is done and only the plan is known
 
 
 @dataclass(frozen=True)
 class Track:
-    """How one run of a unit went so far.
+    """The progress of one run of a unit.
 
     Args:
-        run: when it began, in seconds since the epoch.
-        points: (when, share of the unit that is done, count in the unit's own words), the oldest first.
+        run: its start, in seconds since the epoch.
+        points: (time, share of the unit done, count in the unit's own terms), oldest first.
     """
 
     run: float
@@ -61,10 +61,13 @@ class Track:
 
 
 def ratio(real_to_estimated: Sequence[float]) -> Span | None:
-    """What estimates have to be multiplied by; None while nothing is done.
+    """Return the factor by which to multiply estimates.
 
-    From the first to the last tenth of the ratios seen, or from the least to the largest of a few. Fewer than
-    three say little of their spread: then at least a factor of 2 either way.
+    The range is from the first to the last decile, or from the smallest to the largest of a few ratios. With
+    fewer than three, it is at least a factor of 2 either way.
+
+    Returns:
+        None while nothing is done.
     """
     if not real_to_estimated:
         return None
@@ -78,17 +81,16 @@ def ratio(real_to_estimated: Sequence[float]) -> Span | None:
 
 
 def expected_hours(stage: str, flops: int | None, needs: Resources, cluster: Cluster) -> float:
-    """Hours that a unit was estimated to take, without the margins of its time limit; 0 where the plan has no
-    estimate, since it hardly counts."""
+    """Return a unit's estimated hours without the margin of its time limit; 0 for negligible stages."""
     if stage in ("prepare", "collate", "report"):
         return 0.0
     return needs.hours / MARGIN if flops is None else estimate.hours(flops, stage, needs, cluster)
 
 
 def share_done(unit: Unit, done: float, total: float, kept: float = 0) -> float:
-    """How much of a unit is done, from 0 to 1, by what it counts.
+    """Return the share of a unit that is done, from 0 to 1.
 
-    An evaluation counts the requests of one benchmark after the other, and has `kept` so many benchmarks.
+    An evaluation counts the requests of one benchmark at a time, and has `kept` benchmarks done.
     """
     part = done / total if total else 0.0
     if unit.stage == "evaluate" and (tasks := unit.config.get("group", {}).get("tasks")):
@@ -97,10 +99,10 @@ def share_done(unit: Unit, done: float, total: float, kept: float = 0) -> float:
 
 
 def follow(before: Track | None, unit: Unit, progress: dict[str, Any], kept: int = 0) -> Track:
-    """The track with what a unit told last added to it.
+    """Return the track extended by a unit's latest progress report.
 
     Args:
-        kept: what the run before this one had kept, for this one to go on from.
+        kept: the count saved by the previous run, from which this one resumed.
     """
     run, when, done, total = (progress[key] for key in ("started", "updated", "done", "total"))
     if before is None or before.run != run:
@@ -115,10 +117,13 @@ def follow(before: Track | None, unit: Unit, progress: dict[str, Any], kept: int
 
 
 def speed(track: Track) -> Span | None:
-    """Share of the unit that is done in a second; None where nothing has moved yet.
+    """Return the share of the unit done per second.
 
-    Once there is enough to tell, without the time before the first heartbeat, in which a model is loaded.
-    The interval comes from the first and the second half of the run.
+    With enough points, the time before the first heartbeat, in which a model is loaded, is left out. The
+    range comes from the first and the second half of the run.
+
+    Returns:
+        None without progress.
     """
     points = track.points[1:] if len(track.points) > 2 else track.points
     overall = _slope(points[0], points[-1])
@@ -128,7 +133,7 @@ def speed(track: Track) -> Span | None:
         return Span(overall, overall, overall)
     half = points[len(points) // 2]
     halves = (_slope(points[0], half), _slope(half, points[-1]), overall)
-    return Span(max(min(halves), overall / 4), overall, max(halves))  # a pause is not forever
+    return Span(max(min(halves), overall / 4), overall, max(halves))  # a pause is temporary
 
 
 def _slope(a: tuple[float, float, int], b: tuple[float, float, int]) -> float:
@@ -136,13 +141,17 @@ def _slope(a: tuple[float, float, int], b: tuple[float, float, int]) -> float:
 
 
 def own_left(track: Track) -> Span | None:
-    """Seconds until a unit at work is done, by its own speed."""
+    """Return the seconds until a running unit is done, by its own speed."""
     found, rest = speed(track), 1 - track.share
     return Span(rest / found.high, rest / found.mid, rest / found.low) if found else None
 
 
 def count_rate(track: Track) -> float | None:
-    """What the unit counts, a second, since its count last began anew; None where nothing has moved yet."""
+    """Return the unit's count per second since the count last restarted.
+
+    Returns:
+        None without progress.
+    """
     points = track.points[1:] if len(track.points) > 2 else track.points
     last = points[-1]
     first = last
@@ -157,13 +166,16 @@ def count_rate(track: Track) -> float | None:
 def stage_left(
     at_work: Sequence[Span], to_come: Sequence[float], found: Span | None, parallel: float | None
 ) -> Span | None:
-    """Seconds until a stage is done; None if nobody knows.
+    """Return the seconds until a stage is done.
 
     Args:
-        at_work: seconds left of each unit that is.
+        at_work: seconds left of each running unit.
         to_come: estimated hours of the others.
         found: the stage's ratio.
-        parallel: how many units are at work at once.
+        parallel: how many units run at once.
+
+    Returns:
+        None if unknown.
     """
     if not at_work and not to_come:
         return ZERO

@@ -1,4 +1,4 @@
-"""What of a study needs a person, the worst first, each with the command that deals with it. Pure."""
+"""Problems of a study that need attention, worst first, each with the command to fix it. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from launch.views import keeper_line, listed, nodes_lines
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a person has to see to.
+    """Something that needs attention.
 
     Args:
-        title: what, and of which units.
+        title: what is wrong, and with which units.
         advice: what to do, with the command.
         words: the last lines of a log.
-        grave: nothing of it goes on by itself.
+        grave: whether it persists without intervention.
     """
 
     title: str
@@ -34,13 +34,13 @@ class Problem:
 def problems(
     study: str, now: Snapshot, nodes: Verdict, lively: Sequence[Seen], words: Mapping[str, Sequence[str]]
 ) -> list[Problem]:
-    """All that is known to be wrong with a study.
+    """Return all known problems of a study.
 
     Args:
         study: its name.
-        nodes: which of them its next submissions avoid.
-        lively: its units that are neither done, nor queued, nor waiting.
-        words: the last lines of units that failed, by their ids.
+        nodes: the nodes that its next submissions avoid.
+        lively: its units that are neither done, queued nor waiting.
+        words: the last log lines of failed units, by id.
     """
     found = [*_failed(lively, words, study), *_stalled(lively, study)]
     shown = waiting(now)
@@ -97,7 +97,7 @@ def _stalled(lively: Sequence[Seen], study: str) -> list[Problem]:
 
 
 def _around(now: Snapshot, nodes: Verdict, study: str) -> list[Problem]:
-    """What is wrong with nodes, with the keeper, or with jobs of nobody's."""
+    """Return problems with nodes, the keeper, or orphaned jobs."""
     found = [
         Problem(line, "sinfo -R says what is known of nodes", grave=False) for line in nodes_lines(nodes)
     ]

@@ -1,4 +1,4 @@
-"""Students by mixtures: how far each is, how good it is, and which are on the frontier so far. Pure."""
+"""Students by mixture: progress, accuracy, and the current frontier. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launch.state.status import Seen
 from launch.study.plan import Variant, variants
 from launch.study.schema import Study
 
-# The state of several units together is that of the one that needs a person most.
+# Several units together have the state of the one that needs attention most.
 WORST = (
     State.DAMAGED, State.FAILED, State.STALLED, State.BLOCKED, State.RUNNING, State.PREEMPTED, State.QUEUED,
     State.WAITING, State.DONE,
@@ -25,12 +25,12 @@ class Cell:
     """One student on one mixture, with all its seeds.
 
     Args:
-        state: of its trainings, and of its evaluations once these are done.
-        trained: share of the training that is done, as a mean over seeds.
-        evaluated, groups: evaluations that are done, and how many there are.
-        accuracy: the mean over benchmarks, then seeds, of what there is; None before the first.
-        flops: of its training, once all its seeds have all benchmarks.
-        best: on the frontier of those that have.
+        state: of its trainings, or of its evaluations once all trainings are done.
+        trained: share of the training that is done, averaged over seeds.
+        evaluated, groups: evaluations that are done, and their total.
+        accuracy: mean over the available benchmarks, then seeds; None before the first.
+        flops: of its training; None until all seeds have all benchmarks.
+        best: whether it is on the frontier of the complete cells.
     """
 
     state: State
@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Places:
-    """Where units belong in the grid: of each (row, column) the seeds' names, trainings and evaluations."""
+    """The units of each grid cell: for each (row, column), the seeds' names, trainings and evaluations."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -53,7 +53,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows are students, the smallest first as in the study; columns shares of reasoning."""
+    """Rows are students, smallest first as in the study; columns are shares of reasoning."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -61,7 +61,7 @@ class Grid:
 
 
 def places(study: Study, units: Sequence[Unit]) -> Places:
-    """Where each unit belongs; a study's plan is laid out once."""
+    """Assign units to grid cells; done once per plan."""
     sizes = [student.size for student in study.students]
     titles = sizes if len(set(sizes)) == len(sizes) else [student.name for student in study.students]
     rows = {student.name: row for row, student in enumerate(study.students)}
@@ -81,18 +81,18 @@ def places(study: Study, units: Sequence[Unit]) -> Places:
 
 
 def _column(variant: Variant, several: bool) -> str:
-    """The title of a mixture; the order of its parts where the study has more than one."""
+    """Return a mixture's column title, with its order if the study has several."""
     mixed = several and 0 < variant.share < 1 and variant.order == "shuffled"
     return f"{100 * variant.share:g} %{' shuffled' if mixed else ''}"
 
 
 def grid(laid: Places, units: Sequence[Seen], shares: Mapping[str, float], facts: Facts, tasks: int) -> Grid:
-    """The grid as it is now.
+    """Return the current grid.
 
     Args:
-        units: in the plan's order.
-        shares: how much of each unit at work is done, by its id.
-        tasks: how many benchmarks the study has.
+        units: in plan order.
+        shares: the share done of each running unit, by id.
+        tasks: the study's number of benchmarks.
     """
     cells, done = {}, State.DONE
     for at, (names, training, evaluating) in laid.cells.items():
@@ -113,7 +113,7 @@ def grid(laid: Places, units: Sequence[Seen], shares: Mapping[str, float], facts
 
 
 def _with_best(cells: dict[tuple[int, int], Cell]) -> dict[tuple[int, int], Cell]:
-    """The cells, with those marked that no other one beats: as cheap and better, or cheaper and as good."""
+    """Return the cells, with those marked that are on the Pareto frontier of FLOPs and accuracy."""
     points = [
         (c.flops, -c.accuracy) for c in cells.values() if c.flops is not None and c.accuracy is not None
     ]

@@ -1,4 +1,4 @@
-"""One study as the monitor saw it last: what its thread hands to the screen. Data only."""
+"""The latest state of a study, passed from the polling thread to the screen. Data only."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sight:
-    """One study as it was seen last.
+    """The latest state of one study.
 
     Args:
         now: None before the first answer.
-        nodes: which nodes its next submissions avoid.
-        board: what was worked out from `now`.
-        taken: when `now` was taken, seconds since the epoch; 0 before.
-        asked: since when a look is under way, seconds since the epoch; None: none is.
-        trouble: why there is nothing newer, in words.
-        interval: seconds between looks, as they are now.
+        nodes: the nodes that its next submissions avoid.
+        board: computed from `now`.
+        taken: when `now` was taken, in seconds since the epoch; 0 before.
+        asked: start of the poll in progress, in seconds since the epoch; None: none is.
+        trouble: why the last poll failed, in words.
+        interval: current seconds between polls.
     """
 
     project: Project

@@ -1,7 +1,7 @@
-"""What is worked out of a snapshot: where the stages, the whole study, and each student stand.
+"""Figures computed from a snapshot: the progress of stages, study and students. Pure.
 
-Pure. With tens of thousands of units a look must cost little: what does not change between two looks is
-worked out once and handed on from board to board; of the rest, only units at work are looked at one by one.
+A poll of tens of thousands of units must be cheap: what does not change between polls is computed once and
+passed from board to board; of the rest, only running units are processed one by one.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ AT_WORK = (State.RUNNING, State.STALLED)
 
 @dataclass(frozen=True)
 class Work:
-    """A unit that a machine works on.
+    """A running unit.
 
     Args:
-        share: how much of it is done; None before its first word.
-        rate, per: what it does in a second, and what that counts ("tokens", "rows" …).
+        share: the share that is done; None before the first progress report.
+        rate, per: amount per second, and its unit ("tokens", "rows" …).
         left: seconds until it is done.
     """
 
@@ -55,12 +55,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage stands.
+    """The progress of a stage.
 
     Args:
-        share: of its units that is done, those at work by their parts.
-        rate, per: of its units at work together, where they count the same.
-        left: seconds until it is done, from when it can begin; None: nobody knows.
+        share: share of its units that is done, running ones counted in part.
+        rate, per: of its running units together, if all count the same.
+        left: seconds until it is done, from when it can start; None: unknown.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Part:
-    """A stage in the plan: its units' places, estimated hours and GPUs, and where in these lists each is."""
+    """A stage in the plan: its units' indices, estimated hours and GPUs, and each unit's place in these."""
 
     indices: list[int]
     hours: list[float]
@@ -84,11 +84,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a plan says of its units.
+    """The fixed figures of a plan.
 
     Args:
-        flops: estimates; `planned` is their sum, None where one is not known.
-        tasks: how many benchmarks there are.
+        flops: estimates; `planned` is their sum, None if any is unknown.
+        tasks: number of benchmarks.
     """
 
     units: list[Unit]
@@ -104,16 +104,16 @@ class Board:
     """A study's figures at one moment.
 
     Args:
-        elapsed: seconds since its first submission, until its end once it has come.
-        gpu_hours: used so far, by ended runs and those at work.
-        measured: whether that rests on units that are done, in every stage; else on the plan in part.
-        flops, flops_planned: None where the plan does not know them.
-        left: seconds until the stages in `unknown` come, which nobody can tell of yet, or until all is done.
-        problems: what needs a person, the worst first.
+        elapsed: seconds from its first submission to now, or to its end.
+        gpu_hours: used so far, by finished and current runs.
+        measured: whether `gpu_hours_left` rests on finished units in every stage; else partly on the plan.
+        flops, flops_planned: done and planned; None: unknown.
+        left: seconds until all is done, without the stages in `unknown`, which have no estimate.
+        problems: the worst first.
         unread: units whose files are still to be read, and which are not counted yet.
-        work: of units at work, by id.
-        took: of units of which a run has ended, by id.
-        lively: units that are neither done, nor queued, nor waiting.
+        work: of running units, by id.
+        took: of units with finished runs, by id.
+        lively: units that are neither done, queued nor waiting.
     """
 
     stages: tuple[Stage, ...]
@@ -137,16 +137,15 @@ class Board:
 def make_board(
     project: Project, now: Snapshot, nodes: Verdict, facts: Facts, before: Board | None, at: float
 ) -> Board:
-    """The board of a snapshot.
+    """Compute the board of a snapshot.
 
-    The study's time left is the sum over its stages. That neglects that stages overlap (the first students
-    are evaluated while the last are trained), which makes it too long, and that the machine may give more or
-    less than now.
+    The study's time left is the sum over its stages. This ignores that stages overlap (the first students are
+    evaluated while the last are trained), which makes it too long, and that available resources may change.
 
     Args:
-        nodes: which of them its next submissions avoid.
-        facts: after its update with the same snapshot.
-        before: the board of the look before; None at the first.
+        nodes: the nodes that its next submissions avoid.
+        facts: already updated with the same snapshot.
+        before: the board of the previous poll; None at the first.
         at: when the snapshot was taken, in seconds since the epoch.
     """
     outline = before.outline if before and before.outline.units is project.units else outlined(project)
@@ -182,7 +181,7 @@ def make_board(
 
 
 def outlined(project: Project) -> Outline:
-    """What a plan says, worked out once."""
+    """Compute the fixed figures of a plan."""
     units, parts = project.units, {}
     hours_of = cache(lambda stage, flops, needs: expected_hours(stage, flops, needs, project.cluster))
     of_stage: dict[str, list[int]] = {stage: [] for stage in STAGES}
@@ -203,7 +202,7 @@ def outlined(project: Project) -> Outline:
 def _stage(
     name: str, part: Part, now: Snapshot, busy: list[Seen], work: Mapping[str, Work], facts: Facts
 ) -> tuple[Stage, Span, bool]:
-    """A stage, GPU hours until it is done, and whether these rest on its units that are done."""
+    """Return a stage, its remaining GPU hours, and whether these rest on its finished units."""
     done, total = State.DONE, len(part.indices)
     states = [now.units[i].state for i in part.indices]
     counts = {state: states.count(state) for state in State}
@@ -232,7 +231,7 @@ def _stage(
 
 
 def _room(busy: list[Seen], wanted: list[int]) -> float:
-    """How many units that want so many GPUs the study's jobs would have room for now; 0: nobody knows."""
+    """Return how many units with these GPU needs fit on the study's current GPUs; 0: unknown."""
     need = sum(wanted) / len(wanted) if wanted else 0.0
     held = sum(seen.unit.resources.gpus for seen in busy)
     return max(held / need, float(held > 0)) if need else float(len(busy))
@@ -252,7 +251,7 @@ def _work(seen: Seen, facts: Facts, before: Board | None) -> Work:
 
 
 def _gpu_seconds(seen: Seen, at: float) -> float:
-    """Seconds times GPUs of the run that is under way."""
+    """Return the GPU seconds of the current run."""
     live, begun = seen.live, begun_at(seen)
     if live is None or begun is None:
         return 0.0
@@ -261,7 +260,7 @@ def _gpu_seconds(seen: Seen, at: float) -> float:
 
 
 def begun_at(seen: Seen) -> float | None:
-    """When the run of a unit at work began, as far as anyone knows."""
+    """Return when the current run of a running unit started, if known."""
     if seen.live is not None and seen.live.start is not None:
         return seen.live.start
     return float(seen.progress["started"]) if seen.progress else None

@@ -1,6 +1,6 @@
-"""What the small files of units say that have run: hours, accuracies, last words. Each is read once.
+"""Data from the small files of units that have run: hours, accuracies, last log lines. Each is read once.
 
-Reads files, a little at a time: of tens of thousands that are there at the start, each look reads some.
+Files are read gradually: of tens of thousands present at startup, each poll reads some.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from launch.state.log_files import words_of
 from launch.state.states import State
 from launch.state.status import Seen, Snapshot
 
-BUDGET = 0.25  # seconds that one look spends on files that were there before; it costs 1 % of a core
+BUDGET = 0.25  # seconds per poll for reading files that existed before; costs 1 % of a core
 UNTOUCHED = (State.WAITING, State.QUEUED, State.BLOCKED)
 
 
 @dataclass(frozen=True)
 class Took:
-    """What the runs of one unit took that have ended.
+    """Totals over the finished runs of a unit.
 
     Args:
-        seconds: of the worker that took longest, all its runs together.
+        seconds: of the slowest worker, over all its runs.
         gpu_seconds: of all workers.
-        kept: what the last run left for the next one, in whatever the stage counts.
-        ended: when the last run did, in seconds since the epoch.
+        kept: what the last run saved for the next one, as the stage counts.
+        ended: when the last run ended, in seconds since the epoch.
     """
 
     seconds: float
@@ -49,12 +49,12 @@ class Took:
 
 @dataclass(frozen=True)
 class Story:
-    """What the page of one unit shows that no snapshot holds.
+    """Data on a unit's page that no snapshot holds.
 
     Args:
-        runs: that have ended, the oldest first.
-        losses, rates: of a training, over its steps; `rates` in tokens a second.
-        utilisation: of a training, the share of its GPUs' peak that it reached, as model FLOPs.
+        runs: finished ones, oldest first.
+        losses, rates: of a training, over its steps; `rates` in tokens per second.
+        utilisation: of a training, the model FLOPs utilization (MFU) of its GPUs.
     """
 
     runs: Sequence[Run] = ()
@@ -64,13 +64,13 @@ class Story:
 
 
 def read_story(seen: Seen, gpu: str) -> Story:
-    """Read what a unit's own files say of it, in a moment when nobody waits for the screen.
+    """Read a unit's own files; called when the screen does not wait.
 
     Args:
-        gpu: what kind the cluster has.
+        gpu: the cluster's GPU type.
     """
     metrics, told = list[dict[str, Any]](), list[dict[str, Any]]()
-    with suppress(OSError, Damaged):  # the unit's reason says so
+    with suppress(OSError, Damaged):  # the unit's reason says so, too
         metrics = list(read_jsonl(path, METRICS)) if (path := metrics_of(seen.folder)) else []
     with suppress(OSError, Damaged):
         told = journal.read(seen.folder.attempts, ATTEMPT)
@@ -85,27 +85,27 @@ def read_story(seen: Seen, gpu: str) -> Story:
 
 
 class Facts:
-    """What is known of one study's units from files that do not change any more.
+    """Data about a study's units from files that no longer change.
 
     Attributes:
-        begun: when the first unit was handed over, in seconds since the epoch.
-        took: by the unit's id.
-        gpu_seconds: of all runs that have ended.
-        finished: seconds that units took which are done, by stage, then the unit's id.
-        accuracies: of each student so far, (benchmarks, mean over these).
-        training: FLOPs that each evaluated student's training took.
-        words: the last lines of one unit that failed, for each cause, by the unit's id.
-        unread: units whose files are to be read at a later look.
+        begun: when the first unit was submitted, in seconds since the epoch.
+        took: by unit id.
+        gpu_seconds: of all finished runs.
+        finished: seconds that done units took, by stage, then unit id.
+        accuracies: of each student so far, (number of benchmarks, their mean).
+        training: training FLOPs of each evaluated student.
+        words: the last log lines of one failed unit per cause, by unit id.
+        unread: units whose files are left for a later poll.
     """
 
     def __init__(self, root: StudyDir) -> None:
         self._root = root
         self._states: dict[str, State] = {}
-        self._read: dict[str, tuple[object, ...]] = {}  # what a unit was when its files were read
+        self._read: dict[str, tuple[object, ...]] = {}  # the unit's state and run when its files were read
         self._todo: dict[str, Seen] = {}
-        self._early: list[Seen] = []  # done, but the last word of its runs was not there yet
-        self._late: set[str] = set()  # those that were read a second time for that
-        self._folders: set[str] | None = None  # ids of units that had a folder at the first look
+        self._early: list[Seen] = []  # done, but the end of the last run was not recorded yet
+        self._late: set[str] = set()  # those reread for that reason
+        self._folders: set[str] | None = None  # ids of units that had a folder at the first poll
         self._scores = defaultdict[str, dict[str, float]](dict)  # by student, then benchmark
         self._heard: dict[tuple[str, int], list[str]] = {}
         self.begun: float | None = None
@@ -121,10 +121,10 @@ class Facts:
         return len(self._todo)
 
     def update(self, now: Snapshot, budget: float = BUDGET) -> None:
-        """Read what has changed since the last look.
+        """Read what has changed since the last poll.
 
         Args:
-            budget: seconds after which the rest is left for the next look.
+            budget: seconds after which the rest is left for the next poll.
         """
         if self.begun is None:
             self.begun = min(Ledger(self._root.ledger).submissions().values(), default=None)
@@ -135,12 +135,12 @@ class Facts:
         until = time.monotonic() + budget
         while self._todo and time.monotonic() < until:
             seen = self._todo.pop(next(iter(self._todo)))
-            with suppress(OSError, Damaged):  # a file that one unit lacks must not hide the others
+            with suppress(OSError, Damaged):  # one unit's missing file must not hide the others
                 self._read_unit(seen)
         self._hear(now)
 
     def _changed(self, now: Snapshot) -> Iterator[Seen]:
-        """Units whose files say something else than at the last look."""
+        """Yield the units whose files may have changed since the last poll."""
         assert self._folders is not None
         states, done = self._states, State.DONE
         for seen in now.units:
@@ -149,7 +149,7 @@ class Facts:
                 continue
             states[id] = state
             if state in UNTOUCHED and id not in self._folders:
-                continue  # nothing of it has run
+                continue  # it has never run
             self._folders.add(id)
             key = (state, seen.attempt and seen.attempt.number, (seen.progress or {}).get("started"))
             if self._read.get(id) != key:
@@ -178,7 +178,7 @@ class Facts:
         for task in unit.config["group"]["tasks"]:
             scores.pop(task["task"], None)
         if seen.state == State.DONE:
-            # It is being set aside, or it is not what this stage writes.
+            # The result is being set aside, or is not what this stage writes.
             with suppress(FileNotFoundError, Damaged, KeyError, TypeError):
                 result = seen.folder.read_result()
                 self.training[name] = result["training"]["flops"]
@@ -186,7 +186,7 @@ class Facts:
         self.accuracies[name] = (len(scores), fmean(scores.values()) if scores else 0.0)
 
     def _hear(self, now: Snapshot) -> None:
-        """Keep the last words of the first unit that failed of each cause."""
+        """Keep the last log lines of the first failed unit of each cause."""
         first = {seen.cause: seen for seen in reversed(now.of(State.FAILED))}
         failed = {(s.unit.id, s.attempt.number if s.attempt else 0): s for s in first.values()}
         self._heard = {
@@ -197,7 +197,7 @@ class Facts:
 
 
 def _took(found: list[Run], gpus: int) -> Took:
-    """What runs took together that each held so many GPUs."""
+    """Sum up runs that each held `gpus` GPUs."""
     by_worker = defaultdict[int, float](float)
     for run in found:
         by_worker[run.worker] += run.seconds or 0.0

@@ -1,4 +1,4 @@
-"""Which units of a study a table lists, and in which order. Pure."""
+"""The units that a table lists, and their order. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RANK = {state: number for number, state in enumerate(PROBLEMS_FIRST)}
 
 
 class Sort(StrEnum):
-    """What a table is sorted by; units that are alike in it stay in the order of the plan."""
+    """Sort orders of a table; ties stay in plan order."""
 
     STATE = "state, problems first"
     PLAN = "the order of the plan"
@@ -40,7 +40,7 @@ KEYS: dict[Sort, Callable[[Seen], Any]] = {
     Sort.PROGRESS: lambda seen: _part(seen),
     Sort.HEARD: lambda seen: seen.progress["updated"] if seen.progress else float("inf"),
     Sort.ATTEMPTS: lambda seen: -(seen.attempt.number if seen.attempt else 0),
-    Sort.NODE: lambda seen: _nodes(seen) or "~",  # those without one last
+    Sort.NODE: lambda seen: _nodes(seen) or "~",  # units without a node come last
 }
 
 
@@ -58,7 +58,7 @@ class Listing:
 
 
 def listing(now: Snapshot, wanted: str, sort: Sort) -> Listing:
-    """The units in which every word of `wanted` is found, in some order."""
+    """Return the units that match every word of `wanted`, sorted."""
     words = wanted.lower().split()
     rows = [seen for seen in now.units if _fits(seen, words)] if words else list(now.units)
     if sort in KEYS:
@@ -77,7 +77,7 @@ def _nodes(seen: Seen) -> str:
 
 
 def _part(seen: Seen) -> float:
-    """How much of a unit is done, as far as it says."""
+    """Return the share of a unit that is done, as far as it reports."""
     if seen.state == State.DONE:
         return 1.0
     p = seen.progress

@@ -1,1 +1,1 @@
-"""The monitor's pages, as lines of text. Pure: figures in, text out."""
+"""The monitor's pages, as lines of text. Pure."""

@@ -1,7 +1,7 @@
-"""The frontier so far as a small plot of plain characters: accuracy against training FLOPs. Pure.
+"""A text plot of the current frontier: accuracy against training FLOPs. Pure.
 
-A student is a letter, the same for each size: capital on the frontier, small below it. So it needs neither
-color nor more than ASCII.
+Each student size has a letter: uppercase on the frontier, lowercase below it. So the plot works without color
+and in ASCII.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from rich.text import Text
 from launch.monitor.data.students import Cell, Grid
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-LEAST = (24, 5)  # columns and rows of the plot without its axes, below which it says nothing
-LABELS = 7  # cells of an accuracy beside the axis
+LEAST = (24, 5)  # minimum columns and rows of the plot without its axes
+LABELS = 7  # width of the accuracy labels, in cells
 
 
 def plot(grid: Grid, width: int, height: int) -> list[Text]:
-    """The plot, at most so large; nothing where there is no room for it, or no student yet."""
+    """Return the plot within the given size; empty if it does not fit or there are no points."""
     points = [(row, c) for (row, _), c in grid.cells.items() if c.flops and c.accuracy is not None]
     across, down = width - LABELS, height - 4
     if not points or across < LEAST[0] or down < LEAST[1]:
@@ -55,14 +55,14 @@ def plot(grid: Grid, width: int, height: int) -> list[Text]:
 
 
 def _axis(values: Sequence[float], least: float) -> tuple[float, float]:
-    """Its ends, with a little room, and apart also where all values are the same."""
+    """Return the ends of an axis with some margin, distinct even if all values are equal."""
     low, high = min(values), max(values)
     room = max(0.05 * (high - low), least / 2)
     return low - room, high + room
 
 
 def _staircase(field: list[list[Text]], corners: list[tuple[int, int]]) -> None:
-    """Dots at the height of the best student so far, from each that is on the frontier to the next."""
+    """Draw dots from each frontier point to the next one, at the height of the first."""
     for (x, y), (after, _) in zip(corners, [*corners[1:], (len(field[0]), 0)], strict=True):
         for between in range(x, after):
             field[y][between] = Text("·", "green")

@@ -1,6 +1,6 @@
-"""The first page: where a study stands, what needs a person, its stages, its students, what is at work. Pure.
+"""The first page: a study's progress, problems, stages, students and running units. Pure.
 
-Each part gives lines; what is most important comes first and gets the room, the rest what remains.
+Each section is a list of lines; the most important sections come first and get the space.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from launch.views import STYLES, amount
 
 LEAST_BAR = 8
 LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
-WIDE = 100  # cells from which on there is room for intervals and whole words
-COUNTED = {  # what a stage's columns are called
+WIDE = 100  # columns needed to show intervals and full words
+COUNTED = {  # column headings of the stage table
     State.RUNNING: "run", State.QUEUED: "queue", State.WAITING: "wait", State.PREEMPTED: "again",
     State.STALLED: "stall", State.FAILED: "fail", State.BLOCKED: "block",
     State.DAMAGED: "damage",
@@ -45,10 +45,10 @@ COUNTED = {  # what a stage's columns are called
 
 
 def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> RenderableType:
-    """All studies in a line each, and the chosen one in full.
+    """Render a line per study, and the selected study in full.
 
     Args:
-        width, height: the room for it, in cells.
+        width, height: available space, in cells.
     """
     sight = sights[chosen]
     lines = _studies(sights, chosen, width, max(1, height // 5)) if len(sights) > 1 else []
@@ -74,7 +74,7 @@ def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
 
 
 def _studies(sights: Sequence[Sight], chosen: int, width: int, most: int) -> list[Text]:
-    """A line a study, those around the chosen one where there are too many."""
+    """Return a line per study, or those around the selected one if there are too many."""
     first = min(max(0, chosen - most // 2), max(0, len(sights) - most))
     rows = []
     for index, sight in list(enumerate(sights))[first : first + most]:
@@ -85,7 +85,7 @@ def _studies(sights: Sequence[Sight], chosen: int, width: int, most: int) -> lis
 
 
 def _standing(sight: Sight) -> tuple[Text, Text, Text]:
-    """A study in three words: how much is done, how long it takes yet, what is wrong."""
+    """Summarize a study in three cells: progress, time left, problems."""
     if sight.board is None or sight.now is None:
         return Text("-"), Text("no answer yet" if sight.trouble else "asking", "yellow"), Text()
     stages, wrong = sight.board.stages, len(sight.board.problems)
@@ -95,7 +95,7 @@ def _standing(sight: Sight) -> tuple[Text, Text, Text]:
 
 
 def head(sight: Sight, width: int) -> list[Text]:
-    """Study, cluster, how old what is shown is, what was used, and when all will be done."""
+    """Return the header: study, cluster, age of the data, resources used, estimated end."""
     name = Text.assemble((sight.project.study.name, "bold"), f" on {sight.project.cluster.name}")
     age = time.time() - sight.taken
     if sight.now is None:
@@ -115,7 +115,7 @@ def head(sight: Sight, width: int) -> list[Text]:
 
 
 def _figures(board: Board, width: int) -> list[Text]:
-    """What it took and will take, in as many lines as that needs."""
+    """Return the resources used and left, wrapped to the width."""
     parts = [Text(f"{duration(board.elapsed)} so far")] if board.elapsed is not None else []
     parts.append(_until(board))
     left = board.gpu_hours_left
@@ -135,7 +135,7 @@ def _figures(board: Board, width: int) -> list[Text]:
 
 
 def _until(board: Board, short_form: bool = False) -> Text:
-    """When all is done, as far as anyone can tell."""
+    """Return the estimated time until everything is done."""
     if all(s.counts[State.DONE] == s.total for s in board.stages):
         return Text("all done", "green")
     known = board.left
@@ -151,7 +151,7 @@ def _until(board: Board, short_form: bool = False) -> Text:
 
 
 def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
-    """What needs a person: each with its advice where there is room, and log lines where there is more."""
+    """List the problems, with advice if there is space, and log lines if there is more."""
     room = max(room, 0)
     if len(found) > room:
         found, rest = found[: max(room - 1, 0)], len(found) - max(room - 1, 0)
@@ -171,7 +171,7 @@ def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
 
 
 def _stages(board: Board, width: int) -> list[Text]:
-    """A line a stage: how far it is, what is in which state, how fast it goes, how long it takes yet."""
+    """Return a line per stage: progress, units by state, rate, time left."""
     shown = [s for s in COUNTED if any(stage.counts[s] for stage in board.stages)]
     for wanted in ("words rate span", "rate span", "rate", "", "few", "fewest"):
         if wanted in LEFT_OUT:
@@ -187,11 +187,11 @@ def _stages(board: Board, width: int) -> list[Text]:
 
 
 def _stage_rows(board: Board, shown: Sequence[State], wanted: str) -> list[list[Text]]:
-    """The table of stages, its bars left out.
+    """Return the rows of the stage table, without the progress bars.
 
     Args:
-        shown: the states that are counted.
-        wanted: "words" for these in full, "rate", "span" for how sure the time left is.
+        shown: the states to count.
+        wanted: optional parts: "words" (full state names), "rate", "span" (the range of the time left).
     """
     words = [s.value if "words" in wanted else COUNTED[s] for s in shown]
     titles = ["stage", "", "done", *words, *(["rate"] if "rate" in wanted else []), "left"]
@@ -218,7 +218,7 @@ def _style(stage: Stage, state: State) -> str:
 
 
 def _bar(stage: Stage, width: int) -> Text:
-    """Done, at work, to be begun again, queued, waiting, in need of a person."""
+    """Draw a stage's progress: done, running, preempted or queued, waiting, failed."""
     c = stage.counts
     done = stage.share * stage.total
     work = max(c[State.DONE] + c[State.RUNNING] + c[State.STALLED] - done, 0.0)
@@ -234,7 +234,7 @@ def _bar(stage: Stage, width: int) -> Text:
 
 
 def _students(grid: Grid, width: int, room: int) -> list[Text]:
-    """The grid, with the frontier so far beside it, or below where that has more room."""
+    """Return the grid with the frontier plot beside it, or below it if it does not fit there."""
     if not grid.cells or room < 2:
         return []
     rows = [[Text("student", "dim"), *(Text(c, "dim") for c in grid.columns)]]
@@ -250,7 +250,7 @@ def _students(grid: Grid, width: int, room: int) -> list[Text]:
 
 
 def _cell(cell: Cell | None, wide: bool) -> Text:
-    """A student in one word: its accuracy in percent, else how far its training is."""
+    """Summarize a student: its accuracy in percent, or its training progress."""
     if cell is None:
         return Text()
     wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED, State.DAMAGED)

@@ -1,6 +1,6 @@
-"""Lines of text in a given room: columns, bars, sparklines, and numbers in few characters. Pure.
+"""Text layout in limited space: columns, bars, sparklines, short number formats. Pure.
 
-What a terminal cannot show but as ASCII is shown in ASCII.
+Characters that an ASCII terminal cannot show are replaced by ASCII ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ASCII = str.maketrans("█▓░·…–×▸✗┃│─└" + BLOCKS[:-1], "#=
 
 
 class Lines:
-    """Lines that fill at most a room of `width` × `height` cells, cut where they are longer."""
+    """Lines cropped to `width` × `height` cells."""
 
     def __init__(self, lines: Iterable[Text], width: int, height: int) -> None:
         self.lines = list(lines)[: max(height, 0)]
@@ -36,7 +36,7 @@ class Lines:
 
 
 def columns(rows: Sequence[Sequence[Text]], right: Iterable[int] = (), gap: int = 2) -> list[Text]:
-    """Rows of cells as aligned lines; the columns in `right` are flush right."""
+    """Align rows of cells into columns; those in `right` are right-aligned."""
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     flush, lines = set(right), []
     for row in rows:
@@ -51,7 +51,7 @@ def columns(rows: Sequence[Sequence[Text]], right: Iterable[int] = (), gap: int 
 
 
 def beside(left: Sequence[Text], right: Sequence[Text], gap: int = 3) -> list[Text]:
-    """Two blocks of lines next to each other."""
+    """Place two blocks of lines side by side."""
     count = max(len(left), len(right))
     blank = [Text()]
     rows = zip([*left, *blank * (count - len(left))], [*right, *blank * (count - len(right))], strict=True)
@@ -59,7 +59,7 @@ def beside(left: Sequence[Text], right: Sequence[Text], gap: int = 3) -> list[Te
 
 
 def flow(parts: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
-    """Parts one after the other, in as many lines as they take."""
+    """Join parts into lines, wrapping at the width."""
     lines: list[Text] = []
     for part in parts:
         if lines and cells(lines[-1]) + gap + cells(part) <= width:
@@ -70,12 +70,12 @@ def flow(parts: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
 
 
 def cells(text: Text) -> int:
-    """How wide a text is shown."""
+    """Return the display width of a text."""
     return cell_len(text.plain)
 
 
 def shorten(name: str, width: int) -> str:
-    """A name without its middle where it is too long: beginnings and ends tell units apart."""
+    """Elide the middle of a name that is too long: beginnings and ends tell units apart."""
     if len(name) <= width:
         return name
     tail = (width - 1) // 3
@@ -83,7 +83,7 @@ def shorten(name: str, width: int) -> str:
 
 
 def bar(parts: Sequence[tuple[float, str, str]], width: int) -> Text:
-    """Amounts as (amount, character, style) in their proportions; what is there at all has a cell."""
+    """Draw (amount, character, style) in proportion; every nonzero amount gets a cell."""
     total = sum(amount for amount, _, _ in parts) or 1.0
     sizes = [int(width * amount / total + 1e-9) or int(amount > 0) for amount, _, _ in parts]
     while sum(sizes) > width:
@@ -95,7 +95,7 @@ def bar(parts: Sequence[tuple[float, str, str]], width: int) -> Text:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values in a row of blocks, as means of as many neighbours as it takes."""
+    """Draw values as a row of blocks, averaging neighbors to fit the width."""
     if not values:
         return ""
     count = min(width, len(values))
@@ -107,7 +107,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in two or three digits and a unit: 45 s, 12 min, 5.2 h, 3.4 d."""
+    """Format seconds as two or three digits and a unit: 45 s, 12 min, 5.2 h, 3.4 d."""
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= (1.5 if unit != "d" else 2.0) * size:
             amount = seconds / size
@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
 
 
 def around(span: Span) -> str:
-    """A span of seconds: 3.2 h (2.1-5.0 h)."""
+    """Format a span of seconds: 3.2 h (2.1-5.0 h)."""
     low, high = duration(span.low), duration(span.high)
     if low == high:
         return duration(span.mid)
@@ -126,7 +126,7 @@ def around(span: Span) -> str:
 
 
 def rate_in_words(rate: float, per: str) -> str:
-    """Something a second, in few characters: 123k tokens/s; what is slow by the minute or hour."""
+    """Format a rate per second: 123k tokens/s; slow rates per minute or hour."""
     every, seconds = next(((e, s) for e, s in (("s", 1), ("min", 60)) if rate * s >= 1), ("h", 3600))
     number = rate * seconds
     size, letter = next(
@@ -136,11 +136,11 @@ def rate_in_words(rate: float, per: str) -> str:
 
 
 def about(number: float) -> str:
-    """A number of two digits that count: 6,900."""
+    """Format a number with two significant digits: 6,900."""
     return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def percent(share: float) -> str:
-    """A share in percent; only what is all done is 100 %, and only what is nothing 0 %."""
+    """Format a share in percent; only exactly 0 and 1 are shown as 0 % and 100 %."""
     whole = min(99, max(1, round(100 * share))) if 0 < share < 1 else round(100 * share)
     return f"{whole} %"

@@ -1,4 +1,4 @@
-"""One unit: how it goes, how its runs ended, what it was told to do, and the end of its log. Pure."""
+"""The page of one unit: progress, past runs, configuration, and the end of its log. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from launch.state.states import State
 from launch.state.status import Seen
 from launch.views import STYLES, amount, memory, memory_used, needs
 
-WIDE = 120  # cells from which on two blocks stand beside each other
+WIDE = 120  # columns needed to place two blocks side by side
 LABEL = 8
 NOTHING = Story()
 
@@ -39,19 +39,19 @@ NOTHING = Story()
 def detail(
     sight: Sight, seen: Seen, log: Sequence[str], width: int, height: int, story: Story = NOTHING
 ) -> RenderableType:
-    """The page of a unit.
+    """Render the page of a unit.
 
     Args:
-        log: its last lines.
-        width, height: the room for it, in cells.
-        story: what its own files say of it.
+        log: the last lines of its log.
+        width, height: available space, in cells.
+        story: data from the unit's own files.
     """
     half = width // 2 if width >= WIDE else width
     about = _about(sight, seen, half)
     graphs = _graphs(sight, seen, story, half)
     config = _config(seen.unit)
     left = [*about, *graphs]
-    room = max(height // 3, 4)  # of the log
+    room = max(height // 3, 4)  # for the log
     upper = max(height - room - 1, 0)
     ends = _runs(story, max(2, min(len(story.runs), upper - len(left) - 1)))
     if width >= WIDE:
@@ -65,7 +65,7 @@ def detail(
 
 
 def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
-    """Name, state and why; where it runs and how far it is; what to do about it."""
+    """Return name, state and reason; node and progress; what to do."""
     unit, at, study = seen.unit, sight.taken, sight.project.study.name
     work = sight.board.work.get(unit.id) if sight.board else None
     said = saying(seen, at)
@@ -95,7 +95,7 @@ def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
 
 
 def _graphs(sight: Sight, seen: Seen, story: Story, width: int) -> list[Text]:
-    """Loss and rate over the training so far; of other units the rate, as the monitor saw it."""
+    """Draw loss and rate of a training; for other units, the rate as sampled by the monitor."""
     lines, room = [], max(width - LABEL - 24, 8)
     if story.losses:
         ends = f"  {story.losses[0]:.3f} to {story.losses[-1]:.3f}"
@@ -115,7 +115,7 @@ def _graphs(sight: Sight, seen: Seen, story: Story, width: int) -> list[Text]:
 
 
 def _runs(story: Story, most: int) -> list[Text]:
-    """The last few runs, with their ends."""
+    """Return a table of the last runs and how they ended."""
     if not story.runs:
         return []
     rows = [[Text(t, "dim") for t in ("run", "ended", "took", "memory", "on", "end")]]
@@ -131,7 +131,7 @@ def _runs(story: Story, most: int) -> list[Text]:
 
 
 def _config(unit: Unit) -> list[Text]:
-    """What the unit was told, a line a key, the short ones first: they say what sets it apart."""
+    """Return the configuration, a line per key, short values first: they distinguish units."""
     told = {**unit.config, **unit.execution}
     lines = [(key, plain(_in_words(value))) for key, value in told.items() if value is not None]
     return [

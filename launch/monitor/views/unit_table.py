@@ -1,4 +1,4 @@
-"""Units in a table, a line each. Pure."""
+"""The table of units, one line each. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from launch.state.states import State
 from launch.state.status import Seen
 from launch.views import STYLES
 
-# Titles of the columns beside state, unit and reason, and from which width on there is room for each.
+# Columns besides state, unit and reason, and the terminal width from which each is shown.
 TITLES = {"done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "try": 120, "heard": 130, "node": 140}
 SHOWN = ("job", "node", "for", "try", "done", "rate", "left", "heard")
 FLUSH = ("for", "try", "done", "left", "heard")
 
 
 def job_of(seen: Seen) -> str:
-    """Its last job, and how many others there are."""
+    """Return the unit's last job, and how many others there are."""
     ids = [job.id for job in seen.jobs if job.id]
     return f"{ids[0]}{f' +{len(ids) - 1}' if len(ids) > 1 else ''}" if ids else ""
 
 
 def elapsed(seen: Seen, took: Took | None, at: float) -> str:
-    """How long its run is at work; how long all its runs were once it is not."""
+    """Return how long the current run has taken, or all runs together if none is running."""
     if seen.state in AT_WORK:
         begun = begun_at(seen)
         return duration(at - begun) if begun is not None else ""
@@ -38,23 +38,23 @@ def elapsed(seen: Seen, took: Took | None, at: float) -> str:
 
 
 def tries(seen: Seen, took: Took | None) -> str:
-    """How many runs there were, with the one that is under way; at least the attempts that were begun."""
+    """Return the number of runs, including a current one; at least the number of attempts."""
     runs = (took.runs if took else 0) + (seen.state in AT_WORK)
     return str(max(runs, seen.attempt.number if seen.attempt else 0) or "")
 
 
 def rate_of(work: Work | None) -> str:
-    """What a unit at work does in a second."""
+    """Format the rate of a running unit."""
     return rate_in_words(work.rate, work.per) if work and work.rate else ""
 
 
 def heard(seen: Seen, at: float) -> str:
-    """How long ago a unit at work gave its last heartbeat."""
+    """Return the time since a running unit's last heartbeat."""
     return duration(at - seen.progress["updated"]) if seen.progress and seen.state in AT_WORK else ""
 
 
 def _facts(seen: Seen, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
-    """What the columns hold, by their titles."""
+    """Return the contents of the columns, by title."""
     return {
         "job": job_of(seen),
         "node": seen.live.nodes or "" if seen.live else "",
@@ -68,7 +68,7 @@ def _facts(seen: Seen, work: Work | None, took: Took | None, at: float) -> dict[
 
 
 def saying(seen: Seen, at: float) -> str:
-    """Why it is in its state; of one at work, what it says of itself."""
+    """Return the reason for a unit's state, or the progress that a running unit reports."""
     told = seen.progress or {}
     if seen.state != State.RUNNING:
         return plain(why(seen, at))
@@ -80,11 +80,11 @@ def saying(seen: Seen, at: float) -> str:
 
 
 def unit_table(sight: Sight, rows: Sequence[Seen], selected: int, width: int, height: int) -> RenderableType:
-    """The units of `rows` around the selected one.
+    """Render the units of `rows` around the selected one.
 
     Args:
-        selected: its place among `rows`.
-        width, height: the room for it, in cells.
+        selected: its index in `rows`.
+        width, height: available space, in cells.
     """
     if not rows:
         return Lines([Text("no units", "dim")], width, height)
@@ -97,7 +97,7 @@ def unit_table(sight: Sight, rows: Sequence[Seen], selected: int, width: int, he
 
 
 def rows_of(sight: Sight, shown: Sequence[Seen], selected: int | None, width: int) -> list[Text]:
-    """A line of titles and a line for each of these units, as wide as there is room."""
+    """Return a heading and a line per unit, with the columns that fit the width."""
     at, work = sight.taken, sight.board.work if sight.board else {}
     took = sight.board.took if sight.board else {}
     titles = [title for title in SHOWN if width >= TITLES[title]]
