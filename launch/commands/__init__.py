@@ -1,1 +1,1 @@
-"""The verbs of `sor`, one to a file."""
+"""The commands of `sor`, one per file."""

@@ -1,7 +1,7 @@
-"""Check that a machine or a cluster can run a study: each line ok, warning or problem, with what to do.
+"""`sor doctor`: check that a machine or cluster can run a study; findings are ok, warning or problem.
 
-Looks only; the heavy packages are looked up, not imported. What it writes to try the file system it removes.
-What a job of a cluster finds out is doctor_cluster.py's business.
+Nothing is changed: heavy packages are looked up, not imported, and files written to test the file system are
+removed. What a job on a cluster checks is in doctor_cluster.py.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def examine(runs: Path, cluster: Cluster | None) -> int:
-    """Print what is found, as it is found; returns 1 if there is a problem.
+    """Print findings as they come, and return 1 if there is a problem, else 0.
 
     Args:
-        cluster: whose nodes jobs run on; None: on this machine.
+        cluster: the cluster to check; None: this machine.
     """
     console = PlainConsole()
     if cluster is None:
@@ -54,7 +54,7 @@ def examine(runs: Path, cluster: Cluster | None) -> int:
 
 
 def _print(console: Console, findings: Iterable[Finding]) -> bool:
-    """Print findings; returns whether none is a problem."""
+    """Print findings, and return whether none is a problem."""
     healthy = True
     for finding in findings:
         healthy &= finding.verdict != "problem"
@@ -115,7 +115,7 @@ def _has_slurm() -> bool:
 
 
 def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
-    """Slurm, where its programs are; its absence is no finding, since one machine needs none."""
+    """Check Slurm if it is installed; its absence is no finding, since a single machine needs none."""
     if not _has_slurm():
         return
     controller = Controller(cluster=slurm_cluster)

@@ -1,7 +1,7 @@
-"""What `sor doctor --cluster NAME` adds: the cluster file held against the cluster, and a job on one node.
+"""The checks of `sor doctor --cluster NAME`: the cluster file against the cluster, and a job on one node.
 
-The job is a prepare unit in a run directory of its own, with the cluster's template: what would keep jobs of
-a study from running shows here. It is cancelled, and what it wrote is removed, however this ends.
+The job is a prepare unit in its own run directory, with the cluster's template, so it shows what would keep a
+study's jobs from running. In the end it is always canceled, and its files are removed.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from launch.submit.script import sbatch_script
 ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
 
 PATIENCE = 60.0  # seconds that the job may wait for a node
-LONGEST = 300.0  # seconds that it may take there: a first import of torch is slow on a shared file system
+LONGEST = 300.0  # seconds that it may run: a first import of torch is slow on a shared file system
 NEEDS = Resources(hours=1 / 6, memory=memory.probing())
-STAGE = "evaluate"  # whose partition and options the job takes: it needs all of the stack, and few nodes
-PAUSE = 1.0  # seconds between two looks at the queue
-GRACE = 15.0  # seconds that a job has to end when it is cancelled
-WORDS = 8  # lines of the log of a job that failed
+STAGE = "evaluate"  # the job uses this stage's options: it needs the whole stack, and few nodes
+PAUSE = 1.0  # seconds between polls of the queue
+GRACE = 15.0  # seconds for a canceled job to end
+WORDS = 8  # lines shown of a failed job's log
 UNTESTED = warning("nothing was tested on a compute node: first fix what is said above")
 
 
 @dataclass(frozen=True)
 class Job:
-    """The job that looks: its own run directory, and its name (`submission`) and id in Slurm."""
+    """The probe job: its run directory, and its name (`submission`) and id in Slurm."""
 
     root: StudyDir
     unit: Unit
@@ -61,7 +61,7 @@ class Job:
 
 
 def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
-    """What is found of a cluster: first without a job, then, if that is well, with one.
+    """Check a cluster, first without a job, then, if all is well, with one.
 
     `tell` is called with what is being waited for.
     """
@@ -89,10 +89,10 @@ def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Ite
 
 
 def _resources(admission: Admission) -> tuple[Resources, str | None]:
-    """What the job asks for: one GPU and its share of cores; without a GPU where there is none, and why.
+    """Return what the job requests: one GPU and its cores; without a GPU if there is none, and why.
 
     Raises:
-        Refusal: it would not be taken.
+        Refusal: the job would be refused.
     """
     with_gpu = replace(NEEDS, gpus_per_node=1, cpus_per_task=admission.cluster.cpus_per_gpu)
     try:
@@ -104,7 +104,7 @@ def _resources(admission: Admission) -> tuple[Resources, str | None]:
 def _from_a_node(
     cluster: Cluster, resources: Resources, runs: Path, tell: Callable[[str], None]
 ) -> Iterator[Finding]:
-    """What a job finds out. It is waited for, but not for long."""
+    """Run the probe job, wait for a limited time, and yield its findings."""
     controller = Controller(cluster=cluster.slurm_cluster)
     try:
         with _ctrl_c() as stop, _job(cluster, resources, runs, controller) as job:
@@ -128,7 +128,7 @@ def _from_a_node(
 
 @contextmanager
 def _ctrl_c() -> Iterator[Event]:
-    """Have Ctrl-C set a flag and interrupt at the end, so that it cannot come between a job and its end."""
+    """Defer Ctrl-C to the end, so that it cannot prevent the job's cleanup; yields a flag that it sets."""
     stop = Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
@@ -141,7 +141,7 @@ def _ctrl_c() -> Iterator[Event]:
 
 @contextmanager
 def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Controller) -> Iterator[Job]:
-    """The job, submitted, in a run directory that ends with it."""
+    """Submit the job in a temporary run directory, and end both on exit."""
     with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
         root, name = StudyDir(Path(made)), new_name("doctor")
         folder = root.submission(name)
@@ -172,7 +172,7 @@ def _row(controller: Controller, name: str) -> QueuedJob | None:
 
 
 def _wait(controller: Controller, name: str, tell: Callable[[str], None], stop: Event) -> QueuedJob | None:
-    """Wait for the job's end, or until `stop` is set; returns what Slurm said of it last."""
+    """Wait until the job ends or `stop` is set, and return its last state in the queue."""
     began = time.monotonic()
     while (row := _row(controller, name)) and (state := live_state(row.state)):
         waited = time.monotonic() - began
@@ -185,7 +185,7 @@ def _wait(controller: Controller, name: str, tell: Callable[[str], None], stop: 
 
 
 def _end(controller: Controller, name: str) -> None:
-    """End the job if it lives, also one whose id nobody was told; its files can be removed then."""
+    """Cancel the job if it is alive, even if its id is unknown, so that its files can be removed."""
     until = time.monotonic() + GRACE
     while (row := _row(controller, name)) and live_state(row.state) and time.monotonic() < until:
         controller.cancel(row.ids)
@@ -193,7 +193,7 @@ def _end(controller: Controller, name: str) -> None:
 
 
 def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
-    """What the job left behind, and what that says."""
+    """Yield findings from the files that the job left."""
     logs = [log.read_text(errors="replace", encoding="utf-8") for log in job.folder.glob("*_log.out")]
     found = [Finding(**record) for record in read_jsonl(job.root.path / FINDINGS)]
     yield shared(runs, state, bool(logs or found))
@@ -209,7 +209,7 @@ def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
 
 
 def shared(runs: Path, state: str, seen: bool) -> Finding:
-    """Whether this machine and the nodes see the same files: `seen` is whether there is any of the job's."""
+    """Report whether this machine and the nodes share files; `seen`: whether any of the job's are here."""
     if seen:
         return ok(f"{runs}: what a compute node writes is seen here")
     return problem(
@@ -219,7 +219,7 @@ def shared(runs: Path, state: str, seen: bool) -> Finding:
 
 
 def broken_off(state: str, log: str) -> Finding:
-    """What to say of a job that did not get to its end."""
+    """Report a job that did not finish."""
     words = [line for line in log.splitlines() if line.strip()][-WORDS:]
     how = f"was not through after {LONGEST:.0f} s"
     if not live_state(state):
@@ -231,7 +231,7 @@ def broken_off(state: str, log: str) -> Finding:
 
 
 def _cache(found: tuple[str, list[int]] | None) -> Iterator[Finding]:
-    """Whether the hub's cache of the node is that of this machine."""
+    """Check whether the node and this machine share the hub's cache."""
     if found is None:
         return
     path, there = Path(found[0]), found[1]

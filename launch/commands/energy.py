@@ -1,4 +1,4 @@
-"""What the jobs of a study have used of energy, by Slurm's accounts. It asks, and changes nothing."""
+"""The energy used by a study's jobs, by Slurm's accounting. Read-only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from launch.study_run import Project
 
 
 def energy(project: Project) -> Mapping[str, int]:
-    """Joules by stage, runs that came to nothing included.
+    """Return joules by stage, failed runs included.
 
-    A stage of which nobody knows is left out: as on a cluster that measures no energy or keeps no accounts,
-    or once these are forgotten. Slurm measures whole nodes: of one that jobs share, each is said to take all.
+    Stages without data are left out, as on a cluster that measures no energy or keeps no accounting, or once
+    its records have expired. Slurm measures whole nodes: each job on a shared node is charged for all of it.
     """
     sent = project.ledger.submissions()
     if not sent or not isinstance(project.backend, Slurm):
@@ -26,15 +26,15 @@ def energy(project: Project) -> Mapping[str, int]:
         return {}
     steps = defaultdict[tuple[str, str], Counter[str]](Counter)  # by the job's id and name
     job, name = "", ""
-    for row in told:  # those of a job stand behind it, and its id may have been another job's, too
+    for row in told:  # steps follow their job, whose id may have been reused
         if row.step is None:
             job, name = row.job, row.name
         elif row.joules is not None and row.job == job and name in sent:
-            # What was started in the script is measured while the script is, on the same nodes and more.
+            # Steps started by the script overlap with the batch step, on the same nodes and more.
             steps[job, name][row.step if row.step in ("batch", "extern") else "started"] += row.joules
     used = Counter[str]()
     for (_, name), found in steps.items():
         stage = name.partition("-")[0]  # a submission's name begins with it
-        if stage in STAGES:  # the keeper is of none
+        if stage in STAGES:  # the keeper belongs to none
             used[stage] += max(found.values())
     return used

@@ -1,8 +1,8 @@
-"""The keeper: a job that does what `sor submit` would do now, on the study as a person submitted it last.
+"""The keeper: a job that does what `sor submit` would do now, on the study as the user last submitted it.
 
-Unlike a person it decides nothing: what somebody cancelled or removed stays so, and what failed is begun
-again only where going on may help, a few times. It hands on to the next keeper as long as a job has something
-in hand, or units wait for room; then it says why it is the last one.
+It makes no decisions for the user: canceled units and removed results stay so, and failed units are restarted
+only if that may help, a few times. It submits the next keeper as long as units are queued or running, or wait
+for room; then it records why it is the last one.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import Refusal
 from launch.submit.next_keeper import digest, hand_on, waits_for_room
 
-BUDGET = 3  # attempts at a unit since a person submitted, that one's included
-PAUSE = 10.0  # seconds after which Slurm, or the lock, is tried again
+BUDGET = 3  # attempts per unit since the user submitted, including that one
+PAUSE = 10.0  # seconds before Slurm or the lock is tried again
 ALL_DONE = "all that was asked for is done"
 
 
 def main() -> None:
-    """Keep the study whose submission the first argument names, as long as the time limit allows."""
-    for name in ("PATH", "PYTHONPATH"):  # the shell of each job adds to what it was passed, and passes it on
+    """Run the keeper of the study whose submission is the first argument, within the time limit."""
+    for name in ("PATH", "PYTHONPATH"):  # each job's shell extends and passes on what it got
         os.environ[name] = ":".join(dict.fromkeys(os.environ.get(name, "").split(":")))
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda *_: sys.exit(1))  # as Ctrl-C would: the lock is given back
+        signal.signal(number, lambda *_: sys.exit(1))  # as Ctrl-C would: the lock is released
     private_umask()
     load_secrets()
     submission = Path(sys.argv[1])
@@ -72,12 +72,12 @@ def main() -> None:
 
 
 def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> None:
-    """Reconcile once and hand on, if this is the keeper that the ledger names; `name` is its submission's.
+    """Reconcile once and submit the next keeper, if `name` is the submission of the ledger's keeper.
 
     Raises:
-        Lost: somebody else holds the lock now, by `fence`.
+        Lost: `fence` found that another process holds the lock.
         SlurmUnavailable: Slurm does not answer.
-        Refused: Slurm did not take the next keeper.
+        Refused: Slurm rejected the next keeper.
     """
     ledger = Ledger(root.ledger, fence=fence)
     attempt = _last(ledger)
@@ -94,14 +94,14 @@ def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> Non
 
 
 def tell(root: StudyDir) -> None:
-    """Tell the user's hook, if there is one, what is new: nobody else may be looking."""
+    """Send news to the user's hook, if there is one: no other program may be watching."""
     notifier = Notifier(root, say)
     if not notifier.on:
         return
     try:
         project = reopen_project(root)
         now, nodes = project.look(), verdict(project)
-    except (StudyError, Damaged):  # which it gave up for
+    except (StudyError, Damaged):  # the reason why the keeper gave up
         last = Ledger(root.ledger).attempts()[KEEPER]
         now, nodes = Snapshot(root, (), keeper=Keeper(last, None)), Verdict()
     notifier.tell(now, nodes)
@@ -109,10 +109,10 @@ def tell(root: StudyDir) -> None:
 
 
 def _last(ledger: Ledger) -> Attempt:
-    """The last keeper that Slurm took.
+    """Return the last keeper that Slurm accepted.
 
     Raises:
-        SlurmUnavailable: whether it took one is not known.
+        SlurmUnavailable: it is not known whether Slurm accepted one.
     """
     last = ledger.attempts()[KEEPER]
     if last.ended is None and last.jobs[0].id is None:
@@ -127,7 +127,11 @@ def _last(ledger: Ledger) -> Attempt:
 
 
 def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
-    """Submit what is to be submitted, and the next keeper; returns why there is none."""
+    """Submit missing units and the next keeper.
+
+    Returns:
+        Why no keeper follows; None if one does.
+    """
     trust.check(root)
     submitted: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
     project = replace(reopen_project(root), fence=fence)
@@ -159,12 +163,12 @@ def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
 def helpful(
     difference: Difference, asked: Collection[str], unlucky: Collection[str], begun: Counter[str]
 ) -> Difference:
-    """The part of a difference that needs no person.
+    """Return the part of a difference that needs no decision by the user.
 
     Args:
-        asked: ids of the units that a person submitted; there may have been no room for all of them.
-        unlucky: ids of the units that failed on a node which is avoided now.
-        begun: attempts at each unit since a person submitted.
+        asked: ids of the units that the user submitted; there may have been no room for all of them.
+        unlucky: ids of the units that failed on a node that is avoided now.
+        begun: attempts at each unit since the user submitted.
     """
     submit, left_out, stuck = list[Seen](), set[str](), set[str]()
     for seen in difference.submit:
@@ -182,7 +186,7 @@ def helpful(
 
 
 def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:
-    """Why nothing is in hand and nothing follows."""
+    """Return why nothing is queued or running and no keeper follows."""
     if not everything.submit:
         return ALL_DONE
     failed = now.of(State.FAILED)

@@ -1,4 +1,4 @@
-"""Print the logs of units' last attempts, all ranks, and go on with what is added."""
+"""`sor logs`: print the logs of units' last attempts, all ranks, and follow them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from launch.state.states import State
 from launch.state.status import Seen, Snapshot
 from launch.study_run import Project
 
-PAUSE = 0.5  # seconds between two looks for more
-SLURM_PAUSE = 10.0  # seconds between two questions to Slurm whether the job still lives
+PAUSE = 0.5  # seconds between checks for new output
+SLURM_PAUSE = 10.0  # seconds between asking Slurm whether the job is alive
 
 
 def print_logs(seen: Seen, project: Project, follow: bool) -> int:
-    """Print those of one unit to standard output; returns the exit code."""
+    """Print one unit's logs to standard output, and return the exit code."""
     if not logs_of(seen, project.root) and not (follow and seen.live):
         say(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", error=True)
         return 1
     streams, shown = dict[Path, TextIO](), None
     patience, looked = PAUSE if project.cluster.backend == "local" else SLURM_PAUSE, time.monotonic()
     while True:
-        # Asked before the logs are read: what a job that has ended wrote is all there then.
+        # Checked before the logs are read: the output of an ended job is complete then.
         alive = seen.live is not None
         for path in logs_of(seen, project.root):
             if path not in streams:
@@ -41,7 +41,7 @@ def print_logs(seen: Seen, project: Project, follow: bool) -> int:
 
 
 def print_failed(now: Snapshot) -> int:
-    """Print the end of the log of each failed unit; returns the exit code."""
+    """Print the end of each failed unit's log, and return the exit code."""
     failed = now.of(State.FAILED)
     for seen in failed:
         say(f"==> {seen.unit.stage} {seen.unit.name}: {seen.reason}")
@@ -55,7 +55,7 @@ def print_failed(now: Snapshot) -> int:
 
 
 def _copy(path: Path, stream: TextIO, shown: Path | None, several: bool) -> Path | None:
-    """Print what was added to one log, under its name where the last words came from another one."""
+    """Print new output of a log, under its name if the previous output came from another one."""
     text = stream.read()
     if not text:
         return shown

@@ -1,4 +1,4 @@
-"""Run a study on this machine and show how it goes: a live view in a terminal, lines where there is none."""
+"""Run a study on this machine and show its progress: a live view in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from launch.state.status import Snapshot
 from launch.study_run import Project
 from launch.views import event_line, live_view
 
-FRAMES = 0.5  # seconds between two looks at the progress files for the live view
+FRAMES = 0.5  # seconds between reads of the progress files for the live view
 
 
 def run_here(
     console: Console, project: Project, now: Snapshot, difference: Difference, stopping: Stopping
 ) -> int:
-    """Run a difference to its end, or until a signal; returns the exit code.
+    """Run a difference to its end or until a signal, and return the exit code.
 
     Raises:
-        Lost: somebody else took over meanwhile, or canceled the study.
+        Lost: another process took over, or canceled the study.
     """
     assert isinstance(project.backend, Local)
     live = Live(console=console, auto_refresh=False, transient=True)
@@ -77,10 +77,10 @@ def run_here(
 
 @contextmanager
 def _printing() -> Iterator[None]:
-    """Take a terminal that is gone, or a pipe that nobody reads, for the end of the terminal that it was."""
+    """Treat a closed terminal or a broken pipe as a hangup (SIGHUP)."""
     try:
         yield
-    except (OSError, SystemExit) as error:  # rich leaves the program where a pipe is broken
+    except (OSError, SystemExit) as error:  # rich exits on a broken pipe
         if isinstance(error, OSError) and error.errno not in (errno.EIO, errno.EPIPE):
             raise
         mute()
@@ -88,7 +88,7 @@ def _printing() -> Iterator[None]:
 
 
 def _say(console: Console, words: str) -> None:
-    """Print where there may be nobody to read it; jobs must be asked to save all the same."""
+    """Print, ignoring a closed terminal or pipe: jobs must be asked to save all the same."""
     try:
         console.print(words)
     except (OSError, SystemExit):

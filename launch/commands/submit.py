@@ -1,7 +1,7 @@
-"""`sor submit` and `sor cancel`: reconcile a study under its lock, and hand over what is missing.
+"""`sor submit` and `sor cancel`: reconcile a study under its lock, and submit what is missing.
 
-What to do is decided by pure functions (reconcile.py, arrays.py); this module puts them into an order in
-which a crash at any line loses nothing and starts nothing twice.
+Pure functions decide what to do (reconcile.py, arrays.py); this module orders the steps so that a crash at
+any line loses nothing and starts nothing twice.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from launch.submit.code_snapshot import snapshot, untracked
 from launch.submit.limits import Admission, Refusal, refuse_resumes
 from launch.views import difference_view, held_view, nodes_view
 
-PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a submit under way
+PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a running submit
 WITHDRAWN = "its job would have waited forever"
 
 
 def submit(project: Project, *, yes: bool, only: str | None) -> int:
-    """Reconcile a study; returns the exit code.
+    """Reconcile a study and return the exit code.
 
     Raises:
-        Locked: somebody else is submitting it.
-        Refusal: units that the cluster would never run, or that could not go on where they stopped; others
-            can write into the run directory.
+        Locked: another process is submitting it.
+        Refusal: some units would never run on the cluster, or could not resume; or other users can write to
+            the run directory.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     console = PlainConsole()
@@ -72,7 +72,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         project = replace(project, fence=lock.check)
         asked = None
         if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
-            asked = pool.submit(_ask, project)  # it takes a while, and some units were never submitted
+            asked = pool.submit(_ask, project)  # slow, and probably needed: some units were never submitted
         if lock.took_over:
             console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
         now = settled(project, console)
@@ -86,7 +86,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         _refuse_secrets(resolved)
         planned = None
         if isinstance(project.backend, Slurm):
-            # Made while the cluster is still being asked.
+            # Made while the cluster's answer is pending.
             code = snapshot(project.root, keeper=project.cluster.slurm.keeper is not None)
             planned = arrays(project, now, difference, asked)
         project.fence()
@@ -102,10 +102,10 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
-    """Show what `submit` would do, and write its scripts to `out` if there is one; returns the exit code.
+    """Show what `submit` would do, write its scripts to `out` if given, and return the exit code.
 
     Raises:
-        Refusal: there is nothing to write scripts for, or `out` holds something.
+        Refusal: there is nothing to write scripts for, or `out` is not empty.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     if out is not None and project.cluster.backend == "local":
@@ -128,12 +128,12 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
 
 
 def _copied(project: Project) -> list[Path]:
-    """The user's files of which the run directory holds copies."""
+    """Return the user's files that are copied into the run directory."""
     return [file for file in (project.file, project.cluster.file) if file]
 
 
 def _refuse_secrets(resolved: dict[str, Any]) -> None:
-    """Refuse a study that holds a secret, which would be copied into the run directory for all to read."""
+    """Refuse a study that contains a secret, which would be copied into the run directory for all to read."""
     if shown := exposed(json.dumps(resolved, ensure_ascii=False)):
         raise Refusal(
             f"the study holds the value of {', '.join(shown)}, and would be copied into the run directory: "
@@ -142,7 +142,7 @@ def _refuse_secrets(resolved: dict[str, Any]) -> None:
 
 
 def _ask(project: Project) -> Admission:
-    """What the cluster allows."""
+    """Ask the cluster for its limits."""
     assert isinstance(project.backend, Slurm)
     return Admission.ask(project.cluster, project.backend.controller)
 
@@ -155,7 +155,7 @@ def _agreed(console: Console) -> bool:
 
 
 def _idle(project: Project, now: Snapshot, difference: Difference, console: Console) -> bool:
-    """Whether there is nothing to hand over, nor, on this machine, to wait for; then it says so."""
+    """Return whether there is nothing to submit or, on this machine, to wait for; print that if so."""
     if not difference.nothing or (difference.active and project.cluster.backend == "local"):
         return False
     if next_keeper.wanted(project, difference) != (now.kept is not None):
@@ -166,7 +166,7 @@ def _idle(project: Project, now: Snapshot, difference: Difference, console: Cons
 
 
 def settled(project: Project, console: Console) -> Snapshot:
-    """The study as it is, once it is known what became of every submission, with that written down."""
+    """Return the study's state once the outcome of every submission is known and recorded."""
     now = project.look()
     if project.backend.settle and any(s.unheard for s in now.units):
         console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
@@ -183,7 +183,7 @@ def settled(project: Project, console: Console) -> Snapshot:
 
 
 def write_down(project: Project, now: Snapshot) -> None:
-    """Put into the ledger what machine and disk told: ids that were missing, and how attempts ended."""
+    """Record in the ledger what the scheduler and disk say: missing ids, and how attempts ended."""
     taken: dict[str, str] = {}
     for seen in now.units:
         if seen.live and seen.attempt:
@@ -198,7 +198,7 @@ def write_down(project: Project, now: Snapshot) -> None:
 
 
 def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
-    """Submit the arrays, then the keeper if there is to be one, and tell of each."""
+    """Submit the arrays, then the keeper if wanted, and print each."""
 
     def tell(id: str, what: str) -> None:
         console.print(f"  {id:>10}  {what}")
@@ -227,7 +227,7 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
 
 
 def set_aside(seen: Seen, ledger: Ledger) -> None:
-    """Keep a result that was made from inputs which are made again, under another name."""
+    """Keep a result whose inputs are made again, under another name."""
     ledger.fence()
     number = seen.attempt.number if seen.attempt else 0
     aside = seen.folder.new_superseded(number)
@@ -241,7 +241,7 @@ def set_aside(seen: Seen, ledger: Ledger) -> None:
 def arrays(
     project: Project, now: Snapshot, difference: Difference, asked: Future[Admission] | None = None
 ) -> ArrayPlan:
-    """The arrays that a difference becomes, under the cluster's limits, which may have been asked for before.
+    """Plan a difference's job arrays under the cluster's limits; `asked`: these limits, if already requested.
 
     Raises:
         Refusal: some units can never run.
@@ -278,41 +278,41 @@ def arrays(
 
 
 def with_time(unit: Unit, seen: Seen, most: float) -> Unit:
-    """The unit, with as many hours as there may be if the estimate was too short for its last run."""
+    """Return the unit, with the maximum hours if its last run hit the time limit."""
     if seen.cause != Cause.TIME_LIMIT:
         return unit
     return replace(unit, resources=replace(unit.resources, hours=most))
 
 
 def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:
-    """End the jobs of these units, and write down how and why; returns those that had any."""
+    """End the jobs of these units, record how and why, and return the units that had jobs."""
     found = [s for s in units if s.live is not None or s.unheard]
-    # Written first, so that a submit that waits for a job on this machine finds out why it ended.
+    # Recorded first, so that a submit waiting for a job on this machine learns why it ended.
     project.ledger.ended(how, [(s.unit.id, s.attempt.number, why) for s in found if s.attempt])
-    # Readers first: one that waits for any end of its input must not be let go by it.
+    # Readers first: one that waits for its input to end in any way must not be released by this.
     project.backend.cancel([job for s in reversed(found) if s.live for job in s.live.jobs])
     return [s.unit for s in found]
 
 
 def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
-    """`sor cancel`: end the jobs of these units, or all; what ended before is written down, too.
+    """Cancel the jobs of these units, or all, and record what ended before.
 
     Returns:
-        What was ended, in words.
+        What was canceled, in words.
 
     Raises:
-        Refusal: others can write into the run directory.
-        Locked: a submit under way does not end, and only some units are to.
+        Refusal: other users can write to the run directory.
+        Locked: only some units are given, and a running submit does not end.
     """
     if not project.root.path.exists():
         return []
     trust.check(project.root)
     if units is None:
-        # A submit under way stops at its next step, and ends what Slurm takes of it after this has looked.
+        # A running submit stops at its next step, and itself cancels what Slurm accepts after this poll.
         with Lock(project.root.lock, seize="'sor cancel'") as lock:
             project = replace(project, fence=lock.check)
             return _cancel(project, project.look(), None)
-    if project.cluster.backend == "local":  # a submit that runs the study here finds out by itself
+    if project.cluster.backend == "local":  # a submit that runs the study here notices by itself
         return _cancel(project, now, units)
     with Lock(project.root.lock, patience=PATIENCE) as lock:
         project = replace(project, fence=lock.check)
@@ -326,7 +326,7 @@ def _cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> li
     ended = []
     if units is None and next_keeper.dismiss(project, now, "cancelled"):
         ended.append("the keeper")
-        now = project.look()  # it may have submitted something meanwhile
+        now = project.look()  # the keeper may have submitted something meanwhile
     chosen = now.units if units is None else units
     ended += [f"{u.stage} {u.name}" for u in withdraw(project, chosen, "cancelled", "cancelled")]
     if units is None:

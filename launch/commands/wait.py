@@ -1,4 +1,4 @@
-"""`sor status --wait`: look at a study until nothing more comes of it by itself, or a person is needed."""
+"""`sor status --wait`: poll a study until it is done or needs attention."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from launch.state.status import Snapshot
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict, verdict
 
-INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between two looks, each of which asks Slurm once
+INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between polls, each of which asks Slurm once
 
 
 def wait(project: Project, interval: float) -> Snapshot:
-    """The study once its outlook is another one than that it goes on.
+    """Wait until the study is done or needs attention, and return its snapshot.
 
     Args:
-        interval: seconds between two looks.
+        interval: seconds between polls.
 
     Raises:
         NotSetUp: there is no Slurm here to wait for.
-        SecretsError: the file of secrets, which may name whom to tell, cannot be used.
+        SecretsError: the secrets file, which may hold the hook, cannot be used.
     """
     notifier = Notifier(project.root, _say)
     answered, silent = time.time(), False
@@ -34,7 +34,7 @@ def wait(project: Project, interval: float) -> Snapshot:
             nodes = verdict(project) if notifier.on else Verdict()
         except NotSetUp:
             raise
-        except SlurmUnavailable as error:  # the study goes on without an answer, and so do we
+        except SlurmUnavailable as error:  # the study goes on during an outage, and so does the wait
             if not silent:
                 _say(f"{error} It is asked until it answers")
             silent = True
@@ -43,7 +43,7 @@ def wait(project: Project, interval: float) -> Snapshot:
             answered, silent = time.time(), False
             over = outlook(now) != Outlook.GOES_ON
             if over:
-                notifier.close()  # what it still tells, so that it does not leave out the last
+                notifier.close()  # finish earlier messages, so that the last one is not skipped
             notifier.tell(now, nodes)
             if over:
                 notifier.close()

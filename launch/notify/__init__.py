@@ -1,1 +1,1 @@
-"""News of a study for somebody who does not look: what is worth telling, and telling it."""
+"""Notifications about a study: what is worth reporting, and sending it."""

@@ -1,7 +1,7 @@
-"""What somebody should be told of a study who does not look at it. Pure: what is so, and what was told, in.
+"""Which news of a study to report, given its state and what was reported before. Pure.
 
-A message tells of many units at once, never of one after another: what is new under a topic that was told of
-a while ago waits for its hour, unless nothing else will come.
+A message covers many units at once: if a topic was reported recently, its news wait for an hour, unless
+nothing else will come.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from launch.state.status import Seen, Snapshot
 from launch.state.waits import advice, held, stuck
 from launch.submit.bad_nodes import WHILE, BadNode, Verdict
 
-QUIET = 3600.0  # seconds between two messages under a topic that may have more and more to tell
-LONG = 3600.0  # seconds without an answer of Slurm that are worth a message
-AGAIN = 600.0  # seconds after which what the hook did not take is to be told again
+QUIET = 3600.0  # seconds between messages under a topic that may keep producing news
+LONG = 3600.0  # seconds without an answer from Slurm that are worth a message
+AGAIN = 600.0  # seconds before a message that the hook rejected is sent again
 DAY = 24 * 3600.0
 
 
@@ -33,8 +33,8 @@ class News:
     """One message.
 
     Args:
-        topic: what such messages have in common that are not sent one after another.
-        keys: the things that it tells of, each of which is told once.
+        topic: what messages that are not to be sent in quick succession have in common.
+        keys: the items that it reports, each of which is reported once.
     """
 
     topic: str
@@ -50,7 +50,7 @@ class News:
 
 @dataclass(frozen=True)
 class Told:
-    """What was told, or was not taken a moment ago.
+    """What was reported, or was recently rejected by the hook.
 
     Args:
         keys: of all news.
@@ -64,17 +64,17 @@ class Told:
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Told:
-        """From records of news: `told` is false in those that the hook did not take."""
+        """Build from records of news; `told` is false in those that the hook rejected."""
         valid = [r for r in records if r["told"] or r["time"] > at - AGAIN]
         return cls(frozenset(k for r in valid for k in r["keys"]), {r["topic"]: r["time"] for r in valid}, at)
 
     def due(self, topic: str) -> bool:
-        """Whether more may be told under a topic."""
+        """Return whether another message under a topic may be sent."""
         return self.topics.get(topic, 0.0) <= self.at - QUIET
 
 
 def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
-    """What is to be told now."""
+    """Return the messages to send now."""
     if now.units and outlook(now) == Outlook.DONE:
         found = [_all_done(now)]
     else:
@@ -84,7 +84,7 @@ def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
 
 
 def silence(since: float, told: Told) -> list[News]:
-    """The same while there is no word of the jobs since a time: a message a day at most."""
+    """Return the message about an outage since a given time: at most one a day."""
     if told.at - since < LONG:
         return []
     clock = time.strftime("%d %b %H:%M", time.localtime(since))
@@ -94,7 +94,7 @@ def silence(since: float, told: Told) -> list[News]:
 
 
 def _all_done(now: Snapshot) -> News:
-    """It covers what was not told of its stages."""
+    """Return the final message, which covers stages not reported before."""
     ended = _ended(now)
     keys = (f"done {max(ended.values())}", *(f"stage {stage} {at}" for stage, at in ended.items()))
     return News("done", keys, f"all {len(now.units)} units are done")
@@ -108,7 +108,7 @@ def _stages(now: Snapshot, told: Told) -> list[News]:
 
 
 def _ended(now: Snapshot) -> dict[str, int]:
-    """The stages that are done, and when their last attempts began: made again, a stage ends once more."""
+    """Return the stages that are done, and when their last attempts started: a rerun stage ends again."""
     unfinished, last = set[str](), dict[str, int]()
     for seen in now.units:
         stage = seen.unit.stage
@@ -119,7 +119,7 @@ def _ended(now: Snapshot) -> dict[str, int]:
 
 
 def _problems(now: Snapshot, told: Told) -> list[News]:
-    """Units that failed, stall, are held, damaged or can never start; alike ones of a stage together."""
+    """Report failed, stalled, held, damaged or stuck units, grouped by stage and cause."""
     groups = defaultdict[str, list[Seen]](list)
     for seen in (*now.of(State.STALLED, State.DAMAGED), *lost(now), *held(now), *stuck(now)):
         if _key(seen) not in told.keys:
@@ -142,7 +142,7 @@ def _key(seen: Seen) -> str:
 
 
 def _problem(units: list[Seen], now: Snapshot) -> str:
-    """As "3 evaluate units failed: out of memory, the first s-r0: …"."""
+    """Format as "3 evaluate units failed: out of memory, the first s-r0: …"."""
     first, cause, blocked = units[0], units[0].cause, len(now.of(State.BLOCKED))
     stage, name = first.unit.stage, first.unit.name
     many = len(units) > 1
@@ -158,7 +158,7 @@ def _problem(units: list[Seen], now: Snapshot) -> str:
 
 
 def _left(now: Snapshot) -> list[News]:
-    """Nobody goes on with it: its keeper gave up or is gone, or there is none, and units wait."""
+    """Report a study that no longer advances: its keeper gave up or is gone, or units wait without one."""
     attempt = now.keeper.attempt if now.keeper and not now.kept else None
     if attempt and attempt.ended in (None, "over"):
         why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
@@ -172,7 +172,7 @@ def _left(now: Snapshot) -> list[News]:
 
 
 def _nodes(nodes: Verdict, told: Told) -> list[News]:
-    """A message for nodes that are avoided, one for too many bad ones; for each node once a day."""
+    """Report nodes that are avoided, and too many bad ones: one message each, each node once a day."""
     kinds = {"avoided": nodes.avoid, "bad, but too many to be avoided": nodes.many}
     found = []
     for what, bad in kinds.items():

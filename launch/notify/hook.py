@@ -1,8 +1,8 @@
-"""Telling somebody who does not look: news of a study to a hook of the user's, each once, whoever finds it.
+"""Sends news of a study to the user's hook, each once, whichever program finds it.
 
-The hook is SOR_NOTIFY, in the environment or the file of secrets, so that every program that looks at a study
-has it, a keeper too: a command, or the URL of a webhook, which is a secret as a password is, and stands in no
-message. Who watches never waits for a hook, nor fails with it. What to tell is decided in events.py.
+The hook is SOR_NOTIFY, in the environment or the secrets file, so that every program that polls a study has
+it, keepers included: a command, or the URL of a webhook, which is as secret as a password and appears in no
+message. A program never waits for the hook or fails because of it. events.py decides what to report.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ LIMIT = 10.0  # seconds that a hook may take
 
 
 class HookError(RuntimeError):
-    """The hook did not take a message; the words hold nothing of the hook."""
+    """The hook rejected a message or failed; the error's text reveals nothing of the hook."""
 
 
 class Notifier:
-    """Tells the news of one study, where there is a hook.
+    """Sends the news of one study, if there is a hook.
 
     Args:
-        say: is called with a word when telling fails, once until it succeeds again; from another thread.
+        say: called from another thread with a message when sending fails, once until it succeeds again.
 
     Raises:
-        SecretsError: the file of secrets cannot be used.
+        SecretsError: the secrets file cannot be used.
     """
 
     def __init__(self, root: StudyDir, say: Callable[[str], object]) -> None:
@@ -55,15 +55,15 @@ class Notifier:
         return self._hook is not None
 
     def tell(self, now: Snapshot, nodes: Verdict) -> None:
-        """Tell what is new, in the background; while it still tells, what is new waits for the next call."""
+        """Send news in the background; what is new while a send is running waits for the next call."""
         self._start(lambda told: news(now, nodes, told))
 
     def silent(self, since: float) -> None:
-        """The same while there was no answer since a time, in seconds since the epoch."""
+        """Report in the background that there was no answer since a time, in seconds since the epoch."""
         self._start(lambda told: silence(since, told))
 
     def close(self) -> None:
-        """Wait for what is being told, not longer than a few messages may take."""
+        """Wait until messages are sent, at most as long as a few may take."""
         if self._thread:
             self._thread.join(3 * LIMIT)
 
@@ -75,7 +75,7 @@ class Notifier:
     def _work(self, hook: str, find: Callable[[Told], list[News]]) -> None:
         def found() -> list[News]:
             records, bad = journal.survey(self._root.notified, NOTE)
-            if bad:  # what such a line tells of may be told once more
+            if bad:  # what is on such a line may be sent again
                 self._say(f"{HOOK}: {bad[0].why}. Remove the line")
             return find(Told.of(records, time.time()))
 
@@ -84,12 +84,12 @@ class Notifier:
                 return
             with Lock(self._root.notified_lock):
                 told = True
-                for each in found():  # another program may have told it meanwhile
+                for each in found():  # another program may have sent it meanwhile
                     told = told and self._send(hook, each)
                     self._note(each, told)
-        except Locked:  # another program tells it; what it leaves is found at the next look
+        except Locked:  # another program is sending; what it leaves is found at the next poll
             return
-        except Exception as error:  # whatever it is, the program that watches goes on
+        except Exception as error:  # no error in here may stop the calling program
             self._complain(str(error) if isinstance(error, OSError | Damaged) else type(error).__name__)
 
     def _send(self, hook: str, each: News) -> bool:
@@ -112,15 +112,15 @@ class Notifier:
 
 
 def send(hook: str, study: str, each: News) -> None:
-    """Hand one message to a hook.
+    """Send one message to a hook.
 
     Raises:
-        HookError: it did not take it.
+        HookError: the hook did not accept it.
     """
     text = f"{study}: {each.text}"
     said = {"study": study, "event": each.event, "text": text}
     if hook.startswith(("http://", "https://")):
-        _post(hook, json.dumps({**said, "content": text}))  # as Discord calls the text
+        _post(hook, json.dumps({**said, "content": text}))  # Discord's name for the text
     else:
         _run(hook, json.dumps(said), text)
 
@@ -146,7 +146,7 @@ def _post(url: str, said: str) -> None:
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
-    # Some services refuse Python's own name.
+    # Some services refuse Python's default user agent.
     headers = {"Content-Type": "application/json", "User-Agent": "scale-or-reason"}
     try:
         with urlopen(Request(url, said.encode(), headers), timeout=LIMIT) as answer:
@@ -157,5 +157,5 @@ def _post(url: str, said: str) -> None:
         reason = error.reason
         why = reason.strerror if isinstance(reason, OSError) else None
         raise HookError(f"the webhook cannot be reached: {why or type(reason).__name__}") from None
-    except Exception as error:  # what it says may hold the URL
+    except Exception as error:  # its message may contain the URL
         raise HookError(f"the webhook cannot be used: {type(error).__name__}") from None
