@@ -1,1 +1,1 @@
-"""What a person writes: study and cluster files, read and checked, and the plan of units they make."""
+"""Study and cluster files, read and checked, and the plan of units they make."""

@@ -1,6 +1,6 @@
-"""Whether values fit annotations, by the source of a module alone.
+"""Checks values against type annotations, from a module's source alone.
 
-Known are `TypedDict`, `dict`, `list`, `X | None` and the simple types; others allow all values.
+Supported are `TypedDict`, `dict`, `list`, `X | None` and the simple types; others accept any value.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ SIMPLE: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-# CPython 3.11 counts the depth of a tree for all threads together, and fails where two parse at a time.
+# CPython 3.11 counts a tree's depth for all threads together, and fails if two parse at once.
 _PARSING = threading.Lock()
 
 
 def parsed(source: str | bytes, mode: str = "exec") -> Any:
-    """The syntax tree of a source, as `ast.parse` makes it, in one thread at a time."""
+    """Return the syntax tree of a source as `ast.parse` does, one thread at a time."""
     with _PARSING:
         return ast.parse(source, mode=mode)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a module, by which annotations are read."""
+    """The classes of a module, used to resolve annotations."""
 
     classes: Mapping[str, ast.ClassDef]
 
     def faults(self, value: Any, annotation: ast.expr | None, at: str) -> Faults:
-        """What about a value does not fit an annotation; what the annotation means may be unknown."""
+        """Yield the mismatches between a value and an annotation; none if the annotation is not supported."""
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             try:
                 annotation = parsed(annotation.value, "eval").body
@@ -92,7 +92,11 @@ class Classes:
                 yield f"{at}.{key}", "is missing"
 
     def _fields(self, name: str, seen: frozenset[str]) -> dict[str, tuple[ast.expr, bool]] | None:
-        """The fields of a TypedDict, each with its annotation and whether it is needed; None: it is none."""
+        """Return a TypedDict's fields, each with its annotation and whether it is required.
+
+        Returns:
+            None for other classes.
+        """
         made, found, known = self.classes[name], dict[str, tuple[ast.expr, bool]](), False
         for parent in map(_last, made.bases):
             if parent in self.classes and parent not in seen:
@@ -111,7 +115,7 @@ class Classes:
 
 
 def _last(node: ast.expr | None) -> str:
-    """The last part of a dotted name, as `TypedDict` of `typing.TypedDict`; "" where it is no name."""
+    """Return the last part of a dotted name (`TypedDict` of `typing.TypedDict`); "" for other nodes."""
     if isinstance(node, ast.Attribute):
         return node.attr
     if isinstance(node, ast.Constant) and node.value is None:

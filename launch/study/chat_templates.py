@@ -1,7 +1,7 @@
-"""What can be told of a study's chat templates on a login node, where a model's files are there already.
+"""Early checks of a study's chat templates on a login node, if the model's files are already there.
 
-A folder, or the hub's cache: the jobs look again, wherever the files come from. Nothing is downloaded, and
-transformers stays unimported; a template is rendered as transformers does it.
+Files come from a folder or the hub's cache; the jobs check again in any case. Nothing is downloaded and
+transformers is not imported; templates are rendered as transformers does.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def template_mistakes(study: Study, file: Path) -> list[Mistake]:
-    """Chat templates behind which this study's rows cannot be right.
+    """Return mistakes for chat templates with which this study's rows would be wrong.
 
     Args:
-        file: of the study.
+        file: the study file.
     """
     wrong = []
     for student in study.students:
@@ -52,11 +52,14 @@ def template_mistakes(study: Study, file: Path) -> list[Mistake]:
 def local_chat(
     name: str, revision: str | None, thinking: Thinking, options: Mapping[str, Any]
 ) -> Chat | None:
-    """The chat of a tokenizer whose files are on this machine; None where they are not, or have no template.
+    """Return the chat of a tokenizer whose files are on this machine.
 
     Args:
         name: a folder, or a name on the hub.
         revision: of a name on the hub.
+
+    Returns:
+        None if the files are not there, or have no template.
     """
     folder = None if name.startswith(PREPARED) else _folder(name, revision)
     found = folder and _read(folder)
@@ -79,13 +82,13 @@ def _folder(name: str, revision: str | None) -> Path | None:
     kept = hub / f"models--{name.replace('/', '--')}"
     try:
         commit = read_text(kept / "refs" / (revision or "main")).strip()
-    except ValueError:  # a revision that is a commit has no such file
+    except ValueError:  # there is no such file if the revision is a commit
         commit = revision or ""
     return kept / "snapshots" / commit if commit else None
 
 
 def _read(folder: Path) -> tuple[str, dict[str, str]] | None:
-    """A folder's chat template and special tokens; what cannot be read is left to the jobs."""
+    """Read a folder's chat template and special tokens; what cannot be read is left to the jobs."""
     try:
         config = json.loads(read_text(folder / CONFIG))
         own = folder / TEMPLATE
@@ -102,13 +105,13 @@ def _read(folder: Path) -> tuple[str, dict[str, str]] | None:
 
 @cache
 def _compiled(source: str) -> Any:
-    """A template as transformers compiles it."""
+    """Compile a template as transformers does."""
     from jinja2 import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """{% generation %}: marks what a model writes, and changes nothing of it."""
+        """{% generation %}: marks the text that a model writes, without changing it."""
 
         tags = {"generation"}  # noqa: RUF012
 

@@ -1,6 +1,6 @@
-"""The cluster file: where jobs run, what sbatch is told, and what estimates may assume of the machine.
+"""The cluster file: where jobs run, their sbatch options, and the machine figures for estimates.
 
-It knows which options of sbatch are the toolkit's own, and calls none of Slurm's programs.
+Defines which options of sbatch are reserved for the toolkit; calls none of Slurm's programs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from launch.study.presets import (
 from launch.study.templates import GIVEN, placeholders, render
 from launch.study.textfile import is_file
 
-# Slurm's variables for the cluster of several that a program talks to, as sbatch reads them.
+# Environment variables that select one of several Slurm clusters, as sbatch reads them.
 ELSEWHERE = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
 ONE_CLUSTER = (
     "a study runs on one cluster, since its jobs wait for each other, and Slurm lets no job wait for one on "
@@ -61,7 +61,7 @@ def _known_gpu(name: str) -> str:
 
 
 def _one_line(value: Any) -> str:
-    """A word or number of YAML as text; nothing that could begin a new line of a script."""
+    """Return a YAML word or number as text; reject what could start a new line of a script."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"a text or a number is needed, not {type(value).__name__}")
     if not str(value).isprintable():
@@ -88,13 +88,13 @@ def _memory(value: Any) -> Any:
 
 
 Memory = Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"]
-MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have one of them
+MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have only one of them
 Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
 Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
 
 
 class Efficiency(Strict):
-    """Share of the peak FLOP/s that a stage reaches."""
+    """Share of the peak FLOP/s that each stage reaches."""
 
     generate: Positive
     train: Positive
@@ -104,10 +104,10 @@ class Efficiency(Strict):
 class Slurm(Strict):
     """How jobs are submitted.
 
-    Options of sbatch go by their long names; `true` is an option without a value, `false` or nothing leaves
-    out one that `sbatch` sets for all stages. `memory` names the option that asks for each unit's memory; one
-    of MEMORY among the options of a stage, also as `false`, is asked for instead. With `keeper` a job goes on
-    where jobs have ended, at most one in so many seconds.
+    Options of sbatch go by their long names; `true` is an option without a value, and `false` or nothing
+    drops one that `sbatch` sets for all stages. `memory` names the option that requests each unit's memory;
+    an option of MEMORY given for a stage, even as `false`, replaces it. With `keeper`, a job continues the
+    study after jobs have ended, at most one in that many seconds.
     """
 
     sbatch: Options = Field(default={})
@@ -124,7 +124,7 @@ class Slurm(Strict):
 
 
 class Cluster(Strict):
-    """A preset of configs/clusters, or a file of one's own."""
+    """A preset from configs/clusters, or the user's own file."""
 
     name: Name
     backend: Literal["local", "slurm"]
@@ -133,7 +133,7 @@ class Cluster(Strict):
     cpu_gflops: Positive
     cpus_per_gpu: Count
     max_hours: Positive
-    mtbf_hours: Positive = 24.0  # between two ends without warning: how often checkpoints are made
+    mtbf_hours: Positive = 24.0  # mean time between failures; sets how often checkpoints are made
     slurm: Slurm = Slurm()
     _file: Path = PrivateAttr(default=Path())
 
@@ -144,21 +144,21 @@ class Cluster(Strict):
 
     @property
     def source(self) -> str:
-        """What `load_cluster` finds it by from anywhere: its name, or the path of a file of one's own."""
+        """What `load_cluster` finds it by from any directory: its name, or the path of the user's file."""
         shipped = self._file.parent == CONFIGS / "clusters"
         return self.name if shipped else str(self._file.absolute())
 
     def to_json(self) -> dict[str, Any]:
-        """What `restored` makes the same cluster of."""
+        """Return the data from which `restored` rebuilds the cluster."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     @property
     def slurm_cluster(self) -> str | None:
-        """The one of several clusters of Slurm that jobs run on; None: the one of this machine."""
+        """The one of several Slurm clusters that jobs run on; None: this machine's."""
         return str(self.slurm.sbatch["clusters"]) if "clusters" in self.slurm.sbatch else None
 
     def on(self, slurm_cluster: str | None) -> Cluster:
-        """The same, with jobs that run on this one of several clusters of Slurm."""
+        """Return the same cluster, with jobs that run on this one of several Slurm clusters."""
         if slurm_cluster is None or self.backend == "local":
             return self
         sbatch = {**self.slurm.sbatch, "clusters": slurm_cluster}
@@ -171,12 +171,12 @@ class Cluster(Strict):
         return self
 
     def asks_memory(self, stage: str) -> bool:
-        """Whether the toolkit asks for memory for the jobs of a stage, or the file says what is asked for."""
+        """Return whether the toolkit, rather than the cluster file, sets the memory of a stage's jobs."""
         own = {**self.slurm.sbatch, **self.slurm.stages.get(stage, {})}
         return self.slurm.memory != "off" and not any(name in own for name in MEMORY)
 
     def memory_option(self, stage: str, resources: Resources) -> dict[str, str | bool]:
-        """The option of sbatch that asks for a job's memory, if the toolkit is to ask for any."""
+        """Return the sbatch option that requests a job's memory; empty if the toolkit requests none."""
         if not resources.memory or not self.asks_memory(stage):
             return {}
         option = self.slurm.memory
@@ -187,10 +187,10 @@ class Cluster(Strict):
         return {option: f"{math.ceil(resources.memory / parts)}M"}
 
     def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
-        """What the jobs of a stage on nodes with so many GPUs tell sbatch, besides what the toolkit sets.
+        """Return the sbatch options of a stage's jobs with `gpus` per node, besides the toolkit's own.
 
         Raises:
-            StudyError: a required option stands neither here nor in Slurm's variable for it, or an option
+            StudyError: a required option is set neither here nor in Slurm's variable for it, or an option
                 would not be one line.
         """
         slurm = self.slurm
@@ -223,7 +223,7 @@ def load_cluster(name: str) -> Cluster:
     """Read a cluster file: a name in configs/clusters, or the path of a YAML file.
 
     Raises:
-        StudyError: there is none, or it holds mistakes.
+        StudyError: there is no such file, or it has mistakes.
     """
     file = _file_of(name)
     if not is_file(file):
@@ -238,7 +238,7 @@ def load_cluster(name: str) -> Cluster:
 
 
 def _elsewhere(cluster: Cluster, file: Path) -> Cluster:
-    """The cluster file's settings for the one of several clusters of Slurm that the environment names."""
+    """Return the cluster with jobs on the Slurm cluster that the environment selects, if any."""
     variable = next((name for name in ELSEWHERE if os.environ.get(name)), None)
     if variable is None:
         return cluster
@@ -252,7 +252,7 @@ def _elsewhere(cluster: Cluster, file: Path) -> Cluster:
 
 
 def restored(saved: dict[str, Any], source: str) -> Cluster:
-    """A cluster as it was when `to_json` saved it, whatever its file says now; `source` is that one's."""
+    """Rebuild a cluster as `to_json` saved it, whatever its file (`source`) says now."""
     cluster = Cluster.model_validate(saved)
     cluster._file = _file_of(source)
     return cluster
@@ -267,7 +267,7 @@ def _file_of(name: str) -> Path:
 
 
 def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
-    """What no single key shows: options that are not the user's, stages and variables that do not exist."""
+    """Yield mistakes across keys: reserved options, stages and variables that do not exist."""
     lists: dict[str, Collection[str]] = {"required": slurm.required, "sbatch": slurm.sbatch}
     for stage, options in slurm.stages.items():
         lists[f"stages.{stage}"] = options
@@ -281,7 +281,7 @@ def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
         yield Mistake(file, "slurm.gpu_option", f"'--{reserved}' asks for no GPU: {RESERVED[reserved]}")
     for key, names in lists.items():
         for name in names:
-            reserved = next((o for o in RESERVED if o.startswith(name)), None)  # sbatch takes beginnings, too
+            reserved = next((o for o in RESERVED if o.startswith(name)), None)  # sbatch accepts prefixes
             if not OPTION.fullmatch(name):
                 words = "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
                 yield Mistake(file, f"slurm.{key}.{name}", words)

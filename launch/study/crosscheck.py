@@ -1,4 +1,4 @@
-"""What no single key of a study shows: files, functions and names that must fit together."""
+"""Checks across the keys of a study: files, functions and names that must fit together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALIAS = (
 
 
 def crosscheck(study: Study, file: Path) -> list[Mistake]:
-    """What no single key shows: missing files, names given twice, references that lead nowhere."""
+    """Return mistakes across keys: missing files, duplicate names, dangling references."""
     wrong = []
     for key in ("prompts", "pairs"):
         for i, source in enumerate(getattr(study, key) or ()):
@@ -52,7 +52,7 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
 
 
 def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:
-    """What is wrong with a local file of rows, by its beginning."""
+    """Return what is wrong with a local file of rows, judged by its beginning."""
     if source.path is None or source.path.startswith(PREPARED):
         return None
     path = Path(source.path).absolute()
@@ -66,7 +66,7 @@ def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:
 
 
 def _benchmarks(groups: Sequence[EvalGroup], file: Path) -> Iterator[Mistake]:
-    """Benchmarks in two groups, and names of groups that would give two units one name."""
+    """Yield benchmarks in two groups, and group names that would give two units the same name."""
     where: dict[str, list[str]] = {}
     for group in groups:
         for task in group.tasks:
@@ -83,5 +83,5 @@ def _benchmarks(groups: Sequence[EvalGroup], file: Path) -> Iterator[Mistake]:
 
 
 def repeated(names: Iterable[Any]) -> list[str]:
-    """What stands there more than once, as texts."""
+    """Return the names that occur more than once, as strings."""
     return sorted(str(name) for name, times in Counter(names).items() if times > 1)

@@ -1,8 +1,7 @@
-"""What local files of rows hold, as a digest: large files are read once, not by every command.
+"""Cached digests of local row files: large files are read once, not by every command.
 
-A file counts as the same while its number on disk, size and times are. The time of its last change of any
-kind (ctime) cannot be set by programs that copy files, unlike that of its contents. Files changed a moment
-ago are read again: a file system may give the next change the same time.
+A file counts as unchanged while its inode, size and times are. Unlike mtime, ctime cannot be set by programs
+that copy files. Recently changed files are read again: a file system may give the next change the same time.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ Version = tuple[int, ...]
 
 
 def digest(file: Path) -> str:
-    """The SHA-256 of a file's contents, in hexadecimal.
+    """Return the SHA-256 of a file's contents, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     return _digest(file, _version(file))
 
@@ -45,7 +44,7 @@ def _digest(file: Path, version: Version) -> str:
     settled = time.time() - max(version[-2:]) / 1e9 > SETTLED
     if settled and _version(file) == version:
         others = [line for line in _known() if line[0] != str(file)]
-        with suppress(OSError, Damaged):  # a home without room or rights costs time, nothing else
+        with suppress(OSError, Damaged):  # without a writable cache, the file is read again next time
             _path().parent.mkdir(parents=True, exist_ok=True)
             write_json(_path(), [*others, [*entry, found]][-KEPT:])
     return found
@@ -62,7 +61,7 @@ def _version(file: Path) -> Version:
 
 
 def _known() -> list[list[str | int]]:
-    """What was written down: [file, version..., digest] of each."""
+    """Return the cache's entries, each [file, version..., digest]."""
     try:
         found = read_json(_path())
     except (OSError, Damaged):

@@ -1,7 +1,7 @@
-"""What a unit will cost, before it runs: FLOPs from the architecture and the rows' lengths, then hours.
+"""Cost estimates of units before they run: FLOPs from the architecture and row lengths, then hours.
 
-The FLOPs come from the same functions that count them during training and in the analysis. Hours are an
-estimate for a person and for a time limit, nothing more.
+The FLOPs come from the same functions that count them during training and in the analysis. Hours are
+estimates for the user and for time limits only.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from launch.study.schema import EvalGroup, Study
 STARTUP = 0.1  # hours to load a model, compile and save
 TOKENIZED = 50_000  # tokens per second and core; measured: 51,000 on a busy core of an AMD EPYC
 COLLATED = 2_000_000  # tokens per second, read as JSON and written as Parquet; measured: 6 times as many
-REPORTED = 20_000  # scores of items per second, read, redrawn and drawn; measured: 22,000 to 67,000
-ROWS = 1_000_000  # prompts of a study that does not say how many it has
-MANY = 10**8  # tokens from which on packing is worth several cores
-CHOICE_TOKENS = 10  # of one candidate answer, where likelihoods of several are compared
+REPORTED = 20_000  # scores of items per second, read, resampled and plotted; measured: 22,000 to 67,000
+ROWS = 1_000_000  # prompts of a study that does not specify its number
+MANY = 10**8  # tokens above which packing is worth several cores
+CHOICE_TOKENS = 10  # per candidate answer, where the likelihoods of several are compared
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Rows of the study and their mean lengths in tokens.
+    """Row count of a study, and mean lengths in tokens.
 
     Args:
-        prompts: how many there are; None where nobody knows before they are read.
+        prompts: their number; None: unknown until they are read.
     """
 
     prompts: int | None
@@ -40,19 +40,19 @@ class Lengths:
 
     @classmethod
     def expected(cls, study: Study) -> Lengths:
-        """From the study's own `expect` and the counts of its sources."""
+        """Build from the study's `expect` and the counts of its sources."""
         counts = [source.count for source in study.prompts or study.pairs or ()]
         known = [n for n in counts if n is not None]
         prompts = sum(known) if len(known) == len(counts) else None
         return cls(prompts, study.expect.prompt, study.expect.ift, study.expect.reasoning)
 
     def output(self, share: float) -> int:
-        """Mean tokens of an answer where a share of the rows has its reasoning."""
+        """Return the mean tokens of an answer if a share of the rows has reasoning."""
         return round((1 - share) * self.ift + share * self.reasoning)
 
 
 def generation_flops(config: dict[str, Any], rows: Lengths) -> int | None:
-    """A teacher answering each prompt in both modes."""
+    """Estimate the FLOPs of a teacher answering each prompt in both modes."""
     if rows.prompts is None:
         return None
     both = generate_flops(config, [rows.prompt, rows.prompt], [rows.ift, rows.reasoning])
@@ -60,7 +60,7 @@ def generation_flops(config: dict[str, Any], rows: Lengths) -> int | None:
 
 
 def training_flops(config: dict[str, Any], rows: Lengths, share: float, epochs: int) -> int | None:
-    """A student on one mixture."""
+    """Estimate the FLOPs of training a student on one mixture."""
     if rows.prompts is None:
         return None
     thinking = round(rows.prompts * share)
@@ -70,7 +70,7 @@ def training_flops(config: dict[str, Any], rows: Lengths, share: float, epochs: 
 
 
 def evaluation_flops(config: dict[str, Any], rows: Lengths, share: float, group: EvalGroup) -> int:
-    """A student on a group of benchmarks. One that has learnt to reason does so on every item."""
+    """Estimate the FLOPs of a student on benchmarks; one trained to reason does so on every item."""
     model = architecture(config)
     new = min(rows.reasoning if share else rows.ift, group.max_tokens)
     total = 0
@@ -84,7 +84,7 @@ def evaluation_flops(config: dict[str, Any], rows: Lengths, share: float, group:
 
 
 def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
-    """What packing one mixture needs: the rows of both modes are tokenized to measure them, then its own."""
+    """Estimate what packing needs: rows of both modes are tokenized to measure them, then the mixture's."""
     if rows.prompts is None:
         return Resources(hours=cluster.max_hours)
     measured = 2 * rows.prompt + rows.ift + rows.reasoning
@@ -94,17 +94,17 @@ def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
 
 
 def collating_hours(rows: Lengths) -> float:
-    """Hours that pairing the answers of all prompts will take."""
+    """Estimate the hours of pairing the answers of all prompts."""
     return STARTUP + (rows.prompts or ROWS) * (2 * rows.prompt + rows.ift + rows.reasoning) / COLLATED / 3600
 
 
 def reporting_hours(items: int) -> float:
-    """Hours that the report of so many items over all evaluations will take."""
+    """Estimate the hours of a report on this many items over all evaluations."""
     return STARTUP + items / REPORTED / 3600
 
 
 def hours(flops: int | None, stage: str, resources: Resources, cluster: Cluster) -> float:
-    """Hours that a unit will take on what it asks for, starting up included."""
+    """Estimate a unit's hours on its requested resources, startup included."""
     if flops is None:
         return cluster.max_hours
     if resources.gpus:

@@ -1,8 +1,8 @@
-"""A study's `prepare`: whether its function exists and takes these arguments, by its source, not run.
+"""Static checks of a study's `prepare`: whether its function exists and takes these arguments.
 
-Importing the module could take torch, which a login node may lack, and would run what it holds. What the
-arguments may be is said by the annotation of the function's second parameter, where that is a `TypedDict` of
-the same module; of any other annotation nothing is known, and all arguments are taken.
+The module is not imported: that could load torch, which a login node may lack, and would run its code. The
+arguments are checked against the annotation of the function's second parameter, if that is a `TypedDict` of
+the same module; with any other annotation, all arguments are accepted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 from launch.study.annotations import Classes, Faults, parsed
 
-TAKES = 3  # where to write, the arguments, and where to report progress
+TAKES = 3  # output folder, arguments, progress
 LISTED = 12  # names in a message
 
 
 def prepare_faults(function: str, args: Mapping[str, Any]) -> Faults:
-    """What is wrong with a function, MODULE:NAME, and its arguments: keys of `prepare`, and messages."""
+    """Yield mistakes in a function, MODULE:NAME, and its arguments, as keys of `prepare` and messages."""
     module, _, name = function.partition(":")
     try:
         file = _source(module)
@@ -35,7 +35,7 @@ def prepare_faults(function: str, args: Mapping[str, Any]) -> Faults:
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield "function", f"{module} cannot be read: {error}"
         return
-    if tree is None or file is None:  # compiled: nothing is known of it
+    if tree is None or file is None:  # a compiled module cannot be checked
         return
     names = dict(_names(tree.body))
     if name not in names:
@@ -55,17 +55,21 @@ def prepare_faults(function: str, args: Mapping[str, Any]) -> Faults:
 
 
 class _NotFound(ValueError):
-    """A module that is nowhere."""
+    """A module that cannot be found."""
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module; None where it has no Python source."""
+    """Return the source file of a module.
+
+    Returns:
+        None if it has no Python source.
+    """
     spec: ModuleSpec | None = None
     parts = module.split(".")
     for i in range(len(parts)):
         where = spec.submodule_search_locations if spec else None
         if i == 0:
-            # A top-level name is found without any import. Jobs see the working directory as well.
+            # Finding a top-level name imports nothing. Jobs also search the working directory.
             spec = _top(parts[0]) or PathFinder.find_spec(parts[0], [os.getcwd()])
         else:
             spec = PathFinder.find_spec(".".join(parts[: i + 1]), where) if where else None
@@ -85,12 +89,12 @@ def _source(module: str) -> Path | None:
 def _top(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # "__main__", and what finders of others raise
+    except (ImportError, ValueError, AttributeError):  # "__main__", and errors of third-party finders
         return None
 
 
 def _names(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """What a module binds, also in its conditions; "*" where another module's names are taken in."""
+    """Yield the names that a module binds, also inside conditions; "*" for a star import."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node

@@ -1,7 +1,7 @@
-"""The gate for what becomes a line `#SBATCH --name=value` of a script, or comes to sbatch by its environment.
+"""Validates what becomes a script's `#SBATCH --name=value` line, or reaches sbatch by its environment.
 
-Whatever a cluster file, a variable or a file of the run directory says, it is one option in one line: a line
-break would begin another option, or shell that every job runs.
+Whatever a cluster file, a variable or a file of the run directory says must be one option on one line: a line
+break would start another option, or shell that every job runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 OPTION = re.compile(r"[a-z][a-z0-9-]+", re.ASCII)
-# Who pays, and where, may stand in the environment of who submits; sbatch reads these itself.
+# Account, partition and the like may be set in the submitter's environment; sbatch reads these itself.
 WELCOME = (
     "SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT",
     "SBATCH_RESERVATION",
@@ -20,10 +20,13 @@ SHOWN = 80  # characters of a value in a message
 
 
 def unusable(name: str, value: object) -> str | None:
-    """Why an option of sbatch cannot be one line of a script's header; None if it can.
+    """Return why an option of sbatch cannot be one line of a script's header.
 
     Args:
         value: a text or a number; True for an option without a value.
+
+    Returns:
+        None if it can.
     """
     if not OPTION.fullmatch(name):
         return "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
@@ -33,14 +36,14 @@ def unusable(name: str, value: object) -> str | None:
 
 
 def unusable_variables(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
-    """The variables that sbatch would read and that hold more than one line, each with what is wrong."""
+    """Yield the variables read by sbatch that hold more than one line, each with what is wrong."""
     for variable in WELCOME:
         if why := unusable("x-variable", environment.get(variable, "")):
             yield variable, why
 
 
 def check_header(script: str) -> str:
-    """The script, whose header is nothing but options, each in a line of its own."""
+    """Return the script after asserting that its header holds only options, each on its own line."""
     header = script.partition("\n# command\n")[0].splitlines()
     plain = ("#!/bin/bash", "", "# Parameters")
     for line in header:

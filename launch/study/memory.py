@@ -1,11 +1,11 @@
-"""How much host memory each unit needs, before it runs: MiB of each of its nodes, for `sbatch --mem`.
+"""Estimates of the host memory of units, before they run: MiB per node, for `sbatch --mem`.
 
-Pure functions of architectures, numbers of rows and of processes. Host memory only: what lies on a GPU is not
-counted. The estimates aim at the most that a unit may take, since a job over its limit is killed; a unit that
-is killed nevertheless is started once more with TWICE as much.
+Pure functions of architectures, row counts and process counts. GPU memory is not counted. The estimates aim
+at a unit's maximum, since a job over its limit is killed; a unit that is killed nevertheless is restarted
+once with TWICE as much.
 
 Measured on Linux (x86-64, Python 3.11, torch 2.13, vLLM 0.32, transformers 5.19) as the peak resident memory
-of whole processes at work on models of under 1M parameters; the constants below round those figures up.
+of whole processes running models of under 1M parameters; the constants below round those figures up.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from launch.study.estimate import ROWS, Lengths
 from launch.study.schema import EvalGroup, Model
 
 GIB = 1024
-STEP = 256  # MiB; requests are rounded up to a multiple, so that units that differ little share an array
+STEP = 256  # MiB; requests are rounded up to a multiple, so that similar units share an array
 MARGIN = 1.25
 TWICE = 2
 
 # Processes without a model, in MiB.
-SCRIPT = 64  # bash, srun and Slurm's helpers, which count towards the job: 12 to 25 measured
+SCRIPT = 64  # bash, srun and Slurm's helpers, which count toward the job: 12 to 25 measured
 KEEPER = 256  # 41 after its imports
 PACK = 700  # transformers' tokenizer: 541 after its imports, 565 on the demo's rows
 COLLATE = 300  # pyarrow and numpy: 74 after its imports
 REPORT = 600  # pandas and matplotlib: 133 after its imports, 180 on a small report
-PREPARE = 4 * GIB  # a function of the user's; the demo's, which trains a model: 611
+PREPARE = 4 * GIB  # the user's function; the demo's, which trains a model: 611
 TRAIN = 900  # torch, transformers, accelerate: 596; with DeepSpeed 645 a rank
-SERVE = 1800  # vLLM and its compiled kernels on a CPU: 1,913 with what a toy model uses of the cache below
+SERVE = 1800  # vLLM and its compiled kernels on a CPU: 1,913, with a toy model's use of the cache below
 EVALUATE = 600  # lm-eval, datasets, a benchmark's items: the toy benchmarks add nothing to the engine's peak
 
-# A process with a GPU, in MiB. Not measured here but taken from public reports: the CUDA context, pinned
-# buffers of torch and NCCL, and libraries that are mapped while they load come to 5 to 8 GiB.
+# A process with a GPU, in MiB. From public reports, not measured here: the CUDA context, pinned buffers
+# of torch and NCCL, and libraries mapped during loading take 5 to 8 GiB.
 GPU = 8 * GIB
-READ = 16 * GIB  # the part of a checkpoint that a process may hold while weights go from files to its GPU
+READ = 16 * GIB  # most of a checkpoint that a process may hold while weights are loaded to its GPU
 
 CPU_CACHE = 1 * GIB  # as jobs.engines.load.CPU_CACHE
 BYTES_PER_TOKEN = 5  # of text, in UTF-8
@@ -46,11 +46,11 @@ FP32 = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of a model takes memory.
+    """The sizes of a model that determine its memory.
 
     Args:
         parameters: all of them.
-        hidden, layers, inner, vocabulary: the widths of its activations.
+        hidden, layers, inner, vocabulary: dimensions of its activations.
     """
 
     parameters: int
@@ -61,7 +61,7 @@ class Sizes:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Sizes:
-        """The sizes of a Hugging Face config."""
+        """Return the sizes of a Hugging Face config."""
         return cls(
             architecture(config).parameters,
             hidden=config["hidden_size"],
@@ -72,26 +72,26 @@ class Sizes:
 
 
 def generation(model: Model, *, evaluates: EvalGroup | None = None) -> int:
-    """A worker that answers with a model: the teacher, or a student that takes benchmarks."""
+    """Return the memory of a generating worker: of the teacher, or of a student being evaluated."""
     serving, weights = model.serving, 2 * Sizes.of(model.architecture).parameters  # in bf16
     if model.init == "random" or not serving.gpus:
-        weights *= 2  # trained in fp32, it is kept so; and a CPU's kernels want a copy in their own layout
+        weights *= 2  # trained in fp32, it stays so; and CPU kernels need a copy in their own layout
     if serving.gpus:
         part = _mib(weights) / (serving.nodes * serving.gpus)
         need = serving.gpus * (GPU + min(READ, part))
     else:
-        need = SERVE + CPU_CACHE + 2 * _mib(weights)  # once as it is read, once as it is used
+        need = SERVE + CPU_CACHE + 2 * _mib(weights)  # once as read, once as used
     items = sum(min(t.items, t.limit or t.items) for t in evaluates.tasks) if evaluates else 0
     texts = _mib(items * evaluates.max_tokens * BYTES_PER_TOKEN * 4) if evaluates else 0  # samples, as JSON
     return requested(need + (EVALUATE + texts if evaluates else 0))
 
 
 def training(model: Model, block: int, dtype: str, zero: dict[str, Any] | None) -> int:
-    """All ranks of one node of a training.
+    """Return the memory of all ranks of a training on one node.
 
     Args:
         block: tokens of a packed block.
-        zero: DeepSpeed's configuration; None where there is none.
+        zero: DeepSpeed's configuration; None: without DeepSpeed.
     """
     how = model.training
     assert how is not None  # the study was checked
@@ -102,7 +102,7 @@ def training(model: Model, block: int, dtype: str, zero: dict[str, Any] | None) 
     if not how.gpus_per_node:
         active = _mib(_activations(size, how.micro_batch * block, block, how.gradient_checkpointing))
         return requested(ranks * (TRAIN + _mib(states) + active) + saved)
-    # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 spreads them as they are read.
+    # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 shards them as they are read.
     stage = (zero or {}).get("zero_optimization", {}).get("stage", 0)
     read = _mib((2 if dtype == "bf16" and zero else FP32) * size.parameters)
     read = min(READ, read) if stage == 3 else read
@@ -110,58 +110,58 @@ def training(model: Model, block: int, dtype: str, zero: dict[str, Any] | None) 
 
 
 def packing(rows: Lengths) -> int:
-    """The unit that packs one mixture. It holds both datasets as text, and one batch of rows as tokens.
+    """Return the memory of packing a mixture: both datasets as text, and one batch of rows as tokens.
 
     Measured on 40,000 rows of 219 MiB of text: 447 MiB to hold them, and 620 for a batch of 5.4M tokens.
     """
     prompts = rows.prompts or ROWS
     tokens = prompts * (2 * rows.prompt + rows.ift + rows.reasoning)
-    order = prompts * 250  # the places of rows in a shuffled mixture, as Python's objects
+    order = prompts * 250  # row indices of a shuffled mixture, as Python objects
     batch = min(prompts, 1000) * (rows.prompt + max(rows.ift, rows.reasoning)) * 150
     return requested(PACK + _mib(2 * tokens * BYTES_PER_TOKEN + order + batch))
 
 
 def collating(rows: Lengths) -> int:
-    """The unit that pairs the answers: rows are streamed, and lengths and hashes of prompts kept."""
+    """Return the memory of pairing the answers: rows are streamed; lengths and prompt hashes are kept."""
     return requested(COLLATE + _mib(400 * (rows.prompts or ROWS)))
 
 
 def reporting(items: int) -> int:
-    """The unit that writes the report, of so many items over all evaluations."""
+    """Return the memory of a report on this many items over all evaluations."""
     return requested(REPORT + _mib(1500 * items))
 
 
 def preparing() -> int:
-    """The unit that runs the study's own function, of which nothing is known."""
+    """Return the memory of the study's own function, whose needs are unknown."""
     return requested(PREPARE / MARGIN)
 
 
 def keeping() -> int:
-    """The keeper."""
+    """Return the memory of the keeper."""
     return requested(KEEPER)
 
 
 def probing() -> int:
-    """The job with which `sor doctor` looks at a node: it imports all that stages do."""
+    """Return the memory of the probe job of `sor doctor`, which imports all that stages do."""
     return requested(SERVE + EVALUATE)
 
 
 def requested(need: float) -> int:
-    """What to ask for where so much is needed: with a margin, in whole steps."""
+    """Return the memory to request for a need: with a margin, in whole steps."""
     return STEP * ceil((MARGIN * need + SCRIPT) / STEP)
 
 
 def _mib(count: float) -> float:
-    """MiB of so many bytes."""
+    """Convert bytes to MiB."""
     return count / 2**20
 
 
 def _states(parameters: int, dtype: str, zero: dict[str, Any] | None, world: int) -> float:
-    """Bytes of weights, gradients and optimizer states of one rank that trains on a CPU.
+    """Return the bytes of weights, gradients and optimizer states of one rank that trains on a CPU.
 
-    Without DeepSpeed: weights, gradients, two moments, and buckets to exchange gradients through. With
-    it a second copy of the weights in fp32 as well; from ZeRO 1 the optimizer's part is split over the ranks,
-    from ZeRO 2 gradients, from ZeRO 3 weights. While gradients are gathered both copies of them exist.
+    Without DeepSpeed: weights, gradients, two moments, and buckets to exchange gradients. With DeepSpeed also
+    a copy of the weights in fp32; from ZeRO 1 on, the optimizer's part is sharded over the ranks, from ZeRO 2
+    gradients, from ZeRO 3 weights. While gradients are gathered, both copies of them exist.
     """
     if zero is None:
         return parameters * (FP32 + FP32 + 2 * FP32 + (FP32 if world > 1 else 0))
@@ -172,7 +172,7 @@ def _states(parameters: int, dtype: str, zero: dict[str, Any] | None, world: int
 
 
 def _offloaded(parameters: int, zero: dict[str, Any] | None, world: int) -> float:
-    """Bytes of host memory that one rank with a GPU pins for what DeepSpeed keeps off the GPU."""
+    """Return the bytes of host memory that one GPU rank pins for what DeepSpeed offloads."""
     found = (zero or {}).get("zero_optimization", {})
     each = {"offload_optimizer": 4 * FP32, "offload_param": 2}  # master weights, moments, gradients; weights
     return sum(
@@ -181,11 +181,11 @@ def _offloaded(parameters: int, zero: dict[str, Any] | None, world: int) -> floa
 
 
 def _activations(size: Sizes, tokens: int, block: int, checkpointed: bool) -> float:
-    """Bytes that one forward and backward pass keeps on a CPU, in fp32.
+    """Return the bytes that one forward and backward pass keeps on a CPU, in fp32.
 
-    A layer keeps about 12 vectors of the hidden and 4 of the inner width a token, and attention a mask of
-    the block's square; with gradient checkpointing only its input. Logits are held three times: as they are
-    made, in fp32, and as log-probabilities.
+    A layer keeps about 12 hidden-size and 4 inner-size vectors per token, and attention a mask of block ×
+    block; with gradient checkpointing only its input. Logits are held three times: as computed, in fp32, and
+    as log-probabilities.
     """
     layer = FP32 * tokens * (12 * size.hidden + 4 * size.inner) + 2 * FP32 * tokens * block
     kept = FP32 * tokens * size.hidden * size.layers + layer if checkpointed else layer * size.layers

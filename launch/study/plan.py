@@ -1,6 +1,6 @@
-"""Study -> units: the graph of work, each unit with its identity, its needs and its estimated FLOPs.
+"""Study -> units: the graph of work, each unit with its identity, resources and estimated FLOPs.
 
-It reads no run directory and asks no scheduler. Units come in an order in which they can be done.
+Reads no run directory and asks no scheduler. Units come in topological order.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from launch.study.presets import CONFIGS
 from launch.study.schema import EvalGroup, Model, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
-LEAST = 0.5  # hours; no time limit is shorter
+LEAST = 0.5  # hours; the minimum time limit
 OF_TASK = ("task", "metric", "filter", "fewshot", "limit")  # what changes a benchmark's result
 OF_GROUP: Any = {**dict.fromkeys(("name", "domain", "format", "include", "max_tokens"), True),
             "tasks": {"__all__": set(OF_TASK)}}  # fmt: skip
-Maker = Callable[["Variant", Input], Unit]  # of the unit of a variant, which reads an input
+Maker = Callable[["Variant", Input], Unit]  # makes a variant's unit from its input
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Variant:
 
     @property
     def mixture(self) -> str:
-        """The mixture's name: the share in percent, and what is not as usual.
+        """The mixture's name: the share in percent, and a non-default order or seed.
 
-        Nothing else of the study has a part in it: a unit's folder bears it and must be found again when the
-        study grows by a seed or an order.
+        The name depends on nothing else in the study: it is part of a unit's folder, which must be found
+        again when the study gains a seed or an order.
         """
         name = f"r{percent(self.share)}"
         if self.order == "shuffled" and 0 < self.share < 1:
@@ -69,28 +69,28 @@ class Variant:
 
 
 def percent(share: float) -> str:
-    """A share in percent, in full: no two shares have one name."""
+    """Format a share in percent, with all digits: no two shares have the same name."""
     exact = (100 * Decimal(repr(float(share)))).normalize()
     return str(int(exact)) if exact == int(exact) else str(exact)
 
 
 def plan(study: Study, cluster: Cluster, measured: Lengths | None = None) -> list[Unit]:
-    """All units of a study.
+    """Return all units of a study.
 
     Args:
-        measured: counts and lengths of the rows where they are known already, else the study's `expect`
-            serves. They change estimates, never identities.
+        measured: counts and lengths of the rows if already known; by default the study's `expect` is used.
+            They change estimates, never identities.
     """
     return _Planner(study, cluster, measured or Lengths.expected(study)).units()
 
 
 def collating(study: Study, cluster: Cluster) -> Unit:
-    """The unit of a study's plan that counts its rows."""
+    """Return the unit of a study's plan that counts its rows."""
     return _Planner(study, cluster, Lengths.expected(study)).collate
 
 
 def variants(study: Study) -> list[Variant]:
-    """All students to train. The order of the phases matters to real mixtures only."""
+    """Return all students to train. The order of the phases only matters for true mixtures."""
     found = []
     for student, share, order, seed in itertools.product(
         study.students, study.mixtures.shares, study.mixtures.order, study.seeds
@@ -107,11 +107,11 @@ class _Planner:
     rows: Lengths
 
     def units(self) -> list[Unit]:
-        packs = dict[str, Unit]()  # by their identities, since students may share them
+        packs = dict[str, Unit]()  # by id, since students may share them
         trained, evaluated = list[Unit](), list[Unit]()
         collated = self.collate.as_input()
         for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
-            of_kind = list(alike)  # they differ in order and seed only, which cost nothing
+            of_kind = list(alike)  # they differ only in order and seed, which do not change the cost
             student = of_kind[0].student
             pack_of, train_of = self.packing(student, share), self.training(student, share)
             evaluations_of = [self.evaluation(student, share, group) for group in self.study.benchmarks]
@@ -131,15 +131,15 @@ class _Planner:
         return [*first, *packs.values(), *trained, *evaluated, report]
 
     def prepared(self, config: dict[str, Any]) -> tuple[Input, ...]:
-        """The prepare stage's result where a config names a file of it."""
+        """Return the prepare stage's result as an input, if a config names a file of it."""
         return (self.prepare.as_input(),) if self.prepare and PREPARED in canonical(config) else ()
 
     def timed(self, stage: str, resources: Resources, flops: int | None) -> Resources:
-        """These resources with as much time as a stage's unit may need on them."""
+        """Return the resources with a time limit for a unit of these FLOPs."""
         return self.limited(resources, hours(flops, stage, resources, self.cluster))
 
     def limited(self, resources: Resources, expected: float) -> Resources:
-        """These resources with a time limit for so many hours of work."""
+        """Return the resources with a time limit for this many hours of work."""
         wanted = max(MARGIN * expected, LEAST)
         return replace(resources, hours=round(min(wanted, self.cluster.max_hours), 2))
 
@@ -212,7 +212,7 @@ class _Planner:
             "tokenizer": tokenizer,
             "tokenizer_revision": revision,
         }
-        # What `jobs.training.schedule.Recipe` takes; the size of a block is the pack's.
+        # What `jobs.training.schedule.Recipe` takes; the block size belongs to the pack.
         recipe = self.study.training.model_dump(mode="json", exclude={"block"})
         recipe |= {"learning_rate": how.learning_rate}
         prepared = self.prepared(model)
@@ -263,7 +263,7 @@ class _Planner:
         return unit
 
     def serving(self, model: Model) -> Resources:
-        """What a model needs to generate: one task per worker, which holds all of its GPUs."""
+        """Return the resources for generating: one task per worker, which holds all of the worker's GPUs."""
         serving = model.serving
         cpus = serving.gpus * self.cluster.cpus_per_gpu if serving.gpus else serving.cpus
         return Resources(
@@ -280,25 +280,25 @@ class _Planner:
 
 
 def _word(path: str) -> str:
-    """The last part of a path or of a hub's name as a part of a folder's name."""
+    """Return the last part of a path or hub name, made safe for a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", path.rstrip("/").rpartition("/")[2])[:60]
 
 
 def _source(source: Source) -> dict[str, Any]:
-    """A source of texts, a local file named by its contents: it may be edited, and it may be moved."""
+    """Return a source of texts; a local file goes by its digest, since it may be edited or moved."""
     local = _files((source,))
     return {**source.model_dump(mode="json"), "path": next(iter(local), source.path)}
 
 
 def _files(sources: Iterable[Source]) -> dict[str, str]:
-    """Where the local files are that sources name by their contents."""
+    """Map the digests of the sources' local files to their paths."""
     files = [Path(s.path).absolute() for s in sources if s.path and not s.path.startswith(PREPARED)]
     return {f"sha256:{digest(file)}": str(file) for file in files}
 
 
 @cache
 def _deepspeed(stage: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a ZeRO stage."""
+    """Return DeepSpeed's configuration for a ZeRO stage."""
     loaded: dict[str, Any] = yaml.safe_load(
         (CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text(encoding="utf-8")
     )
@@ -306,7 +306,7 @@ def _deepspeed(stage: int) -> dict[str, Any]:
 
 
 def totals(units: list[Unit]) -> dict[str, Any]:
-    """Sums over units, for `sor plan`; FLOPs are None as soon as one unit's are unknown."""
+    """Return sums over units, for `sor plan`; FLOPs are None if any unit's are unknown."""
     flops = [u.flops for u in units if u.stage in ("generate", "train", "evaluate")]
     return {
         "units": len(units),
@@ -316,5 +316,5 @@ def totals(units: list[Unit]) -> dict[str, Any]:
 
 
 def gpu_hours(unit: Unit) -> float:
-    """GPU hours that a unit is estimated to take (its limit without the margin)."""
+    """Return a unit's estimated GPU hours (its limit without the margin)."""
     return unit.resources.gpus * unit.resources.hours / MARGIN

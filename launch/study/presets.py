@@ -1,6 +1,6 @@
-"""YAML files -> frozen schemas: what study and cluster files and those of configs/ have in common.
+"""YAML files -> frozen schemas: what study files, cluster files and those of configs/ have in common.
 
-Every mistake is named in words, with file, key, what was found and what is allowed.
+Every mistake is reported with file, key, what was found and what is allowed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHOWN = 80  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong in a file, in a line of it (from 1) where one can be told."""
+    """A mistake in a file, with its line (from 1) if known."""
 
     file: Path
     key: str
@@ -38,7 +38,7 @@ class Mistake:
 
 
 class StudyError(ValueError):
-    """Everything that is wrong in a study and the files it names."""
+    """All mistakes in a study and the files it names."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
@@ -46,7 +46,7 @@ class StudyError(ValueError):
 
 
 class Strict(BaseModel):
-    """Frozen, and any key that it does not know is a mistake."""
+    """Base of frozen schemas that reject unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
@@ -64,7 +64,7 @@ def _word(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Not a boolean or a text, which pydantic would take for a number."""
+    """Reject booleans and strings, which pydantic would accept as numbers."""
     if isinstance(value, bool | str):
         raise ValueError(f"found {shown(value)}; a number is needed, without quotes")
     return value
@@ -77,13 +77,13 @@ def _one_line(value: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it."""
+    """Format a value for a message."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 Name = Annotated[str, BeforeValidator(_word)]
-Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1)]  # one line that is not empty
+Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1)]  # one nonempty line
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(gt=0, le=10**12)]
@@ -94,15 +94,15 @@ OneOrMore = Annotated[tuple[T, ...], BeforeValidator(listed), Field(min_length=1
 
 
 def known_names(folder: str) -> list[str]:
-    """The presets of a folder of configs/."""
+    """Return the names of the presets in a folder of configs/."""
     return sorted(path.stem for path in (CONFIGS / folder).glob("[!.]*.yaml"))
 
 
 def read_yaml(file: Path) -> Document:
-    """A YAML mapping; its "name" is the file's unless it gives one.
+    """Read a YAML mapping; "name" defaults to the file's name.
 
     Raises:
-        StudyError: it is none.
+        StudyError: the file holds no mapping.
     """
     try:
         document = parse_yaml(read_text(file))
@@ -112,7 +112,7 @@ def read_yaml(file: Path) -> Document:
 
 
 def validate(schema: type[S], document: Document, file: Path) -> S:
-    """The data of a file as `schema`.
+    """Validate the data of a file as `schema`.
 
     Raises:
         StudyError: with every mistake.
@@ -126,7 +126,7 @@ def validate(schema: type[S], document: Document, file: Path) -> S:
             if wrong["type"] == "too_short" and any(
                 e["loc"][:size] == wrong["loc"] != e["loc"] for e in found
             ):
-                continue  # only since its items are wrong
+                continue  # only because its items are wrong
             place = document.place(wrong["loc"])
             message = _in_words(schema, wrong) + _quotes_needed(wrong, document.words.get(place))
             key = ".".join(map(str, wrong["loc"]))
@@ -135,14 +135,14 @@ def validate(schema: type[S], document: Document, file: Path) -> S:
 
 
 def located(mistakes: Iterable[Mistake], document: Document, file: Path) -> list[Mistake]:
-    """Mistakes, those of this file with the lines of their keys."""
+    """Return the mistakes, those of this file with the lines of their keys."""
     return [
         m if m.line or m.file != file else replace(m, line=document.line(m.key.split("."))) for m in mistakes
     ]
 
 
 def _quotes_needed(wrong: Any, word: str | None) -> str:
-    """What to add to a message where YAML took for something else what was meant as a text."""
+    """Return what to add to a message if YAML did not read a value as the text it was meant to be."""
     found = wrong["input"]
     if word is not None and isinstance(found, bool):
         return f" (YAML reads {word} as {str(found).lower()}: put quotes around a text)"
@@ -152,7 +152,7 @@ def _quotes_needed(wrong: Any, word: str | None) -> str:
 
 
 def _in_words(schema: type[BaseModel], error: Any) -> str:
-    """One of pydantic's errors for whoever wrote the file: what was found, what is allowed."""
+    """Describe a pydantic error for the file's author: what was found, what is allowed."""
     found = error["input"]
     if error["type"] == "extra_forbidden":
         known = list(_fields_at(schema, error["loc"][:-1]))
@@ -168,7 +168,7 @@ def _in_words(schema: type[BaseModel], error: Any) -> str:
 
 
 def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> tuple[str, ...]:
-    """The keys that the schema allows at a place in it."""
+    """Return the keys that the schema allows at a location."""
     at: Any = schema
     for part in location:
         if isinstance(part, int):

@@ -1,6 +1,6 @@
-"""The study file: its schema, the presets that it names, and every mistake in it named at once.
+"""The study file: its schema and the presets it names, with all mistakes reported at once.
 
-It decides nothing about what is to be done (plan.py).
+Decisions about what is to be done are in plan.py.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from launch.study.presets import (
 from launch.study.shapes import shape_faults
 from launch.study.textfile import is_file
 
-# Minus zero is zero: they would be two names of one thing.
+# Minus zero becomes zero: otherwise one share would have two names.
 Share = Annotated[Real, Field(ge=0, le=1), AfterValidator(lambda share: share + 0.0)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what numpy, torch and vLLM all take
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what numpy, torch and vLLM all accept
 Beta = Annotated[Real, Field(ge=0, lt=1)]
 Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
 
 
 class Prepare(Strict):
-    """What must be made before anything else, by a function of one's own; `hours` is its time limit."""
+    """Work before all other stages, by the user's own function; `hours` is its time limit."""
 
     function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:function
     args: dict[str, Any] = Field(default={})
@@ -51,7 +51,7 @@ class Prepare(Strict):
 
 
 class Source(Strict):
-    """Where texts come from: a local file or a dataset of a hub at a revision."""
+    """A source of texts: a local file, or a dataset of a hub at a revision."""
 
     path: Text | None = None
     dataset: Text | None = None
@@ -73,7 +73,7 @@ class Source(Strict):
 
 
 class Sampling(Strict):
-    """How tokens are drawn; temperature 0 takes the likeliest one."""
+    """How tokens are sampled; temperature 0 takes the likeliest one."""
 
     temperature: Annotated[Real, Field(ge=0)] = 0.0
     top_p: Annotated[Real, Field(gt=0, le=1)] = 1.0
@@ -81,14 +81,14 @@ class Sampling(Strict):
 
 
 class Mode(Sampling):
-    """One of the teacher's two ways to answer: what its chat template is told, and how it samples."""
+    """One of the teacher's two answer modes: chat template arguments and sampling."""
 
     chat_template_kwargs: dict[str, Any]
     max_tokens: Count
 
 
 class Modes(Strict):
-    """Plain answers (instruction fine-tuning data) and answers with their reasoning."""
+    """Plain answers (instruction fine-tuning data) and answers with reasoning."""
 
     ift: Mode
     reasoning: Mode
@@ -109,7 +109,7 @@ class Thinking(Strict):
 
 
 class Training(Strict):
-    """How one model is trained, wherever that differs from another: size, memory, speed."""
+    """Model-specific training settings: size, memory, speed."""
 
     learning_rate: Positive
     micro_batch: Count = 1
@@ -133,9 +133,9 @@ class Serving(Strict):
 
 
 class Model(Strict):
-    """A preset of configs/models: a teacher, a student, or both.
+    """A preset from configs/models: a teacher, a student, or both.
 
-    With `init: random` the weights are drawn from `architecture`; otherwise `model` is loaded and
+    With `init: random` the weights are drawn from `architecture`; otherwise `model` is loaded, and
     `architecture` serves to count FLOPs before anything is downloaded.
     """
 
@@ -161,21 +161,21 @@ class Model(Strict):
 
     @property
     def tokens_with(self) -> tuple[str, str | None]:
-        """Where its tokenizer is, and at which revision: its own, or its weights'."""
+        """The location and revision of the tokenizer: its own, or those of the weights."""
         found = (self.tokenizer, self.tokenizer_revision) if self.tokenizer else (self.model, self.revision)
         assert found[0] is not None
         return found[0], found[1]
 
 
 class Mixtures(Strict):
-    """Which students are trained: shares of reasoning rows, in which order, each with every seed."""
+    """The mixtures to train on: shares of reasoning rows and their orders, each with every seed."""
 
     shares: OneOrMore[Share]
     order: OneOrMore[Literal["sequential", "shuffled"]] = ("sequential",)
 
 
 class Recipe(Strict):
-    """How every student is trained. `batch` and `block` together are the tokens of a step."""
+    """Training settings of all students; `batch` times `block` is the tokens of a step."""
 
     epochs: Count = 1
     batch: Count = 32  # blocks per optimizer step
@@ -189,9 +189,9 @@ class Recipe(Strict):
 
 
 class Task(Strict):
-    """One benchmark as lm-eval names it, and which of its metrics counts."""
+    """One benchmark, as lm-eval names it, and which of its metrics counts."""
 
-    task: Annotated[Text, Field(pattern=r"^[^./][^/]*$", max_length=200)]  # names a folder, too
+    task: Annotated[Text, Field(pattern=r"^[^./][^/]*$", max_length=200)]  # also names a folder
     metric: Text = "exact_match"
     filter: Text = "none"
     fewshot: Annotated[Whole, Field(ge=0, le=1000)] = 0
@@ -207,7 +207,7 @@ def _each_once(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
 
 
 class EvalGroup(Strict):
-    """A preset of configs/evals: benchmarks of one domain and format, evaluated together."""
+    """A preset from configs/evals: benchmarks of one domain and format, evaluated together."""
 
     name: Name
     domain: Literal["general", "math"]
@@ -219,7 +219,7 @@ class EvalGroup(Strict):
 
 
 class Expect(Strict):
-    """Mean tokens per row, for estimates before the data exist."""
+    """Mean tokens per row, for estimates before the data exists."""
 
     prompt: Count
     ift: Count
@@ -227,7 +227,7 @@ class Expect(Strict):
 
 
 class Study(Strict):
-    """A whole study with its presets filled in."""
+    """A study with its presets filled in."""
 
     name: Name
     prepare: Prepare | None = None
@@ -258,10 +258,10 @@ PRESETS = {"teacher": "models", "students": "models", "benchmarks": "evals"}
 
 
 def find_study(name: str) -> Path:
-    """The file of a study: a path, or a name in configs/studies.
+    """Return the file of a study: a path, or a name in configs/studies.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there is no such study.
     """
     for path in (Path(name), CONFIGS / "studies" / f"{name}.yaml"):
         if is_file(path):
@@ -284,7 +284,7 @@ def load_study(name: str) -> Study:
     mistakes = located(mistakes, document, file)
     try:
         study = validate(Study, document, file)
-    except StudyError as error:  # what is wrong with presets was said where they were looked for
+    except StudyError as error:  # mistakes in presets are already listed
         more = [m for m in error.mistakes if not mistakes or m.key.partition(".")[0] not in PRESETS]
         raise StudyError([*mistakes, *more]) from None
     mistakes += located(crosscheck(study, file), document, file)
@@ -294,7 +294,7 @@ def load_study(name: str) -> Study:
 
 
 def _presets(file: Path, key: str, names: Any, mistakes: list[Mistake]) -> Any:
-    """What the presets hold that a study's file names under a key; what is wrong is added to `mistakes`."""
+    """Read the presets named under a key of a study file; mistakes are added to `mistakes`."""
     found = []
     for name in listed(names):
         try:
@@ -307,7 +307,7 @@ def _presets(file: Path, key: str, names: Any, mistakes: list[Mistake]) -> Any:
 def _preset(file: Path, key: str, name: Any) -> Strict:
     folder = PRESETS[key]
     path = CONFIGS / folder / f"{name}.yaml"
-    if isinstance(name, str) and name.endswith(".yaml"):  # a preset of one's own, beside the study
+    if isinstance(name, str) and name.endswith(".yaml"):  # the user's own preset, next to the study
         path = file.parent / name
     if not isinstance(name, str) or not is_file(path):
         near = difflib.get_close_matches(str(name)[:SHOWN], known_names(folder), 3)

@@ -1,7 +1,7 @@
-"""A preset's `architecture`: whether such a model can be built, found before anything is downloaded.
+"""Checks of a preset's `architecture`: whether such a model can be built, before any download.
 
-The numbers are those of a Hugging Face config. Only their shapes are looked at: keys that do not change them,
-such as `rope_theta`, are whatever transformers takes.
+The values are those of a Hugging Face config. Only keys that affect shapes are checked; others, such as
+`rope_theta`, may be whatever transformers takes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ OTHERS = (
 )  # fmt: skip
 KEYS = (*SIZES, *EXPERTS, *OPTIONAL, *SWITCHES, *OTHERS)
 LAYERS = 10_000  # no model has more
-MOST = 10**8  # nor any other number as large
-CLOSE = 0.85  # how alike a key and a known one are, of 1, for it to be a misspelling
+MOST = 10**8  # no other number is as large
+CLOSE = 0.85  # similarity, of 1, from which an unknown key counts as a misspelled known one
 
 
 def shape_faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with an architecture: keys, "" for the whole, and messages."""
+    """Yield mistakes in an architecture: keys ("" for the whole) and messages."""
     name = config.get("model_type")
     if name not in KNOWN:
         found = "is missing" if name is None else f"found {shown(name)}"
         yield "model_type", f"{found}; known architectures are {', '.join(KNOWN)}"
         return
-    if "num_local_experts" in config:  # as transformers 5 saves it
+    if "num_local_experts" in config:  # the key that transformers 5 saves
         config = {**config, "num_experts": config["num_local_experts"]}
     wrong = list(_faults_of_keys(config))
     yield from wrong
@@ -75,7 +75,7 @@ def _faults_of_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _faults_together(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     width = config.get("head_dim", 128 if config["model_type"] == "qwen3" else None)  # Qwen3Config's default
-    fixed = config["model_type"] == "llama"  # LlamaConfig wants this also where the width is given
+    fixed = config["model_type"] == "llama"  # LlamaConfig requires this even if the width is given
     if hidden % heads and (width is None or fixed):
         more = "" if fixed else "; or give 'head_dim'"
         yield "num_attention_heads", f"{heads} heads do not divide hidden_size {hidden}{more}"

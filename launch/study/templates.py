@@ -1,7 +1,7 @@
-"""sbatch_templates: shell that a person may read and edit -> the body of a job's script.
+"""sbatch_templates: shell templates that users may edit -> the body of a job's script.
 
-A placeholder is a name in double braces. Its value is quoted for the shell when it is put in; a list becomes
-quoted words. Nothing here knows clusters or Slurm.
+A placeholder is a name in double braces. Values are quoted for the shell; a list becomes quoted words.
+Nothing here depends on clusters or Slurm.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from launch.study.presets import Mistake, StudyError
 from launch.study.textfile import Unusable, is_file, read_text
 
 FOLDER = DATA / "sbatch_templates"
-AGAIN = FOLDER / "again.bash"  # stands before every template
+AGAIN = FOLDER / "again.bash"  # prepended to every template
 PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
-FORMER = "jobs.element"  # how templates of earlier versions name the program
-GIVEN = (  # what the toolkit gives to every template
+FORMER = "jobs.element"  # the program's name in templates of earlier versions
+GIVEN = (  # variables that the toolkit sets for every template
     "python",  # the interpreter that sor was called with
-    "code",  # the folder with the copy of the code that the job is to run
+    "code",  # the folder with the job's copy of the code
     "module",  # the program, a module of that code: jobs.runtime.array_task, or launch.commands.keeper
-    "submission",  # the folder that says which units the job is to run
+    "submission",  # the folder that lists the units of the job
     "log",  # a file for each rank, as srun's --output takes it
-    "study",  # the folder which everything that jobs write is in
+    "study",  # the folder that holds everything that jobs write
 )
 
 
 def placeholders(name: str) -> dict[str, int]:
-    """The names in a template, each with the first line that it stands in.
+    """Return the names in a template, each with the first line it occurs on.
 
     Raises:
         StudyError: there is no such template.
@@ -42,7 +42,7 @@ def placeholders(name: str) -> dict[str, int]:
 
 
 def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
-    """A template with its values put in: a text, or a list of words, for every placeholder.
+    """Fill in a template: each placeholder has a text or a list of words as its value.
 
     Raises:
         StudyError: there is no such template, or a placeholder has no value.
@@ -69,7 +69,7 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
 
 
 def again(variables: Mapping[str, str | Sequence[str]]) -> str:
-    """What stands before every template, see the file, with its values put in."""
+    """Fill in what is prepended to every template (see AGAIN)."""
     return _filled(AGAIN.read_text(encoding="utf-8"), variables)
 
 

@@ -1,4 +1,4 @@
-"""Small text files that people write (YAML, templates): read whole, or refused with line and reason."""
+"""Reads small text files written by users (YAML, templates) whole, or rejects them with line and reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-MOST = 1 << 20  # bytes; what a person writes is far smaller
+MOST = 1 << 20  # bytes; files written by hand are far smaller
 KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -16,7 +16,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32 (LE) begins like the first
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # the first also matches UTF-32 (LE)
 CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -25,8 +25,8 @@ class Unusable(ValueError):
     """A file that cannot be used.
 
     Args:
-        line: where, from 1; None where the whole file is meant.
-        key: the keys that lead there, for YAML.
+        line: from 1; None: the whole file.
+        key: the path of keys to the place, for YAML.
     """
 
     def __init__(self, message: str, line: int | None = None, key: tuple[str, ...] = ()) -> None:
@@ -35,11 +35,11 @@ class Unusable(ValueError):
 
 
 def read_text(file: Path) -> str:
-    """The text of a file, in UTF-8 with or without a byte order mark.
+    """Return the text of a file, in UTF-8 with or without a byte order mark.
 
     Raises:
-        Unusable: there is no such file, no permission, something else than a file, too much of it, another
-            encoding, or control characters.
+        Unusable: the file is missing, unreadable, not a regular file, too large, in another encoding, or has
+            control characters.
     """
     data = _read(file)
     if data.startswith(WIDE):
@@ -60,7 +60,7 @@ def _read(file: Path) -> bytes:
         kind = stat.S_IFMT(os.stat(file).st_mode)
         if kind != stat.S_IFREG:
             raise Unusable(f"a file is needed, found {KINDS.get(kind, 'something else')}")
-        # A pipe that took the file's place meanwhile must not block.
+        # A pipe that has replaced the file meanwhile must not block.
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
             data = stream.read(MOST + 1)
     except OSError as error:
@@ -75,15 +75,15 @@ def _read(file: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path leads to something that is no directory; False where the path is impossible."""
+    """Return whether a path exists and is not a directory; False for invalid paths."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except PermissionError:
-        return True  # reading the file will tell
+        return True  # reading the file will report it
     except (OSError, ValueError):
         return False
 
 
 def showable(text: str) -> str:
-    """A text on one line, its control characters escaped."""
+    """Return a text on one line, its control characters escaped."""
     return UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -1,9 +1,9 @@
-"""One YAML document -> mappings, lists, texts, finite numbers, booleans and null, each with its line.
+"""One YAML document -> mappings, lists, strings, finite numbers, booleans and null, each with its line.
 
-PyYAML parses; its events are put together here, since its own constructors keep the last of two equal keys,
-make dates and sexagesimal numbers of texts, expand aliases without limit, and raise errors of many kinds.
-Numbers follow YAML 1.2: `1e-5` is one, `1:30` and `010` are texts, and so is a date. `yes`, `no`, `on` and
-`off` are booleans as in YAML 1.1, and remembered, for a message where a text was meant. Keys are texts.
+Values are built from PyYAML's events, since its own constructors keep the last of two equal keys, turn
+strings into dates and sexagesimal numbers, expand aliases without limit, and raise many kinds of errors.
+Numbers follow YAML 1.2: `1e-5` is one; `1:30`, `010` and dates are strings. `yes`, `no`, `on` and `off` are
+booleans as in YAML 1.1, but recorded, for messages where a string was meant. Keys are strings.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader  # type: ignore[assignment]
 
 DEPTH = 50  # of nested mappings and lists
-VALUES = 100_000  # in a file, those of an alias counted each time
-DIGITS = 20  # of a whole number
+VALUES = 100_000  # per file, those of an alias counted each time
+DIGITS = 20  # of an integer
 TAGS = ("!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 NULL = ("", "~", "null", "Null", "NULL")
 BOOLEANS = {
@@ -41,16 +41,16 @@ ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 INDENTED = re.compile(r" *\t")
 NUL_OR_HALF = re.compile("[\0\ud800-\udfff]")
 
-Place = tuple[str, ...]  # keys and numbers of list items that lead to a value
+Place = tuple[str, ...]  # path of keys and list indices to a value
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a file holds.
+    """The contents of a file.
 
     Args:
         lines: of each key and list item, from 1.
-        words: what booleans were written as, other than `true` and `false`.
+        words: the spelling of booleans other than `true` and `false`.
     """
 
     data: dict[str, Any]
@@ -58,11 +58,15 @@ class Document:
     words: dict[Place, str] = field(default_factory=dict)
 
     def line(self, keys: Iterable[Any]) -> int | None:
-        """The line of the value that these keys lead to, or of what comes nearest to it; None: unknown."""
+        """Return the line of the value at these keys, or of its closest known parent.
+
+        Returns:
+            None if unknown.
+        """
         return self.lines.get(self.place(keys))
 
     def place(self, keys: Iterable[Any]) -> Place:
-        """The longest beginning of these keys that the file holds; a single value may stand for a list."""
+        """Return the longest prefix of these keys that the file has; one value may stand for a list."""
         at: Place = ()
         for key in map(str, keys):
             if (*at, key) in self.lines:
@@ -73,10 +77,10 @@ class Document:
 
 
 def parse_yaml(text: str) -> Document:
-    """Read a document that is a mapping.
+    """Parse a document that is a mapping.
 
     Raises:
-        Unusable: it is none, or holds what is not read here.
+        Unusable: it is not a mapping, or uses unsupported YAML.
     """
     builder = _Builder(text)
     try:
@@ -96,7 +100,7 @@ def parse_yaml(text: str) -> Document:
 
 
 class _Builder:
-    """Puts the events of one document together."""
+    """Builds the values of one document from its events."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[Place, int] = {}
@@ -183,7 +187,7 @@ class _Builder:
 
     def _scalar(self, event: Any, at: Place) -> Any:
         text = _text(event, at)
-        if not event.implicit[0]:  # in quotes, or tagged as a text
+        if not event.implicit[0]:  # quoted, or tagged as a string
             return text
         if text in NULL:
             return None
@@ -225,7 +229,7 @@ def _whole(text: str, line: int, at: Place) -> int:
 
 
 def _merged(value: Any, line: int, at: Place) -> dict[str, Any]:
-    """What `<<` brings: a mapping, or several, of which the first that holds a key counts."""
+    """Return what `<<` merges in: a mapping, or several, of which the first that holds a key counts."""
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, dict) for part in parts):
         raise Unusable("'<<' takes a mapping, or a list of them", line, at)
