@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def answer(arguments: list[str]) -> None:
-    """Run one command and turn errors into messages: exit code 2 for user errors, 1 for transient ones.
+    """Run one command and turn errors into messages, with exit code 2 if permanent, 1 if transient.
 
     Raises:
         SystemExit: always, with the exit code.

@@ -63,7 +63,7 @@ class Job:
 def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
     """Check a cluster, first without a job, then, if all is well, with one.
 
-    `tell` is called with what is being waited for.
+    `tell` receives what is being waited for.
     """
     template = f"its template is '{cluster.slurm.template}'"
     yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")

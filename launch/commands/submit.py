@@ -227,7 +227,7 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
 
 
 def set_aside(seen: Seen, ledger: Ledger) -> None:
-    """Keep a result whose inputs are made again, under another name."""
+    """Rename a result whose inputs are made again, so that it is kept."""
     ledger.fence()
     number = seen.attempt.number if seen.attempt else 0
     aside = seen.folder.new_superseded(number)

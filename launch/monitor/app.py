@@ -174,7 +174,7 @@ class App:
             self._terminal.wake()
 
     def _tell(self) -> None:
-        """Pass new snapshots to the notifiers, or report a long silence."""
+        """Pass new snapshots to the notifiers, and report a long silence."""
         sights = self._watcher.sights()
         for number, sight in enumerate(sights):
             if sight.now and sight.taken != self._told[number]:

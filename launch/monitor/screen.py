@@ -14,7 +14,7 @@ from launch.monitor.data.study_view import Sight
 from launch.monitor.data.unit_list import Listing, Sort, listing
 from launch.state.status import Seen
 
-LOG_LINES = 200  # at the end of a log that can be scrolled through
+LOG_LINES = 200  # lines at the end of a log that can be scrolled through
 
 
 class Page(StrEnum):

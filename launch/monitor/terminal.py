@@ -1,4 +1,4 @@
-"""The terminal: reads keys, writes rows of text, and is restored at the end.
+"""Terminal I/O: reads keys, writes rows of text, and leaves the terminal as it was.
 
 Handles bytes, signals and escape sequences, not the meaning of keys or rows.
 """

@@ -19,7 +19,7 @@ AGAIN = FOLDER / "again.bash"  # prepended to every template
 PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 FORMER = "jobs.element"  # the program's name in templates of earlier versions
 GIVEN = (  # variables that the toolkit sets for every template
-    "python",  # the interpreter that sor was called with
+    "python",  # the interpreter that runs sor
     "code",  # the folder with the job's copy of the code
     "module",  # the program, a module of that code: jobs.runtime.array_task, or launch.commands.keeper
     "submission",  # the folder that lists the units of the job
@@ -69,7 +69,7 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
 
 
 def again(variables: Mapping[str, str | Sequence[str]]) -> str:
-    """Fill in what is prepended to every template (see AGAIN)."""
+    """Fill in what is prepended to every template (see again.bash)."""
     return _filled(AGAIN.read_text(encoding="utf-8"), variables)
 
 

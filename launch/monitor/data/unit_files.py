@@ -25,7 +25,7 @@ from launch.state.log_files import words_of
 from launch.state.states import State
 from launch.state.status import Seen, Snapshot
 
-BUDGET = 0.25  # seconds per poll for reading files that existed before; costs 1 % of a core
+BUDGET = 0.25  # seconds per poll for reading files; costs 1 % of a core
 UNTOUCHED = (State.WAITING, State.QUEUED, State.BLOCKED)
 
 
@@ -64,7 +64,7 @@ class Story:
 
 
 def read_story(seen: Seen, gpu: str) -> Story:
-    """Read a unit's own files; called when the screen does not wait.
+    """Read a unit's own files; called in a background thread.
 
     Args:
         gpu: the cluster's GPU type.
