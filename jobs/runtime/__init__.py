@@ -1,1 +1,1 @@
-"""One run of a unit in a job: how it starts, where it stands, what ends it, and what it leaves written."""
+"""One run of a unit in a job: its start, its context, how it ends and what it records."""

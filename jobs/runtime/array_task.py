@@ -1,7 +1,7 @@
-"""What each rank of an element of a Slurm array runs: the unit that the submission lists for it.
+"""Entry point of each rank of a Slurm array element: runs the unit that the submission lists for it.
 
-The program of the sbatch scripts. Which unit that is stands in the submission's folder, in one file for all
-elements; nothing here is pickled, and nothing asks Slurm.
+The sbatch scripts call this program. One file in the submission's folder maps element indices to units;
+nothing is pickled, and Slurm is not queried.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jobs.store import by_hand
 from jobs.store.rundir import StudyDir
 
 ELEMENTS = by_hand.ELEMENTS
-BY_HAND = 0  # in place of an attempt's number: the job has to enter itself
+BY_HAND = 0  # placeholder attempt number: the job has to record the attempt itself
 
 
 def element(submission: Path, index: int) -> dict[str, Any]:
-    """The line of an element: unit, root, attempt, worker.
+    """Return an array element's entry: unit, root, attempt, worker.
 
     Raises:
-        LookupError: there is none with this index.
+        LookupError: No element has this index.
     """
     with (submission / ELEMENTS).open(encoding="utf-8") as lines:
         mine = next((line for line in lines if line.startswith(f'{{"index": {index},')), None)
@@ -40,25 +40,25 @@ def element(submission: Path, index: int) -> dict[str, Any]:
 
 
 def line(index: int, unit: Unit, root: Path, attempt: int, worker: int, **more: list[str]) -> str:
-    """The line that `element` finds."""
+    """Return the line that `element` reads back."""
     return unit.to_line(index=index, root=str(root), attempt=attempt, worker=worker, **more)
 
 
 def word(submission: Path) -> Path:
-    """The file in which this job's script (sbatch_templates/again.bash) looks for what to do next."""
+    """Return the path of the requeue verdict, which the job's script (sbatch_templates/again.bash) reads."""
     array, index = map(os.environ.get, ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"))
     job = f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"]
     return submission / f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.word"
 
 
 def main() -> None:
-    """Run the element that SLURM_ARRAY_TASK_ID names of the submission that the first argument names.
+    """Run element SLURM_ARRAY_TASK_ID of the submission folder given as the first argument.
 
-    A submission without an array, as clusters want that have none, holds one element.
+    On clusters without job arrays, a submission holds a single element.
     """
     index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     private_umask()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit; would kill the process
     load_secrets()
     submission = Path(sys.argv[1])
     mine = element(submission, index)

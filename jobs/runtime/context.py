@@ -1,7 +1,7 @@
-"""What a stage is given when it runs: its unit, its folder, its inputs and its place among the ranks.
+"""What a stage is given when it runs: its unit, folder, inputs and rank.
 
-A stage reads `ctx.unit.config`, finds its inputs by `ctx.input(role)`, builds its result under
-`ctx.staging()` and calls `ctx.publish(result)`. It never builds a path of the run directory itself.
+A stage reads `ctx.unit.config`, finds its inputs with `ctx.input(role)`, builds its result under
+`ctx.staging()` and calls `ctx.publish(result)`. Stages never build paths of the run directory themselves.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jobs.store.rundir import UnitDir, study_of, write_json
 
 @dataclass(frozen=True)
 class Context:
-    """One process's view of the unit that it works on."""
+    """One process's view of the unit it is running."""
 
     unit: Unit
     folder: UnitDir
     attempt: int = 0
-    restart: int = 0  # how often the machine has begun this attempt again
+    restart: int = 0  # how often Slurm has restarted this attempt
     rank: int = 0  # among the processes of this worker
     local_rank: int = 0
     world_size: int = 1
@@ -35,21 +35,21 @@ class Context:
 
     @property
     def run(self) -> str:
-        """Names this run of the unit among all that ever were, two of which may live at once."""
+        """Identifier of this run, unique among all runs of the unit; two of them may be alive at once."""
         return f"{self.attempt}.{self.restart}"
 
     @cached_property
     def progress(self) -> Progress:
-        """Progress, written by the first rank of the first worker only."""
+        """Progress, written only by rank 0 of worker 0."""
         path = self.folder.progress if self.rank == 0 and self.worker == 0 else None
         return Progress(path, self.attempt, self.restart)
 
     def input(self, role: str) -> Path:
-        """The published result of the input with this role.
+        """Return the published result of the input with this role.
 
         Raises:
-            FileNotFoundError: it is not published (any more).
-            Damaged: something else has its name, or it cannot be read.
+            FileNotFoundError: The result is not published, or no longer.
+            Damaged: The path is not a result folder, or the result cannot be read.
         """
         found = next(i for i in self.unit.inputs if i.role == role)
         folder = study_of(self.folder.path).unit(found)
@@ -63,15 +63,18 @@ class Context:
         return folder.out
 
     def resolve(self, path: str) -> str:
-        """A path or hub name of the study: @prepare/… is where the prepare stage published it, a file named
-        by its contents where it lay when the unit was submitted."""
+        """Resolve a path or hub name from the study.
+
+        @prepare/… resolves to the prepare stage's published result, and a file identified by its contents to
+        the path it had at submission.
+        """
         if path.startswith(PREPARED):
             return str(self.input("prepare") / path.removeprefix(PREPARED))
         files: dict[str, str] = self.unit.execution.get("files", {})
         return files.get(path, path)
 
     def staging(self) -> Path:
-        """A fresh folder in which this process builds the result."""
+        """Create an empty folder in which this process builds the result."""
         staged = self.folder.staging(f"{self.run}.{self.worker}.{self.rank}")
         if staged.exists():
             shutil.rmtree(staged)
@@ -79,7 +82,7 @@ class Context:
         return staged
 
     def publish(self, staged: Path, result: dict[str, Any]) -> None:
-        """Add result.json and provenance.json to `staged` and make it the unit's result, at once."""
+        """Add result.json and provenance.json to `staged` and publish it atomically as the unit's result."""
         write_json(staged / "result.json", result)
         write_json(staged / "provenance.json", provenance())
         self.folder.publish(staged)

@@ -1,7 +1,7 @@
-"""How a run of a unit ends: a line in attempts.jsonl, a word to the job's script, an exit code.
+"""How a run of a unit ends: a line in attempts.jsonl, a requeue verdict for the job's script, an exit code.
 
-The word says whether the job is to be begun again, and of those of all ranks the first counts: the others
-often fail because one has. Nothing here calls Slurm; sbatch_templates/again.bash does.
+The verdict says whether the job is to be requeued. The first rank to write it decides for the job, since the
+other ranks often fail as a consequence. Slurm is called by sbatch_templates/again.bash, not here.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from jobs.store.progress import read_progress
 from jobs.store.records import Damaged
 from jobs.store.schema import ATTEMPT
 
-AGAIN = 75  # the exit code that says "begin me again" to the script where a full disk takes no word
+AGAIN = 75  # exit code that asks the script for a requeue when a full disk prevents writing the verdict
 WORDLESS = "ended without a word: killed, preempted without warning, or its node failed"
-WARNING = 300.0  # seconds before its time limit at which a job may be told of it, at the earliest
+WARNING = 300.0  # earliest warning, in seconds before the time limit, that a job may get
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What one process leaves of its run."""
+    """Records how one process's run ended."""
 
     ctx: Context
-    word: Path | None  # the file for the word to the script; None where no script waits for one
-    configured: int | None  # the micro-batch of the unit as it was planned
+    word: Path | None  # file for the requeue verdict; None if no script reads one
+    configured: int | None  # micro-batch of the unit as planned
     began: float = field(default_factory=time.monotonic)
-    _failed: list[float] = field(default_factory=list)  # when the work did, in seconds since the epoch
+    _failed: list[float] = field(default_factory=list)  # when the work failed, in seconds since the epoch
 
     def check_budget(self) -> None:
-        """Write down how the run before ended if it could not, and end this one if it is one too many."""
+        """Record the end of the previous run if it could not, and end this run if it exceeds the budget."""
         ctx = self.ctx
         lines = journal.read(ctx.folder.attempts, ATTEMPT)
         before = (ctx.attempt, ctx.restart - 1, ctx.worker)
@@ -64,7 +64,7 @@ class Ending:
                 "asked": limit,
             }
             line = self._line(Cause.KILLED, WORDLESS)
-            if limit:  # which came before what other ranks saw of it
+            if limit:  # this precedes what the other ranks saw of the failure
                 words = f"ran out of memory: killed at its limit of {limit} MiB of a node"
                 line |= {"cause": Cause.MEMORY, "error": words}
                 line["time"] = min((e["time"] for e in ended), default=line["time"]) - 0.001
@@ -78,13 +78,15 @@ class Ending:
             self.badly(cause, error)
 
     def well(self) -> None:
-        """The run did what it was to do."""
+        """Record that the run succeeded."""
         journal.append(self.ctx.folder.attempts, self._line(None, None))
 
     @contextmanager
     def dated(self) -> Iterator[None]:
-        """Around the work: note when it fails. What is done between that and the record takes longer on one
-        rank than on another, and the first failure is what led to the others."""
+        """Note the time at which the work in this context fails.
+
+        The delay from failure to record differs between ranks, and the first failure caused the others.
+        """
         try:
             yield
         except BaseException:
@@ -92,9 +94,9 @@ class Ending:
             raise
 
     def by(self, error: BaseException) -> NoReturn:
-        """An exception ended it. After a signal that is what any exception comes from.
+        """End the process after an exception; after a signal, any exception is attributed to that signal.
 
-        A run that a newer one has taken the place of has no say in what comes next.
+        A superseded run records nothing and gives no requeue verdict.
         """
         if isinstance(error, Superseded):
             os._exit(0 if self.ctx.folder.done else 1)
@@ -102,24 +104,25 @@ class Ending:
         if told is not None:
             cause = cause_of(told)
             if cause == Cause.TIME_LIMIT and not self._near_limit():
-                cause = Cause.PREEMPTED  # where preemption is announced by the same signal
+                cause = Cause.PREEMPTED  # some clusters announce preemption with the same signal
             self.badly(cause, told, interrupted=True)
         self.badly(cause_of(error), f"{type(error).__name__}: {error}")
 
     def badly(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
-        """Leave what there is to say, and end the process at once.
+        """Record the failure and the requeue verdict, and end the process immediately.
 
         Args:
-            interrupted: the others may be saving still, and an exit code would have them killed.
+            interrupted: Exit with 0 if there is a verdict: other ranks may still be saving, and a nonzero
+                exit code would get them killed.
         """
-        # Not by an exception: a peer that waits for this rank, or a library's thread, would keep it alive.
+        # Not by raising: a peer waiting for this rank, or a library's thread, would keep the process alive.
         if self.ctx.folder.done:
             os._exit(0)
         mine = self._line(cause, error)
         lines = [*self._written(), mine]
         again = goes_on(failures(lines, self.ctx.attempt, self.ctx.worker), self.configured)
         print(f"{cause}: {'goes on in another run' if again else ANSWERS[cause].advice}", flush=True)
-        with suppress(OSError, Damaged):  # the disk is full, or something else has the name
+        with suppress(OSError, Damaged):  # the disk is full, or the path is not a regular file
             journal.append(self.ctx.folder.attempts, mine)
         word = "stop" if not again else "memory" if cause == Cause.MEMORY else "again"
         if self._leave(word) and interrupted:
@@ -127,7 +130,7 @@ class Ending:
         os._exit(AGAIN if again else 1)
 
     def _written(self) -> list[dict[str, Any]]:
-        """What runs so far left; nothing where that cannot be read, which a message says."""
+        """Return the recorded attempts; an empty list, with a printed message, if they cannot be read."""
         try:
             return journal.read(self.ctx.folder.attempts, ATTEMPT)
         except Damaged as error:
@@ -135,7 +138,7 @@ class Ending:
             return []
 
     def _leave(self, word: str) -> bool:
-        """Whether there is a word, of this rank or of one before it."""
+        """Write the verdict unless another rank has; return whether there is one."""
         if self.word is None:
             return False
         with suppress(OSError), self.word.open("x", encoding="utf-8") as file:
@@ -143,7 +146,10 @@ class Ending:
         return self.word.exists()
 
     def _killed_at(self) -> int | None:
-        """The limit at which the run before was killed for memory, by its script's note, which is removed."""
+        """Return the memory limit in MiB at which the previous run was killed, or None.
+
+        The script's note of it is removed.
+        """
         if self.word is None:
             return None
         element = self.word.with_name(self.word.name.split(".")[0])
@@ -152,11 +158,11 @@ class Ending:
         return limit or None
 
     def _near_limit(self) -> bool:
-        limit = self.ctx.unit.resources.hours * 3600  # the job's is this one, or a longer one of its array
+        limit = self.ctx.unit.resources.hours * 3600  # the job's own limit, or a longer one of its array
         return time.monotonic() - self.began > limit - WARNING
 
     def _line(self, cause: Cause | None, error: str | None) -> dict[str, Any]:
-        """The line of attempts.jsonl; `cause` and `error` are None if all went well."""
+        """Build the line for attempts.jsonl; `cause` and `error` are None on success."""
         ctx = self.ctx
         return {
             "attempt": ctx.attempt,
@@ -176,8 +182,8 @@ class Ending:
 
 
 def _last_told(progress: Path) -> dict[str, Any]:
-    """What the last run that wrote its progress had kept, and when it began and wrote last."""
+    """Return the last progress record: what was kept, and when that run started and last wrote."""
     told: dict[str, Any] = {"kept": 0, "started": 0.0}
-    with suppress(Damaged):  # it is replaced now
+    with suppress(Damaged):  # this run overwrites the file anyway
         told |= read_progress(progress) or {}
     return told

@@ -1,9 +1,9 @@
-"""Which of two runs of one unit goes on: the newer one.
+"""Fencing between two runs of one unit: only the newer one may continue.
 
-A node that is cut off the network runs on after Slurm has started its job elsewhere. Each run leaves a file
-with its name when it begins; an older one that finds a newer one's, or the unit's result, writes nothing any
-more. A run looks before it writes, so one that looked too early may still finish what it was writing: that
-must be complete and must replace nothing.
+A node cut off from the network keeps running after Slurm has restarted its job elsewhere. Each run creates a
+file with its name at the start; an older run that finds a newer run's file, or the unit's result, must stop
+writing. A run checks before it writes, so a run that checked too early may still finish one write; each write
+must therefore be complete and replace nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import re
 
 from jobs.store.rundir import UnitDir, order
 
-RUN = re.compile(r"\d+\.\d+")  # beside which other machines may leave files of their own, as ._1.0
+RUN = re.compile(r"\d+\.\d+")  # machines may leave other files in the folder, such as ._1.0
 
 
 class Superseded(Exception):
-    """A newer run of the unit has begun, or it is done: this one must end without writing anything, and
-    nobody must start it again."""
+    """A newer run of the unit has started, or the unit is done.
+
+    This run must end without writing anything and must not be requeued.
+    """
 
 
 class Fence:
-    """One run's place among the runs of its unit; `run` is its name, as `Context.run`."""
+    """One run's fence; `run` is its name, as in `Context.run`."""
 
     def __init__(self, folder: UnitDir, run: str) -> None:
         self._folder, self._run = folder, run
@@ -31,6 +33,6 @@ class Fence:
 
     @property
     def superseded(self) -> bool:
-        """Whether this run is to end. It costs a listing of a small folder."""
+        """Whether this run must end; costs one listing of a small folder."""
         newest = max(filter(RUN.fullmatch, os.listdir(self._folder.runs)), key=order)
         return order(newest) > order(self._run) or self._folder.done

@@ -1,10 +1,10 @@
-"""A job of this machine: one process that watches over the job's ranks. It is the counterpart of a Slurm job.
+"""A job on the local machine, the counterpart of a Slurm job: one process that supervises the job's ranks.
 
-What the job is to do stands in its submission's folder, as a line of JSON, the same as for an element of an
-array (array_task.py). The command line of the process holds the name of the submission, which no other one
-has, so that the job is found even where nobody wrote its number down.
+The submission's folder holds the job's unit as a line of JSON, in the format of array elements
+(array_task.py). The process's command line contains the unique submission name, so the job can be found even
+if its process ID was not recorded.
 
-    python -m jobs.runtime.local_job SUBMISSION             the process that watches
+    python -m jobs.runtime.local_job SUBMISSION             the supervisor
     python -m jobs.runtime.local_job SUBMISSION JOB RANK    a rank
 """
 
@@ -21,12 +21,12 @@ from jobs.core.trust import private_umask
 from jobs.runtime.array_task import element
 from jobs.runtime.run import run_unit
 
-INDEX = 0  # of the only element of a submission
-WARNING = 30.0  # seconds before the time limit at which the ranks get a signal
+INDEX = 0  # a submission has one element
+WARNING = 30.0  # seconds before the time limit at which the ranks are signaled
 
 
 class Watcher:
-    """Starts the ranks of a job, hands signals on to them, and ends them at the time limit."""
+    """Starts the ranks of a job, forwards signals to them, and kills them at the time limit."""
 
     def __init__(self, submission: Path) -> None:
         self._submission = submission
@@ -42,7 +42,7 @@ class Watcher:
         signal.setitimer(signal.ITIMER_REAL, max(self._seconds - WARNING, 1.0))
         for rank in range(self._size):
             self._ranks.append(self._start(rank))
-            if self._told:  # while it was being started
+            if self._told:  # the signal arrived while the rank was being started
                 self._ranks[-1].terminate()
         for process in self._ranks:
             process.wait()
@@ -70,14 +70,14 @@ class Watcher:
 
 
 def main() -> None:
-    """Watch over a job, or be one of its ranks."""
+    """Run the supervisor of a job, or one of its ranks."""
     private_umask()
     submission = Path(sys.argv[1])
     if len(sys.argv) == 2:
         Watcher(submission).run()
         return
     job, rank = sys.argv[2], int(sys.argv[3])
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit, and would end the process
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit; would kill the process
     mine = element(submission, INDEX)
     size: int = mine["unit"]["resources"]["tasks_per_node"]
     place = Place(job, rank, rank, size)

@@ -1,7 +1,7 @@
-"""What `sor doctor` has a job find out on a compute node: files, packages, GPUs, Slurm, the hub.
+"""The compute-node checks of `sor doctor`: files, packages, GPUs, Slurm, the hub.
 
-It is the function of a prepare unit, so that it gets there as every job does. What is found is written down
-line by line, since looking at the next thing may end the process. The value of a secret is never written.
+They run as the function of a prepare unit, so they take the same path as any job. Findings are written line
+by line, since the next check may kill the process. Values of secrets are never written.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from jobs.store.provenance import version
 from jobs.store.rundir import append_jsonl
 
 FINDINGS = "findings.jsonl"
-MADE_BEFORE, MADE_HERE = "made-before", "made-here"  # files of the login node and of the job
-# The packages, each with a part of it that loads the rest.
+MADE_BEFORE, MADE_HERE = "made-before", "made-here"  # files created by the login node and by the job
+# Each package with an attribute whose access imports the rest of it.
 STACK = {
     "torch": "nn", "transformers": "AutoModelForCausalLM", "accelerate": "Accelerator", "deepspeed": "ops",
     "lm_eval": "simple_evaluate", "datasets": "Dataset", "vllm": "LLM",
 }  # fmt: skip
 INSTALL = "pip install -e '.[gpu]' where there are NVIDIA GPUs, 'make install' for the CPU stack"
 NO_VLLM = f"no vLLM: generation falls back to transformers, far slower. {INSTALL}"
-MINIMUM_DISK = 10 * 10**9  # bytes; below it even the small shipped studies get into trouble
+MINIMUM_DISK = 10 * 10**9  # bytes; below this even the small shipped studies run short
 HUB_TIMEOUT = 10.0  # seconds
 SBATCH_TIMEOUT = 30.0  # seconds
-LONGEST = 300  # characters of an error
+LONGEST = 300  # characters of an error message
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked; `verdict` is ok, warning or problem."""
+    """Result of one check; `verdict` is ok, warning or problem."""
 
     verdict: str
     text: str
@@ -55,14 +55,14 @@ ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning
 
 
 def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Write down what this node is like.
+    """Write the findings about this node.
 
     Args:
-        args: "folder", where the login node made a file, and where findings go; "script", that of this job;
-            "gpus" that it asked for; "keeper", whether the cluster file wants one.
+        args: "folder", where the login node created a file and findings go; "script", the job's own script;
+            "gpus", the number requested; "keeper", whether the cluster file enables one.
 
     Returns:
-        "cache": the hub's, and its `mark`, if there is one.
+        "cache": the hub cache's path and its `mark`; None if there is no cache.
     """
     folder = Path(args["folder"])
     node = chain(
@@ -76,14 +76,14 @@ def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, A
 
 
 def behaves(folder: Path) -> bool:
-    """Whether exclusive create and rename do on this file system what locks and results rely on."""
+    """Whether exclusive create and rename work on this file system as locks and results require."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
         lock = Path(made, "lock")
         return creates(lock) and not creates(lock) and _renames(Path(made))
 
 
 def creates(path: Path) -> bool:
-    """Whether an exclusive create is the first one."""
+    """Whether an exclusive create succeeds, i.e. the file did not exist."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -92,13 +92,13 @@ def creates(path: Path) -> bool:
 
 
 def mark(folder: Path) -> list[int]:
-    """What is the same wherever one folder is seen, and hardly ever for two folders."""
+    """Return a fingerprint of a folder, equal on all nodes that share it and rarely equal for two folders."""
     found = folder.stat()
     return [found.st_ino, found.st_mtime_ns]
 
 
 def _renames(folder: Path) -> bool:
-    """Whether a folder is published by a rename, and a second one refused."""
+    """Whether a rename publishes a folder, and a second rename onto it is refused."""
     for name in ("first", "second"):
         (folder / name).mkdir()
         (folder / name / "file").touch()
@@ -122,7 +122,7 @@ def _packages() -> Iterator[Finding]:
     yield ok(f"Python {platform.python_version()} at {sys.executable}")
     found = []
     for name, part in STACK.items():
-        print(f"importing {name}", flush=True)  # the last word of a job that dies of it
+        print(f"importing {name}", flush=True)  # last line in the log if the import kills the job
         try:
             getattr(importlib.import_module(name), part)
         except (Exception, SystemExit) as error:
@@ -143,7 +143,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _gpus(asked: int) -> Iterator[Finding]:
-    """Whether torch can use the GPUs that the job was given."""
+    """Check whether torch can use the GPUs allocated to the job."""
     torch = sys.modules.get("torch")
     if not asked or torch is None:
         return
@@ -164,8 +164,8 @@ def _gpus(asked: int) -> Iterator[Finding]:
 
 
 def _submits(script: str, keeper: bool) -> Iterator[Finding]:
-    """Whether a job may submit jobs, which a keeper has to; sbatch looks at the job's own script, and submits
-    nothing."""
+    """Check whether a job may submit jobs, as a keeper must; `sbatch --test-only` validates the job's own
+    script without submitting it."""
     command = ("sbatch", "--test-only", script)
     try:
         done = subprocess.run(
@@ -196,7 +196,7 @@ def _hub() -> Iterator[Finding]:
     try:
         from huggingface_hub import constants, get_token
     except ImportError:
-        return  # a package that needs it could not be imported either
+        return  # a package that depends on it has failed to import, too
     offline = constants.HF_HUB_OFFLINE
     if offline:
         yield ok("HF_HUB_OFFLINE is set: models and data come from the hub's cache")
@@ -228,7 +228,7 @@ def _room(cache: Path, offline: bool) -> Finding:
 
 
 def _no_answer(url: str) -> str | None:
-    """Why a server gives no answer; None if it gives any."""
+    """Return why a server cannot be reached; None if it gives any response."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT).close()
     except urllib.error.HTTPError:

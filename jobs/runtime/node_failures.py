@@ -1,7 +1,7 @@
-"""What jobs tell of the node that they run on: failures in a row, each soon after the work had begun.
+"""Failure records of nodes: consecutive failures, each within seconds of the start of the work.
 
-A node that is broken fails every job within seconds, and so gets the next one. Jobs only tell; whether a node
-is avoided is decided where jobs are submitted (launch/submit/bad_nodes.py).
+A broken node fails every job within seconds and therefore keeps getting the next one. Jobs only record
+failures; launch/submit/bad_nodes.py decides at submission whether to exclude a node.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jobs.runtime.signals import Interrupted
 from jobs.store.clock import ahead
 from jobs.store.rundir import StudyDir, append_jsonl
 
-FAST = 60.0  # seconds; work that went on for longer speaks for the node, however it ended
+FAST = 60.0  # seconds; work that ran longer clears the node, however it ended
 
 
 @contextmanager
 def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
-    """Tell how work at a unit (its id) ends, where one process of each node does so."""
-    node = os.environ.get("SLURMD_NODENAME")  # Slurm's name for it, which need not be the host's
+    """Record how the work on unit ID `unit` ends, from one process per node."""
+    node = os.environ.get("SLURMD_NODENAME")  # Slurm's node name, which may differ from the hostname
     if node is None or local_rank != 0:
         yield
         return
@@ -50,5 +50,5 @@ def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
 
 
 def _well(note: Path) -> None:
-    with suppress(OSError):  # it is not worth the loss of what went well
+    with suppress(OSError):  # a failed removal must not fail work that succeeded
         note.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""The function that every job runs: one attempt at one unit, as one of its processes.
+"""The function that every job runs: one process of one attempt at a unit.
 
-It finds its place among the ranks, runs the unit's stage and writes down how the attempt ended. What a
-stage does stands in the stage's own module; who starts jobs is launch's business. SOR_HANG_SECONDS is for how
-long a rank may stand still within its work, at least.
+It sets up the process's rank, runs the unit's stage and records how the attempt ended. The stages are in
+jobs/stages; launch starts the jobs. SOR_HANG_SECONDS sets the minimum time a rank may stand still during its
+work before it counts as hung.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def run_unit(
     """Run one process of one attempt.
 
     Args:
-        spec: the unit, as `Unit.to_json` gives it.
-        root: the study's folder.
-        place: of this process among those of its job.
-        word: the file in which the job's script looks for what to do next; None where there is no script.
+        spec: The unit, as returned by `Unit.to_json`.
+        root: The study's folder.
+        place: This process's rank among those of its job.
+        word: File for the requeue verdict; None without a job script.
     """
     planned = Unit.from_json(spec)
     folder = StudyDir(Path(root)).unit(planned)
@@ -54,7 +54,7 @@ def run_unit(
         print(f"{folder.path} is done already: nothing to do.", flush=True)
         return
     set_environment(place, planned.resources.cpus_per_task)
-    if word is None:  # so that a stage which does not listen for it ends with a line in attempts.jsonl
+    if word is None:  # a stage without its own handler then ends with a line in attempts.jsonl
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if word else 0
     unit = _as_it_fits(planned, folder)
@@ -82,7 +82,7 @@ def run_unit(
 
 
 def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
-    """The unit with half of its micro-batch, if a run before has found that the whole does not fit."""
+    """Return the unit with a smaller micro-batch if an earlier run ran out of GPU memory."""
     configured = unit.execution.get("micro_batch")
     micro_batch = fitting(configured, journal.read(folder.attempts, ATTEMPT))
     if micro_batch == configured:
@@ -92,16 +92,16 @@ def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
 
 
 def set_environment(place: Place, cpus: int) -> None:
-    """Set what torch.distributed and the numeric libraries read, before a stage loads them.
+    """Set what torch.distributed and the numeric libraries read, before a stage imports them.
 
-    Who is who among the processes is never inherited. The number of threads is: a person may have a reason.
+    Variables that identify ranks are never inherited. Thread counts are, since users may set them on purpose.
     """
     for name in [name for name in os.environ if foreign(name)]:
         del os.environ[name]
     os.environ.update(place.variables)
     threads = {
         "OMP_NUM_THREADS": str(cpus),
-        "RAYON_NUM_THREADS": str(cpus),  # of the tokenizers
+        "RAYON_NUM_THREADS": str(cpus),  # used by the tokenizers
         "TOKENIZERS_PARALLELISM": "true" if cpus > 1 else "false",
     }
     for name, value in threads.items():

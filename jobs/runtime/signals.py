@@ -1,8 +1,8 @@
-"""Signals -> a flag, which the work reads where it can stop: nothing else happens inside a signal handler.
+"""Signal handling: handlers only set a flag, which the work checks where it can stop.
 
-Slurm sends USR2 ahead of a job's time limit, and TERM where a job is preempted or cancelled, or reaches that
-limit; TERM is also how `sor` ends jobs of this machine. A stage that can go on later reads the flag. One that
-starts over uses the time that it has: only TERM ends it, wherever it is, with the cause written down.
+Slurm sends USR2 ahead of a job's time limit, and TERM when a job is preempted, cancelled or reaches that
+limit; `sor` also ends local jobs with TERM. A resumable stage checks the flag. A stage that starts over uses
+its remaining time: only TERM ends it, at any point, with the cause recorded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REASONS = {
     signal.SIGTERM: "it was preempted or cancelled",
 }
 
-STARTS_OVER = {  # stages of which a run keeps nothing for the next one, and why
+STARTS_OVER = {  # stages whose runs keep nothing for the next run, and why
     "prepare": "what the study's function has done is not kept",
     "collate": "collating starts with the first row each time",
     "pack": "packing starts with the first row each time",
@@ -23,15 +23,15 @@ STARTS_OVER = {  # stages of which a run keeps nothing for the next one, and why
 
 
 class Interrupted(Exception):
-    """The work stopped because it was told to; what it had is saved. The message is the reason."""
+    """The work stopped on a signal and saved its state; the message is the reason."""
 
 
 class Preemption:
     """Whether this process was told to stop.
 
     Attributes:
-        reason: why; None: it was not.
-        lost: whether it stopped at once, so that nothing of its work is kept.
+        reason: Why; None if it was not told to stop.
+        lost: Whether the work was cut off, so that none of it is kept.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Preemption:
         self.lost = False
 
     def listen(self) -> None:
-        """From now on signals set the flag; call it in the main thread."""
+        """Install the handlers that set the flag; call in the main thread."""
         for number in REASONS:
             signal.signal(number, self._note)
 
@@ -47,24 +47,24 @@ class Preemption:
         """Stop here if told to.
 
         Raises:
-            Interrupted: a signal came.
+            Interrupted: A signal came.
         """
         if self.reason is not None:
             raise Interrupted(self.reason)
 
     def unwind(self, why: str) -> None:
-        """From now on TERM ends the work by KeyboardInterrupt, which a function of the user's lets through.
+        """Make TERM end the work by KeyboardInterrupt, which user functions normally let through.
 
-        A function that listens itself, and keeps what it has, takes the place of this.
+        A function that calls `listen` and keeps its work overrides this.
 
         Args:
-            why: nothing of the work can be kept; it is said with the reason.
+            why: Why none of the work can be kept; appended to the reason.
         """
 
         def end(number: int, frame: object) -> None:
             self._note(number, frame)
             self.reason, self.lost = f"{self.reason}; {why}", True
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being written down
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # do not interrupt the recording of the end
             raise KeyboardInterrupt
 
         signal.signal(signal.SIGUSR2, self._note)

@@ -1,8 +1,8 @@
-"""Notices that this rank stands still: dumps the stacks of all its threads, and has the run end.
+"""Watchdog of one rank: when it hangs, dump the stacks of all its threads and end the run.
 
-A rank beats at every step of its work (store/progress.py). How long it may be silent is learned from its own
-beats; before and after its work, where models are loaded and saved, it may be silent for long. The watch
-decides nothing else, and never looks at other ranks: where one waits forever, so do those that wait for it.
+A rank beats at every step of its work (store/progress.py). The allowed silence is learned from its own
+beats; before and after the work, while models load and save, the limit is long. Other ranks are not
+watched: when one rank hangs, those waiting for it hang as well and are caught by their own watchdogs.
 """
 
 from __future__ import annotations
@@ -16,29 +16,35 @@ from collections.abc import Callable
 
 from jobs.store.progress import Progress
 
-POLL = 1.0  # seconds between two looks
-MEASURED = 5  # looks from one measurement of memory to the next
-PATIENCE = 7200.0  # seconds of silence outside the work, or before there are enough beats to learn from
+POLL = 1.0  # seconds between checks
+MEASURED = 5  # checks between memory measurements
+PATIENCE = 7200.0  # allowed silence in seconds outside the work, or with too few beats to learn from
 ENOUGH = 20  # beats
-FLOOR = 600.0  # seconds of silence within the work that are never too long
-FACTOR = 10.0  # of the longest silence so far: a longer one is no slow step
-PEERS = 10.0  # seconds for the others to dump their stacks, before the end of this rank ends them, too
+FLOOR = 600.0  # seconds of silence always allowed within the work
+FACTOR = 10.0  # times the longest silence so far; anything longer is a hang, not a slow step
+PEERS = 10.0  # seconds for other ranks to dump their stacks before the end of this rank kills them
 
 
 def limit(beats: int, within: bool, longest: float, floor: float) -> float:
-    """For how many seconds a rank may be silent, after so many beats, the longest silence of its work so far,
-    and within its work or not."""
+    """Return the allowed silence of a rank in seconds.
+
+    Args:
+        beats: Number of beats so far.
+        within: Whether the rank is within its work.
+        longest: Longest silence of its work so far, in seconds.
+        floor: Silence that is always allowed, in seconds.
+    """
     if within and beats >= ENOUGH:
         return max(floor, FACTOR * longest)
     return max(floor, PATIENCE)
 
 
 class Watchdog(threading.Thread):
-    """Watches the beats of one rank.
+    """Thread that watches the beats of one rank.
 
     Args:
-        hung: is called with what happened, in words, and is to end the process.
-        floor: seconds of silence that are never too long.
+        hung: Called with a description of the hang; must end the process.
+        floor: Seconds of silence that are always allowed.
     """
 
     def __init__(self, progress: Progress, hung: Callable[[str], object], floor: float = FLOOR) -> None:
@@ -54,7 +60,7 @@ class Watchdog(threading.Thread):
                 progress.memory.update()
             time.sleep(POLL)
             now = time.monotonic()
-            silence += min(now - looked, 2 * POLL)  # a job that was suspended did not stand still meanwhile
+            silence += min(now - looked, 2 * POLL)  # time spent suspended does not count as silence
             looked = now
             if progress.beats != beats:
                 longest = max(longest, silence) if within else longest
