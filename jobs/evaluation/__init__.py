@@ -1,1 +1,1 @@
-"""What lies between lm-eval and an engine."""
+"""The adapter between lm-eval and an engine."""

@@ -1,7 +1,7 @@
-"""lm-eval's view of an engine: it asks, the engine answers, and what was computed is counted per item.
+"""lm-eval's view of an engine: passes its requests to the engine and counts computed tokens per item.
 
-Thinking is taken off an answer before lm-eval sees it, and stop strings hold in the answer only. Imports
-lm-eval at once: to be imported only by who is about to run it.
+Thinking is removed from an answer before lm-eval sees it, and stop strings apply to the answer only. lm-eval
+is imported at module level, so import this module only to run it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.text.thinking import Thinking
 
 @dataclass
 class Usage:
-    """Tokens of one item's requests: of each generated answer, and of each sequence that was scored."""
+    """Token counts of one item's requests, per generated answer and per scored sequence."""
 
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
@@ -30,11 +30,11 @@ class Usage:
 
 
 class EngineLM(TemplateLM):
-    """lm-eval's language model over one of our engines.
+    """lm-eval language model backed by one of our engines.
 
     Args:
-        config: of the evaluation, which says how a student answers.
-        report: told after each step how many of how many requests are done.
+        config: The evaluation's config, which says how a student answers.
+        report: Called after each step with the number of requests done and the total.
     """
 
     def __init__(self, engine: Engine, config: Mapping[str, Any], report: Callable[[int, int], None]) -> None:
@@ -57,15 +57,15 @@ class EngineLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The prompt's text; a last message of the assistant is to be continued."""
+        """Render the prompt; a final assistant message is left open for the model to continue."""
         return self._chat.prompt(chat_history)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Tokens of a text; the chat template has written the special ones already."""
+        """Return the tokens of a text; the chat template has already written the special ones."""
         return self._engine.encode(string)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """An answer a request, its thinking taken off. Of a task's own settings only `until` holds."""
+        """Return one answer per request, thinking removed; of a task's own settings only `until` applies."""
         answers: dict[int, str] = {}
         asked = [self._request(index, instance) for index, instance in enumerate(requests)]
         for found in self._engine.generate(asked, lambda: self._report(len(answers), len(asked))):
@@ -78,7 +78,7 @@ class EngineLM(TemplateLM):
         return [answers[index] for index in range(len(asked))]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """ln p of each continuation after its context, and whether it is the likeliest."""
+        """Return ln p of each continuation given its context, and whether greedy decoding gives it."""
         pairs = [self._pair(context, rest) for context, rest in (r.args for r in requests)]
         scored = self._engine.score(pairs, lambda: self._report(0, len(pairs)))
         for instance, (context, rest) in zip(requests, pairs, strict=True):
@@ -95,11 +95,11 @@ class EngineLM(TemplateLM):
         )
 
     def _pair(self, context: str, rest: str) -> Pair:
-        """Tokens of a context and its continuation, which is an answer: it stands after the thinking."""
+        """Encode a context and its continuation, an answer, which follows the thinking."""
         shut = self._thinking.shut(context)
         if not shut:
             return self._encode_pair(context, rest)
-        # As in training, the thinking that the template opened is closed by what is written after the prompt.
+        # As in training, the text after the prompt closes the thinking that the template opened.
         whole, before = self.tok_encode(shut + rest), len(self.tok_encode(shut))
         return self.tok_encode(context) + whole[:before], whole[before:]
 

@@ -1,8 +1,8 @@
-"""A benchmark of one's own as a folder that lm-eval reads offline: items, a task file, a loader.
+"""Write custom benchmarks as folders that lm-eval reads offline: items, a task file, a loader.
 
-lm-eval resolves a task's data files against the working directory, and a folder that a stage publishes is
-renamed after it was written. So the task file names no path: it calls the loader beside it, which finds the
-items beside itself. Nothing here runs a benchmark (evaluate.py does) or decides what its items are.
+lm-eval resolves a task's data files against the working directory, and a stage's folder is renamed when it
+is published. So the task file contains no path: it calls the loader next to it, which finds the items next to
+itself. evaluate.py runs the benchmarks; the caller decides what the items are.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ def write_task(
     extract: str | None = None,
     ignore_case: bool = False,
 ) -> None:
-    """Write a task in which a model answers freely and the answer must equal the item's.
+    """Write a task with free-form answers that must equal the item's answer.
 
     Loads with `TaskManager(include_path=folder, include_defaults=False)`; several tasks may share a folder.
-    The metric is `exact_match`. Without `extract` its filter is `none` and the whole answer counts, white
-    space around it aside; with it the filter is `answer`.
+    The metric is `exact_match`. Without `extract` the filter is `none` and the whole answer counts, except
+    for surrounding whitespace; with it the filter is `answer`.
 
     Args:
-        items: a mapping of strings and numbers each, with a prompt, an answer and the same keys.
-        source: where the items come from and under which license; kept in the task's metadata.
-        extract: a regular expression; the last match of its first group in an answer is what counts.
+        items: Mappings with the same keys, string or number values, and at least a prompt and an answer.
+        source: Origin and license of the items, kept in the task's metadata.
+        extract: Regular expression; the last match of its first group in an answer is scored.
 
     Raises:
-        ValueError: there are no items, or they have different keys.
+        ValueError: There are no items, or their keys differ.
     """
     if not items or any(item.keys() != items[0].keys() for item in items):
         raise ValueError(f"task {name}: needs items that all have the same keys")
@@ -79,5 +79,5 @@ def write_task(
     if extract is not None:
         last = {"function": "regex", "regex_pattern": extract, "group_select": -1}
         task["filter_list"] = [{"name": "answer", "filter": [last, {"function": "take_first"}]}]
-    loaded = "custom_dataset: !function local_items.load\n"  # lm-eval's tag, which is none of YAML's
+    loaded = "custom_dataset: !function local_items.load\n"  # lm-eval's own tag, which safe_dump cannot write
     (folder / f"{name}.yaml").write_text(loaded + yaml.safe_dump(task, sort_keys=False), encoding="utf-8")

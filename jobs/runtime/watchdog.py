@@ -1,8 +1,8 @@
 """Watchdog of one rank: when it hangs, dump the stacks of all its threads and end the run.
 
-A rank beats at every step of its work (store/progress.py). The allowed silence is learned from its own
-beats; before and after the work, while models load and save, the limit is long. Other ranks are not
-watched: when one rank hangs, those waiting for it hang as well and are caught by their own watchdogs.
+A rank sends a heartbeat at every step of its work (store/progress.py). The allowed silence is learned from
+the rank's own heartbeats; before and after the work, while models load and save, the limit is long. Other
+ranks are not watched: if one hangs, those waiting for it hang as well, and their own watchdogs end them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jobs.store.progress import Progress
 
 POLL = 1.0  # seconds between checks
 MEASURED = 5  # checks between memory measurements
-PATIENCE = 7200.0  # allowed silence in seconds outside the work, or with too few beats to learn from
-ENOUGH = 20  # beats
+PATIENCE = 7200.0  # allowed silence in seconds outside the work, or with too few heartbeats to learn from
+ENOUGH = 20  # heartbeats
 FLOOR = 600.0  # seconds of silence always allowed within the work
 FACTOR = 10.0  # times the longest silence so far; anything longer is a hang, not a slow step
 PEERS = 10.0  # seconds for other ranks to dump their stacks before the end of this rank kills them
@@ -29,7 +29,7 @@ def limit(beats: int, within: bool, longest: float, floor: float) -> float:
     """Return the allowed silence of a rank in seconds.
 
     Args:
-        beats: Number of beats so far.
+        beats: Number of heartbeats so far.
         within: Whether the rank is within its work.
         longest: Longest silence of its work so far, in seconds.
         floor: Silence that is always allowed, in seconds.
@@ -40,7 +40,7 @@ def limit(beats: int, within: bool, longest: float, floor: float) -> float:
 
 
 class Watchdog(threading.Thread):
-    """Thread that watches the beats of one rank.
+    """Thread that watches the heartbeats of one rank.
 
     Args:
         hung: Called with a description of the hang; must end the process.

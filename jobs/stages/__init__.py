@@ -1,1 +1,1 @@
-"""The stages of a study, one `run(ctx)` to a file."""
+"""The stages of a study, one module with a `run(ctx)` each."""

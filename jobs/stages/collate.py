@@ -1,7 +1,7 @@
-"""One dataset a mode: the prompts that have a good answer in both, in the same order in both files.
+"""Collate one dataset per mode: the prompts with a good answer in both modes, in the same order.
 
-Reads what a generate unit published, or a published dataset of pairs (columns prompt, reasoning, ift).
-Every prompt that is left out is counted under one reason. Rows are streamed; only their lengths are kept.
+Reads the output of a generate unit or a published dataset of pairs (columns prompt, reasoning, ift). Every
+dropped prompt is counted under one reason. Rows are streamed; only their lengths are kept in memory.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ SCHEMA = pa.schema(
 
 
 class Answer(NamedTuple):
-    """A row's answer in one mode; counts are None where nobody has counted tokens."""
+    """A row's answer in one mode; token counts are None if unknown."""
 
     reasoning: str
     answer: str
     closed: bool
     truncated: bool
-    stray: bool  # a tag is left in the parts, or closes what a plain answer never opened
+    stray: bool  # a tag is left in the parts, or a plain answer closes a thinking it never opened
     tokens: dict[str, int | None]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with its answer by mode; a mode that is missing has no entry."""
+    """A prompt with its answers by mode; a missing answer has no entry."""
 
     id: str
     prompt: str
@@ -84,7 +84,7 @@ def run(ctx: Context) -> None:
 
 
 def good(pairs: Iterator[Pair], thinking: Thinking, dropped: Counter[str]) -> Iterator[Pair]:
-    """The pairs to keep; the others are counted in `dropped` by why they are not."""
+    """Yield the pairs to keep; count the others by reason in `dropped`."""
     seen: set[str] = set()
     for pair in pairs:
         reason = fault(pair, thinking) if pair.id not in seen else "duplicate"
@@ -96,7 +96,7 @@ def good(pairs: Iterator[Pair], thinking: Thinking, dropped: Counter[str]) -> It
 
 
 def fault(pair: Pair, thinking: Thinking) -> str | None:
-    """Why a pair cannot be used: the first of unpaired, truncated, unclosed, stray_tags, empty that holds."""
+    """Return the first reason that rules a pair out: unpaired, truncated, unclosed, stray_tags, empty."""
     if len(pair.answers) < len(MODES) or not pair.prompt.strip():
         return "unpaired"
     plain, thought = (pair.answers[mode] for mode in MODES)
@@ -112,7 +112,7 @@ def fault(pair: Pair, thinking: Thinking) -> str | None:
 
 
 def generated_pairs(folder: Path, thinking: Thinking) -> Iterator[Pair]:
-    """The pairs of a generate unit, chunk by chunk."""
+    """Yield the pairs of a generate unit, chunk by chunk."""
     for path in sorted((folder / "chunks").glob("[!.]*.jsonl")):
         chunk: dict[str, Pair] = {}
         for row in read_jsonl(path):
@@ -125,10 +125,10 @@ def generated_pairs(folder: Path, thinking: Thinking) -> Iterator[Pair]:
 
 
 def published_pairs(ctx: Context, spec: dict[str, Any], thinking: Thinking) -> Iterator[Pair]:
-    """The pairs of a dataset that was generated elsewhere: `count` of its rows, drawn by `seed`.
+    """Yield the pairs of an existing dataset: `count` of its rows, drawn by `seed`.
 
     Raises:
-        ValueError: a column is missing, or the dataset has fewer rows.
+        ValueError: A column is missing, or the dataset has too few rows.
     """
     source = open_source(spec, PAIR_COLUMNS, ctx.resolve)
     wanted = None
@@ -155,13 +155,13 @@ def _pair(row: dict[str, str | None], thinking: Thinking) -> Pair:
 
 
 def _stray(thinking: Thinking, mode: str, text: str, parts: Parts) -> bool:
-    """Whether tags stand where none belongs. Reasoning may lack its open tag, which the prompt held then."""
+    """Whether tags are misplaced; reasoning may lack its opening tag if the prompt contained it."""
     headless = mode == "ift" and parts.reasoning and not text.lstrip().startswith(thinking.open)
     return bool(headless) or thinking.stray(parts.reasoning, parts.answer)
 
 
 def write(folder: Path, pairs: Iterator[Pair], lengths: dict[str, Any]) -> int:
-    """Write both datasets and collect their answers' lengths; returns the number of prompts."""
+    """Write both datasets and collect their answers' lengths; return the number of prompts."""
     kept = 0
     with ExitStack() as stack:
         files = {m: stack.enter_context(pq.ParquetWriter(folder / f"{m}.parquet", SCHEMA)) for m in MODES}
@@ -177,7 +177,7 @@ def write(folder: Path, pairs: Iterator[Pair], lengths: dict[str, Any]) -> int:
 def _row(pair: Pair, mode: str) -> dict[str, Any]:
     found = pair.answers[mode]
     tokens = {f"tokens_{part}": count for part, count in found.tokens.items()}
-    if mode == "ift":  # a plain answer has no thinking, even where the teacher could not help it
+    if mode == "ift":  # plain answers count no reasoning tokens, even if the teacher produced some
         tokens["tokens_reasoning"] = None if tokens["tokens_reasoning"] is None else 0
     reasoning = found.reasoning if mode == "reasoning" else ""
     return {"id": pair.id, "prompt": pair.prompt, "reasoning": reasoning, "answer": found.answer, **tokens}
@@ -190,7 +190,7 @@ def _length(row: dict[str, Any]) -> int:
 
 
 def summary(lengths: Any) -> dict[str, Any]:
-    """Mean, median, 90th percentile, maximum and sum."""
+    """Return mean, median, 90th percentile, maximum and sum."""
     values = np.asarray(lengths)
     p50, p90 = np.percentile(values, [50, 90])
     return {

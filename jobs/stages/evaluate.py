@@ -1,7 +1,7 @@
-"""A student takes the benchmarks of one group: lm-eval asks and scores, our engine answers.
+"""Evaluate a student on the benchmarks of one group: lm-eval asks and scores, our engine answers.
 
-Each benchmark that is finished stays in work/TASK, so that a later attempt goes on with the next one; all
-are published together. lm-eval's own files are kept as they are, with what each item cost beside them.
+Each finished benchmark stays in work/TASK, so that a later attempt continues with the next one; all are
+published together. lm-eval's own files are kept unchanged, next to the cost of each item.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jobs.store.rundir import fsync_tree, read_json, rename_once, write_json, wr
 if TYPE_CHECKING:
     from jobs.evaluation.lm_eval_model import EngineLM, Usage
 
-BENCHMARK = "benchmark.json"  # of a benchmark that is done: its summary
-LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never ask the hub
+BENCHMARK = "benchmark.json"  # summary of a finished benchmark
+LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never query the hub
 
 
 def run(ctx: Context) -> None:
-    """Run what is left of the group's benchmarks, then publish all."""
+    """Run the group's remaining benchmarks, then publish all."""
     config = ctx.unit.config
     tasks = config["group"]["tasks"]
     include = config["group"].get("include")
-    folder = DATA / ctx.resolve(include) if include else None  # a relative one is shipped
+    folder = DATA / ctx.resolve(include) if include else None  # relative paths are shipped with the code
     prepare_environment(folder)
     left = [t for t in tasks if not (_finished(ctx, t) / BENCHMARK).is_file()]
     if left:
@@ -51,9 +51,9 @@ def run(ctx: Context) -> None:
 
 
 def prepare_environment(include: Path | None) -> None:
-    """Set what lm-eval, datasets and vLLM read when they are imported.
+    """Set what lm-eval, datasets and vLLM read at import.
 
-    Where every task of the group reads local files, the hub is never asked, also not whether it is there.
+    If every task of the group reads local files, the hub is never contacted.
     """
     quiet()
     if include is None:
@@ -75,15 +75,15 @@ def _manager(include: Path | None) -> Any:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
 
-    # Indexing lm-eval's own tasks takes 12 s; a group with a folder of its own does not need them.
+    # Indexing lm-eval's own tasks takes 12 s; a group with its own folder does not need them.
     return TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
 
 
 def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], title: str) -> None:
-    """Run one benchmark and leave its files in work/TASK.
+    """Run one benchmark and write its files to work/TASK.
 
     Raises:
-        Interrupted: the job was told to stop; the benchmark will be run again from its beginning.
+        Interrupted: The job was told to stop; the benchmark starts over in the next run.
     """
     from jobs.evaluation.lm_eval_model import EngineLM
 
@@ -106,16 +106,16 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     write_json(aside / BENCHMARK, {**labels, **benchmark})
     write_jsonl(aside / "items.jsonl", items)
     fsync_tree(aside)
-    rename_once(aside, final, BENCHMARK)  # another copy of this job that lives, too, may have been faster
+    rename_once(aside, final, BENCHMARK)  # a concurrent copy of this job may have published first
 
 
 def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, model: str) -> dict[str, Any]:
-    """Let lm-eval run one task (or group of tasks) and write its own files; returns its results."""
+    """Run one task (or group of tasks) through lm-eval, write lm-eval's own files, and return the results."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
     loaded = _load(manager, task)
-    # With a file's name lm-eval leaves out the folder per model, but keeps its own names for the files.
+    # Given a file name, lm-eval creates no folder per model, but still chooses its own file names.
     tracker = EvaluationTracker(output_path=str(folder / "results.json"))
     results = simple_evaluate(
         lm,
@@ -125,7 +125,7 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
         evaluation_tracker=tracker,
         apply_chat_template=True,
         task_manager=manager,
-        confirm_run_unsafe_code=os.environ.get("HF_ALLOW_CODE_EVAL") == "1",  # the user's decision
+        confirm_run_unsafe_code=os.environ.get("HF_ALLOW_CODE_EVAL") == "1",  # opt-in by the user
     )
     samples = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=samples)
@@ -138,7 +138,7 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
 
 
 def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
-    """lm-eval's task objects, with the number of examples that the study wants."""
+    """Return lm-eval's task objects, with the study's number of few-shot examples."""
     import difflib
 
     name = task["task"]
@@ -149,7 +149,7 @@ def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
     for leaf in loaded["tasks"].values():
         if task.get("fewshot") is not None:
             leaf.set_config("num_fewshot", task["fewshot"])
-    if name in loaded["groups"]:  # it has metrics of its own
+    if name in loaded["groups"]:  # groups have their own metrics
         return [loaded["groups"][name]]
     if name not in loaded["tasks"]:
         raise ValueError(f"{name!r} is lm-eval's tag for {', '.join(loaded['tasks'])}: name these one by one")
@@ -159,7 +159,7 @@ def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
 
 
 def _choose(task: dict[str, Any], reported: Iterable[str]) -> str:
-    """lm-eval's name of the metric that the study wants, if it is among these."""
+    """Return lm-eval's key for the study's metric and filter; ValueError if it is not in `reported`."""
     key, reported = f"{task['metric']},{task['filter']}", sorted(reported)
     if key not in reported:
         raise ValueError(
@@ -172,11 +172,11 @@ def _choose(task: dict[str, Any], reported: Iterable[str]) -> str:
 def summarise(
     results: dict[str, Any], usage: dict[tuple[str, int], Usage], task: dict[str, Any], model: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What one benchmark came to, and its items.
+    """Return one benchmark's summary and its items.
 
     Args:
-        results: lm-eval's, with samples.
-        usage: by (lm-eval's task, item).
+        results: lm-eval's results, including samples.
+        usage: Token usage by (lm-eval task, item).
     """
     name = task["task"]
     values = results["results"].get(name, {})
@@ -194,7 +194,7 @@ def summarise(
                 {
                     "task": name,
                     "item": str(sample["doc_id"]) if leaf == name else f"{leaf}/{sample['doc_id']}",
-                    "correct": float(np.mean(sample[task["metric"]])),  # some give a truth value a part
+                    "correct": float(np.mean(sample[task["metric"]])),  # some give one truth value per part
                     "prompt_tokens": sum(used.prompts) + sum(used.scored),
                     "output_tokens": sum(used.outputs),
                     "reasoning_tokens": sum(used.reasoning),

@@ -1,12 +1,12 @@
-"""The teacher answers every prompt in both modes: any number of workers share one unit's chunks of prompts.
+"""Teacher generation in both modes: any number of workers share one unit's chunks of prompts.
 
-    work/prompts.parquet       the prompts, one row group a chunk; drawn once, by whichever worker was first
-    work/claims/               who works on which chunk (jobs/data/leases.py)
-    work/parts/CHUNK.OWNER.jsonl  rows as they finish; a file a worker: nobody appends after a torn line
-    work/chunks/CHUNK.jsonl    a finished chunk: rows in the prompts' order; linked once, never rewritten
-    work/workers/OWNER.json    the seconds that each worker held the model
+    work/prompts.parquet       the prompts, one row group per chunk; drawn once, by the first worker
+    work/claims/               claims of workers on chunks (jobs/data/leases.py)
+    work/parts/CHUNK.OWNER.jsonl  rows as they finish; one file per worker, so none appends to a torn line
+    work/chunks/CHUNK.jsonl    a finished chunk: rows in prompt order; linked once, never rewritten
+    work/workers/OWNER.json    the seconds for which each worker held the model
 
-A worker may be killed at any line: another one, or its next attempt, goes on from the rows in the parts.
+A worker may be killed at any line: another one, or its next attempt, continues from the rows in the parts.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from jobs.store.rundir import fsync_dir, link_once, read_json, read_jsonl, write
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
 
-CHUNK_ROWS = 256  # prompts; what a worker claims at a time
+CHUNK_ROWS = 256  # prompts claimed at a time
 
 
 def run(ctx: Context) -> None:
-    """Work on the unit until every chunk is there, then publish it."""
+    """Work on the unit until every chunk exists, then publish the result."""
     if ctx.folder.done:
         return
     quiet()
@@ -57,7 +57,7 @@ def run(ctx: Context) -> None:
                 while _wait(ctx, pool, claims):
                     worker.work()
             except BaseException:
-                claims.give_back()  # the others need not wait until the leases run out
+                claims.give_back()  # other workers need not wait for the leases to expire
                 raise
     if not ctx.folder.done:
         _publish(ctx, pool)
@@ -65,7 +65,7 @@ def run(ctx: Context) -> None:
 
 @dataclass(frozen=True)
 class Pool:
-    """The chunks of a unit, as they lie on disk."""
+    """The chunks of a unit on disk."""
 
     work: Path
     prompts: pq.ParquetFile
@@ -78,7 +78,7 @@ class Pool:
         return self.work / "chunks" / f"{chunk:05d}.jsonl"
 
     def missing(self) -> list[int]:
-        """Chunks that are not published."""
+        """Return the chunks that are not published."""
         there = {p.name for p in (self.work / "chunks").glob("*.jsonl")}
         return [c for c in range(self.chunks) if self.path(c).name not in there]
 
@@ -88,15 +88,15 @@ class Pool:
 
 @dataclass
 class Chunk:
-    """A chunk that this worker holds."""
+    """A chunk that this worker has claimed."""
 
     prompts: dict[str, str]  # by id, in order
-    rows: dict[tuple[str, str], dict[str, Any]]  # what is there, by prompt id and mode
-    part: FileIO  # where this worker appends, unbuffered
+    rows: dict[tuple[str, str], dict[str, Any]]  # finished rows by prompt id and mode
+    part: FileIO  # this worker's part file, unbuffered
 
 
 class Key(NamedTuple):
-    """The row that an answer is for."""
+    """Identifies the row that an answer belongs to."""
 
     chunk: int
     id: str
@@ -104,10 +104,10 @@ class Key(NamedTuple):
 
 
 class Worker:
-    """Generates what is missing of the chunks that it can claim.
+    """Generates the missing rows of the chunks that it can claim.
 
     Args:
-        began: when it took the model into its hands, by the monotonic clock.
+        began: Monotonic time at which loading the model began.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class Worker:
         self.engine, self.began = engine, began
         self.held: dict[int, Chunk] = {}
         self.beat = 0.0
-        self.switched = False  # the modes are known to ask differently
-        self.cut = 0  # prompts that leave less than max_tokens of the context
+        self.switched = False  # whether the modes are known to render different prompts
+        self.cut = 0  # number of prompts that leave less than max_tokens of context
         self.config = ctx.unit.config
         self.thinking = Thinking.of(self.config.get("thinking"))
         self.chats = chats(engine.tokenizer, self.thinking, self.config["modes"])
@@ -132,7 +132,7 @@ class Worker:
             )
 
     def work(self) -> None:
-        """Claim chunks as the engine has room for more, until there is none to claim."""
+        """Claim chunks as the engine has room for more, until none is left to claim."""
         for answer in self.engine.generate(self._requests(), self._tick):
             self._add(answer)
         if self.cut:
@@ -155,16 +155,16 @@ class Worker:
                 request = self._request(key, chunk.prompts[key.id])
                 if request.max_tokens > 0:
                     yield request
-                else:  # no answer fits behind this prompt: it counts as one that was cut off
+                else:  # the prompt leaves no room for an answer: counts as truncated
                     self._add(self.engine.completion(request, [], "length"))
 
     def _open(self, number: int) -> Chunk | None:
-        """A chunk with the rows that are there; None if it was published in this very moment."""
+        """Return a chunk with its existing rows; None if the chunk has just been published."""
         table = self.pool.prompts.read_row_group(number)
         prompts = dict(zip(table.column("id").to_pylist(), table.column("prompt").to_pylist(), strict=True))
         rows: dict[tuple[str, str], dict[str, Any]] = {}
-        with suppress(FileNotFoundError):  # a part that went when the chunk was published
-            for path in self.pool.parts(number):  # of any owner: nothing is generated twice
+        with suppress(FileNotFoundError):  # parts are removed when the chunk is published
+            for path in self.pool.parts(number):  # of any owner, so that nothing is generated twice
                 rows |= {(row["id"], row["mode"]): row for row in read_jsonl(path)}
         if self.pool.path(number).exists():
             return None
@@ -172,7 +172,7 @@ class Worker:
         return Chunk(prompts, rows, part.open("ab", buffering=0))
 
     def _check_switch(self, prompts: list[str]) -> None:
-        """Refuse modes that ask the same; once, by the prompts of the first chunk."""
+        """Refuse modes that render the same prompts; checked once, on the first chunk's prompts."""
         if self.switched:
             return
         plain, thought = (self.chats[mode] for mode in MODES)
@@ -210,12 +210,12 @@ class Worker:
             "finish": answer.finish,
             "seed": request.seed,
         }
-        chunk.part.write((json.dumps(row) + "\n").encode())  # a kill loses nothing that was written
+        chunk.part.write((json.dumps(row) + "\n").encode())  # unbuffered: a kill loses no finished row
         chunk.rows[key.id, key.mode] = row
         self._finish(key.chunk)
 
     def _finish(self, number: int) -> None:
-        """Publish a chunk that is complete."""
+        """Publish the chunk if it is complete."""
         chunk = self.held[number]
         if len(chunk.rows) < len(chunk.prompts) * len(MODES):
             return
@@ -225,7 +225,7 @@ class Worker:
             for id in chunk.prompts:
                 file.writelines(json.dumps(chunk.rows[id, mode]) + "\n" for mode in MODES)
         fsync_dir(aside)
-        link_once(aside, final)  # a worker that was believed dead may have been faster
+        link_once(aside, final)  # a worker presumed dead may have published first
         chunk.part.close()
         for part in self.pool.parts(number):
             part.unlink(missing_ok=True)
@@ -233,10 +233,10 @@ class Worker:
         del self.held[number]
 
     def _tick(self, force: bool = False) -> None:
-        """Keep the leases and the progress fresh; called at every step of the model.
+        """Refresh leases and progress; called at every step of the model.
 
         Raises:
-            Interrupted: this worker was told to stop. The rows that are there stay.
+            Interrupted: This worker was told to stop. Finished rows are kept.
         """
         self.ctx.preemption.check()
         self.ctx.progress.beat()
@@ -254,10 +254,10 @@ class Worker:
 
 
 def chats(tokenizer: Any, thinking: Thinking, modes: dict[str, Any]) -> dict[str, Chat]:
-    """How each mode asks the teacher.
+    """Return each mode's chat for the teacher.
 
     Raises:
-        ValueError: a mode cannot be asked for behind the teacher's chat template.
+        ValueError: The teacher's chat template does not support a mode.
     """
     found = {mode: Chat.of(tokenizer, thinking, modes[mode].get("chat_template_kwargs")) for mode in MODES}
     for mode, chat in found.items():
@@ -267,7 +267,7 @@ def chats(tokenizer: Any, thinking: Thinking, modes: dict[str, Any]) -> dict[str
 
 
 def _draw_prompts(ctx: Context) -> pq.ParquetFile:
-    """The unit's prompts, drawn by the first worker and the same for all."""
+    """Return the unit's prompts, drawn by the first worker and the same for all."""
     path = ctx.folder.work / "prompts.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,12 +279,12 @@ def _draw_prompts(ctx: Context) -> pq.ParquetFile:
 
 
 def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
-    """Wait until there is something to claim (True) or every chunk is there (False).
+    """Wait until a chunk can be claimed (True) or every chunk exists (False).
 
-    While others hold all that is left, this worker stays: if one of them dies, its chunk is taken over.
+    While others hold all remaining chunks, this worker stays, to take over the chunk of one that dies.
 
     Raises:
-        Interrupted: this worker was told to stop.
+        Interrupted: This worker was told to stop.
     """
     while missing := pool.missing():
         ctx.preemption.check()
@@ -316,7 +316,7 @@ def _publish(ctx: Context, pool: Pool) -> None:
 
 
 def _sums(chunks: list[Path], model: Any) -> dict[str, Any]:
-    """What the rows of all chunks sum up to; FLOPs are those of the model with this config."""
+    """Sum rows, tokens, finish reasons and FLOPs over all chunks; `model` is the model's config."""
     from jobs.core.flops import architecture, generate_flops
 
     shape, rows = architecture(model), 0

@@ -1,10 +1,10 @@
-"""Turn rows into packed token blocks: what a student of one mixture reads, in order.
+"""Pack rows into token blocks: what a student of one mixture reads, in order.
 
-A block holds whole rows one after the other; nothing attends across them (training restarts positions at
-each row). Loss counts on answers only, never on prompts. This module knows nothing of models or training.
+A block holds whole rows one after another, without attention across them (training restarts positions at
+each row). Only answer tokens count toward the loss, never prompts. Models and training are out of scope here.
 
-A published pack is two arrays of shape (blocks, block size): `tokens.u32`, and `flags.u8` with the bits
-below. They are written as a stream, so that a study of billions of tokens needs no such memory.
+A published pack is two arrays of shape (blocks, block size): `tokens.u32`, and `flags.u8` with the bits from
+jobs/data/blocks.py. They are streamed to disk, so that billions of tokens need not fit into memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from jobs.runtime.context import Context
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
 
-OPEN_BLOCKS = 64  # blocks that still take rows at any time: more pack tighter, fewer keep the order
+OPEN_BLOCKS = 64  # open blocks that still take rows: more pack tighter, fewer keep the order
 BATCH = 1000  # rows tokenized in one call
-# Why a prompt is dropped in all modes: a tag of the thinking inside a part of an answer; a prompt that
-# switches the thinking by words that the chat template looks for; a row that is longer than a block.
+# Why a prompt is dropped in all modes: a thinking tag inside a part of an answer; a prompt whose words make
+# the chat template switch the thinking; a row that is longer than a block.
 REASONS = ("stray_tags", "switched", "too_long")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and its answer, as token ids."""
+    """A prompt and its answer as token IDs."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
@@ -45,7 +45,7 @@ class Row:
 
 
 def run(ctx: Context) -> None:
-    """Pack the mixture that the unit's config describes."""
+    """Pack the mixture described by the unit's config."""
     from transformers import AutoTokenizer
 
     config = ctx.unit.config
@@ -57,7 +57,7 @@ def run(ctx: Context) -> None:
     columns = ["prompt", "reasoning", "answer"]
     modes = {mode: pq.read_table(data / f"{mode}.parquet", columns=columns) for mode in MODES}
     size, prompts = config["block_size"], modes["ift"].num_rows
-    steps = 2 * prompts  # each is measured in both modes, then written in one
+    steps = 2 * prompts  # each prompt is measured in both modes, then written in one
 
     def measured(done: int) -> None:
         ctx.progress.update(done, steps, "prompts", force=not done, phase="measuring")
@@ -85,18 +85,18 @@ def run(ctx: Context) -> None:
 def usable(
     tokenizer: Any, chat: Chat, modes: dict[str, pa.Table], size: int, report: Callable[[int], None]
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """The prompts whose rows a student can learn from in every mode, whichever the mixture asks for.
+    """Select the prompts whose rows a student can learn from in every mode, whatever the mixture.
 
-    What drops a row of one mode drops its twin: mixtures of one tokenizer and block hold the same prompts,
-    and students differ in their supervision only.
+    A row dropped in one mode is dropped in the other: mixtures with the same tokenizer and block size contain
+    the same prompts, and students differ only in their supervision.
 
     Args:
-        modes: collated rows, the same prompts in the same order.
-        size: tokens of a block.
-        report: told how many prompts are done.
+        modes: Collated rows, the same prompts in the same order.
+        size: Tokens per block.
+        report: Called with the number of prompts done.
 
     Returns:
-        Their indices, and how many others were dropped, by the first of REASONS that holds in any mode.
+        The kept indices, and the number of dropped prompts by the first of REASONS that holds in any mode.
     """
     kept, dropped = array("q"), dict.fromkeys(REASONS, 0)
     total = modes["ift"].num_rows
@@ -114,7 +114,7 @@ def usable(
 
 
 def _faults(tokenizer: Any, chat: Chat, rows: dict[str, list[str]], size: int) -> list[str | None]:
-    """Why each of some rows of one mode cannot be learned from."""
+    """Return the fault of each row of one mode, None if it has none."""
     faults: list[str | None] = []
     for prompt, *parts in zip(rows["prompt"], rows["reasoning"], rows["answer"], strict=True):
         asked = chat.ask(prompt)
@@ -128,18 +128,18 @@ def _faults(tokenizer: Any, chat: Chat, rows: dict[str, list[str]], size: int) -
 
 
 def mixture(prompts: int, share: float, order: str, seed: int) -> list[list[tuple[str, NDArray[np.int64]]]]:
-    """Which prompts are learnt in which mode, in the order of training.
+    """Assign a mode to each prompt, in training order.
 
-    Every mixture holds each prompt once: a share of them with reasoning, the others with plain answers.
-    With one seed the prompts of a smaller share are among those of a larger one.
+    Every mixture contains each prompt once: a share with reasoning, the rest with plain answers. For one
+    seed, the reasoning prompts of a smaller share are a subset of those of a larger share.
 
     Args:
-        prompts: how many there are.
-        share: of them with reasoning, 0 to 1.
+        prompts: Number of prompts.
+        share: Fraction with reasoning, 0 to 1.
         order: "sequential" is two phases, plain answers and then reasoning; "shuffled" is one.
 
     Returns:
-        Phases, each a list of (mode, indices of prompts).
+        Phases, each a list of (mode, prompt indices).
     """
     shuffled = np.random.default_rng(seed).permutation(prompts)
     plain = prompts - round(prompts * share)
@@ -151,7 +151,7 @@ def mixture(prompts: int, share: float, order: str, seed: int) -> list[list[tupl
 def encoded(
     tokenizer: Any, chat: Chat, modes: dict[str, pa.Table], phase: list[tuple[str, NDArray[np.int64]]]
 ) -> Iterator[Row]:
-    """The rows of a phase as tokens; several modes are interleaved evenly, each in its given order."""
+    """Yield a phase's rows as tokens; several modes are interleaved evenly, each in its given order."""
     streams = [_of_mode(tokenizer, chat, modes[mode], index) for mode, index in phase]
     if len(streams) == 1:
         yield from streams[0]
@@ -170,12 +170,12 @@ def _of_mode(tokenizer: Any, chat: Chat, table: pa.Table, index: NDArray[np.int6
 def encode(
     tokenizer: Any, chat: Chat, prompts: list[str], reasoning: list[str], answers: list[str]
 ) -> Iterator[Row]:
-    """Prompts as a student is asked, and answers as it must write them then, with the turn's end.
+    """Encode prompts as a student is asked and answers as it must write them, including the end of turn.
 
-    Prompt and answer are tokenized apart, as they are when a model answers.
+    Prompt and answer are tokenized separately, as at inference.
 
     Args:
-        reasoning: of each answer; empty for none.
+        reasoning: Reasoning of each answer; empty for none.
     """
     asked = [chat.ask(prompt) for prompt in prompts]
     parts = zip(reasoning, answers, asked, strict=True)
@@ -187,14 +187,14 @@ def encode(
 
 
 def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int) -> dict[str, Any]:
-    """Pack streams of rows and write the blocks, phase after phase; no block holds rows of two phases.
+    """Pack streams of rows and write the blocks, phase by phase; no block holds rows of two phases.
 
     Args:
-        size: tokens of a block; no row is longer.
-        padding: the token after a block's last row.
+        size: Tokens per block; no row is longer.
+        padding: Token that fills a block after its last row.
 
     Returns:
-        What was packed.
+        Counts of blocks, rows and tokens.
     """
     sums = dict.fromkeys(("rows", "tokens", "answer_tokens", "row_squares"), 0)
 
@@ -225,7 +225,7 @@ def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int
 
 
 def _arrays(block: list[Row], size: int, padding: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Tokens and flags of a block."""
+    """Return tokens and flags of a block."""
     tokens = np.full(size, padding, np.uint32)
     flags = np.full(size, PADDING, np.uint8)
     at = 0
@@ -241,8 +241,10 @@ def _arrays(block: list[Row], size: int, padding: int) -> tuple[NDArray[np.uint3
 
 
 def packed(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """First fit over a window of open blocks, near the given order, and tight; no row has more than `size`
-    tokens."""
+    """Yield blocks packed by first fit over a window of open blocks: tight, and close to the given order.
+
+    No row has more than `size` tokens.
+    """
     blocks: list[list[Row]] = []
     room: list[int] = []
     for row in rows:

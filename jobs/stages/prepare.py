@@ -1,4 +1,4 @@
-"""Run a study's own function that makes what the study needs first: models, prompts, benchmarks."""
+"""Run a study's own function that creates its models, prompts and benchmarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jobs.runtime.context import Context
 
 
 def run(ctx: Context) -> None:
-    """Call the function that the study names and publish what it wrote."""
+    """Call the function named by the study and publish what it wrote."""
     module, _, function = ctx.unit.config["function"].partition(":")
     staged = ctx.staging()
     result = getattr(importlib.import_module(module), function)(staged, ctx.unit.config["args"], ctx.progress)

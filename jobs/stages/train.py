@@ -1,8 +1,8 @@
-"""Train one student on packed blocks, through accelerate, with DeepSpeed where its preset asks for ZeRO.
+"""Train one student on packed blocks, through accelerate, with DeepSpeed if its preset asks for ZeRO.
 
-Each step reads its blocks by arithmetic from (seed, phase, epoch), so that any number of processes and any
-micro-batch see the same global batches in the same order, also after an interruption. The loss is the mean
-over the answer tokens of the whole global batch, whatever their split over processes.
+The blocks of each step follow from (seed, phase, epoch) alone, so any number of processes and any micro-batch
+see the same global batches in the same order, also after an interruption. The loss is the mean over the
+answer tokens of the whole global batch, however it is split over processes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate, part, summed
 from jobs.training.schedule import Recipe, Totals, rate, steps, training_order
 
-LOG_LINES = 200  # about as many lines of metrics does a training write, whatever its length
+LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
 
 
 def run(ctx: Context) -> None:
-    """Train the student that the unit's config describes and publish its weights.
+    """Train the student described by the unit's config and publish its weights.
 
     Raises as `Saving.resume`.
     """
@@ -54,7 +54,7 @@ def run(ctx: Context) -> None:
             accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, saving.log, saving
         )
         saving.close()
-    state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes give their parts
+    state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes contribute their shards
     if ctx.rank == 0:
         staged = ctx.staging()
         trained = accelerator.unwrap_model(model)
@@ -68,7 +68,7 @@ def run(ctx: Context) -> None:
 
 
 def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> Any:
-    """The student before training, by a preset with resolved paths: drawn at random, or with its weights."""
+    """Build the untrained student from a preset with resolved paths: random or pretrained weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
@@ -78,7 +78,7 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
         architecture = AutoConfig.for_model(**preset["architecture"])
         model = AutoModelForCausalLM.from_config(architecture, attn_implementation=attention)
     else:
-        # Without DeepSpeed these are the master weights themselves, so they stay in fp32.
+        # Without DeepSpeed these are the master weights, so they stay in fp32.
         half = recipe.dtype == "bf16" and execution["deepspeed"] is not None
         model = AutoModelForCausalLM.from_pretrained(
             preset["model"],
@@ -92,7 +92,7 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
 
 
 def flash() -> bool:
-    """Whether flash attention is at hand."""
+    """Whether flash attention is available."""
     import torch
     from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -109,15 +109,15 @@ def fit(
     log: Path,
     saving: Saving | None = None,
 ) -> tuple[Any, Totals]:
-    """Train `model` on all of `blocks`, or on what is left of them.
+    """Train `model` on all of `blocks`, or on those that remain after resuming.
 
     Args:
-        micro_batch: blocks that a process takes through the model at once.
-        log: JSONL file for the metrics, written by the first process.
-        saving: keeps checkpoints, and raises as its `boundary`; None: the training is too short for that.
+        micro_batch: Blocks per forward pass of a process.
+        log: JSONL file for the metrics, written by the main process.
+        saving: Handles checkpoints, and raises as its `boundary`; None disables them, for short trainings.
 
     Returns:
-        The prepared model and what was done.
+        The prepared model and the totals.
     """
     import torch
 
@@ -165,7 +165,7 @@ def one_step(
     answers: int,
     clip: float,
 ) -> Any:
-    """One optimizer step on the chosen blocks.
+    """Take one optimizer step on the chosen blocks.
 
     Returns:
         This process's part of the loss per answer token of the global batch (a scalar tensor).
@@ -179,7 +179,7 @@ def one_step(
         mine = chosen[(i * world + rank) * micro_batch :][:micro_batch]
         with accelerator.accumulate(model):
             part = answer_loss(model, blocks, mine, accelerator.device) / max(answers, 1)
-            # Gradients are averaged over processes and micro-steps; the factor makes that a sum.
+            # Gradients are averaged over processes and micro-steps; the factor turns the average into a sum.
             accelerator.backward(part * world * micro)
             if accelerator.sync_gradients and accelerator.state.deepspeed_plugin is None:
                 accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -190,15 +190,15 @@ def one_step(
 
 
 def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any) -> Any:
-    """Summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor)."""
+    """Return the summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor)."""
     import torch
 
     tokens = torch.from_numpy(blocks.tokens[chosen].astype(np.int64)).to(device)
     positions = torch.from_numpy(blocks.positions(chosen)).to(device)
     learn = torch.from_numpy((blocks.flags[chosen] & LEARN) != 0).to(device)
     if flash():
-        # There, transformers (5.19) tells packed rows apart in a batch of one only: of more, rows would
-        # attend to those before them. As one long block they are told apart like the rows within one.
+        # With flash attention, transformers (5.19) separates packed rows only in a batch of one; in larger
+        # batches rows would attend to earlier rows. Flattened into one long block, all rows are separated.
         tokens, positions, learn = (x.reshape(1, -1) for x in (tokens, positions, learn))
     logits = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
     wanted = learn[:, 1:]
@@ -208,18 +208,20 @@ def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: A
 
 
 def decayed(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters in two groups: matrices decay, norms and biases do not."""
+    """Split the parameters into two groups: matrices decay, norms and biases do not."""
     groups: tuple[list[Any], list[Any]] = ([], [])
     for p in model.parameters():
         if p.requires_grad:
-            shape = getattr(p, "ds_shape", p.shape)  # ZeRO 3 has flattened what it has spread
+            shape = getattr(p, "ds_shape", p.shape)  # ZeRO 3 flattens partitioned parameters
             groups[len(shape) <= 1].append(p)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
 def save(model: Any, state: dict[str, Any], tokenizer: Any, folder: Path, dtype: str) -> None:
-    """Write the weights in Hugging Face's format, with a tokenizer and the token that ends an answer, so
-    that vLLM and lm-eval load and stop it as it is."""
+    """Write the weights in Hugging Face format with the tokenizer, the end-of-turn token set as EOS.
+
+    vLLM and lm-eval can then load the model and stop its answers without further settings.
+    """
     import torch
 
     end = tokenizer(Chat.of(tokenizer).end, add_special_tokens=False)["input_ids"][0]
@@ -227,6 +229,6 @@ def save(model: Any, state: dict[str, Any], tokenizer: Any, folder: Path, dtype:
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     to = torch.bfloat16 if dtype == "bf16" else torch.float32
     model.save_pretrained(folder, state_dict={name: weight.to(to) for name, weight in state.items()})
-    model.config.dtype = to  # there it wrote the model's own, which the weights were just turned from
+    model.config.dtype = to  # save_pretrained wrote the model's dtype from before the cast
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

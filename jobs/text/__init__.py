@@ -1,1 +1,1 @@
-"""Prompts, answers and rows as text: light, so that a login node can check them."""
+"""Prompts, answers and rows as text, without heavy imports, so that login nodes can check them."""

@@ -1,8 +1,8 @@
-"""How a model is asked and what it must write then: the only place where a chat template is rendered.
+"""Prompt rendering and the text that a model must write after it: the only use of chat templates.
 
-Generation, training and evaluation all ask through a `Chat`, so that a student is asked as it was trained,
-and all of them know whether the prompt leaves the thinking open. A template behind which no row can be right
-is at fault, which shows by rendering a question: before any token is computed, and without transformers.
+Generation, training and evaluation all render prompts through a `Chat`, so a student is asked as it was
+trained, and all three know whether the prompt leaves the thinking open. Faulty templates, after which no row
+can be correct, are detected by rendering one question, before any token is computed and without transformers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from jobs.text.thinking import State, Thinking
 
 Message = Mapping[str, Any]
-Render = Callable[..., str]  # messages, add_generation_prompt and a template's own options -> text
+Render = Callable[..., str]  # messages, add_generation_prompt and the template's own options -> text
 NONE = Thinking("", "")
-# Some templates write the date. Prompts of training and evaluation must not differ by it, nor a result by the
-# day on which it was made.
+# Some templates write the current date. Prompts of training and evaluation must not differ by it, nor may
+# results depend on the day they were made.
 DATE = datetime(2025, 1, 1)
-Q, A = "sor-question", "sor-answer"  # nothing that a template looks for
+Q, A = "sor-question", "sor-answer"  # contains nothing that templates look for
 QUESTION, ANSWER = {"role": "user", "content": Q}, {"role": "assistant", "content": A}
-# How other families of models mark their thinking.
+# Tags with which known model families mark their thinking.
 KNOWN_TAGS = (
     ("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"), ("<reasoning>", "</reasoning>"), ("<seed:think>", "</seed:think>"),
@@ -34,13 +34,13 @@ KNOWN_TAGS = (
 
 @dataclass(frozen=True)
 class Chat:
-    """A model's chat template with the tags of its thinking.
+    """A model's chat template with its thinking tags.
 
     Args:
-        render: the template.
-        name: of the tokenizer, for messages.
-        eos: its end-of-sequence token, which ends a turn where the template writes nothing after one.
-        options: what the template is told besides, such as enable_thinking.
+        render: The template.
+        name: The tokenizer's name, for messages.
+        eos: End-of-sequence token, used if the template writes nothing after a turn.
+        options: Additional template variables, such as enable_thinking.
     """
 
     render: Render
@@ -51,10 +51,10 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer: Any, thinking: Thinking = NONE, options: Mapping[str, Any] | None = None) -> Chat:
-        """The chat of a tokenizer of transformers.
+        """Return the chat of a transformers tokenizer.
 
         Raises:
-            ValueError: it has no chat template.
+            ValueError: The tokenizer has no chat template.
         """
         name = str(tokenizer.name_or_path) or "the model"
         if tokenizer.chat_template is None:
@@ -66,9 +66,9 @@ class Chat:
         return cls(render, thinking, name, str(tokenizer.eos_token or ""), dict(options or {}))
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """A conversation up to where the model is to write.
+        """Render a conversation up to where the model is to write.
 
-        A last message of the assistant is the beginning of its answer: it comes after the thinking.
+        A final assistant message is the beginning of the answer: it is placed after the thinking.
         """
         *before, last = messages
         if last["role"] == "assistant" and before:
@@ -77,21 +77,21 @@ class Chat:
         return self._render(messages, add_generation_prompt=True)
 
     def ask(self, question: str) -> str:
-        """The prompt for a question."""
+        """Render the prompt for a question."""
         return self.prompt([{"role": "user", "content": question}])
 
     @cached_property
     def state(self) -> State:
-        """In which state the template leaves the thinking after a question that switches nothing."""
+        """State in which the template leaves the thinking after a question that contains no switch."""
         return self.thinking.state(self.ask(Q))
 
     @cached_property
     def end(self) -> str:
-        """The text with which the template ends an assistant's turn, such as <|im_end|>."""
+        """Text with which the template ends an assistant turn, such as <|im_end|>."""
         return self._told.rpartition(A)[2].strip() or self.eos
 
     def student_fault(self) -> str:
-        """Why a student cannot learn plain answers and reasoning behind this template; empty if it can."""
+        """Return why this template rules out learning plain answers and reasoning; empty if it does not."""
         fault = self._fault(answers=True)
         if not fault and self.state == "closed":
             fault = (
@@ -102,7 +102,7 @@ class Chat:
         return self._sentence(fault)
 
     def teacher_fault(self, mode: str) -> str:
-        """Why a teacher cannot answer in this mode behind this template; empty if it can."""
+        """Return why a teacher cannot answer in this mode with this template; empty if it can."""
         fault = self._fault(answers=False)
         if not fault and mode == "ift" and self.state == "open":
             fault = (
@@ -130,14 +130,14 @@ class Chat:
 
     @cached_property
     def _tail(self) -> str:
-        """What the template writes after a question."""
+        """Text that the template writes after a question."""
         return self.ask(Q).rpartition(Q)[2]
 
     def _fault(self, answers: bool) -> str:
-        """What is wrong with the template whatever is asked; with `answers` it must render these, too."""
+        """Return what is wrong with the template; with `answers`, it must also render given answers."""
         try:
             tail, told = self._tail, self._told if answers else self._told_or_nothing()
-        except Exception as error:  # a template fails as it likes: TemplateError, TypeError …
+        except Exception as error:  # templates raise anything: TemplateError, TypeError …
             return f"cannot be rendered: {type(error).__name__}: {error}"
         own = (self.thinking.open, self.thinking.close)
         for tags in KNOWN_TAGS:
@@ -153,14 +153,14 @@ class Chat:
         return self._difference(told) if told else ""
 
     def _told_or_nothing(self) -> str:
-        """As `_told`; empty where the template cannot render an answer, which a teacher never needs."""
+        """Like `_told`, but empty if the template cannot render an answer, which a teacher does not need."""
         try:
             return self._told
         except Exception:
             return ""
 
     def _difference(self, told: str) -> str:
-        """How a given answer stands elsewhere than where the template asks for one; empty if it does not."""
+        """Return how a given answer's position differs from the generation prompt; empty if it does not."""
         if A not in told:
             return "leaves answers out"
         head = self.ask(Q).rstrip()

@@ -1,8 +1,8 @@
-"""Rows of JSON as people have them: one object a line, or one array of objects; plain or gzipped; with a BOM.
+"""Rows of JSON from users: one object per line, or one array of objects; plain or gzipped; BOM allowed.
 
-Every fault names the file and the line. Nothing heavy is imported: `sor plan` reads the first rows of a file
-before any job does. Parsing with Python is as fast as Arrow's reader of JSON is on one core (measured: 43 and
-48 MB/s), which names no lines and takes neither BOM nor array.
+Every error names the file and the line. Imports are light, since `sor plan` reads the first rows of a file
+before any job does. Parsing in Python is as fast as Arrow's JSON reader on one core (measured: 43 and
+48 MB/s), which reports no line numbers and supports neither BOM nor arrays.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import IO, Any, cast
 KINDS = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
 NAMES = f"*{PARQUET}, *{', *'.join(KINDS)}, the last three also with .gz"
-LONGEST = 1 << 26  # bytes of a row
-CHUNK = 1 << 16  # bytes of an array that are read at once
+LONGEST = 1 << 26  # maximum bytes of a row
+CHUNK = 1 << 16  # bytes of an array read at a time
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 Row = dict[str, Any]
 
 
 def is_json(file: Path) -> bool:
-    """Whether a file's name says that it holds rows of JSON."""
+    """Whether a file's name marks it as rows of JSON."""
     return file.name.lower().removesuffix(".gz").endswith(KINDS)
 
 
 def is_parquet(file: Path) -> bool:
-    """Whether a file's name says that it is Parquet."""
+    """Whether a file's name marks it as Parquet."""
     return file.name.lower().endswith(PARQUET)
 
 
 def json_rows(file: Path) -> Iterator[tuple[int, Row]]:
-    """The rows of a file, each with the line that it begins in, from 1; blank lines are none.
+    """Yield the rows of a file, each with the line it starts on (from 1); blank lines are skipped.
 
     Raises:
-        ValueError: what is read is no UTF-8, no JSON, no object, or longer than a row may be; file and line.
+        ValueError: Input is not UTF-8, not JSON, not an object, or a row is too long; names file and line.
     """
     with _opened(file) as stream:
         try:
@@ -57,10 +57,10 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def texts_of(file: Path, line: int, row: Row, columns: tuple[str, ...]) -> list[str | None]:
-    """The texts of a row in some columns, None where it has none.
+    """Return a row's texts in the given columns, None where the row has none.
 
     Raises:
-        ValueError: something else than a text is there, or a text that no file in UTF-8 can hold.
+        ValueError: A value is not text, or cannot be encoded as UTF-8.
     """
     found = [row.get(column) for column in columns]
     for column, text in zip(columns, found, strict=True):
@@ -77,7 +77,7 @@ def texts_of(file: Path, line: int, row: Row, columns: tuple[str, ...]) -> list[
 
 
 def _beginning(stream: IO[bytes]) -> tuple[bytes, int]:
-    """The first line that is not blank, and how many lines are before it."""
+    """Return the first nonblank line and the number of lines before it."""
     before = 0
     while (line := stream.readline(LONGEST)) and not line.removeprefix(codecs.BOM_UTF8).strip():
         before += line.endswith(b"\n")
@@ -104,7 +104,7 @@ def _loaded(file: Path, number: int, line: bytes) -> Any:
         raise ValueError(f"{words}; a row is one object on one line") from None
     except RecursionError:
         raise ValueError(f"{file}, line {number}: nested too deeply") from None
-    except ValueError as error:  # a number of very many digits
+    except ValueError as error:  # an integer with too many digits
         raise ValueError(f"{file}, line {number}: {error}") from None
 
 
@@ -122,7 +122,7 @@ def _not_utf8(file: Path, number: int, data: bytes, error: UnicodeDecodeError) -
 
 
 def _of_array(file: Path, first: bytes, before: int, stream: IO[bytes]) -> Iterator[tuple[int, Row]]:
-    """The objects of one array, read piece by piece."""
+    """Yield the objects of one array, reading piece by piece."""
     text = _Text(file, first, before + 1, stream)
     text.skip("[")
     if text.peek() == "]":
@@ -140,10 +140,10 @@ def _of_array(file: Path, first: bytes, before: int, stream: IO[bytes]) -> Itera
 
 
 class _Text:
-    """The text of a file as far as it has been read and not taken.
+    """Decoded but unconsumed text of a file.
 
     Attributes:
-        line: in which what comes next is.
+        line: Line number of the next character.
     """
 
     def __init__(self, file: Path, first: bytes, line: int, stream: IO[bytes]) -> None:
@@ -151,10 +151,10 @@ class _Text:
         self._file, self._stream, self._rest = file, stream, first
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._at = "", 0
-        self._read_to = line  # the line that the next bytes are in
+        self._read_to = line  # line of the next bytes to decode
 
     def peek(self) -> str:
-        """The next character that is not blank; none at the end."""
+        """Return the next nonblank character; empty at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
                 self.line += self._text[self._at] == "\n"
@@ -170,7 +170,7 @@ class _Text:
         self.peek()
 
     def value(self) -> Any:
-        """The value that comes next, whole."""
+        """Return the next complete value."""
         size = CHUNK
         while True:
             try:
@@ -186,7 +186,7 @@ class _Text:
             return value
 
     def _more(self, size: int) -> bool:
-        """Read on; whether there was something."""
+        """Read more input; return whether there was any."""
         data = self._rest or self._stream.read(size)
         self._rest = b""
         try:

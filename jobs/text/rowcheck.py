@@ -1,6 +1,6 @@
-"""The first rows of a file that a study names, looked at before any job is: `sor plan` says what is wrong.
+"""Early check of the first rows of a study's file, so that `sor plan` reports errors before any job runs.
 
-However large the file is, no more than its first rows are read, or the footer where it is Parquet.
+Only the first rows are read, or the footer of a Parquet file, however large the file is.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from jobs.text.jsonrows import NAMES, Row, is_json, is_parquet, json_rows, texts
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = 100  # that are looked at
-BYTES = 1 << 24  # of text in them after which no more are
+ROWS = 100  # maximum rows checked
+BYTES = 1 << 24  # bytes of text after which checking stops
 PAIR_COLUMNS = ("prompt", "reasoning", "ift")
 
 
 def check_rows(file: Path, columns: tuple[str, ...], count: int | None = None) -> None:
-    """Look whether a file of rows can be read.
+    """Check that a file of rows can be read.
 
     Args:
-        count: how many rows the study wants of it, at least; None: any number.
+        count: Minimum number of rows that the study needs; None for at least one.
 
     Raises:
-        ValueError: it is of no known kind, cannot be read, lacks a column, holds something else than text
-            there, or has fewer rows.
+        ValueError: The format is unknown, the file cannot be read, a column is missing or holds something
+            other than text, or there are too few rows.
     """
     try:
         if is_parquet(file):
@@ -44,16 +44,16 @@ def check_rows(file: Path, columns: tuple[str, ...], count: int | None = None) -
 
 
 def missing(file: Path, columns: tuple[str, ...], found: list[str]) -> ValueError:
-    """What to say of a file that lacks one of these columns."""
+    """Return the error for a file that lacks one of these columns."""
     lacking = ", ".join(repr(column) for column in columns if column not in found)
     return ValueError(f"{file}: no column {lacking}; it has {', '.join(map(str, found)) or 'none'}")
 
 
 def check_types(name: str, schema: pa.Schema, columns: tuple[str, ...]) -> None:
-    """Whether columns of Arrow are there and hold text, in whatever form.
+    """Check that columns of an Arrow schema exist and hold text of any Arrow type.
 
     Raises:
-        ValueError: they are not, or do not.
+        ValueError: A column is missing or does not hold text.
     """
     if not set(columns) <= set(schema.names):
         raise missing(Path(name), columns, schema.names)
@@ -74,7 +74,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _check_parquet(file: Path, columns: tuple[str, ...]) -> int:
-    """The number of rows."""
+    """Return the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -87,7 +87,7 @@ def _check_parquet(file: Path, columns: tuple[str, ...]) -> int:
 
 
 def _check_json(file: Path, columns: tuple[str, ...]) -> int | None:
-    """The number of rows; None where there are more than were looked at."""
+    """Return the number of rows; None if there are more than were checked."""
     known = dict[str, None]()
     rows = size = 0
     for line, row in islice(json_rows(file), ROWS + 1):

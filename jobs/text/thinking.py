@@ -1,8 +1,8 @@
-"""Where the thinking of an answer ends and the answer proper begins. Pure text and numbers, no models.
+"""Split answers into thinking and answer proper. Text and numbers only, no models.
 
-A thinking answer reads "<think>\\nREASONING\\n</think>\\n\\nANSWER". A chat template may have written a part
-of that into the prompt: the open tag, or a whole empty thinking. What the model writes then lacks that part,
-so every function here is told the `State` in which the prompt leaves the thinking.
+A thinking answer reads "<think>\\nREASONING\\n</think>\\n\\nANSWER". A chat template may already have written
+part of that into the prompt: the opening tag, or a whole empty thinking. The model's output then lacks that
+part, so every function here takes the `State` in which the prompt leaves the thinking.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-# What a rendered prompt leaves to the model: free, to think or not; open, inside a thinking that the prompt
-# began; closed, after a thinking that the prompt ended.
+# What a rendered prompt leaves to the model: free (may think or not), open (inside a thinking that the prompt
+# began) or closed (after a thinking that the prompt ended).
 State = Literal["free", "open", "closed"]
 
 
 class Parts(NamedTuple):
-    """An answer taken apart; `closed` says whether its thinking came to an end."""
+    """Parts of an answer; `closed` says whether its thinking ended."""
 
     reasoning: str
     answer: str
@@ -27,28 +27,28 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Thinking:
-    """The tags around a model's thinking; both empty for a model that marks none."""
+    """The tags around a model's thinking; both empty for a model without tags."""
 
     open: str
     close: str
 
     @classmethod
     def of(cls, config: dict[str, str] | None) -> Thinking:
-        """From a study's `thinking`; None is a model that marks none."""
+        """Build from a study's `thinking`; None means a model without tags."""
         return cls(config["open"], config["close"]) if config else cls("", "")
 
     def state(self, prompt: str) -> State:
-        """In which state the end of a rendered prompt leaves the thinking."""
+        """Return the state in which the end of a rendered prompt leaves the thinking."""
         end = prompt.rstrip()
         if self.open and end.endswith(self.open):
             return "open"
         return "closed" if self.close and end.endswith(self.close) else "free"
 
     def split(self, text: str, state: State = "free") -> Parts:
-        """Reasoning and answer of a generated text, without the tags and the line breaks around them.
+        """Split a generated text into reasoning and answer, without tags and adjacent line breaks.
 
-        A text that never thinks is all answer, to the letter. Thinking that never ends is all reasoning. Tags
-        that are left in a part are stray; see `stray`.
+        Text without thinking is all answer, verbatim. Unclosed thinking is all reasoning. Tags left in a part
+        are stray; see `stray`.
         """
         if not self.close or state == "closed":
             return Parts("", text, True)
@@ -60,16 +60,16 @@ class Thinking:
         return Parts(reasoning, after.lstrip("\n"), bool(close))
 
     def stray(self, *parts: str) -> bool:
-        """Whether a tag stands inside parts of an answer: it was doubled, or belongs to no thinking."""
+        """Whether a tag occurs inside parts of an answer: duplicated, or without a matching tag."""
         return any(tag and tag in part for part in parts for tag in (self.open, self.close))
 
     def written(self, reasoning: str, answer: str, prompt: str = "") -> str:
-        """What a model must write after `prompt` to give this answer; the reverse of `split`.
+        """Return what a model must write after `prompt` to give this answer; the inverse of `split`.
 
-        Where the prompt leaves the thinking open, an answer without reasoning closes it at once.
+        If the prompt leaves the thinking open, an answer without reasoning closes the thinking immediately.
 
         Args:
-            reasoning: empty for an answer without reasoning; it cannot follow a thinking that was closed.
+            reasoning: Empty for an answer without reasoning; must be empty if the prompt closed the thinking.
         """
         state = self.state(prompt)
         assert not (reasoning and state == "closed"), "a second thinking"
@@ -81,11 +81,11 @@ class Thinking:
         return f"{self.open}\n{reasoning}\n{self.close}\n\n{answer}" if reasoning else answer
 
     def shut(self, prompt: str) -> str:
-        """What ends the thinking that a prompt leaves open, as an answer without reasoning begins."""
+        """Return the text that closes a thinking left open by the prompt; empty if it is not open."""
         return self.written("", "", prompt) if self.state(prompt) == "open" else ""
 
     def end(self, text: str, until: Sequence[str], state: State = "free") -> int | None:
-        """Where in `text` the first stop string of its answer begins, or None. Thinking never stops it."""
+        """Return where the answer's first stop string begins in `text`, or None; thinking is not searched."""
         parts = self.split(text, state)
         if not parts.closed and (parts.reasoning or state == "open"):
             return None
@@ -96,17 +96,17 @@ class Thinking:
     def counts(
         self, ids: Sequence[int], decode: Callable[[Sequence[int]], str], state: State = "free"
     ) -> tuple[int, int]:
-        """How many of an answer's tokens are thinking (tags included) and how many are answer.
+        """Count an answer's thinking tokens (tags included) and its answer tokens.
 
         Args:
-            ids: the generated tokens.
-            decode: tokens to text, the tags kept.
+            ids: The generated tokens.
+            decode: Converts tokens to text, keeping the tags.
         """
         parts = self.split(decode(ids), state)
         if not self.close or state == "closed" or not (parts.closed or parts.reasoning):
             return 0, len(ids)
         if not parts.closed:
             return len(ids), 0
-        # The shortest prefix that holds the closing tag: its tokens may be one, or one a letter.
+        # Find the shortest prefix that contains the closing tag, which may be one token or one per character.
         end = bisect_left(range(len(ids) + 1), True, key=lambda n: self.close in decode(ids[:n]))
         return end, len(ids) - end

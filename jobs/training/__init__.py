@@ -1,1 +1,1 @@
-"""What a training is made of: its schedule, its processes, its checkpoints."""
+"""The parts of a training: schedule, processes, checkpoints."""

@@ -1,9 +1,9 @@
-"""How a training's processes save together, stop together and begin again where they were.
+"""Coordinated saving, stopping and resuming of a training's processes.
 
-All of it happens between two steps, where every process has done the same. They agree there, by one small
-exchange, on what comes next. Nothing is done inside a signal handler. Writing to the page cache holds the
-training up; bringing that to disk does not: a thread on every node does it while the next steps are taken,
-and once all have finished, the checkpoint becomes current.
+All of this happens between steps, where all processes are in the same state; one small exchange agrees on
+what comes next. Signal handlers do none of it. Writing to the page cache blocks the training, flushing to
+disk does not: a thread on every node flushes during the following steps, and once all have finished, the
+checkpoint becomes current.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from jobs.store.rundir import fsync_tree
 from jobs.training.distributed import agreed
 from jobs.training.schedule import Totals
 
-FIRST_COST = 0.02  # seconds: taken for the first one's cost, so that it comes early and shows the true one
-POLL = 1.0  # seconds between two looks at the conversion of a checkpoint
+FIRST_COST = 0.02  # seconds; assumed before the first checkpoint, which thus comes early and is measured
+POLL = 1.0  # seconds between checks of a checkpoint's conversion
 
 
 class Saving:
     """One process's part in the checkpoints of a training.
 
     Attributes:
-        log: where the first process writes the metrics of this run; those of earlier ones are in it, too.
+        log: Metrics file of this run, written by rank 0; includes those of earlier runs.
     """
 
     def __init__(self, ctx: Context, accelerator: Any) -> None:
@@ -45,30 +45,30 @@ class Saving:
         self._checkpoints = Checkpoints(ctx.folder.checkpoints, ctx.run)
         self.log = self._checkpoints.aside(METRICS)
         self._thread = ThreadPoolExecutor(1)
-        self._aside: tuple[Path, Totals] | None = None  # written, but not current yet
+        self._aside: tuple[Path, Totals] | None = None  # written, but not yet current
         self._on_disk: Future[None] | None = None
-        self._saved: int  # the step that was saved last; resume sets it, and when the next one is due
+        self._saved: int  # last saved step; set by `resume`, as is the time of the next checkpoint
         self._cost = FIRST_COST
         self._due: float
         self._fence = Fence(ctx.folder, ctx.run)
         if self._first:
-            ctx.folder.checkpoints.mkdir(exist_ok=True)  # in the folder that the fence has made
+            ctx.folder.checkpoints.mkdir(exist_ok=True)  # the fence has created the parent folder
             self._checkpoints.clear()
             self.log.unlink(missing_ok=True)
         if not ctx.unit.execution["deepspeed"]:
             _keep_names(accelerator)
 
     def resume(self, prepare: Callable[[], Any]) -> tuple[Any, Totals]:
-        """Prepare model and optimizer, and bring them to where the newest checkpoint was.
+        """Prepare model and optimizer, and restore them from the newest checkpoint.
 
         Returns:
-            What `prepare`, which calls `Accelerator.prepare`, returned, and what was done so far.
+            What `prepare`, which calls `Accelerator.prepare`, returned, and the totals so far.
 
         Raises:
-            ValueError: the newest checkpoint cannot be read by these processes.
-            Interrupted, Superseded: as `boundary`.
+            ValueError: These processes cannot read the newest checkpoint.
+            Interrupted, Superseded: As for `boundary`.
         """
-        newest = self._checkpoints.newest() if self._first else None  # other nodes may see less
+        newest = self._checkpoints.newest() if self._first else None  # other nodes' view may be stale
         step, stop, superseded = self._agreed(newest.step if newest else 0, self._told, self._fenced)
         if superseded:
             raise self._superseded()
@@ -94,11 +94,11 @@ class Saving:
         return prepared, totals
 
     def boundary(self, totals: Totals) -> None:
-        """Between two steps: make current what is on disk by now, save if that is due, stop if told to.
+        """Between two steps, make a flushed checkpoint current, save if due, and stop if told to.
 
         Raises:
-            Interrupted: a process was told to stop; what was done is saved.
-            Superseded: a newer run of the unit has begun.
+            Interrupted: A process was told to stop; the work so far is saved.
+            Superseded: A newer run of the unit has started.
         """
         due = self._first and time.monotonic() >= self._due
         writing = self._on_disk is not None and not self._on_disk.done()
@@ -120,14 +120,15 @@ class Saving:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Around the training: what goes wrong in it leaves no half-written checkpoint, which may have filled
-        the disk; in a run that is fenced, it went wrong since a newer one took such a thing away.
+        """Clean up after errors in the training.
 
-        Of several processes the others may be writing into the same folder still, and would fail for that
-        first. What they leave the next run removes when it begins.
+        A single process removes a half-written checkpoint, which may have filled the disk. With several,
+        others may still be writing into the same folder, and a removal would make them fail first; the next
+        run removes the leftovers when it starts. In a superseded run, the newer run may have caused the error
+        by removing files.
 
         Raises:
-            Superseded: that is so.
+            Superseded: The training failed and a newer run has started.
         """
         try:
             yield
@@ -141,7 +142,7 @@ class Saving:
             raise
 
     def close(self) -> None:
-        """The last step is done: what is being written is not needed any more. Raises as `boundary`."""
+        """Finish after the last step; a pending checkpoint is no longer needed. Raises as `boundary`."""
         self._thread.shutdown()
         (superseded,) = self._agreed(self._fenced)
         if superseded:
@@ -165,7 +166,7 @@ class Saving:
         return Superseded(f"a newer run than {self._ctx.run} has begun, or the unit is done")
 
     def _save(self, totals: Totals) -> None:
-        """Write a checkpoint aside, and begin to bring it to disk."""
+        """Write a checkpoint aside and start flushing it to disk."""
         began = time.monotonic()
         aside = self._checkpoints.aside(f"step-{totals.step:08}")
         if self._first:
@@ -183,7 +184,7 @@ class Saving:
         self._plan_next()
 
     def _finish(self) -> None:
-        """Wait until the checkpoint that is being written is current."""
+        """Wait until the checkpoint being written is current."""
         if self._on_disk:
             self._on_disk.result()
         self._agreed()
@@ -191,7 +192,7 @@ class Saving:
         self._agreed()
 
     def _commit(self) -> None:
-        """Make the written checkpoint current; all processes have brought their part to disk."""
+        """Make the written checkpoint current; all processes have flushed their parts."""
         assert self._aside is not None
         aside, totals = self._aside
         self._aside = None
@@ -208,14 +209,14 @@ class Saving:
         self._due = time.monotonic() + interval(self._cost, 3600 * self._execution["mtbf_hours"])
 
     def _readable(self, checkpoint: Checkpoint) -> Path:
-        """The checkpoint, or where it is converted to for another number of ZeRO's processes."""
+        """Return the checkpoint's path, or that of its conversion to another number of ZeRO processes."""
         if checkpoint.meta().zero is None or checkpoint.meta().world_size == self._ctx.world_size:
             return checkpoint.path
         converted = self._checkpoints.aside("universal")
         process = None
         if self._first:
             process = _convert(checkpoint.path, converted)
-        # A process that waited in one long exchange would be ended by its time limit.
+        # Blocking in one long collective would hit its timeout.
         while any(self._agreed(process is not None and process.poll() is None)):
             time.sleep(POLL)
         (failed,) = self._agreed(process is not None and process.returncode != 0)
@@ -228,12 +229,12 @@ class Saving:
 
 
 def _load(accelerator: Any, folder: Path, optimizer: Any) -> None:
-    """Read weights, optimizer and random numbers, and put right what the libraries make of them."""
+    """Load weights, optimizer state and RNG states, and correct what the libraries get wrong."""
     kept = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     accelerator.load_state(str(folder))
-    accelerator.step = 0  # it counts micro-batches, of which a step may have had others then
-    # From a universal checkpoint, ZeRO 3 gives all groups the first one's settings, and one count of steps,
-    # which each of them raises.
+    accelerator.step = 0  # counts micro-batches, whose number per step may have changed
+    # From a universal checkpoint, ZeRO 3 gives all groups the first one's settings and a shared step counter,
+    # which each of them would increment.
     for group, settings in zip(optimizer.param_groups, kept, strict=True):
         group.update(settings)
     for state in optimizer.state.values():
@@ -241,8 +242,7 @@ def _load(accelerator: Any, folder: Path, optimizer: Any) -> None:
 
 
 def _keep_names(accelerator: Any) -> None:
-    """Have weights saved under the names that they have in a model that is not spread, so that any number of
-    processes can read them."""
+    """Save weights under the names of the unwrapped model, so that any number of processes can load them."""
     from accelerate.utils import extract_model_from_parallel
 
     def saving(models: list[Any], weights: list[dict[str, Any]], folder: str) -> None:
@@ -256,7 +256,7 @@ def _keep_names(accelerator: Any) -> None:
 
 
 def _convert(path: Path, converted: Path) -> subprocess.Popen[bytes]:
-    """Start to turn a ZeRO checkpoint into DeepSpeed's universal one, which any number of processes reads."""
+    """Start converting a ZeRO checkpoint to DeepSpeed's universal format, which any world size can read."""
     from accelerate.utils import MODEL_NAME
 
     converted.mkdir()

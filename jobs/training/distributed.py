@@ -1,5 +1,5 @@
-"""The processes that train one student together: set up through accelerate, with DeepSpeed where the preset
-asks for ZeRO, and what they tell each other.
+"""Set up the processes that train one student, through accelerate, with DeepSpeed if the preset asks for
+ZeRO, and their collective operations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from jobs.training.schedule import Recipe, micro_steps
 
 
 def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:
-    """An Accelerator, with DeepSpeed where `execution` holds a configuration for it.
+    """Create an Accelerator, with DeepSpeed if `execution` holds a configuration for it.
 
     Raises:
-        ValueError: the global batch does not divide into the processes' micro-batches.
+        ValueError: The global batch is not divisible into the processes' micro-batches.
     """
     import torch
     from accelerate import Accelerator
@@ -32,7 +32,7 @@ def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:
 
 
 def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any:
-    """An Accelerator that trains through DeepSpeed; `micro` is the number of micro-batches per step."""
+    """Create an Accelerator that trains through DeepSpeed; `micro` is the micro-batches per step."""
     import torch
     from accelerate import Accelerator, PartialState
     from accelerate.utils import DeepSpeedPlugin
@@ -44,7 +44,7 @@ def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any
         "train_micro_batch_size_per_gpu": execution["micro_batch"],
         "gradient_accumulation_steps": micro,
     }
-    # Of a job of one process; without them DeepSpeed would look for MPI.
+    # For a job of one process; without them DeepSpeed would look for MPI.
     alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}
     for name, value in alone.items():
         os.environ.setdefault(name, str(value))
@@ -53,7 +53,7 @@ def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any
         prepare_cpu()
     plugin = DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=config["zero_optimization"]["stage"] == 3)
     made = Accelerator(deepspeed_plugin=plugin, gradient_accumulation_steps=micro)
-    if on_cpu:  # where accelerate knows no backend it leaves DeepSpeed's processes uncounted
+    if on_cpu:  # without a known backend, accelerate leaves the process counts of DeepSpeed unset
         for state in (PartialState(), made.state):
             state.num_processes = torch.distributed.get_world_size()
             state.process_index = torch.distributed.get_rank()
@@ -62,16 +62,18 @@ def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any
 
 
 def prepare_cpu() -> None:
-    """Have DeepSpeed run on CPUs through gloo, and not compile its shared-memory exchange, which would need
-    a minute, a C++ compiler and Python's headers for the sake of small tests."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # `cpu=True` of accelerate would drop DeepSpeed silently
+    """Make DeepSpeed run on CPUs through gloo without compiling its shared-memory communication.
+
+    Compilation needs a minute, a C++ compiler and Python's headers, too much for small tests.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate's `cpu=True` would silently drop DeepSpeed
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def summed(loss: Any) -> float:
-    """The sum of all processes' parts of the loss."""
+    """Sum the loss over all processes."""
     import torch
 
     if torch.distributed.is_initialized():
@@ -80,10 +82,10 @@ def summed(loss: Any) -> float:
 
 
 def agreed(accelerator: Any, values: Sequence[int]) -> list[int]:
-    """The largest of each of these numbers over all processes; they wait for each other."""
+    """Return the elementwise maximum over all processes; also acts as a barrier."""
     import torch
 
-    together = torch.tensor([0, *map(int, values)], device=accelerator.device)  # one number at least
+    together = torch.tensor([0, *map(int, values)], device=accelerator.device)  # at least one element
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
     found: list[int] = together.tolist()
@@ -91,10 +93,10 @@ def agreed(accelerator: Any, values: Sequence[int]) -> list[int]:
 
 
 def part(accelerator: Any) -> None:
-    """End what connects the processes, once all of them are here.
+    """Tear down the process group once all processes have arrived.
 
-    The barrier is the last exchange since it holds no tensor: a thread of gloo that lets go of one needs
-    Python's lock, which is held while the end of the group waits for that thread.
+    The barrier comes last because it holds no tensor: a gloo thread that releases a tensor needs the GIL,
+    which is held while the teardown waits for that thread.
     """
     import torch
 

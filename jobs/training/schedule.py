@@ -1,6 +1,6 @@
-"""The arithmetic of a training: which blocks a step reads, and at which learning rate, from the recipe alone.
+"""Training arithmetic from the recipe alone: the blocks and the learning rate of each step.
 
-Nothing here knows of processes that were interrupted: a step is the same whoever takes it, and when.
+Interruptions play no role: a step is the same whichever process takes it, and when.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jobs.data.blocks import Blocks
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: the fields of a study's `training` and the preset's learning rate."""
+    """Training recipe: the fields of a study's `training` and the preset's learning rate."""
 
     epochs: int
     batch: int
@@ -32,7 +32,7 @@ class Recipe:
 
 @dataclass
 class Totals:
-    """What a training has done so far, over all processes."""
+    """Totals of a training so far, over all processes."""
 
     step: int = 0
     tokens: int = 0
@@ -43,7 +43,7 @@ class Totals:
 
 
 def training_order(phases: tuple[int, ...], epochs: int, seed: int) -> NDArray[np.int64]:
-    """The blocks in the order of training: phase after phase, in each all epochs, each shuffled anew."""
+    """Return the block order: phase by phase, each with all its epochs, each epoch reshuffled."""
     first = np.cumsum([0, *phases])
     return np.concatenate(
         [
@@ -55,10 +55,10 @@ def training_order(phases: tuple[int, ...], epochs: int, seed: int) -> NDArray[n
 
 
 def steps(blocks: Blocks, recipe: Recipe) -> int:
-    """Optimizer steps of the whole training; blocks that do not fill a last batch are left out.
+    """Return the number of optimizer steps; blocks that do not fill a last batch are dropped.
 
     Raises:
-        ValueError: there is not even one batch.
+        ValueError: There is not even one batch.
     """
     available = sum(blocks.phases) * recipe.epochs
     if available < recipe.batch:
@@ -70,7 +70,7 @@ def steps(blocks: Blocks, recipe: Recipe) -> int:
 
 
 def rate(step: int, total: int, recipe: Recipe) -> float:
-    """The learning rate of a step (counted from 0): a linear warm-up, then the schedule down to 0."""
+    """Return the learning rate of a step (counted from 0): linear warm-up, then the schedule down to 0."""
     warmup = math.ceil(recipe.warmup * total)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
@@ -80,7 +80,11 @@ def rate(step: int, total: int, recipe: Recipe) -> float:
 
 
 def micro_steps(batch: int, micro_batch: int, world: int) -> int:
-    """Micro-batches that each process takes per optimizer step."""
+    """Return the number of micro-batches per process and optimizer step.
+
+    Raises:
+        ValueError: The batch is not divisible by micro-batch times processes.
+    """
     if batch % (micro_batch * world):
         raise ValueError(
             f"training.batch is {batch} blocks, which {world} processes with a micro_batch of {micro_batch} "
