@@ -1,1 +1,1 @@
-"""What runs on compute nodes. `toy` and `smollm` are named by studies; their paths belong to identities."""
+"""Code that runs on compute nodes. Studies name `toy` and `smollm`; their paths are part of identities."""

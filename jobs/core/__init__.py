@@ -1,1 +1,1 @@
-"""What launch, analysis and jobs share: units, causes, FLOPs, secrets. Light: no torch, no numpy."""
+"""Code shared by launch, analysis and jobs: units, causes, FLOPs, secrets. No torch, no numpy."""

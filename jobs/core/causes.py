@@ -1,7 +1,7 @@
-"""Why a run of a unit ended, and what follows from that: one table for jobs and for those who look at them.
+"""Why a run of a unit ended and what follows from it: one table for jobs and for launch.
 
-Infrastructure fails, and the run is repeated, for as long as runs get further than those before; a mistake
-in code or settings stays one, and is not. Pure and light: it reads no file and asks no machine.
+After an infrastructure failure the run is repeated, as long as runs keep making progress; after an error in
+code or settings it is not. The module is pure: it reads no files and queries no machine.
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """What follows from a cause: how many runs in a row that kept nothing beyond those before are followed by
-    another one (None: there is no other one, whatever was kept), and what a person can do then."""
+    """Response to a cause.
+
+    Attributes:
+        fruitless: Number of consecutive runs without progress that are still followed by another run; None if
+            no run follows, whatever was kept.
+        advice: What the user can do.
+    """
 
     fruitless: int | None
     advice: str
@@ -63,7 +68,7 @@ ANSWERS = {
     Cause.CANCELLED: Answer(None, "'sor submit' goes on from what is there"),
 }
 
-# The first pattern that is found counts. Above all others stand those that only look like an outage.
+# The first match counts. Errors that only look like an outage come first.
 SIGNS = (
     (Cause.CODE, r"\b(Repository|Revision|RemoteEntry)NotFoundError|GatedRepoError|40[134] Client Error"),
     (Cause.CODE, r"offline mode is enabled|outgoing traffic has been disabled"),
@@ -85,7 +90,7 @@ SIGNS = (
     (Cause.NETWORK, r"\bConnection\w*Error|Name or service not known|Watchdog caught collective"),
     (Cause.NETWORK, r"[Tt]imed out (waiting|after) "),
     (Cause.KILLED, r"EngineDeadError|EngineCore|killed by signal|without a word|without saying why"),
-    (Cause.KILLED, r"left no result|as [A-Z_]+ by Slurm's account"),  # without accounts nobody knows more
+    (Cause.KILLED, r"left no result|as [A-Z_]+ by Slurm's account"),  # all that is known without accounting
     (Cause.TIME_LIMIT, r"time limit"),
     (Cause.PREEMPTED, r"preempted"),
     (Cause.CANCELLED, r"\bcancelled\b|KeyboardInterrupt"),
@@ -93,25 +98,25 @@ SIGNS = (
 
 
 def cause_of(error: BaseException | str) -> Cause:
-    """The cause that an exception shows, with those that it came from, or what is known of one in words."""
+    """Return the cause of an exception, including its chain, or of an error message."""
     words = error if isinstance(error, str) else "\n".join(map(named, _chain(error)))
     return _shown_by(words)
 
 
-@lru_cache(maxsize=4096)  # thousands of units fail in the same words, and are asked about again and again
+@lru_cache(maxsize=4096)  # thousands of units fail with the same message and are polled repeatedly
 def _shown_by(words: str) -> Cause:
     return next((cause for cause, sign in SIGNS if re.search(sign, words)), Cause.CODE)
 
 
 def named(error: BaseException) -> str:
-    """An exception with its full type, as tracebacks show it."""
+    """Format an exception with its full type, as in tracebacks."""
     kind = type(error)
     home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return f"{home}{kind.__qualname__}: {error}"
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and those that it came from, the last one first."""
+    """Return an exception and its causes, the outermost first."""
     found: list[BaseException] = []
     at: BaseException | None = error
     while at is not None and at not in found:
@@ -122,24 +127,24 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one worker, all its ranks together. To go on after an interruption is another run."""
+    """One run of one worker, all its ranks together; resuming after an interruption is another run."""
 
-    cause: Cause | None  # of what came first; this and the error are None if all went well
+    cause: Cause | None  # of the first failure; this and `error` are None on success
     error: str | None
-    kept: int  # how much the next run need not do again, in whatever the stage counts
-    micro_batch: int | None = None  # of a training, as it was in this run
+    kept: int  # work that the next run need not repeat, in the stage's own unit
+    micro_batch: int | None = None  # of a training, in this run
     attempt: int = 1
     restart: int = 0
     worker: int = 0
-    seconds: float | None = None  # from the start of its first process; None if nobody knows
-    memory: int | None = None  # MiB that its ranks on one node held at most, as far as they could tell
-    asked: int | None = None  # MiB of a node that it was allowed
+    seconds: float | None = None  # since the start of its first process; None if unknown
+    memory: int | None = None  # peak MiB of its ranks on one node, as far as they could measure
+    asked: int | None = None  # MiB of a node granted to it
     host: str | None = None
     ended: float = 0.0  # seconds since the epoch
 
 
 def runs(lines: Iterable[dict[str, Any]]) -> list[Run]:
-    """The runs that lines of attempts.jsonl tell of, in the order in which they were written down."""
+    """Group lines of attempts.jsonl into runs, in the order in which they were written."""
     ranks = defaultdict[tuple[int, int, int], list[dict[str, Any]]](list)
     for line in lines:
         ranks[line["attempt"], line["restart"], line["worker"]].append(line)
@@ -168,13 +173,13 @@ def _run(told: list[dict[str, Any]]) -> Run:
 
 
 def failures(lines: Iterable[dict[str, Any]], since: int, worker: int = 0) -> list[Run]:
-    """The runs of a worker since some attempt that ended without a result, in order."""
+    """Return a worker's runs from attempt `since` on that ended without a result, in order."""
     found = [run for run in runs(lines) if run.worker == worker and run.attempt >= since and run.error]
     return sorted(found, key=lambda run: (run.attempt, run.restart))
 
 
 def last_run(lines: Iterable[dict[str, Any]], attempt: int) -> list[dict[str, Any]]:
-    """Of the lines of attempts.jsonl those of an attempt's last run, of each of its workers."""
+    """Return the lines of an attempt's last run, for each of its workers."""
     mine = [line for line in lines if line["attempt"] == attempt]
     last: dict[int, int] = {}
     for line in mine:
@@ -183,16 +188,17 @@ def last_run(lines: Iterable[dict[str, Any]], attempt: int) -> list[dict[str, An
 
 
 def first_error(lines: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """Of lines of one run that with the error that came first: it led to the others."""
+    """Return the earliest error line of a run, which caused the others; None if there is none."""
     failed = [line for line in lines if line["error"]]
     return min(failed, key=lambda line: float(line["time"])) if failed else None
 
 
 def goes_on(failed: Sequence[Run], micro_batch: int | None = None) -> bool:
-    """Whether another run follows the last of these, of which there is one at least.
+    """Whether another run follows the last of these failures.
 
     Args:
-        micro_batch: of a training, as configured: where it did not fit into the GPU, half of it is tried.
+        failed: At least one run.
+        micro_batch: Configured micro-batch of a training; half of it is tried if it did not fit into the GPU.
     """
     last = failed[-1]
     assert last.cause is not None
@@ -203,7 +209,7 @@ def goes_on(failed: Sequence[Run], micro_batch: int | None = None) -> bool:
 
 
 def _fruitless(failed: Sequence[Run]) -> int:
-    """How many of the last runs in a row kept nothing beyond those before."""
+    """Return the number of trailing runs that kept nothing beyond earlier ones."""
     best, count = 0, 0
     for run in failed:
         best, count = (run.kept, 0) if run.kept > best else (best, count + 1)
@@ -211,11 +217,11 @@ def _fruitless(failed: Sequence[Run]) -> int:
 
 
 def half(micro_batch: int | None) -> int | None:
-    """Half of a micro-batch, where it can be halved: any batch that it divides, its half divides, too."""
+    """Return half of an even micro-batch, else None; half of a divisor of the batch divides it, too."""
     return micro_batch // 2 if micro_batch and micro_batch % 2 == 0 else None
 
 
 def fitting(micro_batch: int | None, lines: Iterable[dict[str, Any]]) -> int | None:
-    """The micro-batch to train with: half of the configured one if a run with that one had no room."""
+    """Return the micro-batch to train with: half of the configured one if that ran out of GPU memory."""
     tried = any(e["cause"] == Cause.GPU_MEMORY and e["micro_batch"] == micro_batch for e in lines)
     return (half(micro_batch) if tried else None) or micro_batch

@@ -1,15 +1,15 @@
 """Floating-point operations of decoder language models, counted from a Hugging Face config.
 
-One set of formulas serves `sor plan` (before), training (model FLOP utilisation) and the analysis
-(the x axis). Hence nothing heavy may be imported here: no torch, numpy or pandas.
+The same formulas serve `sor plan` (estimates), training (model FLOP utilization) and the analysis (the x
+axis). Hence no heavy imports: no torch, numpy or pandas.
 
 Convention
     A multiply-add is 2 operations, and only matrix products are counted; norms, activations, softmax,
     rotary embeddings and the embedding look-up are well below 1 % of them.
-    Attention of a sequence of n tokens is counted over all n² pairs of query and key, the masked half
-    included. That is how PaLM (Chowdhery et al. 2022, appendix B), Megatron-LM (Narayanan et al. 2021)
-    and torch.utils.flop_counter count, so that numbers can be compared with theirs and be tested against
-    the counter. A kernel that skips the masked half does up to half of the attention's part less; for a
+    Attention of a sequence of n tokens is counted over all n² query-key pairs, including the masked half.
+    PaLM (Chowdhery et al. 2022, appendix B), Megatron-LM (Narayanan et al. 2021) and
+    torch.utils.flop_counter count the same way, so numbers are comparable with theirs and can be tested
+    against the counter. A kernel that skips the masked half does up to half of attention's part less; for a
     7B model and sequences of 4,096 tokens that is 5 % of the total.
     Packed sequences attend only to themselves: the sum of each one's own n², never the block's.
     Decoding with a cache has no masked half: the token at position t is multiplied with t keys.
@@ -19,7 +19,7 @@ Derivation, per token, for hidden size h, a heads and k key-value heads of width
     gated MLP    3·2·h·f; with experts: top_k·3·2·h·f_expert + 2·h·experts (the router)
     attention    2·a·d (scores) + 2·a·d (weighted values) for each key that the token is multiplied with
     output       2·h·vocabulary, once, whether or not its weights are tied to the embedding
-The bias terms are additions, not products, and are not counted.
+Bias terms are additions, not products, and are not counted.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ KNOWN = ("llama", "qwen2", "qwen3", "qwen3_moe")  # SmolLM2 is a llama, Qwen2.5 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the counts need to know of a model. It may be passed wherever a config may: it is parsed once.
+    """Model quantities needed for the counts; accepted wherever a config is, to parse a config only once.
 
     Args:
-        layer_weights: matrix weights of all layers that one token is multiplied with (active experts only).
-        output_weights: hidden size × vocabulary.
-        attention_width: layers × heads × head width.
-        parameters: all, tied ones counted once.
-        active_parameters: those in the forward pass of one token: all, unless there are experts.
+        layer_weights: Matrix weights of all layers that one token is multiplied with (active experts only).
+        output_weights: Hidden size × vocabulary.
+        attention_width: Layers × heads × head width.
+        parameters: All parameters, tied ones counted once.
+        active_parameters: Parameters in the forward pass of one token; differs only with experts.
     """
 
     layer_weights: int
@@ -54,19 +54,19 @@ class Architecture:
 
 
 Config = Any  # a Hugging Face config, its dict, a path to config.json or its folder, or an Architecture
-Lengths = int | Iterable[int] | Mapping[int, int]  # one sequence, sequences, or {length: how many}
+Lengths = int | Iterable[int] | Mapping[int, int]  # one sequence, several sequences, or {length: count}
 
 
 def forward_flops(config: Config, lengths: Lengths) -> int:
-    """FLOPs of one forward pass over whole sequences, the output layer at every position.
+    """Return the FLOPs of one forward pass over whole sequences, with the output layer at every position.
 
     Args:
-        config: see `architecture`.
-        lengths: tokens of one sequence, of each sequence (packed or not: it makes no difference), or a
-            histogram {length: number of sequences}.
+        config: See `architecture`.
+        lengths: Tokens of one sequence, of each sequence (packed or not), or a histogram {length: number of
+            sequences}.
 
     Raises:
-        ValueError: an unknown architecture, or lengths that are not whole numbers from 0.
+        ValueError: The architecture is unknown, or lengths are not whole numbers from 0.
     """
     model = architecture(config)
     tokens, squares = _sums(lengths)
@@ -74,21 +74,21 @@ def forward_flops(config: Config, lengths: Lengths) -> int:
 
 
 def train_flops(config: Config, lengths: Lengths) -> int:
-    """Model FLOPs of a forward and a backward pass: three times the forward pass.
+    """Return the model FLOPs of a forward and a backward pass: three times the forward pass.
 
-    For each product Y = X·W of the forward pass the backward pass makes two of the same size,
-    dX = dY·Wᵀ and dW = Xᵀ·dY. The two products of attention have two operands that both need a gradient,
-    so the same holds for them. The first layer is no exception: the embedding below it is trained.
-    What hardware does beyond this is counted by `recompute_flops`; that a flash-attention kernel forms the
-    scores again in its backward pass is such work too, and no model FLOPs.
+    For each product Y = X·W of the forward pass the backward pass computes two of the same size,
+    dX = dY·Wᵀ and dW = Xᵀ·dY. Both operands of attention's two products need a gradient, so the same holds
+    for them. The first layer is no exception: the embedding below it is trained. `recompute_flops` counts
+    additional hardware work. Recomputing scores in flash attention's backward pass is such work too, not
+    model FLOPs.
     """
     return 3 * forward_flops(config, lengths)
 
 
 def recompute_flops(config: Config, lengths: Lengths) -> int:
-    """FLOPs that activation checkpointing of every layer adds to `train_flops`: hardware, not model, FLOPs.
+    """Return the hardware FLOPs that activation checkpointing of every layer adds to `train_flops`.
 
-    Each layer's forward pass is made again in the backward pass; the output layer's is not. PyTorch's
+    Each layer's forward pass is repeated in the backward pass; the output layer's is not. PyTorch's
     non-reentrant checkpointing stops once it has all it needs, which saves each layer's last product; this
     function counts the whole layer, as Korthikanti et al. 2022 do.
     """
@@ -103,28 +103,27 @@ def generate_flops(
     new_tokens: int | Iterable[int],
     cached_tokens: int | Iterable[int] = 0,
 ) -> int:
-    """FLOPs of generating with a key-value cache, summed over the requests.
+    """Return the FLOPs of generating with a key-value cache, summed over the requests.
 
-    A prompt of p tokens, the first c of which are in a prefix cache already, is read in one pass (attention
-    of p-c queries with p keys, output layer at its last position only), which gives the first new token.
-    Each further one, i = 1 … n-1, passes the previous token through the model and is multiplied with p+i
-    keys:
+    A prompt of p tokens, the first c of them already in a prefix cache, is processed in one pass (attention
+    of p-c queries with p keys, output layer at the last position only), which gives the first new token. Each
+    further token, i = 1 … n-1, passes the previous token through the model and attends to p+i keys:
 
         tokens passed    p - c + n - 1
         attention pairs  (p-c)·p + (n-1)·p + n·(n-1)/2
         output rows      n
 
-    The last token is never passed through. An empty answer (n = 0) costs what n = 1 does, since only the
-    pass over the prompt could tell that it is empty.
+    The last token is never passed through. An empty answer (n = 0) costs as much as n = 1, since only the
+    pass over the prompt can show that it is empty.
 
     Args:
-        prompt_tokens, new_tokens: an int each, or equally long sequences with one entry per request.
-        cached_tokens: how many of a prompt's tokens another request left in a prefix cache; an int is that of
-            every request. The default is none: no prefix caching. At least one token is always passed.
+        prompt_tokens, new_tokens: An int each, or equally long sequences with one entry per request.
+        cached_tokens: Number of prompt tokens in a prefix cache; an int applies to every request. The default
+            is no prefix caching. At least one token is always passed.
 
     Raises:
-        ValueError: an unknown architecture, sequences of different lengths, a request without a prompt, or
-            one with more cached tokens than its prompt less one.
+        ValueError: The architecture is unknown, sequences differ in length, a prompt is empty, or all of a
+            prompt's tokens are cached.
     """
     model = architecture(config)
     prompts, news = _whole(prompt_tokens), _whole(new_tokens)
@@ -146,10 +145,10 @@ def generate_flops(
 
 
 def six_nd(config: Config, tokens: int) -> int:
-    """The rule of thumb 6·N·D for training on D tokens (Kaplan et al. 2020), for comparison only.
+    """Return the rule of thumb 6·N·D for training on D tokens (Kaplan et al. 2020), for comparison only.
 
-    N is all parameters that are active for a token, embeddings included. It misses attention over the
-    sequence and counts the embedding as if it were multiplied.
+    N is the number of parameters active for a token, including embeddings. The rule ignores attention over
+    the sequence and counts the embedding as a matrix product.
     """
     return 6 * architecture(config).active_parameters * tokens
 
@@ -158,11 +157,11 @@ def architecture(config: Config) -> Architecture:
     """Read a model's config.
 
     Args:
-        config: a Hugging Face config object, its dict, the path of a config.json or of the folder that holds
-            it, or the result of an earlier call.
+        config: Hugging Face config object, its dict, the path of a config.json or of its folder, or the
+            result of an earlier call.
 
     Raises:
-        ValueError: an architecture that this module does not know, or a key that is missing.
+        ValueError: The architecture is unknown, or a key is missing.
     """
     if isinstance(config, Architecture):
         return config
@@ -179,7 +178,7 @@ def architecture(config: Config) -> Architecture:
 
 
 def _read(config: Config) -> tuple[str, dict[str, Any]]:
-    """Where a config came from, to name it in errors, and its values by key."""
+    """Return the origin of a config, for errors, and its values by key."""
     where = "config"
     if isinstance(config, str | Path):
         path = Path(config)
@@ -192,7 +191,7 @@ def _read(config: Config) -> tuple[str, dict[str, Any]]:
     if not isinstance(config, Mapping):
         raise ValueError(f"{where}: not a model config but {type(config).__name__}")
     values = dict(config)
-    if "num_local_experts" in values:  # as transformers 5 saves it
+    if "num_local_experts" in values:  # transformers 5 saves it under this key
         values["num_experts"] = values["num_local_experts"]
     return where, values
 
@@ -221,14 +220,14 @@ def _counted(config: Mapping[str, Any]) -> Architecture:
 
 
 def _count(model: Architecture, passed: int, pairs: int, rows: int) -> int:
-    """FLOPs of tokens passed through the layers, pairs of query and key, and rows of the output layer."""
+    """Return FLOPs from tokens passed through the layers, query-key pairs, and rows of the output layer."""
     return 2 * (
         model.layer_weights * passed + 2 * model.attention_width * pairs + model.output_weights * rows
     )
 
 
 def _attention(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Matrix weights of one layer's attention, and its other parameters (biases, norms of query and key)."""
+    """Return matrix weights of one layer's attention, and its other parameters (biases, query/key norms)."""
     hidden, width, name = config["hidden_size"], _head_width(config), config["model_type"]
     queries = config["num_attention_heads"] * width
     keys = (config.get("num_key_value_heads") or config["num_attention_heads"]) * width
@@ -246,7 +245,7 @@ def _head_width(config: Mapping[str, Any]) -> int:
 
 
 def _sparse_layers(config: Mapping[str, Any]) -> int:
-    """How many layers have experts in place of one MLP (Qwen3MoeDecoderLayer of transformers)."""
+    """Return the number of layers with experts instead of one MLP (transformers' Qwen3MoeDecoderLayer)."""
     if config["model_type"] != "qwen3_moe" or not config["num_experts"]:
         return 0
     dense, step = set(config.get("mlp_only_layers") or ()), config.get("decoder_sparse_step", 1)
@@ -254,7 +253,7 @@ def _sparse_layers(config: Mapping[str, Any]) -> int:
 
 
 def _sums(lengths: Lengths) -> tuple[int, int]:
-    """Σn and Σn² over the sequences, exact."""
+    """Return the exact Σn and Σn² over the sequences."""
     if isinstance(lengths, Mapping):
         counts = dict(zip(_whole(lengths.keys()), _whole(lengths.values()), strict=True))
         return sum(n * c for n, c in counts.items()), sum(n * n * c for n, c in counts.items())
@@ -263,7 +262,7 @@ def _sums(lengths: Lengths) -> tuple[int, int]:
 
 
 def _whole(values: int | Iterable[int]) -> list[int]:
-    """Python ints (numpy's would overflow in the products) of one value or of many, each checked."""
+    """Check one or several values and return them as Python ints; numpy's would overflow in products."""
     values = values.tolist() if hasattr(values, "tolist") else values
     try:
         whole = list(map(index, values)) if isinstance(values, Iterable) else [index(values)]

@@ -1,8 +1,8 @@
-"""Peak arithmetic rates of common GPUs, and how people and Slurm name them.
+"""Peak arithmetic rates of common GPUs, and the names that users and Slurm have for them.
 
-Rates are dense matrix products as the vendor's datasheet states them; where a datasheet prints the rate
-with structured sparsity (twice the dense one, as NVIDIA's have since Hopper), half of it stands here. What
-Slurm and torch count as one GPU is one here. Nothing heavy may be imported: `sor plan` and training use this.
+Rates are dense matrix products from vendor datasheets; where a datasheet prints the rate with structured
+sparsity (twice the dense one, as NVIDIA's have since Hopper), the table has half of it. One GPU is what Slurm
+and torch count as one. `sor plan` and training import this module, so it has no heavy imports.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DTYPES = {
     "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32",
     "float8": "fp8", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8",
 }  # fmt: skip
-# TFLOP/s by dtype ("fp32" without tensor cores, "tf32" with them); what the hardware lacks is absent.
+# TFLOP/s by dtype ("fp32" without tensor cores, "tf32" with them); unsupported dtypes are absent.
 PEAKS: dict[str, dict[str, float]] = {
     # NVIDIA T4 datasheet
     "t4": {"fp16": 65, "fp32": 8.1},
@@ -58,12 +58,12 @@ PEAKS: dict[str, dict[str, float]] = {
 
 @cache
 def gpu(name: str) -> str:
-    """The row of PEAKS that a name means: "h100", Slurm's "gpu:h100:4", torch's "NVIDIA A100-SXM4-80GB" …
+    """Return the row of PEAKS for a name: "h100", Slurm's "gpu:h100:4", torch's "NVIDIA A100-SXM4-80GB" …
 
-    It is the row all of whose words occur in the name; of several the one with the most words.
+    All words of the row must occur in the name; the row with the most words wins.
 
     Raises:
-        ValueError: no row fits, or the name is that of a slice (MIG) of a GPU.
+        ValueError: No row matches, or the name is that of a GPU slice (MIG).
     """
     words = set(re.findall(r"[a-z0-9]+", name.lower()))
     known = f"known are {', '.join(PEAKS)}"
@@ -76,14 +76,14 @@ def gpu(name: str) -> str:
 
 
 def peak_flops(name: str, dtype: str = "bf16") -> float:
-    """Peak dense FLOP/s of one GPU.
+    """Return the peak dense FLOP/s of one GPU.
 
     Args:
-        name: see `gpu`.
-        dtype: bf16, fp16, tf32, fp32 or fp8, or torch's names of them.
+        name: See `gpu`.
+        dtype: bf16, fp16, tf32, fp32 or fp8, or torch's name for one of them.
 
     Raises:
-        ValueError: an unknown GPU, or a dtype that it has no rate for.
+        ValueError: The GPU is unknown, or has no rate for the dtype.
     """
     row, key = gpu(name), DTYPES.get(dtype, dtype)
     if key not in PEAKS[row]:

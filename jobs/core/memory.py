@@ -1,6 +1,6 @@
-"""Host memory of a job: how much of a node Slurm lets it have, and how much its processes have used.
+"""Host memory of a job, in MiB: how much of a node Slurm grants, and how much its processes have used.
 
-Everything is in MiB. Reads /proc and the environment only, so that every stage can afford it.
+Reads only /proc and the environment, so every stage can afford it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 
 HIGH_WATER = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 
-# What slurmstepd (with OverMemoryKill, or by cgroups) and srun print about a process that was killed for its
-# job's memory limit: an extended regular expression, as grep reads it in again.bash, too.
+# Messages of slurmstepd (with OverMemoryKill, or by cgroups) and srun about a process killed for its job's
+# memory limit: an extended regular expression, also used by grep in again.bash.
 KILLED = (
     "^(slurmstepd|srun)[^ ]*: (error: )?.*("
     "[Ee]xceeded ([a-z]+ )*memory limit|oom[-_ ]kill|OOM Killed|[Oo]ut [Oo]f [Mm]emory|out-of-memory)"
 )
-END = 16_384  # bytes of a log in which such words are looked for
+END = 16_384  # bytes at the end of a log that are searched
 
 
 def asked(environment: Mapping[str, str] = os.environ) -> int | None:
-    """Return how much memory of each node Slurm grants this job, as its own variables say.
+    """Return how much memory of each node Slurm grants this job, from Slurm's variables.
 
     Returns:
-        MiB; None where there is no limit (`--mem=0`, a cluster that does not track memory) or no Slurm.
+        MiB; None without a limit (`--mem=0`, a cluster that does not track memory) or without Slurm.
     """
     for name, count in (("NODE", None), ("CPU", "SLURM_CPUS_ON_NODE"), ("GPU", "SLURM_GPUS_ON_NODE")):
         each = environment.get(f"SLURM_MEM_PER_{name}", "")
@@ -36,23 +36,23 @@ def asked(environment: Mapping[str, str] = os.environ) -> int | None:
 
 
 class Peak:
-    """The most memory that this process and its descendants have held together.
+    """Peak memory that this process and its descendants have held together.
 
-    The kernel keeps the high-water mark of each process, so a peak between two calls of `update` is not
-    missed, only a descendant that started and ended between them. Pages that processes share count for each.
+    The kernel keeps a high-water mark per process, so peaks between two calls of `update` are not missed,
+    only descendants that started and ended in between. Shared pages count for each process.
     """
 
     def __init__(self) -> None:
         self.most = 0
 
     def update(self) -> int:
-        """Read the marks of all processes that live now; returns the most so far, in MiB."""
+        """Read the high-water marks of all live processes; return the peak so far in MiB."""
         self.most = max(self.most, sum(map(_high_water, _tree(os.getpid()))) // 1024)
         return self.most
 
 
 def killed_for_memory(log: Path) -> str | None:
-    """The line near the end of a log that says that a process was killed for the memory limit, if any."""
+    """Return the line near the end of a log that reports a kill for the memory limit, or None."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - END))
@@ -63,10 +63,10 @@ def killed_for_memory(log: Path) -> str | None:
 
 
 def noted(element: Path) -> int | None:
-    """The limit at which the last run of a job was killed for memory, as its script noted down.
+    """Return the memory limit in MiB at which a job's last run was killed, from its script's note, or None.
 
     Args:
-        element: what the names of its files begin with, as SUBMISSION/ARRAY_INDEX.
+        element: Prefix of the job's files, as SUBMISSION/ARRAY_INDEX.
     """
     try:
         return int(element.with_name(f"{element.name}.memory").read_text(encoding="ascii"))
@@ -75,7 +75,7 @@ def noted(element: Path) -> int | None:
 
 
 def _high_water(pid: int) -> int:
-    """The most that a process ever held, in KiB; 0 once it has ended."""
+    """Return a process's peak memory in KiB; 0 once it has ended."""
     try:
         found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"))
     except OSError:
@@ -84,7 +84,7 @@ def _high_water(pid: int) -> int:
 
 
 def _tree(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
+    """Yield a process ID and those of its descendants."""
     yield pid
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

@@ -1,8 +1,8 @@
-"""Where a process stands among the processes of its job, and the environment variables that say so.
+"""A process's rank among the processes of its job, and the environment variables that carry it.
 
-Libraries (torch, accelerate, DeepSpeed, MPI bindings) take rank and size from variables. Those of the shell
-that a study was submitted from belong to another job: a leftover WORLD_SIZE=8 lets a job of one process wait
-for seven others. They are removed from every job, and set for the job's own processes.
+Libraries (torch, accelerate, DeepSpeed, MPI bindings) take rank and size from variables. Those of the
+submitting shell belong to another job: a leftover WORLD_SIZE=8 makes a job of one process wait for seven
+others. They are removed from every job, and set for the job's own processes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ RANKS = frozenset({
     "MASTER_PORT", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE",
     "CROSS_RANK", "CROSS_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS",
 })  # fmt: skip
-# Of launchers: torchrun, MPI implementations, accelerate, Horovod. Accelerate's also choose the precision,
-# gradient accumulation and sharding of a training, which a study says itself.
+# Prefixes of launchers: torchrun, MPI implementations, accelerate, Horovod. Accelerate's also set precision,
+# gradient accumulation and sharding, which the study defines itself.
 LAUNCHERS = (
     "TORCHELASTIC_", "PET_", "OMPI_COMM_WORLD_", "PMI_", "PMIX_", "MV2_COMM_WORLD_", "ACCELERATE_", "FSDP_",
     "MEGATRON_LM_", "PARALLELISM_CONFIG_", "HOROVOD_",
@@ -30,10 +30,10 @@ class Place:
     """One process of a job.
 
     Args:
-        job: the machine's id of the job.
-        rank, local_rank: its number among all processes, and among those of its node.
-        size: the number of processes.
-        first: the address of the first node.
+        job: Slurm's job ID, or the process ID of a local job.
+        rank, local_rank: Rank among all processes, and among those of its node.
+        size: Number of processes.
+        first: Address of the first node.
     """
 
     job: str
@@ -45,13 +45,13 @@ class Place:
 
     @classmethod
     def in_slurm(cls, environ: Mapping[str, str] = os.environ) -> Place:
-        """The place of a process that srun has started.
+        """Return the place of a process started by srun.
 
-        Processes of several nodes meet at SOR_MASTER_ADDR where the cluster's template exports that, as nodes
-        may have other names on a fast network; otherwise at the node that srun was called on, the first one.
+        Processes of several nodes rendezvous at SOR_MASTER_ADDR if the cluster's template exports it, since
+        nodes may have other names on a fast network; otherwise at the first node, on which srun was called.
         """
         nodes = int(environ.get("SLURM_JOB_NUM_NODES", 1))
-        # The name that Slurm has for a node may not resolve; its address needs no name.
+        # Slurm's name for a node may not resolve; its address needs no resolution.
         address = environ.get("SOR_MASTER_ADDR") or environ.get("SLURM_LAUNCH_NODE_IPADDR")
         first = address or first_node(environ.get("SLURM_JOB_NODELIST", ""))
         return cls(
@@ -65,10 +65,10 @@ class Place:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What libraries read to find the other processes; nothing for a process alone.
+        """Variables that libraries read to find the other processes; empty for a single process.
 
-        Without any, each library takes the process for the only one. LOCAL_RANK=0 would have accelerate set
-        up a process group of one, with a second copy of all gradients.
+        Without any, each library assumes a single process. LOCAL_RANK=0 would make accelerate set up a
+        process group of one, with a second copy of all gradients.
         """
         if self.size == 1:
             return {}
@@ -86,15 +86,15 @@ class Place:
 
 
 def foreign(name: str) -> bool:
-    """Whether a variable, where it was inherited, describes the processes of another job."""
+    """Whether an inherited variable describes the processes of another job."""
     return name in RANKS or name.startswith(LAUNCHERS)
 
 
 def port(job_id: str) -> int:
-    """A port that all ranks of a job agree on, and that jobs on one machine rarely share."""
+    """Return a port that is the same for all ranks of a job, and rarely shared by jobs on one machine."""
     return 20000 + int(job_id) % 20000
 
 
 def first_node(nodes: str) -> str:
-    """The first name of a list of nodes in Slurm's notation, as `n[1-4,7],gpu1`."""
+    """Return the first name of a node list in Slurm's notation, such as `n[1-4,7],gpu1`."""
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodes).split(",")[0]

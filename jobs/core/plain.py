@@ -1,7 +1,7 @@
-"""Text that others wrote, made safe to show: without secrets, and without what a terminal would act on.
+"""Make untrusted text safe to show: no secrets, and nothing that a terminal would act on.
 
-Names, errors, keys, logs and a model's answers are data. No markup in them is interpreted, and no escape
-sequence, no control character and no change of the writing direction reaches a terminal.
+Names, errors, keys, logs and a model's answers are data. Markup in them is not interpreted, and no escape
+sequence, control character or change of writing direction reaches a terminal.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from jobs.core.secrets import hide
 
 # Colors, titles and the like.
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(\x07|\x1b\\)?|.)?", re.DOTALL)
-# What is left of the C0 and C1 controls, and the characters that reorder or break the text around them.
+# The remaining C0 and C1 controls, and characters that reorder or break the surrounding text.
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def plain(text: str) -> str:
-    """Text of others as one line."""
+    """Return untrusted text as one line."""
     return "".join(c if c.isprintable() else " " for c in ESCAPES.sub("", hide(text)))
 
 
 def printable(text: str) -> str:
-    """Text of others in the lines that it has; what a progress bar overwrites begins a new line."""
+    """Return untrusted text with its line breaks; carriage returns start a new line."""
     lines = re.sub(r"\r+\n?", "\n", ESCAPES.sub("", hide(text)))
     return CONTROLS.sub("", lines)
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print lines that may hold text of others.
+    """Print lines that may contain untrusted text.
 
     Args:
-        error: print to standard error.
+        error: Print to standard error.
     """
     print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 class PlainConsole(Console):
-    """A console that takes every text literally; what looks like markup, a color or an emoji is text."""
+    """Console that takes all text literally: no markup, colors or emoji are interpreted."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text of rich's from a text of others."""
+        """Convert untrusted text to rich's Text."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Segments as rich makes them, without control characters in those that hold text."""
+        """Yield rich's segments, with control characters removed from text segments."""
         if isinstance(renderable, Text) and (shown := hide(renderable.plain)) != renderable.plain:
             renderable = Text(
                 shown, renderable.style, justify=renderable.justify, overflow=renderable.overflow

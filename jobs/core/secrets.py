@@ -1,7 +1,7 @@
-"""Secrets: cluster files hold their names, the environment or a file of the user's alone their values.
+"""Secrets: cluster files hold their names; the environment or a private file of the user holds their values.
 
-A value never gets into a script, the ledger, a record of how a run ended, or anything that is shown: `hide`
-takes it out of text that others wrote.
+Values never get into scripts, the ledger, records of how runs ended, or any output: `hide` removes them from
+untrusted text.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-FILE = "~/.config/scale-or-reason/secrets"  # unless SOR_SECRETS names another
+FILE = "~/.config/scale-or-reason/secrets"  # unless SOR_SECRETS names another file
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(['\"]?)(.*)\2")
-NAMES = "SOR_SECRET_NAMES"  # variables that a cluster file names as secrets, for all that a command starts
-LEAST = 6  # characters; a shorter value may be in a text by chance
-# Variables of the environment that hold secrets whether or not a cluster file names them.
+NAMES = "SOR_SECRET_NAMES"  # variables that a cluster file names as secrets, inherited by child processes
+LEAST = 6  # characters; shorter values may occur in a text by chance
+# Environment variables treated as secrets even if no cluster file names them.
 USUAL = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|SECRET)_?KEY)$", re.IGNORECASE
 )
 
 
 class SecretsError(ValueError):
-    """The file of secrets cannot be used as it is."""
+    """The secrets file cannot be used as it is."""
 
 
 def load_secrets() -> None:
-    """Put the file's values into the environment, where it has none.
+    """Load the file's values into the environment, without overriding existing ones.
 
     Raises:
-        SecretsError: others can read the file, or a line is no NAME=value. So do all of these functions.
+        SecretsError: Others can read the file, or a line is not NAME=value; also raised by the lookups below.
     """
     os.environ.update(_known())
     _hidden.cache_clear()
 
 
 def name_secrets(names: Iterable[str]) -> None:
-    """Have `hide` take the values of these variables for secrets, in this process and those it starts."""
+    """Make `hide` treat these variables' values as secrets, in this process and its children."""
     known = os.environ.get(NAMES, "").split()
     if new := [name for name in names if name not in known]:
         os.environ[NAMES] = " ".join([*known, *new])
@@ -47,42 +47,41 @@ def name_secrets(names: Iterable[str]) -> None:
 
 
 def secret(name: str) -> str | None:
-    """The value of a secret; None: neither the environment nor the file has one."""
+    """Return the value of a secret; None if neither the environment nor the file has one."""
     return os.environ.get(name) or _file().get(name) or None
 
 
 def missing_secrets(names: Iterable[str]) -> list[str]:
-    """The names without a value."""
+    """Return the names without a value."""
     known = _known()
     return [name for name in names if not known.get(name)]
 
 
 def revealed(text: str, names: Iterable[str]) -> list[str]:
-    """The names whose values stand in a text."""
+    """Return the names whose values occur in a text."""
     known = _known()
     return [name for name in names if len(known.get(name, "")) >= LEAST and known[name] in text]
 
 
 def hide(text: str) -> str:
-    """A text with the known secret values replaced by their names in brackets.
+    """Replace known secret values in a text by their names in brackets.
 
     Known are the values in the user's file, and those of variables that a cluster file names as secrets or
-    that are named like secrets. A file that cannot be used hides nothing: where it is needed, that is an
-    error.
+    that are named like secrets. An unusable file is ignored here; functions that need it raise an error.
     """
     pattern, names = _hidden()
     return pattern.sub(lambda found: f"[{names[found[0]]}]", text) if pattern else text
 
 
 def exposed(text: str) -> list[str]:
-    """The names of the known secrets whose values stand in a text; see `hide`."""
+    """Return the names of known secrets whose values occur in a text; see `hide`."""
     pattern, names = _hidden()
     return sorted({names[value] for value in pattern.findall(text)}) if pattern else []
 
 
 @cache
 def _hidden() -> tuple[re.Pattern[str] | None, dict[str, str]]:
-    """What finds every known value, and the name of each."""
+    """Return a pattern that matches every known value, and the name of each value."""
     named = os.environ.get(NAMES, "").split()
     usual = {name: value for name, value in os.environ.items() if name in named or USUAL.search(name)}
     hook = os.environ.get("SOR_NOTIFY", "")
@@ -95,7 +94,7 @@ def _hidden() -> tuple[re.Pattern[str] | None, dict[str, str]]:
 
 
 def _known() -> dict[str, str]:
-    """The file's values, and those of the environment, which count first."""
+    """Return the values of the file and the environment, which takes precedence."""
     return _file() | {name: value for name, value in os.environ.items() if value}
 
 
@@ -113,6 +112,6 @@ def _file() -> dict[str, str]:
         if line.strip() and not line.startswith("#"):
             match = LINE.fullmatch(line.strip())
             if match is None:
-                raise SecretsError(f"{path}, line {number}: NAME=value is needed")  # never the line itself
+                raise SecretsError(f"{path}, line {number}: NAME=value is needed")  # without the line itself
             values[match[1]] = match[3]
     return values

@@ -1,7 +1,7 @@
-"""Who else can write into files that jobs execute or believe.
+"""Who else can write to files that jobs execute or trust.
 
-A run directory holds the copy of the code, what each job is to do, and checkpoints, which are pickles.
-Whoever can write there runs programs as the owner of the jobs.
+A run directory holds the copy of the code, the jobs' instructions, and checkpoints, which are pickles. Anyone
+who can write there can run programs as the owner of the jobs.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-OTHERS = 0o022  # the permission bits to write of the group and of everybody
-# The kernel's form of an access control list: a version, then (tag, permissions, id) of each entry.
+OTHERS = 0o022  # write permission bits of group and others
+# The kernel's format of an access control list: a version, then (tag, permissions, id) per entry.
 _ACL, _ENTRY, _OWNER, _WRITE = "system.posix_acl_default", struct.Struct("<HHI"), 0x01, 2
 
 
 def private_umask() -> None:
-    """Have this process, and those that it starts, make nothing that other users can write into."""
+    """Make this process and its children create nothing that other users can write to."""
     os.umask(os.umask(0o077) | OTHERS)
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, with its parents, in which only its owner can write, whatever its parent hands down.
+    """Create a folder, with its parents, that only its owner can write to, whatever its parent's defaults.
 
-    Reading stays as umask and default access control lists of the parent have it.
+    Read permissions follow umask and the parent's default access control list.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~OTHERS)
-    with suppress(OSError):  # there is no list, or the file system knows none
+    with suppress(OSError):  # no list, or no support by the file system
         os.setxattr(folder, _ACL, without_write(os.getxattr(folder, _ACL)))
 
 
 def without_write(acl: bytes) -> bytes:
-    """An access control list, in the kernel's form, that lets nobody but the owner write."""
+    """Return an access control list, in the kernel's format, without write permission except the owner's."""
     entries = [
         _ENTRY.pack(tag, rights if tag == _OWNER else rights & ~_WRITE, id)
         for tag, rights, id in _ENTRY.iter_unpack(acl[4:])
@@ -46,7 +46,7 @@ def without_write(acl: bytes) -> bytes:
 
 
 def writers(status: os.stat_result) -> str | None:
-    """Who else can write into a file or folder, in words; None: only this user, or root."""
+    """Describe who else can write to a file or folder; None if only this user or root can."""
     if status.st_uid not in (os.getuid(), 0):
         return f"its owner {_user(status.st_uid)}"
     if status.st_mode & stat.S_IWOTH:
@@ -58,7 +58,7 @@ def writers(status: os.stat_result) -> str | None:
 
 @lru_cache
 def _own(gid: int) -> bool:
-    """Whether a group is the private one that many systems give each user: its name is the user's."""
+    """Whether a group is the user's private group, as many systems create: it has the user's name."""
     with suppress(KeyError):
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.getuid()).pw_name
         return group.gr_name == user and set(group.gr_mem) <= {user}

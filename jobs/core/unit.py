@@ -1,8 +1,8 @@
 """The unit of work: one thing that is done, running, or still to do.
 
-Its identity is a hash over everything that changes its result and nothing that does not, so that the
-same work is never run twice and changed work is never mistaken for the old. This module holds data
-only; it must not touch files or import anything heavy.
+Its identity is a hash over everything that changes its result and nothing else, so that the same work never
+runs twice and changed work is never mistaken for the old. This module holds data only: no file access, no
+heavy imports.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-# The stages in the order in which data flows. The number is the version of a stage's recipe: raise it
-# when its code changes what it makes, and every unit of it (and after it) is new.
+# The stages in data-flow order, each with the version of its recipe. Raise it when a code change alters the
+# stage's output; every unit of the stage, and after it, is then new.
 RECIPES = {"prepare": 1, "generate": 1, "collate": 2, "pack": 2, "train": 1, "evaluate": 2, "report": 1}
 STAGES = tuple(RECIPES)
 
 _ROLE_AND_ID = attrgetter("role", "id")
-# JSON text that does not depend on the order of keys: what identities are made of.
+# JSON text independent of key order, from which identities are hashed.
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
-PREPARED = "@prepare/"  # begins a path of a study that names a file of the prepare stage's result
+PREPARED = "@prepare/"  # prefix of a study's path that refers to the prepare stage's result
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a unit asks the machine for. It never changes a result, hence not an identity."""
+    """Resources that a unit requests; they never change a result and are not part of the identity."""
 
     nodes: int = 1
-    tasks_per_node: int = 1  # one task a GPU where there are GPUs
+    tasks_per_node: int = 1  # one task per GPU, if there are GPUs
     gpus_per_node: int = 0
     cpus_per_task: int = 1
     workers: int = 1  # independent copies that share the unit's work (generation)
     hours: float = 1.0
-    memory: int = 0  # MiB of each node; 0 asks for none
-    raised: int = 0  # MiB of each node to ask for once a run was killed for its memory limit; 0: no more
+    memory: int = 0  # MiB per node; 0 requests none
+    raised: int = 0  # MiB per node to request after a run was killed for its memory limit; 0: no more
 
     @property
     def gpus(self) -> int:
@@ -46,12 +46,12 @@ class Resources:
 
     @property
     def world_size(self) -> int:
-        """Processes of one worker."""
+        """Number of processes per worker."""
         return self.nodes * self.tasks_per_node
 
 
 class Input(NamedTuple):
-    """A published result that a unit reads; `role` is the name by which its stage asks for it."""
+    """A published result that a unit reads; `role` is the name by which the stage looks it up."""
 
     role: str
     stage: str
@@ -64,15 +64,15 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One unit of work: stage, config and inputs make its identity."""
+    """One unit of work, identified by stage, config and inputs."""
 
     stage: str  # one of STAGES
-    name: str  # what people call it, unique within its stage
-    config: dict[str, Any]  # all that changes the result, as JSON values
-    inputs: tuple[Input, ...] = ()  # whose results it reads
+    name: str  # for users; unique within its stage
+    config: dict[str, Any]  # everything that changes the result, as JSON values
+    inputs: tuple[Input, ...] = ()  # units whose results it reads
     execution: dict[str, Any] = field(default_factory=dict)  # how it is run: micro-batch, ZeRO stage …
-    resources: Resources = Resources()  # what it asks the machine for
-    flops: int | None = None  # an estimate; None where nothing is computed with a model
+    resources: Resources = Resources()  # requested resources
+    flops: int | None = None  # an estimate; None if no model is run
     id: str = field(init=False)  # 12 hexadecimal digits over stage, recipe, config and the inputs' identities
 
     def __post_init__(self) -> None:
@@ -81,11 +81,11 @@ class Unit:
         object.__setattr__(self, "id", hashlib.sha256(what.encode()).hexdigest()[:12])
 
     def as_input(self, role: str | None = None) -> Input:
-        """This unit, as an input of another one; its role is its stage unless told."""
+        """Return this unit as an input of another one; the role defaults to its stage."""
         return Input(role or self.stage, self.stage, self.name, self.id)
 
     def to_json(self) -> dict[str, Any]:
-        """The unit as `unit.json` holds it."""
+        """Return the content of `unit.json`."""
         return {
             "id": self.id,
             "stage": self.stage,
@@ -98,15 +98,15 @@ class Unit:
         }
 
     def to_line(self, **beside: str | int | list[str]) -> str:
-        """A line of JSON with what is `beside` it first and the same as "unit" last."""
+        """Return a line of JSON with the keys `beside` first and `to_json` as "unit" last."""
         return json.dumps({**beside, "unit": self.to_json()}) + "\n"
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
-        """The reverse of `to_json` and of `to_line`.
+        """Build a unit from the output of `to_json`.
 
-        The config's keys come in the order of its canonical text: as their order has no part in the identity,
-        it must have none in the result.
+        The config's keys are put in canonical order: key order is not part of the identity, so it must not
+        affect the result.
         """
         data = {k: v for k, v in data.items() if k != "id"}
         data["config"] = json.loads(canonical(data["config"]))

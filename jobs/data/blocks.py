@@ -1,4 +1,4 @@
-"""Packed token blocks as a training reads them: two arrays on disk, and where rows begin in them.
+"""Packed token blocks as training reads them: two arrays on disk, with flags marking where rows start.
 
 `tokens.u32` and `flags.u8` have the shape (blocks, block size). A block holds whole rows, one after another.
 """
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from jobs.store.rundir import read_json
 
-LEARN, START, PADDING = 1, 2, 4  # the flags of a token: loss counts here, a row starts here, no row
+LEARN, START, PADDING = 1, 2, 4  # token flags: counts toward the loss; first token of a row; padding
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Packed blocks, mapped from disk."""
+    """Packed blocks, memory-mapped from disk."""
 
-    tokens: NDArray[np.uint32]  # of shape (blocks, block size)
-    flags: NDArray[np.uint8]  # of the same shape
-    phases: tuple[int, ...]  # how many blocks each phase of the training has, in order
+    tokens: NDArray[np.uint32]  # shape (blocks, block size)
+    flags: NDArray[np.uint8]  # same shape
+    phases: tuple[int, ...]  # number of blocks per training phase, in order
 
     @classmethod
     def open(cls, folder: Path) -> Blocks:
-        """The blocks that a pack unit published."""
+        """Open the blocks published by a pack unit."""
         result = read_json(folder / "result.json")
         phases = tuple(p["blocks"] for p in result["phases"])
         shape = (sum(phases), result["block_size"])
@@ -34,14 +34,14 @@ class Blocks:
         return cls(tokens, np.memmap(folder / "flags.u8", np.uint8, "r", shape=shape), phases)
 
     def lengths(self, blocks: NDArray[np.int64]) -> list[int]:
-        """Lengths in tokens of all rows in these blocks, padding left out."""
+        """Return the lengths in tokens of all rows in these blocks, excluding padding."""
         flags = self.flags[blocks].ravel()  # each block begins with a start: rows never span two
         starts = np.flatnonzero(flags & START)
         lengths = np.diff(np.append(starts, len(flags)))
         return [int(n) for n in lengths[(flags[starts] & PADDING) == 0]]
 
     def positions(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Position of each token in its own row, of shape (len(blocks), block size)."""
+        """Return each token's position in its own row, of shape (len(blocks), block size)."""
         flags = self.flags[blocks]
         index = np.arange(flags.shape[1])
         return index - np.maximum.accumulate(np.where(flags & START, index, 0), axis=1)

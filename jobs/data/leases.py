@@ -1,13 +1,13 @@
-"""Claims with a lease: how workers that know nothing of each other share numbered pieces of work.
+"""Claims with leases: independent workers share numbered pieces of work.
 
-A claim is a file PIECE.GENERATION made by exclusive create; its age is its lease. The highest generation
-counts. Taking over a piece whose lease has run out is to create the next generation, which only one worker
-can: nothing is renamed or removed, so that a worker that looked too early cannot take a fresh claim away,
-and one that dies in the middle leaves a claim that runs out like any other.
+A claim is a file PIECE.GENERATION made by exclusive create; its mtime starts its lease. The highest
+generation counts. Taking over a piece whose lease has expired means creating the next generation, which only
+one worker can do. Nothing is renamed or removed, so a worker with a stale view cannot take a fresh claim
+away, and a worker that dies midway leaves a claim that expires like any other.
 
-Ages are differences between times that the file server has set, so nodes' clocks do not matter. NFS may
-show a time that is 60 s old: the lease must be longer than that plus the time between two refreshes.
-Two workers on one piece are a waste, never a danger: what they publish is for others to keep single.
+Ages are differences of times set by the file server, so nodes' clocks do not matter. NFS may show a time
+that is 60 s old: the lease must be longer than that plus the time between two refreshes. Two workers on one
+piece waste work but do no harm: publishing must be idempotent.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Claims:
     """One worker's view of the claims in a folder.
 
     Args:
-        folder: holds the claims of all workers; made if it is missing, in one that is there.
-        owner: this worker's name, unlike every other's.
+        folder: Folder with the claims of all workers; created if missing, its parent must exist.
+        owner: Name of this worker, unique among all workers.
     """
 
     def __init__(self, folder: Path, owner: str) -> None:
@@ -36,7 +36,7 @@ class Claims:
         self._held: dict[int, Path] = {}
 
     def take(self, pieces: list[int]) -> int | None:
-        """Claim the first of these pieces that nobody works on; None where others hold them all."""
+        """Claim the first unclaimed piece; None if other workers hold them all."""
         latest = self._latest()
         for piece in pieces:
             if piece in self._held or not self._free(piece, latest):
@@ -52,21 +52,21 @@ class Claims:
         return None
 
     def available(self, pieces: list[int]) -> bool:
-        """Whether `take` would find one now."""
+        """Whether `take` would find a piece now."""
         latest = self._latest()
         return any(self._free(piece, latest) for piece in pieces)
 
     def refresh(self) -> None:
-        """Begin the lease of everything held anew."""
+        """Renew the leases of all held pieces."""
         for path in self._held.values():
             os.utime(path)  # without times: the file server's clock
 
     def release(self, piece: int) -> None:
-        """This piece is done: it needs no lease any more."""
+        """Drop a finished piece, which needs no lease any more."""
         self._held.pop(piece)
 
     def give_back(self) -> None:
-        """Have the leases of everything held run out now, for another worker to take over at once."""
+        """Let the leases of all held pieces expire now, so that other workers can take over."""
         for path in self._held.values():
             os.utime(path, (0, 0))
         self._held.clear()
@@ -75,7 +75,7 @@ class Claims:
         return self._folder / f"{piece:05d}.{generation}"
 
     def _latest(self) -> dict[int, int]:
-        """The generation that counts, of each piece that was ever claimed."""
+        """Return the highest generation of each piece that was ever claimed."""
         latest: dict[int, int] = {}
         for entry in os.scandir(self._folder):
             if claim := CLAIM.fullmatch(entry.name):

@@ -1,7 +1,7 @@
-"""Rows of text from where a study finds them: local files of JSON or Parquet, or a dataset of the hub.
+"""Text rows from a study's sources: local JSON or Parquet files, or a hub dataset.
 
-Sources may hold millions of long rows, so columns stay in Arrow and rows are streamed. What the texts mean is
-the business of the caller.
+Sources may hold millions of long rows, so columns stay in Arrow and rows are streamed. The caller interprets
+the texts.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ import pyarrow.parquet as pq
 from jobs.text.jsonrows import NAMES, is_json, is_parquet, json_rows, texts_of
 from jobs.text.rowcheck import check_rows, check_types
 
-ROWS = 1000  # in a batch that is streamed
-TEXT = pa.large_string()  # offsets of 64 bits: a column may hold more than 2 GB
+ROWS = 1000  # rows per streamed batch
+TEXT = pa.large_string()  # 64-bit offsets: a column may hold more than 2 GB
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: its name, as people know it, and what streams batches of text, in order."""
+    """A source of rows: its name, for messages, and a function that streams text batches in order."""
 
     name: str
     batches: Callable[[], Iterator[pa.RecordBatch]]
 
 
 def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[[str], str] = str) -> Source:
-    """Open columns of what a study's `prompts` or `pairs` names.
+    """Open columns of an entry in a study's `prompts` or `pairs`.
 
     Args:
         spec: "path" of a local file or folder, or "dataset" on the hub with "subset", "revision", "split".
-        resolve: path of the study to path on disk.
+        resolve: Maps a path of the study to a path on disk.
 
     Raises:
-        ValueError: there is no such file, it is of no known kind, or a column is missing or holds no text.
+        ValueError: The file does not exist, its format is unknown, or a column is missing or not text.
     """
     text = pa.schema([(column, TEXT) for column in columns])
     if not spec.get("path"):
@@ -77,7 +77,7 @@ def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
             with pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(ROWS, columns=text.names):
                     found = batch.cast(text)
-                    found.validate(full=True)  # that it is UTF-8: nothing else looks
+                    found.validate(full=True)  # nothing else checks for valid UTF-8
                     yield found
         except pa.ArrowException as error:
             raise ValueError(f"{file}: {error}") from None
@@ -89,14 +89,14 @@ def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] = str) -> pa.Table:
-    """The prompts of a study: columns id and prompt, in the sources' order, no text twice.
+    """Load the prompts of a study: columns id and prompt, in the sources' order, without duplicate texts.
 
-    Each source gives `count` of its prompts, drawn by `seed` without replacement (all where count is null),
-    after blank ones and exact repeats, also of earlier sources, were taken out. An id is a hash of the text,
-    so that a prompt keeps it whatever else is drawn.
+    Blank texts and exact repeats, also of earlier sources, are removed; then each source contributes `count`
+    of its prompts, drawn by `seed` without replacement (all if count is null). An id is a hash of the text,
+    so it does not depend on what else is drawn.
 
     Raises:
-        ValueError: see `Source`; or a source has fewer prompts than it should give.
+        ValueError: As for `open_source`; or a source has too few prompts, or all rows are blank.
     """
     tables: list[pa.Table] = []
     for spec in specs:
@@ -123,12 +123,12 @@ def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] 
 
 
 def sample(total: int, count: int | None, seed: int) -> pa.Array:
-    """`count` different numbers below `total`, in order; all of them where count is None."""
+    """Return `count` distinct numbers below `total`, sorted; all of them if count is None."""
     if count is None:
         return pa.array(range(total), pa.int64())
     return pa.array(np.sort(np.random.default_rng(seed).permutation(total)[:count]))
 
 
 def prompt_id(text: str) -> str:
-    """16 hexadecimal digits that stand for a prompt."""
+    """Return a prompt's identifier: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

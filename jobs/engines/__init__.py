@@ -1,1 +1,1 @@
-"""Running a model forward: vLLM or transformers behind one interface."""
+"""Forward passes of a model, by vLLM or transformers behind one interface."""

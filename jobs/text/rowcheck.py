@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 100  # maximum rows checked
-BYTES = 1 << 24  # bytes of text after which checking stops
+BYTES = 1 << 24  # characters of text after which checking stops
 PAIR_COLUMNS = ("prompt", "reasoning", "ift")
 
 
