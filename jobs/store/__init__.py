@@ -1,1 +1,1 @@
-"""Every file of a run directory: names, shapes, atomic writes, and reading what may be damaged."""
+"""All files of a run directory: names, shapes, atomic writes, and reading files that may be damaged."""

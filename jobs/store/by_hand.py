@@ -1,9 +1,9 @@
-"""Jobs of scripts that a person submits by hand: their array enters itself into the study's records.
+"""Attempts of jobs whose scripts are submitted by hand: the job array records them itself.
 
-Of a script that `sor submit --dry-run --out DIR` wrote nobody knows when, or how often, it is submitted. So
-the first job of an array that starts enters the array, which gets the numbers of its attempts then. The
-records are numbered files, N.json. Each is made once, by a link, and who makes one has read all before it: no
-two give a unit the same number. Once the folder exists, `sor submit` takes its numbers there, too.
+A script written by `sor submit --dry-run --out DIR` may be submitted at any time and any number of times, so
+the first job of an array to start records the array, which then gets its attempt numbers. The records are
+numbered files, N.json. Each is created once, by a link, by a job that has read all earlier ones: no two give
+a unit the same number. Once the folder exists, `sor submit` also takes its numbers there.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from typing import Any
 from jobs.store.records import BadLine, open_regular
 from jobs.store.rundir import Damaged, StudyDir, UnitDir, read_json
 
-TOLD = "by_hand.json"  # in a submission's folder: what its jobs have to know
+TOLD = "by_hand.json"  # in a submission's folder: what its jobs need to know
 ELEMENTS = "elements.jsonl"
 NAME = re.compile(r"\d+\.json")
-JOB = re.compile(r"\d+(;[A-Za-z0-9_.-]+)?", re.ASCII)  # of an array, and of one of several clusters
+JOB = re.compile(r"\d+(;[A-Za-z0-9_.-]+)?", re.ASCII)  # job ID, with the cluster's name if several
 Record = Mapping[str, Any]
 
 
 def survey(folder: Path) -> tuple[list[Record], list[BadLine]]:
-    """All records of a study, in the order in which they were made, and apart the files that are none."""
+    """Return all records of a study in the order of creation, and separately the unreadable files."""
     found, bad = list[Record](), list[BadLine]()
     for number in _numbers(folder):
         try:
             found.append(_record(folder, number))
         except FileNotFoundError:
-            continue  # somebody has just removed it
+            continue  # removed in the meantime
         except Damaged as error:
             bad.append(BadLine(str(error), _contents(folder / f"{number}.json"), "the file"))
     return found, bad
 
 
 def records(folder: Path) -> list[Record]:
-    """The same for who needs all of them.
+    """Return all records of a study; see `survey`.
 
     Raises:
-        Damaged: one of them cannot be read.
+        Damaged: A record cannot be read.
     """
     found, bad = survey(folder)
     if bad:
@@ -60,7 +60,7 @@ def _numbers(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     found = sorted(int(name.removesuffix(".json")) for name in names if NAME.fullmatch(name))
-    while os.path.lexists(folder / f"{_next(found)}.json"):  # a listing of a network file system may be old
+    while os.path.lexists(folder / f"{_next(found)}.json"):  # a listing on a network file system may be stale
         found.append(_next(found))
     return found
 
@@ -70,24 +70,24 @@ def _next(numbers: Sequence[int]) -> int:
 
 
 def reserve(folder: Path, numbers: Mapping[str, int]) -> bool:
-    """Take the numbers of attempts, by the ids of their units, for a submission of `sor`.
+    """Reserve attempt numbers, by unit ID, for a submission of `sor`.
 
     Returns:
-        False if jobs that were submitted by hand have taken one of them.
+        False if jobs submitted by hand have taken one of the numbers.
     """
 
     def entry(before: Sequence[Record]) -> Record | None:
         taken = last_attempts(record for record in before if "submission" in record)
         return None if any(taken.get(unit, 0) >= n for unit, n in numbers.items()) else {"reserved": numbers}
 
-    def sound(folder: Path) -> Sequence[Record]:  # units that others name are not submitted
+    def sound(folder: Path) -> Sequence[Record]:  # units in unreadable records are not submitted
         return survey(folder)[0]
 
     return not numbers or not folder.is_dir() or _add(folder, entry, sound) is not None
 
 
 def last_attempts(found: Iterable[Record]) -> dict[str, int]:
-    """The highest number of an attempt at each unit that records tell of, by the unit's id."""
+    """Return the highest attempt number in the records, by unit ID."""
     last = dict[str, int]()
     for record in found:
         entered = {unit: number for unit, (number, _) in record.get("attempts", {}).items()}
@@ -97,10 +97,10 @@ def last_attempts(found: Iterable[Record]) -> dict[str, int]:
 
 
 def enter(submission: Path, root: StudyDir, unit: str) -> int:
-    """The number of this job's attempt at a unit; its array is entered if no job of it has done so yet.
+    """Return the number of this job's attempt at a unit, recording its array if no other job has.
 
-    All processes of the job, and the job when it is started again, get the same. Results that were made from
-    an earlier result of the array's units are set aside.
+    All processes of the job, and its requeued runs, get the same number. Results made from an earlier result
+    of the array's units are set aside.
     """
     told = read_json(submission / TOLD)
     id = ";".join(
@@ -122,7 +122,7 @@ def enter(submission: Path, root: StudyDir, unit: str) -> int:
         last = last_attempts([{"reserved": told["numbers"]}, *before])
         entered = {u for record in mine for u in record["attempts"]}
         to_do = _to_do(submission, root)
-        if unit not in to_do:  # another worker was faster
+        if unit not in to_do:  # another worker has finished the unit
             number = 1
             return None
         attempts = {u: (last.get(u, 0) + 1, to_do[u]) for u in to_do.keys() - entered | {unit}}
@@ -143,10 +143,10 @@ def _add(
     entry: Callable[[Sequence[Record]], Record | None],
     read: Callable[[Path], Sequence[Record]] = records,
 ) -> Path | None:
-    """Make the next record, of what `entry` says to the records before it; None if it says None."""
+    """Create the next record from what `entry` makes of the earlier ones; None if `entry` returns None."""
     aside = folder / f".{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
     while True:
-        number = _next(_numbers(folder))  # before they are read: whoever is faster takes it, or has been read
+        number = _next(_numbers(folder))  # before reading: a faster job takes this number or has been read
         record = entry(read(folder))
         if record is None:
             return None
@@ -158,13 +158,13 @@ def _add(
         try:
             os.link(aside, path)
             return path
-        except FileExistsError:  # another job was faster: read what it says
+        except FileExistsError:  # another job was faster: read its record
             time.sleep(0.05)
         finally:
             aside.unlink()
 
 
-@cache  # a record never changes
+@cache  # records never change
 def _record(folder: Path, number: int) -> Record:
     path = folder / f"{number}.json"
     try:
@@ -189,9 +189,9 @@ def _contents(path: Path) -> bytes:
 
 
 def _to_do(submission: Path, root: StudyDir) -> dict[str, list[int | None]]:
-    """The indices of the jobs of each unit of a submission that is not done, by the unit's id.
+    """Return the job indices of a submission's unfinished units, by unit ID.
 
-    Where the submission is one job, without an array, it has no index.
+    A submission of one job without an array has the index None.
     """
     found, array = dict[str, list[int | None]](), "SLURM_ARRAY_JOB_ID" in os.environ
     with (submission / ELEMENTS).open(encoding="utf-8") as lines:
@@ -204,7 +204,7 @@ def _to_do(submission: Path, root: StudyDir) -> dict[str, list[int | None]]:
 
 
 def _link_logs(submission: Path, root: StudyDir, name: str) -> None:
-    """Have the logs of this submission be found where those of others are."""
+    """Link this submission's logs into the study, next to those of other submissions."""
     place = root.submission(name)
     if place.name == name:
         place.parent.mkdir(exist_ok=True)
@@ -213,7 +213,7 @@ def _link_logs(submission: Path, root: StudyDir, name: str) -> None:
 
 
 def _set_aside(reader: UnitDir, before: Path) -> None:
-    """Keep a result that is older than a file under another name, with the work that it came from."""
+    """Move a result older than `before` aside, together with its work folder."""
     with suppress(FileNotFoundError):
         if reader.result.stat().st_mtime_ns >= before.stat().st_mtime_ns:
             return

@@ -1,9 +1,9 @@
-"""The checkpoints of one unit's training on disk: which is the newest, and when is the next one due.
+"""Checkpoints of one unit's training on disk: which is the newest, and when the next one is due.
 
-A checkpoint is a folder that is written aside, by all processes, under a name that its run alone uses; the
-marker comes last, and one rename makes it current. It is never changed or replaced after that, and a folder
-without the marker is never read. What the processes put into it is training/checkpointer.py's business; this
-module loads nothing heavy, since `sor submit` asks it, too.
+All processes write a checkpoint aside, in a folder whose name only their run uses; the marker is written
+last, and one rename makes the checkpoint current. Afterwards it is never changed or replaced, and a folder
+without the marker is never read. training/checkpointer.py defines the content; this module imports nothing
+heavy, since `sor submit` uses it, too.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from jobs.store import schema
 from jobs.store.rundir import Damaged, UnitDir, fsync_dir, order, read_json, rename_once, write_json
 
-KEPT = 2  # a run that was fenced may be reading the last but one
-LONGEST = 30 * 60.0  # seconds between two checkpoints at most
+KEPT = 2  # a fenced run may still be reading the second newest
+LONGEST = 30 * 60.0  # maximum seconds between two checkpoints
 MARKER = "checkpoint.json"
 NAME = re.compile(r"step-(\d{8})")
 METRICS = "metrics.jsonl"
@@ -30,13 +30,13 @@ ASIDE = re.compile(r".+\.(\d+\.\d+)\.tmp")
 
 @dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says of itself."""
+    """A checkpoint's metadata."""
 
-    totals: dict[str, Any]  # what the training had done, as `schedule.Totals`
-    world_size: int  # processes that wrote it
-    zero: int | None  # their ZeRO stage; None: without DeepSpeed
-    micro_batch: int  # blocks that a process took at once
-    run: str  # who wrote it
+    totals: dict[str, Any]  # progress of the training, as `schedule.Totals`
+    world_size: int  # number of processes that wrote it
+    zero: int | None  # their ZeRO stage; None without DeepSpeed
+    micro_batch: int  # blocks per forward pass of a process
+    run: str  # the run that wrote it
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class Checkpoint:
         return int(self.path.name.rpartition("-")[2])
 
     def meta(self) -> Meta:
-        """What it says of itself.
+        """Read its metadata.
 
         Raises:
-            Damaged: that cannot be read.
+            Damaged: The metadata cannot be read.
         """
         found = read_json(self.path / MARKER, schema.MARKER)
         return Meta(**{field.name: found[field.name] for field in fields(Meta)})
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is there; one whose marker cannot be read is as good as none."""
+        """Whether the checkpoint is complete; one with an unreadable marker is not."""
         try:
             self.meta()
         except (FileNotFoundError, NotADirectoryError):
@@ -73,41 +73,40 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder of a unit's checkpoints, as one run of the unit sees it."""
+    """The folder of a unit's checkpoints, as seen by one run of the unit."""
 
     folder: Path
     run: str = ""
 
     def newest(self) -> Checkpoint | None:
-        """The complete checkpoint with the most steps."""
+        """Return the complete checkpoint with the most steps, or None."""
         return next(iter(self._complete()), None)
 
     def at(self, step: int) -> Checkpoint:
         return Checkpoint(self.folder / f"step-{step:08}")
 
     def aside(self, name: str) -> Path:
-        """Where this run writes what is not to be read by any other."""
+        """Return the path for this run's private files."""
         return self.folder / f"{name}.{self.run}.tmp"
 
     def clear(self) -> None:
-        """Remove what this run and older ones left aside. Those are dead, or about to find that they are
-        fenced."""
+        """Remove leftovers of this run and of older ones, which are dead or about to be fenced."""
         for path in self.folder.iterdir():
             found = ASIDE.fullmatch(path.name)
             if found and path.is_dir() and order(found[1]) <= order(self.run):
                 shutil.rmtree(path, ignore_errors=True)
 
     def commit(self, aside: Path, meta: Meta) -> None:
-        """Make a folder with a state that is on disk the checkpoint of its step, unless there is one."""
+        """Make a flushed folder the checkpoint of its step, unless there is one."""
         write_json(aside / MARKER, asdict(meta))
         fsync_dir(aside / MARKER)
         fsync_dir(aside)
-        # A run that is fenced may have been faster.
+        # A fenced run may have committed first.
         rename_once(aside, self.at(meta.totals["step"]).path, MARKER)
         fsync_dir(self.folder)
 
     def prune(self) -> None:
-        """Remove all but the newest few."""
+        """Remove all but the newest KEPT checkpoints."""
         for old in self._complete()[KEPT:]:
             going = self.aside(old.path.name)
             try:
@@ -117,14 +116,14 @@ class Checkpoints:
             shutil.rmtree(going, ignore_errors=True)
 
     def _complete(self) -> list[Checkpoint]:
-        """All complete checkpoints, the newest first."""
+        """Return all complete checkpoints, newest first."""
         names = sorted(os.listdir(self.folder), reverse=True) if self.folder.is_dir() else []
         found = [Checkpoint(self.folder / name) for name in names if NAME.fullmatch(name)]
         return [c for c in found if c.complete]
 
 
 def metrics_of(folder: UnitDir) -> Path | None:
-    """The metrics of a training: its result's, else those of its newest run; None before the first."""
+    """Return a training's metrics file: its result's, else its newest run's; None if there is none yet."""
     if (folder.out / METRICS).exists():
         return folder.out / METRICS
     found = {order(match[1]): path for path in folder.checkpoints.glob(f"{METRICS}.*.tmp")
@@ -133,28 +132,29 @@ def metrics_of(folder: UnitDir) -> Path | None:
 
 
 def interval(cost: float, mtbf: float) -> float:
-    """Seconds between two checkpoints that lose the least time: sqrt(2 · cost · MTBF).
+    """Return the seconds between two checkpoints that lose the least time: sqrt(2 · cost · MTBF).
 
-    A checkpoint every T seconds costs a share cost/T of the time; an interruption loses T/2 on average, a
-    share T/(2 · MTBF). The sum is least where both are equal. J. W. Young, A first order approximation to the
-    optimum checkpoint interval, CACM 17 (1974); J. T. Daly, A higher order estimate of the optimum checkpoint
-    interval for restart dumps, FGCS 22 (2006), whose further terms matter only where cost nears the MTBF.
+    A checkpoint every T seconds costs a fraction cost/T of the time; an interruption loses T/2 on average, a
+    fraction T/(2 · MTBF). The sum is minimal where both are equal. J. W. Young, A first order approximation
+    to the optimum checkpoint interval, CACM 17 (1974); J. T. Daly, A higher order estimate of the optimum
+    checkpoint interval for restart dumps, FGCS 22 (2006), whose further terms matter only for costs near the
+    MTBF.
 
     Args:
-        cost: seconds that a checkpoint holds up the training.
-        mtbf: mean seconds between two interruptions without warning.
+        cost: Seconds for which a checkpoint blocks the training.
+        mtbf: Mean seconds between two interruptions without warning.
     """
     return min(math.sqrt(2 * cost * mtbf), LONGEST)
 
 
 def zero_stage(execution: dict[str, Any]) -> int | None:
-    """The ZeRO stage of a training's execution; None: without DeepSpeed."""
+    """Return the ZeRO stage of a training's execution; None without DeepSpeed."""
     deepspeed = execution["deepspeed"]
     return None if deepspeed is None else int(deepspeed["zero_optimization"]["stage"])
 
 
 def why_not(checkpoint: Checkpoint, execution: dict[str, Any], world_size: int) -> str | None:
-    """Why a training cannot go on in this way from a checkpoint; None if it can."""
+    """Return why a training with this execution cannot resume from a checkpoint; None if it can."""
     meta, zero = checkpoint.meta(), zero_stage(execution)
     if meta.zero == zero and (zero != 0 or meta.world_size == world_size):
         return None

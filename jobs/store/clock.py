@@ -1,7 +1,7 @@
-"""One clock for all machines that share a run directory: its file server's.
+"""One clock for all machines that share a run directory: that of its file server.
 
-Clocks of nodes differ, by minutes where nobody looks after them. Times in files are the file server's; each
-program turns those that it reads into its own machine's time, and its own into the server's when it writes.
+Clocks of nodes differ, by minutes if unattended. Times in files are the file server's; each program converts
+them to its machine's time when it reads, and back when it writes.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import tempfile
 import time
 from pathlib import Path
 
-LASTS = 60.0  # seconds for which a difference that was found is taken for granted
-EXACT = 2.0  # seconds; a smaller difference is none: file systems round, and answers take their time
+LASTS = 60.0  # seconds for which a measured difference is reused
+EXACT = 2.0  # seconds; smaller differences are rounding and latency and count as 0
 
-_found: dict[int, tuple[float, float]] = {}  # by file system: when it was found, and the difference
+_found: dict[int, tuple[float, float]] = {}  # by file system: when it was measured, and the difference
 
 
 def ahead(folder: Path) -> float:
-    """How many seconds the clock of a folder's file server is ahead of this machine's.
+    """Return how many seconds the clock of a folder's file server is ahead of this machine's.
 
-    It is read off a file made for that, once a minute at most. 0 where no file can be made: somebody else's
-    run directory, or one that is not there yet.
+    Measured on a temporary file, at most once a minute. 0 if no file can be created: the run directory
+    belongs to another user or does not exist yet.
     """
     try:
         device = os.stat(folder).st_dev

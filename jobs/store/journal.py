@@ -1,8 +1,8 @@
-"""Records that several machines add to one by one: a file of JSON lines for each host that wrote.
+"""Journals that several machines append to: one file of JSON lines per writing host.
 
-Appending is atomic among the processes of one host, also on NFS; between two clients of NFS it is not, and
-one would overwrite the other's lines. So `NAME.jsonl` is written as `NAME.HOST.jsonl`, and read from all of
-these together, in the order of time. A `NAME.jsonl` itself is an older version's, and read like the others.
+Appends are atomic among the processes of one host, also on NFS, but not between two NFS clients, one of which
+would overwrite the other's lines. So `NAME.jsonl` is written as `NAME.HOST.jsonl`, and all of these are read
+together, in time order. A plain `NAME.jsonl` comes from an older version and is read like the others.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from jobs.store.rundir import append_jsonl
 
 
 def own(path: Path) -> Path:
-    """The file that processes of this host write of the journal `path`."""
+    """Return the file to which processes of this host write the journal `path`."""
     host = re.sub(r"[^\w-]", "_", socket.gethostname())
     return path.with_name(f"{path.stem}.{host}.jsonl")
 
 
 def files(path: Path) -> list[Path]:
-    """The files of a journal, by name."""
+    """Return the files of a journal, sorted by name."""
     try:
         names = os.listdir(path.parent)
     except FileNotFoundError:
@@ -38,21 +38,21 @@ def files(path: Path) -> list[Path]:
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a record, on disk before this returns; its "time" is now unless given, by this machine's clock.
+    """Append a record and flush it to disk; its "time" defaults to now and is by this machine's clock.
 
     Raises:
-        OSError: it could not be written whole: the disk is full.
-        Damaged: something else than a file has the name of this host's.
+        OSError: The record could not be written completely, e.g. because the disk is full.
+        Damaged: The path of this host's file is not a regular file.
     """
     at = float(record.get("time", time.time())) + ahead(path.parent)
     append_jsonl(own(path), {**record, "time": at})
 
 
 def read(path: Path, shape: Shape | ShapeOf) -> list[dict[str, Any]]:
-    """The records, in the order of time, which is this machine's.
+    """Return the records in time order, with times by this machine's clock.
 
     Raises:
-        Damaged: a line is no record. It names the first one.
+        Damaged: A line is not a record; the message names the first one.
     """
     records, bad = survey(path, shape)
     if bad:
@@ -61,10 +61,10 @@ def read(path: Path, shape: Shape | ShapeOf) -> list[dict[str, Any]]:
 
 
 def survey(path: Path, shape: Shape | ShapeOf) -> tuple[list[dict[str, Any]], Sequence[BadLine]]:
-    """The same, with the lines that are no records apart.
+    """Return the records as `read` does, and separately the bad lines.
 
     Raises:
-        Damaged: one of the files is none.
+        Damaged: One of the paths is not a regular file.
     """
     bad, found = list[BadLine](), list[tuple[float, dict[str, Any]]]()
     several = files(path)
@@ -79,8 +79,7 @@ def survey(path: Path, shape: Shape | ShapeOf) -> tuple[list[dict[str, Any]], Se
 
 
 def _timed(file: Path, shape: Shape | ShapeOf, bad: list[BadLine]) -> Iterator[tuple[float, dict[str, Any]]]:
-    """The records of one file with the times to sort them by: never out of their order in the file, also
-    where a clock was put back."""
+    """Yield a file's records with sort times that never decrease, even if a clock was set back."""
     latest = 0.0
     for line in read_lines(file, shape):
         if isinstance(line, BadLine):

@@ -1,7 +1,7 @@
-"""What a running job tells the world: how far it is, at what rate, and that it is alive.
+"""Progress of a running job: how far it is, at what rate, and that it is alive.
 
-One small file a unit, replaced atomically and at most once in a few seconds, so that a shared file
-system hardly notices and a reader never sees half of it. Nothing here decides anything.
+One small file per unit, replaced atomically and at most every few seconds, so that the load on a shared file
+system is low and readers never see a partial file. Nothing here makes decisions.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ INTERVAL = 2.0  # seconds between two writes
 
 
 class Progress:
-    """Progress of one unit, written by one process of it.
+    """Progress of one unit, as written by one of its processes.
 
     Args:
-        path: the unit's progress file; None writes nothing (every rank but the first).
-        attempt, restart: the run that writes it.
+        path: The unit's progress file; None writes nothing (every rank but the first).
+        attempt, restart: Identify the run that writes.
 
     Attributes:
-        beats: heartbeats so far; a rank in which they stand still is watched (jobs/runtime/watchdog.py).
-        kept: the most that a later run need not do again, of all that was said here.
-        memory: the most host memory that this rank has held.
+        beats: Number of heartbeats so far; the watchdog (jobs/runtime/watchdog.py) acts if they stop.
+        kept: Maximum reported work that a later run need not repeat.
+        memory: Peak host memory of this rank.
     """
 
     def __init__(self, path: Path | None, attempt: int = 0, restart: int = 0) -> None:
@@ -44,14 +44,14 @@ class Progress:
 
     @property
     def within(self) -> bool:
-        """Whether the work has begun and is not over: beats should come regularly."""
+        """Whether the work has started and is not over, so that heartbeats should come regularly."""
         return 0 < self._record["done"] < self._record["total"]
 
     def __str__(self) -> str:
         return "{done} of {total} {unit}".format_map(self._record)
 
     def beat(self) -> None:
-        """A heartbeat: this rank does not stand still. Costs nothing."""
+        """Record a heartbeat: this rank is not stuck. Costs nothing."""
         self.beats += 1
 
     def update(
@@ -64,12 +64,12 @@ class Progress:
         kept: int | None = None,
         **metrics: Any,
     ) -> None:
-        """Say that `done` of `total` are done, counted in `unit` ("steps", "rows", "items" …).
+        """Report that `done` of `total` are done, counted in `unit` ("steps", "rows", "items" …).
 
         Args:
-            force: write now, also when the last write was a moment ago.
-            kept: how much a later run need not do again, counted in anything; `done` unless told.
-            metrics: what else a person may want to see, such as loss=0.31 or phase="loading model".
+            force: Write now, even if the last write was a moment ago.
+            kept: Work that a later run need not repeat, in any unit; defaults to `done`.
+            metrics: Additional values to show, such as loss=0.31 or phase="loading model".
         """
         now = time.time()
         self.beat()
@@ -80,7 +80,7 @@ class Progress:
         self._write(now)
 
     def stalled(self, reason: str) -> None:
-        """Have it shown that nothing moves, until the next update."""
+        """Report a stall, shown until the next update."""
         if self._path is not None:
             self._write(time.time(), stalled=reason)
 
@@ -93,10 +93,10 @@ class Progress:
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    """What was said last, its times by this machine's clock; None: nothing.
+    """Return the last report, with times by this machine's clock; None if there is none.
 
     Raises:
-        Damaged: the file cannot be read.
+        Damaged: The file cannot be read.
     """
     try:
         found: dict[str, Any] = read_json(path, PROGRESS)

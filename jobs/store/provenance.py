@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's commit, the packages' versions, the hardware.
+"""Provenance of a result: the code's commit, package versions, hardware.
 
 Read once by the job that made the result and stored with it, so that a table in a paper can be traced.
 """
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, versions and hardware of this process."""
+    """Return commit, versions and hardware of this process."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -38,7 +38,7 @@ def provenance() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Return the installed version of a distribution, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -46,14 +46,14 @@ def version(package: str) -> str | None:
 
 
 def code(folder: Path) -> dict[str, Any]:
-    """Which code runs: the hash of a snapshot (code_snapshot.py) and the commit it was taken from."""
+    """Return the running code's snapshot hash (code_snapshot.py) and the commit it was taken from."""
     note = folder / SNAPSHOT
     found = read_json(note) if note.exists() else commit(folder)
     return {"snapshot": None, **{key: value for key, value in found.items() if key != "files"}}
 
 
 def commit(checkout: Path) -> dict[str, Any]:
-    """The checkout's commit and whether it holds changes; empty where it is no git checkout."""
+    """Return the checkout's commit and whether it has changes; empty if it is not a git checkout."""
     head = git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None
     if head is None:
         return {}
@@ -61,10 +61,10 @@ def commit(checkout: Path) -> dict[str, Any]:
 
 
 def git(checkout: Path, *args: str) -> str | None:
-    """What git prints of a checkout; None where there is no git, or git refuses to look into the checkout."""
+    """Return git's output for a checkout; None if git is missing or fails."""
     if not shutil.which("git"):
         return None
-    # The variables are set in hooks, where they name another checkout.
+    # Git hooks set these variables, which would select another checkout.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
         ["git", "-C", str(checkout), *args], capture_output=True, encoding="utf-8", errors="replace",
@@ -74,7 +74,7 @@ def git(checkout: Path, *args: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory in bytes, and the GPUs if torch is loaded."""
+    """Return processor, usable cores, memory in bytes, and GPUs if torch is loaded."""
     info = Path("/proc/cpuinfo")
     models = (
         re.findall(r"^model name\s*: (.*)", info.read_text(encoding="utf-8", errors="replace"), re.M)

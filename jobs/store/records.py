@@ -1,8 +1,8 @@
-"""Read records that may be damaged: JSON of a known shape, or `Damaged` with file, line and what to do.
+"""Read records that may be damaged: JSON of a known shape, or `Damaged` with file, line and advice.
 
-A run directory outlives crashes, full disks, other versions and people who edit it. Whoever reads a record
-gets one that has the shape the code counts on, or an exception that names the file. Nothing here waits for a
-FIFO.
+A run directory outlives crashes, full disks, other versions and manual edits. Reading a record returns either
+data of the shape that the code relies on, or raises an exception that names the file. Nothing here blocks on
+a FIFO.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-SHOWN = 80  # characters of a bad value that a message quotes
-LARGEST = 2**53  # integers beyond this have no use here, and would overflow elsewhere
+SHOWN = 80  # characters of a bad value quoted in messages
+LARGEST = 2**53  # larger integers have no use here and would overflow elsewhere
 KINDS = {
     stat.S_ISDIR: "a folder", stat.S_ISLNK: "a link", stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket",
     stat.S_ISREG: "a file", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
@@ -29,28 +29,28 @@ class Damaged(ValueError):
 
 
 class Kind(NamedTuple):
-    """What a value of a record has to be; `words` go on "is not"."""
+    """Requirement on a value of a record; `words` completes "is not …" in messages."""
 
     words: str
     fits: Callable[[Any], bool]
 
 
-Shape = Mapping[str, Kind]  # of the keys that the code counts on; a record may have more
-ShapeOf = Callable[[dict[str, Any]], Shape]  # where it depends on the record
+Shape = Mapping[str, Kind]  # of the required keys; a record may have more
+ShapeOf = Callable[[dict[str, Any]], Shape]  # for shapes that depend on the record
 
 
 def maybe(kind: Kind) -> Kind:
-    """The same, or null."""
+    """Return a kind that also accepts null."""
     return Kind(f"{kind.words} or null", lambda value: value is None or kind.fits(value))
 
 
 def optional(kind: Kind) -> Kind:
-    """The same, or the key is missing."""
+    """Return a kind that also accepts a missing key."""
     return Kind(kind.words, lambda value: value is MISSING or kind.fits(value))
 
 
 def list_of(kind: Kind) -> Kind:
-    """A list of such values."""
+    """Return a kind for lists whose values are of this kind."""
     return Kind(
         f"a list, each {kind.words}", lambda value: type(value) is list and all(map(kind.fits, value))
     )
@@ -62,12 +62,12 @@ def _is_text(value: Any) -> bool:
     if not value.isascii():
         with suppress(UnicodeEncodeError):
             return bool(value.encode())
-        return False  # half of a surrogate pair, which no file or terminal takes
+        return False  # half of a surrogate pair, which files and terminals reject
     return True
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -1e300 < value < 1e300  # which NaN is not
+    return type(value) in (int, float) and -1e300 < value < 1e300  # rejects NaN
 
 
 def _is_name(value: Any) -> bool:
@@ -80,19 +80,19 @@ NAME = Kind("a file name", lambda value: _is_name(value) and len(value) < 250)
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 COUNT = Kind("a count", lambda value: type(value) is int and 0 <= value < LARGEST)
 NUMBER = Kind("a number", _is_number)
-ANY_NUMBER = Kind("a number", lambda value: _is_number(value) or type(value) is float)  # also NaN: a loss
+ANY_NUMBER = Kind("a number", lambda value: _is_number(value) or type(value) is float)  # also NaN, for losses
 TIME = Kind("seconds since 1970", lambda value: _is_number(value) and 0 <= value < 1e11)
 OBJECT = Kind("an object", lambda value: type(value) is dict)
 
 
 def check(value: Any, shape: Shape | ShapeOf, where: str) -> dict[str, Any]:
-    """A record, once it is known to have the shape.
+    """Check that a value is a record of the shape, and return it.
 
     Args:
-        where: the file, and the line if it has several, as messages name it.
+        where: The file, with the line number if it has several, for messages.
 
     Raises:
-        Damaged: it has another one.
+        Damaged: The value has another shape.
     """
     if type(value) is not dict:
         raise Damaged(f"{where}: {_short(value)} is not an object")
@@ -109,10 +109,10 @@ def check(value: Any, shape: Shape | ShapeOf, where: str) -> dict[str, Any]:
 
 
 def parse(text: bytes, where: str) -> Any:
-    """The JSON value in a text.
+    """Parse JSON.
 
     Raises:
-        Damaged: it is none, or one that cannot be handled: too deep, or with numbers of thousands of digits.
+        Damaged: The text is not JSON, is nested too deeply, or has numbers of thousands of digits.
     """
     try:
         return json.loads(text.decode())
@@ -125,17 +125,17 @@ def parse(text: bytes, where: str) -> Any:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading, whatever stands under its name: a FIFO without a writer would be waited for.
+    """Open a regular file for reading, without blocking if the path is a FIFO without a writer.
 
     Raises:
-        FileNotFoundError: there is nothing, nor can there be, since a parent is no folder.
-        Damaged: it is not a regular file.
+        FileNotFoundError: The path does not exist, or a parent is not a folder.
+        Damaged: The path is not a regular file.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except NotADirectoryError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
-    except OSError:  # a socket, a link to nothing or to itself
+    except OSError:  # a socket, a dangling link or a link to itself
         if what := not_a_file(path):
             raise Damaged(what) from None
         raise
@@ -146,7 +146,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def not_a_file(path: Path) -> str | None:
-    """What stands under a name instead of a regular file, in a sentence; None: such a file, or nothing."""
+    """Describe what a path is instead of a regular file; None if it is one or does not exist."""
     with suppress(FileNotFoundError, NotADirectoryError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):
@@ -155,16 +155,16 @@ def not_a_file(path: Path) -> str | None:
 
 
 def kind_of(mode: int) -> str:
-    """What kind of thing a mode belongs to, as "a folder"."""
+    """Describe the file type of a mode, such as "a folder"."""
     return next((words for test, words in KINDS.items() if test(mode)), "something unknown")
 
 
 def read_json(path: Path, shape: Shape | None = None) -> Any:
-    """The value in a JSON file; with a shape, an object that has it.
+    """Return the value in a JSON file; given a shape, an object that has it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        Damaged: it cannot be read.
+        FileNotFoundError: The file does not exist.
+        Damaged: The file cannot be read.
     """
     with open_regular(path) as file:
         value = parse(file.read(), str(path))
@@ -172,10 +172,10 @@ def read_json(path: Path, shape: Shape | None = None) -> Any:
 
 
 def read_jsonl(path: Path, shape: Shape | ShapeOf | None = None) -> Iterator[dict[str, Any]]:
-    """The records of a file of lines; a torn last line (a writer died in it) is left out.
+    """Yield the records of a JSONL file, except for a torn last line, whose writer died.
 
     Raises:
-        Damaged: another line is not JSON, or has another shape.
+        Damaged: Another line is not JSON, or has another shape.
     """
     for line in read_lines(path, shape):
         if isinstance(line, BadLine):
@@ -184,18 +184,18 @@ def read_jsonl(path: Path, shape: Shape | ShapeOf | None = None) -> Iterator[dic
 
 
 class BadLine(NamedTuple):
-    """A line that is no record; `why` begins with the file and the line."""
+    """A line that is not a record; `why` begins with the file and the line."""
 
     why: str
     text: bytes
-    what: str = "the line"  # or "the file", which is one record then
+    what: str = "the line"  # or "the file", if the file is one record
 
 
 def read_lines(path: Path, shape: Shape | ShapeOf | None = None) -> Iterator[dict[str, Any] | BadLine]:
-    """The same, with those that are no records in their places; a file that does not exist has none.
+    """Yield records as `read_jsonl` does, with bad lines in their places; nothing if the file is missing.
 
     Raises:
-        Damaged: it is not a file.
+        Damaged: The path is not a regular file.
     """
     try:
         file = open_regular(path)

@@ -1,7 +1,7 @@
-"""Every file name of a run directory and every atomic write: the only module that knows them.
+"""All file names of a run directory and all atomic writes; no other module knows them.
 
 A run directory (`runs/STUDY`) is a `StudyDir`; each unit of work has a `UnitDir` in it, STAGE/NAME-ID.
-A result is published by renaming a complete directory to `out`, once: a reader sees all of it or nothing.
+A result is published by renaming a complete directory to `out`, once: readers see all of it or nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from jobs.store.records import kind_of, not_a_file
 from jobs.store.records import read_json as read_json
 from jobs.store.records import read_jsonl as read_jsonl
 
-RESULT = "result.json"  # what the stage says of its result: counts, FLOPs, accuracies
-STAGED = re.compile(r"out\.(\d+\.\d+)\.(\d+)\.\d+\.tmp")  # run and worker, as Context.staging names it
+RESULT = "result.json"  # the stage's summary of its result: counts, FLOPs, accuracies
+STAGED = re.compile(r"out\.(\d+\.\d+)\.(\d+)\.\d+\.tmp")  # run and worker, as named by Context.staging
 
 
 @dataclass(frozen=True)
 class At:
-    """A path below a folder, read as an attribute of the folder."""
+    """Descriptor for a path below a folder."""
 
     name: str
 
@@ -46,30 +46,30 @@ class UnitDir:
 
     path: Path
 
-    spec = At("unit.json")  # what it is: config, inputs, resources
+    spec = At("unit.json")  # the unit: config, inputs, resources
     out = At("out")  # its result, which exists if and only if the unit is done
     result = At(f"out/{RESULT}")
-    work = At("work")  # what a later attempt can go on from: chunks, claims, benchmarks
+    work = At("work")  # what a later attempt can resume from: chunks, claims, benchmarks
     checkpoints = At("work/checkpoints")  # step-N, after N steps
-    runs = At("work/runs")  # a file named ATTEMPT.RESTART for each run that keeps to the fence
-    progress = At("progress.json")  # how far the running attempt is
+    runs = At("work/runs")  # a file named ATTEMPT.RESTART for each fenced run
+    progress = At("progress.json")  # progress of the running attempt
     attempts = At("attempts.jsonl")  # a journal: how each run ended, as its processes saw it
 
     @property
     def id(self) -> str:
-        """The unit's identity, which its folder's name ends with."""
+        """The unit's identity, the last part of its folder's name."""
         return self.path.name.rpartition("-")[2]
 
     @property
     def done(self) -> bool:
-        """Done is what is on disk: a published result. Never what a scheduler says."""
+        """Whether a result is published on disk; the scheduler's view does not matter."""
         return look_at(f"{self.path}/out").there
 
     def unit(self) -> Unit:
-        """The unit as it was planned.
+        """Return the unit as planned.
 
         Raises:
-            Damaged: unit.json is not one.
+            Damaged: unit.json does not hold a unit.
         """
         try:
             return Unit.from_json(read_json(self.spec))
@@ -77,11 +77,11 @@ class UnitDir:
             raise Damaged(f"{self.spec}: not a unit: {type(error).__name__}: {error}") from None
 
     def read_result(self) -> dict[str, Any]:
-        """What the stage says of its result.
+        """Return the stage's summary of its result.
 
         Raises:
-            FileNotFoundError: there is no result.
-            Damaged: there is something else, or it cannot be read.
+            FileNotFoundError: There is no result.
+            Damaged: The path is not a result folder, or the summary cannot be read.
         """
         if harm := look_at(str(self.out)).harm:
             raise Damaged(harm)
@@ -89,15 +89,15 @@ class UnitDir:
         return found
 
     def staging(self, run: str) -> Path:
-        """Where a run of the unit builds its result, beside `out` so that one rename publishes it."""
+        """Return where a run builds its result, beside `out` so that one rename publishes it."""
         return self.path / f"out.{run}.tmp"
 
     def superseded(self, attempt: int) -> Path:
-        """Where an attempt's result is kept once its inputs were made again."""
+        """Return where an attempt's result is kept after its inputs were made again."""
         return self.path / f"superseded.{attempt}"
 
     def new_superseded(self, attempt: int) -> Path:
-        """Make such a folder, with a number added where the attempt has one: superseded.3.2."""
+        """Create such a folder, with a number added if the attempt already has one: superseded.3.2."""
         first = self.superseded(attempt)
         for aside in itertools.chain([first], (Path(f"{first}.{n}") for n in itertools.count(2))):
             with suppress(FileExistsError):
@@ -106,10 +106,10 @@ class UnitDir:
         raise AssertionError("counting ends never")
 
     def publish(self, staged: Path) -> bool:
-        """Make `staged` the unit's result; False if another copy of the unit published first.
+        """Make `staged` the unit's result; return False if another copy of the unit published first.
 
         Raises:
-            Damaged: something that is no result has its name. It stays.
+            Damaged: Something that is not a result occupies the name. It is left in place.
         """
         fsync_tree(staged)
         first = rename_once(staged, self.out, RESULT)
@@ -117,8 +117,10 @@ class UnitDir:
         return first
 
     def clear(self, run: str, worker: int) -> None:
-        """Remove what runs before this one left of results that they never published: they are dead, or too
-        late. Other workers of the same attempt may be at work still."""
+        """Remove unpublished results of earlier runs, which are dead or too late.
+
+        Other workers of the same attempt may still be running.
+        """
         mine = order(run)
         for path in self.path.iterdir():
             if found := STAGED.fullmatch(path.name):
@@ -134,26 +136,26 @@ class StudyDir:
     path: Path
 
     study = At("study.json")  # resolved: presets and defaults filled in
-    submitted = At("submitted.json")  # how a person submitted it last, for the keeper to go on from
-    nodes = At("nodes")  # NAME.jsonl: failures in a row of jobs soon after they had begun on this node
-    by_hand = At("by_hand")  # what jobs of scripts of --out entered when they started
-    ledger = At("ledger.jsonl")  # a journal: what was submitted and how it ended
+    submitted = At("submitted.json")  # the user's last submission, for the keeper to continue
+    nodes = At("nodes")  # NAME.jsonl: consecutive fast failures on this node
+    by_hand = At("by_hand")  # records of jobs whose scripts come from --out
+    ledger = At("ledger.jsonl")  # a journal: submissions and how they ended
     lock = At("lock")
-    notified = At("notified.jsonl")  # a journal: the notifications that were sent
-    notified_lock = At("notified.lock")  # held by who decides what to tell, and for as long
+    notified = At("notified.jsonl")  # a journal: notifications sent
+    notified_lock = At("notified.lock")  # held while deciding what to notify
     written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder
-    code = At("code")  # HASH: the code that jobs run, as it was when they were submitted
+    code = At("code")  # HASH: the code that jobs run, as of their submission
 
     def node(self, name: str) -> Path:
-        """Where jobs tell of failures on a node; `name` is Slurm's."""
+        """Return the file in which jobs record failures on a node; `name` is Slurm's."""
         return self.nodes / f"{name}.jsonl"
 
     def submission(self, name: str) -> Path:
-        """What was handed over under this name: elements.jsonl, submit.sh and JOB_RANK_log.out."""
+        """Return a submission's folder: elements.jsonl, submit.sh and JOB_RANK_log.out."""
         return self.path.absolute() / "submissions" / name
 
     def logs(self, submission: str, job: str | None) -> list[Path]:
-        """The log files of one job, a file a rank; none before it has started."""
+        """Return the log files of one job, one per rank; empty before the job has started."""
         found = self.submission(submission).glob(f"{job}_*_log.out")
         ranks = {int(rank): path for path in found if (rank := path.name.split("_")[-2]).isdecimal()}
         return [path for _, path in sorted(ranks.items()) if path.is_file()]
@@ -162,15 +164,15 @@ class StudyDir:
         return UnitDir(self.path / f"{unit.stage}/{unit.name}-{unit.id}")
 
     def done(self, unit: Unit) -> bool:
-        """The same as `unit(unit).done`."""
+        """Whether the unit is done, as `unit(unit).done`."""
         return self.look_at(unit).there
 
     def look_at(self, unit: Unit) -> Found:
-        """What has the name of a unit's result; in a third of the time that `UnitDir` takes."""
+        """Look up a unit's result, in a third of the time that `UnitDir` takes."""
         return look_at(f"{self.path}/{unit.stage}/{unit.name}-{unit.id}/out")
 
     def begun(self) -> set[str]:
-        """The ids of the units that have a folder: one listing a stage for all of them."""
+        """Return the IDs of the units that have a folder, with one listing per stage."""
         found = set[str]()
         for stage in STAGES:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -178,16 +180,16 @@ class StudyDir:
         return found
 
     def published(self, stage: str) -> list[UnitDir]:
-        """All units of a stage that are done, also those that the study no longer wants, by name."""
+        """Return all done units of a stage, sorted by name, including those the study no longer wants."""
         return [d for p in sorted(self.path.glob(f"{stage}/*/out")) if (d := UnitDir(p.parent)).done]
 
 
 class Found(NamedTuple):
-    """What has the name of a result.
+    """Outcome of looking for a result.
 
     Args:
-        there: it is one.
-        harm: it is none, and what it is and what to do, in a sentence. None where there is nothing.
+        there: Whether there is a result.
+        harm: What is there instead of a result, and what to do about it; None for a result or nothing.
     """
 
     there: bool
@@ -198,10 +200,10 @@ NOTHING, THERE = Found(False), Found(True)
 
 
 def look_at(out: str) -> Found:
-    """The one test for a result: a real folder with a result.json that is a file and not empty.
+    """Test for a result: a real folder with a result.json that is a nonempty regular file.
 
-    Two questions to the file system for a result, one for none: there may be 10,000. What is in the file only
-    `UnitDir.read_result` looks at.
+    Two file system calls for a result, one without: there may be 10,000. Only `UnitDir.read_result` reads the
+    file's content.
     """
     try:
         folder = os.lstat(out).st_mode
@@ -227,20 +229,20 @@ def _harm(path: str, what: str) -> Found:
 
 
 def order(run: str) -> tuple[int, ...]:
-    """By this runs of a unit sort in the order in which they began; a run is ATTEMPT.RESTART."""
+    """Return the sort key of a run, ATTEMPT.RESTART: runs of a unit sort by their start."""
     return tuple(map(int, run.split(".")))
 
 
 def study_of(unit_dir: Path) -> StudyDir:
-    """The study that a unit's folder belongs to."""
+    """Return the study that a unit's folder belongs to."""
     return StudyDir(unit_dir.parent.parent)
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one, never half of it.
+    """Write a JSON file atomically: readers see the old file or the new one.
 
     Raises:
-        Damaged: a folder has its name.
+        Damaged: The path is a folder.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     aside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -252,28 +254,28 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write a file of lines that nobody reads before it is whole."""
+    """Write a JSONL file that has no readers before it is complete."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
-    """Append one line, in one write, and have it on disk before returning.
+    """Append one line in one write, and flush it to disk.
 
-    Only for a file that one host alone writes (see jobs/store/journal.py).
+    Only for files written by a single host (see jobs/store/journal.py).
 
     Raises:
-        OSError: it could not be written whole: the disk is full.
-        Damaged: something else than a file has its name.
+        OSError: The line could not be written completely, e.g. because the disk is full.
+        Damaged: The path is not a regular file.
     """
     line = (json.dumps(record) + "\n").encode()
-    if what := not_a_file(path):  # a FIFO would take the line, and a link lead out of the run directory
+    if what := not_a_file(path):  # a FIFO would swallow the line, a link could lead elsewhere
         raise Damaged(what)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     try:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
-            line = b"\n" + line  # a writer died in its line, or is in the middle of it: stay apart
+            line = b"\n" + line  # another writer died in its line, or is still writing it
         if os.write(fd, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
@@ -282,19 +284,19 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
 
 
 def rename_once(aside: Path, final: Path, proof: str) -> bool:
-    """Give a complete folder the name that readers look for.
+    """Move a complete folder to the name that readers look for.
 
     Args:
-        proof: a file that every such folder holds.
+        proof: A file that every such folder contains.
 
     Returns:
         False if another copy of the job was faster; the folder is then removed.
 
     Raises:
-        Damaged: something else has the name. It stays, and so does the folder.
+        Damaged: Something else occupies the name. It is left in place, and so is the folder.
     """
     try:
-        if not os.path.lexists(final):  # the system would replace an empty folder
+        if not os.path.lexists(final):  # rename would replace an empty folder
             os.rename(aside, final)
             return True
     except OSError:
@@ -309,7 +311,7 @@ def rename_once(aside: Path, final: Path, proof: str) -> bool:
 
 
 def link_once(aside: Path, final: Path) -> None:
-    """Give a complete file the name that readers look for, unless another process was faster."""
+    """Link a complete file to the name that readers look for, unless another process was faster."""
     with suppress(FileExistsError):
         os.link(aside, final)
     aside.unlink()
@@ -324,7 +326,7 @@ def fsync_dir(path: Path) -> None:
 
 
 def fsync_tree(path: Path) -> None:
-    """Have every file below `path` on disk: a rename must not publish what a power cut would empty."""
+    """Flush every file below `path`, so that a rename never publishes files that a power cut would empty."""
     for folder, _, files in os.walk(path):
         for name in files:
             fsync_dir(Path(folder, name))

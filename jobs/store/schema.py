@@ -1,4 +1,4 @@
-"""The shapes of the records in a run directory: the keys that this version reads, and each one's kind."""
+"""Shapes of the records in a run directory: the keys that this version reads, and their kinds."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ METRICS: Shape = {"loss": ANY_NUMBER, "tokens_per_second": ANY_NUMBER, "flops": 
 
 
 def _is_element(value: object) -> bool:
-    """[unit, number of the attempt], and an index where there are several."""
+    """Whether it is [unit, attempt number], with an optional index."""
     if type(value) is not list or len(value) not in (2, 3):
         return False
     return NAME.fits(value[0]) and all(map(COUNT.fits, value[1:]))
 
 
 def _is_ending(value: object) -> bool:
-    """[unit, number of the attempt, reason]."""
+    """Whether it is [unit, attempt number, reason]."""
     if type(value) is not list or len(value) != 3:
         return False
     return NAME.fits(value[0]) and COUNT.fits(value[1]) and (value[2] is None or TEXT.fits(value[2]))
@@ -68,7 +68,7 @@ _SUBMITTED: Shape = {"time": TIME, "submission": NAME, "job": TEXT}
 
 
 def event(record: dict[str, Any]) -> Shape:
-    """A record of ledger.jsonl: what it holds depends on the event; all but two say how attempts ended."""
+    """Return the shape of a ledger.jsonl record by its event; all but two say how attempts ended."""
     kind = record.get("event")
     if kind == "intent":
         return _INTENT
