@@ -1,9 +1,9 @@
-"""Reads run directories and anyone's lm-eval results, and draws the accuracy-against-FLOPs frontier.
+"""Read run directories and external lm-eval results, and draw the accuracy-versus-FLOPs frontier.
 
 In a notebook, all at once: `import analysis; analysis.analyse("runs/demo").tables`. Or step by step:
 `results = analysis.collect("runs/demo")`, `points = analysis.frontier_table(results)`,
-`analysis.plots.frontier(points)`. What is named here is loaded when it is first used, so that FLOPs are
-counted without pandas: `analysis.train_flops(config, lengths)`.
+`analysis.plots.frontier(points)`. Names are imported lazily, so that counting FLOPs does not need pandas:
+`analysis.train_flops(config, lengths)`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Figures of a study: each is one function from tables of `analysis.statistics` to a Figure.
+"""Figures of a study: each function turns tables of `analysis.statistics` into a Figure.
 
-Figures are drawn without pyplot: no state is shared, no display is needed. Colors are those of Okabe and
-Ito (2008), which color-blind people tell apart; supervision is also told by the shape of a marker.
+Figures are drawn without pyplot: no shared state, no display needed. Colors are the color-blind-safe palette
+of Okabe and Ito (2008); marker shapes also encode the supervision.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator
 from analysis.statistics.frontier import AXES, both_orders, size_order, supervision
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-MARKERS = ("^", "D", "v", "P", "p", "X")  # of mixtures; plain answers are a circle, reasoning a square
-LONGEST = 60  # letters of a name in a figure
+MARKERS = ("^", "D", "v", "P", "p", "X")  # of mixtures; plain answers are circles, reasoning squares
+LONGEST = 60  # characters of a name in a figure
 LABELS = {"training_flops": "training FLOPs", "inference_flops": "inference FLOPs per item"}
 GREY = "#444444"
 PANEL = (3.1, 2.5)  # inches
@@ -30,15 +30,15 @@ PANEL = (3.1, 2.5)  # inches
 
 @dataclass(frozen=True)
 class Look:
-    """Which color and which marker stand for what, the same in all panels of a figure.
+    """Meaning of colors and markers, the same in all panels of a figure.
 
-    Up to seven sizes have the colors that are told apart best; more of them have a scale from dark to light.
-    More mixtures than there are markers are stars with more and more points.
+    Up to seven sizes use the most distinguishable colors; more use a scale from dark to light. Mixtures
+    beyond the number of markers are stars with increasing numbers of points.
     """
 
     colors: dict[str, str]  # by size
     markers: dict[float, str]  # by share
-    both_orders: bool  # mixtures of both orders occur: shuffled ones are drawn hollow
+    both_orders: bool  # both orders of mixtures occur: shuffled ones are drawn hollow
 
     @classmethod
     def of(cls, points: pd.DataFrame) -> Look:
@@ -54,7 +54,7 @@ class Look:
         )
 
     def draw(self, axes: Axes, rows: pd.DataFrame, x: str, full: pd.Series[bool]) -> None:
-        """The students of `rows` with bars of one standard error; those not `full` are small and pale."""
+        """Draw the students of `rows` with one-standard-error bars; those not `full` are small and pale."""
         colors = rows["size"].map(self.colors).fillna(GREY)
         colors = colors.where(full, colors.map(lambda color: pale(color, 0.55)))
         hollow = self.both_orders & rows["share"].between(0, 1, "neither") & (rows["order"] == "shuffled")
@@ -64,7 +64,7 @@ class Look:
         ).sort_values("full")  # fmt: skip
         low, high = rows["accuracy"] - rows["stderr"], rows["accuracy"] + rows["stderr"]
         axes.vlines(rows[x], low, high, list(rows["color"]), lw=0.9, zorder=2)
-        # All points that look alike at once: one by one they take longer than all else.
+        # Draw all points of one look at once: drawing them individually would dominate the runtime.
         for (is_full, marker), alike in rows.groupby(["full", "marker"]):
             axes.scatter(
                 alike[x], alike["accuracy"], s=6.5**2 if is_full else 5.0**2, c=list(alike["face"]),
@@ -72,7 +72,7 @@ class Look:
             )  # fmt: skip
 
     def legend(self) -> list[list[Line2D]]:
-        """What the colors mean, and what the markers mean."""
+        """Return the legend entries of the colors and of the markers."""
 
         def entry(label: str, color: str, marker: str, face: str | None = None) -> Line2D:
             face = face or color
@@ -85,7 +85,7 @@ class Look:
 
 
 def _colors(count: int) -> list[str]:
-    """As many colors, all different."""
+    """Return `count` distinct colors."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     return [to_hex(color) for color in colormaps["turbo"]([i / (count - 1) for i in range(count)])]
@@ -97,20 +97,20 @@ def _marker(name: str) -> MarkerStyle:
 
 
 def short(name: str) -> str:
-    """A name that leaves room for the figure."""
+    """Shorten a name to leave room for the figure."""
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataFrame | None = None) -> Figure:
-    """Accuracy against compute, a panel for each scope in `points`, the frontier as a step line.
+    """Plot accuracy against compute, one panel per scope in `points`, the frontier as a step line.
 
     Args:
-        points: rows of `analysis.statistics.frontier.frontier_table`, all or some of its scopes.
+        points: Rows of `analysis.statistics.frontier.frontier_table`, of all or some of its scopes.
         x: "training_flops" or "inference_flops" (per item).
-        standing: the table of `analysis.statistics.frontier.standing`, for the frontier's 95 % band.
+        standing: Table of `analysis.statistics.frontier.standing`, for the frontier's 95 % band.
 
     Returns:
-        A figure; students on the frontier are drawn full, the others pale; bars are standard errors.
+        A figure; students on the frontier are drawn in full color, others pale; bars are standard errors.
     """
     look = Look.of(points)
     figure, panels = _panels(points)
@@ -123,7 +123,7 @@ def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataF
             continue
         _log_axis(axes, known[x])
         steps = known[known[AXES[x]]].sort_values([x, "accuracy"])
-        ends = [*steps[x], axes.get_xlim()[1]]  # the frontier goes on until someone is better
+        ends = [*steps[x], axes.get_xlim()[1]]  # the frontier continues until a better student
         heights = [*steps["accuracy"], steps["accuracy"].max()]
         axes.step(ends, heights, where="post", color=GREY, lw=1, zorder=1)
         if standing is not None:
@@ -140,12 +140,12 @@ def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataF
 
 
 def mixtures(points: pd.DataFrame) -> Figure:
-    """Accuracy against the share of reasoning rows, a panel for each scope, a line for each size.
+    """Plot accuracy against the share of reasoning rows, one panel per scope, one line per size.
 
-    A line joins the means over seeds; where mixtures of both orders occur, the shuffled ones are dashed.
+    Lines connect means over seeds; if both orders of mixtures occur, shuffled ones are dashed.
 
     Args:
-        points: rows of `analysis.statistics.frontier.frontier_table`; those without a share are left out.
+        points: Rows of `analysis.statistics.frontier.frontier_table`; those without a share are dropped.
     """
     points = points.dropna(subset=["share", "accuracy"])
     look = Look.of(points)
@@ -167,11 +167,11 @@ def mixtures(points: pd.DataFrame) -> Figure:
 
 
 def gains(table: pd.DataFrame) -> Figure:
-    """What reasoning adds to plain answers of the same size, against how much longer its answers are.
+    """Plot reasoning's gain over plain answers of the same size against how much longer its answers are.
 
     Args:
-        table: that of `statistics.matched.gains`, a panel for each of its groups. The largest size bears the
-            benchmark's name; bars are 95 % intervals, each for itself.
+        table: Table of `statistics.matched.gains`, one panel per group. Points of the largest size are
+            labeled with the benchmark; bars are individual 95 % intervals.
     """
     table = table[table["extra_tokens"] > 0].assign(scope=table["group"], share=1.0, order="")
     look = Look.of(table)
@@ -195,11 +195,11 @@ def gains(table: pd.DataFrame) -> Figure:
 
 
 def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figure:
-    """A heat map: how often a configuration (row) is on a scope's frontier (column) when items are redrawn.
+    """Plot a heat map of how often a configuration (row) is on a scope's frontier (column) in resamples.
 
     Args:
-        standing: the table of `analysis.statistics.frontier.standing`.
-        axis: one of `analysis.statistics.frontier.COSTS`.
+        standing: Table of `analysis.statistics.frontier.standing`.
+        axis: One of `analysis.statistics.frontier.COSTS`.
     """
     rows = standing[standing["axis"] == axis]
     wide = rows.pivot(index="student", columns="scope", values="probability")
@@ -217,7 +217,7 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
     axes.set_yticks(range(len(wide)), rows_named, fontsize=8, parse_math=False)
     for i, line in enumerate(wide.to_numpy()):
         for j, value in enumerate(line):
-            if not value < 0.01:  # NaN is not
+            if not value < 0.01:  # false for NaN
                 shown, color = f"{100 * value:.0f}".replace("nan", "–"), "white" if value > 0.6 else GREY
                 axes.text(j, i, shown, ha="center", va="center", fontsize=7, color=color)
     what = {**LABELS, "both": "training and inference FLOPs"}[axis]
@@ -227,7 +227,7 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
 
 
 def _orders(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Rows by the order of their mixtures; students of one kind of data only belong to every order."""
+    """Split rows by mixture order; students with a single kind of data are included in every order."""
     mixed = rows[rows["share"].between(0, 1, inclusive="neither")]
     pure = rows.drop(mixed.index)
     if mixed.empty:
@@ -236,7 +236,7 @@ def _orders(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with a titled panel for each scope, in the table's order; `_finish` lays it out."""
+    """Create a figure with a titled panel per scope, in table order; `_finish` lays it out."""
     names = list(dict.fromkeys(points["scope"]))
     columns = min(len(names), 3 if len(names) < 8 else 4)
     rows = math.ceil(len(names) / columns)
@@ -244,7 +244,7 @@ def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame
     found = []
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
-        # Were its place looked for, that would take long; a name may hold anything, but no formula.
+        # A fixed y avoids a slow search for the title's position; names must not be parsed as formulas.
         axes.set_title(short(name), fontsize=10, loc="left", y=1.0, parse_math=False)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy * 100:.3g}"))
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -257,7 +257,7 @@ def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame
 
 
 def _log_axis(axes: Axes, values: pd.Series[float]) -> None:
-    """A logarithmic x axis with room around the points; a short one has labels between powers of 10."""
+    """Set a logarithmic x axis with room around the points; short axes get labels between powers of 10."""
     low, high = math.log10(values.min()), math.log10(values.max())
     margin = max(0.08 * (high - low), 0.1)
     axes.set_xscale("log")
@@ -271,13 +271,13 @@ def _log_axis(axes: Axes, values: pd.Series[float]) -> None:
 def _finish(
     figure: Figure, title: str, x_label: str, legend: list[list[Line2D]], y_label: str = "accuracy, %"
 ) -> None:
-    """Labels of the axes; above the panels the title and a legend, each list of which starts a line.
+    """Label the axes and place the title and a legend above the panels, each list on a new line.
 
-    The margins are set in inches. matplotlib could find them by drawing all twice, which takes longer than
-    all else in a report.
+    Margins are set in inches. Having matplotlib find them would draw everything twice, which takes longer
+    than the rest of a report.
     """
     width, panels = figure.get_size_inches()
-    fit = int(width / 1.4)  # entries in one line
+    fit = int(width / 1.4)  # entries per line
     lines = [part[i : i + fit] for part in legend for i in range(0, len(part), fit)]
     longest = max(map(len, lines))
     blank = Line2D([], [], ls="", label=" ")
@@ -302,6 +302,6 @@ def _finish(
 
 
 def pale(color: str, by: float) -> str:
-    """A color mixed with white, opaque so that nothing shows through it."""
+    """Mix a color with white; the result is opaque, so that nothing shows through."""
     red, green, blue = (part + (1 - part) * by for part in to_rgb(color))
     return to_hex((red, green, blue))

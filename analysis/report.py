@@ -1,7 +1,7 @@
-"""The report of a study: tables, figures for print, one page for the browser, tables for the terminal.
+"""The report of a study: tables, figures for print, an HTML page, tables for the terminal.
 
-Everything that is doubtful about the results stands in the report itself, beside the numbers. The page
-(report.html here is its template) works without a network: data, style and script are inside it.
+The report states all doubts about the results next to the numbers. The page (its template is report.html in
+this folder) works offline: data, style and script are embedded.
 """
 
 from __future__ import annotations
@@ -54,21 +54,20 @@ if TYPE_CHECKING:
     from jobs.runtime.context import Context
 
 TEMPLATE = Path(__file__).with_name("report.html")
-# Figures of one kind of scopes each: the end of the file name, and the kinds.
+# Figures by kind of scope: suffix of the file name, and the kinds.
 PARTS = (("", ("average", "group")), ("-benchmarks", ("benchmark",)))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a study.
+    """Results and derived tables of a study.
 
     Args:
-        results: the table of `analysis.results.collect.collect`.
-        tables: what follows from it, by the name of its file: "frontier" and "standing" (functions of
-            `statistics.frontier`), "matched", "kept" and "gains" (of `statistics.matched`), "claims",
-            "dropped" and "usage".
-        warnings: what is doubtful about them.
-        page: the report that was written.
+        results: Table of `analysis.results.collect.collect`.
+        tables: Derived tables by file name: "frontier" and "standing" (functions of `statistics.frontier`),
+            "matched", "kept" and "gains" (of `statistics.matched`), "claims", "dropped" and "usage".
+        warnings: Doubts about the results.
+        page: The written report; None if it was not written.
     """
 
     results: pd.DataFrame
@@ -80,14 +79,14 @@ class Report:
 def analyse(
     path: str | Path, units: Container[str] | None = None, joules: Mapping[str, float] | None = None
 ) -> Report:
-    """Collect a study's results and work out all that can be said of them.
+    """Collect a study's results and derive all tables.
 
     Args:
-        path, units: see `analysis.results.collect.collect`.
-        joules: see `analysis.results.usage.usage`.
+        path, units: See `analysis.results.collect.collect`.
+        joules: See `analysis.results.usage.usage`.
 
     Raises:
-        ValueError: there are no results, or they cannot be understood.
+        ValueError: There are no results, or they cannot be interpreted.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
@@ -100,7 +99,7 @@ def analyse(
 
 
 def derive(results: pd.DataFrame, scores: Scores) -> dict[str, pd.DataFrame]:
-    """All tables of a `Report` but the results, from these and their items' scores."""
+    """Derive the tables of a `Report` from the results and their items' scores."""
     points = frontier_table(results)
     drawn = redrawn(results, points, resample(with_configuration(results), scores))
     tables = {
@@ -116,10 +115,10 @@ def write_report(
     units: Container[str] | None = None,
     joules: Mapping[str, float] | None = None,
 ) -> Report:
-    """Analyse, and write a CSV of each table, figures (.svg, .png) and report.html to `out`.
+    """Analyze, and write a CSV of each table, figures (.svg, .png) and report.html to `out`.
 
     Raises:
-        ValueError: there are no results, they cannot be understood, or `out` cannot be written.
+        ValueError: There are no results, they cannot be interpreted, or `out` cannot be written.
     """
     path, out = Path(path), Path(out)
     found = analyse(path, units, joules)
@@ -133,7 +132,7 @@ def write_report(
 
 
 def _write(path: Path, out: Path, found: Report) -> Path:
-    """All files of a report; the page."""
+    """Write all files of a report; return the page."""
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for name, table in {"results": found.results, **found.tables}.items():
@@ -146,13 +145,13 @@ def _write(path: Path, out: Path, found: Report) -> Path:
     page = out / "report.html"
     data = _page_data(path, found) | {"files": files}
     text = json.dumps(data, allow_nan=False)
-    text = text.replace("<", "\\u003c")  # no "</script>" of a name ends the script
+    text = text.replace("<", "\\u003c")  # keep "</script>" in a name from ending the script
     page.write_text(TEMPLATE.read_text(encoding="utf-8").replace("__DATA__", text), encoding="utf-8")
     return page
 
 
 def run(ctx: Context) -> None:
-    """The report stage: publish a report on exactly the evaluations that are the unit's inputs."""
+    """Run the report stage: publish a report on exactly the evaluations that are the unit's inputs."""
     staged = ctx.staging()
     wanted = {given.id for given in ctx.unit.inputs if given.stage == "evaluate"}
     results = write_report(study_of(ctx.folder.path).path, staged, wanted).results
@@ -161,7 +160,7 @@ def run(ctx: Context) -> None:
 
 
 def print_report(report: Report) -> None:
-    """Show a written report in the terminal: the frontier, the answers, what it took, what is doubtful."""
+    """Print a written report to the terminal: frontier, claims, dropped prompts, usage, warnings."""
     console = PlainConsole()
     console.print(terminal_table(report.results, report.tables["frontier"]))
     console.print(claims_table(report.tables["claims"]))
@@ -175,12 +174,12 @@ def print_report(report: Report) -> None:
 
 
 def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | None = None) -> Table:
-    """The frontier as text: each student's compute and accuracy, ● where no other student beats it.
+    """Return the frontier as text: each student's compute and accuracy, with ● if it is on the frontier.
 
     Args:
-        results: the table of `analysis.results.collect.collect`. What it lacks is shown as –.
-        points: that of `analysis.statistics.frontier.frontier_table`.
-        width: columns of the terminal, by default this one's. Groups' accuracies are shown where they fit.
+        results: Table of `analysis.results.collect.collect`. Missing values are shown as –.
+        points: Table of `analysis.statistics.frontier.frontier_table`.
+        width: Columns of the terminal, by default the current one's. Group accuracies are shown if they fit.
     """
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
     shared = [SHARED] if SHARED in set(points["scope"]) else []
@@ -213,7 +212,7 @@ def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | Non
 
 
 def claims_table(table: pd.DataFrame) -> Table:
-    """The study's questions and answers, the table of `analysis.statistics.claims.claims`, as text."""
+    """Format the questions and answers of `analysis.statistics.claims.claims` as text."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
     for name in ("question", "compute", "over", "answer", "evidence"):
         shown.add_column(name, overflow="fold", ratio=3 if name in ("question", "evidence") else 1)
@@ -225,7 +224,7 @@ def claims_table(table: pd.DataFrame) -> Table:
 
 
 def usage_line(table: pd.DataFrame) -> str:
-    """What a study took, by `results.usage.usage`, in one line; empty where nothing is known of it."""
+    """Summarize a study's usage (`results.usage.usage`) in one line; empty if nothing is known."""
     if not len(table):
         return ""
     unit = "gpu_hours" if table["gpu_hours"].any() else "hours"
@@ -238,7 +237,7 @@ def usage_line(table: pd.DataFrame) -> str:
 
 
 def _trained_on(table: pd.DataFrame) -> list[str]:
-    """Each row's supervision in words, the order only where mixtures of both orders are compared."""
+    """Describe each row's supervision; with the order only if mixtures of both orders are compared."""
     both = both_orders(table)
     return [supervision(s, o if both else None) for s, o in zip(table["share"], table["order"], strict=True)]
 
@@ -259,12 +258,12 @@ def _percent(row: dict[Any, Any]) -> str:
 
 
 def _figures(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a report with its file name."""
+    """Yield every figure of a report with its file name."""
     points, stood, gain = tables["frontier"], tables["standing"], tables["gains"]
     for suffix, kinds in PARTS:
         part = points[points["kind"].isin(kinds)]
         for x in AXES:
-            if part[x].notna().any():  # else a warning says so
+            if part[x].notna().any():  # otherwise a warning says so
                 yield f"frontier-{x.removesuffix('_flops')}{suffix}", plots.frontier(part, x, stood)
         if part["share"].notna().any():
             yield f"mixtures{suffix}", plots.mixtures(part)
@@ -276,14 +275,14 @@ def _figures(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
 
 
 def _save(figure: Figure, out: Path, name: str) -> None:
-    """As SVG whose text stays text, the same bytes for the same data, and as PNG for slides."""
+    """Save as SVG with text kept as text and reproducible bytes, and as PNG for slides."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(out / f"{name}.svg", metadata={"Date": None})
         figure.savefig(out / f"{name}.png", dpi=200)
 
 
 def _page_data(path: Path, found: Report) -> dict[str, Any]:
-    """What the page's script draws, as JSON values; missing and infinite numbers are null."""
+    """Return the data of the page's script as JSON values; missing and infinite numbers are null."""
 
     def records(table: pd.DataFrame) -> Any:
         return json.loads(table.to_json(orient="records", double_precision=15))
@@ -311,7 +310,7 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
 
 
 def _break_even(matched: pd.DataFrame) -> list[str]:
-    """The compute that plain answers need for the same accuracy, in words: a ratio, or why there is none."""
+    """Describe the compute at which plain answers reach the same accuracy: a ratio, or why there is none."""
 
     def word(value: float, own: float) -> str:
         if pd.isna(value):
@@ -325,7 +324,7 @@ def _break_even(matched: pd.DataFrame) -> list[str]:
 
 
 def _provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
-    """Where the results come from: one entry for each stage and different code, hardware or packages."""
+    """Return the results' origins: one entry per stage and combination of code, hardware and packages."""
     entries = Counter[tuple[str, ...]]()
     for stage, record in _records(path, sorted(set(results["source"]))):
         code, hardware = section(record, "code"), section(record, "hardware")
@@ -346,14 +345,14 @@ def _provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _records(path: Path, sources: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The provenance of each source: of the evaluation and all units before it, or what lm-eval noted."""
+    """Yield each source's provenance: of the evaluation and all units before it, or what lm-eval recorded."""
     own = [path / source for source in sources if Path(source).name == "result.json"]
     notes = [
         (folder.path.parent.name, folder.out / "provenance.json")
         for folder in lineage(StudyDir(path), (UnitDir(result.parent.parent) for result in own))
     ]
     for stage, note in notes:
-        with suppress(Unreadable):  # it is missing or damaged: nothing is known
+        with suppress(Unreadable):  # missing or damaged: nothing is known
             yield stage, read_object(note)
     for file in (path / source for source in sources):
         if file.suffix == ".json" and file not in own:

@@ -1,1 +1,1 @@
-"""Results on disk, of this toolkit and of others, read into one table."""
+"""Read result files of this toolkit and of others into one table."""

@@ -1,9 +1,9 @@
-"""Results from disk to one tidy table: a row for each student and benchmark.
+"""Collect results from disk into one tidy table: one row per student and benchmark.
 
-Three sources are read: a run directory of this project, any folder of result files of lm-eval (of 0.4.3,
-which gave them their form, to 0.4.13), evalchemy or lighteval, and a CSV of such a table: one that a report
-wrote, or one typed from a publication. What is doubtful is said by a `DataWarning`; what is wrong is a
-ValueError that names file and key. Nothing is filled in: what is not known stays missing.
+Three sources are read: a run directory of this project; any folder of result files of lm-eval (0.4.3, which
+introduced the format, to 0.4.13), evalchemy or lighteval; and a CSV of such a table, written by a report or
+typed from a publication. Doubts are reported as `DataWarning`; errors are ValueErrors that name file and key.
+Nothing is filled in: unknown values stay missing.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from jobs.core.unit import Input, Unit
 from jobs.store.rundir import StudyDir, UnitDir
 
 __all__ = ["COLUMNS", "DataWarning", "charge_teacher", "collect", "lineage", "warn"]
-# What an evaluation's result says of each benchmark in the same words.
+# Keys of an evaluation's benchmarks that are also columns of the table.
 EVALUATED = ("domain", "format", "n", "stderr", "output_tokens", "reasoning_tokens")
 
 
 def collect(path: str | Path, units: Container[str] | None = None) -> pd.DataFrame:
-    """All results below a folder, newest ones where a student has several for a benchmark.
+    """Collect all results below a folder, the newest if a student has several for a benchmark.
 
     Args:
-        path: a run directory of this project; a folder of lm-eval result files, which may hold a
+        path: A run directory of this project; a folder of lm-eval result files, which may hold a
             `compute.csv` with the columns student, training_flops and optionally others of
             `foreign.COMPUTE_COLUMNS`; or a folder with a `results.csv` and no other results, which
             has the columns student, benchmark, accuracy (a fraction) and others of COLUMNS.
-        units: ids of the units to read; None reads every published one. Only for run directories.
+        units: IDs of the units to read; None reads every published one. Only for run directories.
 
     Returns:
         The columns of COLUMNS, sorted by training FLOPs, student and benchmark.
 
     Raises:
-        ValueError: no results, or a file that cannot be understood.
+        ValueError: There are no results, or a file cannot be interpreted.
     """
     root = Path(path)
     if not root.is_dir():
@@ -66,7 +66,7 @@ def collect(path: str | Path, units: Container[str] | None = None) -> pd.DataFra
 
 
 def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows of this project's evaluate units."""
+    """Yield rows of this project's evaluate units."""
     for folder in study.published("evaluate"):
         if units is not None and folder.id not in units:
             continue
@@ -101,7 +101,7 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
 
 
 def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, float]:
-    """The FLOPs by mode of the generation that an evaluated student's data come from, if there was one."""
+    """Return FLOPs by mode of the generation behind an evaluated student's data; empty if there was none."""
     made = next((f for f in lineage(study, [evaluation]) if f.path.parent.name == "generate"), None)
     if made is None or not made.done:
         return {}
@@ -110,7 +110,7 @@ def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, float]:
 
 
 def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
-    """Some units' folders and those of all that they were made from, the nearest first, each once."""
+    """Yield the folders of some units and of all their inputs, nearest first, each once."""
     todo, seen = deque(folders), set[Path]()
     while todo:
         folder = todo.popleft()
@@ -121,7 +121,7 @@ def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
 
 
 def _inputs(folder: UnitDir) -> tuple[Input, ...]:
-    """What a unit was made from; nothing, and a warning, where its record is damaged."""
+    """Return a unit's inputs; none, with a warning, if its record is damaged."""
     if not os.path.lexists(folder.spec):
         return ()
     try:
@@ -132,16 +132,16 @@ def _inputs(folder: UnitDir) -> tuple[Input, ...]:
 
 
 def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:
-    """The table with the teacher's generation added to each student's training FLOPs.
+    """Add the teacher's generation to each student's training FLOPs.
 
-    A student is charged for what it was trained on: its share of the reasoning, and 1 - share of the plain
-    answers.
+    A student is charged for the data it was trained on: `share` of the reasoning, and 1 - `share` of the
+    plain answers.
 
     Args:
-        results: the table of `collect`.
-        shared: False charges each student as if the answers had been made for it alone; True divides each
-            kind of answers among all students in the table in proportion to what they use, so that together
-            they are charged what generation cost.
+        results: Table of `collect`.
+        shared: False charges each student as if the answers had been generated for it alone; True divides
+            each kind of answers among all students in the table in proportion to their use, so that the
+            charges sum to the cost of generation.
     """
     students = results.drop_duplicates("student").set_index("student")
     uses = {"reasoning": students["share"], "ift": 1 - students["share"]}
@@ -154,7 +154,7 @@ def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:
 
 
 def _check(table: pd.DataFrame) -> None:
-    """Say where students are compared by unlike measurements; one line for each kind of them."""
+    """Warn where students are compared by unlike measurements; one line per kind of difference."""
     unlike = (
         ("task_version", "task versions"), ("metric", "metrics"), ("n", "numbers of items"),
         ("_shots", "numbers of shots"), ("_template", "chat templates or system prompts"),

@@ -1,7 +1,7 @@
-"""CSV files as people and spreadsheets have them: read, or refused with what to do; and written safely.
+"""Read CSV files from users and spreadsheets, or reject them with advice; and write them safely.
 
-A text that begins with = + - or @ is run as a formula by spreadsheets. Such cells are written with an
-apostrophe in front, which reading takes away again.
+Spreadsheets run text that begins with = + - or @ as a formula. Such cells are written with a leading
+apostrophe, which reading removes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from analysis.results.table import COLUMNS, few, plain, warn
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 ESCAPED = re.compile(r"'+[=+\-@\t\r]")
-INDEX = ("", "index", "unnamed:_0")  # a column that only numbers the lines
+INDEX = ("", "index", "unnamed:_0")  # names of columns that only number the rows
 MISSING = {"", "-", "–", "na", "n/a", "nan", "none", "null"}
 WORDS = {column for column, kind in COLUMNS.items() if kind == "str"}
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
-LARGEST = 1e60  # of any number: what is beyond it, or below its inverse, is a mistake
+LARGEST = 1e60  # numbers beyond it, or below its inverse, are errors
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 
 
@@ -44,14 +44,14 @@ def _escape(cell: object) -> object:
 
 
 def read_csv(file: Path, needed: Sequence[str], allowed: Collection[str], key: list[str]) -> pd.DataFrame:
-    """A table whose lines differ in `key` and whose numbers are numbers.
+    """Read a table with unique `key` and valid numbers.
 
-    Fields may be separated by commas, semicolons or tabs; with the latter two, decimals may have commas.
-    Columns are found whatever their capitals; a column of line numbers is passed over, unknown ones as well,
-    with a warning, unless their name is nearly that of an allowed one.
+    Fields may be separated by commas, semicolons or tabs; with the latter two, decimal commas are allowed.
+    Column names are case-insensitive. Columns of row numbers are skipped, and unknown ones with a warning,
+    unless their name is close to an allowed one.
 
     Raises:
-        ValueError: something that cannot be read, with file, line or column, and what to do.
+        ValueError: Something cannot be read; names file, line or column, and gives advice.
     """
     try:
         text = read_text(file).removeprefix("\ufeff")
@@ -82,7 +82,7 @@ def _separator(text: str) -> str:
 
 
 def _cells(file: Path, text: str, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and each line that is not blank with its number, all of the same length."""
+    """Return the header, and each nonblank row with its line number, padded to the header's length."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     lines = []
     try:
@@ -105,7 +105,7 @@ def _cells(file: Path, text: str, separator: str) -> tuple[list[str], list[tuple
 
 
 def _columns(file: Path, names: list[str], needed: Sequence[str], allowed: Collection[str]) -> dict[str, int]:
-    """Where each allowed column stands."""
+    """Return the position of each allowed column."""
     keys = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
     if twice := [key for key, times in Counter(keys).items() if times > 1 and key in allowed]:
         raise ValueError(f"{file}: the column {twice[0]!r} occurs more than once")
@@ -127,7 +127,7 @@ def _word(cell: str) -> str | None:
 
 
 def _number(file: Path, line: int, column: str, cell: str, separator: str) -> float:
-    """A number, or NaN for a cell that says that there is none."""
+    """Parse a number; NaN for a cell that marks a missing value."""
     text, percent = cell.strip(), False
     if text.lower() in MISSING:
         return math.nan
@@ -169,7 +169,7 @@ def _check_keys(file: Path, table: pd.DataFrame, key: list[str]) -> None:
 
 
 def _shares(file: Path, shares: pd.Series[float]) -> pd.Series[float]:
-    """Shares as fractions; a column with values above 1 is in percent, as 0, 25, 50, 100."""
+    """Return shares as fractions; a column with values above 1 is in percent, as 0, 25, 50, 100."""
     if not (shares > 1).any():
         return shares
     if (shares > 100).any() or ((shares > 0) & (shares < 1)).any():

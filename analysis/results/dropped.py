@@ -1,7 +1,7 @@
-"""Which prompts no student learned from, and why: what the collate and pack stages counted.
+"""Prompts dropped from training and why, as counted by the collate and pack stages.
 
-A row that is dropped from one mode takes its twin in the other with it. So students of one tokenizer differ
-in their supervision only, and what was lost stands in the report.
+A row dropped from one mode is dropped from the other, too, so students of one tokenizer differ only in their
+supervision. The report states the losses.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jobs.store.rundir import StudyDir, UnitDir
 
 DROPPED = {
     "stage": "str",
-    "rows": "str",  # whose: the study's, or those that a tokenizer makes, with the tokens of a block
-    "prompts": "int64",  # that came in
+    "rows": "str",  # "all", or the tokenizer and block size for which rows are packed
+    "prompts": "int64",  # input prompts
     "kept": "int64",  # in both modes
     "reason": "str",
     "dropped": "int64",  # prompts, each under one reason
@@ -25,14 +25,14 @@ DROPPED = {
 
 
 def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
-    """What was dropped on the way to the students of a table of results, a row for each stage and reason.
+    """Return what was dropped on the way to the students of a results table, one row per stage and reason.
 
     Args:
-        path: the folder that was collected.
-        results: the table that `analysis.results.collect.collect` made of it.
+        path: The collected folder.
+        results: Its table from `analysis.results.collect.collect`.
 
     Returns:
-        The columns of DROPPED. Packs that differ in their mixture only dropped the same prompts and are one.
+        The columns of DROPPED. Packs that differ only in mixture dropped the same prompts and share a row.
     """
     study = StudyDir(Path(path))
     sources = sorted(set(results["source"].dropna()))
@@ -44,9 +44,9 @@ def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
             continue
         try:
             result, config = read_object(folder.result), folder.unit().config
-        except (Unreadable, ValueError, KeyError):  # what cannot be read tells of nothing
+        except (Unreadable, ValueError, KeyError):  # unreadable units are skipped
             continue
-        if not (counts := section(result, "dropped")):  # of a version that counted otherwise
+        if not (counts := section(result, "dropped")):  # from a version with other counts
             continue
         whose = f"{config['tokenizer']}, {config['block_size']}" if stage == "pack" else "all"
         total = result["prompts"] + sum(counts.values())
@@ -56,7 +56,7 @@ def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def dropped_line(table: pd.DataFrame) -> str:
-    """The table of `dropped` in one line; empty where nothing is known."""
+    """Format the table of `dropped` in one line; empty if nothing is known."""
     parts = []
     for (stage, whose), own in table.groupby(["stage", "rows"], sort=False):
         counts = own[own["dropped"] > 0].sort_values("dropped", ascending=False)

@@ -11,17 +11,17 @@ from typing import Any
 
 
 class Unreadable(Exception):
-    """A file cannot be used; the text says why, without its name."""
+    """A file cannot be used; the message says why, without the file's name."""
 
 
 def read_text(file: Path) -> str:
-    """The text of a regular file in UTF-8.
+    """Return the text of a regular UTF-8 file.
 
     Raises:
-        Unreadable: it is something else, is missing, may not be read or is not UTF-8.
+        Unreadable: The path is missing or not a regular file, cannot be read, or is not UTF-8.
     """
     try:
-        # Opened without waiting: a FIFO has no end, and perhaps no writer.
+        # Opened without blocking: a FIFO may have no writer.
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise Unreadable("not a regular file")
@@ -33,10 +33,10 @@ def read_text(file: Path) -> str:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object of a file.
+    """Return the JSON object of a file.
 
     Raises:
-        Unreadable: see `read_text`; or it is not JSON, or no object.
+        Unreadable: See `read_text`; or the content is not JSON, or not an object.
     """
     data = parse(read_text(file))
     if not isinstance(data, dict):
@@ -45,10 +45,10 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """JSON, which may be nested deeper or hold longer numbers than Python reads.
+    """Parse JSON, which may be nested deeper or hold longer numbers than Python can read.
 
     Raises:
-        Unreadable: it is not JSON, or too deep.
+        Unreadable: The text is not JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -59,14 +59,14 @@ def parse(text: str) -> Any:
 
 
 def section(data: Any, *keys: str) -> dict[str, Any]:
-    """The object below some keys; an empty one where there is none."""
+    """Return the object below some keys; empty if there is none."""
     for key in keys:
         data = data.get(key) if isinstance(data, dict) else None
     return data if isinstance(data, dict) else {}
 
 
 def walk(root: Path, suffix: str) -> Iterator[Path]:
-    """Paths below a folder by the end of their names, in alphabetical order; hidden ones are passed over."""
+    """Yield paths below a folder by suffix, in alphabetical order; hidden ones are skipped."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (

@@ -1,7 +1,7 @@
-"""Results of other people: every result file below a folder, or a table that is there already.
+"""Results of other tools: every result file below a folder, or an existing table.
 
-What is not understood is left out and named, once for each kind of reason; nothing is guessed, and no two
-models become one student.
+Results that are not understood are left out and reported, once per reason. Nothing is guessed, and two models
+are never merged into one student.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ COMPUTE_COLUMNS = (
 
 
 def foreign(root: Path) -> pd.DataFrame:
-    """Rows of a folder of other tools' result files, with what compute.csv knows of their students; or of a
-    table that is there already.
+    """Return rows of a folder of other tools' result files, with data from compute.csv; or of a table.
 
     Raises:
-        ValueError: there is nothing that can be used.
+        ValueError: There are no usable results.
     """
     if studies := sorted(p.parent.name for p in root.glob("*/study.json")):
         raise ValueError(f"{root}: holds the studies {', '.join(studies)}; name the folder of one of them")
@@ -57,7 +56,7 @@ def foreign(root: Path) -> pd.DataFrame:
 
 
 def _read_all(root: Path) -> tuple[list[ResultFile], dict[str, list[str]]]:
-    """The result files below a folder, and those that are none by the reason."""
+    """Return the result files below a folder, and the skipped files by reason."""
     files, skipped = [], defaultdict[str, list[str]](list)
     for file in walk(root, ".json"):
         if RESULT_FILE.fullmatch(file.name):
@@ -76,7 +75,7 @@ def _as_dict(row: Row, file: ResultFile, student: str) -> dict[str, Any]:
 
 
 def _apart_by_template(table: pd.DataFrame) -> pd.DataFrame:
-    """A student that answered one benchmark with different chat templates is several."""
+    """Split students that answered one benchmark with different chat templates."""
     known = table[table["_template"] != ""]
     several = known.groupby(["student", "benchmark"])["_template"].nunique() > 1
     twofold = set(several[several].index.get_level_values("student"))
@@ -87,7 +86,7 @@ def _apart_by_template(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def newest(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each student and benchmark, of the newest file; where there were several, say so."""
+    """Keep one row per student and benchmark, from the newest file; warn if there were several."""
     if table.empty:
         return table
     key = ["student", "benchmark"]
@@ -104,7 +103,7 @@ def newest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _usable(root: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are not left out; what is left out, and what each benchmark is scored by, is said."""
+    """Return the usable rows; warn about dropped rows and about benchmarks with several metrics."""
     reasons = defaultdict[str, list[str]](list)
     for why in table.loc[table["_why"].map(bool), "_why"]:
         reasons[why[0]].append(why[1])
@@ -122,7 +121,7 @@ def _usable(root: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _nested(table: pd.DataFrame) -> pd.DataFrame:
-    """Mark benchmarks whose items another one holds as well, so that means count them once."""
+    """Mark benchmarks whose items another one also contains, so that means count them once."""
     own: dict[str, set[str]] = {}
     for benchmark, metric, parts in table[["benchmark", "metric", "_leaves"]].to_numpy():
         if metrics.is_accuracy(metric):
@@ -141,7 +140,7 @@ def _nested(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _add_compute(table: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """Put what compute.csv says of each student into its rows."""
+    """Merge each student's data from compute.csv into its rows."""
     students = sorted(set(table["student"]))
     if not file.exists():
         warn(
@@ -162,7 +161,7 @@ def _add_compute(table: pd.DataFrame, file: Path) -> pd.DataFrame:
 
 
 def _table(file: Path) -> pd.DataFrame:
-    """A table that is there already, such as a report's."""
+    """Read an existing table, such as a report's."""
     table = read_csv(file, TABLE_NEEDS, tuple(COLUMNS), ["student", "benchmark"])
     metric = table.get("metric", pd.Series("", table.index)).fillna("")
     for place, (student, benchmark, accuracy) in enumerate(table[list(TABLE_NEEDS)].itertuples(index=False)):

@@ -1,6 +1,6 @@
-"""Scores of single items: what a paired bootstrap needs beyond a table of accuracies.
+"""Scores of single items, which a paired bootstrap needs in addition to accuracies.
 
-They are read from where the results came from: `items.jsonl` of this project's evaluations, or lm-eval's
+They are read from the results' origin: `items.jsonl` of this project's evaluations, or lm-eval's
 `samples_TASK_TIME.jsonl` (written with --log_samples) beside its result file. Nothing is computed here.
 """
 
@@ -19,22 +19,22 @@ from analysis.results.metrics import is_accuracy, number, scale
 from analysis.results.result_files import STAMPED, groups_of, leaves
 from analysis.results.table import few, warn
 
-# By benchmark: a row for each student, a column for each item, NaN: not scored.
+# By benchmark: a row per student, a column per item, NaN if not scored.
 Scores = dict[str, pd.DataFrame]
 
 
 def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
-    """The score of every item behind a table of results.
+    """Return the score of every item behind a table of results.
 
-    A student whose items do not average to its accuracy (a metric that is no mean over items, a group's mean
-    of means) is left out of that benchmark and said: its items say nothing about its accuracy's error.
+    A student whose items do not average to its accuracy (a metric that is not a mean over items, a group's
+    mean of means) is left out of that benchmark with a warning: its items say nothing about its error.
 
     Args:
-        path: the folder that was collected.
-        results: the table that `analysis.results.collect.collect` made of it.
+        path: The collected folder.
+        results: Its table from `analysis.results.collect.collect`.
 
     Raises:
-        ValueError: a file of items that cannot be understood.
+        ValueError: A file of items cannot be interpreted.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     doubts: dict[str, list[str]] = {}
@@ -46,7 +46,7 @@ def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
                 doubt = scores
             elif not scores:
                 doubt = "no scores of single items"
-            elif not abs(np.mean(list(scores.values())) - accuracy) <= 1e-6:  # NaN is not
+            elif not abs(np.mean(list(scores.values())) - accuracy) <= 1e-6:  # true for NaN
                 doubt = "items whose mean is not its accuracy"
             else:
                 found.setdefault(benchmark, {})[student] = scores
@@ -76,7 +76,7 @@ def _few(names: list[str]) -> str:
 
 
 def _read(source: Path, rows: pd.DataFrame) -> dict[str, dict[str, float] | str]:
-    """Scores by benchmark and item of what one result file holds, or why there are none."""
+    """Return one result file's scores by benchmark and item, or why there are none."""
     if source.name == "result.json":
         return dict(_own(source.with_name("items.jsonl")))
     if source.suffix != ".json":
@@ -87,7 +87,7 @@ def _read(source: Path, rows: pd.DataFrame) -> dict[str, dict[str, float] | str]
         return {}
     read: dict[str, dict[str, float] | str] = {}
     for benchmark, metric in rows[["benchmark", "metric"]].to_numpy():
-        if is_accuracy(metric):  # others are no means over items
+        if is_accuracy(metric):  # other metrics are not means over items
             try:
                 read[benchmark] = {
                     item: score
@@ -100,7 +100,7 @@ def _read(source: Path, rows: pd.DataFrame) -> dict[str, dict[str, float] | str]
 
 
 def _own(file: Path) -> dict[str, dict[str, float]]:
-    """Scores of this project's evaluations."""
+    """Read scores of this project's evaluations."""
     read: dict[str, dict[str, float]] = {}
     try:
         for line in _lines(file, ("task", "item", "correct")):
@@ -116,10 +116,10 @@ def _own(file: Path) -> dict[str, dict[str, float]]:
 
 
 def _logged(file: Path | None, leaf: str, metric: str) -> Iterator[tuple[str, float]]:
-    """Items of lm-eval's samples and their scores.
+    """Yield items of lm-eval's samples and their scores.
 
     Raises:
-        Unreadable: the file is damaged, or its scores are no numbers.
+        Unreadable: The file is damaged, or its scores are not numbers.
     """
     name, _, chosen = metric.partition(",")
     by = scale(leaf, metric)
@@ -128,21 +128,21 @@ def _logged(file: Path | None, leaf: str, metric: str) -> Iterator[tuple[str, fl
             score = _score(line[name])
             if math.isnan(score):
                 raise Unreadable("their scores are not numbers")
-            # The question itself is part of the name: of two versions, items do not pair.
+            # The key includes the question's hash: items of different versions must not pair.
             yield f"{leaf}/{line['doc_id']}/{str(line.get('doc_hash', ''))[:12]}", score / by
 
 
 def _score(value: Any) -> float:
-    """An item's score; some metrics give a truth value for each part of an answer."""
+    """Convert an item's score; some metrics give one truth value per part of an answer."""
     if isinstance(value, list) and value and all(isinstance(part, bool) for part in value):
         return float(np.mean(value))
     return float(value) if isinstance(value, bool) else number(value)
 
 
 def _samples(results: Path, task: str) -> Path | None:
-    """lm-eval's file of one task's samples: that of the same moment as the results.
+    """Return lm-eval's samples file of one task, with the same timestamp as the results.
 
-    Results without a time in their name belong to the samples beside them if there are of one moment only.
+    Results without a timestamp match the samples beside them if these have a single timestamp.
     """
     if stamped := STAMPED.fullmatch(results.name):
         return results.with_name(f"samples_{task}_{stamped['time']}.jsonl")
@@ -155,16 +155,16 @@ def _samples(results: Path, task: str) -> Path | None:
 
 
 def _lines(file: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The records of a file; none if there is no such file.
+    """Return the records of a file; none if it does not exist.
 
     Raises:
-        Unreadable: it is no JSONL with these keys; the text continues one that names the file.
+        Unreadable: The file is not JSONL with these keys; the message continues one that names the file.
     """
     if not file.exists():
         return []
     try:
         text = read_text(file).rstrip("\n").replace("\n", ",\n")
-        lines: list[dict[str, Any]] = parse(f"[{text}]")  # at once: twice as fast as each alone
+        lines: list[dict[str, Any]] = parse(f"[{text}]")  # at once: twice as fast as line by line
     except Unreadable as error:
         raise Unreadable(f": not a JSON object in each line: {error}") from None
     try:

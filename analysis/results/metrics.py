@@ -1,6 +1,6 @@
-"""What the metrics of evaluation tools mean: which one is a task's accuracy, and on which scale it is.
+"""Metrics of evaluation tools: which one is a task's accuracy, and on which scale.
 
-Names are those of lm-eval (`metric,filter`), of evalchemy, and of lighteval. Whether a number is a percentage
+Names are those of lm-eval (`metric,filter`), evalchemy and lighteval. Whether a number is a percentage
 follows from metric and task, never from the number: 0.9 of squadv2's `exact` is 0.9 %.
 """
 
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-# Which of a task's metrics is its accuracy: the first of these that it has.
+# A task's accuracy is the first of these metrics that it has.
 ACCURACIES = (
     "exact_match", "acc", "pass@1", "pass_at_1", "prompt_level_strict_acc", "em", "exact", "contains",
     "math_verify", "accuracy_avg", "accuracy", "overall_accuracy", "prompt-level", "extractive_match", "qem",
     "pem", "pass@k:k=1", "maj@8", "loglikelihood_acc", "acc_norm", "f1",
 )  # fmt: skip
 LANGUAGE = re.compile(r"[a-z]+_(pass@1)")  # evalchemy's HumanEval: python_pass@1
-# No shares of items answered right: they are shown for themselves, and no mean of accuracies includes them.
+# Scores that are not a proportion of correct items: shown individually, excluded from means of accuracies.
 SCORES = re.compile(
     r"(?i)(mcc|matthews.*|.*bleu.*|chrf.*|rouge.*|bert_?score.*|meteor.*|comet.*|sari|eqbench|likelihood"
     r"|spearman.*|pearson.*|.*correlation.*|kappa|.*_diff)(?<!_acc)"
 )
-CORRELATIONS = re.compile(r"(?i)(mcc|matthews.*|spearman.*|pearson.*|.*correlation.*|kappa)")  # from -1 to 1
+CORRELATIONS = re.compile(r"(?i)(mcc|matthews.*|spearman.*|pearson.*|.*correlation.*|kappa)")  # range -1 to 1
 LOWER = re.compile(
     r"(?i).*perplexity|bits_per_byte|ter|wer|cer|brier.*|.*(toxicity|bias)_?score.*|.*loss|pct_stereotype"
     r"|likelihood_diff|pct_invalid|.*no_?answer"
@@ -39,14 +39,14 @@ PERCENT = (
 )
 FRACTIONS = re.compile(r"(meddialog|mts_dialog|careqa|medtext|olaph|meqsum|mimic_repsum|mediqa).*")
 NOT_METRICS = {"alias", "name", "sample_len", "sample_count", "samples"}
-# evalchemy's counts, and what it says of its runs.
+# evalchemy's counts and statistics of its runs.
 COUNTS = re.compile(
     r"(?i)(num|total|count|n)_.*|.*_(total|count|num|std|std_err|variance)|solved.*|run_stats"
 )
 
 
 def number(value: Any) -> float:
-    """A number of JSON, NaN for anything else: lm-eval writes "N/A" where it has no standard error."""
+    """Convert a JSON number; NaN for anything else: lm-eval writes "N/A" without a standard error."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:
@@ -56,21 +56,24 @@ def number(value: Any) -> float:
 
 
 def count(value: Any) -> int | None:
-    """A number of items; None where there is none."""
+    """Convert a number of items; None if it is not one."""
     found = number(value)
     return int(found) if 0 <= found < 2**53 else None
 
 
 def split(key: str) -> tuple[str, str]:
-    """The metric and the filter of lm-eval's `metric,filter`."""
+    """Split lm-eval's `metric,filter`."""
     name, _, chosen = key.partition(",")
     found = LANGUAGE.fullmatch(name)
     return (found[1] if found else name), chosen
 
 
 def accuracies(values: Mapping[str, Any], higher_is_better: Mapping[str, Any]) -> list[str]:
-    """The keys of a task's metrics that can stand for its accuracy, the best known first; of two filters the
-    one that the task lists first. Keys of no known metric count if they have lm-eval's form."""
+    """Return the keys of metrics that can serve as a task's accuracy, the best known first.
+
+    Of two filters, the one that the task lists first comes first. Keys of unknown metrics count if they have
+    lm-eval's form.
+    """
     rank = {name: place for place, name in enumerate(ACCURACIES)}
     found = [
         key
@@ -84,7 +87,7 @@ def accuracies(values: Mapping[str, Any], higher_is_better: Mapping[str, Any]) -
 
 
 def measured(values: Mapping[str, Any]) -> list[str]:
-    """The keys of all of a task's metrics."""
+    """Return the keys of all of a task's metrics."""
     return [
         key
         for key, value in values.items()
@@ -104,12 +107,12 @@ def lower_is_better(key: str, higher_is_better: Mapping[str, Any]) -> bool:
 
 @cache
 def is_accuracy(metric: str) -> bool:
-    """Whether it is a share of items, so that it can be averaged with others."""
+    """Whether the metric is a proportion of items, so that it can be averaged with others."""
     return not SCORES.fullmatch(split(str(metric))[0])
 
 
 def scale(task: str, key: str) -> float:
-    """What a metric's numbers are divided by to be fractions of 1."""
+    """Return the divisor that converts a metric's numbers to fractions of 1."""
     name = split(key)[0]
     if FRACTIONS.fullmatch(task):
         return 1.0
@@ -118,16 +121,16 @@ def scale(task: str, key: str) -> float:
 
 
 def impossible(metric: str, accuracy: float) -> bool:
-    """Whether a value is none that its metric can have, NaN included."""
+    """Whether a value, including NaN, is outside its metric's range."""
     low = -1.0 if CORRELATIONS.fullmatch(split(str(metric))[0]) else 0.0
     return not low <= accuracy <= 1
 
 
 def stderr_of(values: Mapping[str, Any], key: str) -> float:
-    """The standard error that a file states for a metric.
+    """Return the standard error that a file states for a metric.
 
-    evalchemy's `accuracy_std_err` of several runs of the same items is the spread between these runs over the
-    root of their number. It says nothing about other items, so it is no error of the accuracy.
+    evalchemy's `accuracy_std_err` of several runs on the same items is the spread between these runs over the
+    root of their number. It does not cover other items, so it is not the accuracy's standard error.
     """
     name, comma, chosen = key.partition(",")
     if name == "accuracy_avg":

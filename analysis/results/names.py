@@ -1,4 +1,4 @@
-"""Which model a result file is about, and names that tell different models apart.
+"""Identify the model of a result file, and name models so that different ones are distinct.
 
 A model is more than its name: another revision, adapter, quantization or prompt format is another model.
 Arguments that only say how to run it (device, memory, batches, precision) are not part of it.
@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis.results.table import plain
 
-# Where lm-eval looks for a model's name, in its order: an adapter is given together with its base model.
+# Where lm-eval looks for a model's name, in its order; an adapter is given together with its base model.
 NAMED_BY = ("peft", "delta", "pretrained", "model", "path", "engine", "model_name")
 RUNNING = {
     "add_bos_token", "attn_implementation", "auth_token", "backend", "base_url", "batch_size", "cache_dir",
@@ -34,12 +34,12 @@ LOCAL = ("/", "./", "../", "~")
 
 @dataclass(frozen=True)
 class Model:
-    """A model as one result file describes it.
+    """A model as described by one result file.
 
     Args:
-        name: as given: a hub's name, or a path.
-        details: the arguments that make it another model than others of its name, in alphabetical order.
-        sha: the commit of its weights, where the file has it.
+        name: As given: a hub name or a path.
+        details: Arguments that distinguish the model from others of its name, in alphabetical order.
+        sha: Commit of its weights, if the file has it.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Model:
 
 
 def arguments(given: Any) -> dict[str, str]:
-    """lm-eval's `model_args`, which is a text (`pretrained=a/b,revision=c`) or an object."""
+    """Parse lm-eval's `model_args`, either text (`pretrained=a/b,revision=c`) or an object."""
     if isinstance(given, str):
-        # A comma ends an argument only if another one follows: values may be JSON.
+        # A comma ends an argument only if another argument follows: values may be JSON.
         parts = re.split(r",(?=\s*\w+=)", given)
         return {key.strip(): value.strip() for key, has, value in (p.partition("=") for p in parts) if has}
     if isinstance(given, Mapping):
@@ -59,13 +59,13 @@ def arguments(given: Any) -> dict[str, str]:
 
 
 def model_of(name: Any, given: Any, sha: Any, otherwise: str) -> Model:
-    """The model of a result file.
+    """Return the model of a result file.
 
     Args:
-        name: the file's `model_name`; may be missing or empty.
-        given: its `model_args`.
-        sha: its `model_sha`.
-        otherwise: the name where the file has none.
+        name: The file's `model_name`; may be missing or empty.
+        given: Its `model_args`.
+        sha: Its `model_sha`.
+        otherwise: Name to use if the file has none.
     """
     known = arguments(given)
     named_by = next((key for key in NAMED_BY if known.get(key)), None)
@@ -80,10 +80,10 @@ def model_of(name: Any, given: Any, sha: Any, otherwise: str) -> Model:
 
 
 def distinct_names(models: Iterable[Model]) -> dict[Model, str]:
-    """A name for each model, as short as it can be while all are told apart.
+    """Return a name for each model, as short as possible while all are distinct.
 
-    A path is called by its last part where no other model is. Models of one name are called by what differs
-    between them; their commits count only where there are several.
+    A path is named by its last part if that is unique. Models of one name are distinguished by the details
+    that differ; commits are included only if there are several.
     """
     found = list(dict.fromkeys(models))
     short = {m.name: Path(m.name).name if m.name.startswith(LOCAL) else m.name for m in found}

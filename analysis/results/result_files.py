@@ -1,6 +1,6 @@
 """One result file of another tool: lm-eval (0.4.3 to 0.4.13), evalchemy or lighteval.
 
-All have one shape, `{"results": {TASK: {METRIC: number}}}`, and differ in where the rest stands.
+All share the shape `{"results": {TASK: {METRIC: number}}}` and differ in where the rest is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from analysis.results.files import Unreadable, read_object, section
 from analysis.results.names import Model, model_of
 from analysis.results.table import few, plain
 
-# Tasks that are mathematics.
+# Prefixes of mathematical tasks.
 MATH = (
     "gsm", "math", "minerva", "hendrycks_math", "aime", "amc", "mgsm", "asdiv", "svamp", "olympiad", "hmmt",
 )  # fmt: skip
@@ -33,10 +33,10 @@ class Row:
     """One result of a file.
 
     Args:
-        values: columns of the results table, without student.
-        leaves: the tasks that the benchmark consists of, itself where it is none.
-        others: metrics that it is not scored by.
-        why: why it is left out, and what; empty where it is not.
+        values: Columns of the results table, without student.
+        leaves: Tasks that make up the benchmark; the benchmark itself if it is not a group.
+        others: Metrics that it is not scored by.
+        why: Why the result is left out, and what it is; empty if it is used.
     """
 
     values: dict[str, Any]
@@ -47,11 +47,11 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """What one file of results says of itself.
+    """Content and metadata of one result file.
 
     Args:
-        time: of the evaluation, in seconds since 1970.
-        template: how prompts were formatted, in words; empty where the file does not say.
+        time: Time of the evaluation, in seconds since 1970.
+        template: Description of the prompt format; empty if the file does not say.
     """
 
     data: dict[str, Any]
@@ -62,7 +62,11 @@ class ResultFile:
 
     @classmethod
     def read(cls, file: Path, root: Path) -> ResultFile:
-        """Raises Unreadable."""
+        """Read a result file.
+
+        Raises:
+            Unreadable: The file cannot be read, or has no results.
+        """
         data = read_object(file)
         if not isinstance(data.get("results"), dict):
             raise Unreadable("no 'results' of lm-eval")
@@ -80,7 +84,7 @@ class ResultFile:
 
 
 def _time(file: Path, date: Any) -> float:
-    """When a file's evaluation was: what it says, else what its name says, else when it was written."""
+    """Return the time of an evaluation: from the file's content, else its name, else its mtime."""
     if math.isfinite(found := metrics.number(date)):
         return found
     stamp = STAMPED.fullmatch(file.name)
@@ -103,7 +107,7 @@ def _template(data: dict[str, Any]) -> str:
 
 
 def rows_of(file: ResultFile) -> Iterator[Row]:
-    """The results of one file: of groups of tasks where they stand for all of their tasks, else of tasks."""
+    """Yield the results of one file: of groups that represent all of their tasks, else of tasks."""
     results = section(file.data, "results")
     groups = groups_of(file.data)
     standing = {name: key for name in groups if (key := _stands(name, file.data, groups))}
@@ -112,22 +116,22 @@ def rows_of(file: ResultFile) -> Iterator[Row]:
     counted = set[str]()
     hidden = set(parts)
     for name in top:
-        # Of two groups that share tasks the larger one is counted, and of the other what is not shared.
+        # Of two groups that share tasks, the larger is counted, and of the other the tasks not shared.
         own = set(leaves(name, groups))
         hidden -= own - counted if own & counted else set()
         counted |= own
     for task, values in results.items():
-        if task in hidden or (task == "all" and "config_general" in file.data):  # lighteval's mean of all
+        if task in hidden or (task == "all" and "config_general" in file.data):  # lighteval's overall mean
             continue
         values = values if isinstance(values, dict) else {}
-        # A group that does not stand for its tasks is no result: its tasks are, if there are any.
+        # A group that does not represent its tasks is not a result; its tasks are, if there are any.
         alone = not any(leaf in results for leaf in leaves(task, groups) if leaf != task)
         if task not in groups or task in standing or (alone and metrics.measured(values)):
             yield _row(file.data, task, values, groups, standing.get(task))
 
 
 def groups_of(data: dict[str, Any]) -> Groups:
-    """The tasks of each group that a file has results of; a group that holds itself is none."""
+    """Return the tasks of each group in a file; a group that contains itself is ignored."""
     found = {
         name: [part for part in parts if isinstance(part, str)]
         for name, parts in section(data, "group_subtasks").items()
@@ -137,7 +141,7 @@ def groups_of(data: dict[str, Any]) -> Groups:
 
 
 def _stands(group: str, data: dict[str, Any], groups: Groups) -> str | None:
-    """The metric by which a group stands for its tasks: one that all of them have."""
+    """Return the metric by which a group represents its tasks: one that all of them have; else None."""
     results = section(data, "results")
     measured = [section(results, leaf) for leaf in leaves(group, groups) if leaf != group and leaf in results]
     better = section(data, "higher_is_better", group)
@@ -178,7 +182,7 @@ def _row(data: dict[str, Any], task: str, values: dict[str, Any], groups: Groups
 
 
 def leaves(task: str, groups: Groups) -> list[str]:
-    """The tasks that a group of tasks consists of, each once; a task that is no group is its own leaf."""
+    """Return the distinct tasks of a group; a task that is not a group is its own leaf."""
     found, todo, seen = list[str](), [task], set[str]()
     while todo:
         name = todo.pop()
@@ -191,7 +195,7 @@ def leaves(task: str, groups: Groups) -> list[str]:
 
 
 def _parts(task: str, groups: Groups) -> set[str]:
-    """Everything below a group of tasks: groups and tasks."""
+    """Return everything below a group of tasks: groups and tasks."""
     todo, seen = list(groups.get(task, ())), set[str]()
     while todo:
         if (name := todo.pop()) not in seen:
@@ -201,13 +205,13 @@ def _parts(task: str, groups: Groups) -> set[str]:
 
 
 def _bare(task: str) -> str:
-    """lighteval's `suite|task|shots` or `task|shots` without what is around it."""
+    """Strip lighteval's `suite|task|shots` or `task|shots` to the task."""
     parts = [part for part in task.split("|") if not part.isdigit()]
     return parts[-1] if parts else task
 
 
 def _items(data: dict[str, Any], task: str, groups: Groups) -> int | None:
-    """How many items a task's score is a mean of; for a group, all of its parts' items."""
+    """Return the number of items behind a task's score; for a group, the sum over its parts."""
     values = section(data, "results", task)
     lighteval = section(data, "config_tasks", task) or section(data, "config_tasks", task.rpartition("|")[0])
     given = (
@@ -236,7 +240,7 @@ def _shots(data: dict[str, Any], task: str) -> int | None:
 
 
 def _size(config: dict[str, Any]) -> str | None:
-    """A size such as 0.5B or 135M from the number of parameters, which lm-eval knows of `hf` models."""
+    """Format a size such as 0.5B or 135M from the parameter count, which lm-eval records for `hf` models."""
     count = metrics.number(config.get("model_num_parameters"))
     if not 1 <= count < math.inf:
         return None
@@ -245,6 +249,6 @@ def _size(config: dict[str, Any]) -> str | None:
 
 
 def _format(data: dict[str, Any], task: str) -> str | None:
-    """How a task is answered."""
+    """Return a task's answer format, None if unknown."""
     kind = section(data, "configs", task).get("output_type")
     return {"multiple_choice": "multiple-choice", "generate_until": "open-ended"}.get(str(kind))

@@ -1,4 +1,4 @@
-"""The columns of the results table, and the warnings that are given about its numbers."""
+"""The columns of the results table, and warnings about its numbers."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from jobs.core.secrets import hide
 COLUMNS = {
     "student": "str",
     "size": "str",
-    "share": "float64",  # of reasoning rows in what the student was trained on
+    "share": "float64",  # fraction of reasoning rows in the student's training data
     "order": "str",
     "seed": "Int64",
     "benchmark": "str",
     "domain": "str",
     "format": "str",
-    "metric": "str",  # "metric,filter", as lm-eval writes it
+    "metric": "str",  # "metric,filter", as in lm-eval
     "accuracy": "float64",
     "stderr": "float64",
     "n": "Int64",
     "training_flops": "float64",  # model FLOPs of training the student alone
-    "teacher_ift_flops": "float64",  # of making all plain answers, and all reasoning, that were trained on
+    "teacher_ift_flops": "float64",  # of generating all plain answers, and all reasoning, in training data
     "teacher_reasoning_flops": "float64",
     "inference_flops": "float64",  # per item
-    "output_tokens": "float64",  # per item, reasoning included
+    "output_tokens": "float64",  # per item, including reasoning
     "reasoning_tokens": "float64",
     "task_version": "str",
-    "source": "str",  # the file, relative to the folder that was collected
-    "within": "str",  # another benchmark that holds some of the same items: means count them there only
+    "source": "str",  # the file, relative to the collected folder
+    "within": "str",  # another benchmark with some of the same items, where means count them
 }
 UNPRINTABLE = re.compile(rf"[\n\t]|{CONTROLS.pattern}")
 LONGEST_NAME = 1000
 
 
 class DataWarning(UserWarning):
-    """Something about the results that whoever reads their numbers must know."""
+    """A doubt about the results that readers of the numbers must know."""
 
 
 def warn(text: str) -> None:
@@ -45,14 +45,13 @@ def warn(text: str) -> None:
 
 
 def few(names: Iterable[str], most: int = 8) -> str:
-    """Names in one line: the first ones, and how many more there are."""
+    """Join the first names in one line, with the number of further ones."""
     listed = list(dict.fromkeys(names))
     rest = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + rest
 
 
 def plain(name: object) -> str:
-    """A name from somebody's file as it can be printed, drawn and written: one line, no control character,
-    no secret."""
+    """Make a name from an external file printable: one line, no control characters, no secrets."""
     text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", hide(str(name))).strip()
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"

@@ -1,6 +1,6 @@
-"""What a study took: hours of jobs and of GPUs by stage, with those of runs that came to nothing.
+"""What a study used: hours of jobs and of GPUs by stage, including those of interrupted runs.
 
-From what the jobs themselves wrote down, so that it can be read anywhere, long after the scheduler forgot.
+Based on the jobs' own records, so that it is available anywhere, long after the scheduler's are gone.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from jobs.store.schema import ATTEMPT
 
 USAGE = {
     "stage": "str",
-    "units": "int64",  # that were begun
-    "runs": "int64",  # of jobs; one that goes on after an interruption is another
+    "units": "int64",  # units that were started
+    "runs": "int64",  # runs of jobs; a resumed job is another run
     "interrupted": "int64",  # runs that ended without a result
-    "untimed": "int64",  # of these, how many left no word of how long they had run
-    "hours": "float64",  # of all runs that did, from the start of their first process
-    "gpu_hours": "float64",  # the same, times the GPUs that each held
-    "interrupted_gpu_hours": "float64",  # of it, in interrupted runs, whose work was in part kept
-    "flops": "float64",  # model FLOPs of what is published
-    "joules": "float64",  # that the scheduler's accounts tell of, of all runs; NaN: they tell nothing
+    "untimed": "int64",  # interrupted runs of unknown duration
+    "hours": "float64",  # of all timed runs, from the start of their first process
+    "gpu_hours": "float64",  # hours times the GPUs of each run
+    "interrupted_gpu_hours": "float64",  # part of gpu_hours in interrupted runs, whose work was partly kept
+    "flops": "float64",  # model FLOPs of published results
+    "joules": "float64",  # of all runs, from Slurm accounting; NaN if unknown
 }
 
 
 def usage(path: str | Path, joules: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """What every stage of a study took, in the order of stages; all that was run counts, wanted still or not.
+    """Return the usage of every stage, in order of stages, including units the study no longer wants.
 
     Args:
-        path: a run directory of this project; any other folder gives an empty table.
-        joules: energy by stage, as far as it is known; no file of a run directory tells of it.
+        path: A run directory of this project; any other folder gives an empty table.
+        joules: Energy by stage, where known; run directories do not record it.
 
     Returns:
         The columns of USAGE.
@@ -54,7 +54,7 @@ def usage(path: str | Path, joules: Mapping[str, float] | None = None) -> pd.Dat
 
 
 def _sums(stage: str, folders: list[UnitDir]) -> dict[str, float]:
-    """The columns of USAGE between the first two and the last, over some units of one stage."""
+    """Return the columns of USAGE between the first two and the last, over some units of one stage."""
     sums = dict.fromkeys(list(USAGE)[2:-1], 0.0)
     for folder in folders:
         try:
@@ -76,7 +76,7 @@ def _sums(stage: str, folders: list[UnitDir]) -> dict[str, float]:
 
 
 def _flops(stage: str, folder: UnitDir) -> float:
-    """Those of a published result; 0 where no model computed."""
+    """Return the FLOPs of a published result; 0 if no model was run."""
     result = read_json(folder.result)
     if stage == "evaluate":
         return sum(row["flops_per_item"] * row["n"] for row in result["benchmarks"])

@@ -1,1 +1,1 @@
-"""The frontier, comparisons at matched compute, and how sure they are. Tables in, tables out."""
+"""The frontier, comparisons at matched compute, and their uncertainty. Tables in, tables out."""

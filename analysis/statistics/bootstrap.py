@@ -1,31 +1,32 @@
-"""How far accuracies could be off: all of them redrawn together, and intervals from what was redrawn.
+"""Uncertainty of accuracies: joint resampling of all accuracies, and intervals from the resamples.
 
 Method
-    Students answer the same items, hence their errors go together, and a difference is known better than its
-    two sides. So items are resampled with replacement (Efron 1979), the same ones for all students: what is
-    computed from the accuracies, however many of them it needs, is computed again from each resample.
-    Where a configuration was trained with k > 1 seeds, its seeds are resampled as well, independently of the
-    items (the two-way "pigeonhole" bootstrap, Owen 2007, slightly too wide rather than too narrow). Drawing
-    k of k seeds would make their variance too small by (k-1)/k; the weights are stretched by √(k/(k-1)) as
-    Rao and Wu (1988) do. With one seed the intervals speak of items only: another training run could differ
-    by more.
-    A student that answers all or none right never varies in a resample. It is given the missing part of the
-    variance p(1-p)/(n+4) at p = (correct+2)/(n+4) of Agresti and Coull (1998), which is near nothing unless
+    Students answer the same items, so their errors are correlated, and a difference is known more precisely
+    than its two sides. So items are resampled with replacement (Efron 1979), the same ones for all students:
+    every quantity computed from the accuracies, however many it involves, is recomputed from each resample.
+    If a configuration was trained with k > 1 seeds, its seeds are resampled as well, independently of the
+    items (the two-way "pigeonhole" bootstrap, Owen 2007, which errs slightly on the wide side). Drawing k of
+    k seeds would underestimate their variance by the factor (k-1)/k; the weights are stretched by
+    √(k/(k-1)), as in Rao and Wu (1988). With one seed the intervals cover items only: another training run
+    could differ by more.
+    A student with all or no answers correct never varies in a resample. Its variance is filled up to
+    p(1-p)/(n+4) at p = (correct+2)/(n+4) of Agresti and Coull (1998); the added part is close to zero unless
     p is near 0 or 1.
-    Benchmarks are taken as they are, not as a sample of all that there could be; compute as measured.
-    Without scores of items a configuration's errors are normal and independent, from its standard error.
-    Few items make an error itself uncertain. So each resample's distance from the mean over n items is
-    stretched by √(n/χ²), with n-1 degrees of freedom and the same for all students: as Student's t has wider
-    tails than the normal distribution. Without that, one study in five calls equally good students different
-    at 20 items, and one in ten at 30 (simulated, six students, accuracies near a half). Below MIN_ITEMS no
-    stretching helps, as half of all sure differences are wrong at one item: there, errors are not known.
+    Benchmarks are taken as given, not as a sample of possible benchmarks; compute as measured.
+    Without item scores a configuration's errors are normal and independent, from its standard error.
+    With few items the error estimate itself is uncertain. So each resample's distance from the mean over n
+    items is stretched by √(n/χ²), with n-1 degrees of freedom and the same for all students, as Student's t
+    has wider tails than the normal distribution. Without that, one study in five finds a difference between
+    equally good students at 20 items, and one in ten at 30 (simulated, six students, accuracies near a half).
+    Below MIN_ITEMS stretching does not help, as half of all significant differences are wrong at one item:
+    errors then count as unknown.
 
 Intervals
     For an estimate v with resamples v*, se the resamples' standard deviation and T* = |v* - v| / se, the
     interval is v ± q·se with q the 95 % quantile of T* (the symmetric bootstrap interval of Hall 1988, scaled
     by a fixed se). For a family of estimates q is that of the largest T* in it (single-step max-T: Westfall
     and Young 1993; Romano and Wolf 2005): in 95 % of studies *all* of its intervals hold. Unlike Holm's or
-    Bonferroni's correction that uses how the estimates hang together through shared items and students, and
+    Bonferroni's correction, this exploits the estimates' correlation through shared items and students, and
     it gives intervals, not only tests.
 """
 
@@ -43,17 +44,17 @@ from analysis.results.table import few, warn
 
 Array = NDArray[np.float64]
 RESAMPLES, LEVEL, MIN_ITEMS = 1000, 0.95, 20
-EXACT = 1e-12  # a difference or an error below this is 0 but for rounding
+EXACT = 1e-12  # differences and errors below this are rounding and count as 0
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Accuracies of every configuration on every benchmark, redrawn.
+    """Resampled accuracies of every configuration on every benchmark.
 
     Args:
-        configurations, benchmarks: what the last two axes stand for.
-        accuracy: resamples × configurations × benchmarks; NaN where a result or its error is not known.
-        items: how many items each was measured on, configurations × benchmarks; NaN: not known.
+        configurations, benchmarks: Labels of the last two axes.
+        accuracy: Resamples × configurations × benchmarks; NaN if a result or its error is unknown.
+        items: Number of items of each accuracy, configurations × benchmarks; NaN if unknown.
     """
 
     configurations: tuple[str, ...]
@@ -62,7 +63,7 @@ class Resampled:
     items: Array
 
     def mean(self, configurations: list[str], benchmarks: list[str]) -> Array:
-        """Means over some benchmarks, NaN where these have too few items: resamples × configurations."""
+        """Return means over some benchmarks, NaN for too few items: resamples × configurations."""
         rows = [self.configurations.index(name) for name in configurations]
         columns = [self.benchmarks.index(name) for name in benchmarks]
         means = self.accuracy[:, :, columns].mean(axis=2)[:, rows]
@@ -76,13 +77,13 @@ def resample(
     resamples: int = RESAMPLES,
     seed: int = 250922193,
 ) -> Resampled:
-    """Redraw all accuracies.
+    """Resample all accuracies.
 
     Args:
-        results: the table of `collect` with the column "configuration", which seeds of one share.
-        scores: those of `analysis.results.items.item_scores`; a benchmark or student may be missing.
-        resamples: how often.
-        seed: of the random numbers. The default is not 0, which simulated scores may have been drawn with.
+        results: Table of `collect` with the column "configuration", which is shared by seeds.
+        scores: Scores of `analysis.results.items.item_scores`; benchmarks or students may be missing.
+        resamples: Number of resamples.
+        seed: Seed of the random numbers. The default is not 0, in case simulated scores were drawn with 0.
     """
     rng = np.random.default_rng(seed)
     configurations = tuple(dict.fromkeys(results["configuration"]))
@@ -114,9 +115,9 @@ def resample(
 
 
 def _items(rows: pd.DataFrame) -> float:
-    """How many items an accuracy is a mean of; from its standard error where nobody counted them."""
+    """Return the number of items behind an accuracy; derived from the standard error if not recorded."""
     if not is_accuracy(rows["metric"].iloc[0]):
-        return np.inf  # its error is known or not, whatever it is a mean of
+        return np.inf  # the number of items does not determine whether its error is known
     n = rows["n"].astype("float64").mean()
     if n > 0:
         return float(n)
@@ -125,7 +126,7 @@ def _items(rows: pd.DataFrame) -> float:
 
 
 def _means(table: pd.DataFrame, resamples: int, rng: np.random.Generator) -> Array:
-    """Mean of each row of a table of scores over resampled columns: resamples × rows."""
+    """Return means of each row of a score table over resampled columns: resamples × rows."""
     if table.empty:
         return np.empty((resamples, 0))
     values = table.to_numpy(dtype="float64").T
@@ -140,14 +141,14 @@ def _means(table: pd.DataFrame, resamples: int, rng: np.random.Generator) -> Arr
 
 
 def _stretch(items: float, resamples: int, rng: np.random.Generator) -> Array:
-    """What distances from a mean over some items are multiplied by, for each resample."""
+    """Return each resample's factor for distances from a mean over `items` items."""
     if not 1 < items < np.inf:
         return np.ones(resamples)
     return np.asarray(np.sqrt(items / rng.chisquare(items - 1, resamples)))
 
 
 def _seed_weights(count: int, resamples: int, rng: np.random.Generator) -> Array:
-    """Weights of `count` seeds, each row with the sum 1."""
+    """Return resampled weights of `count` seeds: resamples × seeds, each row summing to 1."""
     if count == 1:
         return np.ones((resamples, 1))
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
@@ -155,10 +156,10 @@ def _seed_weights(count: int, resamples: int, rng: np.random.Generator) -> Array
 
 
 def _error(rows: pd.DataFrame, items: bool) -> float:
-    """Standard error that redrawn items and seeds do not show; all of it where there are no items."""
+    """Return the standard error not covered by resampled items and seeds; all of it without items."""
     p, n = rows["accuracy"].mean(), rows["n"].astype("float64").mean()
     if not is_accuracy(rows["metric"].iloc[0]):
-        n = np.nan  # p(1-p)/n is the variance of shares only
+        n = np.nan  # p(1-p)/n is the variance of proportions only
     extra = max(0.0, _variance((p * n + 2) / (n + 4), n + 4) - _variance(p, n)) if n > 0 else 0.0
     if items:
         return float(np.sqrt(extra))
@@ -166,7 +167,7 @@ def _error(rows: pd.DataFrame, items: bool) -> float:
     of_items = known if known > 0 else _variance(p, n)
     of_seeds = rows["accuracy"].var() / len(rows) if len(rows) > 1 else 0.0
     total = of_items + extra + of_seeds
-    return float(np.sqrt(total)) if total > 0 else np.nan  # not known, or 0 of an unknown number of items
+    return float(np.sqrt(total)) if total > 0 else np.nan  # unknown, or 0 with an unknown number of items
 
 
 def _variance(p: float, n: float) -> float:
@@ -174,16 +175,16 @@ def _variance(p: float, n: float) -> float:
 
 
 def intervals(value: Array, redrawn: Array, family: Array | None = None) -> pd.DataFrame:
-    """Intervals of many estimates, each for itself and all of a family together.
+    """Return intervals of many estimates, individual and simultaneous within a family.
 
     Args:
-        value: the estimates.
-        redrawn: resamples × estimates.
-        family: a label for each estimate; without, all are one family.
+        value: The estimates.
+        redrawn: Resamples × estimates.
+        family: A label per estimate; None makes all one family.
 
     Returns:
-        A row for each estimate: stderr, low and high (for itself), low_all and high_all (all of its family
-        together), p_all (of no difference from 0, corrected for the family). NaN where redrawn has NaN.
+        A row per estimate: stderr, low and high (individual), low_all and high_all (simultaneous within the
+        family), p_all (of no difference from 0, corrected for the family). NaN where redrawn has NaN.
     """
     family = np.zeros(len(value)) if family is None else np.asarray(family)
     stderr = redrawn.std(axis=0, ddof=1)
@@ -212,5 +213,5 @@ def intervals(value: Array, redrawn: Array, family: Array | None = None) -> pd.D
 
 
 def quantile(distances: Array) -> Array:
-    """The 95 % quantile over resamples, the first axis."""
+    """Return the 95 % quantile over resamples, the first axis."""
     return np.asarray(np.quantile(distances, LEVEL, axis=0, method="higher"))

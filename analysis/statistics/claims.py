@@ -1,10 +1,9 @@
 """The study's questions, each answered yes, no, or not enough evidence, with the numbers.
 
-The questions are those that the abstract of arXiv 2509.22193 (v2) answers. An answer is given only if it
-holds at every place inside of intervals that hold together (see `bootstrap`): with 95 % confidence
-all answers that come from one table are right. These are the intervals that the evidence shows. What had to
-be extrapolated, or cannot be compared, is evidence for nothing; neither is one student alone, one kind of
-supervision, or accuracies that are all equal.
+The questions are those answered in the abstract of arXiv 2509.22193 (v2). An answer is given only if it holds
+everywhere within the simultaneous intervals (see `bootstrap`): with 95 % confidence all answers from one
+table are correct. The evidence shows these intervals. Extrapolated or incomparable values are not evidence,
+nor are a single student, a single kind of supervision, or equal accuracies.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ YES, NO, OPEN = "yes", "no", "not enough evidence"
 WORDS = {"training_flops": "training", "inference_flops": "inference"}
 NEAR_FRONTIER = "Is plain fine-tuning on or near the frontier in most configurations?"
 BETTER = "Is reasoning better than plain fine-tuning of the same compute, at most sizes?"
-# Against whom reasoning is held, and the columns of `standing` with its distance to their frontier.
+# Rivals of reasoning, and the columns of `standing` with the gap to their frontier.
 REACHES = {
     "Does reasoning reach the frontier of plain fine-tuning, and from which size?": "plain_gap",
     "Does reasoning reach the frontier of all, mixtures included, and from which size?": "gap",
@@ -30,7 +29,7 @@ REACHES = {
 
 
 class Claim(NamedTuple):
-    """One question and its answer, all in words."""
+    """One question and its answer, in words."""
 
     question: str
     axis: str
@@ -42,15 +41,15 @@ class Claim(NamedTuple):
 def claims(
     points: pd.DataFrame, standing: pd.DataFrame, matched: pd.DataFrame, kept: pd.DataFrame
 ) -> pd.DataFrame:
-    """The table of questions.
+    """Return the table of questions and answers.
 
     Args:
-        points, standing: of `analysis.statistics.frontier`.
-        matched, kept: of `analysis.statistics.matched`.
+        points, standing: Tables of `analysis.statistics.frontier`.
+        matched, kept: Tables of `analysis.statistics.matched`.
 
     Returns:
-        The columns of `Claim`; axis is "training", "inference" or "". A question that the students cannot
-        answer at all (there are no mixtures, say) is left out.
+        The columns of `Claim`; axis is "training", "inference" or "". Questions that the students cannot
+        answer (e.g. because there are no mixtures) are left out.
     """
     about = points[["scope", "student", "size", "share", "order", "accuracy"]]
     stood = standing.merge(about, on=["scope", "student"])
@@ -69,12 +68,12 @@ def claims(
 
 
 def verdict(low: pd.Series[float], high: pd.Series[float], at: float) -> pd.Series[str]:
-    """Whether a value is at most `at`: yes if all of its interval is, no if none is."""
+    """Decide whether a value is at most `at`: yes if its whole interval is, no if none of it is."""
     return pd.Series(np.select([high <= at, low > at], [YES, NO], OPEN), index=low.index)
 
 
 def nothing_to_compare(own: pd.DataFrame) -> str:
-    """Why students of one scope can answer nothing about kinds of supervision; empty where they can."""
+    """Return why students of one scope allow no comparison of supervision; empty if they do."""
     kinds = set(
         np.select([own["share"] == 0, own["share"] == 1, own["share"] > 0], ["plain", "full", "mix"], "")
     )
@@ -109,12 +108,12 @@ def _majority(yes: int, no: int, total: int) -> str:
 
 
 def _better(matched: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Iterator[Claim]:
-    """Of all sizes that were trained on reasoning; those that cannot be compared are open."""
+    """Answer over all sizes trained on reasoning; sizes that cannot be compared are open."""
     if matched.empty or not sizes:
         return
     rows = matched[(matched["axis"] == axis) & (matched["scope"] == scope) & (matched["share"] == 1)]
     own = rows[rows["extrapolated"] == ""]
-    # Of several students of one size all must agree. A difference of 0 without any error says nothing.
+    # All students of one size must agree. A difference of exactly 0 without error is no evidence.
     sure = np.select([own["low_all"] > 0, (own["high_all"] <= 0) & (own["low_all"] < 0)], [YES, NO], OPEN)
     answers = pd.Series(sure, index=own.index).groupby(own["size"]).agg(set)
     better, worse = (sum(found == {word} for found in answers) for word in (YES, NO))
@@ -134,7 +133,7 @@ def _better(matched: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> I
 
 
 def _reaches(rows: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Iterator[Claim]:
-    """From which size on full reasoning lies on the frontier: at it and at all larger ones."""
+    """Find the size from which full reasoning is on the frontier, at it and all larger ones."""
     mixed = rows["share"].between(0, 1, inclusive="neither")
     for question, gap in REACHES.items():
         rivals = rows["share"] == 0 if gap == "plain_gap" else mixed
@@ -147,7 +146,7 @@ def _reached(question: str, gap: str, rows: pd.DataFrame, axis: str, scope: str,
     own = rows[rows["share"] == 1]
     sure = verdict(own[f"{gap}_low"], own[f"{gap}_high"], 0.0)
     by_size = sure.groupby(own["size"]).agg(set)
-    # Of several students of one size one is enough to be on it; a size of unknown compute is open.
+    # One student of a size on the frontier suffices; a size with unknown compute is open.
     on = {
         size: YES if YES in found else NO if found == {NO} else OPEN
         for size in sizes
@@ -196,7 +195,7 @@ def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    """An estimate and its interval in points."""
+    """Format an estimate and its interval in percentage points."""
     if math.isnan(low) or math.isnan(high):
         return f"{100 * value:+.1f} [error not known]"
     return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"

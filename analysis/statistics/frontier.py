@@ -1,7 +1,7 @@
-"""Which configurations no other one beats: at less or the same compute, more accurate. And how surely so.
+"""Which configurations are on the frontier, i.e. not beaten at equal or less compute, and how certainly.
 
-A configuration is what was trained: students that differ by their seed only are one, at the mean of their
-accuracies. Pure functions on the table of `analysis.results.collect`; nothing here reads files or draws.
+A configuration is what was trained: students that differ only by seed are one, at the mean of their
+accuracies. Pure functions on the table of `analysis.results.collect`, without file access or plotting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from analysis.results.table import few, warn
 from analysis.statistics.bootstrap import Array, Resampled, intervals, quantile
 
 AXES = {"training_flops": "on_training_frontier", "inference_flops": "on_inference_frontier"}
-# What configurations are compared by: each axis, and both together (none is cheaper in both respects).
+# Costs of comparison: each axis, and both together (dominance requires no more of either cost).
 COSTS = {**{x: (x,) for x in AXES}, "both": tuple(AXES)}
 MARKS = {**AXES, "both": "on_both_frontier"}
 STUDENT = ["student", "size", "share", "order", "seed"]
@@ -33,28 +33,28 @@ NEAR = 0.01  # "near the frontier": at most one percentage point of accuracy bel
 
 
 def pareto(table: pd.DataFrame, x: str | Sequence[str], y: str) -> pd.Series[bool]:
-    """Rows on the frontier of small `x` and large `y`.
+    """Mark the rows on the frontier of small `x` and large `y`.
 
-    A row is on it if no other row has every x as small and a y as large with one of them strictly better.
-    Rows that are equal in all are on it together. A row without x or y never is.
+    A row is on the frontier unless another row has every x as small and y as large, with one of them strictly
+    better. Rows that are equal in all are on it together. A row without x or y never is.
 
     Args:
-        table: one row for each point.
-        x: name of a numeric column, or of several that all count.
-        y: name of a numeric column.
+        table: One row per point.
+        x: Name of a numeric column, or of several that all count.
+        y: Name of a numeric column.
 
     Returns:
-        One bool for each row, with the table's index.
+        One bool per row, with the table's index.
     """
     costs = table[[x] if isinstance(x, str) else list(x)].to_numpy(dtype="float64")
     return pd.Series(unbeaten(costs, table[y].to_numpy(dtype="float64")), index=table.index, dtype=bool)
 
 
 def unbeaten(costs: Array, heights: Array) -> NDArray[np.bool_]:
-    """The definition of `pareto` for many sets of heights at once.
+    """Apply the definition of `pareto` to many sets of heights at once.
 
     Args:
-        costs: points × kinds of cost.
+        costs: Points × kinds of cost.
         heights: … × points.
     """
     found = ~np.isnan(heights) & ~np.isnan(costs).any(axis=1)
@@ -68,16 +68,16 @@ def unbeaten(costs: Array, heights: Array) -> NDArray[np.bool_]:
 
 
 def with_configuration(results: pd.DataFrame) -> pd.DataFrame:
-    """The table with the column "configuration": the student's name without the "-sSEED" of its seed."""
+    """Add the column "configuration": the student's name without its seed's suffix "-sSEED"."""
     students = zip(results["student"], results["seed"], strict=True)
     return results.assign(configuration=[str(name).removesuffix(f"-s{seed}") for name, seed in students])
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """A row for each configuration and benchmark: means over seeds, as "student" the configuration's name.
+    """Return a row per configuration and benchmark: means over seeds, "student" being the configuration.
 
     The squared standard error is the mean of the runs' (they share their items, so it does not shrink) plus
-    the variance between the runs over their number. "seeds" says how many there are.
+    the variance between the runs divided by their number. "seeds" is the number of seeds.
     """
     results = with_configuration(results)
     groups = results.groupby(["configuration", "benchmark"], sort=False)
@@ -100,7 +100,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def lacking(results: pd.DataFrame) -> dict[str, list[str]]:
-    """The benchmarks in `results` that each student has no result for; none for one that has all."""
+    """Return for each student the benchmarks in `results` without a result; an empty list if it has all."""
     wanted = set(results["benchmark"])
     return {
         str(student): sorted(wanted - set(own))
@@ -109,23 +109,21 @@ def lacking(results: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def average(results: pd.DataFrame) -> pd.DataFrame:
-    """Each student's mean over the benchmarks in `results`, every benchmark with the same weight.
+    """Return each student's mean over the benchmarks in `results`, all with the same weight.
 
-    The standard error is that of a mean of independent estimates, √(Σσ²)/k. A student that lacks a
-    benchmark is left out: a mean over fewer benchmarks is not comparable.
+    The standard error is that of a mean of independent estimates, √(Σσ²)/k. Students without a result for
+    some benchmark are left out: a mean over fewer benchmarks is not comparable.
 
     Args:
-        results: rows of `over_seeds`, of the benchmarks to be averaged only.
+        results: Rows of `over_seeds`, of the benchmarks to average only.
 
     Returns:
-        One row for each student: STUDENT, seeds, training_flops, MEANS, stderr, n (items in all) and
-        benchmarks (how many).
+        One row per student: STUDENT, seeds, training_flops, MEANS, stderr, n (total items) and benchmarks
+        (their number).
     """
     missing = lacking(results)
     students = results[results["student"].map(lambda student: missing.get(student) == [])].groupby("student")
-    count = results[
-        "benchmark"
-    ].nunique()  # of rows of each student: a sum with fewer values than that is missing
+    count = results["benchmark"].nunique()  # rows per student; with fewer values, its sum is missing
     means = students[MEANS].sum(min_count=count) / count
     return (
         students[[*STUDENT[1:], "seeds", "training_flops"]]
@@ -138,13 +136,13 @@ def average(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def scopes(results: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """What accuracies are compared over: (kind, name, rows), kind being average, group or benchmark.
+    """Yield the scopes of comparison: (kind, name, rows), kind being average, group or benchmark.
 
-    Means are those of accuracies, of items that no other benchmark counts. Where students lack some of the
-    benchmarks, there is also the mean over those that all of them have.
+    Means are taken over accuracies whose items no other benchmark contains. If students lack some of the
+    benchmarks, there is also the mean over those that all students have.
 
     Args:
-        results: a table with the column "configuration".
+        results: Table with the column "configuration".
     """
     counted = results[results["within"].isna() & results["metric"].map(is_accuracy)]
     if len(counted):
@@ -160,10 +158,10 @@ def scopes(results: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def frontier_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Each configuration at its compute, with and without being on the frontier, for every scope.
+    """Return each configuration's compute, accuracy and frontier membership for every scope.
 
     Args:
-        results: the table of `collect`.
+        results: Table of `collect`.
 
     Returns:
         kind, scope, the columns of `average`, and on_training_frontier, on_inference_frontier and
@@ -196,7 +194,7 @@ def _warn_scores(results: pd.DataFrame) -> None:
 
 
 def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:
-    """The accuracies of `points` (the table of `frontier_table`) by scope: resamples × its points."""
+    """Return resampled accuracies of `points` (from `frontier_table`) by scope: resamples × its points."""
     over = scopes(with_configuration(results))
     benchmarks = {scope: sorted(set(rows["benchmark"])) for _, scope, rows in over}
     return {
@@ -206,25 +204,26 @@ def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -
 
 
 def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
-    """How each configuration stands to the frontier, with its uncertainty, for every scope and axis.
+    """Return each configuration's position relative to the frontier, with uncertainty, per scope and axis.
 
-    The gap is the accuracy of the best other configuration that costs no more, minus its own: above 0 it is
-    that far below the frontier, below 0 it leads by so much, -∞ where there is no other. The plain gap is
-    that to the best one with plain answers only. Their intervals are those of comparisons with the best (Hsu
-    1984): a max-T interval of every pair's difference gives the bounds max(difference - q·se) and
-    max(difference + q·se), which hold also where several are equally good, where a bootstrap of the maximum
-    itself does not. One family is all pairs of all scopes of one kind, for one axis.
+    The gap is the accuracy of the best other configuration at no higher cost, minus its own: positive below
+    the frontier, negative by its lead, -∞ if there is no other. The plain gap is that to the best
+    configuration with plain answers only. The intervals are those of comparisons with the best (Hsu 1984): a
+    max-T interval of every pair's difference gives the bounds max(difference - q·se) and
+    max(difference + q·se), which also hold if several are equally good, where a bootstrap of the maximum
+    itself fails. One family is all pairs of all scopes of one kind, for one axis.
 
-    The band is that of the frontier's height at this configuration's compute, in the same way from intervals
-    of the accuracies that hold together over the whole frontier of the scope.
+    The band is that of the frontier's height at this configuration's compute, derived in the same way from
+    simultaneous intervals of the accuracies over the whole frontier of the scope.
 
     Args:
-        points: the table of `frontier_table`.
-        drawn: its accuracies by `redrawn`.
+        points: Table of `frontier_table`.
+        drawn: Its accuracies from `redrawn`.
 
     Returns:
-        The columns of STANDING: axis is one of COSTS, probability the share of resamples in which it is on
-        the frontier; NaN where an error is not known. Configurations whose cost is not known have no row.
+        The columns of STANDING: axis is one of COSTS, probability the fraction of resamples in which the
+        configuration is on the frontier; NaN if an error is unknown. Configurations of unknown cost have no
+        row.
     """
     tables = []
     for axis, columns in COSTS.items():
@@ -251,19 +250,19 @@ def standing(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
 
 
 def _as_cheap(costs: Array) -> NDArray[np.bool_]:
-    """[j, c]: whether j costs no more than c."""
+    """Return a matrix of [j, c]: whether j costs no more than c."""
     return np.asarray((costs[:, None] <= costs[None]).all(axis=2))
 
 
 def _pairs_spread(costs: Array, redrawn: Array) -> tuple[Array, Array]:
-    """Standard errors of the differences of all pairs, and each resample's largest |T*| of those compared."""
+    """Return standard errors of all pairwise differences, and each resample's largest compared |T*|."""
     centred = redrawn - redrawn.mean(axis=0)
     cov = centred.T @ centred / (len(centred) - 1)
     variances = cov.diagonal()
     stderr = np.sqrt(np.maximum(variances[:, None] + variances - 2 * cov, 0.0))
     as_cheap, largest = _as_cheap(costs), np.zeros(len(redrawn))
     for c in range(len(costs)):
-        rivals = as_cheap[:, c] & (stderr[:, c] > 1e-12)  # NaN is not
+        rivals = as_cheap[:, c] & (stderr[:, c] > 1e-12)  # false for NaN
         if rivals.any():
             distances = np.abs(centred[:, rivals] - centred[:, [c]]) / stderr[rivals, c]
             np.maximum(largest, distances.max(axis=1), out=largest)
@@ -271,7 +270,7 @@ def _pairs_spread(costs: Array, redrawn: Array) -> tuple[Array, Array]:
 
 
 def _gaps(costs: Array, heights: Array, margins: Array, allowed: NDArray[np.bool_]) -> Array:
-    """gap, gap_low and gap_high of each point to those allowed, given the margins of differences."""
+    """Return gap, gap_low and gap_high of each point to the allowed ones, given margins of differences."""
     rivals = _as_cheap(costs) & ~np.eye(len(costs), dtype=bool) & allowed[:, None]
     difference = heights[:, None] - heights
     bounds = (difference, difference - margins, difference + margins)
@@ -281,13 +280,13 @@ def _gaps(costs: Array, heights: Array, margins: Array, allowed: NDArray[np.bool
 
 
 def _band(costs: Array, heights: Array, redrawn: Array) -> Array:
-    """Bounds of the frontier's height at each point's cost, all of them together."""
+    """Return simultaneous bounds of the frontier's height at each point's cost."""
     together = intervals(heights, redrawn)[["low_all", "high_all"]].to_numpy()
     return np.where(_as_cheap(costs)[:, :, None], together[:, None], -np.inf).max(axis=0, initial=-np.inf)
 
 
 def supervision(share: float, order: str | None = None) -> str:
-    """What a student was trained on, in words; `order` is added for mixtures where it is given."""
+    """Describe what a student was trained on; for mixtures including `order`, if given."""
     if pd.isna(share):
         return "unknown"
     if share in (0, 1):
@@ -302,7 +301,7 @@ def both_orders(table: pd.DataFrame) -> bool:
 
 
 def size_order(table: pd.DataFrame) -> list[str]:
-    """The sizes that occur, smallest first: by their number (135M, 0.5B), else by their training FLOPs."""
+    """Return the sizes, smallest first: by their number (135M, 0.5B), else by their training FLOPs."""
     sizes = sorted(table["size"].dropna().unique())
     numbers = pd.Series(sizes, dtype="str").str.extract(r"(?i)^([\d.]+)\s*([KMBT])?")
     amounts = pd.to_numeric(numbers[0], errors="coerce") * numbers[1].str.upper().map(

@@ -1,4 +1,4 @@
-"""Reasoning against plain answers at the same compute, and what mixtures of both keep.
+"""Reasoning versus plain answers at matched compute, and what mixtures of both keep.
 
 Pure functions on the tables of `frontier` and the resamples of `bootstrap`.
 """
@@ -19,17 +19,17 @@ NODES = NDArray[np.intp]
 
 
 def at_compute(flops: Array, accuracy: Array, at: Array) -> Array:
-    """The frontier of some students at any compute, straight in log FLOPs between those that lie on it.
+    """Return the frontier of some students at any compute, interpolated linearly in log FLOPs.
 
-    The frontier never falls: a student that is beaten by a cheaper one is passed over, and after the best one
-    it stays level up to the dearest student. Outside of the students' own range the nearest piece is
-    continued (within 0 and 1); whoever shows such a value must say that it is extrapolated. A single student
-    (or several of one compute) is a level line.
+    The frontier never falls: students beaten by a cheaper one are skipped, and after the best student it
+    stays level up to the most expensive one. Outside the students' range the nearest segment is extended
+    (within 0 and 1); callers must mark such values as extrapolated. A single student (or several of equal
+    compute) gives a constant.
 
     Args:
-        flops: of each student, above 0.
+        flops: Compute of each student, above 0.
         accuracy: … × students.
-        at: the FLOPs that are asked for.
+        at: The FLOPs at which to evaluate.
 
     Returns:
         … × `at`.
@@ -46,23 +46,23 @@ def at_compute(flops: Array, accuracy: Array, at: Array) -> Array:
 
 
 def break_even(flops: Array, accuracy: Array, wanted: Array) -> Array:
-    """The compute at which the frontier of `at_compute` reaches an accuracy.
+    """Return the compute at which the frontier of `at_compute` reaches an accuracy.
 
     Args:
-        flops, accuracy: as there.
-        wanted: accuracies to reach, … × how many, of the same leading shape.
+        flops, accuracy: As for `at_compute`.
+        wanted: Accuracies to reach, … × count, of the same leading shape.
 
     Returns:
-        FLOPs, … × how many; ∞ where no student reaches it, 0 where the cheapest one already does.
+        FLOPs, … × count; ∞ if no student reaches the accuracy, 0 if the cheapest already does.
     """
     x, heights = _envelope(flops, accuracy)
-    first = (heights[..., None, :] < wanted[..., :, None]).sum(axis=-1)  # place of the first that reaches it
+    first = (heights[..., None, :] < wanted[..., :, None]).sum(axis=-1)  # index of the first that reaches it
     if len(x) == 1:
         return np.where(first == 0, 0.0, np.inf)
     inside = np.clip(first, 1, len(x) - 1)
     left = np.take_along_axis(_nodes(heights)[0], inside - 1, axis=-1)
     low, high = (np.take_along_axis(heights, node, axis=-1) for node in (left, inside))
-    with np.errstate(all="ignore"):  # where there is nothing between two students, it is replaced below
+    with np.errstate(all="ignore"):  # values without a segment are replaced below
         found = np.exp(x[left] + (wanted - low) / (high - low) * (x[inside] - x[left]))
     found = np.where(first == 0, 0.0, np.where(first == len(x), np.inf, found))
     unknown = np.isnan(heights).any(axis=-1, keepdims=True) | np.isnan(wanted)
@@ -70,7 +70,7 @@ def break_even(flops: Array, accuracy: Array, wanted: Array) -> Array:
 
 
 def _envelope(flops: Array, accuracy: Array) -> tuple[Array, Array]:
-    """log FLOPs in ascending order, each once, and the best accuracy up to there."""
+    """Return distinct log FLOPs in ascending order, and the best accuracy up to each."""
     order = np.argsort(flops, kind="stable")
     distinct, starts = np.unique(flops[order], return_index=True)
     best = np.maximum.reduceat(accuracy[..., order], starts, axis=-1)
@@ -78,7 +78,7 @@ def _envelope(flops: Array, accuracy: Array) -> tuple[Array, Array]:
 
 
 def _nodes(heights: Array) -> tuple[NODES, NODES]:
-    """The nearest place where an envelope rises or ends, at or before each of its places, and at or after."""
+    """Return, per index of an envelope, the nearest index where it rises or ends, before and after."""
     count = heights.shape[-1]
     bends = np.ones(heights.shape, dtype=bool)
     bends[..., 1:-1] = heights[..., 1:-1] > heights[..., :-2]
@@ -89,20 +89,20 @@ def _nodes(heights: Array) -> tuple[NODES, NODES]:
 
 
 def matched(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
-    """What plain answers reach at exactly the compute of each student that saw reasoning.
+    """Compare each student that saw reasoning with plain answers at exactly its compute.
 
-    Plain answers' frontier is that of the configurations with share 0, drawn anew from every resample.
-    `bootstrap` says what the intervals are; a family is all rows of one axis and kind of scope, the
-    extrapolated ones apart. Intervals of these take for granted that the frontier goes on as it does, and are
-    too narrow where it is cut off at 0 or 1.
+    The frontier of plain answers is that of the configurations with share 0, recomputed for every resample.
+    For the intervals see `bootstrap`; a family is all rows of one axis and kind of scope, extrapolated ones
+    separately. Intervals of extrapolated rows take the frontier's continuation for granted, and are too
+    narrow where it is clipped at 0 or 1.
 
     Args:
-        points: the table of `analysis.statistics.frontier.frontier_table`.
-        drawn: its accuracies by `analysis.statistics.frontier.redrawn`.
+        points: Table of `analysis.statistics.frontier.frontier_table`.
+        drawn: Its accuracies from `analysis.statistics.frontier.redrawn`.
 
     Returns:
-        Nothing, if there is nothing to compare; else
-        kind, scope, axis, student, size, share, order, flops, accuracy, plain (what plain answers reach),
+        An empty table if there is nothing to compare; else
+        kind, scope, axis, student, size, share, order, flops, accuracy, plain (accuracy of plain answers),
         difference (accuracy - plain), the columns of `intervals`, extrapolated ("", "below" or "above" the
         compute of all plain students), break_even (FLOPs at which plain answers reach the accuracy, see
         `break_even`), break_even_low and break_even_high.
@@ -123,7 +123,7 @@ def matched(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
 
 
 def _compared(points: pd.DataFrame, drawn: Redrawn, axis: str) -> Iterator[tuple[pd.DataFrame, Array]]:
-    """Rows of one scope after the other, and their differences redrawn."""
+    """Yield each scope's rows and their resampled differences."""
     for scope, own in points.groupby("scope", sort=False):
         draws = drawn[str(scope)]
         usable = (own[axis] > 0) & own["accuracy"].notna()
@@ -144,18 +144,18 @@ def _compared(points: pd.DataFrame, drawn: Redrawn, axis: str) -> Iterator[tuple
 
 
 def kept(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
-    """What share of reasoning's gain each mixture keeps, and of its compute, over all sizes that have both.
+    """Return the fraction of reasoning's gain and compute that each mixture keeps, over sizes with both.
 
-    The gain is that over plain answers at the same size, summed over sizes: the ratio of sums is steadier
-    than a mean of ratios, of which some have nearly nothing to divide by. Its interval is that of
-    percentiles, given only where the gain itself is surely above 0. Whether more than half is kept is a
-    question about a difference, mixture - (plain + reasoning) / 2, whose interval needs no division. A family
-    is all rows of one kind of scope, gains and differences apart.
+    The gain is relative to plain answers at the same size, summed over sizes: the ratio of sums is more
+    stable than a mean of ratios, some of which have denominators near zero. Its percentile interval is given
+    only if the gain itself is significantly above 0. Whether more than half is kept is tested by the
+    difference mixture - (plain + reasoning) / 2, whose interval needs no division. A family is all rows of
+    one kind of scope, gains and differences separately.
 
     Returns:
-        kind, scope, share, order, sizes (how many), gain (of reasoning, mean over sizes), gain_low_all and
-        gain_high_all, kept, kept_low, kept_high, over_half and its intervals, training and inference (share
-        of reasoning's FLOPs).
+        kind, scope, share, order, sizes (their number), gain (of reasoning, mean over sizes), gain_low_all
+        and gain_high_all, kept, kept_low, kept_high, over_half and its intervals, training and inference
+        (fraction of reasoning's FLOPs).
     """
     rows, gains, halves = [], [], []
     for scope, own in points.groupby("scope", sort=False):
@@ -191,13 +191,13 @@ def kept(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
 
 
 def gains(results: pd.DataFrame, points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
-    """What reasoning adds to plain answers of the same size, on each benchmark.
+    """Return reasoning's gain over plain answers of the same size on each benchmark.
 
     Args:
-        results: the table of `collect`.
+        results: Table of `collect`.
 
     Returns:
-        benchmark, group, size, extra_tokens (times those of plain answers), gain, and the columns of
+        benchmark, group, size, extra_tokens (as a multiple of plain answers'), gain, and the columns of
         `intervals`, all rows one family.
     """
     group = results.drop_duplicates("benchmark").set_index("benchmark")
@@ -218,12 +218,12 @@ def gains(results: pd.DataFrame, points: pd.DataFrame, drawn: Redrawn) -> pd.Dat
 
 
 def _percentiles(drawn: Array) -> Array:
-    """The bounds of 95 % of what was redrawn."""
+    """Return the bounds of the central 95 % of the resamples."""
     return np.asarray(np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0, method="nearest"))
 
 
 def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:
-    """Places of plain answers, mixture and reasoning of each size that has all three."""
+    """Return row indices of plain answers, mixture and reasoning for each size that has all three."""
     found, twofold = [], []
     places = own.groupby(["share", "size"]).groups
     for place, size in mixed["size"].items():
@@ -240,6 +240,6 @@ def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:
 
 
 def _gains(accuracy: Array, trios: NODES) -> tuple[Array, Array]:
-    """Mean gain over plain answers of reasoning, and of the mixture."""
+    """Return the mean gains of reasoning and of the mixture over plain answers."""
     plain, mixed, full = (accuracy[..., trios[:, i]] for i in range(3))
     return (full - plain).mean(axis=-1), (mixed - plain).mean(axis=-1)

@@ -51,7 +51,7 @@ class UnitDir:
     result = At(f"out/{RESULT}")
     work = At("work")  # what a later attempt can resume from: chunks, claims, benchmarks
     checkpoints = At("work/checkpoints")  # step-N, after N steps
-    runs = At("work/runs")  # a file named ATTEMPT.RESTART for each fenced run
+    runs = At("work/runs")  # a file named ATTEMPT.RESTART for each run that uses a fence
     progress = At("progress.json")  # progress of the running attempt
     attempts = At("attempts.jsonl")  # a journal: how each run ended, as its processes saw it
 
