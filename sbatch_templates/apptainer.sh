@@ -1,7 +1,7 @@
-# A container of Apptainer or Singularity, whose own Python runs a copy of the code. Variables:
-#   program  apptainer or singularity        image  its file
-#   gpu      --nv (NVIDIA) or --rocm (AMD)   binds  folders that jobs need besides the study's: /a,/b
-# Names in double braces are filled in, quoted already: write no quotes around them.
+# An Apptainer or Singularity container, whose own Python runs a copy of the code. Variables:
+#   program  apptainer or singularity        image  image file
+#   gpu      --nv (NVIDIA) or --rocm (AMD)   binds  folders that jobs need in addition to the study's: /a,/b
+# Names in double braces are replaced by quoted values: write no quotes around them.
 
 # export HF_HOME=/scratch/me/huggingface HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1   # nodes without internet
 

@@ -1,7 +1,7 @@
-# A container of enroot through Slurm's plugin pyxis, whose own Python runs a copy of the code. Variables:
-#   image   a name in a registry, or the path of a .sqsh file
-#   mounts  folders that jobs need besides the study's: /a:/a,/b:/b
-# Names in double braces are filled in, quoted already: write no quotes around them.
+# An enroot container through Slurm's pyxis plugin, whose own Python runs a copy of the code. Variables:
+#   image   name in a registry, or path of a .sqsh file
+#   mounts  folders that jobs need in addition to the study's: /a:/a,/b:/b
+# Names in double braces are replaced by quoted values: write no quotes around them.
 
 # export HF_HOME=/scratch/me/huggingface HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1   # nodes without internet
 
