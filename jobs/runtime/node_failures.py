@@ -1,4 +1,4 @@
-"""Failure records of nodes: consecutive failures, each within seconds of the start of the work.
+"""Failure records of nodes: consecutive failures, each soon after the start of the work.
 
 A broken node fails every job within seconds and therefore keeps getting the next one. Jobs only record
 failures; launch/submit/bad_nodes.py decides at submission whether to exclude a node.

@@ -90,7 +90,7 @@ class Checkpoints:
         return self.folder / f"{name}.{self.run}.tmp"
 
     def clear(self) -> None:
-        """Remove leftovers of this run and of older ones, which are dead or about to be fenced."""
+        """Remove leftovers of this run and of older ones, which are dead or fenced."""
         for path in self.folder.iterdir():
             found = ASIDE.fullmatch(path.name)
             if found and path.is_dir() and order(found[1]) <= order(self.run):
