@@ -26,7 +26,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".mutants"
 MODULES: Mapping[str, str] = {  # module -> the test files that are to notice its mutants
-    "launch/commands/submit.py": "submit admission",
+    "launch/commands/submit.py": "submit",
+    "launch/submit/steps.py": "submit admission",
     "launch/state/reconcile.py": "reconcile keeper",
     "launch/state/status.py": "observe known memory",
     "launch/submit/arrays.py": "arrays",

@@ -31,12 +31,12 @@ from jobs.core.unit import Resources, Unit
 from jobs.runtime.signals import Preemption
 from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, append_jsonl, read_jsonl, write_json
-from launch.commands.submit import set_aside
 from launch.local.backend import Local
 from launch.local.scheduler import Event, Foreground
 from launch.state.ledger import Ledger
 from launch.state.reconcile import reconcile
 from launch.state.status import observe
+from launch.submit.steps import set_aside
 
 TESTS = Path(__file__).parent
 SOR = Path(sys.executable).with_name("sor")

@@ -15,7 +15,6 @@ from made_projects import cluster_file
 from jobs.core.causes import Cause
 from jobs.core.unit import Resources, Unit
 from jobs.store.rundir import StudyDir
-from launch.commands.submit import with_time
 from launch.slurm.levels import level
 from launch.slurm.limits import (
     ASSOCIATION,
@@ -36,6 +35,7 @@ from launch.study.plan import MARGIN
 from launch.submit import limits
 from launch.submit.arrays import Pool, Rules, plan_arrays
 from launch.submit.limits import Admission, NeverRuns, Refusal, fitted, in_words
+from launch.submit.steps import with_time
 
 OPEN = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL"
 ENDLESS = "MaxNodes=UNLIMITED MaxTime=UNLIMITED"

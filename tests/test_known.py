@@ -15,7 +15,6 @@ from jobs.core.causes import Cause
 from jobs.store import journal
 from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir
-from launch.commands.submit import set_aside
 from launch.slurm import backend, parse
 from launch.slurm.backend import Slurm
 from launch.slurm.client import Controller
@@ -26,6 +25,7 @@ from launch.state.ledger import Begun, Ledger
 from launch.state.reconcile import reconcile
 from launch.state.states import State
 from launch.state.status import Seen, Snapshot, observe
+from launch.submit.steps import set_aside
 
 NAMES = "abcdefgh"
 

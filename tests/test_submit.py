@@ -27,7 +27,7 @@ from jobs.store import journal
 from jobs.store.checkpoints import Checkpoints, Meta
 from jobs.store.rundir import read_json
 from launch.commands import submit as submitting
-from launch.commands.submit import WITHDRAWN, cancel, preview, submit
+from launch.commands.submit import cancel, preview, submit
 from launch.local.backend import Local
 from launch.local.stopping import Stopping
 from launch.slurm import backend
@@ -57,6 +57,7 @@ from launch.state.status import NEVER, Snapshot
 from launch.study_run import Project
 from launch.submit import array_jobs, trust
 from launch.submit.limits import Refusal
+from launch.submit.steps import WITHDRAWN
 
 MAIN = "PartitionName=main Default=YES MaxNodes=UNLIMITED MaxTime=UNLIMITED State={state} TotalNodes=4"
 MOST = 20  # jobs that the controller holds

@@ -24,7 +24,6 @@ from jobs.core.unit import Unit
 from jobs.store.clock import ahead
 from jobs.store.rundir import Damaged, StudyDir, read_json
 from jobs.store.schema import HANDED_OVER
-from launch.commands.submit import WITHDRAWN, arrays, settled, withdraw
 from launch.notify.hook import Notifier
 from launch.slurm.backend import Slurm
 from launch.slurm.client import Controller
@@ -44,6 +43,7 @@ from launch.submit.bad_nodes import Verdict, verdict
 from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import Refusal
 from launch.submit.next_keeper import digest, hand_on, waits_for_room
+from launch.submit.steps import WITHDRAWN, arrays, settled, withdraw
 
 BUDGET = 3  # attempts per unit since the user submitted, including that one
 PAUSE = 10.0  # seconds before Slurm or the lock is tried again

@@ -7,11 +7,9 @@ any line loses nothing and starts nothing twice.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,32 +17,27 @@ from typing import Any
 from rich.console import Console
 from rich.prompt import Confirm
 
-from jobs.core.causes import Cause
 from jobs.core.plain import PlainConsole, say
-from jobs.core.secrets import FILE, exposed, missing_secrets
-from jobs.core.unit import Unit
+from jobs.core.secrets import exposed
 from jobs.store.rundir import write_json
 from launch.commands.run_local import run_here
 from launch.local.stopping import Stopping
 from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
-from launch.state.killed import with_more
-from launch.state.ledger import Ledger
 from launch.state.lock import Lock
 from launch.state.reconcile import Difference, reconcile
-from launch.state.states import State
-from launch.state.status import NEVER, Seen, Snapshot
+from launch.state.status import Seen, Snapshot
 from launch.study_run import Project
 from launch.submit import next_keeper, trust
 from launch.submit.array_jobs import hand_over, write_out
-from launch.submit.arrays import ArrayPlan, plan_arrays
+from launch.submit.arrays import ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
-from launch.submit.limits import Admission, Refusal, refuse_resumes
+from launch.submit.limits import Refusal, refuse_resumes
+from launch.submit.steps import WITHDRAWN, arrays, ask_limits, set_aside, settled, withdraw, write_down
 from launch.views import difference_view, held_view, nodes_view
 
 PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a running submit
-WITHDRAWN = "its job would have waited forever"
 
 
 def submit(project: Project, *, yes: bool, only: str | None) -> int:
@@ -72,7 +65,9 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         project = replace(project, fence=lock.check)
         asked = None
         if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
-            asked = pool.submit(_ask, project)  # slow, and probably needed: some units were never submitted
+            asked = pool.submit(
+                ask_limits, project
+            )  # slow, and probably needed: some units were never submitted
         if lock.took_over:
             console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
         now = settled(project, console)
@@ -141,12 +136,6 @@ def _refuse_secrets(resolved: dict[str, Any]) -> None:
         )
 
 
-def _ask(project: Project) -> Admission:
-    """Ask the cluster for its limits."""
-    assert isinstance(project.backend, Slurm)
-    return Admission.ask(project.cluster, project.backend.controller)
-
-
 def _agreed(console: Console) -> bool:
     if not sys.stdin.isatty():
         console.print("not a terminal, so nobody to ask: 'sor submit --yes' does it")
@@ -163,38 +152,6 @@ def _idle(project: Project, now: Snapshot, difference: Difference, console: Cons
         return False
     console.print("nothing to submit: jobs have the rest in hand" if difference.active else "nothing to do")
     return True
-
-
-def settled(project: Project, console: Console) -> Snapshot:
-    """Return the study's state once the outcome of every submission is known and recorded."""
-    now = project.look()
-    if project.backend.settle and any(s.unheard for s in now.units):
-        console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
-    until = time.monotonic() + project.backend.settle
-    while any(s.unheard for s in now.units) and time.monotonic() < until:
-        time.sleep(1)
-        now = project.look()
-    lost = [(s.unit.id, s.attempt.number, NEVER) for s in now.units if s.attempt and s.unheard]
-    if lost:
-        project.ledger.ended("lost", lost)
-        now = project.look()
-    write_down(project, now)
-    return now
-
-
-def write_down(project: Project, now: Snapshot) -> None:
-    """Record in the ledger what the scheduler and disk say: missing ids, and how attempts ended."""
-    taken: dict[str, str] = {}
-    for seen in now.units:
-        if seen.live and seen.attempt:
-            unknown = {job.submission for job in seen.attempt.jobs if job.array is None}
-            for job in seen.live.jobs:
-                if job.submission in unknown and job.array:
-                    taken[job.submission] = job.array
-    for submission, array in taken.items():
-        project.ledger.submitted(submission, array)
-    failed = [(s, s.attempt) for s in now.of(State.FAILED) if s.attempt and s.attempt.ended is None]
-    project.ledger.ended("failed", [(s.unit.id, attempt.number, s.reason or "") for s, attempt in failed])
 
 
 def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
@@ -224,74 +181,6 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
         name = project.study.name
         console.print(f"'sor monitor {name}' shows how it goes; nobody has to stay logged in")
     return 0
-
-
-def set_aside(seen: Seen, ledger: Ledger) -> None:
-    """Rename a result whose inputs are made again, so that it is kept."""
-    ledger.fence()
-    number = seen.attempt.number if seen.attempt else 0
-    aside = seen.folder.new_superseded(number)
-    for part in (seen.folder.work, seen.folder.out):
-        if part.exists():
-            os.rename(part, aside / part.name)
-    if seen.attempt:
-        ledger.ended("outdated", [(seen.unit.id, number, "its inputs were made again")])
-
-
-def arrays(
-    project: Project, now: Snapshot, difference: Difference, asked: Future[Admission] | None = None
-) -> ArrayPlan:
-    """Plan a difference's job arrays under the cluster's limits; `asked`: these limits, if already requested.
-
-    Raises:
-        Refusal: some units can never run.
-    """
-    if not difference.submit:
-        return ArrayPlan((), ())
-    missing = missing_secrets(project.cluster.slurm.secrets)
-    if missing:
-        raise Refusal(
-            f"{', '.join(missing)}: the cluster file names this secret, and neither the environment nor the "
-            f"file {FILE} holds its value"
-        )
-    assert isinstance(project.backend, Slurm)
-    admission = asked.result() if asked else _ask(project)
-    if admission.associations is None:
-        print(
-            "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "
-            "over them Slurm refuses, or lets wait",
-            file=sys.stderr,
-        )
-    wanted = {s.unit.id for s in difference.submit}
-    longest = project.cluster.max_hours
-    needed = [with_time(with_more(s), s, longest) for s in difference.submit]
-    allowed = {u.id: u for u in admission.admit(needed)}
-    units = [allowed.get(s.unit.id, s.unit) for s in now.units]
-    live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
-    stages = {u.stage for u in allowed.values()}
-    for notice in admission.notices(stages):
-        say(f"sor: {notice}", error=True)
-    ends = {job.id for s in difference.withdraw if s.live for job in s.live.jobs if job.id}
-    keeper = next_keeper.STAGE if project.cluster.slurm.keeper is not None else None
-    rules = admission.rules(stages, project.backend.places(ends), keeper)
-    return plan_arrays(units, wanted, live, rules)
-
-
-def with_time(unit: Unit, seen: Seen, most: float) -> Unit:
-    """Return the unit, with the maximum hours if its last run hit the time limit."""
-    if seen.cause != Cause.TIME_LIMIT:
-        return unit
-    return replace(unit, resources=replace(unit.resources, hours=most))
-
-
-def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:
-    """End the jobs of these units, record how and why, and return the units that had jobs."""
-    found = [s for s in units if s.live is not None or s.unheard]
-    # Recorded first, so that a submit waiting for a job on this machine learns why it ended.
-    project.ledger.ended(how, [(s.unit.id, s.attempt.number, why) for s in found if s.attempt])
-    # Readers first: one that waits for its input to end in any way must not be released by this.
-    project.backend.cancel([job for s in reversed(found) if s.live for job in s.live.jobs])
-    return [s.unit for s in found]
 
 
 def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
