@@ -348,6 +348,26 @@ def test_a_result_is_read_once_and_only_so_many_in_one_look(
     assert {seen.state for seen in observe(units, root, Machine(), known).units} == {State.DONE}
 
 
+def test_results_that_cannot_be_read_keep_no_others_from_being_read(
+    root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "READ", 1)
+    units, cache = [unit(tmp_path, name) for name in "ab"], StatusCache()
+    for each in units:
+        publish(root, each)
+        root.unit(each).result.write_text("{", encoding="utf-8")
+
+    def states() -> list[State]:
+        return [seen.state for seen in observe(units, root, Machine(), cache).units]
+
+    assert states() == [State.DAMAGED, State.DONE]
+    assert states() == states() == [State.DAMAGED, State.DAMAGED]
+    for each in units:
+        root.unit(each).result.write_text('{"made": "up"}', encoding="utf-8")
+    assert states().count(State.DONE) == 1
+    assert states() == [State.DONE, State.DONE]
+
+
 def test_how_a_run_ended_is_told_by_its_worker_by_another_one_or_by_nobody(
     root: StudyDir, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ class StatusCache:
 
     def __init__(self) -> None:
         self.sound: set[str] = set()  # units whose result has been read successfully
+        self.unreadable: dict[str, str] = {}  # why others could not be, the last ones last
         self._attempts: Mapping[str, Attempt] | None = None
 
     def read(self, root: StudyDir) -> None:

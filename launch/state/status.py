@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -192,10 +192,15 @@ def observe(
     over = [planned[id] for id in begun if id not in live]
     # Check the disk again after the jobs: one that ended meanwhile published its result first.
     published |= {u.id for u in over if _appeared(root.unit(u))}
-    fresh = [u for u in units if u.id in published and u.id not in cache.sound][:READ]
-    harmed |= _unreadable(fresh, root)
+    unread = [u for u in units if u.id in published and u.id not in cache.sound]
+    last = {id: place for place, id in enumerate(cache.unreadable)}
+    unread.sort(key=lambda u: last.get(u.id, -1))  # new ones first, then what was read longest ago
+    fresh = {u.id: u for u in unread[:READ]}
+    before = {id: why for id, why in cache.unreadable.items() if id in published and id not in fresh}
+    cache.unreadable = before | _unreadable(fresh.values(), root)
+    harmed |= cache.unreadable
     published -= harmed.keys()
-    cache.sound = published & (cache.sound | {u.id for u in fresh})
+    cache.sound = published & (cache.sound | fresh.keys())
     ended = _ended([u for u in over if u.id not in published], begun, root, backend)
     seen: dict[str, Seen] = {}
     for unit in units:
@@ -269,7 +274,7 @@ def _published(units: list[Unit], root: StudyDir) -> tuple[set[str], dict[str, s
     return published, harmed
 
 
-def _unreadable(units: list[Unit], root: StudyDir) -> dict[str, str]:
+def _unreadable(units: Iterable[Unit], root: StudyDir) -> dict[str, str]:
     """Return those of these units whose result cannot be read, and why."""
     found = {}
     for unit in units:
