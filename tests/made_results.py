@@ -73,6 +73,16 @@ def evaluation(
     return unit
 
 
+def at(table: pd.DataFrame, row: Any, columns: Any = None) -> Any:
+    """What a table says at its labels; pandas' types know neither which nor what kind."""
+    return table.loc[row] if columns is None else table.loc[row, columns]
+
+
+def each_row(table: pd.DataFrame) -> list[Any]:
+    """A table's rows, by the names of its columns, of whose kinds pandas' types know nothing."""
+    return list(table.itertuples())
+
+
 def results_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The table that `collect` would make of these rows; what they lack is the same."""
     same = {

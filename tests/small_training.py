@@ -65,7 +65,7 @@ PRESET = {
     "tokenizer_revision": None, "init": "random", "architecture": ARCHITECTURE,
 }  # fmt: skip
 START = {**PRESET, "init": "pretrained", "model": "@prepare/start"}
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "epochs": 1, "batch": 4, "learning_rate": 1e-2, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.5,
     "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
 }  # fmt: skip

@@ -105,7 +105,7 @@ def test_a_kill_for_the_memory_limit_is_read_from_the_end_of_the_log(message: st
     log = tmp_path / "log"
     log.write_text(f"{'x' * 20_000}\n{message}\nsrun: launch/slurm: terminating\n", encoding="utf-8")
     assert killed_for_memory(log) == message.rstrip("\n")
-    grep = ["grep", "--extended-regexp", KILLED, log]
+    grep: list[str | Path] = ["grep", "--extended-regexp", KILLED, log]
     found = subprocess.run(grep, capture_output=True, encoding="utf-8", check=False)
     assert found.stdout.strip() == message.strip()
     log.write_text(f"the model says: {message}", encoding="utf-8")

@@ -52,7 +52,7 @@ def texts(arrays: Iterable[Array]) -> list[str]:
     return [f"{a.stage[0]} {array_spec(a)} {dependency(a, ids) or ''}".strip() for a in arrays]
 
 
-def lines(units: Sequence[Unit], rules: Rules = FREE, **live: tuple[str, ...]) -> list[str]:
+def lines(units: Sequence[Unit], rules: Rules = FREE, /, **live: tuple[str, ...]) -> list[str]:
     """The plan in short; the live units come by their names."""
     ids = {u.id: live[u.name] for u in units if u.name in live}
     return texts(planned(units, rules, ids).arrays)
@@ -324,7 +324,9 @@ class Queue:
         ids: list[str] = []
         for array in found.arrays:
             ids.append(str(100 + len(self.arrays)))
-            spec, _, throttle = array_spec(array).partition("%")
+            text = array_spec(array)
+            assert text is not None
+            spec, _, throttle = text.partition("%")
             self.arrays[ids[-1]] = array, dependency(array, ids) or "", int(throttle or len(array.elements))
             indices = [i for part in spec.split(",") for i in numbers(part)]
             assert indices == [e.index for e in array.elements]

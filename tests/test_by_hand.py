@@ -117,7 +117,8 @@ def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
     root.by_hand.mkdir()
     (root.by_hand / "1.json").write_text(text, encoding="utf-8")
     ledger = Ledger(root.ledger)
-    assert ledger.attempts() == ledger.submissions() == {}
+    assert ledger.attempts() == {}
+    assert ledger.submissions() == {}
     [bad] = ledger.damage()
     assert (bad.text.decode(), bad.what) == (text, "the file")
     assert bad.why == f"{root.by_hand}/1.json: not what a job that was submitted by hand writes"

@@ -123,7 +123,7 @@ def test_lost_work_is_what_was_done_twice(tmp_path: Path) -> None:
         return watch
 
     undisturbed = watched("undisturbed", [(0, 2, 10, 0), (0, 12, 110, 0)])  # 10 steps a second
-    told = [
+    told: list[tuple[float, float, int, int]] = [
         (0, 2, 10, 0),
         (0, 6, 50, 30),
         (20, 22, 0, 0),

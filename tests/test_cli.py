@@ -206,7 +206,10 @@ def test_wrong_words_are_answered(args: list[str], words: str, out: Path) -> Non
 
 
 def test_looking_and_dry_runs_write_nothing(study: Path, out: Path) -> None:
-    for args in (["plan", study], ["status", study], ["submit", study, "--dry-run"], ["submit", study]):
+    calls: list[list[str | Path]] = [
+        ["plan", study], ["status", study], ["submit", study, "--dry-run"], ["submit", study],
+    ]  # fmt: skip
+    for args in calls:
         done = sor(*args, SOR_RUNS=str(out))
         assert done.returncode == (4 if args[0] == "status" else 0)
     assert "nobody to ask" in done.stdout

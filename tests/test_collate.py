@@ -13,13 +13,14 @@ from tiny import traced
 from jobs.core.unit import Input, Unit
 from jobs.stages import collate
 from jobs.store.rundir import StudyDir, read_json
+from jobs.text.thinking import Thinking
 
 TEACHER = Input("generate", "generate", "teacher", "0" * 12)
 THINKING = {"open": "<think>", "close": "</think>"}
 
 
 def row(name: str, mode: str, text: str, finish: str = "stop", **tokens: int) -> dict[str, Any]:
-    parts = collate.Thinking.of(THINKING).split(text)
+    parts = Thinking.of(THINKING).split(text)
     counts = {"prompt": 3, "reasoning": 10 if mode == "reasoning" else 0, "answer": 2, **tokens}
     shared = {"id": name, "prompt": f"prompt {name}", "mode": mode, "text": text, "seed": 0}
     return {

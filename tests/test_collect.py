@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_results import benchmark, evaluation
+from made_results import at, benchmark, evaluation
 
 from analysis.results.collect import COLUMNS, DataWarning, charge_teacher, collect
 from analysis.results.items import item_scores
@@ -330,8 +330,8 @@ def test_items_of_this_project_and_what_is_said_of_them(tmp_path: Path) -> None:
         warnings.simplefilter("always", DataWarning)
         scores = item_scores(tmp_path, collect(tmp_path))
     text = " ".join(str(w.message) for w in caught)
-    assert scores["s"].loc["a"].tolist() == [1.0, 0.0, 1.0]
-    assert scores["s"].loc["b", ["1", "2"]].tolist() == [0.0, 1.0]
+    assert at(scores["s"], "a").tolist() == [1.0, 0.0, 1.0]
+    assert at(scores["s"], "b", ["1", "2"]).tolist() == [0.0, 1.0]
     assert sorted(scores["s"].index) == ["a", "b"]
     for words in ("different numbers of items", "different items: s (2 and 3 of 3)", "d, s has no scores",
                   "c, s has items whose mean is not its accuracy"):  # fmt: skip
@@ -344,7 +344,7 @@ def test_items_of_this_project_and_what_is_said_of_them(tmp_path: Path) -> None:
 def test_items_that_lm_eval_logged(lm_eval_output: Path) -> None:
     results = said(lm_eval_output)[0]
     scores = item_scores(lm_eval_output, results)
-    assert scores["gsm_toy"].loc["org/model"].tolist() == [1.0] * 5  # by the filter that was chosen
+    assert at(scores["gsm_toy"], "org/model").tolist() == [1.0] * 5  # by the filter that was chosen
     assert scores["mc"].shape == (1, 10)  # both of the group's parts
     assert scores["mc"].mean(axis=1).tolist() == pytest.approx(
         [results.set_index("benchmark").accuracy["mc"]]

@@ -66,7 +66,7 @@ def covered(rng: np.random.Generator, seeds: int, paired: bool) -> dict[str, flo
     by_name, plain = dict(zip(names, true, strict=True)), np.array([s[2] == 0 for s in made])
     results, scores = study(rng, seeds)
     resampled = resample(
-        with_configuration(results), scores if paired else {}, RESAMPLES, int(rng.integers(1e9))
+        with_configuration(results), scores if paired else {}, RESAMPLES, int(rng.integers(10**9))
     )
     points = average(over_seeds(results)).assign(kind="average", scope=AVERAGE)
     drawn = {AVERAGE: resampled.mean(points["student"].tolist(), list(resampled.benchmarks))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -137,7 +138,7 @@ def test_every_file_of_a_report_is_escaped_and_can_be_reported_again(tmp_path: P
     assert {"frontier.csv", "standing.csv", "matched.csv", "kept.csv", "gains.csv", "claims.csv"} <= written
     for file in (tmp_path / "two").glob("*.csv"):
         raw = pd.read_csv(file, dtype="str", keep_default_na=False)
-        texts = raw.select_dtypes("str").stack()
+        texts: pd.Series[Any] = raw.select_dtypes("str").stack()
         numeric = pd.to_numeric(texts, errors="coerce").notna()
         assert not texts[~numeric].str.match(r"[=+@]|-[^i]").any(), file.name  # -inf is a number
     second = write_report(tmp_path / "two", tmp_path / "three")

@@ -182,7 +182,8 @@ def test_no_damage_stops_those_who_look(made: Made, sor: ForkedSor, place: str) 
     path = PLACES[place](made)
     path.parent.mkdir(parents=True, exist_ok=True)
     first = list(PLACES).index(place)
-    for number, damage in list(enumerate([*LINES.values(), *INSTEAD.values()], first))[first % 2 :: 2]:
+    damages: list[bytes | Callable[[Path], object]] = [*LINES.values(), *INSTEAD.values()]
+    for number, damage in list(enumerate(damages, first))[first % 2 :: 2]:
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         path.unlink(missing_ok=True)

@@ -64,7 +64,7 @@ def test_what_goes_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     project = made_project(tmp_path, [unit(tmp_path, "a")])
     project.ledger.intent("sub", [Begun(project.units[0].id, 1, 0)])
     for kind in ("cancel", "submit"):
-        said = carry_out(Action(kind), project, time.time())  # type: ignore[arg-type]
+        said = carry_out(Action(kind), project, time.time())
         assert f"{kind} failed: 'squeue' is not installed" in said
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     runs = tmp_path_factory.mktemp("a folder") / "runs"  # a blank in the path must not matter
     env = {**os.environ, "SOR_RUNS": str(runs)}
     done = subprocess.run(
@@ -151,7 +150,7 @@ def test_lm_eval_loads_a_student_as_it_is(demo: Demo, tmp_path: Path) -> None:
     """lm-eval's own program, with none of this project's code, must score the student the same."""
     model = demo.unit("train", "toy-l-r0").out / "model"
     tasks = demo.unit("prepare", "demo").out / "benchmarks"
-    command = [
+    command: list[str | Path] = [
         CHECKOUT / ".venv/bin/lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
         "--tasks", "toy_short", "--include_path", tasks, "--apply_chat_template", "--batch_size", "50",
         "--device", "cpu", "--gen_kwargs", "max_gen_toks=64", "--output_path", tmp_path,

@@ -59,7 +59,7 @@ def cluster_file(tmp_path: Path) -> Callable[..., Path]:
 
 def doctor(*args: str | Path, **more: str) -> tuple[int, list[tuple[str, str]]]:
     """The exit code, and verdicts with texts."""
-    done = sor("doctor", *args, PYTHONPATH=CODE, **more)
+    done = sor("doctor", *args, cwd=None, PYTHONPATH=CODE, **more)
     assert not done.stderr
     return done.returncode, findings(done.stdout)
 

@@ -39,7 +39,7 @@ def _decodes(call: ast.Call, options: dict[str | None, ast.expr]) -> bool:
     if name == "write_text":
         return len(args) == 1
     if name in ("TemporaryFile", "NamedTemporaryFile"):
-        return "b" not in _constant((args or [options.get("mode")])[0], "b")
+        return "b" not in _constant(args[0] if args else options.get("mode"), "b")
     if name not in ("open", "fdopen"):
         return False
     owner = getattr(function.value, "id", None) if isinstance(function, ast.Attribute) else None

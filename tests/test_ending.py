@@ -21,7 +21,7 @@ from jobs.core.unit import Resources, Unit
 from jobs.runtime.context import Context
 from jobs.runtime.exit import AGAIN, WORDLESS, Ending
 from jobs.runtime.fence import Superseded
-from jobs.runtime.signals import Interrupted
+from jobs.runtime.signals import Interrupted, Preemption
 from jobs.store import journal
 from jobs.store.records import Damaged
 from jobs.store.rundir import StudyDir, UnitDir, write_json
@@ -55,7 +55,7 @@ def ending(
     unit = Unit("train", "t", {}, execution={"micro_batch": configured}, resources=Resources(hours=hours))
     found = StudyDir(folder).unit(unit)
     found.path.mkdir(parents=True, exist_ok=True)
-    ctx = Context(unit, found, ATTEMPT_NUMBER, **place)
+    ctx = Context(unit, found, ATTEMPT_NUMBER, preemption=Preemption(), **place)
     return Ending(ctx, folder / f"7_33.{ctx.restart}.word" if script else None, configured)
 
 
@@ -310,7 +310,8 @@ def test_a_first_run_and_one_after_a_run_that_left_a_line_write_none(tmp_path: P
 
 def test_the_next_run_writes_down_what_is_known_of_one_that_left_no_line(tmp_path: Path) -> None:
     ended = ending(tmp_path, restart=2, configured=8)
-    for restart, more in ((0, {}), (1, {"attempt": 1}), (1, {"worker": 1}), (3, {})):  # of other runs
+    others: list[tuple[int, dict[str, Any]]] = [(0, {}), (1, {"attempt": 1}), (1, {"worker": 1}), (3, {})]
+    for restart, more in others:
         left(ended, restart, **more)
     tell(ended, attempt=2, restart=1, memory=30)
     line = silent(ended)

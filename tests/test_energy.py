@@ -23,8 +23,8 @@ from launch.commands.submit import cancel, submit
 from launch.local.backend import Local
 from launch.slurm.backend import Slurm
 from launch.slurm.client import Controller
-from launch.slurm.parse import Consumed, NoAccounting, Table, parse_energy
-from launch.slurm.text import SEPARATOR
+from launch.slurm.parse import Consumed, NoAccounting, parse_energy
+from launch.slurm.text import SEPARATOR, Table
 from launch.state.ledger import Ledger
 from launch.state.states import State
 from launch.study.plan import plan

@@ -98,7 +98,7 @@ def test_runs_where_none_can_be(study: Path, tmp_path: Path) -> None:
     for kind in IMPOSSIBLE:
         (tmp_path / kind).mkdir()
         made[kind] = make(kind, tmp_path / kind)
-    asked = [
+    asked: list[tuple[str, list[str | Path]]] = [
         (kind, [verb, study, *options, "--runs", made[kind]])
         for kind in IMPOSSIBLE
         for verb, *options in COMMANDS
@@ -122,12 +122,10 @@ def test_all_studies_of_a_closed_folder(tmp_path: Path) -> None:
 def test_a_folder_that_can_only_be_read(study: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir(mode=0o555)
-    plan, status, submit = sor(
-        *[
-            [verb, study, *options, "--runs", runs]
-            for verb, *options in (["plan"], ["status"], ["submit", "-y"])
-        ]
-    )
+    calls: list[list[str | Path]] = [
+        [verb, study, *options, "--runs", runs] for verb, *options in (["plan"], ["status"], ["submit", "-y"])
+    ]
+    plan, status, submit = sor(*calls)
     assert (plan.returncode, plan.stderr) == (0, "")
     assert (status.returncode, status.stderr) == (4, "")
     assert submit.returncode == 2

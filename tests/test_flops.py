@@ -22,8 +22,10 @@ BASE = {
     "vocab_size": 101, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
 }  # fmt: skip
-EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 16}
-VARIANTS = {
+EXPERTS: dict[str, Any] = {
+    "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 16,
+}  # fmt: skip
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
     "qwen2-untied": ("qwen2", {"tie_word_embeddings": False, "num_key_value_heads": 4}),
     "qwen3": ("qwen3", {"head_dim": 24, "tie_word_embeddings": True}),
@@ -286,8 +288,9 @@ def test_bad_token_counts_are_named() -> None:
     config, _ = PUBLISHED["Qwen2.5-0.5B"]
     with pytest.raises(ValueError, match="not -1"):
         flops.forward_flops(config, [3, -1])
+    halves: Any = [3.5]
     with pytest.raises(ValueError, match="whole numbers"):
-        flops.forward_flops(config, [3.5])
+        flops.forward_flops(config, halves)
     with pytest.raises(ValueError, match="2 prompt lengths but 1"):
         flops.generate_flops(config, [1, 2], [3])
     with pytest.raises(ValueError, match="prompt of 0 tokens"):

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_study import TESTS, Run, lives, logs, publish, runs, unit, wait_for
@@ -423,7 +424,8 @@ def test_what_was_made_from_a_removed_result_is_made_again(
     for each in units:
         folder = root.unit(each)
         again = each.name in expected
-        assert read_json(folder.result) == ({"pairs": 4} if again else {"first": each.name})
+        its: dict[str, Any] = {"pairs": 4} if again else {"first": each.name}
+        assert read_json(folder.result) == its
         kept = [read_json(p / "out" / "result.json") for p in folder.path.glob("superseded.*")]
         assert kept == ([{"first": each.name}] if again and each != gone else [])
 

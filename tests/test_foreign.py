@@ -237,10 +237,8 @@ def test_one_model_with_and_without_a_chat_template_is_two_students(tmp_path: Pa
 
 def test_students_that_were_asked_differently_are_said(tmp_path: Path) -> None:
     for i, (shots, template) in enumerate(((0, None), (5, "{{x}}"))):
-        write(
-            tmp_path / str(i), {"s": {"acc": 0.5}, "t": {"acc": 0.5}}, model_name=f"m{i}",
-            chat_template=template, **{"n-shot": {"s": shots, "t": shots}},
-        )  # fmt: skip
+        asked: dict[str, Any] = {"chat_template": template, "n-shot": {"s": shots, "t": shots}}
+        write(tmp_path / str(i), {"s": {"acc": 0.5}, "t": {"acc": 0.5}}, model_name=f"m{i}", **asked)
     told = said(tmp_path)[1].splitlines()
     assert "Results of different numbers of shots are compared: s (0 and 5), t (0 and 5)." in told
     (line,) = [line for line in told if "different chat templates or system prompts" in line]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import benchmark, evaluation, results_table
+from made_results import at, benchmark, each_row, evaluation, results_table
 
 from analysis.results.collect import DataWarning, collect
 from analysis.statistics.bootstrap import intervals, resample
@@ -68,7 +68,7 @@ def test_means_weigh_benchmarks_alike_and_carry_their_errors(tmp_path: Path) -> 
     easy = benchmark("easy", 0.9, stderr=0.03, n=1000, flops_per_item=1e9, output_tokens=10.0)
     hard = benchmark("hard", 0.1, stderr=0.04, n=10, flops_per_item=3e9, reasoning_tokens=6.0)
     evaluation(tmp_path, "a", 10, [easy, hard])
-    (row,) = average(over_seeds(collect(tmp_path))).itertuples()
+    (row,) = each_row(average(over_seeds(collect(tmp_path))))
     assert row.accuracy == pytest.approx(0.5)
     assert row.stderr == pytest.approx(0.025)  # √(0.03² + 0.04²) / 2
     assert (row.inference_flops, row.n, row.benchmarks, row.training_flops) == (2e9, 1010, 2, 10)
@@ -154,7 +154,7 @@ def test_a_missing_error_or_cost_stays_missing(tmp_path: Path) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        (row,) = average(over_seeds(collect(tmp_path))).itertuples()
+        (row,) = each_row(average(over_seeds(collect(tmp_path))))
     assert math.isnan(row.stderr)
     assert math.isnan(row.inference_flops)
     assert pd.isna(row.n)
@@ -235,7 +235,7 @@ def test_what_seeds_cost_is_their_mean_and_an_unknown_error_makes_that_of_all_un
                 inference_flops=1.0 + seed, output_tokens=20.0 + seed, reasoning_tokens=30.0 + seed)
         for seed, stderr in enumerate([0.01, None, 0.02])
     ]  # fmt: skip
-    (row,) = over_seeds(results_table(rows)).itertuples()
+    (row,) = each_row(over_seeds(results_table(rows)))
     costs = (row.training_flops, row.inference_flops, row.output_tokens, row.reasoning_tokens)
     assert (row.student, row.configuration, costs) == ("a", "a", (11, 2, 21, 31))
     assert math.isnan(row.stderr)
@@ -273,13 +273,13 @@ def test_gaps_and_bands_are_those_worked_out_by_hand() -> None:
     assert list(table.index) == list(expected)
     assert table["probability"].dtype == "float64"
     for key, values in expected.items():
-        assert table.loc[key, "probability":].tolist() == pytest.approx(values), key
+        assert at(table, key, slice("probability", None)).tolist() == pytest.approx(values), key
 
 
 @pytest.mark.parametrize(("kind", "widest"), [("group", 1.5), ("benchmark", math.sqrt(0.75))])
 def test_gaps_of_all_scopes_of_a_kind_are_one_family(kind: str, widest: float) -> None:
     """The other scope's farthest difference is 1.5 of its standard errors off, this one's only √0.75."""
-    pair = {"a": (0.0, 1, 1, 0.5), "b": (1.0, 2, 2, 0.4)}
+    pair: dict[str, tuple[float, float, float, float]] = {"a": (0.0, 1, 1, 0.5), "b": (1.0, 2, 2, 0.4)}
     points = [placed("this", pair), placed("other", pair).assign(kind=kind)]
     paired = np.stack([APART[:, 0], APART[:, 0] + APART[:, 1]], axis=1)
     far = 0.01 * np.array([[3.0, 0], [-1, 0], [-1, 0], [-1, 0]])
@@ -288,7 +288,7 @@ def test_gaps_of_all_scopes_of_a_kind_are_one_family(kind: str, widest: float) -
     assert list(table.index) == list(range(12))
     assert table["scope"].tolist() == ["this", "this", "other", "other"] * 3
     margins = {"this": widest * 0.01 * math.sqrt(4 / 3), "other": 0.03}
-    for row in table[table["student"] == "b"].itertuples():
+    for row in each_row(table[table["student"] == "b"]):
         margin = margins[row.scope]
         assert [row.gap_low, row.gap_high] == pytest.approx([0.1 - margin, 0.1 + margin])
 
@@ -298,7 +298,7 @@ def test_a_single_far_resample_widens_no_gap() -> None:
     steps = np.array([3.0] + [1.0] * 49 + [-1.0] * 50)  # their mean is 0.02
     drawn = np.stack([np.full(100, 0.5), 0.4 + 0.01 * steps], axis=1)
     table = standing(points, {"s": drawn}).set_index(["axis", "student"])
-    row = table.loc[("training_flops", "b")]
+    row = at(table, ("training_flops", "b"))
     assert [row["gap_low"], row["gap_high"]] == pytest.approx([0.1 - 0.0102, 0.1 + 0.0102])
 
 
@@ -318,7 +318,7 @@ def test_standing_of_constructed_points() -> None:
     assert table["probability"].round(1).to_dict() == {"cheap": 0.5, "tie": 0.5, "worse": 0.0, "best": 1.0}
     surely = table["gap_low"] > 0
     assert surely[surely].index.tolist() == ["worse"]
-    assert table.loc["best", "gap_high"] < 0 < table.loc["cheap", "gap_high"] < 0.06
+    assert at(table, "best", "gap_high") < 0 < at(table, "cheap", "gap_high") < 0.06
     assert ((table["band_low"] < [0.2, 0.2, 0.2, 0.5]) & (table["band_high"] > [0.2, 0.2, 0.2, 0.5])).all()
 
 
@@ -336,7 +336,7 @@ def test_an_unknown_error_leaves_all_that_needs_it_open() -> None:
     table = table[(table["scope"] == "s") & (table["axis"] == "training_flops")].set_index("student")
     assert table.loc["b", "gap"] == pytest.approx(-0.2)
     assert table.loc["b", ["probability", "gap_low", "gap_high", "band_low"]].isna().all()
-    assert table.loc["a", "band_low"] < 0.2
+    assert at(table, "a", "band_low") < 0.2
     assert table.loc["a", "probability"] == 1
 
 
@@ -354,7 +354,7 @@ def test_paired_differences_are_known_better_than_their_sides() -> None:
     first = rng.random(1000) < 0.5
     second = np.where(rng.random(1000) < 0.1, ~first, first)
     table = pd.DataFrame({"a": first, "b": second}).T.astype(float)
-    results = results_table([rows_of(s, 1, table.loc[s].mean(), n=1000) for s in "ab"])
+    results = results_table([rows_of(s, 1, at(table, s).mean(), n=1000) for s in "ab"])
     drawn = resample(with_configuration(results), {"s": table}, 2000).accuracy[:, :, 0]
     exact = (table.loc["a"] - table.loc["b"]).std() / math.sqrt(1000)
     assert (drawn[:, 0] - drawn[:, 1]).std() == pytest.approx(exact, rel=0.05)

@@ -20,9 +20,11 @@ SHELL = "x\ntouch /tmp/sor-executed"
 
 
 def script(folder: Path, cluster: str, **more: Any) -> str:
-    places = {"folder": folder / "s" / "train-a-1", "study": folder, "code": folder}
     needs = Resources(hours=1, gpus_per_node=2)
-    return sbatch_script(load_cluster(cluster), "train", needs, **places, array="0", dependency=None, **more)
+    return sbatch_script(
+        load_cluster(cluster), "train", needs, folder=folder / "s" / "train-a-1", study=folder, code=folder,
+        array="0", dependency=None, **more,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

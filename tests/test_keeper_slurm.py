@@ -23,6 +23,7 @@ from rich.console import Console
 from small_slurm import before, write_cluster
 from small_study import TESTS, wait_for, write_study
 
+from jobs.core.paths import CODE
 from launch.commands.keeper import ALL_DONE
 from launch.commands.submit import cancel, submit
 from launch.state.states import State
@@ -52,7 +53,7 @@ LONG = 150.0  # seconds that a study may take here, on a busy machine
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have jobs run a copy of this code that has the template `light`, too."""
     for name in code_snapshot.FOR_KEEPER:
-        shutil.copytree(code_snapshot.CODE / name, tmp_path / "checkout" / name)
+        shutil.copytree(CODE / name, tmp_path / "checkout" / name)
     folder = tmp_path / "checkout" / "sbatch_templates"
     (folder / "light.sh").write_text(LIGHT, encoding="utf-8")
     for name in ("CODE", "DATA"):

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from small_study import TESTS, Run, logs, unit
 
+from jobs.core.plain import plain
 from jobs.store.rundir import StudyDir
 from launch.local import scheduler
 from launch.local.backend import Local
-from launch.state.log_files import TAIL, WIDEST, last_words, plain, tail
+from launch.state.log_files import TAIL, WIDEST, last_words, tail
 from launch.state.status import Snapshot, observe
 from launch.views import status_view
 

@@ -178,7 +178,7 @@ def test_a_fresh_lock_is_not_mistaken_for_the_dead_one_before_it(
     fast, slow = Lock(path), Lock(path)
     silence = slow._silence
 
-    def overtaken() -> float:
+    def overtaken() -> float | None:
         found = silence()
         if fast.took_over is None:
             fast.__enter__()

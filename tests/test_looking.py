@@ -26,6 +26,7 @@ from launch.monitor.poller import LONGEST, Watcher, pace
 from launch.state.backend import Live
 from launch.state.ledger import Attempt, Begun
 from launch.state.states import State
+from launch.state.status import Snapshot
 from launch.study.cluster import load_cluster
 from launch.study.schema import load_study
 from launch.study_run import Project, open_project
@@ -84,6 +85,12 @@ def asked(squeue: Path) -> int:
     return len(file.read_text(encoding="utf-8")) if file.exists() else 0
 
 
+def snapshot(sight: Sight) -> Snapshot:
+    """What was seen, which has to be there."""
+    assert sight.now is not None
+    return sight.now
+
+
 def states(sight: Sight) -> list[State]:
     return [seen.state for seen in sight.now.units] if sight.now else []
 
@@ -101,7 +108,9 @@ def test_a_study_is_followed_to_its_end(
     assert isinstance(project.backend, Local)
     project.ledger.submitted("prepare-a-1", project.backend.submit(a, "prepare-a-1", 1, 0, ()))
     wait_for(lambda: states(watcher.sights()[0]) == [State.RUNNING], "the job to be seen")
-    (seen,) = watcher.sights()[0].now.units
+    (seen,) = snapshot(watcher.sights()[0]).units
+    assert seen.live is not None
+    assert seen.attempt is not None
     assert (seen.live.nodes, seen.live.start) == (os.uname().nodename, int(seen.attempt.begun))
     (tmp_path / "a.hold").unlink()
     wait_for(lambda: states(watcher.sights()[0]) == [State.DONE], "the result to be seen")
@@ -127,6 +136,7 @@ def test_nobody_waits_for_a_look_that_hangs(watch: Callable[..., Watcher], tmp_p
     wait_for(lambda: watcher.sights()[0].asked, "the next look")
     time.sleep(0.3)
     (sight,) = watcher.sights()
+    assert sight.asked is not None
     assert began - 1 < sight.asked < time.time() - 0.1
     assert sight.taken < sight.asked
     assert len(states(sight)) == 2
@@ -169,6 +179,7 @@ def test_trouble_is_told_and_what_was_seen_stays(
     )
     wait_for(lambda: watcher.sights()[0].trouble, "the trouble")
     (sight,) = watcher.sights()
+    assert sight.trouble is not None
     assert "Unable to contact slurm controller. Slurm's controller (slurmctld) is busy" in sight.trouble
     assert states(sight) == [State.QUEUED]
     assert watcher.sights()[0].taken == sight.taken
@@ -176,7 +187,7 @@ def test_trouble_is_told_and_what_was_seen_stays(
     wait_for(lambda: watcher.sights()[0].trouble is None, "the trouble to be over")
     with journal.own(project.root.ledger).open("a", encoding="utf-8") as ledger:
         ledger.write("no JSON\n")
-    wait_for(lambda: "line 2: not JSON" in str(watcher.sights()[0].now.harm), "the damage to be shown")
+    wait_for(lambda: "line 2: not JSON" in str(snapshot(watcher.sights()[0]).harm), "the damage to be shown")
     assert watcher.sights()[0].trouble is None
     assert watcher.sights()[0].taken > sight.taken
 
@@ -202,8 +213,12 @@ def test_the_board_is_worked_out_from_the_one_before(watch: Callable[..., Watche
         assert abs(at - time.time()) < 60
         return (before or 0) + 1
 
+    def counted() -> int:
+        board: Any = watcher.sights()[0].board
+        return board or 0
+
     watcher = watch(project, work_out=count)
-    wait_for(lambda: (watcher.sights()[0].board or 0) > 2, "three looks")
+    wait_for(lambda: counted() > 2, "three looks")
 
 
 def test_a_study_is_followed_when_it_is_edited_and_once_its_rows_are_counted(
@@ -276,7 +291,7 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
     squeue.write_text(f"cp {tmp_path}/lines {journal.own(second.root.ledger)}", encoding="utf-8")
     watcher = watch(first, second, interval=60)
     wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
-    (seen,) = watcher.sights()[1].now.units
+    (seen,) = snapshot(watcher.sights()[1]).units
     assert (seen.state, seen.reason) == (State.WAITING, None)
     row = r"7\037PENDING\037None\0372\037\037main\037prepare-small-2\n"
     squeue.write_text(f"printf '{row}'", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def paper(pays: bool, longer: float = 8) -> pd.DataFrame:
     return results_table(rows)
 
 
-def answers(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+def answers(folder: Path, results: pd.DataFrame) -> pd.Series[Any]:
     """The claims about a table that is given as a CSV; one row for each question, axis and scope."""
     results.drop(columns=["source", "stderr"]).to_csv(folder / "results.csv", index=False)
     found = analyse(folder)
@@ -107,7 +108,7 @@ def answers(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     return found.tables["claims"].set_index(["question", "axis", "scope"])["answer"]
 
 
-def about(found: pd.DataFrame, question: str, scope: str) -> set[str]:
+def about(found: pd.Series[Any], question: str, scope: str) -> set[str]:
     keys = found.index
     chosen = keys.get_level_values("question").str.contains(question) & keys.get_level_values(
         "scope"

@@ -60,7 +60,7 @@ def evaluations(count: int, state: State, **more: Any) -> list[Seen]:
     return [seen(Unit("evaluate", f"e{i}", {"i": i}), state, **more) for i in range(count)]
 
 
-FULL = {"reason": "ran out of memory", "written": {"cause": Cause.MEMORY}}
+FULL: dict[str, Any] = {"reason": "ran out of memory", "written": {"cause": Cause.MEMORY}}
 
 
 def test_the_end_of_each_stage_and_of_all() -> None:
@@ -102,7 +102,8 @@ def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> Non
 
 def test_other_causes_and_other_attempts_are_news() -> None:
     memory = Memory()
-    failed, other = evaluations(2, State.FAILED, **FULL), {"reason": "x", "written": {"cause": Cause.CODE}}
+    failed = evaluations(2, State.FAILED, **FULL)
+    other: dict[str, Any] = {"reason": "x", "written": {"cause": Cause.CODE}}
     assert len(memory.news(*failed[:1], seen(B, State.RUNNING))) == 1
     code = seen(failed[1].unit, State.FAILED, **other)
     assert [each.split(": ")[2] for each in memory.news(failed[0], code)] == ["code error"]
@@ -136,7 +137,7 @@ def test_keepers_that_go() -> None:
 
 def test_what_stands_still_once_an_attempt() -> None:
     memory = Memory()
-    still = {"reason": "no heartbeat for 20 minutes"}
+    still: dict[str, Any] = {"reason": "no heartbeat for 20 minutes"}
     said = memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING))
     assert said[0].startswith("stalled: train a stalled: no heartbeat for 20 minutes. 'sor logs s ")
     assert memory.news(seen(A, State.RUNNING), seen(B, State.RUNNING)) == []
@@ -153,8 +154,8 @@ def test_what_is_held_until_somebody_lets_it_go() -> None:
 def test_what_can_never_start() -> None:
     why = "asks for more time than its partition allows: gpu"
     live = Live(State.QUEUED, (), why, dead=True, again=False, advice="name another one")
-    more = {"live": live, "in_vain": True, "reason": f"its job {why}: the next 'sor submit' withdraws it"}
-    memory, stuck = Memory(), seen(A, State.WAITING, **more)
+    reason = f"its job {why}: the next 'sor submit' withdraws it"
+    memory, stuck = Memory(), seen(A, State.WAITING, live=live, in_vain=True, reason=reason)
     [said] = memory.news(stuck, seen(B, State.RUNNING))
     assert said.startswith(f"stuck: train a stuck: its job {why}: ")
     assert said.endswith("What to do: name another one; then 'sor submit s' replaces it")

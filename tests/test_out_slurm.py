@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -83,8 +84,8 @@ def handed_over(folder: Path, root: Path) -> tuple[list[str], str]:
     script = (folder / "submit.sh").read_text(encoding="utf-8")
     for own, common in ((str(folder), "FOLDER"), (folder.name, "NAME"), (str(root), "ROOT")):
         script = script.replace(own, common)
-    own = ("#SBATCH --dependency", "#SBATCH --job-name")
-    lines = [line for line in script.splitlines() if not line.startswith(own)]
+    apart = ("#SBATCH --dependency", "#SBATCH --job-name")
+    lines = [line for line in script.splitlines() if not line.startswith(apart)]
     elements = (folder / "elements.jsonl").read_text(encoding="utf-8").replace(str(root), "ROOT")
     return lines, elements.replace('"attempt": 0', '"attempt": 1')  # by hand it takes a number when it starts
 
@@ -146,7 +147,7 @@ def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_
     )
     where = ("--cluster", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
     write = ("submit", study, *where, "--only", "prepare", "--dry-run", "--out", tmp_path / "out")
-    more = {"PYTHONPATH": CODE, "MY_TOKEN": TOKEN}
+    more: dict[str, Any] = {"PYTHONPATH": CODE, "MY_TOKEN": TOKEN}
     done = sor(*write, **more)
     assert done.returncode == 0, done.stderr
     assert "1 scripts; this one submits them in order:" in done.stdout

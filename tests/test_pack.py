@@ -211,9 +211,9 @@ def test_rows_come_out_of_the_blocks_as_they_went_in(tmp_path: Path, tokenizer: 
     expected = []
     for mode, index in (*plain, *thought):
         for i in index.tolist():
-            prompt = f"<|user|>a:{'+'.join(str(i))}=<|end|><|assistant|>"
+            asked = f"<|user|>a:{'+'.join(str(i))}=<|end|><|assistant|>"
             steps = f"<think>\n0+{i % 10}={i % 10}\n</think>\n\n1" if mode == "reasoning" else "0"
-            expected.append((prompt, f"{steps}{i % 10}"))
+            expected.append((asked, f"{steps}{i % 10}"))
     assert sorted(texts) == sorted(expected)
     in_first = rows_of(blocks, 0, blocks.phases[0])
     assert {tokenizer.decode(a)[0] for _, a in in_first} == {"0"}, "the plain phase holds reasoning"

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import debian
+import numpy as np
 import pandas as pd
 import pytest
-from made_results import benchmark, evaluation, results_table
-from matplotlib.collections import PathCollection
+from made_results import benchmark, each_row, evaluation, results_table
+from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from rich.console import Console
 
 from analysis import plots
-from analysis.report import analyse, claims_table, print_report, run, terminal_table, write_report
+from analysis.report import Report, analyse, claims_table, print_report, run, terminal_table, write_report
 from analysis.results.collect import collect
 from analysis.results.csv_files import write_csv
 from analysis.statistics.frontier import frontier_table
@@ -51,10 +54,16 @@ def study(tmp_path: Path) -> Study:
     return root, units
 
 
-def page_data(page: Path) -> dict[str, Any]:
+def page_of(report: Report) -> Path:
+    """The page, which has to be written."""
+    assert report.page is not None
+    return report.page
+
+
+def page_data(report: Report) -> dict[str, Any]:
     (found,) = re.findall(
         r'<script id="data" type="application/json">(.*?)</script>',
-        page.read_text(encoding="utf-8"),
+        page_of(report).read_text(encoding="utf-8"),
         re.DOTALL,
     )
     data: dict[str, Any] = json.loads(found)
@@ -64,7 +73,7 @@ def page_data(page: Path) -> dict[str, Any]:
 def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_path: Path) -> None:
     root, _ = study
     report = write_report(root, tmp_path / "new" / "out")
-    out, data = report.page.parent, page_data(report.page)
+    out, data = page_of(report).parent, page_data(report)
     results, points = pd.read_csv(out / "results.csv"), pd.read_csv(out / "frontier.csv")
     assert len(results) == len(report.results) == 18
     assert results["accuracy"].tolist() == report.results["accuracy"].tolist()
@@ -79,7 +88,7 @@ def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_p
     assert "easy" in (out / "frontier-training-benchmarks.svg").read_text(encoding="utf-8")
     assert data["points"][0]["accuracy"] == pytest.approx(0.25)
     assert data["sizes"] == ["0.5B", "3B", "14B"]
-    page = report.page.read_text(encoding="utf-8")
+    page = page_of(report).read_text(encoding="utf-8")
     assert page.count("</script>") == 2  # a benchmark's name does not end the script
     assert not re.findall(
         r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page
@@ -96,11 +105,11 @@ def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
     evaluation(root, "whole", 10, both)
     evaluation(root, "half-done", None, [benchmark("easy", 0.99, stderr=None)])
     report = write_report(root, tmp_path / "out")
-    assert page_data(report.page)["warnings"] == list(report.warnings)
+    assert page_data(report)["warnings"] == list(report.warnings)
     text = " ".join(report.warnings)
     assert "half-done lacks hard (all benchmarks" in text
     assert "training FLOPs of half-done are not known" in text
-    found = [p for p in page_data(report.page)["points"] if p["student"] == "half-done"]
+    found = [p for p in page_data(report)["points"] if p["student"] == "half-done"]
     assert {p["scope"] for p in found} == {"easy", "general, open-ended", "benchmarks of all students"}
     assert {(p["training_flops"], p["stderr"], p["on_training_frontier"]) for p in found} == {
         (None, None, False)
@@ -130,8 +139,8 @@ def test_results_without_compute_have_a_report_but_no_frontier(tmp_path: Path) -
     made = {"results": {"t": {"acc,none": 0.5}}, "model_name": "org/m", "lm_eval_version": "0.4.9"}
     (folder / "results_2025-01-01T00-00-00.json").write_text(json.dumps(made), encoding="utf-8")
     report = write_report(folder, tmp_path / "out")
-    assert page_data(report.page)["files"] == ["results.csv", "frontier.csv"]
-    assert page_data(report.page)["provenance"][0]["packages"] == "lm_eval 0.4.9"
+    assert page_data(report)["files"] == ["results.csv", "frontier.csv"]
+    assert page_data(report)["provenance"][0]["packages"] == "lm_eval 0.4.9"
     assert any("compute.csv" in text for text in report.warnings)
 
 
@@ -154,13 +163,36 @@ def printed(root: Path, width: int) -> str:
     return console.export_text()
 
 
-def drawn(axes: Any) -> dict[tuple[float, float], tuple[str, str]]:
+# What matplotlib's types call anything array-like is an array.
+
+
+def corners(marks: Collection) -> NDArray[np.float64]:
+    return np.asarray(marks.get_paths()[0].vertices)
+
+
+def offsets(marks: Collection) -> NDArray[np.float64]:
+    return np.asanyarray(marks.get_offsets())
+
+
+def edges(marks: Collection) -> NDArray[np.float64]:
+    return np.asanyarray(marks.get_edgecolor())
+
+
+def xs(line: Line2D) -> list[float]:
+    return list(np.asanyarray(line.get_xdata()))
+
+
+def ys(line: Line2D) -> list[float]:
+    return list(np.asanyarray(line.get_ydata()))
+
+
+def drawn(axes: Any) -> dict[tuple[float, float], tuple[bytes, str]]:
     """Markers of a panel: (x, y) -> (shape, color)."""
     return {
-        (float(x), float(y)): (points.get_paths()[0].vertices.tobytes(), to_hex(color))
+        (float(x), float(y)): (corners(points).tobytes(), to_hex(color))
         for points in axes.collections
         if isinstance(points, PathCollection)
-        for (x, y), color in zip(points.get_offsets(), points.get_edgecolors(), strict=True)
+        for (x, y), color in zip(offsets(points), edges(points), strict=True)
     }
 
 
@@ -174,18 +206,18 @@ def test_a_figure_draws_every_student_once_and_its_frontier(study: Study) -> Non
     assert marks.keys() == set(zip(easy["inference_flops"], easy["accuracy"], strict=True))
     on = easy[easy["on_inference_frontier"]]
     (steps,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
-    assert list(steps.get_xdata())[:-1] == on["inference_flops"].tolist()
-    shapes = {row.share: marks[(row.inference_flops, row.accuracy)][0] for row in easy.itertuples()}
+    assert xs(steps)[:-1] == on["inference_flops"].tolist()
+    shapes = {row.share: marks[(row.inference_flops, row.accuracy)][0] for row in each_row(easy)}
     assert len(set(shapes.values())) == 3
-    colors = {row.size: marks[(row.inference_flops, row.accuracy)][1] for row in on.itertuples()}
+    colors = {row.size: marks[(row.inference_flops, row.accuracy)][1] for row in each_row(on)}
     assert len(set(colors.values())) == len(set(on["size"]))
     assert axes.get_xscale() == "log"
 
 
 def test_mixture_curves_join_each_size(study: Study) -> None:
     figure = plots.mixtures(frontier_table(collect(study[0])))
-    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
-    assert [list(line.get_xdata()) for line in curves] == [list(SHARES)] * 3
+    curves = [line for line in figure.axes[0].lines if len(xs(line)) > 1]
+    assert [xs(line) for line in curves] == [list(SHARES)] * 3
 
 
 def test_orders_of_mixtures_are_told_apart(study: Study) -> None:
@@ -194,7 +226,7 @@ def test_orders_of_mixtures_are_told_apart(study: Study) -> None:
     evaluation(root, "shuffled", 10**19, made, size="3B", share=0.5, order="shuffled")
     figure = plots.mixtures(frontier_table(collect(root)))
     dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
-    assert dashed[0].get_ydata()[1] == pytest.approx(0.33)
+    assert ys(dashed[0])[1] == pytest.approx(0.33)
     assert "shuffled" in [text.get_text() for text in figure.legends[0].get_texts()]
     assert "50 % reasoning, shuffled" in printed(root, 200)
 
@@ -211,9 +243,7 @@ def test_more_sizes_and_mixtures_than_colors_and_markers_are_told_apart(tmp_path
     assert len(set(look.colors.values())) == 12
     assert len(set(look.markers.values())) == 21
     axes = plots.frontier(points[points["kind"] == "average"]).axes[0]
-    shapes = {
-        marks.get_paths()[0].vertices.tobytes() for marks in axes.collections if len(marks.get_offsets())
-    }
+    shapes = {corners(marks).tobytes() for marks in axes.collections if len(offsets(marks))}
     assert len(shapes) >= 21
     assert len(plots.Look.of(points[points["size"].isin(["1B", "2B"])]).colors) == 2
 
@@ -228,7 +258,7 @@ def test_names_of_all_kinds_are_drawn_and_printed_as_they_are(tmp_path: Path) ->
     write_csv(results_table(made), tmp_path / "results.csv")
     report = write_report(tmp_path, tmp_path / "out")
     print_report(report)
-    assert {row["student"] for row in page_data(report.page)["points"]} == set(names)
+    assert {row["student"] for row in page_data(report)["points"]} == set(names)
     assert "$\\frac{a$" in (tmp_path / "out" / "frontier-training-benchmarks.svg").read_text(encoding="utf-8")
 
 
@@ -297,13 +327,13 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     if browser == "chromium" and (why := debian.install("browser", ["chromium"], ["chromium"])):
         pytest.skip(why)
     folder = StudyDir(study[0]).unit(study[1][0])
-    run = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "time": 9.0, "kept": 0}
+    run: dict[str, Any] = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "time": 9.0, "kept": 0}
     run |= {"host": "n1", "micro_batch": None}
     journal.append(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
     report = write_report(study[0], tmp_path / "out", joules={"evaluate": 1.8e6})
     page = tmp_path / "visit.html"
     page.write_text(
-        report.page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8"
+        page_of(report).read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8"
     )
     options = [
         "--headless",
@@ -355,9 +385,12 @@ def test_every_figure_of_a_study_shows_its_table(study: Study) -> None:
     found = analyse(study[0]).tables
     heat = plots.probabilities(found["standing"]).axes[0]
     assert [t.get_text() for t in heat.get_yticklabels()] == list(dict.fromkeys(found["standing"]["student"]))
-    assert heat.images[0].get_array().shape == (9, 5)
+    grid = heat.images[0].get_array()
+    assert grid is not None
+    assert grid.shape == (9, 5)
     gains = plots.gains(found["gains"]).axes[0]
-    drawn_gains = {float(y) for line in gains.lines for y in line.get_ydata() if line.get_marker() == "s"}
+    drawn_gains = {float(y) for line in gains.lines for y in ys(line) if line.get_marker() == "s"}
     assert drawn_gains == set(found["gains"].query("group == 'general, open-ended'")["gain"])
     band = plots.frontier(found["frontier"], "training_flops", found["standing"]).axes[0].collections
-    assert any(len(b.get_paths()[0].vertices) > 9 for b in band)  # a step for each student, there and back
+    steps = [len(corners(b)) for b in band]
+    assert any(count > 9 for count in steps)  # a step for each student, there and back

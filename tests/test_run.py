@@ -66,9 +66,10 @@ def test_what_the_shell_says_of_ranks_never_reaches_a_job(
     found = runs(tmp_path, "a")
     assert not [(name, process[name]) for process in found for name in LEFT if process[name] == LEFT[name]]
     told = sorted((str(p["RANK"]), p["WORLD_SIZE"], p["LOCAL_RANK"], p["MASTER_ADDR"]) for p in found)
-    assert told == ([("None", None, None, None)] if ranks == 1 else [
+    expected: list[tuple[str | None, ...]] = [("None", None, None, None)] if ranks == 1 else [
         ("0", "2", "0", "127.0.0.1"), ("1", "2", "1", "127.0.0.1"),
-    ])  # fmt: skip
+    ]  # fmt: skip
+    assert told == expected
 
 
 def test_the_place_of_a_process_in_slurm() -> None:

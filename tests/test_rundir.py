@@ -75,14 +75,17 @@ def test_publish_does_not_hide_other_errors(tmp_path: Path) -> None:
     assert not folder.done
 
 
+def link_to_another(out: Path) -> None:
+    write_json(made(out.with_name("else")) / "result.json", {})
+    out.symlink_to("else")
+
+
 IN_THE_WAY: dict[str, Callable[[Path], object]] = {
     "a file": lambda out: out.write_text("mine", encoding="utf-8"),
     "a FIFO": os.mkfifo,
     "a folder without result.json": lambda out: out.mkdir(),
     "a link": lambda out: out.symlink_to("nowhere"),
-    "a link, not the folder of a result": lambda out: (
-        write_json(made(out.with_name("else")) / "result.json", {}), out.symlink_to("else"),
-    ),
+    "a link, not the folder of a result": link_to_another,
     "result.json: empty": lambda out: (made(out) / "result.json").touch(),
     "result.json: a folder": lambda out: (made(out) / "result.json").mkdir(),
     "result.json: a FIFO": lambda out: os.mkfifo(made(out) / "result.json"),
@@ -298,13 +301,11 @@ def test_staging_of_an_attempt_starts_empty(tmp_path: Path) -> None:
     folder = study.unit(unit)
     folder.path.mkdir(parents=True)
     write_json(folder.spec, unit.to_json())
-    ctx = Context(unit, folder, "3", worker=1)
+    ctx = Context(unit, folder, 3, worker=1)
     (ctx.staging() / "old").touch()
     staged = ctx.staging()
     assert list(staged.iterdir()) == []
-    others = [
-        Context(unit, folder, *place) for place in (("3", 0, 0, 1, 0), ("4", 0, 0, 1, 1), ("3", 1, 1, 2, 1))
-    ]
+    others = [Context(unit, folder, *place) for place in ((3, 0, 0, 1, 0), (4, 0, 0, 1, 1), (3, 1, 1, 2, 1))]
     assert len({staged, *(other.staging() for other in others)}) == 4
     ctx.publish(staged, {"n": 1})
     assert read_json(folder.result) == {"n": 1}

@@ -17,7 +17,7 @@ import pytest
 from jobs.core.unit import Unit
 from jobs.runtime.context import Context
 from jobs.runtime.fence import Fence, Superseded
-from jobs.runtime.signals import Interrupted
+from jobs.runtime.signals import Interrupted, Preemption
 from jobs.store.checkpoints import LONGEST, Checkpoint, Checkpoints, Meta
 from jobs.store.rundir import StudyDir
 from jobs.training import checkpointer
@@ -68,7 +68,7 @@ def context(root: Path, run: str = "1.0", zero: int | None = None, **place: int)
     execution = {"deepspeed": deepspeed, "mtbf_hours": 24.0, "micro_batch": 2}
     unit = Unit("train", "t", {}, execution=execution)
     attempt, restart = map(int, run.split("."))
-    return Context(unit, StudyDir(root).unit(unit), attempt, restart, **place)
+    return Context(unit, StudyDir(root).unit(unit), attempt, restart, preemption=Preemption(), **place)
 
 
 def begun(ctx: Context, clock: Clock) -> tuple[Saving, Training]:
@@ -417,7 +417,8 @@ class Conversion:
     """DeepSpeed's program, which takes three looks."""
 
     def __init__(self, path: Path, converted: Path, code: int) -> None:
-        self.left, self.code, self.returncode = 3, code, None
+        self.left, self.code = 3, code
+        self.returncode: int | None = None
         converted.mkdir()
         (converted / "weights").write_text(f"of {path.name}, converted", encoding="utf-8")
 

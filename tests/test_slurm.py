@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 from cluster import SCRATCH, Cluster, ClusterError, config, remove_abandoned
@@ -108,7 +108,8 @@ def test_the_queue() -> None:
     assert list(jobs) == ["12", "3_2", "1", *(f"2_{i}" for i in range(3, 12)), "4"]
     assert jobs["12"] == QueuedJob("12", None, "COMPLETED", None, 1795397658, "n[1-4]", "main", "wrap")
     assert (jobs["1"].reason, jobs["1"].partition) == ("PartitionNodeLimit", "small,big")
-    assert jobs["1"].start is jobs["1"].nodes is None
+    assert jobs["1"].start is None
+    assert jobs["1"].nodes is None
     assert jobs["2_3"].name == real('odd|name¦x "q"')
     assert jobs["4"].start == 1795398000
 
@@ -255,7 +256,7 @@ def controller(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cont
     eventually(lambda: all(live_state(job.state) is None for job in Controller().queue().rows))
 
 
-def eventually(ask: Callable[[], T], seconds: float = 60.0) -> T:
+def eventually(ask: Callable[[], T | Literal[False] | None], seconds: float = 60.0) -> T:
     """The first answer that is true; fails if there is none in time."""
     until = time.monotonic() + seconds
     while not (answer := ask()):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core.paths import CODE
 from jobs.store.provenance import provenance
 from jobs.store.rundir import Damaged, StudyDir
 from launch.submit import code_snapshot as module
-from launch.submit.code_snapshot import CODE, snapshot, untracked
+from launch.submit.code_snapshot import snapshot, untracked
 
 PRINT = "import json, jobs.store.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
 

@@ -186,7 +186,7 @@ def test_own_task_asks_and_scores(name: str, monkeypatch: pytest.MonkeyPatch) ->
         f"so $\\boxed{{\\text{{{letter}}}}}$": letter,
         "The answer is a matter of taste.": "[invalid]",
     }
-    given = [[text] for text in answers]
+    given: list[Any] = [[text] for text in answers]
     for step in chosen.filters:
         given = list(step().apply(given, [doc] * len(answers)))
     assert given == list(answers.values())

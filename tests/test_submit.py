@@ -41,13 +41,13 @@ from launch.slurm.parse import (
     Place,
     QueuedJob,
     Refused,
-    SlurmUnavailable,
     expand,
     parse_places,
     parse_queue,
 )
 from launch.slurm.text import SEPARATOR, Table
 from launch.state.backend import Live
+from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import JobId
 from launch.state.ledger import KEEPER, Begun
 from launch.state.lock import Lock, Locked, Lost, held_since

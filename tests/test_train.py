@@ -16,9 +16,9 @@ from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, lo
 
 from jobs import toy
 from jobs.core.flops import train_flops
-from jobs.data.blocks import LEARN, Blocks
+from jobs.data.blocks import LEARN, START, Blocks
 from jobs.runtime.signals import REASONS
-from jobs.stages import pack, train
+from jobs.stages import train
 from jobs.stages.pack import encode, write
 from jobs.stages.train import answer_loss, build
 from jobs.store.rundir import read_json, read_jsonl, write_json
@@ -77,7 +77,7 @@ def test_packed_rows_are_learnt_as_if_each_were_alone(
     blocks = study.blocks
     total = 0.0
     for number in range(micro_batch):
-        starts = [*np.flatnonzero(blocks.flags[number] & pack.START), BLOCK]
+        starts = [*np.flatnonzero(blocks.flags[number] & START), BLOCK]
         assert len(starts) > 3, "a block of one row shows nothing"
         for start, end in itertools.pairwise(starts):
             learn = (blocks.flags[number, start:end] & LEARN) != 0

@@ -31,7 +31,8 @@ def ran(root: Path, unit: Unit, lines: list[tuple[int, int, int, int, float | No
 
 
 def rows(root: Path) -> dict[str, dict[str, Any]]:
-    return {row["stage"]: row for row in usage(root, {"train": KWH}).to_dict("records")}
+    found = usage(root, {"train": KWH}).to_dict("records")
+    return {row["stage"]: {str(name): value for name, value in row.items()} for row in found}
 
 
 def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import results_table
+from made_results import at, each_row, results_table
 
 from analysis.report import derive
 from analysis.statistics.bootstrap import MIN_ITEMS, intervals, resample
@@ -60,7 +60,7 @@ def compared(
 
 def answer(found: pd.DataFrame, question: str) -> tuple[str, str]:
     """The answer and the evidence."""
-    (row,) = found[(found["question"] == question) & (found["axis"] == "training")].itertuples()
+    (row,) = each_row(found[(found["question"] == question) & (found["axis"] == "training")])
     return row.answer, row.evidence
 
 
@@ -117,7 +117,7 @@ def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
     made = claims(table, stood(table, gap=gaps, plain_gap=gaps), compared({"1B": (0.1, 0.053, 0.148)}), kept)
     assert "1B +10.0 [+5.3, +14.8]" in answer(made, BETTER)[1]
     assert "1B below it +2.0 [+1.1, +3.2]" in answer(made, OF_PLAIN)[1]
-    (mixture,) = made[made["question"].str.contains("keep most")].itertuples()
+    (mixture,) = each_row(made[made["question"].str.contains("keep most")])
     assert mixture.answer == YES
     assert (
         "70% of reasoning's +20.0 [+11.0, +29.0] points; +4.0 [+1.3, +6.7] points above half"
@@ -220,7 +220,7 @@ def test_enough_items_are_evidence() -> None:
 
 def test_the_plain_gap_is_that_to_the_best_plain_student_that_costs_no_more() -> None:
     rng = np.random.default_rng(0)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"student": f"s{i}", "share": float(rng.choice([0.0, 0.5, 1.0])), "benchmark": "b", "n": 500,
          "accuracy": float(rng.random()), "training_flops": float(rng.integers(1, 9)), "inference_flops": 1.0}
         for i in range(20)
@@ -235,7 +235,7 @@ def test_the_plain_gap_is_that_to_the_best_plain_student_that_costs_no_more() ->
         ]  # fmt: skip
         expected = max(rivals) - row["accuracy"] if rivals else -math.inf
         assert found.loc[row["student"], "plain_gap"] == pytest.approx(expected)
-        low, high = found.loc[row["student"], ["plain_gap_low", "plain_gap_high"]]
+        low, high = at(found, row["student"], ["plain_gap_low", "plain_gap_high"])
         assert (low < expected < high) or not rivals
 
 
@@ -244,7 +244,7 @@ def test_no_difference_and_no_error_are_no_evidence() -> None:
     found = intervals(np.array([0.0, 1e-17, 0.5]), np.hstack([np.zeros((500, 2)), 0.5 + 0.01 * draws]))
     assert found["p_all"].tolist()[:2] == [1.0, 1.0]
     assert found["p_all"][2] < 0.01
-    assert found.loc[0, ["low", "high", "low_all", "high_all"]].tolist() == [0.0] * 4
+    assert at(found, 0, ["low", "high", "low_all", "high_all"]).tolist() == [0.0] * 4
 
 
 TASKS = 8
@@ -272,7 +272,7 @@ def falsely_sure(rng: np.random.Generator, items: int, tasks: int, count: int) -
     results, scores = equal_students(rng, items, tasks, count)
     table = frontier_table(results)
     drawn = redrawn(
-        results, table, resample(with_configuration(results), scores, 200, int(rng.integers(1e9)))
+        results, table, resample(with_configuration(results), scores, 200, int(rng.integers(10**9)))
     )
     pairs = matched(table, drawn).query(
         "kind == 'benchmark' and axis == 'training_flops' and extrapolated == ''"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import made_sights as made
 import pytest
@@ -22,7 +24,7 @@ from launch.monitor.data.problems import Problem
 from launch.monitor.data.students import Cell, Grid
 from launch.monitor.data.study_view import Sight
 from launch.monitor.data.unit_files import Story, read_story
-from launch.monitor.views import overview, text
+from launch.monitor.views import text
 from launch.monitor.views.frontier import plot
 from launch.monitor.views.overview import overview as first_page
 from launch.monitor.views.unit import detail
@@ -39,7 +41,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pages say how old what they show is."""
-    monkeypatch.setattr(overview.time, "time", lambda: NOW + 12)
+    monkeypatch.setattr(time, "time", lambda: NOW + 12)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,7 @@ def problems(sight: Sight) -> Sequence[Problem]:
     return sight.board.problems
 
 
-def made_sight(tmp_path: Path, states: list[State], **more: object) -> Sight:
+def made_sight(tmp_path: Path, states: list[State], **more: Any) -> Sight:
     project = made.paper(tmp_path)
     states += [State.WAITING] * (len(project.units) - len(states))
     units = [made.seen(project.root, u, s) for u, s in zip(project.units, states, strict=True)]

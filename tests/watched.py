@@ -89,8 +89,9 @@ def call(folder: Path, *words: str) -> Answer:
         Exception: what the program let through; it must not.
     """
     out, err, code = io.StringIO(), io.StringIO(), -1
-    if isinstance(cli.app, typer.Typer):
-        cli.app = get_command(cli.app)  # which would be made for each call
+    program: Any = cli
+    if isinstance(program.app, typer.Typer):
+        program.app = get_command(program.app)  # which would be made for each call
     with chdir(folder), redirect_stdout(out), redirect_stderr(err), watched(folder) as deeds:
         try:
             cli.answer(list(words))

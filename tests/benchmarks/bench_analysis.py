@@ -95,7 +95,7 @@ def collecting() -> Iterator[Ratio]:
                 f"task{b}", sum(scores.values()) / ITEMS, n=ITEMS, flops_per_item=cost / 1e9,
                 domain=("math", "general")[b % 2], format=("open-ended", "multiple-choice")[b % 3 > 1],
             )  # fmt: skip
-            who = {"size": f"{1 + s // 5}B", "share": share}
+            who: dict[str, Any] = {"size": f"{1 + s // 5}B", "share": share}
             evaluation(root, f"student{s}", cost, [made], {f"task{b}": scores}, **who)
         counts = [len(list(root.glob(f"evaluate/*/out/{name}"))) for name in ("result.json", "items.jsonl")]
         assert counts == [STUDENTS * BENCHMARKS] * 2
@@ -140,7 +140,8 @@ def resampling() -> Ratio:
     from analysis.report import derive
 
     rng = np.random.default_rng(0)
-    scores, rows = {}, []
+    scores: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
     for b, s in itertools.product(range(BENCHMARKS), range(STUDENTS)):
         size, share = s // 5, s % 5 / 4
         correct = (rng.random(ITEMS) < 0.2 + 0.05 * size + 0.1 * share).astype(float)

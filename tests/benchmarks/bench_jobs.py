@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from measure import Ratio, seconds
 
@@ -23,9 +23,11 @@ def ratios() -> Iterator[Ratio]:
     yield Ratio(
         f"packing: filled by {first}", second, tokens / blocks / SIZE, tokens / others / SIZE, "of a block"
     )
-    ours, theirs = (
-        seconds(lambda f=fill: [len(b) for b in f(rows, SIZE)]) / len(rows) for fill in (packed, next_fit)
-    )
+
+    def of_a_row(fill: Callable[[Iterable[Row], int], Iterator[list[Row]]]) -> float:
+        return seconds(lambda: [len(b) for b in fill(rows, SIZE)]) / len(rows)
+
+    ours, theirs = of_a_row(packed), of_a_row(next_fit)
     yield Ratio(f"packing: time of {first}", second, 1e6 * ours, 1e6 * theirs, "µs a row")
 
 

@@ -79,7 +79,8 @@ def starting() -> Ratio:
 
 def turm(folder: Path) -> float | None:
     """Percent of a core that turm takes in a terminal, with its calls of squeue; None: there is no turm."""
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", folder / "turm", TURM]
+    where: list[str | Path] = ["--target", folder / "turm"]
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, TURM]
     if subprocess.run(install, stderr=subprocess.DEVNULL).returncode:
         print(f"{TURM} cannot be installed: the monitor is not compared with it")
         return None

@@ -111,8 +111,8 @@ def of_a_checkpoint(folder: Path) -> Iterator[Ratio]:
     saving.close()
     costs = median(overlapped), median(in_line)
     yield Ratio("checkpoint of 200 MB: brought to disk meanwhile", "at once", *costs, "s")
-    shares = [100 * cost / interval(cost, DAY) for cost in costs]
-    yield Ratio("checkpoints: overhead, brought to disk meanwhile", "at once", *shares, "% of the time")
+    ours, theirs = (100 * cost / interval(cost, DAY) for cost in costs)
+    yield Ratio("checkpoints: overhead, brought to disk meanwhile", "at once", ours, theirs, "% of the time")
 
 
 def _current(saving: Saving, totals: Any, ctx: Context) -> None:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -92,16 +93,16 @@ def submitting(cluster: Cluster, folder: Path, where: str) -> Iterator[Ratio]:
     ours, again, theirs = Seen(), Seen(), Seen()
     for turn in range(TURNS):
         project = made_project(folder / f"ours{turn}", units(SUBMITTED), sbatch=HELD)
-        ours.measure(lambda p=project: submitted(p), folder / f"ours{turn}")
-        again.measure(lambda p=project: submitted(p), folder / f"ours{turn}")
+        ours.measure(partial(submitted, project), folder / f"ours{turn}")
+        again.measure(partial(submitted, project), folder / f"ours{turn}")
         empty(cluster)
         work, other = units(SUBMITTED), folder / f"theirs{turn}"
-        theirs.measure(lambda w=work, o=other: mapped(w, o), other)
+        theirs.measure(partial(mapped, work, other), other)
         empty(cluster)
-    what, other = f"sor submit of {SUBMITTED} units ({where})", "submitit's map_array of the same"
-    yield Ratio(what, other, median(ours.times), median(theirs.times), "s")
-    yield Ratio(f"{what}: programs of Slurm's", other, ours.programs, theirs.programs, "calls")
-    yield Ratio(f"{what}: files", other, ours.files, theirs.files, "files")
+    what, same = f"sor submit of {SUBMITTED} units ({where})", "submitit's map_array of the same"
+    yield Ratio(what, same, median(ours.times), median(theirs.times), "s")
+    yield Ratio(f"{what}: programs of Slurm's", same, ours.programs, theirs.programs, "calls")
+    yield Ratio(f"{what}: files", same, ours.files, theirs.files, "files")
     yield Ratio(f"{what}, again", "the first time", median(again.times), median(ours.times), "s")
 
 
