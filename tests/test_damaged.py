@@ -138,7 +138,8 @@ def test_a_bad_line_of_the_ledger(made: Made, sor: ForkedSor, how: str) -> None:
     with ledger.open("ab") as file:
         file.write(LINES[how])
         file.write(f'{{"event": "intent", "elements": [["{made.other.id}", 1]]}}\n'.encode())
-    assert made.state(sor, made.failed)["state"] == "damaged" if made.other is made.failed else "failed"
+    expected = "damaged" if made.other is made.failed else "failed"
+    assert made.state(sor, made.failed)["state"] == expected
     found = made.state(sor, made.other)
     assert (found["state"], f"{ledger}, line 4: " in found["reason"]) == ("damaged", True)
     done = sor("status", str(made.file), "--runs", str(made.runs))
@@ -149,7 +150,8 @@ def test_a_bad_record_of_jobs_submitted_by_hand(made: Made, sor: ForkedSor) -> N
     record = made.root.by_hand / "1.json"
     record.parent.mkdir()
     record.write_text(f'{{"submission": "s", "attempts": {{"{made.other.id}": [1, [0', encoding="utf-8")
-    assert made.state(sor, made.failed)["state"] == "damaged" if made.other is made.failed else "failed"
+    expected = "damaged" if made.other is made.failed else "failed"
+    assert made.state(sor, made.failed)["state"] == expected
     found = made.state(sor, made.other)
     assert (found["state"], found["reason"]) == (
         "damaged",
