@@ -133,7 +133,9 @@ class Lab:
         for folder in Path("/proc").iterdir():
             try:
                 command = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
-                if b"\0jobs.element\0" not in command or not command.partition(b"\0")[0].endswith(b"python"):
+                if b"\0jobs.runtime.array_task\0" not in command or not command.partition(b"\0")[0].endswith(
+                    b"python"
+                ):
                     continue
                 lines = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
             except OSError:  # it has ended
