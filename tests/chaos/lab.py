@@ -23,6 +23,7 @@ PATIENCE = 4.0  # seconds that a question to Slurm may take; more would let the 
 FIELDS = (
     "JobArrayID", "JobID", "State", "Reason", "NodeList", "RestartCnt", "TimeUsed", "TimeLimit", "Command",
 )  # fmt: skip
+RANK = b"\0jobs.runtime.array_task\0"  # in the command line of each rank
 
 
 @dataclass(frozen=True)
