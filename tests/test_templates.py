@@ -227,9 +227,11 @@ def test_a_real_slurm_runs_it_on_every_rank_from_the_snapshot(
 ) -> None:
     run = tmp_path / """it's a "run"  #1 $HOME""" / "study"
     for place, text in ((run / "code" / "0123456789ab", ELEMENT), (tmp_path, "raise SystemExit('decoy')")):
-        (place / "jobs").mkdir(parents=True)
+        runtime = place / "jobs" / "runtime"
+        runtime.mkdir(parents=True)
         (place / "jobs" / "__init__.py").touch()
-        (place / "jobs" / "element.py").write_text(text, encoding="utf-8")
+        (runtime / "__init__.py").touch()
+        (runtime / "array_task.py").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # as people submit from the checkout, which has such a package, too
     needs = Resources(nodes=2, tasks_per_node=2, gpus_per_node=2, cpus_per_task=2)
     jobs = {}

@@ -60,7 +60,7 @@ def problems(
     found += [Problem(f"damaged: {harm}", f"then sor submit {study}") for harm in now.harm]
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
-        found.append(Problem(title, f"sor submit {study} goes on with them once that is mended"))
+        found.append(Problem(title, f"sor submit {study} goes on with them once that is fixed"))
     found += _around(now, nodes, study)
     to_do = sum(seen.state != State.DONE for seen in now.units)
     if to_do and not found and now.kept is None and not any(seen.state in ACTIVE for seen in now.units):
