@@ -116,7 +116,7 @@ def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> Non
 
 def difference_view(difference: Difference) -> RenderableType:
     """Render what `sor submit` is about to do."""
-    lines = [Text(f"{difference.done} done, {len(difference.active)} in hand")]
+    lines = [Text(f"{difference.done} done, {len(difference.active)} queued or running")]
     if vain := difference.withdraw:
         line = f"- withdraw {len(vain)} jobs that would wait forever: {listed(vain)}"
         lines.append(Text(line, "yellow"))

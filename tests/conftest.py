@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from cluster import Cluster, packages
 from hypothesis import Phase, settings
+from small_study import TESTS, wait_for
 
 # New examples each time: where CI is set, hypothesis would try the same ones again and again. A failure can
 # be reproduced with the blob that is printed.
@@ -83,3 +84,14 @@ def slurm() -> Iterator[Cluster]:
         pytest.skip(why)
     with Cluster(nodes=2, gpus=4) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def on_the_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Submit to the cluster, whose jobs find this code and its tests; its queue is empty afterwards."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    slurm.run("scancel", "--me")
+    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty", 120)

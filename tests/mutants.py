@@ -1,6 +1,6 @@
 """Test the tests: change one operator, number, argument or word of a module at a time and run its tests.
 
-    python tests/mutants.py [launch/state/reconcile.py ...]     all of MODULES where none is named
+    python tests/mutants.py [launch/state/lock.py ...]     all of MODULES where none is named
 
 mutmut makes the changes ("mutants") in a copy of the project below .mutants/. A mutant that no test notices
 is printed as a difference, unless mutants.yaml explains it, or only the wording of a message (or an encoding)
@@ -159,9 +159,11 @@ def _table() -> str:
 
 
 def _changed(difference: str) -> str:
-    """Return the new lines of a difference as one; where lines only went, these, after a minus."""
+    """Return a difference's new lines as one, without comments; `-` and the old ones where none are new."""
     lines = difference.splitlines()[2:]
-    new, old = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "+-")
+    new, old = (
+        " ".join(line[1:].split("  # ")[0].strip() for line in lines if line[0] == sign) for sign in "+-"
+    )
     return new or f"- {old}"
 
 

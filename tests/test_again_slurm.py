@@ -6,14 +6,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import Cluster
 from small_slurm import by_hand, preempt, write_cluster
-from small_study import TESTS, runs, unit, wait_for
+from small_study import runs, unit, wait_for
 
 from jobs.core.causes import Cause
 from jobs.core.unit import Unit
@@ -29,15 +28,7 @@ from launch.study_run import Project
 
 WAITS = ("PENDING BeginTime", "PENDING None")  # the state and reason of a job that was put back
 
-
-@pytest.fixture(autouse=True)
-def _on_the_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    slurm.run("scancel", "--me")
-    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty", 120)
+pytestmark = pytest.mark.usefixtures("on_the_cluster")
 
 
 class Job:

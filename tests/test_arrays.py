@@ -20,7 +20,8 @@ from jobs.core.unit import STAGES, Resources, Unit
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
-from launch.submit.arrays import FEW, Array, ArrayPlan, Rules, array_spec, dependency, plan_arrays
+from launch.submit.array_options import array_spec, dependency
+from launch.submit.arrays import FEW, Array, ArrayPlan, Rules, plan_arrays
 
 FREE = Rules(max_array_size=100_001, room=None, max_jobs=None, max_gpus=None)
 

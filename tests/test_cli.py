@@ -413,7 +413,10 @@ def dry(study: Path, out: Path) -> dict[str, int]:
 
 def test_nothing_to_do_when_all_is_done(study: Path, out: Path, finished: list[Unit]) -> None:
     done = sor("submit", study, "--runs", out, "--yes")
-    assert (done.returncode, done.stdout) == (0, f"{len(finished)} done, 0 in hand\nnothing to do\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{len(finished)} done, 0 queued or running\nnothing to do\n",
+    )
     assert sor("monitor", study, "--runs", out).returncode == 0
     assert runs(study.parent) == []
 

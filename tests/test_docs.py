@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_the_tree_shows_every_package_and_no_other() -> None:
             folder = "/".join(above[d] for d in sorted(above) if d < depth)
             assert all((ROOT / folder / word).is_file() for word in line.split() if word.endswith(".py"))
     assert sorted(name for name in shown if name.split("/")[0] in ("launch", "jobs", "analysis")) == PACKAGES
+
+
+def test_the_wheel_holds_every_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    listed = project["tool"]["setuptools"]["packages"]
+    ours = [name.replace(".", "/") for name in listed if not name.startswith("scale_or_reason.")]
+    assert sorted(ours) == PACKAGES
 
 
 @pytest.mark.parametrize("package", PACKAGES)

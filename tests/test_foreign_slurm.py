@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from small_slurm import Submitter, by_hand, write_cluster
-from small_study import TESTS, runs, unit, wait_for
+from small_study import runs, unit, wait_for
 
 from jobs.store import journal
 from jobs.store.rundir import StudyDir
@@ -21,15 +21,7 @@ from launch.state.states import State
 from launch.study import templates
 from launch.study_run import Project
 
-
-@pytest.fixture(autouse=True)
-def _on_the_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    slurm.run("scancel", "--me")
-    wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty", 120)
+pytestmark = pytest.mark.usefixtures("on_the_cluster")
 
 
 def jobs(slurm: Cluster, *which: str) -> list[str]:

@@ -65,7 +65,7 @@ def test_a_person_looks_around(person: Tmux) -> None:
     person.presses("k", "Enter")
     person.sees("prepare small", "evaluate s-r0", "Esc back")
     person.presses("Down", "c")
-    person.sees("no job has it in hand: nothing to cancel")
+    person.sees("it is neither queued nor running: nothing to cancel")
     person.types("/FAILED")
     person.sees("1 of 11 match 'FAILED'", without="evaluate s-r0")
     person.presses("Enter", "Enter")

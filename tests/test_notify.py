@@ -127,7 +127,9 @@ def test_keepers_that_go() -> None:
     assert gone[1:] == ["keeper: no keeper goes on with it: the keeper, job 9, is gone", *gone[2:]]
     memory = Memory()
     dismissed = memory.news(a, b, keeper=keeper("cancelled", lives=False))
-    assert dismissed[1:] == ["waiting: 1 of 2 units wait, and no job has one in hand: 'sor submit' goes on"]
+    assert dismissed[1:] == [
+        "waiting: 1 of 2 units wait, and none is queued or running: 'sor submit' goes on"
+    ]
     assert memory.news(a, b) == []
     assert [e.split(":")[0] for e in Memory().news(a, seen(B, State.DONE), keeper=keeper("over", False))] == [
         "done"

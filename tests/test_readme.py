@@ -100,6 +100,6 @@ def test_the_study_of_the_readme_goes_to_slurm(
     ]
     assert "nobody has to stay logged in" in printed[0]
     assert "queued" in printed[1]
-    assert printed[2].splitlines()[-1] == "nothing to submit: jobs have the rest in hand"
+    assert printed[2].splitlines()[-1] == "nothing to submit: the rest is queued or running"
     assert "prepare mine" in sor(folder, "cancel", "mine.yaml")
     wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty")

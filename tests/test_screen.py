@@ -303,10 +303,13 @@ def test_cancelling_a_study(project: Project) -> None:
 
 def test_nothing_to_cancel(project: Project, sights: list[Sight]) -> None:
     screen = after(sights, "enter", "c")  # c, which failed
-    assert (screen.question, screen.message) == (None, "no job has it in hand: nothing to cancel")
+    assert (screen.question, screen.message) == (None, "it is neither queued nor running: nothing to cancel")
     idle = [sight(project, (State.DONE,) * 5)]
     assert after(idle, "c").message == "nothing of small is running: nothing to cancel"
-    assert after(idle, "/", *"zzz", "enter", "c").message == "no job has it in hand: nothing to cancel"
+    assert (
+        after(idle, "/", *"zzz", "enter", "c").message
+        == "it is neither queued nor running: nothing to cancel"
+    )
 
 
 def test_submitting_again_asks_first(project: Project) -> None:
@@ -322,7 +325,7 @@ def test_submitting_again_asks_first(project: Project) -> None:
 
 def test_nothing_to_submit(project: Project) -> None:
     states = (State.DONE, State.DONE, State.RUNNING, State.QUEUED, State.PREEMPTED)
-    assert after([sight(project, states)], "u").message == "nothing to submit: 2 done, 3 in hand"
+    assert after([sight(project, states)], "u").message == "nothing to submit: 2 done, 3 queued or running"
 
 
 def test_a_study_on_this_machine_is_submitted_elsewhere(tmp_path: Path) -> None:

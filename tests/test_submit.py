@@ -194,7 +194,7 @@ def test_what_is_missing_is_submitted_once(
     ]
     said, warned = capsys.readouterr()
     for line in (
-        "0 done, 0 in hand", "+ prepare 3: a, other, b", "         100  prepare, 2 jobs",
+        "0 done, 0 queued or running", "+ prepare 3: a, other, b", "         100  prepare, 2 jobs",
         "! jobs run without own.py: 'git add' what they need",
         "'sor monitor small' shows how it goes; nobody has to stay logged in",
     ):  # fmt: skip
@@ -207,12 +207,12 @@ def test_what_is_missing_is_submitted_once(
     assert paper.asked == 1
 
     assert submit(project, yes=True, only=None) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "nothing to submit: jobs have the rest in hand"
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing to submit: the rest is queued or running"
     for each in project.units:
         publish(project.root, each)
     paper.jobs.clear()
     assert submit(project, yes=True, only=None) == 0
-    assert capsys.readouterr().out.splitlines() == ["3 done, 0 in hand", "nothing to do"]
+    assert capsys.readouterr().out.splitlines() == ["3 done, 0 queued or running", "nothing to do"]
     assert (len(paper.taken), paper.asked) == (2, 1)
 
 
@@ -356,7 +356,7 @@ def test_nothing_is_done_before_a_person_agrees(
     assert submit(project, yes=False, only=None) == 0
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "0 done, 0 in hand", "+ prepare 1: a",
+        "0 done, 0 queued or running", "+ prepare 1: a",
         "not a terminal, so nobody to ask: 'sor submit --yes' does it",
     ]  # fmt: skip
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
@@ -475,7 +475,7 @@ def test_a_keeper_is_begun_with_the_jobs_again_where_it_is_gone_and_ended_with_t
     assert submit(project, yes=True, only=None) == 0
     assert (len(paper.taken), "begin" in paper.taken[-1]) == (3, True)
     said = capsys.readouterr().out.splitlines()
-    assert (said[:2], said[-1]) == (["1 done, 1 in hand", "+ keeper"], "         102  keeper")
+    assert (said[:2], said[-1]) == (["1 done, 1 queued or running", "+ keeper"], "         102  keeper")
     assert submit(project, yes=True, only=None) == 0
     assert (len(paper.taken), paper.ended) == (3, [])
     publish(project.root, a)
@@ -483,7 +483,7 @@ def test_a_keeper_is_begun_with_the_jobs_again_where_it_is_gone_and_ended_with_t
     capsys.readouterr()
     assert submit(project, yes=True, only=None) == 0
     assert (len(paper.taken), paper.ended) == (3, ["102"])
-    assert capsys.readouterr().out.splitlines()[:2] == ["2 done, 0 in hand", "- keeper"]
+    assert capsys.readouterr().out.splitlines()[:2] == ["2 done, 0 queued or running", "- keeper"]
     assert project.ledger.attempts()[KEEPER].reason == "a person submitted the study again"
 
 
@@ -494,9 +494,9 @@ def test_scripts_are_written_out_unless_somebody_submits(
     monkeypatch.setenv("COLUMNS", "40")
     project, out = project_of(tmp_path, paper, a, unit(tmp_path, "b", a)), tmp_path / "out"
     assert preview(project, None, None) == 0
-    assert capsys.readouterr().out.splitlines() == ["0 done, 0 in hand", "+ prepare 2: a, b"]
+    assert capsys.readouterr().out.splitlines() == ["0 done, 0 queued or running", "+ prepare 2: a, b"]
     assert preview(project, "train", None) == 0
-    assert capsys.readouterr().out.splitlines() == ["0 done, 0 in hand"]
+    assert capsys.readouterr().out.splitlines() == ["0 done, 0 queued or running"]
     assert not project.root.path.exists()
     with Lock(project.root.lock), pytest.raises(Refusal, match="somebody is submitting this study right now"):
         preview(project, None, out)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from jobs.store.records import Damaged, open_regular
 
 
 class Unreadable(Exception):
@@ -21,13 +22,12 @@ def read_text(file: Path) -> str:
         Unreadable: The path is missing or not a regular file, cannot be read, or is not UTF-8.
     """
     try:
-        # Opened without blocking: a FIFO may have no writer.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise Unreadable("not a regular file")
+        with open_regular(file) as opened:
             return opened.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8 (byte {error.start})") from None
+    except Damaged:
+        raise Unreadable("not a regular file") from None
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
 

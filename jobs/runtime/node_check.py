@@ -17,13 +17,13 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jobs.core.secrets import FILE
+from jobs.core.secrets import FILE, hide
 from jobs.store.progress import Progress
 from jobs.store.provenance import version
 from jobs.store.rundir import append_jsonl
@@ -69,7 +69,7 @@ def probe(staged: Path, args: dict[str, Any], progress: Progress) -> dict[str, A
         _files(folder), _packages(), _gpus(args["gpus"]), _submits(args["script"], args["keeper"]), _hub()
     )
     for finding in node:
-        append_jsonl(folder / FINDINGS, asdict(finding))
+        append_jsonl(folder / FINDINGS, asdict(replace(finding, text=hide(finding.text))))
     constants = sys.modules.get("huggingface_hub.constants")
     cache = Path(constants.HF_HUB_CACHE) if constants else None
     return {"cache": [str(cache), mark(cache)] if cache and cache.exists() else None}

@@ -150,7 +150,9 @@ def _idle(project: Project, now: Snapshot, difference: Difference, console: Cons
     if next_keeper.wanted(project, difference) != (now.kept is not None):
         console.print("- keeper" if now.kept else "+ keeper")
         return False
-    console.print("nothing to submit: jobs have the rest in hand" if difference.active else "nothing to do")
+    console.print(
+        "nothing to submit: the rest is queued or running" if difference.active else "nothing to do"
+    )
     return True
 
 

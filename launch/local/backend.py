@@ -15,8 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import Event
-
-import psutil
+from typing import TYPE_CHECKING
 
 from jobs.core.paths import CODE
 from jobs.core.place import foreign
@@ -27,6 +26,9 @@ from jobs.store.rundir import StudyDir
 from launch.state.backend import Live
 from launch.state.ledger import Attempt, Job
 from launch.state.states import State
+
+if TYPE_CHECKING:
+    import psutil  # loaded where processes are looked for: commands for a cluster never need it
 
 GRACE = 30.0  # seconds that a canceled job has to save its state, as by Slurm's default
 PROGRAM = "jobs.runtime.local_job"
@@ -113,6 +115,8 @@ class Local:
         """Return the job, with its id, if its process runs on this host."""
         if job.host != socket.gethostname():
             return None
+        import psutil
+
         for pid in [int(job.id)] if job.id else psutil.pids():
             with suppress(psutil.Error):  # it has ended, or belongs to another user
                 process = psutil.Process(pid)
@@ -143,6 +147,8 @@ def _environment(gpus: Sequence[str]) -> dict[str, str]:
 
 def _tree(pid: int) -> list[psutil.Process]:
     """Return a process and all its descendants."""
+    import psutil
+
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -150,6 +156,8 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _send(sign: signal.Signals, processes: Iterable[psutil.Process]) -> None:
+    import psutil
+
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # it has ended, or its pid was reused
             process.send_signal(sign)

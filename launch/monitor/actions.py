@@ -63,7 +63,7 @@ def ask_cancel(
         )
     every = _in_hand(listed)
     if not hit and not every:
-        return "no job has it in hand: nothing to cancel"
+        return "it is neither queued nor running: nothing to cancel"
     answers = [("y", "yes", Action("cancel", study, _ids(hit)))] if hit else []
     if len(every) > len(hit):
         answers.append(("a", f"all that are listed, {_jobs(every)}", Action("cancel", study, _ids(every))))
@@ -79,7 +79,7 @@ def ask_submit(sight: Sight, study: int) -> Question | str:
         return UNKNOWN
     what = reconcile(sight.now)
     if what.nothing:
-        return f"nothing to submit: {what.done} done, {len(what.active)} in hand"
+        return f"nothing to submit: {what.done} done, {len(what.active)} queued or running"
     jobs = sum(seen.unit.resources.workers for seen in what.submit)
     text = f"Submit {name}: {count(jobs, 'job')} for {_units(what.submit)}" if jobs else f"Submit {name}"
     text += f", withdraw {len(what.withdraw)} that wait in vain" if what.withdraw else ""

@@ -167,7 +167,7 @@ def _left(now: Snapshot) -> list[News]:
     if begun is None or in_hand(now) or lost(now):
         return []
     waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
-    text = f"{waiting}, and no job has one in hand: 'sor submit' goes on"
+    text = f"{waiting}, and none is queued or running: 'sor submit' goes on"
     return [News("waiting", (f"waiting {begun}",), text)]
 
 

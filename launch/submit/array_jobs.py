@@ -21,7 +21,8 @@ from launch.state.ledger import Begun, Job, new_name
 from launch.state.lock import Lost
 from launch.study.header import WELCOME
 from launch.study_run import Project
-from launch.submit.arrays import Array, array_spec, dependency
+from launch.submit.array_options import array_spec, dependency
+from launch.submit.arrays import Array
 from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import Refusal
 from launch.submit.script import sbatch_script
