@@ -1,4 +1,4 @@
-"""Makes the README's pictures of the monitor (`make pictures`): runs the demo, and looks at it half done."""
+"""Make the README's pictures of the monitor (`make pictures`) from a demo run that is half done."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.text import Text
 
 from launch.commands.logs import words_of
-from launch.monitor.app import boards
-from launch.monitor.data.study_view import Sight
+from launch.monitor.app import summaries
+from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import read_story
 from launch.monitor.frame import Inside, frame
-from launch.monitor.poller import Watcher
+from launch.monitor.poller import Poller
 from launch.monitor.screen import LOG_LINES, Page, Screen, settled
 from launch.state.states import State
-from launch.state.status import Seen
+from launch.state.status import UnitStatus
 from launch.study_run import open_project
 
 HERE = Path(__file__).parent
@@ -35,34 +35,34 @@ def main() -> None:
         run = subprocess.Popen([SOR, "submit", "demo", "--yes", "--runs", runs], stdout=subprocess.DEVNULL)
         try:
             project = open_project("demo", "local", runs)
-            watcher = Watcher([project], 1.0, boards([project]))
-            while not (half := halfway(watcher.sights()[0])):
+            poller = Poller([project], 1.0, summaries([project]))
+            while not (half := halfway(poller.views()[0])):
                 assert run.poll() is None, "the demo ended before it was half done"
-                watcher.changed.wait()
-                watcher.changed.clear()
-            sight, unit = half
-            watcher.close()
-            draw(Screen(), sight, Inside(), OVERVIEW, HERE / "monitor.svg")
+                poller.changed.wait()
+                poller.changed.clear()
+            view, unit = half
+            poller.close()
+            draw(Screen(), view, Inside(), OVERVIEW, HERE / "monitor.svg")
             log = tuple(words_of(unit, LOG_LINES) or ())
             inside = Inside(unit.unit.id, log, read_story(unit, project.cluster.gpu))
-            screen = settled(Screen(page=Page.UNIT, unit=unit.unit.id), [sight])
-            draw(screen, sight, inside, UNIT, HERE / "unit.svg")
+            screen = settled(Screen(page=Page.UNIT, unit=unit.unit.id), [view])
+            draw(screen, view, inside, UNIT, HERE / "unit.svg")
         finally:
             run.terminate()
             run.wait()
 
 
-def halfway(sight: Sight) -> tuple[Sight, Seen] | None:
-    """Once most students are trained, and another one is half trained: that one, with the sight of it."""
-    students = [seen for seen in sight.now.units if seen.unit.stage == "train"] if sight.now else []
+def halfway(view: StudyView) -> tuple[StudyView, UnitStatus] | None:
+    """Return the study and a half-trained student, once most students are trained; before that, None."""
+    students = [seen for seen in view.now.units if seen.unit.stage == "train"] if view.now else []
     done = sum(seen.state == State.DONE for seen in students)
     far = [
         s for s in students if s.state == State.RUNNING and (p := s.progress) and 2 * p["done"] > p["total"]
     ]
-    return (sight, far[0]) if far and 2 * done > len(students) else None
+    return (view, far[0]) if far and 2 * done > len(students) else None
 
 
-def draw(screen: Screen, sight: Sight, inside: Inside, size: tuple[int, int], file: Path) -> None:
+def draw(screen: Screen, view: StudyView, inside: Inside, size: tuple[int, int], file: Path) -> None:
     """Write a screen of the monitor as an SVG."""
 
     def console(record: bool) -> Console:
@@ -72,7 +72,7 @@ def draw(screen: Screen, sight: Sight, inside: Inside, size: tuple[int, int], fi
         )  # fmt: skip
 
     picture = console(record=True)
-    picture.print(Text.from_ansi("\n".join(frame(screen, [sight], inside, console(record=False)))))
+    picture.print(Text.from_ansi("\n".join(frame(screen, [view], inside, console(record=False)))))
     file.write_text(FONTS.sub("", picture.export_svg(title="sor monitor")), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from jobs.core.trust import private_umask
 from launch.encoding import use_utf8
 
 if TYPE_CHECKING:
-    from launch.state.status import Seen, Snapshot
+    from launch.state.status import StudyStatus, UnitStatus
     from launch.study_run import Project
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ RunsOpt = Annotated[
     ),
 ]
 IntervalOpt = Annotated[
-    float | None, typer.Option(min=1, help="Seconds between two looks; 5, or 30 where Slurm is asked.")
+    float | None, typer.Option(min=1, help="Seconds between polls; default 5, or 30 where Slurm is asked.")
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
 RUNS = Path("runs")
@@ -97,7 +97,7 @@ def answer(arguments: list[str]) -> None:
 @app.command()
 def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show the units of a study, what each needs, and what is done already."""
-    now = _open(study, cluster, runs).look()
+    now = _open(study, cluster, runs).poll()
     if not json:
         from launch.views import plan_view
 
@@ -161,7 +161,7 @@ def status(
     project = _open(study, cluster, runs)
     if interval and not wait:
         raise typer.BadParameter("goes with --wait alone", param_hint="--interval")
-    now = _waited(project, interval) if wait else project.look()
+    now = _waited(project, interval) if wait else project.poll()
     logs = last_words(now)
     if json:
         chosen = _chosen(now, units) if units else now.units
@@ -208,12 +208,12 @@ def monitor(
 ) -> None:
     """Keep showing where studies stand, on the whole screen; the key ? tells what the others do."""
     from launch.monitor.app import monitor as show
-    from launch.study_run import begun_projects
+    from launch.study_run import started_projects
 
     said: list[str] = []
     projects = [_open(name, cluster, runs) for name in study or ()]
     if not projects:
-        projects, said = begun_projects(runs, cluster)
+        projects, said = started_projects(runs, cluster)
     sys.exit(show(projects, interval, once, said))
 
 
@@ -234,7 +234,7 @@ def logs(
     if failed == (unit is not None):
         raise typer.BadParameter("name a unit, or ask for --failed")
     project = _open(study, cluster, runs)
-    now = project.look()
+    now = project.poll()
     if unit is None:
         sys.exit(print_failed(now))
     [seen] = _chosen(now, [unit])
@@ -252,7 +252,7 @@ def cancel(
     from launch.commands.submit import cancel as cancel_units
 
     project = _open(study, cluster, runs)
-    now = project.look()
+    now = project.poll()
     ended = cancel_units(project, now, _chosen(now, unit) if unit else None)
     print(f"cancelled: {', '.join(ended)}" if ended else "nothing is running: nothing to cancel")
 
@@ -276,7 +276,7 @@ def report(
         from launch.commands.energy import energy
 
         project = _open(study, cluster, runs)
-        now = project.look()
+        now = project.poll()
         evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
         done = [seen for seen in evaluations if seen.state == State.DONE]
         if not done:
@@ -314,7 +314,7 @@ def _open(study: str, cluster: str | None, runs: Path) -> Project:
     return open_project(study, cluster, runs)
 
 
-def _waited(project: Project, interval: float | None) -> Snapshot:
+def _waited(project: Project, interval: float | None) -> StudyStatus:
     """Wait until the study is done or needs attention; Ctrl-C exits the program."""
     from launch.commands.wait import INTERVALS, wait
 
@@ -324,7 +324,7 @@ def _waited(project: Project, interval: float | None) -> Snapshot:
         sys.exit(130)
 
 
-def _planned(seen: Seen) -> dict[str, Any]:
+def _planned(seen: UnitStatus) -> dict[str, Any]:
     """Return a unit as `sor plan --json` prints it."""
     from dataclasses import asdict
 
@@ -333,7 +333,7 @@ def _planned(seen: Seen) -> dict[str, Any]:
     return {"id": unit.id, "stage": unit.stage, "name": unit.name, **needs, "state": seen.state}
 
 
-def _chosen(now: Snapshot, wanted: list[str]) -> list[Seen]:
+def _chosen(now: StudyStatus, wanted: list[str]) -> list[UnitStatus]:
     """Return the units named by id, by name, or by stage/name."""
     found = []
     for name in wanted:

@@ -19,11 +19,11 @@ from jobs.store.rundir import Damaged, StudyDir, UnitDir, read_json
 from jobs.store.schema import HANDED_OVER
 from launch.local.backend import Local
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.state.backend import Backend
 from launch.state.cache import StatusCache
 from launch.state.ledger import Attempt, Ledger, unfenced
-from launch.state.status import Snapshot, observe
+from launch.state.status import StudyStatus, poll
 from launch.study.cluster import Cluster, load_cluster, restored
 from launch.study.estimate import Lengths
 from launch.study.plan import collating, plan
@@ -47,9 +47,9 @@ class Project:
     def ledger(self) -> Ledger:
         return Ledger(self.root.ledger, self.cluster.source, self.cluster.slurm_cluster, self.fence)
 
-    def look(self, cache: StatusCache | None = None) -> Snapshot:
-        """Poll the study; see `observe`."""
-        return observe(self.units, self.root, self.backend, cache)
+    def poll(self, cache: StatusCache | None = None) -> StudyStatus:
+        """Poll the study; see `status.poll`."""
+        return poll(self.units, self.root, self.backend, cache)
 
 
 def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Project:
@@ -66,7 +66,7 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
     return replace(project, file=find_study(study_name))
 
 
-def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:
+def started_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:
     """Return all studies with a run directory, as last submitted, the latest first.
 
     Returns:
@@ -94,7 +94,7 @@ def begun_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project],
 
 def _where_it_runs(study: Study, root: StudyDir, cluster_name: str | None) -> Project:
     attempts = Ledger(root.ledger).attempts()
-    last = max(attempts.values(), key=lambda a: a.begun, default=None)
+    last = max(attempts.values(), key=lambda a: a.started, default=None)
     return _project(study, load_cluster(cluster_name or (last.cluster if last else "local")), root, attempts)
 
 
@@ -129,7 +129,7 @@ def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[s
 
 def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
     """Return the backend that runs a study's jobs."""
-    return Local(root) if cluster.backend == "local" else Slurm(Controller(cluster=cluster.slurm_cluster))
+    return Local(root) if cluster.backend == "local" else Slurm(SlurmClient(cluster=cluster.slurm_cluster))
 
 
 def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:
@@ -137,15 +137,15 @@ def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None
     here = project.cluster.source, project.cluster.slurm_cluster
     if all(_place(a) == here for a in attempts.values()):
         return
-    begun = {
+    started = {
         u.id: a
         for u in project.units
         if (a := attempts.get(u.id)) and a.ended is None and _place(a) != here
         if not project.root.unit(u).done
     }
-    local = {id for id, a in begun.items() if a.cluster == "local"}
-    lost = local - Local(project.root).live(begun).keys()
-    elsewhere = sorted({_place(a) for id, a in begun.items() if id not in lost}, key=str)
+    local = {id for id, a in started.items() if a.cluster == "local"}
+    lost = local - Local(project.root).live(started).keys()
+    elsewhere = sorted({_place(a) for id, a in started.items() if id not in lost}, key=str)
     if elsewhere:
         file, slurm_cluster = elsewhere[0]
         command, but = f"sor cancel {project.study.name} --cluster {shlex.quote(file)}", ""
@@ -169,7 +169,7 @@ def _place(attempt: Attempt) -> tuple[str, str | None]:
 def _last_slurm_cluster(attempts: Mapping[str, Attempt], source: str) -> str | None:
     """Return the one of Slurm's several clusters to which this cluster file last sent jobs."""
     sent = [a for a in attempts.values() if a.cluster == source]
-    return _place(max(sent, key=lambda a: a.begun))[1] if sent else None
+    return _place(max(sent, key=lambda a: a.started))[1] if sent else None
 
 
 def measured(collated: UnitDir, expected: Lengths) -> Lengths | None:

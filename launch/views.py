@@ -20,7 +20,7 @@ from jobs.core.unit import STAGES, Unit
 from launch.local.scheduler import Event, Running
 from launch.state.reconcile import Difference
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot, current_progress
+from launch.state.status import StudyStatus, UnitStatus, current_progress
 from launch.state.waits import Waiting, waiting
 from launch.study.plan import gpu_hours, totals
 from launch.submit.bad_nodes import Verdict
@@ -77,7 +77,7 @@ def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] =
     return table
 
 
-def plan_view(now: Snapshot) -> RenderableType:
+def plan_view(now: StudyStatus) -> RenderableType:
     """Render the units of a study by stage: requested resources, estimated compute, state."""
     table = _columns(("stage", "unit", "needs"), ("memory", "limit (h)", "GPU hours", "FLOPs"), ("state",))
     last = ""
@@ -146,13 +146,13 @@ def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
     return Group(*(Text(f"{len(units)} units wait: {why}", "yellow") for why, units in reasons.items()))
 
 
-def listed(seen: Sequence[Seen], most: int = 6) -> str:
+def listed(seen: Sequence[UnitStatus], most: int = 6) -> str:
     """Name the first few units, and count the rest."""
     first = ", ".join(s.unit.name for s in seen[:most])
     return first + (f" and {len(seen) - most} more" if len(seen) > most else "")
 
 
-def status_view(now: Snapshot, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
+def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
     """Render counts per stage, running units, and what needs attention.
 
     Args:
@@ -189,7 +189,7 @@ def waiting_line(found: Waiting) -> Text:
     return line.append(f"\n  {found.advice}", "default") if found.advice else line
 
 
-def keeper_line(now: Snapshot) -> Text:
+def keeper_line(now: StudyStatus) -> Text:
     """Render whether a keeper is active and, if not, why."""
     assert now.keeper is not None
     last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
@@ -223,7 +223,7 @@ def nodes_lines(found: Verdict) -> list[str]:
     return lines
 
 
-def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
+def problem(seen: UnitStatus, log: Iterable[str] = ()) -> Text:
     """Render a unit that needs attention: what happened, what to do, and the end of its log."""
     where = f"{seen.unit.stage} {seen.unit.name}"
     said = Text(f"{seen.state}: {where}: {plain(seen.reason or '')}\n", "red")
@@ -234,7 +234,7 @@ def problem(seen: Seen, log: Iterable[str] = ()) -> Text:
     return said.append(f"  sor logs STUDY {seen.unit.id} shows why")
 
 
-def unit_view(seen: Seen, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:
+def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:
     """Render one unit: state and reason, requested resources, and its runs with their memory use.
 
     Args:

@@ -11,7 +11,7 @@ from small_study import student, write_study
 
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -59,7 +59,7 @@ def large_study(folder: Path) -> Large:
         if number % 1000 == 0:
             name = f"wave-{number}"
             wave = begun[number : number + 1000]
-            ledger.intent(name, [Begun(u.id, 1, i) for i, u in enumerate(wave)])
+            ledger.intent(name, [Started(u.id, 1, i) for i, u in enumerate(wave)])
             ledger.submitted(name, str(4711 + number))
         _write(root, unit, None if number < len(fine) else ERROR)
     return Large(file, folder / "runs", len(units), len(fine), FAILED)

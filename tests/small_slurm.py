@@ -19,10 +19,10 @@ from small_study import sor, student, write_study
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.state.ledger import Ledger
 from launch.state.reconcile import reconcile
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.presets import CONFIGS
@@ -41,7 +41,7 @@ def by_hand(units: list[Unit], file: Path, root: StudyDir, timeout: float = 30) 
     """A project of these units on the cluster of a file; SLURM_CONF has to name it."""
     study = load_study(str(write_study(root.path.parent / "study")))
     cluster = load_cluster(str(file))
-    return Project(study, cluster, root, units, Slurm(Controller(timeout, cluster.slurm_cluster)))
+    return Project(study, cluster, root, units, Slurm(SlurmClient(timeout, cluster.slurm_cluster)))
 
 
 def preempt(cluster: Cluster, node: str) -> None:
@@ -82,8 +82,8 @@ class Submitter:
     def submit(self, runs: Path) -> subprocess.CompletedProcess[str]:
         return self.sor("submit", runs, "--yes")
 
-    def look(self, runs: Path) -> Snapshot:
-        return open_project(str(self.study), str(self.file), runs).look()
+    def poll(self, runs: Path) -> StudyStatus:
+        return open_project(str(self.study), str(self.file), runs).poll()
 
     def jobs(self, runs: Path) -> list[tuple[str, str]]:
         """Unit and id of each job in the queue that was submitted from here, whatever the ledger knows."""
@@ -98,7 +98,7 @@ class Submitter:
         self._check_order(runs)
         attempts = Ledger(StudyDir(runs / "small").ledger).attempts()
         assert sorted((u, job.id) for u, a in attempts.items() for job in a.jobs) == jobs, point
-        difference = reconcile(self.look(runs))
+        difference = reconcile(self.poll(runs))
         assert (difference.nothing, len(difference.active)) == (True, len(self.inputs)), point
 
     def check_again(self, runs: Path) -> None:

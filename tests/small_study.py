@@ -35,7 +35,7 @@ from launch.local.backend import Local
 from launch.local.scheduler import Event, Foreground
 from launch.state.ledger import Ledger
 from launch.state.reconcile import reconcile
-from launch.state.status import observe
+from launch.state.status import poll
 from launch.submit.steps import set_aside
 
 TESTS = Path(__file__).parent
@@ -257,7 +257,7 @@ class Run:
         self.at_work: list[set[str]] = []  # names of the units at work, at every look
         self._at_look = at_look
         ledger = Ledger(root.ledger)
-        now = observe(units, root, Local(root))
+        now = poll(units, root, Local(root))
         difference = reconcile(now)
         for seen in difference.outdated:
             set_aside(seen, ledger)

@@ -58,7 +58,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        [seen] = self.project.look().units
+        [seen] = self.project.poll().units
         assert seen.jobs[0].id
         return seen.jobs[0].id
 
@@ -89,7 +89,7 @@ class Job:
             return self.slurm.run("squeue", "--noheader") == ""
 
         wait_for(gone, "the job to end", 60)
-        [seen] = self.project.look().units
+        [seen] = self.project.poll().units
         return seen.state, seen.reason
 
     def preempt(self) -> None:
@@ -119,7 +119,7 @@ def test_preempted_with_a_warning_it_goes_on_from_what_it_kept(
     assert job.ended() == (State.DONE, None)
     assert job.lines() == [(0, "preempted")] * 2 + [(1, None)] * 2
     assert job.left() == []
-    [seen] = job.project.look().units
+    [seen] = job.project.poll().units
     first, second = (log.read_text(encoding="utf-8") for log in logs_of(seen, job.project.root))
     for log in (first, second):  # a restart does not cut off what was there
         assert "preempted: goes on in another run" in log
@@ -137,7 +137,7 @@ def test_preempted_at_once_it_starts_over(slurm: Cluster, tmp_path: Path) -> Non
 
 def test_cancelled_it_stays_so(slurm: Cluster, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, "lowgrace")
-    assert cancel(job.project, job.project.look(), None) == ["prepare a"]
+    assert cancel(job.project, job.project.poll(), None) == ["prepare a"]
     assert job.ended() == (State.WAITING, "cancelled")
     assert job.lines() == [(0, "preempted")] * 2  # a rank cannot tell
     assert len(runs(tmp_path, "a")) == 2
@@ -194,7 +194,7 @@ def test_of_an_array_only_the_element_that_was_hit_is_begun_again(slurm: Cluster
     for name in "ab":
         (tmp_path / f"{name}.hold").unlink()
     wait_for(lambda: not queued("%A"), "both to end")
-    assert all(seen.state == State.DONE for seen in project.look().units)
+    assert all(seen.state == State.DONE for seen in project.poll().units)
     assert len(runs(tmp_path, "ab"[1 - hit])) == 1
 
 
@@ -220,7 +220,7 @@ def test_a_job_killed_for_its_memory_limit_is_requeued_once_with_twice_as_much(
         return [(line["attempt"], line["cause"], line["asked"]) for line in lines]
 
     wait_for(ended, "both to end", 120)
-    a, b = project.look().units
+    a, b = project.poll().units
     assert (a.state, b.state, b.cause) == (State.DONE, State.FAILED, Cause.MEMORY)
     assert told("a") == [(1, "out of memory", 256), (1, None, 512)]
     assert told("b") == [(1, "out of memory", 256)]  # the second run was killed, too
@@ -228,7 +228,7 @@ def test_a_job_killed_for_its_memory_limit_is_requeued_once_with_twice_as_much(
 
     assert submit(project, yes=True, only=None) == 0  # a person wants more
     wait_for(ended, "it to end", 120)
-    assert [seen.state for seen in project.look().units] == [State.DONE, State.DONE]
+    assert [seen.state for seen in project.poll().units] == [State.DONE, State.DONE]
     assert told("b")[-1] == (2, None, 1024)
     assert Ledger(root.ledger).attempts()[units[1].id].memory == 1024
     used = [line["memory"] for line in journal.read(root.unit(units[1]).attempts, ATTEMPT)]
@@ -253,7 +253,7 @@ def test_what_keeps_nothing_has_all_of_its_time_and_is_not_started_again(
     began = time.monotonic()
     wait_for(lambda: slurm.run("squeue", "--noheader") == "", "Slurm to end it", 150)
     assert time.monotonic() - began > 50
-    [seen] = job.project.look().units
+    [seen] = job.project.poll().units
     assert (seen.state, seen.cause) == (State.FAILED, Cause.TIME_LIMIT)
     assert "its time limit" in str(seen.reason)
     assert "what the study's function has done is not kept" in str(seen.reason)
@@ -269,14 +269,14 @@ def test_a_rank_that_stands_still_is_found_and_the_job_finishes(
     job = Job(slurm, tmp_path, "main")
     wait_for(lambda: (tmp_path / "a.steps").stat().st_size > 100, "enough steps to learn from")
     (tmp_path / "a.hang").write_text("0", encoding="utf-8")
-    wait_for(lambda: job.project.look().units[0].state == State.STALLED, "it to be shown")
-    assert "stands still at" in str(job.project.look().units[0].reason)
+    wait_for(lambda: job.project.poll().units[0].state == State.STALLED, "it to be shown")
+    assert "stands still at" in str(job.project.poll().units[0].reason)
     (tmp_path / "a.hang").unlink()
     job.again(2)
     job.release()
     assert job.ended() == (State.DONE, None)
     assert job.lines()[0] == (0, "hang")
-    log = logs_of(job.project.look().units[0], job.project.root)[0].read_text(encoding="utf-8")
+    log = logs_of(job.project.poll().units[0], job.project.root)[0].read_text(encoding="utf-8")
     assert re.search(
         r"stood still for \d+ s at \d+ of 1000000 steps; all stacks:\n(.*\n)*.* in stand_still\n", log
     )

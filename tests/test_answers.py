@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from launch.slurm.answers import refusal, taken
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import Refused
 from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import JobId, parse_id
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 
 # As TACC prints it before every submission.
 BANNER = """
@@ -122,25 +122,25 @@ SCRIPT = Path("/runs/submissions/prepare-a-1/submit.sh")
 
 def test_without_an_id_the_job_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sbatch(tmp_path, monkeypatch, f"touch {tmp_path}/taken; echo Submitted batch job 77")
-    assert Controller().submit(SCRIPT) == JobId("77")
+    assert SlurmClient().submit(SCRIPT) == JobId("77")
     (tmp_path / "taken").unlink()
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Welcome to 24\n", encoding="utf-8")
     with pytest.raises(
         SlurmUnavailable, match=r"no line with a job's id.*prepare-a-1 .*It said: Welcome to 24"
     ):
-        Controller().submit(SCRIPT)
+        SlurmClient().submit(SCRIPT)
 
 
 def test_refused_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sbatch(tmp_path, monkeypatch, "echo '--> Verifying access...FAILED'; echo 'ask for it'; exit 1")
     with pytest.raises(Refused) as error:
-        Controller().submit(SCRIPT)
+        SlurmClient().submit(SCRIPT)
     assert error.value.args == ("--> Verifying access...FAILED", "ask for it")
     assert str(error.value) == "--> Verifying access...FAILED; ask for it"
     for lines in ("echo 77; exit 3", "kill -9 $$", "exit 1"):  # it may have been taken
         (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
         with pytest.raises(SlurmUnavailable, match=r"exited with code .* is not known"):
-            Controller().submit(SCRIPT)
+            SlurmClient().submit(SCRIPT)
 
 
 def test_what_sbatch_had_said_before_it_hung_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +150,13 @@ def test_what_sbatch_had_said_before_it_hung_is_told(tmp_path: Path, monkeypatch
         "echo 'sbatch: error: Slurm temporarily unable to accept job' >&2; exec sleep 9",
     )
     with pytest.raises(SlurmUnavailable, match=r"no answer within 0\.5 s, and said: Slurm temp"):
-        Controller(timeout=0.5).submit(SCRIPT)
+        SlurmClient(timeout=0.5).submit(SCRIPT)
 
 
 def test_what_is_no_id_in_a_ledger_is_none(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for name in "abc":
-        ledger.intent(name, [Begun(name, 1, 0)])
+        ledger.intent(name, [Started(name, 1, 0)])
     ledger.submitted("b", "77;other")
     with (tmp_path / "ledger.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"event": "submitted", "time": 1, "submission": "a", "job": "---- Welcome"}\n')

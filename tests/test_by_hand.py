@@ -17,7 +17,7 @@ from jobs.runtime.array_task import BY_HAND, ELEMENTS, line
 from jobs.store import by_hand
 from jobs.store.rundir import Damaged, StudyDir, write_json
 from launch.state.errors import SlurmUnavailable
-from launch.state.ledger import KEEPER, Begun, Job, Ledger
+from launch.state.ledger import KEEPER, Job, Ledger, Started
 
 
 def written(root: StudyDir, units: list[Unit], before: int = 0, readers: tuple[str, ...] = ()) -> Path:
@@ -65,17 +65,17 @@ def test_processes_of_one_array_agree_and_arrays_differ(tmp_path: Path) -> None:
     for index, u in enumerate(units):
         [job] = attempts[u.id].jobs
         assert (attempts[u.id].number, attempts[u.id].cluster) == (6, "made.yaml")
-        assert began <= attempts[u.id].begun <= time.time()
+        assert began <= attempts[u.id].started <= time.time()
         assert job == Job("prepare-small-1", last, socket.gethostname(), index, "east")
 
 
 def test_sor_and_jobs_by_hand_never_take_the_same_number(tmp_path: Path) -> None:
     root, a = StudyDir(tmp_path / "runs" / "small"), unit(tmp_path, "a")
     ledger, folder = Ledger(root.ledger, "made.yaml"), written(root, [a])
-    ledger.intent("prepare-small-2", [Begun(a.id, 1, 0)])
+    ledger.intent("prepare-small-2", [Started(a.id, 1, 0)])
     assert enter("7", folder, root, a.id) == 2
     with pytest.raises(SlurmUnavailable, match="have just started on the same units"):
-        ledger.intent("prepare-small-3", [Begun(a.id, 2, 0)])
+        ledger.intent("prepare-small-3", [Started(a.id, 2, 0)])
     assert ledger.attempts()[a.id].jobs[0].id == "7_0"
     ledger.ended("failed", [(a.id, 2, "why")])
     assert ledger.attempts()[a.id].ended == "failed"
@@ -83,8 +83,8 @@ def test_sor_and_jobs_by_hand_never_take_the_same_number(tmp_path: Path) -> None
     shutil.rmtree(root.by_hand)
     assert ledger.attempts()[a.id].number == 1  # all that is left of it
     (tmp_path / "kept").rename(root.by_hand)
-    ledger.intent("keeper-small-1", [Begun(KEEPER, 1, 0)])
-    ledger.intent("prepare-small-4", [Begun(a.id, 3, 0)])
+    ledger.intent("keeper-small-1", [Started(KEEPER, 1, 0)])
+    ledger.intent("prepare-small-4", [Started(a.id, 3, 0)])
     assert ledger.attempts()[a.id].number == 3
     assert enter("8", folder, root, a.id) == 4
     assert set(ledger.submissions()) == {"keeper-small-1", *(f"prepare-small-{n}" for n in (1, 2, 4))}

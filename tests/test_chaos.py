@@ -23,7 +23,7 @@ from small_study import publish, unit, wait_for
 
 from jobs.core.unit import MODES
 from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, write_json
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 
 WORK = Work(prompts=300, epochs=12, shares=(1,))
 ANSWERS = [(name, mode, f"{name} in {mode}") for name in "abc" for mode in MODES]
@@ -100,12 +100,12 @@ def test_runs_after_the_result_are_seen(tmp_path: Path) -> None:
     root, done = StudyDir(tmp_path / "study"), unit(tmp_path, "done")
     folder, ledger = root.unit(done), Ledger(root.ledger)
     publish(root, done)
-    ledger.intent("first-1", [Begun(done.id, 1, 0)])
+    ledger.intent("first-1", [Started(done.id, 1, 0)])
     watch = Watch(root, [done])
     for started in (-60, 60):
         began = folder.out.stat().st_ctime + started
         write_json(folder.progress, {"done": 1, "kept": 0, "started": began, "updated": began})
-        watch.look()
+        watch.poll()
     assert verify.late(done, root, watch) == ["was begun 60.0 s after it was done"]
 
 
@@ -119,7 +119,7 @@ def test_lost_work_is_what_was_done_twice(tmp_path: Path) -> None:
         for started, updated, done, kept in words:
             told = {"done": done, "kept": kept, "started": started, "updated": updated}
             write_json(folder.progress, told)
-            watch.look()
+            watch.poll()
         return watch
 
     undisturbed = watched("undisturbed", [(0, 2, 10, 0), (0, 12, 110, 0)])  # 10 steps a second

@@ -29,7 +29,7 @@ from jobs.store.checkpoints import (
     why_not,
 )  # fmt: skip
 from jobs.store.rundir import StudyDir, UnitDir, write_json
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -186,7 +186,7 @@ def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted
     train = next(u for u in plan(load_study(str(file)), load_cluster("local")) if u.stage == "train")
     checkpoints = Checkpoints(root.unit(train).checkpoints, "1.0")
     saved(checkpoints, 40, zero=2, world_size=4)
-    Ledger(root.ledger).intent("train-1", [Begun(train.id, 1)])
+    Ledger(root.ledger).intent("train-1", [Started(train.id, 1)])
     Ledger(root.ledger).ended("failed", [(train.id, 1, "made up")])
     before = journal.own(root.ledger).read_text(encoding="utf-8")
     done = sor("submit", file, "--yes", "--runs", tmp_path / "runs")

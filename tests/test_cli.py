@@ -34,11 +34,11 @@ from jobs.store.rundir import StudyDir, read_json, write_json
 from jobs.store.schema import ATTEMPT
 from launch.commands.logs import print_logs
 from launch.local.backend import GRACE, Local
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt
 from launch.state.log_files import logs_of
 from launch.state.states import State
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -63,8 +63,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def look(study: Path, out: Path) -> Snapshot:
-    return open_project(str(study), None, out).look()
+def look(study: Path, out: Path) -> StudyStatus:
+    return open_project(str(study), None, out).poll()
 
 
 def units(study: Path) -> list[Unit]:
@@ -379,17 +379,17 @@ def test_the_last_words_of_a_job_are_printed(
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     sor("submit", study, "--runs", out, "--yes", "--only", "prepare")
     project = open_project(str(study), None, out)
-    root, seen = project.root, project.look().units[0]
+    root, seen = project.root, project.poll().units[0]
     (log,) = logs_of(seen, root)
 
     class Ending(Local):
-        def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+        def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
             with log.open("a", encoding="utf-8") as file:
                 file.write("last words\n")
             return {}
 
     assert seen.attempt
-    seen = seen._replace(live=Live(State.RUNNING, seen.attempt.jobs))
+    seen = seen._replace(live=LiveJobs(State.RUNNING, seen.attempt.jobs))
     root.unit(units(study)[0]).out.rename(out / "not published yet")
     assert print_logs(seen, replace(project, backend=Ending(root)), follow=True) == 0
     assert capsys.readouterr().out.endswith("last words\n")

@@ -18,7 +18,7 @@ from jobs.core.unit import Unit
 from jobs.store import journal
 from jobs.store.checkpoints import Checkpoints, Meta
 from jobs.store.rundir import StudyDir, write_json
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -65,7 +65,7 @@ class Made:
         folder = self.root.unit(self.failed).path
         folder.mkdir(parents=True)
         ledger = Ledger(self.root.ledger)
-        ledger.intent("prepare-small-1", [Begun(self.failed.id, 1)])
+        ledger.intent("prepare-small-1", [Started(self.failed.id, 1)])
         ledger.submitted("prepare-small-1", "999999999")
         line = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "h", "seconds": 1.0, "kept": 0}
         line |= {"micro_batch": None, "error": "ValueError: no", "cause": "code error"}

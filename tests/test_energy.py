@@ -22,7 +22,7 @@ from launch.commands.energy import energy
 from launch.commands.submit import cancel, submit
 from launch.local.backend import Local
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import Consumed, NoAccounting, parse_energy
 from launch.slurm.text import SEPARATOR, Table
 from launch.state.ledger import Ledger
@@ -55,14 +55,14 @@ def test_slurm_tells_what_all_runs_of_a_stage_used(metered: Cluster, tmp_path: P
     for last in (False, True):
         hold.touch()
         assert submit(project, yes=True, only=None) == 0
-        wait_for(lambda: project.look().of(State.RUNNING), "the job to run")
+        wait_for(lambda: project.poll().of(State.RUNNING), "the job to run")
         time.sleep(HELD)
         if last:
             hold.unlink()
         else:
-            cancel(project, project.look(), None)
+            cancel(project, project.poll(), None)
         wait_for(lambda: not metered.run("squeue", "--noheader"), "the job to end")
-    assert project.look().of(State.DONE)
+    assert project.poll().of(State.DONE)
     other = metered.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 3")  # of no study
     told = ("sacct", "--noheader", "--parsable2")
     ended = (*told, "--allocations", f"--jobs={other}", "--format=State")
@@ -110,7 +110,7 @@ SACCT = """\
 """
 
 
-class Told(Controller):
+class Sent(SlurmClient):
     """A Slurm that tells of runs with several steps, of which one was put back into the queue."""
 
     def energy(self, since: int) -> Table[Consumed]:
@@ -122,14 +122,14 @@ def test_steps_that_are_measured_at_the_same_time_count_once(tmp_path: Path) -> 
     for name in ("train-a-1", "evaluate-a-2", "keeper-a-1"):  # train-b-1 is another study's
         Ledger(root.ledger).intent(name, [])
     project = by_hand([], write_cluster(tmp_path / "lab.yaml"), root)
-    assert energy(replace(project, backend=Slurm(Told()))) == {"train": 1000 + 300}
+    assert energy(replace(project, backend=Slurm(Sent()))) == {"train": 1000 + 300}
 
 
 def test_nobody_knows_without_accounts_or_without_slurm(tmp_path: Path) -> None:
     root = StudyDir(tmp_path)
     Ledger(root.ledger).intent("train-a-1", [])
 
-    class Silent(Controller):
+    class Silent(SlurmClient):
         def energy(self, since: int) -> Table[Consumed]:
             raise NoAccounting("none are kept")
 

@@ -21,10 +21,10 @@ from launch.local import backend as local_jobs
 from launch.local import scheduler
 from launch.local.backend import Local
 from launch.local.machine import fits, visible_gpus
-from launch.state.backend import Live
-from launch.state.ledger import Attempt, Begun, Job, Ledger
+from launch.state.backend import LiveJobs
+from launch.state.ledger import Attempt, Job, Ledger, Started
 from launch.state.states import State
-from launch.state.status import Seen, observe
+from launch.state.status import UnitStatus, poll
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def root(tmp_path: Path) -> Iterator[StudyDir]:
         pytest.fail(f"process {pid} of a job was left")
 
 
-def state(unit: Unit, root: StudyDir, units: list[Unit]) -> Seen:
-    return next(s for s in observe(units, root, Local(root)).units if s.unit == unit)
+def state(unit: Unit, root: StudyDir, units: list[Unit]) -> UnitStatus:
+    return next(s for s in poll(units, root, Local(root)).units if s.unit == unit)
 
 
 def test_units_run_after_what_they_read_and_only_once(root: StudyDir, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_jobs_get_the_very_gpus_of_the_pool(root: StudyDir, tmp_path: Path) -> N
 def test_a_job_that_outlived_its_submit_keeps_its_gpus_and_cores(root: StudyDir, tmp_path: Path) -> None:
     a, b, c = (unit(tmp_path, name, gpus_per_node=1) for name in "abc")
     (tmp_path / "a.hold").touch()
-    Ledger(root.ledger).intent("prepare-a-5678", [Begun(a.id, 1)])
+    Ledger(root.ledger).intent("prepare-a-5678", [Started(a.id, 1)])
     Local(root).submit(a, "prepare-a-5678", 1, 0, ("2",))  # and its submit was killed
 
     def release() -> None:
@@ -329,7 +329,7 @@ def test_a_job_that_ignores_being_asked_is_ended(
     wait_for(lambda: runs(tmp_path, "a"), "the job to run")
     (process,) = runs(tmp_path, "a")
     assert str(process["parent"]) == job.id
-    assert local.live({a.id: attempt}) == {a.id: Live(State.RUNNING, (job,), nodes=job.host, start=0)}
+    assert local.live({a.id: attempt}) == {a.id: LiveJobs(State.RUNNING, (job,), nodes=job.host, start=0)}
     os.kill(process["parent"], signal.SIGSTOP)  # deaf to everything but SIGKILL
     local.cancel([job])
     assert local.live({a.id: attempt}) == {}
@@ -346,7 +346,7 @@ def test_a_job_whose_id_nobody_wrote_down_is_found_and_waited_for(root: StudyDir
     """The submit that started it was killed before it could write."""
     a = unit(tmp_path, "a")
     (tmp_path / "a.hold").touch()
-    Ledger(root.ledger).intent("prepare-a-5678", [Begun(a.id, 1)])
+    Ledger(root.ledger).intent("prepare-a-5678", [Started(a.id, 1)])
     seen = state(a, root, [a])
     assert (seen.state, seen.reason) == (
         State.WAITING, "it was to be submitted, and never was: 'sor submit' was interrupted",
@@ -370,7 +370,7 @@ def test_a_running_job_is_seen_with_its_progress_from_everywhere(
     (tmp_path / "a.hold").touch()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
-    seen: list[Seen] = []
+    seen: list[UnitStatus] = []
 
     def look() -> None:
         if runs(tmp_path, "a") and not seen:
@@ -393,17 +393,17 @@ def test_a_running_job_is_seen_with_its_progress_from_everywhere(
 def test_a_job_that_publishes_during_the_look_is_not_called_removed(root: StudyDir, tmp_path: Path) -> None:
     a = unit(tmp_path, "a")
     ledger = Ledger(root.ledger)
-    ledger.intent("s", [Begun(a.id, 1)])
+    ledger.intent("s", [Started(a.id, 1)])
     ledger.submitted("s", "1")
 
     class Ending(Local):
         """A machine on which the job ends just before it is asked for."""
 
-        def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+        def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
             publish(root, a)
             return {}
 
-    (seen,) = observe([a], root, Ending(root)).units
+    (seen,) = poll([a], root, Ending(root)).units
     assert (seen.state, seen.reason) == (State.DONE, None)
 
 
@@ -448,9 +448,9 @@ def test_a_job_of_a_unit_that_the_study_no_longer_has_is_named(root: StudyDir, t
 
     def look() -> None:
         if runs(tmp_path, "a") and not former:
-            former.append(observe([b], root, Local(root)).former)
+            former.append(poll([b], root, Local(root)).former)
             (tmp_path / "a.hold").unlink()
 
     Run([a], root, at_look=look)
     assert [job.id for job in former[0]] == [str(runs(tmp_path, "a")[0]["parent"])]
-    assert observe([b], root, Local(root)).former == ()
+    assert poll([b], root, Local(root)).former == ()

@@ -15,8 +15,8 @@ from jobs.store import journal
 from jobs.store.rundir import StudyDir
 from launch.commands.submit import cancel, submit
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
-from launch.state.ledger import Begun, Ledger
+from launch.slurm.client import SlurmClient
+from launch.state.ledger import Ledger, Started
 from launch.state.states import State
 from launch.study import templates
 from launch.study_run import Project
@@ -38,31 +38,31 @@ def test_jobs_of_another_study_whose_ids_are_in_the_ledger_are_never_touched(
     file = write_cluster(tmp_path / "lab.yaml")
     theirs = by_hand([unit(tmp_path / "t", n) for n in "ab"], file, StudyDir(tmp_path / "theirs" / "small"))
     assert submit(theirs, yes=True, only=None) == 0
-    wait_for(lambda: len(theirs.look().of(State.RUNNING)) == 2, "them to run")
+    wait_for(lambda: len(theirs.poll().of(State.RUNNING)) == 2, "them to run")
     before = jobs(slurm)
     file = write_cluster(tmp_path / "hold.yaml", sbatch={"hold": True})
     [array] = {id.partition("_")[0] for id in before}
     units = [unit(tmp_path / "o", name) for name in "ab"]
     ours = by_hand(units, file, StudyDir(tmp_path / "ours" / "small"))
-    ours.ledger.intent("prepare-small-1", [Begun(u.id, 1, i) for i, u in enumerate(units)])
+    ours.ledger.intent("prepare-small-1", [Started(u.id, 1, i) for i, u in enumerate(units)])
     ours.ledger.submitted("prepare-small-1", array)  # as after a reset of the controller
 
-    assert [seen.live for seen in ours.look().units] == [None, None]
-    assert cancel(ours, ours.look(), None) == []
+    assert [seen.live for seen in ours.poll().units] == [None, None]
+    assert cancel(ours, ours.poll(), None) == []
     forged = [job for a in ours.ledger.attempts().values() for job in a.jobs]
     ours.backend.cancel(forged)
     assert jobs(slurm) == before
 
     assert submit(ours, yes=True, only=None) == 0
     assert len(jobs(slurm)) == 4
-    assert len(cancel(ours, ours.look(), None)) == 2
+    assert len(cancel(ours, ours.poll(), None)) == 2
     assert jobs(slurm) == before
     # Nor is the end of theirs taken for that of ours.
     slurm.run("scancel", array)
-    wait_for(lambda: len(Slurm(Controller()).ends(theirs.ledger.attempts())) == 2, "the accounts")
+    wait_for(lambda: len(Slurm(SlurmClient()).exit_reasons(theirs.ledger.attempts())) == 2, "the accounts")
     last = Ledger(ours.root.ledger).attempts()
     changed = {id: last[id]._replace(jobs=(job,)) for id, job in zip(last, forged, strict=True)}
-    assert Slurm(Controller()).ends(changed) == {}
+    assert Slurm(SlurmClient()).exit_reasons(changed) == {}
 
 
 def test_a_copy_under_the_same_name_is_ended_too(slurm: Cluster, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_copy_under_the_same_name_is_ended_too(slurm: Cluster, tmp_path: Path)
     [script] = project.root.path.glob("submissions/*/submit.sh")
     slurm.run("sbatch", str(script))
     assert len(jobs(slurm)) == 2
-    assert cancel(project, project.look(), None) == ["prepare a"]
+    assert cancel(project, project.poll(), None) == ["prepare a"]
     assert jobs(slurm) == []
 
 
@@ -128,17 +128,17 @@ def test_on_another_cluster_jobs_are_submitted_seen_requeued_and_cancelled(
     text = journal.own(ours.root.ledger).read_text(encoding="utf-8")
     assert re.search(r'"job": "\d+;other"', text)
     wait_for(lambda: all(runs(tmp_path, name) for name in "ab"), "both to begin")
-    assert [seen.state for seen in ours.look().units] == [State.RUNNING] * 2
+    assert [seen.state for seen in ours.poll().units] == [State.RUNNING] * 2
     assert (ours.root.path / "ran-on").read_text(encoding="utf-8") == "other\n" * 2
 
-    first = ours.look().units[0].jobs[0].id
+    first = ours.poll().units[0].jobs[0].id
     assert first
     # The job itself has to find its own controller to be put back, though SLURM_CONF is that of the first.
     slurm.run("scancel", "--clusters=other", "--signal=USR2", first)
     queued = ("squeue", "--clusters=other", "--noheader", f"--jobs={first}", "--format=%T %r")
     wait_for(lambda: "PENDING" in slurm.run(*queued), "it to be put back")
     assert submit(ours, yes=True, only=None) == 0  # nothing to do
-    assert len(cancel(ours, ours.look(), None)) == 2
+    assert len(cancel(ours, ours.poll(), None)) == 2
     wait_for(lambda: jobs(slurm, "--clusters=other") == [], "they to end")
     assert jobs(slurm, "--clusters=lab") == before
 

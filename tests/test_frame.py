@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_sights import in_the_middle
+from made_status import in_the_middle
 from rich.cells import cell_len
 from rich.console import Console
 
 from jobs.core.plain import ESCAPES
-from launch.monitor.data.study_view import Sight
+from launch.monitor.data.study_view import StudyView
 from launch.monitor.frame import HELP, LEAST, Inside, frame
 from launch.monitor.screen import Screen, press
 
@@ -22,78 +22,78 @@ SIZES = ((80, 24), (200, 60), LEAST, (500, 12), (40, 200))
 
 
 @pytest.fixture(scope="module")
-def sights(tmp_path_factory: pytest.TempPathFactory) -> list[Sight]:
+def views(tmp_path_factory: pytest.TempPathFactory) -> list[StudyView]:
     return [in_the_middle(tmp_path_factory.mktemp("made"))]
 
 
-def screen(sights: Sequence[Sight], keys: str) -> Screen:
+def screen(views: Sequence[StudyView], keys: str) -> Screen:
     at = Screen()
     for key in keys.split():
-        at, _ = press(at, key, sights)
+        at, _ = press(at, key, views)
     return at
 
 
 def drawn(
-    at: Screen, sights: Sequence[Sight], size: tuple[int, int], inside: Inside | None = None
+    at: Screen, views: Sequence[StudyView], size: tuple[int, int], inside: Inside | None = None
 ) -> list[str]:
     width, height = size
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
-    rows = frame(at, sights, inside or Inside(), console)
+    rows = frame(at, views, inside or Inside(), console)
     return [ESCAPES.sub("", row) for row in rows]
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keys", PAGES)
-def test_rows_fill_the_terminal(sights: list[Sight], keys: str, size: tuple[int, int]) -> None:
+def test_rows_fill_the_terminal(views: list[StudyView], keys: str, size: tuple[int, int]) -> None:
     log = Inside(None, tuple(f"line {number} {'x' * 300}" for number in range(200)))
-    rows = drawn(screen(sights, keys), sights, size, log)
+    rows = drawn(screen(views, keys), views, size, log)
     assert len(rows) == size[1]
     assert max(cell_len(row) for row in rows) <= size[0]
 
 
 @pytest.mark.parametrize("size", [(39, 24), (80, 9), (20, 5), (3, 2), (1, 1)])
-def test_a_terminal_that_is_too_small_is_told_so(sights: list[Sight], size: tuple[int, int]) -> None:
-    rows = drawn(Screen(), sights, size)
+def test_a_terminal_that_is_too_small_is_told_so(views: list[StudyView], size: tuple[int, int]) -> None:
+    rows = drawn(Screen(), views, size)
     assert len(rows) <= size[1]
     assert "".join(rows).startswith("too small"[: size[0]])
 
 
-def test_before_the_first_answer(sights: list[Sight]) -> None:
-    nothing = [replace(sights[0], now=None, board=None, taken=0.0)]
+def test_before_the_first_answer(views: list[StudyView]) -> None:
+    nothing = [replace(views[0], now=None, summary=None, taken=0.0)]
     for keys in PAGES:
         assert (
-            sights[0].project.study.name in drawn(screen(nothing, keys), nothing, (80, 24))[0] or keys == "?"
+            views[0].project.study.name in drawn(screen(nothing, keys), nothing, (80, 24))[0] or keys == "?"
         )
 
 
-def test_a_silent_controller_is_told_on_every_page(sights: list[Sight]) -> None:
-    silent = [replace(sights[0], trouble="squeue gave no answer")]
+def test_a_silent_controller_is_told_on_every_page(views: list[StudyView]) -> None:
+    silent = [replace(views[0], trouble="squeue gave no answer")]
     for keys in ("", "enter", "enter enter"):
         assert "squeue gave no answer" in "\n".join(drawn(screen(silent, keys), silent, (80, 24))[:3])
 
 
-def test_below_stands_what_is_asked_said_or_can_be_typed(sights: list[Sight]) -> None:
-    assert "? help" in drawn(screen(sights, ""), sights, (80, 24))[-1]
-    assert "y: yes" in drawn(screen(sights, "c"), sights, (80, 24))[-1]
-    assert drawn(screen(sights, "/ f a i"), sights, (80, 24))[-1].startswith("/fai")
-    assert "match 'fai'" in drawn(screen(sights, "/ f a i enter"), sights, (80, 24))[-1]
-    assert drawn(Screen(message="one\ntwo"), sights, (80, 24))[-2:] == ["one", "two"]
-    assert drawn(Screen(busy="cancelling x"), sights, (80, 24))[-1] == "cancelling x …"
-    long = drawn(Screen(message="word " * 5000), sights, (80, 24))
-    assert sights[0].project.study.name in long[0]  # a long message leaves room for what it is about
+def test_below_stands_what_is_asked_said_or_can_be_typed(views: list[StudyView]) -> None:
+    assert "? help" in drawn(screen(views, ""), views, (80, 24))[-1]
+    assert "y: yes" in drawn(screen(views, "c"), views, (80, 24))[-1]
+    assert drawn(screen(views, "/ f a i"), views, (80, 24))[-1].startswith("/fai")
+    assert "match 'fai'" in drawn(screen(views, "/ f a i enter"), views, (80, 24))[-1]
+    assert drawn(Screen(message="one\ntwo"), views, (80, 24))[-2:] == ["one", "two"]
+    assert drawn(Screen(busy="cancelling x"), views, (80, 24))[-1] == "cancelling x …"
+    long = drawn(Screen(message="word " * 5000), views, (80, 24))
+    assert views[0].project.study.name in long[0]  # a long message leaves room for what it is about
 
 
-def test_help_fits_into_a_small_terminal(sights: list[Sight]) -> None:
-    rows = drawn(screen(sights, "?"), sights, (80, 24))
+def test_help_fits_into_a_small_terminal(views: list[StudyView]) -> None:
+    rows = drawn(screen(views, "?"), views, (80, 24))
     assert all(any(keys in row and what in row for row in rows) for keys, what in HELP)
 
 
-def test_reading_back_in_a_log(sights: list[Sight], tmp_path: Path) -> None:
+def test_reading_back_in_a_log(views: list[StudyView], tmp_path: Path) -> None:
     log = Inside(None, tuple(f"line {number}." for number in range(200)))
-    opened = screen(sights, "enter enter")
-    assert "line 199." in "\n".join(drawn(opened, sights, (80, 24), log))
+    opened = screen(views, "enter enter")
+    assert "line 199." in "\n".join(drawn(opened, views, (80, 24), log))
     back = replace(opened, back=50, follow=False)
-    shown = drawn(back, sights, (80, 24), log)
+    shown = drawn(back, views, (80, 24), log)
     assert "line 149." in "\n".join(shown)
     assert "line 150." not in "\n".join(shown)
     assert "held still" in shown[-1]

@@ -25,7 +25,7 @@ from watched import Answer, call, watched
 from analysis.results.collect import DataWarning, collect
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -150,7 +150,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(root, done)
     ledger = Ledger(root.ledger)
     for unit in (done, second, third):
-        ledger.intent(f"{unit.stage}-x", [Begun(unit.id, 1)])
+        ledger.intent(f"{unit.stage}-x", [Started(unit.id, 1)])
         ledger.submitted(f"{unit.stage}-x", "1")
         root.unit(unit).path.mkdir(parents=True, exist_ok=True)
         write_json(root.unit(unit).spec, unit.to_json())

@@ -21,7 +21,7 @@ from jobs.store.progress import read_progress
 from jobs.store.records import COUNT, TIME, Damaged
 from jobs.store.rundir import StudyDir
 from jobs.store.schema import ATTEMPT
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.state.lock import held_since
 
 SHAPE = {"time": TIME, "host": COUNT, "n": COUNT}
@@ -118,7 +118,7 @@ def test_a_node_whose_clock_is_wrong(tmp_path: Path, off: float) -> None:
     root, unit = StudyDir(tmp_path), Unit("prepare", "p", {})
     folder = root.unit(unit)
     folder.path.mkdir(parents=True)
-    Ledger(root.ledger).intent("p-1", [Begun(unit.id, 1)])
+    Ledger(root.ledger).intent("p-1", [Started(unit.id, 1)])
     finish(run(WRONG + """
 from pathlib import Path
 from jobs.store.progress import Progress
@@ -141,7 +141,7 @@ def test_a_login_node_whose_clock_is_wrong(tmp_path: Path, off: float) -> None:
     folder = root.unit(unit)
     folder.path.mkdir(parents=True)
     context(tmp_path, unit, attempt=1).progress.update(1, 9, "steps", force=True)
-    Ledger(root.ledger).intent("p-1", [Begun(unit.id, 1)])
+    Ledger(root.ledger).intent("p-1", [Started(unit.id, 1)])
     root.lock.write_text('{"host": "elsewhere", "pid": 1}', encoding="utf-8")
     said = finish(run(WRONG + """
 from pathlib import Path
@@ -152,7 +152,7 @@ from launch.state.status import current_progress
 root, folder = StudyDir(Path(sys.argv[2])), UnitDir(Path(sys.argv[3]))
 attempt = Ledger(root.ledger).attempts()[folder.id]
 progress = current_progress(folder, attempt)
-print(time.time() - progress["updated"], time.time() - attempt.begun, held_since(root.lock) is not None)
+print(time.time() - progress["updated"], time.time() - attempt.started, held_since(root.lock) is not None)
 """, off, tmp_path, folder.path))  # fmt: skip
     silence, age, held = said.split()
     assert abs(float(silence)) < 300

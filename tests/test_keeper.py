@@ -15,11 +15,11 @@ from jobs.core.causes import Cause
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir, write_json
 from launch.commands.keeper import BUDGET, helpful
-from launch.state.backend import Live
-from launch.state.ledger import KEEPER, Attempt, Begun, Job, Ledger
+from launch.state.backend import LiveJobs
+from launch.state.ledger import KEEPER, Attempt, Job, Ledger, Started
 from launch.state.reconcile import reconcile
 from launch.state.states import State
-from launch.state.status import REMOVED, Seen, Snapshot
+from launch.state.status import REMOVED, StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
 from launch.study.presets import StudyError
 from launch.study_run import Project, open_project, reopen_project
@@ -36,18 +36,18 @@ def root(tmp_path: Path) -> StudyDir:
     return StudyDir(tmp_path / "small")
 
 
-def seen(root: StudyDir, unit: Unit, state: State, ended: str | None = None, **more: Any) -> Seen:
+def seen(root: StudyDir, unit: Unit, state: State, ended: str | None = None, **more: Any) -> UnitStatus:
     """A unit that was begun once, unless it is told otherwise."""
     attempt = Attempt(1, time.time(), "generic", (Job("s", "1", "here", 0),), ended, None)
     facts = {"reason": None, "attempt": attempt, "live": None, "in_vain": False, "published": False, **more}
-    return Seen(unit, root, state, progress=None, **facts)
+    return UnitStatus(unit, root, state, progress=None, **facts)
 
 
-def submitted(root: StudyDir, *units: Seen, asked: tuple[Unit, ...] = (), **more: Any) -> str:
+def submitted(root: StudyDir, *units: UnitStatus, asked: tuple[Unit, ...] = (), **more: Any) -> str:
     """Names of the units that a keeper submits."""
-    begun = more.get("begun", Counter({s.unit.id: 1 for s in units if s.attempt}))
+    begun = more.get("started", Counter({s.unit.id: 1 for s in units if s.attempt}))
     asked_ids, unlucky = {u.id for u in asked}, more.get("unlucky", ())
-    wanted = helpful(reconcile(Snapshot(root, units)), asked_ids, unlucky, begun)
+    wanted = helpful(reconcile(StudyStatus(root, units)), asked_ids, unlucky, begun)
     assert wanted.outdated == ()
     return " ".join(s.unit.name for s in wanted.submit)
 
@@ -84,24 +84,24 @@ def test_an_error_of_the_code_is_not_repeated_unless_its_node_is_avoided(root: S
 def test_a_budget_is_kept(root: StudyDir) -> None:
     failed = seen(root, A, State.FAILED, reason="its node failed")
     for count in range(1, BUDGET + 2):
-        assert submitted(root, failed, begun=Counter({A.id: count})) == ("a" if count < BUDGET else "")
+        assert submitted(root, failed, started=Counter({A.id: count})) == ("a" if count < BUDGET else "")
 
 
 def test_what_a_person_asked_for_is_begun_once_whatever_became_of_it_before(root: StudyDir) -> None:
     held = seen(root, A, State.WAITING, ended="cancelled", reason="cancelled")
-    assert submitted(root, held, asked=(A,), begun=Counter()) == "a"
-    assert submitted(root, held, asked=(A,), begun=Counter({A.id: 1})) == ""
+    assert submitted(root, held, asked=(A,), started=Counter()) == "a"
+    assert submitted(root, held, asked=(A,), started=Counter({A.id: 1})) == ""
     new = seen(root, A, State.WAITING, attempt=None)
     assert (submitted(root, new, asked=(A,)), submitted(root, new)) == ("a", "")
 
 
 def test_a_job_that_asks_for_too_much_keeps_its_place_since_the_limit_may_be_raised(root: StudyDir) -> None:
-    reader = seen(root, C, State.WAITING, live=Live(State.QUEUED, (), "Dependency"), in_vain=True)
+    reader = seen(root, C, State.WAITING, live=LiveJobs(State.QUEUED, (), "Dependency"), in_vain=True)
     for again, names in ((False, []), (True, ["a", "c"])):
-        live = Live(State.QUEUED, (), "asks for more", dead=True, again=again)
+        live = LiveJobs(State.QUEUED, (), "asks for more", dead=True, again=again)
         first = seen(root, A, State.WAITING, live=live, in_vain=True)
         begun = Counter({A.id: 1, C.id: 1})
-        wanted = helpful(reconcile(Snapshot(root, (first, reader))), (), (), begun)
+        wanted = helpful(reconcile(StudyStatus(root, (first, reader))), (), (), begun)
         assert [s.unit.name for s in wanted.submit] == [s.unit.name for s in wanted.withdraw] == names
 
 
@@ -114,16 +114,16 @@ def test_nothing_is_begun_behind_what_is_not(root: StudyDir) -> None:
 
 
 def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> None:
-    def live(unit: Unit, array: str, elements: int) -> Seen:
+    def live(unit: Unit, array: str, elements: int) -> UnitStatus:
         jobs = tuple(Job("s", f"{array}", "here", i) for i in range(elements))
-        return seen(root, unit, State.RUNNING, live=Live(State.RUNNING, jobs))
+        return seen(root, unit, State.RUNNING, live=LiveJobs(State.RUNNING, jobs))
 
-    now = Snapshot(root, (live(A, "12", 3), live(B, "13", MANY), seen(root, C, State.DONE)))
+    now = StudyStatus(root, (live(A, "12", 3), live(B, "13", MANY), seen(root, C, State.DONE)))
     assert first_end(now, room=False) == "afterany:12?afterany:13"
     each = str(first_end(now, room=True)).split("?")
     assert each[:4] == ["afterany:12_0", "afterany:12_1", "afterany:12_2", "afterany:13_0"]
     assert len(each) == MANY
-    assert first_end(Snapshot(root, ()), room=True) is None
+    assert first_end(StudyStatus(root, ()), room=True) is None
     held = [(A, "a job of it takes 8 GPUs, and this study may use 4 at once")]
     assert [next_keeper.waits_for_room(h) for h in ([], held, [*held, (B, f"no room: {LATER}")])] == [0, 0, 1]
 
@@ -133,27 +133,27 @@ def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> No
 
 def test_attempts_since_a_time_are_counted_without_those_that_were_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intent("s1", [Begun(A.id, 1, 0)])
+    ledger.intent("s1", [Started(A.id, 1, 0)])
     since = time.time()
-    ledger.intent("s2", [Begun(A.id, 2, 0), Begun(A.id, 2, 1), Begun(B.id, 1, 2)])
+    ledger.intent("s2", [Started(A.id, 2, 0), Started(A.id, 2, 1), Started(B.id, 1, 2)])
     ledger.ended("failed", [(A.id, 2, "no")])
-    ledger.intent("s3", [Begun(A.id, 3, 0), Begun(B.id, 2, 1)])
+    ledger.intent("s3", [Started(A.id, 3, 0), Started(B.id, 2, 1)])
     ledger.ended("refused", [(B.id, 2, "no")])
-    assert ledger.begun(since) == {A.id: 2, B.id: 1}
+    assert ledger.attempts_since(since) == {A.id: 2, B.id: 1}
 
 
 def test_a_keeper_that_was_not_taken_never_was(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intent("k1", [Begun(KEEPER, 1, 0)])
+    ledger.intent("k1", [Started(KEEPER, 1, 0)])
     ledger.ended("refused", [(KEEPER, 1, "no")])
     assert ledger.attempts() == {}
-    ledger.intent("k2", [Begun(KEEPER, 1, 0)])
+    ledger.intent("k2", [Started(KEEPER, 1, 0)])
     ledger.submitted("k2", "5")
     taken = ledger.attempts()[KEEPER]
     for how in ("refused", "lost"):
-        ledger.intent(f"k3-{how}", [Begun(KEEPER, 2, 0)])
+        ledger.intent(f"k3-{how}", [Started(KEEPER, 2, 0)])
         assert ledger.attempts()[KEEPER].number == 2
-        ledger.intent(f"s-{how}", [Begun(A.id, 1, 0)])
+        ledger.intent(f"s-{how}", [Started(A.id, 1, 0)])
         ledger.ended(how, [(KEEPER, 2, "no")])
         assert (ledger.attempts()[KEEPER], ledger.attempts()[A.id].number) == (taken, 1)
     ledger.ended("over", [(KEEPER, 1, "done")])

@@ -101,13 +101,13 @@ def status(project: Project) -> str:
     """What `sor status` says."""
     console = Console(width=200, file=io.StringIO())
     with console.capture() as said:
-        console.print(status_view(project.look()))
+        console.print(status_view(project.poll()))
     return said.get()
 
 
 def end(project: Project) -> str | None:
     """Why no keeper followed; None while there is one."""
-    keeper = project.look().keeper
+    keeper = project.poll().keeper
     assert keeper is not None
     assert keeper.live or keeper.attempt.ended, "the keeper is gone"
     return keeper.attempt.reason
@@ -141,7 +141,7 @@ def test_what_the_queue_has_no_room_for_is_submitted_by_keepers_who_tell_it(
     monkeypatch.setenv("SOR_NOTIFY", f'echo "$SOR_MESSAGE" >> {tmp_path}/told')
     project = kept(tmp_path)
     assert submit(project, yes=True, only=None) == 0
-    assert len(project.look().of(State.WAITING)) > len(project.units) - few
+    assert len(project.poll().of(State.WAITING)) > len(project.units) - few
 
     def over() -> bool:
         queue = queued(lab)
@@ -151,7 +151,7 @@ def test_what_the_queue_has_no_room_for_is_submitted_by_keepers_who_tell_it(
 
     wait_for(over, "the study", LONG)
     assert end(project) == ALL_DONE
-    assert len(project.look().of(State.DONE)) == len(project.units)
+    assert len(project.poll().of(State.DONE)) == len(project.units)
     assert set(begun(project).values()) == {1}
     wait_for(lambda: not queued(lab), "the last keeper to end")
     told = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
@@ -169,7 +169,7 @@ def test_what_may_help_is_repeated_and_what_may_not_is_not(lab: Cluster, tmp_pat
     assert submit(project, yes=True, only=None) == 0
     ends(project, r"failed is not begun again: prepare small: RuntimeError: study was told to fail")
     assert "not kept any more: what failed is not begun again: prepare small" in status(project)
-    seen = project.look().of(State.FAILED)[0]
+    seen = project.poll().of(State.FAILED)[0]
     assert seen.attempt is not None
     assert seen.attempt.number == 1
     fail.unlink()
@@ -182,7 +182,7 @@ def test_what_may_help_is_repeated_and_what_may_not_is_not(lab: Cluster, tmp_pat
     hold.unlink()
     ends(project, ALL_DONE)
     assert {unit for unit, count in begun(project).items() if count > 1} == {killed}
-    assert len(project.look().of(State.DONE)) == len(project.units)
+    assert len(project.poll().of(State.DONE)) == len(project.units)
 
 
 def test_there_is_never_more_than_one_and_cancel_ends_it(lab: Cluster, tmp_path: Path) -> None:
@@ -195,25 +195,25 @@ def test_there_is_never_more_than_one_and_cancel_ends_it(lab: Cluster, tmp_path:
     hold.touch()
     assert submit(project, yes=True, only=None) == 0
     first = keeper()
-    live = project.look().kept
+    live = project.poll().kept
     assert live is not None
     assert f"kept by job {live.jobs[0].id}" in status(project)
     assert submit(project, yes=True, only=None) == 0  # nothing is missing
     assert keeper() == first
-    now = project.look()
+    now = project.poll()
     cancel(project, now, now.units[-1:])
     assert keeper() == first
     assert submit(project, yes=True, only=None) == 0
     second = keeper()
     assert second != first
     lab.run("scancel", f"--name={second}")
-    wait_for(lambda: not project.look().kept, "the keeper to be gone")
+    wait_for(lambda: not project.poll().kept, "the keeper to be gone")
     assert f"is gone (its log is in submissions/{second})" in status(project)
     assert submit(project, yes=True, only=None) == 0
     assert keeper() != second
-    assert cancel(project, project.look(), None)[0] == "the keeper"
+    assert cancel(project, project.poll(), None)[0] == "the keeper"
     wait_for(lambda: not queued(lab), "the queue to be empty")
-    assert project.look().kept is None
+    assert project.poll().kept is None
 
 
 UNWILLING = """
@@ -238,7 +238,7 @@ def test_one_whose_successor_slurm_does_not_take_goes_on(
     assert submit(project, yes=True, only=None) == 0
 
     def second() -> bool:
-        keeper = project.look().keeper
+        keeper = project.poll().keeper
         return keeper is not None and keeper.attempt.number == 2 and keeper.attempt.jobs[0].id is not None
 
     wait_for(second, "a keeper that Slurm took", LONG)
@@ -247,4 +247,4 @@ def test_one_whose_successor_slurm_does_not_take_goes_on(
     ends(project, ALL_DONE)
     logs = [log.read_text(encoding="utf-8") for log in project.root.path.glob("submissions/keeper-*/*.out")]
     assert sum(log.count("trying again") for log in logs) >= 2
-    assert len(project.look().of(State.DONE)) == len(project.units)
+    assert len(project.poll().of(State.DONE)) == len(project.units)

@@ -14,7 +14,7 @@ from jobs.store.rundir import StudyDir
 from launch.local import scheduler
 from launch.local.backend import Local
 from launch.state.log_files import TAIL, WIDEST, last_words, tail
-from launch.state.status import Snapshot, observe
+from launch.state.status import StudyStatus, poll
 from launch.views import status_view
 
 
@@ -23,7 +23,7 @@ def _jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
 
 
-def shown(now: Snapshot) -> str:
+def shown(now: StudyStatus) -> str:
     console = Console(file=io.StringIO(), width=400, force_terminal=True, color_system=None)
     console.print(status_view(now, last_words(now)))
     assert isinstance(console.file, io.StringIO)
@@ -44,7 +44,7 @@ def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
     log.write_text(
         log.read_text(encoding="utf-8") + "\x1b[31m[bold]red[/bold]\x1b[0m\x07\nold\rnew\n", encoding="utf-8"
     )
-    now = observe(units, root, Local(root))
+    now = poll(units, root, Local(root))
     words = last_words(now)
     assert list(words) == [u.id for u in units[:3]]
     assert words[units[0].id][-4:] == [

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.store import journal
-from launch.state.ledger import Attempt, Begun, Job, Ledger, new_name
+from launch.state.ledger import Attempt, Job, Ledger, Started, new_name
 
 A, B = "a" * 12, "b" * 12
 HERE = socket.gethostname()
@@ -25,24 +25,24 @@ def test_no_ledger_is_no_attempt(tmp_path: Path) -> None:
 def test_an_attempt_from_intent_to_end(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "study" / "ledger.jsonl", "generic")
     before = time.time()
-    ledger.intent("s1", [Begun(A, 1)])
+    ledger.intent("s1", [Started(A, 1)])
     first = ledger.attempts()[A]
     assert (first.number, first.jobs, first.ended) == (1, (Job("s1", None, HERE),), None)
-    assert before <= first.begun <= time.time()
+    assert before <= first.started <= time.time()
     ledger.submitted("s1", "100")
-    ledger.intent("s2", [Begun(A, 1), Begun(B, 1)])  # a second worker of A
+    ledger.intent("s2", [Started(A, 1), Started(B, 1)])  # a second worker of A
     ledger.submitted("s2", "101")
     ledger.ended("failed", [(A, 1, "ValueError: no")])
     jobs = (Job("s1", "100", HERE), Job("s2", "101", HERE))
     assert ledger.attempts() == {
-        A: Attempt(1, first.begun, "generic", jobs, "failed", "ValueError: no"),
-        B: Attempt(1, ledger.attempts()[B].begun, "generic", jobs[1:]),
+        A: Attempt(1, first.started, "generic", jobs, "failed", "ValueError: no"),
+        B: Attempt(1, ledger.attempts()[B].started, "generic", jobs[1:]),
     }
 
 
 def test_elements_of_an_array_get_their_ids_from_its(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intent("s", [Begun(A, 1, 0), Begun(A, 1, 1), Begun(B, 3, 12)])
+    ledger.intent("s", [Started(A, 1, 0), Started(A, 1, 1), Started(B, 3, 12)])
     assert {job.id for a in ledger.attempts().values() for job in a.jobs} == {None}
     ledger.submitted("s", "77")
     found = ledger.attempts()
@@ -52,17 +52,17 @@ def test_elements_of_an_array_get_their_ids_from_its(tmp_path: Path) -> None:
 
 def test_a_new_attempt_begins_with_nothing_of_the_old_and_is_not_ended_by_it(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intent("s1", [Begun(A, 1)])
+    ledger.intent("s1", [Started(A, 1)])
     ledger.submitted("s1", "100")
     ledger.ended("cancelled", [(A, 1, "cancelled")])
     assert ledger.attempts()[A].ended == "cancelled"
-    ledger.intent("s2", [Begun(A, 2)])
+    ledger.intent("s2", [Started(A, 2)])
     ledger.submitted("s2", "200")
     ledger.ended("failed", [(A, 1, "late news of the first attempt")])
     now = ledger.attempts()[A]
     assert (now.number, now.jobs, now.ended, now.reason) == (2, (Job("s2", "200", HERE),), None, None)
     ledger.submitted("s1", "100")  # written again by one that did not know: late, too
-    ledger.intent("late", [Begun(A, 1), Begun(B, 1)])
+    ledger.intent("late", [Started(A, 1), Started(B, 1)])
     assert (ledger.attempts()[A], ledger.attempts()[B].number) == (now, 1)
     ledger.ended("outdated", [(A, 2, "why")])
     assert ledger.attempts()[A] == now._replace(ended="outdated", reason="why")
@@ -81,7 +81,7 @@ def test_cut_anywhere_it_holds_what_was_written_before(part: float) -> None:
         for number in range(1, 4):
             for unit in (A, B):
                 for write in (
-                    lambda u, n: ledger.intent(f"s{u}{n}", [Begun(u, n, 3)]),
+                    lambda u, n: ledger.intent(f"s{u}{n}", [Started(u, n, 3)]),
                     lambda u, n: ledger.submitted(f"s{u}{n}", f"{n}"),
                     lambda u, n: ledger.ended("failed", [(u, n, "why")]),
                 ):
@@ -97,14 +97,14 @@ def test_cut_anywhere_it_holds_what_was_written_before(part: float) -> None:
 
 def test_a_line_that_is_no_record_is_told_and_the_others_count(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intent("s", [Begun(A, 1)])
+    ledger.intent("s", [Started(A, 1)])
     assert list(ledger.damage()) == []
     with journal.own(tmp_path / "ledger.jsonl").open("ab") as file:
         file.write(f'{{"event": "intent", "elements": [["{B}", 1]]}}\n'.encode())
     [bad] = ledger.damage()
     assert B.encode() in bad.text
-    assert ledger.attempts().keys() == ledger.begun(0).keys() == {A}
-    assert ledger.submissions() == {"s": ledger.attempts()[A].begun}
+    assert ledger.attempts().keys() == ledger.attempts_since(0).keys() == {A}
+    assert ledger.submissions() == {"s": ledger.attempts()[A].started}
     ledger.ended("failed", [(B, 1, "why"), (A, 1, "why")])
     assert ledger.attempts()[A].ended == "failed"
     assert Ledger(tmp_path / "ledger.jsonl").attempts() is ledger.attempts()  # not read again
@@ -113,15 +113,15 @@ def test_a_line_that_is_no_record_is_told_and_the_others_count(tmp_path: Path) -
 def test_the_cluster_and_the_memory_of_a_submission_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "study" / "ledger.jsonl"
     ledger = Ledger(path, "mine.yaml", "east")
-    ledger.intent("s", [Begun(A, 1, 0), Begun(A, 1, 1)], memory=2048)
-    begun = ledger.attempts()[A].begun
+    ledger.intent("s", [Started(A, 1, 0), Started(A, 1, 1)], memory=2048)
+    begun = ledger.attempts()[A].started
     jobs = tuple(Job("s", None, HERE, index, "east") for index in (0, 1))
     assert ledger.attempts()[A] == Attempt(1, begun, "mine.yaml", jobs, memory=2048)
     ledger.submitted("s", "7;west")  # which sbatch chose
     jobs = tuple(Job("s", "7", HERE, index, "west") for index in (0, 1))
     assert ledger.attempts()[A] == Attempt(1, begun, "mine.yaml", jobs, memory=2048)
-    assert ledger.begun(begun) == {A: 1}
-    Ledger(path).intent("t", [Begun(B, 1)])
+    assert ledger.attempts_since(begun) == {A: 1}
+    Ledger(path).intent("t", [Started(B, 1)])
     assert (ledger.attempts()[B].jobs, ledger.attempts()[B].cluster) == ((Job("t", None, HERE),), "local")
     last = journal.read(path, {})[-1]
     assert last.keys() == {"event", "time", "submission", "cluster", "host", "elements"}

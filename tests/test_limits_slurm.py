@@ -105,7 +105,7 @@ def behind(stage: str, name: str, *inputs: Unit) -> Unit:
 
 
 def done(project: Project) -> int:
-    return len(project.look().of(State.DONE))
+    return len(project.poll().of(State.DONE))
 
 
 def through(project: Project, cluster: Cluster, seconds: float = 240) -> int:
@@ -123,7 +123,7 @@ def through(project: Project, cluster: Cluster, seconds: float = 240) -> int:
 
 def stuck(project: Project) -> str:
     """What is not done after all that time, for the message of a test that fails."""
-    return "\n".join(f"{u.unit.name}: {u.state}, {u.reason}" for u in project.look().units if not u.published)
+    return "\n".join(f"{u.unit.name}: {u.state}, {u.reason}" for u in project.poll().units if not u.published)
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_how_often_slurm_is_asked_does_not_grow_with_the_study(
         first = asked(lambda: submit(project, yes=True, only=None))
         assert first.count("sbatch") == 1
         assert len(first) <= 12
-        assert asked(project.look) == ["squeue"]
+        assert asked(project.poll) == ["squeue"]
         assert asked(lambda: submit(project, yes=True, only=None)) == ["squeue"]
     finally:
         slurm.run("scancel", "--me")

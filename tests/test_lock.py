@@ -21,7 +21,7 @@ from small_study import environment
 from jobs.store import journal
 from jobs.store.records import Damaged
 from launch.state import lock as locks
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.state.lock import STALE, Lock, Locked, Lost, held_since
 
 FORK = multiprocessing.get_context("fork")
@@ -311,18 +311,18 @@ def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
 def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for name, number in (("first", 1), ("of the other", 2), ("late", 1)):
-        ledger.intent(name, [Begun("u", number)])
+        ledger.intent(name, [Started("u", number)])
     assert [job.submission for job in ledger.attempts()["u"].jobs] == ["of the other"]
 
 
 def test_every_line_of_the_ledger_asks_the_fence_first(tmp_path: Path) -> None:
     with Lock(tmp_path / "lock") as lock:
         ledger = Ledger(tmp_path / "ledger.jsonl", fence=lock.check)
-        ledger.intent("a", [Begun("u", 1)])
+        ledger.intent("a", [Started("u", 1)])
         written = journal.own(tmp_path / "ledger.jsonl").read_bytes()
         write(tmp_path / "lock")
         for line in (
-            lambda: ledger.intent("b", [Begun("u", 2)]),
+            lambda: ledger.intent("b", [Started("u", 2)]),
             lambda: ledger.submitted("a", "12"),
             lambda: ledger.ended("failed", [("u", 1, "why")]),
         ):

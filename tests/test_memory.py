@@ -20,11 +20,11 @@ from jobs.store.rundir import StudyDir, append_jsonl
 from launch.slurm.limits import Limits, Partition
 from launch.slurm.parse import NodeGroup, parse_memory
 from launch.slurm.text import SEPARATOR
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.exit_code import may_help
 from launch.state.killed import limit_of, with_more
-from launch.state.ledger import Attempt, Begun, Ledger
-from launch.state.status import observe
+from launch.state.ledger import Attempt, Ledger, Started
+from launch.state.status import poll
 from launch.study import memory
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.estimate import Lengths
@@ -182,10 +182,10 @@ class Ended:
     def __init__(self, words: str | None) -> None:
         self.words = words
 
-    def live(self, attempts: Any) -> dict[str, Live]:
+    def live(self, attempts: Any) -> dict[str, LiveJobs]:
         return {}
 
-    def ends(self, attempts: Any) -> dict[str, str]:
+    def exit_reasons(self, attempts: Any) -> dict[str, str]:
         return dict.fromkeys(attempts, self.words) if self.words else {}
 
     def cancel(self, jobs: Any) -> None:
@@ -197,7 +197,7 @@ def killed(tmp_path: Path) -> tuple[StudyDir, Unit, Path]:
     """A unit whose job ended and wrote nothing down; with what the names of its job's files begin with."""
     root, made = StudyDir(tmp_path / "s"), unit(tmp_path, "a")
     ledger = Ledger(root.ledger, "generic")
-    ledger.intent("prepare-s-1", [Begun(made.id, 1, 3)], memory=1024)
+    ledger.intent("prepare-s-1", [Started(made.id, 1, 3)], memory=1024)
     ledger.submitted("prepare-s-1", "7")
     root.submission("prepare-s-1").mkdir(parents=True)
     return root, made, root.submission("prepare-s-1") / "7_3"
@@ -209,7 +209,7 @@ def test_a_kill_that_nobody_wrote_down_is_known_by_note_log_or_accounts(
     root, made, element = killed
 
     def reason(words: str | None) -> tuple[str | None, str | None]:
-        [seen] = observe([made], root, Ended(words)).units
+        [seen] = poll([made], root, Ended(words)).units
         return seen.cause, seen.reason
 
     assert reason("was killed by signal 9") == ("killed", "was killed by signal 9")
@@ -226,7 +226,7 @@ def test_a_kill_that_nobody_wrote_down_is_known_by_note_log_or_accounts(
 
 def test_the_next_attempt_asks_for_twice_what_was_not_enough(killed: tuple[StudyDir, Unit, Path]) -> None:
     root, made, element = killed
-    [seen] = observe([made], root, Ended("ran out of memory")).units
+    [seen] = poll([made], root, Ended("ran out of memory")).units
     assert limit_of(seen) == 1024
     assert with_more(seen).resources.raised == 2048
     assert with_more(seen).id == made.id
@@ -237,10 +237,10 @@ def test_the_next_attempt_asks_for_twice_what_was_not_enough(killed: tuple[Study
     assert may_help(seen)
     assert isinstance(seen.attempt, Attempt)
     assert not may_help(seen._replace(attempt=seen.attempt._replace(memory=2048)))  # a keeper raises once
-    [other] = observe([made], root, Ended("its node failed")).units
+    [other] = poll([made], root, Ended("its node failed")).units
     assert with_more(other) == made
     publish(root, made)
-    [done] = observe([made], root, Ended(None)).units
+    [done] = poll([made], root, Ended(None)).units
     assert with_more(done) == made
 
 
@@ -253,7 +253,7 @@ def test_status_shows_what_a_unit_asked_for_and_used(killed: tuple[StudyDir, Uni
         "memory": 1000, "asked": 1024,
     }  # fmt: skip
     append_jsonl(root.unit(made).attempts, line)
-    [seen] = observe([made], root, Ended(None)).units
+    [seen] = poll([made], root, Ended(None)).units
     assert seen.to_json(None)["memory"] == {"asked": 1024, "used": 1000}
     console = Console(width=150)
     with console.capture() as shown:

@@ -31,7 +31,7 @@ def test_a_path_with_spaces_and_odd_names_work(
     assert submit(project, yes=True, only=None) == 0
     names = slurm.run("squeue", "--noheader", "--states=all", "--format=%j").splitlines()
     assert [name for name in names if name.startswith(f"prepare-{LONGEST}-")]
-    wait_for(lambda: len(project.look().of(State.DONE)) == 2, "both")
+    wait_for(lambda: len(project.poll().of(State.DONE)) == 2, "both")
     for each in project.units:
         [log] = logs(project.root, each)
         assert f"{each.name} says goodbye" in log.read_text(encoding="utf-8")

@@ -35,7 +35,7 @@ def test_a_study_runs_without_arrays(
     jobs = queue()
     assert len(jobs) == len(submitter.inputs) + 1
     assert all(job.isdigit() for job in jobs)
-    now = submitter.look(runs)
+    now = submitter.poll(runs)
     assert {seen.state for seen in now.units} == {State.QUEUED}
     ids = {int(job.id or 0) for seen in now.units for job in seen.jobs}
     assert ids == set(map(int, jobs)) - {max(map(int, jobs))}
@@ -45,7 +45,7 @@ def test_a_study_runs_without_arrays(
     wait_for(lambda: queue() == [], "the jobs to be gone")
     submitter = Submitter.make(cluster, tmp_path)
     assert submitter.sor("submit", runs, "--yes", "--only", "prepare").returncode == 0
-    wait_for(lambda: submitter.look(runs).units[0].state not in ACTIVE, "the job to end")
-    [first, *_] = submitter.look(runs).units
+    wait_for(lambda: submitter.poll(runs).units[0].state not in ACTIVE, "the job to end")
+    [first, *_] = submitter.poll(runs).units
     assert first.state is State.DONE, first.reason
     assert first.root.logs(first.jobs[0].submission, first.jobs[0].id)

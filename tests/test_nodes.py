@@ -112,7 +112,7 @@ def test_a_node_that_fails_jobs_at_once_is_avoided(
     three: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def over(project: Project) -> bool:
-        return not project.look().of(State.WAITING, State.QUEUED, State.RUNNING)
+        return not project.poll().of(State.WAITING, State.QUEUED, State.RUNNING)
 
     (tmp_path / "bad-node").write_text("n1", encoding="utf-8")
     file = write_cluster(tmp_path / "lab.yaml", sbatch={"exclude": "n3", "nodelist": "n1"})
@@ -120,7 +120,7 @@ def test_a_node_that_fails_jobs_at_once_is_avoided(
     project = by_hand(units, file, StudyDir(tmp_path / "root"))
     assert submit(project, yes=True, only=None) == 0
     wait_for(lambda: over(project), "the jobs to fail")
-    assert len(project.look().of(State.FAILED)) == 3
+    assert len(project.poll().of(State.FAILED)) == 3
     assert verdict(project).names == ("n1",)
 
     file = write_cluster(tmp_path / "lab.yaml", sbatch={"exclude": "n3"})
@@ -132,6 +132,6 @@ def test_a_node_that_fails_jobs_at_once_is_avoided(
     assert f"node n1 is avoided until {tomorrow}" in said
     assert "3 jobs in a row failed on it at once, the last with RuntimeError: n1 is bad" in said
     wait_for(lambda: over(project), "the jobs to end")
-    assert len(project.look().of(State.DONE)) == 3
+    assert len(project.poll().of(State.DONE)) == 3
     ended = ("squeue", "--noheader", "--array", "--states=COMPLETED", "--format=%N")
     wait_for(lambda: three.run(*ended).split() == ["n2"] * 3, "the jobs to have ended on n2")

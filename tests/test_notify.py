@@ -21,12 +21,12 @@ from jobs.store import journal
 from jobs.store.rundir import StudyDir
 from jobs.store.schema import NOTE
 from launch.notify import hook
-from launch.notify.events import AGAIN, DAY, LONG, QUIET, News, Told, news, silence
+from launch.notify.events import AGAIN, DAY, LONG, QUIET, News, Sent, news, silence
 from launch.notify.hook import HOOK, Notifier
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.lock import Lock
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -43,20 +43,22 @@ class Memory:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def told(self, at: float) -> Told:
-        return Told.of(self.records, at)
+    def told(self, at: float) -> Sent:
+        return Sent.of(self.records, at)
 
     def tell(self, found: list[News], at: float = AT, told: bool = True) -> list[str]:
         for each in found:
             self.records.append({"time": at, "told": told, "topic": each.topic, "keys": each.keys})
         return [f"{each.event}: {each.text}" for each in found]
 
-    def news(self, *units: Seen, at: float = AT, nodes: Verdict | None = None, **more: Any) -> list[str]:
-        now = Snapshot(StudyDir(Path("s")), units, **more)
+    def news(
+        self, *units: UnitStatus, at: float = AT, nodes: Verdict | None = None, **more: Any
+    ) -> list[str]:
+        now = StudyStatus(StudyDir(Path("s")), units, **more)
         return self.tell(news(now, nodes or Verdict(), self.told(at)), at)
 
 
-def evaluations(count: int, state: State, **more: Any) -> list[Seen]:
+def evaluations(count: int, state: State, **more: Any) -> list[UnitStatus]:
     return [seen(Unit("evaluate", f"e{i}", {"i": i}), state, **more) for i in range(count)]
 
 
@@ -75,7 +77,7 @@ def test_the_end_of_each_stage_and_of_all() -> None:
     assert memory.news(*done) == ["done: all 3 units are done"]
     assert memory.news(*done) == []
     assert memory.news(*done[:2], queued[2]) == []  # its result was removed, and is made again
-    assert memory.news(*done[:2], seen(c, State.DONE, begun=200.0)) == ["done: all 3 units are done"]
+    assert memory.news(*done[:2], seen(c, State.DONE, started=200.0)) == ["done: all 3 units are done"]
 
 
 def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> None:
@@ -155,7 +157,7 @@ def test_what_is_held_until_somebody_lets_it_go() -> None:
 
 def test_what_can_never_start() -> None:
     why = "asks for more time than its partition allows: gpu"
-    live = Live(State.QUEUED, (), why, dead=True, again=False, advice="name another one")
+    live = LiveJobs(State.QUEUED, (), why, dead=True, again=False, advice="name another one")
     reason = f"its job {why}: the next 'sor submit' withdraws it"
     memory, stuck = Memory(), seen(A, State.WAITING, live=live, in_vain=True, reason=reason)
     [said] = memory.news(stuck, seen(B, State.RUNNING))
@@ -187,7 +189,7 @@ def test_a_long_silence_once_a_day() -> None:
 
 
 def test_what_was_not_taken_is_news_again_after_a_while() -> None:
-    memory, now = Memory(), Snapshot(StudyDir(Path("s")), (seen(A, State.DONE),))
+    memory, now = Memory(), StudyStatus(StudyDir(Path("s")), (seen(A, State.DONE),))
     found = news(now, Verdict(), memory.told(AT))
     memory.tell(found, told=False)
     assert news(now, Verdict(), memory.told(AT + AGAIN - 1)) == []
@@ -253,7 +255,7 @@ def root(tmp_path: Path) -> StudyDir:
 def told(root: StudyDir, said: list[str] | None = None, state: State = State.DONE) -> Notifier:
     """Tell, with a fresh memory but the disk's, and wait until it is told."""
     notifier = Notifier(root, (said if said is not None else []).append)
-    notifier.tell(Snapshot(root, (seen(A, state),)), Verdict())
+    notifier.report(StudyStatus(root, (seen(A, state),)), Verdict())
     notifier.close()
     return notifier
 
@@ -281,7 +283,7 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
     notifier = told(root, said)
     assert said == [f"{HOOK}: nobody was told: the webhook answered 500. It is tried again in some minutes"]
     past(root)
-    notifier.tell(Snapshot(root, (seen(A, State.DONE),)), Verdict())
+    notifier.report(StudyStatus(root, (seen(A, State.DONE),)), Verdict())
     notifier.close()
     assert len(said) == 1  # it is said once
     past(root)
@@ -336,9 +338,9 @@ def test_who_watches_does_not_wait_for_a_hook(
     monkeypatch.setenv(HOOK, webhook.url)
     webhook.hold.clear()
     notifier = Notifier(root, print)
-    now = Snapshot(root, (seen(A, State.DONE), seen(B, State.RUNNING)))
+    now = StudyStatus(root, (seen(A, State.DONE), seen(B, State.RUNNING)))
     for _ in range(3):
-        notifier.tell(now, Verdict())  # returns, though the hook holds the first one
+        notifier.report(now, Verdict())  # returns, though the hook holds the first one
     assert webhook.said == []
     webhook.hold.set()
     notifier.close()
@@ -350,14 +352,14 @@ def test_several_programs_at_once_tell_it_once(
 ) -> None:
     monkeypatch.setenv(HOOK, webhook.url)
     notifiers, said = list[Notifier](), list[str]()
-    now = Snapshot(root, (seen(A, State.DONE),))
+    now = StudyStatus(root, (seen(A, State.DONE),))
     with Lock(root.notified_lock):  # another program tells something: who finds it so leaves it alone
         told(root, said)
     assert (len(webhook.said), said) == (0, [])
     webhook.hold.clear()
     for _ in range(8):
         notifiers.append(Notifier(root, said.append))
-        notifiers[-1].tell(now, Verdict())
+        notifiers[-1].report(now, Verdict())
     time.sleep(0.3)
     webhook.hold.set()
     for notifier in notifiers:

@@ -24,7 +24,7 @@ from jobs.store.schema import ATTEMPT
 from launch.commands import logs
 from launch.commands.submit import preview, submit
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.state.states import State
 from launch.study.cluster import load_cluster
 from launch.study.presets import CONFIGS
@@ -49,7 +49,7 @@ def _on_the_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def project(folder: Path, runs: Path, units: list[Unit]) -> Project:
     """The study `small` with light units instead of its own."""
     study, root = load_study(str(write_study(folder / "study"))), StudyDir(runs / "small")
-    return Project(study, load_cluster("generic"), root, units, Slurm(Controller()))
+    return Project(study, load_cluster("generic"), root, units, Slurm(SlurmClient()))
 
 
 def by_hand(out: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -126,7 +126,7 @@ def test_submitted_by_hand_it_is_what_sor_submit_does(
     wait_until_empty(slurm)
 
     for study in (told, written):
-        assert [(s.unit.name, s.state) for s in study.look().units] == [(u.name, State.DONE) for u in units]
+        assert [(s.unit.name, s.state) for s in study.poll().units] == [(u.name, State.DONE) for u in units]
     assert not journal.files(written.root.ledger)
     for u in units:
         one, two = told.root.unit(u), written.root.unit(u)
@@ -183,7 +183,7 @@ def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
     ours = project(tmp_path, tmp_path / "runs", [a, other, b])
 
     def seen() -> dict[str, tuple[State, int]]:
-        return {s.unit.name: (s.state, s.attempt.number if s.attempt else 0) for s in ours.look().units}
+        return {s.unit.name: (s.state, s.attempt.number if s.attempt else 0) for s in ours.poll().units}
 
     def attempts(name: str) -> list[int]:
         [its] = [u for u in ours.units if u.name == name]
@@ -194,7 +194,7 @@ def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
     assert preview(ours, None, tmp_path / "out") == 0
     assert by_hand(tmp_path / "out").returncode == 0
     wait_for(lambda: seen()["o"] == (State.RUNNING, 1) and seen()["a"] == (State.FAILED, 1), "what happens")
-    assert ours.look().units[0].reason == "RuntimeError: a was told to fail"
+    assert ours.poll().units[0].reason == "RuntimeError: a was told to fail"
     [waits] = slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%F").splitlines()
     slurm.run("scancel", waits)
 
@@ -209,7 +209,7 @@ def test_what_is_submitted_by_hand_is_seen_fixed_and_made_again(
     assert seen()["o"] == (State.DONE, 1)
     assert attempts("o") == [1, 1]  # both ranks; the second time there was nothing to do
     capsys.readouterr()
-    assert logs.print_logs(ours.look().units[0], ours, follow=False) == 0
+    assert logs.print_logs(ours.poll().units[0], ours, follow=False) == 0
     assert "a says goodbye" in capsys.readouterr().out
 
     # Of a result that is made again the readers are made again, too.
@@ -285,7 +285,7 @@ def test_the_logs_of_two_ranks_are_followed_to_their_end(
     assert submit(both, yes=True, only=None) == 0
     wait_for(lambda: len(runs(tmp_path, "pair")) == 2, "both ranks")
     capsys.readouterr()
-    code, [seen] = list[int](), both.look().units
+    code, [seen] = list[int](), both.poll().units
     follower = threading.Thread(target=lambda: code.append(logs.print_logs(seen, both, follow=True)))
     follower.start()
     shown = ""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import made_sights as made
+import made_status as made
 import pytest
 
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir
 from launch.monitor.data.problems import problems
 from launch.slurm.backend import _how
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt, Job
 from launch.state.pending_reasons import LIMIT, MEANINGS, Wait, meaning
 from launch.state.states import State
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.state.waits import waiting
 from launch.submit.bad_nodes import Verdict
 from launch.views import waiting_line
@@ -100,7 +100,7 @@ def test_no_code_is_left_to_chance() -> None:
     assert len({code for code, _ in CODES}) == len(CODES)
 
 
-def how(*reasons: str, partition: str = "main") -> Live:
+def how(*reasons: str, partition: str = "main") -> LiveJobs:
     return _how(tuple(("PENDING", reason, None, None, partition) for reason in reasons))
 
 
@@ -118,13 +118,13 @@ def how(*reasons: str, partition: str = "main") -> Live:
     ],
 )
 def test_a_unit_is_dead_once_none_of_its_jobs_can_start(
-    live: Live, dead: bool, again: bool, words: str
+    live: LiveJobs, dead: bool, again: bool, words: str
 ) -> None:
     assert (live.dead, live.again, live.reason) == (dead, again, words)
 
 
 def shown(
-    live: Live, state: State = State.QUEUED, cluster: str | None = None
+    live: LiveJobs, state: State = State.QUEUED, cluster: str | None = None
 ) -> tuple[str, list[tuple[str, str, bool]]]:
     """What `sor status` and the monitor say of a unit with such a job, on one of Slurm's clusters."""
     vain = live.dead
@@ -133,7 +133,7 @@ def shown(
     unit = made.seen(
         ROOT, UNIT, State.WAITING if vain else state, reason=reason, attempt=attempt, in_vain=vain
     )
-    now = Snapshot(ROOT, (unit._replace(live=live),))
+    now = StudyStatus(ROOT, (unit._replace(live=live),))
     lines = [waiting_line(w).plain for w in waiting(now)]
     found = [(p.title, p.advice, p.grave) for p in problems("s", now, Verdict(), (), {})]
     return "\n".join(lines), found
@@ -165,7 +165,7 @@ def shown(
         ),
     ],
 )
-def test_people_are_told_what_cannot_start_why_and_what_to_do(live: Live, line: str, advice: str) -> None:
+def test_people_are_told_what_cannot_start_why_and_what_to_do(live: LiveJobs, line: str, advice: str) -> None:
     said, [(title, what, grave)] = shown(live)
     first, _, second = said.partition("\n  ")
     assert re.fullmatch(line.replace("(QOS", r"\(QOS").replace("Limit)", r"Limit\)"), first)

@@ -54,7 +54,7 @@ def test_a_partition_that_is_down_is_named_and_one_that_is_too_short_needs_a_per
         in waited.stdout
     )
     assert said in submitter.sor("monitor", runs, "--once").stdout
-    [first] = [s for s in submitter.look(runs).units if s.live and s.live.dead]
+    [first] = [s for s in submitter.poll(runs).units if s.live and s.live.dead]
     assert (first.state, first.live and first.live.again) == (State.WAITING, False)
 
     refused = submitter.submit(runs)  # what would wait again is not submitted

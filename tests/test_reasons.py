@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import made_sights as made
+import made_status as made
 import pytest
-from made_sights import HOUR, NOW
+from made_status import HOUR, NOW
 
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from jobs.core.unit import STAGES, Unit
 from jobs.store.rundir import StudyDir
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.ledger import Job
 from launch.state.reconcile import reconcile
 from launch.state.states import ACTIVE, Facts, State, in_vain, state_of
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 
 ROOT = StudyDir(Path("runs/none"))
 
 
 @st.composite
-def snapshots(draw: st.DrawFn) -> Snapshot:
+def snapshots(draw: st.DrawFn) -> StudyStatus:
     """A study of up to ten units in which each reads some of those before it."""
     units: list[Unit] = []
-    seen: list[Seen] = []
+    seen: list[UnitStatus] = []
     for i in range(draw(st.integers(0, 10))):
         inputs = draw(st.lists(st.sampled_from(units), max_size=3, unique_by=lambda u: u.id)) if units else []
         unit = Unit(
@@ -41,13 +41,13 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         )
         state, reason = state_of(facts)
         units.append(unit)
-        live = Live(facts.job, (), dead=facts.dead) if facts.job else None
+        live = LiveJobs(facts.job, (), dead=facts.dead) if facts.job else None
         vain = live is not None and in_vain(facts)
-        seen.append(Seen(unit, ROOT, state, reason, None, live, vain, facts.published, None))
-    return Snapshot(ROOT, tuple(seen))
+        seen.append(UnitStatus(unit, ROOT, state, reason, None, live, vain, facts.published, None))
+    return StudyStatus(ROOT, tuple(seen))
 
 
-def ancestors(now: Snapshot, unit: Unit) -> set[str]:
+def ancestors(now: StudyStatus, unit: Unit) -> set[str]:
     """Ids of all that a unit's result was made from."""
     by_id = {s.unit.id: s.unit for s in now.units}
     found: set[str] = set()
@@ -57,7 +57,7 @@ def ancestors(now: Snapshot, unit: Unit) -> set[str]:
 
 
 @given(snapshots())
-def test_submits_all_that_nobody_has_done_or_does_and_nothing_else(now: Snapshot) -> None:
+def test_submits_all_that_nobody_has_done_or_does_and_nothing_else(now: StudyStatus) -> None:
     difference = reconcile(now)
     at_rest = [s for s in now.units if s.state != State.DONE and s.state not in ACTIVE]
     assert list(difference.submit) == at_rest
@@ -67,7 +67,7 @@ def test_submits_all_that_nobody_has_done_or_does_and_nothing_else(now: Snapshot
 
 
 @given(snapshots())
-def test_inputs_are_done_or_at_work_or_submitted_before(now: Snapshot) -> None:
+def test_inputs_are_done_or_at_work_or_submitted_before(now: StudyStatus) -> None:
     difference = reconcile(now)
     there = {s.unit.id for s in now.units if s.state == State.DONE or s.state in ACTIVE}
     for seen in difference.submit:
@@ -76,7 +76,7 @@ def test_inputs_are_done_or_at_work_or_submitted_before(now: Snapshot) -> None:
 
 
 @given(snapshots())
-def test_sets_aside_what_was_made_from_something_that_is_not_done(now: Snapshot) -> None:
+def test_sets_aside_what_was_made_from_something_that_is_not_done(now: StudyStatus) -> None:
     published = {s.unit.id for s in now.units if s.published}
     stale = {u for s in now.units if (u := s.unit.id) in published and ancestors(now, s.unit) - published}
     outdated = reconcile(now).outdated
@@ -88,7 +88,7 @@ def test_sets_aside_what_was_made_from_something_that_is_not_done(now: Snapshot)
 
 
 @given(snapshots(), st.sampled_from(STAGES))
-def test_only_one_stage(now: Snapshot, stage: str) -> None:
+def test_only_one_stage(now: StudyStatus, stage: str) -> None:
     difference = reconcile(now, stage)
     done = {s.unit.id for s in now.of(State.DONE)}
     chosen = [s.unit.id for s in difference.submit]
@@ -103,7 +103,7 @@ def test_only_one_stage(now: Snapshot, stage: str) -> None:
 
 
 @given(snapshots(), st.none() | st.sampled_from(STAGES))
-def test_asking_again_asks_for_nothing(now: Snapshot, only: str | None) -> None:
+def test_asking_again_asks_for_nothing(now: StudyStatus, only: str | None) -> None:
     started = {s.unit.id for s in reconcile(now, only).submit}
     units = tuple(
         s._replace(state=State.RUNNING if s.unit.id in started else s.state, in_vain=False) for s in now.units
@@ -112,7 +112,7 @@ def test_asking_again_asks_for_nothing(now: Snapshot, only: str | None) -> None:
 
 
 @given(snapshots())
-def test_a_job_that_waits_in_vain_is_withdrawn_and_its_unit_not_left_to_it(now: Snapshot) -> None:
+def test_a_job_that_waits_in_vain_is_withdrawn_and_its_unit_not_left_to_it(now: StudyStatus) -> None:
     difference = reconcile(now)
     lost = {s.unit.id for s in now.units if s.state != State.DONE and s.state not in ACTIVE}
     for seen in now.units:
@@ -128,9 +128,11 @@ def test_what_is_damaged_is_left_alone_with_all_made_from_it_and_the_rest_goes_o
     last = Unit("report", "last", {}, (reader.as_input("it"),))
     blocked = ((reader, State.BLOCKED), (last, State.BLOCKED))
     states = ((damaged, State.DAMAGED), *blocked, (other, State.WAITING))
-    units = [Seen(u, ROOT, state, None, None, None, False, u is not damaged, None) for u, state in states]
+    units = [
+        UnitStatus(u, ROOT, state, None, None, None, False, u is not damaged, None) for u, state in states
+    ]
     former = (Job("s", "7", "here"),)
-    difference = reconcile(Snapshot(ROOT, tuple(units), former))
+    difference = reconcile(StudyStatus(ROOT, tuple(units), former))
     assert [s.unit for s in difference.submit] == [s.unit for s in difference.outdated] == [other]
     assert [s.unit for s in difference.damaged] == [damaged]
     assert difference.former == former

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_study import TESTS, lives, sor, wait_for
 
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.levels import level
 from launch.slurm.limits import parse_associations, parse_partitions, parse_qos
 from launch.slurm.parse import (
@@ -245,15 +245,15 @@ def test_states() -> None:
 
 
 @pytest.fixture
-def controller(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Controller]:
+def controller(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmClient]:
     """The cluster's controller; the test's jobs are ended after it."""
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     monkeypatch.setenv("SQUEUE_FORMAT", "%i")  # a person's habits must not matter
     monkeypatch.setenv("SACCT_FORMAT", "JobID")
-    yield Controller()
+    yield SlurmClient()
     slurm.run("scancel", "--me", "--full", "--signal=KILL")
     slurm.run("scancel", "--me")
-    eventually(lambda: all(live_state(job.state) is None for job in Controller().queue().rows))
+    eventually(lambda: all(live_state(job.state) is None for job in SlurmClient().queue().rows))
 
 
 def eventually(ask: Callable[[], T | Literal[False] | None], seconds: float = 60.0) -> T:
@@ -270,25 +270,25 @@ def sbatch(slurm: Cluster, script: str, *options: str) -> str:
     return slurm.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
 
 
-def job(controller: Controller, id: str) -> QueuedJob | None:
+def job(controller: SlurmClient, id: str) -> QueuedJob | None:
     table = controller.queue()
     assert table.malformed == ()
     return next((job for job in table.rows if id in job.ids), None)
 
 
-def state(controller: Controller, id: str) -> str:
+def state(controller: SlurmClient, id: str) -> str:
     found = job(controller, id)
     return found.state if found else "forgotten"
 
 
-def runs(controller: Controller, id: str) -> list[PastJob]:
+def runs(controller: SlurmClient, id: str) -> list[PastJob]:
     """What the accounts say of a job, in the order of its runs."""
     table = controller.history(int(time.time()) - 3600)
     assert table.malformed == ()
     return sorted((j for j in table.rows if j.id == id), key=lambda j: j.submitted or 0)
 
 
-def test_settings_partitions_and_nodes_of_a_real_cluster(slurm: Cluster, controller: Controller) -> None:
+def test_settings_partitions_and_nodes_of_a_real_cluster(slurm: Cluster, controller: SlurmClient) -> None:
     found = controller.config()
     assert re.fullmatch(r"\d\d\.\d\d\.\d+", found.version)
     assert (found.cluster, found.max_array_size, found.accounting) == (config.NAME, 100001, True)
@@ -301,7 +301,7 @@ def test_settings_partitions_and_nodes_of_a_real_cluster(slurm: Cluster, control
     assert {group.gpus for group in mine} == {((config.GPU, slurm.shape.gpus),)}
 
 
-def test_limits_of_a_real_cluster(slurm: Cluster, controller: Controller) -> None:
+def test_limits_of_a_real_cluster(slurm: Cluster, controller: SlurmClient) -> None:
     set_limits = ("sacctmgr", "--immediate", "--quiet", "modify")
     account, qos = ("account", config.ACCOUNT, "set"), ("qos", "normal", "set")
     try:
@@ -328,7 +328,7 @@ def refused(slurm: Cluster, *options: str) -> bool:
     return False
 
 
-def test_a_held_array_is_seen_element_by_element(slurm: Cluster, controller: Controller) -> None:
+def test_a_held_array_is_seen_element_by_element(slurm: Cluster, controller: SlurmClient) -> None:
     name = 'odd | "name"'
     array = sbatch(slurm, "true", "--hold", "--array=1-4000:3,9000-9300:7,20,30%3", f"--job-name={name}")
     elements = sorted({*range(1, 4001, 3), *range(9000, 9301, 7), 20, 30})
@@ -339,7 +339,7 @@ def test_a_held_array_is_seen_element_by_element(slurm: Cluster, controller: Con
 
 
 def test_an_array_is_seen_to_its_end_in_the_queue_and_later_in_the_accounts(
-    slurm: Cluster, controller: Controller
+    slurm: Cluster, controller: SlurmClient
 ) -> None:
     array = sbatch(slurm, "exit $((SLURM_ARRAY_TASK_ID % 3))", "--array=0-5")
     ids = [f"{array}_{i}" for i in range(6)]
@@ -357,7 +357,7 @@ def test_an_array_is_seen_to_its_end_in_the_queue_and_later_in_the_accounts(
     assert [last[i].exit_code for i in ids] == [0, 1, 2, 0, 1, 2]
 
 
-def test_causes_of_an_end(slurm: Cluster, controller: Controller) -> None:
+def test_causes_of_an_end(slurm: Cluster, controller: SlurmClient) -> None:
     killed = sbatch(slurm, "kill -9 $$")
     code = sbatch(slurm, "exit 137")
     stopped = sbatch(slurm, "sleep 300")
@@ -375,7 +375,7 @@ def test_causes_of_an_end(slurm: Cluster, controller: Controller) -> None:
     assert (by_user.state, by_user.cancelled_by) == ("CANCELLED", os.getuid())
 
 
-def test_a_requeued_job_has_two_runs(slurm: Cluster, controller: Controller) -> None:
+def test_a_requeued_job_has_two_runs(slurm: Cluster, controller: SlurmClient) -> None:
     id = sbatch(slurm, "sleep 300", "--requeue")
     eventually(lambda: state(controller, id) == "RUNNING")
     slurm.run("scontrol", "requeue", id)
@@ -390,7 +390,7 @@ def test_a_requeued_job_has_two_runs(slurm: Cluster, controller: Controller) -> 
 
 
 def test_a_preempted_job_waits_to_run_again_while_the_accounts_call_it_ended(
-    slurm: Cluster, controller: Controller
+    slurm: Cluster, controller: SlurmClient
 ) -> None:
     low = sbatch(slurm, "sleep 300", "--requeue", "--partition=low")
     eventually(lambda: state(controller, low) == "RUNNING")
@@ -403,7 +403,7 @@ def test_a_preempted_job_waits_to_run_again_while_the_accounts_call_it_ended(
     assert live_state(found.state) == State.QUEUED
 
 
-def test_a_dependency_that_can_never_be_satisfied(slurm: Cluster, controller: Controller) -> None:
+def test_a_dependency_that_can_never_be_satisfied(slurm: Cluster, controller: SlurmClient) -> None:
     first = sbatch(slurm, "false")
     second = sbatch(slurm, "true", f"--dependency=afterok:{first}")
     found = eventually(
@@ -412,7 +412,7 @@ def test_a_dependency_that_can_never_be_satisfied(slurm: Cluster, controller: Co
     assert live_state(found.state) == State.QUEUED  # forever
 
 
-def test_a_controller_that_does_not_answer(slurm: Cluster, controller: Controller) -> None:
+def test_a_controller_that_does_not_answer(slurm: Cluster, controller: SlurmClient) -> None:
     id = sbatch(slurm, "true", "--hold")
     slurm.processes.send("slurmctld", signal.SIGSTOP)
     try:
@@ -420,27 +420,27 @@ def test_a_controller_that_does_not_answer(slurm: Cluster, controller: Controlle
         with pytest.raises(
             SlurmUnavailable, match=r"'squeue' got no answer within 1 s.*slurmctld.*Try again"
         ):
-            Controller(timeout=1).queue()
+            SlurmClient(timeout=1).queue()
         assert time.monotonic() - began < 10  # a busy machine; Slurm itself would wait for minutes
     finally:
         slurm.processes.send("slurmctld", signal.SIGCONT)
     assert state(controller, id) == "PENDING"
 
 
-def test_a_controller_that_is_down(slurm: Cluster, controller: Controller) -> None:
+def test_a_controller_that_is_down(slurm: Cluster, controller: SlurmClient) -> None:
     id = sbatch(slurm, "true", "--hold")
     slurm.processes.end("slurmctld")
     with pytest.raises(SlurmUnavailable, match=r"'scontrol'.*slurmctld.*down.*Try again"):
-        Controller(timeout=3).config()
+        SlurmClient(timeout=3).config()
     slurm.start_slurmctld()
     assert state(controller, id) == "PENDING"
 
 
-def test_accounts_that_are_down(slurm: Cluster, controller: Controller) -> None:
+def test_accounts_that_are_down(slurm: Cluster, controller: SlurmClient) -> None:
     id = sbatch(slurm, "true", "--hold")
     slurm.processes.end("slurmdbd")
     with pytest.raises(SlurmUnavailable, match=r"'sacct'.*slurmdbd.*down.*Try again") as error:
-        Controller(timeout=10).history(int(time.time()))
+        SlurmClient(timeout=10).history(int(time.time()))
     assert not isinstance(error.value, NoAccounting)
     assert state(controller, id) == "PENDING"
     slurm.start_slurmdbd()
@@ -450,7 +450,7 @@ def test_accounts_that_are_down(slurm: Cluster, controller: Controller) -> None:
 def test_without_accounting(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with Cluster(nodes=1, gpus=0, accounting=False, extra="MaxArraySize=101") as small:
         monkeypatch.setenv("SLURM_CONF", str(small.conf))
-        controller = Controller()
+        controller = SlurmClient()
         assert not controller.config().accounting
         assert controller.config().max_array_size == 101
         for ask in (
@@ -473,7 +473,7 @@ def doctor(cluster: Cluster) -> subprocess.CompletedProcess[str]:
     return sor("doctor", "--runs", cluster.scratch / "runs", SLURM_CONF=str(cluster.conf), PYTHONPATH=path)
 
 
-def test_doctor_on_a_cluster(slurm: Cluster, controller: Controller) -> None:
+def test_doctor_on_a_cluster(slurm: Cluster, controller: SlurmClient) -> None:
     said = doctor(slurm)
     assert said.returncode == 0
     for line in (
@@ -488,11 +488,11 @@ def test_doctor_on_a_cluster(slurm: Cluster, controller: Controller) -> None:
 def test_where_slurm_is_not_set_up(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none"))
     with pytest.raises(NotSetUp, match=r"SLURM_CONF names .*none, which is not there"):
-        Controller().queue()
+        SlurmClient().queue()
     monkeypatch.delenv("SLURM_CONF")
     if not list(Path("/etc").glob("slurm*/slurm.conf")):  # on a cluster's own machine it is set up
         with pytest.raises(NotSetUp, match=r"found no slurm\.conf"):
-            Controller().queue()
+            SlurmClient().queue()
 
 
 def test_doctor_where_slurm_is_not_set_up(slurm: Cluster, tmp_path: Path) -> None:

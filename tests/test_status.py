@@ -16,11 +16,11 @@ from small_study import publish, runs, sor, start, wait_for, watched_study
 from jobs.core.causes import Cause
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.exit_code import Outlook, outlook
-from launch.state.ledger import Attempt, Begun, Job
+from launch.state.ledger import Attempt, Job, Started
 from launch.state.states import State
-from launch.state.status import Keeper, Seen, Snapshot
+from launch.state.status import Keeper, StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -29,22 +29,22 @@ from launch.study_run import open_project
 A, B = Unit("train", "a", {}), Unit("evaluate", "b", {})
 PASSES, STAYS = {"written": {"cause": Cause.NODE}}, {"written": {"cause": Cause.CODE}}
 NEVER, REDO = (
-    {"live": Live(State.QUEUED, (), "asks for more", dead=True, again=again), "in_vain": True}
+    {"live": LiveJobs(State.QUEUED, (), "asks for more", dead=True, again=again), "in_vain": True}
     for again in (False, True)
 )
 DONE, ON, YOU = Outlook.DONE, Outlook.GOES_ON, Outlook.NEEDS_YOU
 
 
-def seen(unit: Unit, state: State, begun: float = 100.0, **more: Any) -> Seen:
+def seen(unit: Unit, state: State, started: float = 100.0, **more: Any) -> UnitStatus:
     """A unit that was begun once, unless it is told otherwise."""
-    attempt = Attempt(1, begun, "generic", (Job("s", "1", "here", 0),))
+    attempt = Attempt(1, started, "generic", (Job("s", "1", "here", 0),))
     facts = {"reason": None, "attempt": attempt, "live": None, "in_vain": False, "published": False, **more}
-    return Seen(unit, StudyDir(Path("s")), state, progress=None, **facts)
+    return UnitStatus(unit, StudyDir(Path("s")), state, progress=None, **facts)
 
 
 def keeper(ended: str | None = None, lives: bool = True) -> Keeper:
     attempt = Attempt(3, 100.0, "generic", (Job("k", "9", "here"),), ended, "why")
-    return Keeper(attempt, Live(State.QUEUED, attempt.jobs) if lives else None)
+    return Keeper(attempt, LiveJobs(State.QUEUED, attempt.jobs) if lives else None)
 
 
 # Of two units, each with its state and what else is known; what is known of the study.
@@ -84,7 +84,7 @@ CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any], Outlook
 def test_what_becomes_of_it(case: str) -> None:
     a, b, of_study, code = CASES[case]
     units = [seen(unit, of[0], **dict(*of[1:])) for unit, of in ((A, a), (B, b))]
-    assert outlook(Snapshot(StudyDir(Path("s")), tuple(units), **of_study)) is code
+    assert outlook(StudyStatus(StudyDir(Path("s")), tuple(units), **of_study)) is code
 
 
 # The program
@@ -192,7 +192,7 @@ def test_a_silent_controller_is_named_once_and_outlived(
     cluster = write_cluster(tmp_path / "lab.yaml")
     project = open_project(str(study), str(cluster), out)
     first = project.units[0]
-    project.ledger.intent("s", [Begun(first.id, 1, 0)])
+    project.ledger.intent("s", [Started(first.id, 1, 0)])
     project.ledger.submitted("s", "7")
     (tmp_path / "silent").touch()
     assert code(study, out) == 1

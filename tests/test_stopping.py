@@ -114,7 +114,7 @@ def test_a_submit_that_slept_leaves_the_study_to_who_took_over(study: Path, tmp_
     subprocess.run([sys.executable, "-c", OVERTAKEN, root.lock], check=True)
     (unit, attempt) = next(iter(Ledger(root.ledger).attempts().items()))
     ledger = journal.own(root.ledger).read_text(encoding="utf-8")
-    lost = {"event": "lost", "time": attempt.begun, "attempts": [[unit, attempt.number, "it was gone"]]}
+    lost = {"event": "lost", "time": attempt.started, "attempts": [[unit, attempt.number, "it was gone"]]}
     journal.own(root.ledger).write_text(ledger + json.dumps(lost) + "\n", encoding="utf-8")
     written = journal.own(root.ledger).read_text(encoding="utf-8")
     (study.parent / "study.hold").unlink()

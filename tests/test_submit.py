@@ -32,7 +32,7 @@ from launch.local.backend import Local
 from launch.local.stopping import Stopping
 from launch.slurm import backend
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.limits import Association, Limits, Partition, Qos, parse_partitions
 from launch.slurm.parse import (
     Config,
@@ -46,14 +46,14 @@ from launch.slurm.parse import (
     parse_queue,
 )
 from launch.slurm.text import SEPARATOR, Table
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import JobId
-from launch.state.ledger import KEEPER, Begun
+from launch.state.ledger import KEEPER, Started
 from launch.state.lock import Lock, Locked, Lost, held_since
 from launch.state.reconcile import reconcile
 from launch.state.states import State
-from launch.state.status import NEVER, Snapshot
+from launch.state.status import NEVER, StudyStatus
 from launch.study_run import Project
 from launch.submit import array_jobs, trust
 from launch.submit.limits import Refusal
@@ -63,7 +63,7 @@ MAIN = "PartitionName=main Default=YES MaxNodes=UNLIMITED MaxTime=UNLIMITED Stat
 MOST = 20  # jobs that the controller holds
 
 
-class Paper(Controller):
+class Paper(SlurmClient):
     """A Slurm that takes every script and starts nothing.
 
     Attributes:
@@ -167,7 +167,7 @@ def project_of(folder: Path, paper: Paper, *units: Unit, **settings: object) -> 
 def begun(project: Project, unit: Unit, array: str | None, number: int = 1) -> str:
     """Write an attempt of one job into the ledger; returns its submission's name."""
     name = f"prepare-{unit.name}-{number}"
-    project.ledger.intent(name, [Begun(unit.id, number, 0)])
+    project.ledger.intent(name, [Started(unit.id, number, 0)])
     if array:
         project.ledger.submitted(name, array)
     return name
@@ -273,7 +273,7 @@ def test_jobs_of_this_machine_are_waited_for(
     a = unit(tmp_path, "a")
     project = project_of(tmp_path, paper, a)
     here = Local(project.root)
-    monkeypatch.setattr(here, "live", lambda attempts: {a.id: Live(State.RUNNING, attempts[a.id].jobs)})
+    monkeypatch.setattr(here, "live", lambda attempts: {a.id: LiveJobs(State.RUNNING, attempts[a.id].jobs)})
     cluster = project.cluster.model_copy(update={"backend": "local"})
     project = replace(project, cluster=cluster, backend=here)
     begun(project, a, "7")
@@ -285,7 +285,7 @@ def test_jobs_of_this_machine_are_waited_for(
         assert isinstance(here, Project)
         assert here.fence is not project.fence
         assert isinstance(stopping, Stopping)
-        assert isinstance(now, Snapshot)
+        assert isinstance(now, StudyStatus)
         assert difference == reconcile(now)
         waited.append(now.units[0].state)
         return 7
@@ -383,7 +383,7 @@ def test_what_others_can_write_into_is_refused(paper: Paper, tmp_path: Path) -> 
         with pytest.raises(Refusal, match="can write into it"):
             submit(project, yes=yes, only=None)
     with pytest.raises(Refusal, match="can write into it"):
-        cancel(project, project.look(), None)
+        cancel(project, project.poll(), None)
     with pytest.raises(Refusal, match="can write into it"):
         preview(project, None, tmp_path / "out")
     assert list(project.root.path.iterdir()) == []
@@ -520,7 +520,7 @@ def test_cancel_ends_all_jobs_readers_first_or_those_of_some_units(paper: Paper,
     a, gone = unit(tmp_path, "a"), unit(tmp_path, "gone")
     b, other, failing = unit(tmp_path, "b", a), unit(tmp_path, "other"), unit(tmp_path, "failing")
     project = project_of(tmp_path, paper, a, gone, b, other, failing, keeper=60)
-    assert cancel(project, project.look(), None) == []
+    assert cancel(project, project.poll(), None) == []
     assert not project.root.path.exists()
     assert submit(project, yes=True, only=None) == 0
     del paper.jobs["100_3"]
@@ -528,20 +528,20 @@ def test_cancel_ends_all_jobs_readers_first_or_those_of_some_units(paper: Paper,
     project = replace(project, units=[u for u in project.units if u is not gone])
     project.backend.settle = 0.0
 
-    now = project.look()
+    now = project.poll()
     chosen = [seen for seen in now.units if seen.unit is other]
     assert cancel(project, now, chosen) == ["prepare other"]
     assert paper.ended == ["100_2"]
     attempts = project.ledger.attempts()
     assert (attempts[other.id].ended, attempts[other.id].reason) == ("cancelled", "cancelled")
     assert (attempts[failing.id].ended, attempts[failing.id].reason) == ("failed", "ValueError: no")
-    assert cancel(project, project.look(), None) == [
+    assert cancel(project, project.poll(), None) == [
         "the keeper", "prepare a", "prepare b", "job 100_1 of a unit that the study no longer has",
     ]  # fmt: skip
     assert paper.ended == ["100_2", "102", "101_0", "100_0", "100_1"]
     assert project.ledger.attempts()[KEEPER].reason == "cancelled"
     assert paper.jobs == {}
-    assert cancel(project, project.look(), None) == []
+    assert cancel(project, project.poll(), None) == []
 
 
 def test_cancel_of_all_stops_a_submit_and_that_of_some_units_waits_for_it(
@@ -550,7 +550,7 @@ def test_cancel_of_all_stops_a_submit_and_that_of_some_units_waits_for_it(
     monkeypatch.setattr(submitting, "PATIENCE", 0.1)
     a = unit(tmp_path, "a")
     project = project_of(tmp_path, paper, a)
-    before = project.look()
+    before = project.poll()
 
     def meanwhile() -> None:
         with pytest.raises(Locked, match="is being submitted by"):
@@ -569,7 +569,7 @@ def test_cancel_of_some_units_waits_for_a_submit_that_ends_and_for_none_on_this_
     a, b, c = (unit(tmp_path, name) for name in "abc")
     project = project_of(tmp_path, paper, a, b, c)
     assert submit(project, yes=True, only=None) == 0
-    now = project.look()
+    now = project.poll()
     lock = Lock(project.root.lock)
     lock.__enter__()
     threading.Timer(0.3, lock.__exit__, (None, None, None)).start()
@@ -585,7 +585,7 @@ def test_cancel_of_some_units_waits_for_a_submit_that_ends_and_for_none_on_this_
 def test_cancel_stops_where_somebody_takes_its_lock(paper: Paper, tmp_path: Path, all_units: bool) -> None:
     project = project_of(tmp_path, paper, unit(tmp_path, "a"))
     assert submit(project, yes=True, only=None) == 0
-    now = project.look()
+    now = project.poll()
     paper.at_look = lambda: project.root.lock.unlink(missing_ok=True)
     with pytest.raises(Lost):
         cancel(project, now, None if all_units else now.units)

@@ -191,10 +191,10 @@ def test_what_slurm_never_took_can_be_cancelled(held: Submitter, tmp_path: Path)
     assert (first["state"], first["reason"]) == ("queued", "JobHeldUser")
     assert (second["state"], second["reason"]) == ("queued", "is being submitted")
     make_old(tmp_path)
-    assert held.look(tmp_path).units[1].state == State.WAITING
+    assert held.poll(tmp_path).units[1].state == State.WAITING
     done = held.sor("cancel", tmp_path)
     assert done.stdout == "cancelled: prepare small, collate small\n"
-    ended = [seen.attempt.ended for seen in held.look(tmp_path).units if seen.attempt]
+    ended = [seen.attempt.ended for seen in held.poll(tmp_path).units if seen.attempt]
     assert ended == ["cancelled", "cancelled"]
 
 
@@ -273,7 +273,7 @@ def test_all_lines_of_a_refusal_are_shown_and_kept(held: Submitter, tmp_path: Pa
         f"sor:   {explained}",
         "sor:   --> Verifying access to queue (normal)...FAILED",
     ]
-    collate = held.look(tmp_path).units[1]
+    collate = held.poll(tmp_path).units[1]
     assert collate.attempt
     assert (collate.state, collate.attempt.ended) == (State.WAITING, "refused")
     assert explained in str(collate.attempt.reason)

@@ -19,10 +19,10 @@ from small_study import TESTS, runs, unit
 from jobs.store.rundir import StudyDir
 from launch.commands.submit import cancel, submit
 from launch.slurm.backend import Slurm
-from launch.slurm.client import TIMEOUT, Controller
+from launch.slurm.client import TIMEOUT, SlurmClient
 from launch.state.ledger import Ledger
 from launch.state.states import State
-from launch.state.status import Seen
+from launch.state.status import UnitStatus
 from launch.study_run import Project
 
 STARTING = 20.0  # seconds that a program may take besides, on a busy machine
@@ -64,8 +64,8 @@ def until(true: Callable[[], object], seconds: float = 120.0) -> None:
         time.sleep(0.3)
 
 
-def look(project: Project) -> dict[str, Seen]:
-    return {seen.unit.name: seen for seen in project.look().units}
+def look(project: Project) -> dict[str, UnitStatus]:
+    return {seen.unit.name: seen for seen in project.poll().units}
 
 
 def states(project: Project) -> str:
@@ -160,7 +160,7 @@ def test_blocked_before_and_after_slurm_knows(lab: Cluster, tmp_path: Path) -> N
         assert all(re.fullmatch(r"needs .*, which failed", u["reason"]) for u in others)
         return collate
 
-    until(lambda: small.look(tmp_path).of(State.FAILED))
+    until(lambda: small.poll(tmp_path).of(State.FAILED))
     collate = check()["job"]
     assert queued(lab, collate) == "PENDING JobHeldUser"
     lab.run("scontrol", "release", collate)
@@ -180,7 +180,7 @@ def test_blocked_before_and_after_slurm_knows(lab: Cluster, tmp_path: Path) -> N
 
 def test_a_controller_that_is_down(lab: Cluster, tmp_path: Path) -> None:
     small = Submitter.make(lab, tmp_path, sbatch={"hold": True})
-    pack = next(seen.unit.name for seen in small.look(tmp_path).units if seen.unit.stage == "pack")
+    pack = next(seen.unit.name for seen in small.poll(tmp_path).units if seen.unit.stage == "pack")
     pid = (lab.scratch / "pids" / "slurmctld").read_text(encoding="utf-8")
     end = f"kill {pid}; while grep -qs '^State:.[^Z]' /proc/{pid}/status; do sleep 0.1; done"
     path = before_sbatch(tmp_path, "train", end)
@@ -259,7 +259,7 @@ def test_accounts_that_hang_are_waited_for_once(
 def test_cancelled_by_unit_by_array_and_all(lab: Cluster, tmp_path: Path) -> None:
     small = Submitter.make(lab, tmp_path, sbatch={"hold": True})
     small.check(tmp_path)
-    units = {f"{s.unit.stage}/{s.unit.name}": s.unit.id for s in small.look(tmp_path).units}
+    units = {f"{s.unit.stage}/{s.unit.name}": s.unit.id for s in small.poll(tmp_path).units}
     packs = [name for name in units if name.startswith("pack/")]
     for names in (["train/s-r0"], packs, []):
         before = dict(small.jobs(tmp_path))
@@ -268,7 +268,7 @@ def test_cancelled_by_unit_by_array_and_all(lab: Cluster, tmp_path: Path) -> Non
         gone = {units[name] for name in names or units}
         assert done.stdout.count(",") == len(gone) - 1
         assert dict(small.jobs(tmp_path)) == {u: job for u, job in before.items() if u not in gone}
-        cancelled = [s for s in small.look(tmp_path).units if s.attempt and s.attempt.ended == "cancelled"]
+        cancelled = [s for s in small.poll(tmp_path).units if s.attempt and s.attempt.ended == "cancelled"]
         assert {s.unit.id for s in cancelled} == gone
         assert {s.state for s in cancelled} == {State.WAITING}
         small.check(tmp_path)
@@ -285,7 +285,7 @@ def test_running_jobs_that_are_cancelled_or_ended_by_others(accounted: Cluster, 
         (tmp_path / f"{name}.hold").touch()
     assert submit(project, yes=True, only=None) == 0
     until(lambda: all(runs(tmp_path, name) for name in "abc"))
-    now = project.look()
+    now = project.poll()
     ended = cancel(project, now, [s for s in now.units if s.unit.name == "a"])
     assert ended == ["prepare a"]
     accounted.run("scancel", job(project, "b"), job(project, "d"))
@@ -299,7 +299,7 @@ def test_running_jobs_that_are_cancelled_or_ended_by_others(accounted: Cluster, 
 
     def by_account() -> str:
         """What the accounts say, once the queue has forgotten."""
-        return " ".join(Slurm(Controller()).ends(attempts).values())
+        return " ".join(Slurm(SlurmClient()).exit_reasons(attempts).values())
 
     until(lambda: re.match(r"was cancelled in Slurm by \w+ .*(exit code|signal) \d+", by_account()))
     for name in "abc":

@@ -92,7 +92,7 @@ def test_identity_changes_with_each_part() -> None:
     assert len(ids) == 1 + len(changed)
 
 
-def test_known_identity() -> None:
+def test_identity_of_a_known_unit() -> None:
     """Results on disk are found by it: if this fails, everything published so far would be done again."""
     first = Unit("prepare", "p", {"function": "a:b", "args": {"seed": 0}})
     assert first.id == "b09289d73da1"

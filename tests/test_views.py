@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_sights as made
+import made_status as made
 import pytest
-from made_sights import HOUR, NOW
+from made_status import HOUR, NOW
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -22,7 +22,7 @@ from jobs.store.rundir import append_jsonl
 from launch.monitor.data.eta import Span
 from launch.monitor.data.problems import Problem
 from launch.monitor.data.students import Cell, Grid
-from launch.monitor.data.study_view import Sight
+from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story, read_story
 from launch.monitor.views import text
 from launch.monitor.views.frontier import plot
@@ -31,7 +31,7 @@ from launch.monitor.views.unit import detail
 from launch.monitor.views.unit_table import unit_table
 from launch.state.ledger import Attempt, Job
 from launch.state.states import State
-from launch.state.status import Keeper, Seen
+from launch.state.status import Keeper, UnitStatus
 from launch.submit.bad_nodes import BadNode, Verdict
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 15), (100, 30), (20, 5)]
@@ -45,7 +45,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def sight(tmp_path_factory: pytest.TempPathFactory) -> Sight:
+def view(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
     return made.in_the_middle(tmp_path_factory.mktemp("study"))
 
 
@@ -68,34 +68,34 @@ def screen(
     return lines
 
 
-def pages(sight: Sight) -> dict[str, Callable[[int, int], RenderableType]]:
-    assert sight.now is not None
-    units = sight.now.units
+def pages(view: StudyView) -> dict[str, Callable[[int, int], RenderableType]]:
+    assert view.now is not None
+    units = view.now.units
     busy, failed = (next(u for u in units if u.state == s) for s in (State.RUNNING, State.FAILED))
     run = Run(Cause.KILLED, "E: \x1b[31mx", 0, seconds=60.0, host="g1", ended=NOW)
     story = Story([run], [2.0, 1.0], [9e4, 1e5], 0.4)
     return {
-        "overview": lambda w, h: first_page([sight], 0, w, h),
-        "several": lambda w, h: first_page([sight] * 30, 17, w, h),
-        "table": lambda w, h: unit_table(sight, units, 40, w, h),
-        "empty": lambda w, h: unit_table(sight, [], 0, w, h),
+        "overview": lambda w, h: first_page([view], 0, w, h),
+        "several": lambda w, h: first_page([view] * 30, 17, w, h),
+        "table": lambda w, h: unit_table(view, units, 40, w, h),
+        "empty": lambda w, h: unit_table(view, [], 0, w, h),
         "detail": lambda w, h: detail(
-            sight, busy, ["a line \x1b]0;title\x07 of the log" * 9] * 99, w, h, story
+            view, busy, ["a line \x1b]0;title\x07 of the log" * 9] * 99, w, h, story
         ),
-        "failed": lambda w, h: detail(sight, failed, [], w, h),
+        "failed": lambda w, h: detail(view, failed, [], w, h),
     }
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_every_page_fits_and_needs_no_color(sight: Sight, width: int, height: int) -> None:
-    for page in pages(sight).values():
+def test_every_page_fits_and_needs_no_color(view: StudyView, width: int, height: int) -> None:
+    for page in pages(view).values():
         plain = screen(page(width, height), width, height)
         assert screen(page(width, height), width, height, color=True) == plain
         screen(page(width, height), width, height, ascii=True)
 
 
-def test_what_is_important_is_seen_in_a_small_terminal(sight: Sight) -> None:
-    text = "\n".join(screen(first_page([sight], 0, 80, 24), 80, 24))
+def test_what_is_important_is_seen_in_a_small_terminal(view: StudyView) -> None:
+    text = "\n".join(screen(first_page([view], 0, 80, 24), 80, 24))
     for wanted in (
         "scale-or-reason on roihu", "seen 12 s ago", "so far", "left ", "GPU hours used", "to go", "FLOPs",
         "2 failed, code error: train qwen2.5-7b-r50 and 1 more", "sor logs scale-or-reason",
@@ -105,8 +105,8 @@ def test_what_is_important_is_seen_in_a_small_terminal(sight: Sight) -> None:
         assert wanted in text, wanted
 
 
-def test_a_wide_terminal_shows_the_frontier_logs_and_what_is_at_work(sight: Sight) -> None:
-    text = "\n".join(screen(first_page([sight], 0, 200, 60), 200, 60))
+def test_a_wide_terminal_shows_the_frontier_logs_and_what_is_at_work(view: StudyView) -> None:
+    text = "\n".join(screen(first_page([view], 0, 200, 60), 200, 60))
     for wanted in (
         "capitals on the frontier", "training FLOPs", "a 0.5B  b 1.5B", "247k tokens/s", "preempted",
         'File "/x/jobs/train.py", line 189', "evaluate qwen2.5-3b-r25.math-open-ended", "2.4 requests/min",
@@ -114,25 +114,25 @@ def test_a_wide_terminal_shows_the_frontier_logs_and_what_is_at_work(sight: Sigh
         assert wanted in text, wanted
 
 
-def test_where_there_is_no_trouble_the_frontier_has_room_in_a_small_terminal(sight: Sight) -> None:
-    assert sight.now is not None
-    assert sight.board is not None
-    calm = replace(sight, board=replace(sight.board, problems=(), lively=[]))
+def test_where_there_is_no_trouble_the_frontier_has_room_in_a_small_terminal(view: StudyView) -> None:
+    assert view.now is not None
+    assert view.summary is not None
+    calm = replace(view, summary=replace(view.summary, problems=(), lively=[]))
     text = "\n".join(screen(first_page([calm], 0, 80, 24), 80, 24))
     assert "failed," not in text
     assert "a 0.5B  b 1.5B" in text
 
 
-def test_before_the_first_answer_and_without_a_newer_one(sight: Sight) -> None:
-    asked = replace(sight, now=None, board=None, taken=0.0, asked=NOW)
+def test_before_the_first_answer_and_without_a_newer_one(view: StudyView) -> None:
+    asked = replace(view, now=None, summary=None, taken=0.0, asked=NOW)
     lines = screen(first_page([asked], 0, 80, 24), 80, 24)
-    assert lines == ["scale-or-reason on roihu   looking for the first time"]
+    assert lines == ["scale-or-reason on roihu   first poll in progress"]
     assert screen(unit_table(asked, [], 0, 80, 24), 80, 24) == ["no units"]
-    late = replace(sight, taken=NOW - 600, asked=NOW - 20, trouble="'squeue' got no answer within 30 s")
+    late = replace(view, taken=NOW - 600, asked=NOW - 20, trouble="'squeue' got no answer within 30 s")
     lines = screen(first_page([late], 0, 80, 24), 80, 24)
     assert lines[0] == "scale-or-reason on roihu   seen 10 min ago, asking for 32 s"
     assert lines[1] == "! nothing newer: 'squeue' got no answer within 30 s"
-    several = screen(first_page([asked, sight], 1, 80, 24), 80, 24)
+    several = screen(first_page([asked, view], 1, 80, 24), 80, 24)
     assert several[0].split() == ["scale-or-reason", "-", "asking"]
     assert several[1].startswith("> scale-or-reason  61 of 133 done  ")
     assert several[1].endswith("left  ! 3 to see to")
@@ -141,21 +141,21 @@ def test_before_the_first_answer_and_without_a_newer_one(sight: Sight) -> None:
 # --- problems
 
 
-def problems(sight: Sight) -> Sequence[Problem]:
-    assert sight.board is not None
-    return sight.board.problems
+def problems(view: StudyView) -> Sequence[Problem]:
+    assert view.summary is not None
+    return view.summary.problems
 
 
-def made_sight(tmp_path: Path, states: list[State], **more: Any) -> Sight:
+def made_sight(tmp_path: Path, states: list[State], **more: Any) -> StudyView:
     project = made.paper(tmp_path)
     states += [State.WAITING] * (len(project.units) - len(states))
     units = [made.seen(project.root, u, s) for u, s in zip(project.units, states, strict=True)]
     if vain := more.pop("vain", False):
         units[1] = units[1]._replace(in_vain=bool(vain))
-    return made.sight(project, units, **more)
+    return made.view(project, units, **more)
 
 
-def test_each_problem_has_a_command(tmp_path: Path, sight: Sight) -> None:
+def test_each_problem_has_a_command(tmp_path: Path, view: StudyView) -> None:
     bad = BadNode("g7", "gpu", ("x", "y", "z"), "CUDA error", NOW + HOUR)
     keeper = Keeper(Attempt(1, NOW - HOUR, "roihu", (Job("keep", "99", "login1"),)), None)
     former = (Job("old", "77", "login1"),)
@@ -168,9 +168,7 @@ def test_each_problem_has_a_command(tmp_path: Path, sight: Sight) -> None:
     assert "g7 is avoided until" in titles[1]
     assert "no longer has: 77" in titles[2]
     assert "the keeper, job 99, is gone" in titles[3]
-    assert all(
-        "sor " in problem.advice or "sinfo" in problem.advice for problem in (*found, *problems(sight))
-    )
+    assert all("sor " in problem.advice or "sinfo" in problem.advice for problem in (*found, *problems(view)))
 
 
 def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
@@ -192,23 +190,23 @@ def test_too_many_problems_are_counted(tmp_path: Path) -> None:
 # --- the table
 
 
-def test_the_selected_unit_is_always_seen(sight: Sight) -> None:
-    assert sight.now is not None
-    units = sight.now.units
+def test_the_selected_unit_is_always_seen(view: StudyView) -> None:
+    assert view.now is not None
+    units = view.now.units
     for selected in (0, 1, 60, 131, 132):
-        lines = screen(unit_table(sight, units, selected, 80, 10), 80, 10)
+        lines = screen(unit_table(view, units, selected, 80, 10), 80, 10)
         assert len(lines) == 10
         [marked] = [line for line in lines if line.startswith("> ")]
         assert marked.split()[1] == units[selected].state
         assert lines[-1].startswith(f"{units[selected].unit.stage} {units[selected].unit.name}: "[:79])
 
 
-def test_a_wide_table_says_all_of_a_unit(sight: Sight) -> None:
-    assert sight.now is not None
+def test_a_wide_table_says_all_of_a_unit(view: StudyView) -> None:
+    assert view.now is not None
     rows = [
-        u for u in sight.now.units if u.unit.name in ("qwen2.5-3b-r50", "qwen2.5-7b-r25", "qwen2.5-3b-r25")
+        u for u in view.now.units if u.unit.name in ("qwen2.5-3b-r50", "qwen2.5-7b-r25", "qwen2.5-3b-r25")
     ]
-    lines = screen(unit_table(sight, rows, 0, 200, 10), 200, 10)
+    lines = screen(unit_table(view, rows, 0, 200, 10), 200, 10)
     titles = "state unit job node for try done rate left heard why"
     assert lines[0].split() == titles.split()
     assert lines[2].split("  ")[1:5] == ["running", "train qwen2.5-3b-r50", "4711", "g[1-4]"]
@@ -219,8 +217,8 @@ def test_a_wide_table_says_all_of_a_unit(sight: Sight) -> None:
     assert lines[3].endswith("other jobs have a higher priority; Slurm expects it to start in 2 h")
 
 
-def test_a_table_of_very_many_units_draws_only_what_is_seen(sight: Sight) -> None:
-    class Rows(list[Seen]):
+def test_a_table_of_very_many_units_draws_only_what_is_seen(view: StudyView) -> None:
+    class Rows(list[UnitStatus]):
         """Counts what is taken."""
 
         taken = 0
@@ -230,22 +228,22 @@ def test_a_table_of_very_many_units_draws_only_what_is_seen(sight: Sight) -> Non
             self.taken += len(found) if isinstance(key, slice) else 1
             return found
 
-    assert sight.now is not None
-    rows = Rows(list(sight.now.units) * 376)
+    assert view.now is not None
+    rows = Rows(list(view.now.units) * 376)
     assert len(rows) > 50_000
-    screen(unit_table(sight, rows, 30_000, 80, 24), 80, 24)
+    screen(unit_table(view, rows, 30_000, 80, 24), 80, 24)
     assert rows.taken < 30
 
 
 # --- one unit
 
 
-def test_a_unit_in_full(sight: Sight) -> None:
-    assert sight.now is not None
-    busy = next(u for u in sight.now.units if u.unit.name == "qwen2.5-3b-r50" and u.unit.stage == "train")
+def test_a_unit_in_full(view: StudyView) -> None:
+    assert view.now is not None
+    busy = next(u for u in view.now.units if u.unit.name == "qwen2.5-3b-r50" and u.unit.stage == "train")
     run = Run(Cause.PREEMPTED, "was preempted", 0, seconds=5400.0, host="g3", ended=NOW - 3 * HOUR)
     story = Story([run], [2.5, 1.5, 0.5], [1e5, 2e5], 0.41)
-    lines = screen(detail(sight, busy, [f"line {i}" for i in range(50)], 100, 30, story), 100, 30)
+    lines = screen(detail(view, busy, [f"line {i}" for i in range(50)], 100, 30, story), 100, 30)
     text = "\n".join(lines)
     for wanted in (
         "train qwen2.5-3b-r50", busy.unit.id, "running: training", "job 4711, on g[1-4]",
@@ -274,10 +272,10 @@ def test_the_story_of_a_training_comes_from_its_own_files(tmp_path: Path) -> Non
     assert read_story(other, "h100") == Story([], [], [])
 
 
-def test_the_page_of_a_failed_unit_says_what_to_do(sight: Sight) -> None:
-    assert sight.now is not None
-    failed = next(u for u in sight.now.units if u.state == State.FAILED)
-    text = "\n".join(screen(detail(sight, failed, [], 80, 24, read_story(failed, "h100")), 80, 24))
+def test_the_page_of_a_failed_unit_says_what_to_do(view: StudyView) -> None:
+    assert view.now is not None
+    failed = next(u for u in view.now.units if u.state == State.FAILED)
+    text = "\n".join(screen(detail(view, failed, [], 80, 24, read_story(failed, "h100")), 80, 24))
     for wanted in (
         "failed: RuntimeError",
         "fix what the log says; then sor submit",

@@ -171,7 +171,7 @@ class StudyDir:
         """Look up a unit's result, in a third of the time that `UnitDir` takes."""
         return look_at(f"{self.path}/{unit.stage}/{unit.name}-{unit.id}/out")
 
-    def begun(self) -> set[str]:
+    def with_folders(self) -> set[str]:
         """Return the IDs of the units that have a folder, with one listing per stage."""
         found = set[str]()
         for stage in STAGES:

@@ -23,7 +23,7 @@ from jobs.runtime.node_check import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Findi
 from jobs.store.provenance import hardware, version
 from launch.commands.doctor_cluster import UNTESTED, of_cluster, ok, problem, warning
 from launch.local.machine import visible_gpus
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.levels import level
 from launch.slurm.limits import Partition
 from launch.slurm.parse import Config, NoAccounting, NodeGroup, NotSetUp
@@ -118,19 +118,19 @@ def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
     """Check Slurm if it is installed; its absence is no finding, since a single machine needs none."""
     if not _has_slurm():
         return
-    controller = Controller(cluster=slurm_cluster)
+    client = SlurmClient(cluster=slurm_cluster)
     try:
         began = time.monotonic()
-        config = controller.config()
+        config = client.config()
         waited = time.monotonic() - began
         yield ok(f"Slurm {config.version}, cluster {config.cluster}, answered in {waited:.2f} s")
-        partitions, nodes = controller.partitions(), controller.nodes()
+        partitions, nodes = client.partitions(), client.nodes()
         yield from _partitions(partitions.rows, nodes.rows)
         yield from _unknown([*partitions.malformed, *nodes.malformed])
         yield ok(
             f"limits of the cluster: {_arrays(config)}, {config.max_jobs} jobs",
         )
-        yield from _accounting(controller, config)
+        yield from _accounting(client, config)
     except NotSetUp as error:
         yield warning(f"{error}. Studies run on this machine alone")
     except SlurmUnavailable as error:
@@ -160,9 +160,9 @@ def _arrays(config: Config) -> str:
     return f"array indices up to {size - 1}" if size else "no job arrays (each unit is a job of its own)"
 
 
-def _accounting(controller: Controller, config: Config) -> Iterator[Finding]:
+def _accounting(client: SlurmClient, config: Config) -> Iterator[Finding]:
     try:
-        associations, qos = controller.associations(config.cluster), controller.qos()
+        associations, qos = client.associations(config.cluster), client.qos()
     except NoAccounting:
         yield warning(
             f"no accounting: what ended is known for {config.min_job_age} s, then from the disk alone",

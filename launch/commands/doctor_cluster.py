@@ -21,7 +21,7 @@ from jobs.core.unit import STAGES, Resources, Unit
 from jobs.runtime.array_task import ELEMENTS, line
 from jobs.runtime.node_check import FINDINGS, MADE_BEFORE, MADE_HERE, Finding, creates, mark
 from jobs.store.rundir import StudyDir, read_json, read_jsonl
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import QueuedJob, Refused, live_state
 from launch.state.errors import SlurmUnavailable
 from launch.state.ledger import new_name
@@ -31,7 +31,7 @@ from launch.study.cluster import Cluster
 from launch.study.presets import StudyError
 from launch.submit.array_jobs import SCRIPT
 from launch.submit.code_snapshot import snapshot
-from launch.submit.limits import Admission, Refusal
+from launch.submit.limits import ClusterLimits, Refusal
 from launch.submit.script import sbatch_script
 
 ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
@@ -60,17 +60,17 @@ class Job:
         return self.root.submission(self.submission)
 
 
-def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Iterator[Finding]:
+def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> Iterator[Finding]:
     """Check a cluster, first without a job, then, if all is well, with one.
 
     `tell` receives what is being waited for.
     """
     template = f"its template is '{cluster.slurm.template}'"
     yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")
-    controller = Controller(cluster=cluster.slurm_cluster)
+    client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
         missing = missing_secrets(cluster.slurm.secrets)
-        admission = Admission.ask(cluster, controller)
+        admission = ClusterLimits.ask(cluster, client)
         admission.admit([Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES])
         resources, no_gpu = _resources(admission)
     except (StudyError, SecretsError, Refusal, SlurmUnavailable) as error:
@@ -85,10 +85,10 @@ def of_cluster(cluster: Cluster, runs: Path, tell: Callable[[str], None]) -> Ite
     if missing:
         yield UNTESTED
     else:
-        yield from _from_a_node(cluster, resources, runs.absolute(), tell)
+        yield from _from_a_node(cluster, resources, runs.absolute(), report)
 
 
-def _resources(admission: Admission) -> tuple[Resources, str | None]:
+def _resources(admission: ClusterLimits) -> tuple[Resources, str | None]:
     """Return what the job requests: one GPU and its cores; without a GPU if there is none, and why.
 
     Raises:
@@ -102,14 +102,14 @@ def _resources(admission: Admission) -> tuple[Resources, str | None]:
 
 
 def _from_a_node(
-    cluster: Cluster, resources: Resources, runs: Path, tell: Callable[[str], None]
+    cluster: Cluster, resources: Resources, runs: Path, report: Callable[[str], None]
 ) -> Iterator[Finding]:
     """Run the probe job, wait for a limited time, and yield its findings."""
-    controller = Controller(cluster=cluster.slurm_cluster)
+    client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
-        with _ctrl_c() as stop, _job(cluster, resources, runs, controller) as job:
+        with _ctrl_c() as stop, _job(cluster, resources, runs, client) as job:
             yield ok(f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it")
-            last = _wait(controller, job.submission, tell, stop)
+            last = _wait(client, job.submission, report, stop)
             if stop.is_set():
                 return
             if last and live_state(last.state) == State.QUEUED:
@@ -140,7 +140,7 @@ def _ctrl_c() -> Iterator[Event]:
 
 
 @contextmanager
-def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Controller) -> Iterator[Job]:
+def _job(cluster: Cluster, resources: Resources, runs: Path, client: SlurmClient) -> Iterator[Job]:
     """Submit the job in a temporary run directory, and end both on exit."""
     with tempfile.TemporaryDirectory(dir=runs, prefix="doctor-", ignore_cleanup_errors=True) as made:
         root, name = StudyDir(Path(made)), new_name("doctor")
@@ -162,33 +162,33 @@ def _job(cluster: Cluster, resources: Resources, runs: Path, controller: Control
         (folder / SCRIPT).write_text(script, encoding="utf-8")
         (root.path / MADE_BEFORE).touch()
         try:
-            yield Job(root, unit, name, controller.submit(folder / SCRIPT).array)
+            yield Job(root, unit, name, client.submit(folder / SCRIPT).array)
         finally:
-            _end(controller, name)
+            _end(client, name)
 
 
-def _row(controller: Controller, name: str) -> QueuedJob | None:
-    return next((row for row in controller.queue().rows if row.name == name), None)
+def _row(client: SlurmClient, name: str) -> QueuedJob | None:
+    return next((row for row in client.queue().rows if row.name == name), None)
 
 
-def _wait(controller: Controller, name: str, tell: Callable[[str], None], stop: Event) -> QueuedJob | None:
+def _wait(client: SlurmClient, name: str, report: Callable[[str], None], stop: Event) -> QueuedJob | None:
     """Wait until the job ends or `stop` is set, and return its last state in the queue."""
     began = time.monotonic()
-    while (row := _row(controller, name)) and (state := live_state(row.state)):
+    while (row := _row(client, name)) and (state := live_state(row.state)):
         waited = time.monotonic() - began
         if waited > (PATIENCE if state == State.QUEUED else LONGEST):
             return row
-        tell(f"job {row.ids[0]} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
+        report(f"job {row.ids[0]} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
         if stop.wait(PAUSE):
             break
     return row
 
 
-def _end(controller: Controller, name: str) -> None:
+def _end(client: SlurmClient, name: str) -> None:
     """Cancel the job if it is alive, even if its id is unknown, so that its files can be removed."""
     until = time.monotonic() + GRACE
-    while (row := _row(controller, name)) and live_state(row.state) and time.monotonic() < until:
-        controller.cancel(row.ids)
+    while (row := _row(client, name)) and live_state(row.state) and time.monotonic() < until:
+        client.cancel(row.ids)
         time.sleep(PAUSE)
 
 

@@ -21,7 +21,7 @@ def energy(project: Project) -> Mapping[str, int]:
     if not sent or not isinstance(project.backend, Slurm):
         return {}
     try:
-        told = project.backend.controller.energy(int(min(sent.values())) - 60).rows  # clocks may differ
+        told = project.backend.client.energy(int(min(sent.values())) - 60).rows  # clocks may differ
     except SlurmUnavailable:
         return {}
     steps = defaultdict[tuple[str, str], Counter[str]](Counter)  # by the job's id and name

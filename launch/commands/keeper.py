@@ -26,7 +26,7 @@ from jobs.store.rundir import Damaged, StudyDir, read_json
 from jobs.store.schema import HANDED_OVER
 from launch.notify.hook import Notifier
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import Refused
 from launch.state.errors import SlurmUnavailable
 from launch.state.exit_code import hopeless, may_help
@@ -34,15 +34,15 @@ from launch.state.ledger import KEEPER, Attempt, Ledger, unfenced
 from launch.state.lock import Lock, Locked
 from launch.state.reconcile import Difference, reconcile
 from launch.state.states import State
-from launch.state.status import NEVER, Keeper, Seen, Snapshot
+from launch.state.status import NEVER, Keeper, StudyStatus, UnitStatus
 from launch.study.presets import StudyError
 from launch.study_run import reopen_project
 from launch.submit import trust
-from launch.submit.array_jobs import hand_over
+from launch.submit.array_jobs import submit_arrays
 from launch.submit.bad_nodes import Verdict, verdict
 from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import Refusal
-from launch.submit.next_keeper import digest, hand_on, waits_for_room
+from launch.submit.next_keeper import digest, submit_next, waits_for_room
 from launch.submit.steps import WITHDRAWN, arrays, settled, withdraw
 
 BUDGET = 3  # attempts per unit since the user submitted, including that one
@@ -64,7 +64,7 @@ def main() -> None:
         try:
             with Lock(root.lock) as lock:
                 keep(root, submission.name, lock.check)
-            tell(root)
+            notify(root)
             return
         except (SlurmUnavailable, Refused, Locked) as error:
             say(f"{error}\ntrying again in {PAUSE:.0f} s")
@@ -93,18 +93,18 @@ def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> Non
         say(f"no keeper follows: {why}")
 
 
-def tell(root: StudyDir) -> None:
+def notify(root: StudyDir) -> None:
     """Send news to the user's hook, if there is one: no other program may be watching."""
     notifier = Notifier(root, say)
     if not notifier.on:
         return
     try:
         project = reopen_project(root)
-        now, nodes = project.look(), verdict(project)
+        now, nodes = project.poll(), verdict(project)
     except (StudyError, Damaged):  # the reason why the keeper gave up
         last = Ledger(root.ledger).attempts()[KEEPER]
-        now, nodes = Snapshot(root, (), keeper=Keeper(last, None)), Verdict()
-    notifier.tell(now, nodes)
+        now, nodes = StudyStatus(root, (), keeper=Keeper(last, None)), Verdict()
+    notifier.report(now, nodes)
     notifier.close()
 
 
@@ -116,8 +116,8 @@ def _last(ledger: Ledger) -> Attempt:
     """
     last = ledger.attempts()[KEEPER]
     if last.ended is None and last.jobs[0].id is None:
-        controller = Controller(cluster=last.jobs[0].slurm_cluster)
-        live = Slurm(controller).live({KEEPER: last}).get(KEEPER)
+        client = SlurmClient(cluster=last.jobs[0].slurm_cluster)
+        live = Slurm(client).live({KEEPER: last}).get(KEEPER)
         if live is None:
             ledger.ended("lost", [(KEEPER, last.number, NEVER)])
             return ledger.attempts()[KEEPER]
@@ -139,44 +139,44 @@ def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
         return "a file that the study names has changed since: 'sor submit' decides what is to be done"
     now = settled(project, PlainConsole(width=200))
     everything = reconcile(now, submitted["only"])
-    nodes, begun = verdict(project), project.ledger.begun(submitted["time"] - ahead(root.path))
-    wanted = helpful(everything, submitted["asked"], nodes.units, begun)
+    nodes, started = verdict(project), project.ledger.attempts_since(submitted["time"] - ahead(root.path))
+    wanted = helpful(everything, submitted["asked"], nodes.units, started)
     planned, code = arrays(project, now, wanted), snapshot(root, keeper=True)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
     taken, refused = list[str](), None
 
-    def tell(id: str, what: str) -> None:
+    def notify(id: str, what: str) -> None:
         taken.append(id)
         print(f"submitted {what}: {id}")
 
     try:
-        hand_over(planned.arrays, project, code, nodes.names, tell)
+        submit_arrays(planned.arrays, project, code, nodes.names, notify)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
         say(str(refused))
     if not (taken or everything.active or waits_for_room(planned.held)):
         return refused or _why_over(now, everything, planned.held)
-    print(f"the next keeper is job {hand_on(project, code, planned.held, nodes.names)}")
+    print(f"the next keeper is job {submit_next(project, code, planned.held, nodes.names)}")
     return None
 
 
 def helpful(
-    difference: Difference, asked: Collection[str], unlucky: Collection[str], begun: Counter[str]
+    difference: Difference, asked: Collection[str], unlucky: Collection[str], started: Counter[str]
 ) -> Difference:
     """Return the part of a difference that needs no decision by the user.
 
     Args:
         asked: ids of the units that the user submitted; there may have been no room for all of them.
         unlucky: ids of the units that failed on a node that is avoided now.
-        begun: attempts at each unit since the user submitted.
+        started: attempts at each unit since the user submitted.
     """
-    submit, left_out, stuck = list[Seen](), set[str](), set[str]()
+    submit, left_out, stuck = list[UnitStatus](), set[str](), set[str]()
     for seen in difference.submit:
         id, needs = seen.unit.id, {i.id for i in seen.unit.inputs}
         if hopeless(seen) or needs & stuck:  # their jobs stay, since the limit may be raised
             stuck.add(id)
-        first = id in asked and not begun[id]
-        again = begun[id] < BUDGET and (id in unlucky or may_help(seen))
+        first = id in asked and not started[id]
+        again = started[id] < BUDGET and (id in unlucky or may_help(seen))
         if (first or again) and not needs & left_out and id not in stuck:
             submit.append(seen)
         else:
@@ -185,7 +185,7 @@ def helpful(
     return replace(difference, submit=tuple(submit), outdated=(), withdraw=withdraw)
 
 
-def _why_over(now: Snapshot, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:
+def _why_over(now: StudyStatus, everything: Difference, held: Sequence[tuple[Unit, str]]) -> str:
     """Return why nothing is queued or running and no keeper follows."""
     if not everything.submit:
         return ALL_DONE

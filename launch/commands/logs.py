@@ -10,20 +10,20 @@ from typing import TextIO
 from jobs.core.plain import say
 from launch.state.log_files import TAIL, logs_of
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study_run import Project
 
 PAUSE = 0.5  # seconds between checks for new output
 SLURM_PAUSE = 10.0  # seconds between asking Slurm whether the job is alive
 
 
-def print_logs(seen: Seen, project: Project, follow: bool) -> int:
+def print_logs(seen: UnitStatus, project: Project, follow: bool) -> int:
     """Print one unit's logs to standard output, and return the exit code."""
     if not logs_of(seen, project.root) and not (follow and seen.live):
         say(f"no log yet: {seen.unit.stage} {seen.unit.name} is {seen.state}", error=True)
         return 1
     streams, shown = dict[Path, TextIO](), None
-    patience, looked = PAUSE if project.cluster.backend == "local" else SLURM_PAUSE, time.monotonic()
+    patience, polled = PAUSE if project.cluster.backend == "local" else SLURM_PAUSE, time.monotonic()
     while True:
         # Checked before the logs are read: the output of an ended job is complete then.
         alive = seen.live is not None
@@ -35,12 +35,12 @@ def print_logs(seen: Seen, project: Project, follow: bool) -> int:
         if not follow or not alive:
             return 0
         time.sleep(PAUSE)
-        if time.monotonic() - looked > patience:
-            seen = next(s for s in project.look().units if s.unit.id == seen.unit.id)
-            looked = time.monotonic()
+        if time.monotonic() - polled > patience:
+            seen = next(s for s in project.poll().units if s.unit.id == seen.unit.id)
+            polled = time.monotonic()
 
 
-def print_failed(now: Snapshot) -> int:
+def print_failed(now: StudyStatus) -> int:
     """Print the end of each failed unit's log, and return the exit code."""
     failed = now.of(State.FAILED)
     for seen in failed:

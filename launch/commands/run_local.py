@@ -19,7 +19,7 @@ from launch.local.stopping import Stopped, Stopping, mute
 from launch.state.lock import Lost
 from launch.state.log_files import logs_of
 from launch.state.reconcile import Difference
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study_run import Project
 from launch.views import event_line, live_view
 
@@ -27,7 +27,7 @@ FRAMES = 0.5  # seconds between reads of the progress files for the live view
 
 
 def run_here(
-    console: Console, project: Project, now: Snapshot, difference: Difference, stopping: Stopping
+    console: Console, project: Project, now: StudyStatus, difference: Difference, stopping: Stopping
 ) -> int:
     """Run a difference to its end or until a signal, and return the exit code.
 
@@ -38,7 +38,7 @@ def run_here(
     live = Live(console=console, auto_refresh=False, transient=True)
     units, drawn = [s.unit for s in now.units], 0.0
 
-    def tell(event: Event) -> None:
+    def report(event: Event) -> None:
         with _printing():
             live.console.print(time.strftime("%H:%M:%S "), event_line(event), sep="")
 
@@ -50,7 +50,7 @@ def run_here(
                 live.update(live_view(units, run.done, run.running), refresh=True)
 
     cores = len(os.sched_getaffinity(0))
-    run = Foreground(project.backend, project.ledger, cores, visible_gpus(), tell, draw)
+    run = Foreground(project.backend, project.ledger, cores, visible_gpus(), report, draw)
     try:
         with live:
             run.run(now, difference)

@@ -26,10 +26,10 @@ from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
 from launch.state.lock import Lock
 from launch.state.reconcile import Difference, reconcile
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study_run import Project
 from launch.submit import next_keeper, trust
-from launch.submit.array_jobs import hand_over, write_out
+from launch.submit.array_jobs import submit_arrays, write_out
 from launch.submit.arrays import ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
@@ -52,10 +52,10 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
     console = PlainConsole()
     if not yes:
         trust.check(project.root)
-        now = project.look()
+        now = project.poll()
         difference = reconcile(now, only)
         console.print(difference_view(difference))
-        sure = not any(s.unheard for s in now.units)
+        sure = not any(s.unconfirmed for s in now.units)
         if (sure and _idle(project, now, difference, console)) or not _agreed(console):
             return 0
     trust.prepare(project.root, _copied(project))
@@ -93,7 +93,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             set_aside(seen, project.ledger)
         if planned is None:
             return run_here(console, project, now, difference, stopping)
-        return _hand_over(console, project, planned, code, next_keeper.wanted(project, difference))
+        return _apply(console, project, planned, code, next_keeper.wanted(project, difference))
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
@@ -105,7 +105,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     """
     if out is not None and project.cluster.backend == "local":
         raise Refusal("--out writes scripts for Slurm: name the cluster, as --cluster generic")
-    console, now = PlainConsole(), project.look()
+    console, now = PlainConsole(), project.poll()
     difference = reconcile(now, only)
     console.print(difference_view(difference))
     if out is None:
@@ -143,7 +143,7 @@ def _agreed(console: Console) -> bool:
     return Confirm.ask("Do it?", console=console)
 
 
-def _idle(project: Project, now: Snapshot, difference: Difference, console: Console) -> bool:
+def _idle(project: Project, now: StudyStatus, difference: Difference, console: Console) -> bool:
     """Return whether there is nothing to submit or, on this machine, to wait for; print that if so."""
     if not difference.nothing or (difference.active and project.cluster.backend == "local"):
         return False
@@ -156,10 +156,10 @@ def _idle(project: Project, now: Snapshot, difference: Difference, console: Cons
     return True
 
 
-def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
+def _apply(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
     """Submit the arrays, then the keeper if wanted, and print each."""
 
-    def tell(id: str, what: str) -> None:
+    def report(id: str, what: str) -> None:
         console.print(f"  {id:>10}  {what}")
 
     if missing := untracked():
@@ -167,9 +167,9 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
     nodes = verdict(project)
     console.print(nodes_view(nodes))
     try:
-        hand_over(planned.arrays, project, code, nodes.names, tell)
+        submit_arrays(planned.arrays, project, code, nodes.names, report)
         if keeper:
-            tell(next_keeper.hand_on(project, code, planned.held, nodes.names), "keeper")
+            report(next_keeper.submit_next(project, code, planned.held, nodes.names), "keeper")
     except Refused as error:
         why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
         why.append(
@@ -185,7 +185,7 @@ def _hand_over(console: Console, project: Project, planned: ArrayPlan, code: Pat
     return 0
 
 
-def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
+def cancel(project: Project, now: StudyStatus, units: Sequence[UnitStatus] | None) -> list[str]:
     """Cancel the jobs of these units, or all, and record what ended before.
 
     Returns:
@@ -202,22 +202,22 @@ def cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> lis
         # A running submit stops at its next step, and itself cancels what Slurm accepts after this poll.
         with Lock(project.root.lock, seize="'sor cancel'") as lock:
             project = replace(project, fence=lock.check)
-            return _cancel(project, project.look(), None)
+            return _cancel(project, project.poll(), None)
     if project.cluster.backend == "local":  # a submit that runs the study here notices by itself
         return _cancel(project, now, units)
     with Lock(project.root.lock, patience=PATIENCE) as lock:
         project = replace(project, fence=lock.check)
         chosen = {seen.unit.id for seen in units}
-        now = project.look()  # the submit that was waited for may have submitted them
+        now = project.poll()  # the submit that was waited for may have submitted them
         return _cancel(project, now, [seen for seen in now.units if seen.unit.id in chosen])
 
 
-def _cancel(project: Project, now: Snapshot, units: Sequence[Seen] | None) -> list[str]:
+def _cancel(project: Project, now: StudyStatus, units: Sequence[UnitStatus] | None) -> list[str]:
     write_down(project, now)
     ended = []
     if units is None and next_keeper.dismiss(project, now, "cancelled"):
         ended.append("the keeper")
-        now = project.look()  # the keeper may have submitted something meanwhile
+        now = project.poll()  # the keeper may have submitted something meanwhile
     chosen = now.units if units is None else units
     ended += [f"{u.stage} {u.name}" for u in withdraw(project, chosen, "cancelled", "cancelled")]
     if units is None:

@@ -9,14 +9,14 @@ from launch.notify.hook import Notifier
 from launch.slurm.parse import NotSetUp
 from launch.state.errors import SlurmUnavailable
 from launch.state.exit_code import Outlook, outlook
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict, verdict
 
 INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between polls, each of which asks Slurm once
 
 
-def wait(project: Project, interval: float) -> Snapshot:
+def wait(project: Project, interval: float) -> StudyStatus:
     """Wait until the study is done or needs attention, and return its snapshot.
 
     Args:
@@ -30,7 +30,7 @@ def wait(project: Project, interval: float) -> Snapshot:
     answered, silent = time.time(), False
     while True:
         try:
-            now = project.look()
+            now = project.poll()
             nodes = verdict(project) if notifier.on else Verdict()
         except NotSetUp:
             raise
@@ -44,7 +44,7 @@ def wait(project: Project, interval: float) -> Snapshot:
             over = outlook(now) != Outlook.GOES_ON
             if over:
                 notifier.close()  # finish earlier messages, so that the last one is not skipped
-            notifier.tell(now, nodes)
+            notifier.report(now, nodes)
             if over:
                 notifier.close()
                 return now

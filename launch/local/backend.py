@@ -23,7 +23,7 @@ from jobs.core.unit import Unit
 from jobs.runtime.array_task import ELEMENTS, element, line
 from jobs.runtime.local_job import INDEX
 from jobs.store.rundir import StudyDir
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt, Job
 from launch.state.states import State
 
@@ -54,7 +54,7 @@ class Local:
         root = self._root.path.absolute()
         work = line(INDEX, unit, root, attempt, worker, gpus=list(gpus))
         (folder / ELEMENTS).write_text(work, encoding="utf-8")
-        with (folder / "watcher.log").open("ab") as log:
+        with (folder / "poller.log").open("ab") as log:
             # In a session of its own: Ctrl-C or the end of the terminal must not reach the job; `cancel`
             # asks it to save.
             process = subprocess.Popen(
@@ -71,16 +71,18 @@ class Local:
         except (OSError, LookupError, ValueError):
             return ()
 
-    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
         self._started = [process for process in self._started if process.poll() is None]
         found = {}
         for unit, attempt in attempts.items():
             jobs = [alive for job in attempt.jobs if (alive := self._alive(job))]
             if jobs:
-                found[unit] = Live(State.RUNNING, tuple(jobs), nodes=jobs[0].host, start=int(attempt.begun))
+                found[unit] = LiveJobs(
+                    State.RUNNING, tuple(jobs), nodes=jobs[0].host, start=int(attempt.started)
+                )
         return found
 
-    def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
+    def exit_reasons(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
         return {}  # only what jobs recorded themselves is known
 
     def cancel(self, jobs: Iterable[Job], hurried: Event | None = None) -> None:

@@ -20,10 +20,10 @@ from jobs.store.rundir import Damaged
 from jobs.store.schema import ATTEMPT
 from launch.local.backend import Local
 from launch.local.machine import fits
-from launch.state.ledger import Attempt, Begun, Job, Ledger, new_name
+from launch.state.ledger import Attempt, Job, Ledger, Started, new_name
 from launch.state.reconcile import Difference
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot, end_of
+from launch.state.status import StudyStatus, UnitStatus, end_of
 
 TICK = 0.2  # seconds between polls of the running jobs
 PEERS_GRACE = 30.0  # seconds for the other ranks to end once one has failed
@@ -33,7 +33,7 @@ PEERS_GRACE = 30.0  # seconds for the other ranks to end once one has failed
 class Running:
     """A unit with running jobs."""
 
-    seen: Seen
+    seen: UnitStatus
     attempt: Attempt
     jobs: tuple[Job, ...]
     cores: int
@@ -72,19 +72,19 @@ class Foreground:
         ledger: Ledger,
         cores: int,
         gpus: Sequence[str],
-        tell: Callable[[Event], None],
+        report: Callable[[Event], None],
         tick: Callable[[], None],
     ) -> None:
-        self._backend, self._ledger, self._tell, self._tick = backend, ledger, tell, tick
+        self._backend, self._ledger, self._tell, self._tick = backend, ledger, report, tick
         self._cores, self._gpus = cores, tuple(gpus)
         self.running: dict[str, Running] = {}
         self.done: set[str] = set()
-        self.failures: list[Seen] = []
-        self.blocked: list[Seen] = []
-        self._waiting: list[Seen] = []
+        self.failures: list[UnitStatus] = []
+        self.blocked: list[UnitStatus] = []
+        self._waiting: list[UnitStatus] = []
         self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
-    def run(self, now: Snapshot, difference: Difference) -> None:
+    def run(self, now: StudyStatus, difference: Difference) -> None:
         """Do all the work of a difference; `failures` and `blocked` then hold what could not be done."""
         self._waiting = sorted(difference.submit, key=_order)
         for seen in difference.active:  # from an earlier submit that was killed: wait for them, too
@@ -143,7 +143,7 @@ class Foreground:
         (cores, gpus), (free_cores, free_gpus) = _wants(unit), self._free()
         return cores <= free_cores and gpus <= len(free_gpus)
 
-    def _submit(self, seen: Seen) -> None:
+    def _submit(self, seen: UnitStatus) -> None:
         unit = seen.unit
         number = seen.attempt.number + 1 if seen.attempt else 1
         attempt = Attempt(number, time.time(), "local")
@@ -153,7 +153,7 @@ class Foreground:
             running = self._take(seen, attempt)
             gpus = running.gpus[-unit.resources.gpus_per_node :] if unit.resources.gpus_per_node else ()
             name = new_name(f"{unit.stage}-{unit.name}")
-            self._ledger.intent(name, [Begun(unit.id, number)])
+            self._ledger.intent(name, [Started(unit.id, number)])
             self._ledger.fence()
             id = self._backend.submit(unit, name, number, worker, gpus)
             self._ledger.submitted(name, id)
@@ -161,7 +161,7 @@ class Foreground:
             attempt = running.attempt = attempt._replace(jobs=running.jobs)
         self._tell(Event("started", unit, f"job {', '.join(j.id or '' for j in running.jobs)}"))
 
-    def _take(self, seen: Seen, attempt: Attempt) -> Running:
+    def _take(self, seen: UnitStatus, attempt: Attempt) -> Running:
         """Reserve room for one worker of a unit."""
         cores, gpus = _wants(seen.unit)
         held = self.running.setdefault(seen.unit.id, Running(seen, attempt, (), 0, ()))
@@ -169,7 +169,7 @@ class Foreground:
         held.gpus += tuple(self._free()[1][:gpus])
         return held
 
-    def _adopt(self, seen: Seen) -> None:
+    def _adopt(self, seen: UnitStatus) -> None:
         """Take over a unit with live jobs, and the cores and GPUs that they hold."""
         assert seen.attempt is not None
         assert seen.live is not None
@@ -193,7 +193,7 @@ class Foreground:
             else:
                 self._ended(seen, attempt)
 
-    def _ended(self, seen: Seen, attempt: Attempt) -> None:
+    def _ended(self, seen: UnitStatus, attempt: Attempt) -> None:
         """Record why an attempt ended without a result, and retry the unit where that helps."""
         end = end_of(seen.folder, attempt)
         reason = end.error or ""
@@ -215,12 +215,12 @@ class Foreground:
             if ends and time.time() - max(e["time"] for e in ends) > PEERS_GRACE:
                 self._backend.kill(running.jobs)
 
-    def _fail(self, seen: Seen, attempt: Attempt | None, reason: str) -> None:
+    def _fail(self, seen: UnitStatus, attempt: Attempt | None, reason: str) -> None:
         self.failures.append(seen._replace(state=State.FAILED, reason=reason, attempt=attempt, live=None))
         self._tell(Event("failed", seen.unit, reason))
 
 
-def _order(seen: Seen) -> tuple[int, int]:
+def _order(seen: UnitStatus) -> tuple[int, int]:
     """Return the sort key: stage by stage, in each the largest first."""
     return STAGES.index(seen.unit.stage), -(seen.unit.flops or 0)
 

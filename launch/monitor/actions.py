@@ -1,117 +1,52 @@
-"""Confirmation questions before a study is changed, or why there is nothing to do. Pure.
+"""The monitor's actions on a study: `sor cancel` and `sor submit`.
 
-Questions reflect the snapshot on display; the action itself works from a fresh one (deeds.py).
+Their output is returned as text; nothing here depends on the screen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import io
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 
-from launch.monitor.data.study_view import Sight
-from launch.state.reconcile import reconcile
-from launch.state.status import Seen
+from jobs.core.causes import named
+from jobs.store.rundir import read_json
+from launch.commands.submit import cancel, submit
+from launch.monitor.questions import Action
+from launch.study_run import Project, backend_of
 
-NAMED = 4  # units listed by name in a question
-UNKNOWN = "nothing is known of the study yet"
-
-
-@dataclass(frozen=True)
-class Action:
-    """An action requested by the user.
-
-    Args:
-        units: ids of the affected units; None: the whole study.
-    """
-
-    kind: Literal["quit", "look", "cancel", "submit"]
-    study: int = 0
-    units: tuple[str, ...] | None = None
+OUTDATED = "somebody edited and submitted the study a moment ago: look at it first"
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question answered by a key; n and Esc always mean no."""
-
-    text: str
-    answers: tuple[tuple[str, Action], ...]
-
-
-def ask_cancel(
-    sight: Sight, study: int, units: Sequence[Seen] | None = None, listed: Sequence[Seen] = ()
-) -> Question | str:
-    """Return the question to ask before canceling units, or why there is nothing to cancel.
+def carry_out(action: Action, project: Project, opened: float) -> str:
+    """Cancel or submit, and return the outcome as text, failures included.
 
     Args:
-        study: its index.
-        units: the selected units; None: the whole study.
-        listed: units that can be canceled all together instead.
+        opened: when the project was opened, in seconds since the epoch.
     """
-    now, name = sight.now, sight.project.study.name
-    if now is None:
-        return UNKNOWN
-    hit = _in_hand(now.units if units is None else units)
-    if units is None:
-        if not (hit or now.kept or now.former):
-            return f"nothing of {name} is running: nothing to cancel"
-        what = [_jobs(hit)] if hit else []
-        what += ["its keeper"] if now.kept else []
-        what += [f"{count(len(now.former), 'job')} of units that it no longer has"] if now.former else []
-        return _question(
-            f"Cancel the study {name}: {', '.join(what)}?", ("y", "yes", Action("cancel", study))
-        )
-    every = _in_hand(listed)
-    if not hit and not every:
-        return "it is neither queued nor running: nothing to cancel"
-    answers = [("y", "yes", Action("cancel", study, _ids(hit)))] if hit else []
-    if len(every) > len(hit):
-        answers.append(("a", f"all that are listed, {_jobs(every)}", Action("cancel", study, _ids(every))))
-    return _question(f"Cancel {_jobs(hit)} of {name}?" if hit else "Cancel?", *answers)
+    # A separate backend, since the polling thread uses the other one.
+    project = replace(project, backend=backend_of(project.cluster, project.root))
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            end = _submit(project, opened) if action.kind == "submit" else _cancel(project, action.units)
+    except Exception as error:  # no failed action may end the monitor
+        meant = isinstance(error, ValueError | RuntimeError | OSError)  # these have readable messages
+        end = f"{action.kind} failed: {error if meant else named(error)}"
+    return f"{said.getvalue()}{end}".strip()
 
 
-def ask_submit(sight: Sight, study: int) -> Question | str:
-    """Return the question to ask before resubmitting a study, or why it is not submitted."""
-    name = sight.project.study.name
-    if sight.project.cluster.backend == "local":
-        return f"type 'sor submit {name}' in another terminal: here it runs in the foreground"
-    if sight.now is None:
-        return UNKNOWN
-    what = reconcile(sight.now)
-    if what.nothing:
-        return f"nothing to submit: {what.done} done, {len(what.active)} queued or running"
-    jobs = sum(seen.unit.resources.workers for seen in what.submit)
-    text = f"Submit {name}: {count(jobs, 'job')} for {_units(what.submit)}" if jobs else f"Submit {name}"
-    text += f", withdraw {len(what.withdraw)} that wait in vain" if what.withdraw else ""
-    text += f", set aside {count(len(what.outdated), 'outdated result')}" if what.outdated else ""
-    return _question(f"{text}?", ("y", "yes", Action("submit", study)))
+def _submit(project: Project, opened: float) -> str:
+    file = project.root.study
+    with suppress(FileNotFoundError):
+        if file.stat().st_mtime > opened and read_json(file) != project.study.model_dump(mode="json"):
+            return OUTDATED
+    submit(project, yes=True, only=None)
+    return ""
 
 
-def _question(text: str, *answers: tuple[str, str, Action]) -> Question:
-    keys = ", ".join(f"{key}: {words}" for key, words, _ in answers)
-    return Question(f"{text}\n{keys}, n: no", tuple((key, action) for key, _, action in answers))
-
-
-def _in_hand(units: Sequence[Seen]) -> list[Seen]:
-    """Return the units that `sor cancel` would end."""
-    return [seen for seen in units if seen.live is not None or seen.unheard]
-
-
-def _ids(units: Sequence[Seen]) -> tuple[str, ...]:
-    return tuple(seen.unit.id for seen in units)
-
-
-def _jobs(units: Sequence[Seen]) -> str:
-    jobs = sum(max(1, len(seen.live.jobs)) if seen.live else 1 for seen in units)
-    return f"{count(jobs, 'job')} of {_units(units)}"
-
-
-def _units(units: Sequence[Seen]) -> str:
-    names = ", ".join(f"{seen.unit.stage} {seen.unit.name}" for seen in units[:NAMED])
-    more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
-    return f"{count(len(units), 'unit')} ({names}{more})" if units else "no unit"
-
-
-def count(number: int, word: str) -> str:
-    """Format a number and a noun: 1 job, 2 jobs."""
-    return f"{number:,} {word}{'s' * (number != 1)}"
+def _cancel(project: Project, units: tuple[str, ...] | None) -> str:
+    now = project.poll()
+    chosen = None if units is None else [seen for seen in now.units if seen.unit.id in units]
+    ended = cancel(project, now, chosen)
+    return f"cancelled: {', '.join(ended)}" if ended else "nothing was running any more"

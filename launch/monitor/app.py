@@ -18,19 +18,19 @@ from dataclasses import replace
 
 from jobs.core.causes import named
 from jobs.core.plain import PlainConsole, printable, say
-from launch.monitor.actions import Action, count
-from launch.monitor.background import Errand
-from launch.monitor.data.summary import Board, make_board
-from launch.monitor.data.unit_files import Facts, read_story
-from launch.monitor.deeds import carry_out
+from launch.monitor.actions import carry_out
+from launch.monitor.background import BackgroundCall
+from launch.monitor.data.summary import Summary, summarize
+from launch.monitor.data.unit_files import UnitFiles, read_story
 from launch.monitor.frame import Inside, frame
-from launch.monitor.poller import Watcher, WorkOut
+from launch.monitor.poller import Poller, WorkOut
+from launch.monitor.questions import Action, count
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
 from launch.monitor.terminal import ENDS, Gone, Terminal
 from launch.monitor.views.overview import overview
 from launch.notify.hook import Notifier
 from launch.state.log_files import words_of
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict
 
@@ -49,53 +49,55 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
         said: messages to show first.
     """
     full = sys.stdin.isatty() and sys.stdout.isatty() and not PlainConsole().is_dumb_terminal
-    watcher, stray = Watcher(projects, interval, boards(projects)), io.StringIO()
+    poller, stray = Poller(projects, interval, summaries(projects)), io.StringIO()
     try:
         if once or not full:
             for line in said:
                 say(f"sor: {line}", error=True)
-            return _print(watcher)
+            return _print(poller)
         # Errors printed by threads must not end up on the screen.
         with (
             redirect_stderr(stray),
             Terminal(sys.stdin.fileno(), sys.stdout.fileno(), sys.stdout.encoding) as terminal,
         ):
-            app = App(projects, watcher, terminal, "\n".join(said))
+            app = App(projects, poller, terminal, "\n".join(said))
             code = app.run()
     except Gone:
         return 128 + signal.SIGHUP
     finally:
-        watcher.close()
+        poller.close()
         sys.stderr.write(printable(stray.getvalue()))
     return code or app.finish()
 
 
-def boards(projects: Sequence[Project]) -> WorkOut:
-    """Return a function that builds the boards of these studies, and caches data from their units' files."""
-    known = {project.root.path: Facts(project.root) for project in projects}
+def summaries(projects: Sequence[Project]) -> WorkOut:
+    """Return a function that summarizes these studies, and caches data from their units' files."""
+    known = {project.root.path: UnitFiles(project.root) for project in projects}
 
-    def work_out(project: Project, now: Snapshot, nodes: Verdict, before: Board | None, at: float) -> Board:
+    def work_out(
+        project: Project, now: StudyStatus, nodes: Verdict, before: Summary | None, at: float
+    ) -> Summary:
         if before and before.outline.units is not project.units:  # the study was edited
-            known[project.root.path] = Facts(project.root)
+            known[project.root.path] = UnitFiles(project.root)
         facts = known[project.root.path]
         facts.update(now)
-        return make_board(project, now, nodes, facts, before, at)
+        return summarize(project, now, nodes, facts, before, at)
 
     return work_out
 
 
-def _print(watcher: Watcher) -> int:
+def _print(poller: Poller) -> int:
     """Print the studies after polling each once."""
-    while not all(sight.now or sight.trouble for sight in watcher.sights()):
-        watcher.changed.wait()
-        watcher.changed.clear()
-    console, sights = PlainConsole(highlight=False), watcher.sights()
+    while not all(view.now or view.trouble for view in poller.views()):
+        poller.changed.wait()
+        poller.changed.clear()
+    console, views = PlainConsole(highlight=False), poller.views()
     if not console.is_terminal:
         console.height = LONG
         console.width = console.width if "COLUMNS" in os.environ else WIDE
-    for number in range(len(sights)):
-        console.print(overview(sights[number : number + 1], 0, console.width, console.height - 1))
-    return 0 if all(sight.now for sight in sights) else 1
+    for number in range(len(views)):
+        console.print(overview(views[number : number + 1], 0, console.width, console.height - 1))
+    return 0 if all(view.now for view in views) else 1
 
 
 class App:
@@ -106,18 +108,18 @@ class App:
     """
 
     def __init__(
-        self, projects: Sequence[Project], watcher: Watcher, terminal: Terminal, message: str = ""
+        self, projects: Sequence[Project], poller: Poller, terminal: Terminal, message: str = ""
     ) -> None:
-        self._projects, self._watcher, self._terminal = projects, watcher, terminal
+        self._projects, self._poller, self._terminal = projects, poller, terminal
         self._opened = time.time()
         self._stream = sys.stdout  # for its encoding; actions redirect sys.stdout
         self._screen = Screen(message=message)
-        self._doing = Errand[str](terminal.wake)
-        self._reading = Errand[Inside](terminal.wake)
+        self._doing = BackgroundCall[str](terminal.wake)
+        self._reading = BackgroundCall[Inside](terminal.wake)
         self._inside = Inside()
         self._complaints = deque[str]()
         self._notifiers = [Notifier(project.root, self._complaints.append) for project in projects]
-        self._told = [0.0 for _ in projects]  # time of the snapshot last passed to each notifier
+        self._reported = [0.0 for _ in projects]  # time of the status last passed to each notifier
         self._changed = True  # since the last frame
         self._drawn = self._read = 0.0  # by time.monotonic()
 
@@ -134,7 +136,7 @@ class App:
         while True:
             if self._changed or time.monotonic() - self._drawn >= PULSE:
                 self._draw()
-            self._look_inside()
+            self._read_unit()
             keys, signals = self._terminal.wait(LOG_PULSE if self._open and self._screen.follow else PULSE)
             if ended := signals & ENDS:
                 return 128 + min(ended)
@@ -161,41 +163,41 @@ class App:
         return 0
 
     @property
-    def _open(self) -> Seen | None:
+    def _open(self) -> UnitStatus | None:
         """The unit whose page is open, if any."""
         return self._screen.seen() if self._screen.page == Page.UNIT else None
 
     def _forward(self) -> None:
         """Send notifications and wake the loop after each poll."""
-        while self._watcher.changed.wait():
-            self._watcher.changed.clear()
-            self._tell()
+        while self._poller.changed.wait():
+            self._poller.changed.clear()
+            self._report()
             self._changed = True
             self._terminal.wake()
 
-    def _tell(self) -> None:
-        """Pass new snapshots to the notifiers, and report a long silence."""
-        sights = self._watcher.sights()
-        for number, sight in enumerate(sights):
-            if sight.now and sight.taken != self._told[number]:
-                self._told[number] = sight.taken
-                self._notifiers[number].tell(sight.now, sight.nodes)
-        if silent := next((sight for sight in sights if sight.trouble), None):  # outages usually hit all
+    def _report(self) -> None:
+        """Pass each new status to the notifiers, and report a long silence."""
+        views = self._poller.views()
+        for number, view in enumerate(views):
+            if view.now and view.taken != self._reported[number]:
+                self._reported[number] = view.taken
+                self._notifiers[number].report(view.now, view.nodes)
+        if silent := next((view for view in views if view.trouble), None):  # outages usually hit all
             self._notifiers[0].silent(silent.taken or self._opened)
 
     def _draw(self) -> None:
         self._changed, self._drawn = False, time.monotonic()
-        sights = self._watcher.sights()
+        views = self._poller.views()
         width, height = self._terminal.size
-        screen = settled(replace(self._screen, height=height), sights)
+        screen = settled(replace(self._screen, height=height), views)
         inside = self._inside if screen.page == Page.UNIT and screen.unit == self._inside.unit else Inside()
         self._screen = replace(screen, back=min(screen.back, len(inside.log)))
         console = PlainConsole(
             file=self._stream, force_terminal=True, width=width, height=height, legacy_windows=False
         )
-        self._terminal.show(frame(self._screen, sights, inside, console))
+        self._terminal.show(frame(self._screen, views, inside, console))
 
-    def _look_inside(self) -> None:
+    def _read_unit(self) -> None:
         """Reread the open unit's files, once a second while its log is followed."""
         seen, gpu = self._open, self._projects[self._screen.study].cluster.gpu
         if seen is None or self._reading.busy:
@@ -211,17 +213,17 @@ class App:
             self._terminal.suspend()
         if key == "ctrl-l":
             self._terminal.clear()
-        self._screen, action = press(self._screen, key, self._watcher.sights())
+        self._screen, action = press(self._screen, key, self._poller.views())
         if action is None:
             return False
-        if action.kind == "look":
-            self._watcher.look_now()
+        if action.kind == "refresh":
+            self._poller.poll_now()
         elif action.kind in DOING:
             self._do(action)
         return action.kind == "quit"
 
     def _do(self, action: Action) -> None:
-        project = self._watcher.sights()[action.study].project
+        project = self._poller.views()[action.study].project
         what = f"{count(len(action.units), 'unit')} of " if action.units else ""
         self._screen = replace(self._screen, busy=f"{DOING[action.kind]} {what}{project.study.name}")
         self._doing.start(lambda: carry_out(action, project, self._opened))
@@ -237,10 +239,10 @@ class App:
         if (said := self._doing.take()) is not None:
             self._changed = True
             self._screen = replace(self._screen, busy="", message=said)
-            self._watcher.look_now()
+            self._poller.poll_now()
 
 
-def _read(seen: Seen, gpu: str) -> Inside:
+def _read(seen: UnitStatus, gpu: str) -> Inside:
     """Read the end of a unit's log and its other files."""
     try:
         return Inside(seen.unit.id, tuple(words_of(seen, LOG_LINES) or ()), read_story(seen, gpu))

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Errand(Generic[T]):
+class BackgroundCall(Generic[T]):
     """Runs one call at a time in a daemon thread.
 
     Args:

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.monitor.data.study_view import Sight
+from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story
 from launch.monitor.screen import Page, Screen
 from launch.monitor.views.overview import head, overview
@@ -28,14 +28,14 @@ HELP = (
     ("/", "filter by stage, name, state, cause, node"),
     ("s", "sort the units by something else"),
     ("f", "follow the log, or hold it still"),
-    ("r", "look now"),
+    ("r", "refresh now"),
     ("c", "cancel a unit, on the first page a study; asks"),
     ("u", "submit what is missing of a study; asks"),
     ("Ctrl-L Ctrl-Z", "draw all again; suspend"),
     ("q Ctrl-C", "quit; jobs go on"),
 )
 HINTS = {
-    Page.STUDIES: "Enter units  / find  c cancel  u submit  r look  ? help  q quit",
+    Page.STUDIES: "Enter units  / find  c cancel  u submit  r refresh  ? help  q quit",
     Page.UNITS: "Enter open  / find  s sort  c cancel  u submit  Esc back  ? help  q quit",
     Page.UNIT: "f follow  ↑ ↓ log  ← → units  c cancel  Esc back  ? help  q quit",
 }
@@ -55,7 +55,7 @@ class Inside:
     story: Story = NOTHING
 
 
-def frame(screen: Screen, sights: Sequence[Sight], inside: Inside, console: Console) -> list[str]:
+def frame(screen: Screen, views: Sequence[StudyView], inside: Inside, console: Console) -> list[str]:
     """Return the rows of the console, as sent to the terminal."""
     width, height = console.size
     if width < LEAST[0] or height < LEAST[1]:
@@ -63,7 +63,7 @@ def frame(screen: Screen, sights: Sequence[Sight], inside: Inside, console: Cons
         return _rows(console, Text(words))[:height]
     foot = _rows(console, _foot(screen, width))[: height // 3]
     room = height - len(foot)
-    body = _rows(console, _body(screen, sights, inside, width, room))[:room]
+    body = _rows(console, _body(screen, views, inside, width, room))[:room]
     return [*body, *[""] * (room - len(body)), *foot]
 
 
@@ -73,18 +73,20 @@ def _rows(console: Console, shown: RenderableType) -> list[str]:
     return captured.get().removesuffix("\n").split("\n")
 
 
-def _body(screen: Screen, sights: Sequence[Sight], inside: Inside, width: int, height: int) -> RenderableType:
-    sight, seen = sights[screen.study], screen.seen()
+def _body(
+    screen: Screen, views: Sequence[StudyView], inside: Inside, width: int, height: int
+) -> RenderableType:
+    view, seen = views[screen.study], screen.seen()
     if screen.help:
         return _help()
-    if screen.page == Page.STUDIES or sight.now is None:
-        return overview(sights, screen.study, width, height)
-    above = head(sight, width)[: 2 if sight.trouble else 1]
+    if screen.page == Page.STUDIES or view.now is None:
+        return overview(views, screen.study, width, height)
+    above = head(view, width)[: 2 if view.trouble else 1]
     height -= len(above)
     if screen.page == Page.UNITS or seen is None:
-        return Group(*above, unit_table(sight, screen.rows, screen.at, width, height))
+        return Group(*above, unit_table(view, screen.rows, screen.at, width, height))
     log = inside.log[: max(1, len(inside.log) - screen.back)]
-    return Group(*above, detail(sight, seen, log, width, height, inside.story))
+    return Group(*above, detail(view, seen, log, width, height, inside.story))
 
 
 def _foot(screen: Screen, width: int) -> RenderableType:

@@ -17,33 +17,33 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobs.core.causes import named
 from jobs.store.rundir import Damaged, read_json
 from launch.commands.wait import INTERVALS
-from launch.monitor.data.study_view import Sight
+from launch.monitor.data.study_view import StudyView
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import NodeGroup, PastJob, QueuedJob
 from launch.slurm.text import Table
 from launch.state.cache import StatusCache
 from launch.state.errors import SlurmUnavailable
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study.presets import StudyError
 from launch.study.schema import Study
 from launch.study_run import Project, planned_again
 from launch.submit.bad_nodes import Verdict, verdict
 
 if TYPE_CHECKING:
-    from launch.monitor.data.summary import Board
+    from launch.monitor.data.summary import Summary
 
 BUSY = 120.0  # minimum interval as a multiple of a poll's CPU time: with drawing, 1 % of a core
 WAITED = 20.0  # the same for the time that a poll waited for Slurm and the file system,
 LONGEST = 300.0  # but at most this many seconds
 SOONEST = 2.0  # minimum seconds between polls, even on request
-LOOKS = 8  # polls over which CPU time is averaged
+POLLS = 8  # polls over which CPU time is averaged
 NODES = 3600.0  # seconds for which a cluster's nodes are cached
 
-WorkOut = Callable[[Project, Snapshot, Verdict, "Board | None", float], "Board"]
+WorkOut = Callable[[Project, StudyStatus, Verdict, "Summary | None", float], "Summary"]
 
 
-class Shared(Controller):
+class Shared(SlurmClient):
     """A Slurm controller that caches answers for one round of polls, shared by all studies."""
 
     def __init__(self, cluster: str | None = None) -> None:
@@ -78,12 +78,12 @@ class Shared(Controller):
         return self._nodes
 
 
-class Watcher:
+class Poller:
     """Polls studies until closed.
 
     Args:
         interval: minimum seconds between polls; None: 30 with Slurm, else 5.
-        work_out: builds a study's board from its snapshot, the bad nodes, its previous board and the time.
+        work_out: builds a study's summary from its status, the bad nodes, its previous summary and the time.
 
     Attributes:
         changed: set after each poll; cleared by the thread that waits for it.
@@ -100,24 +100,24 @@ class Watcher:
         self._caches = [StatusCache() for _ in projects]
         self._plans = [_plan_of(project) for project in projects]
         self._sights = [
-            Sight(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
+            StudyView(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
         ]
         self._wanted, self._closed = threading.Event(), threading.Event()
         # A daemon thread: the program may exit while a poll hangs.
-        threading.Thread(target=self._run, name="looking", daemon=True).start()
+        threading.Thread(target=self._run, name="poller", daemon=True).start()
 
     def _sharing(self, project: Project) -> Project:
         """Return the project with a Slurm backend that shares its answers with other studies."""
         if not isinstance(project.backend, Slurm):
             return project
-        cluster = project.backend.controller.cluster
+        cluster = project.backend.client.cluster
         return replace(project, backend=Slurm(self._slurms.setdefault(cluster, Shared(cluster))))
 
-    def sights(self) -> tuple[Sight, ...]:
+    def views(self) -> tuple[StudyView, ...]:
         """Return the latest state of each study, without blocking."""
         return tuple(self._sights)
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Poll without waiting for the interval to pass."""
         self._wanted.set()
 
@@ -127,7 +127,7 @@ class Watcher:
         self._wanted.set()
 
     def _run(self) -> None:
-        computed = deque[float](maxlen=LOOKS)
+        computed = deque[float](maxlen=POLLS)
         interval = 0.0
         while not self._closed.is_set():
             self._wanted.clear()
@@ -138,7 +138,7 @@ class Watcher:
             if interval:  # not the first poll, when nothing is cached
                 computed.append(busy)
             interval = pace(self._floor, mean(computed or [0.0]), waited)
-            self._sights = [replace(sight, interval=interval) for sight in self._sights]
+            self._sights = [replace(view, interval=interval) for view in self._sights]
             self.changed.set()
             least = min(interval, max(SOONEST, waited))
             self._closed.wait(least)
@@ -149,26 +149,26 @@ class Watcher:
         began = time.time()
         for slurm in self._slurms.values():
             slurm.new_round()
-        self._sights = [replace(sight, asked=began) for sight in self._sights]
+        self._sights = [replace(view, asked=began) for view in self._sights]
         for project, cache in zip(self._asking, self._caches, strict=True):
             with suppress(OSError, Damaged):  # the poll reports it, too
                 cache.read(project.root)
         for number in range(len(self._sights)):
-            self._sights[number] = self._look(number, began)
+            self._sights[number] = self._poll(number, began)
             self.changed.set()
 
-    def _look(self, number: int, began: float) -> Sight:
+    def _poll(self, number: int, began: float) -> StudyView:
         """Poll one study. All errors are reported: if the thread died, stale data would pass as current."""
-        sight = self._sights[number]
+        view = self._sights[number]
         try:
             self._plan_again(number)
             project = self._asking[number]
-            now, nodes = project.look(self._caches[number]), verdict(project)
-            board = self._work_out(project, now, nodes, sight.board, began) if self._work_out else None
+            now, nodes = project.poll(self._caches[number]), verdict(project)
+            summary = self._work_out(project, now, nodes, view.summary, began) if self._work_out else None
         except Exception as error:
             clear = isinstance(error, SlurmUnavailable | StudyError | Damaged)
-            return replace(sight, asked=None, trouble=str(error) if clear else named(error))
-        return Sight(project, now, nodes, board, began, None, None, sight.interval)
+            return replace(view, asked=None, trouble=str(error) if clear else named(error))
+        return StudyView(project, now, nodes, summary, began, None, None, view.interval)
 
     def _plan_again(self, number: int) -> None:
         """Replan if the study was resubmitted, or its rows have been counted since."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from launch.monitor.actions import Action, Question, ask_cancel, ask_submit
-from launch.monitor.data.study_view import Sight
+from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_list import Listing, Sort, listing
-from launch.state.status import Seen
+from launch.monitor.questions import Action, Question, ask_cancel, ask_submit
+from launch.state.status import UnitStatus
 
 LOG_LINES = 200  # lines at the end of a log that can be scrolled through
 
@@ -56,10 +56,10 @@ class Screen:
     height: int = 24
 
     @property
-    def rows(self) -> tuple[Seen, ...]:
+    def rows(self) -> tuple[UnitStatus, ...]:
         return self.listed.rows if self.listed else ()
 
-    def seen(self) -> Seen | None:
+    def seen(self) -> UnitStatus | None:
         """Return the selected unit, even if the table no longer lists it."""
         if self.listed is None or self.unit is None:
             return None
@@ -71,9 +71,9 @@ class Screen:
 Pressed = tuple[Screen, Action | None]
 
 
-def settled(screen: Screen, sights: Sequence[Sight]) -> Screen:
+def settled(screen: Screen, views: Sequence[StudyView]) -> Screen:
     """Return the screen with its rows updated; the selection follows its unit to the new row."""
-    now = sights[screen.study].now
+    now = views[screen.study].now
     if now is None or screen.page == Page.STUDIES:
         return replace(screen, listed=None) if screen.listed else screen
     if screen.listed and screen.listed.made_from(now, screen.wanted, screen.sort):
@@ -89,18 +89,18 @@ def settled(screen: Screen, sights: Sequence[Sight]) -> Screen:
     return replace(screen, at=at, unit=rows[at].unit.id if rows else None)
 
 
-def press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
+def press(screen: Screen, key: str, views: Sequence[StudyView]) -> Pressed:
     """Return the screen after a key press, and the requested action.
 
     Args:
         key: its name or character, as decoded by terminal.py.
-        sights: all studies, at least one.
+        views: all studies, at least one.
     """
-    after, action = _press(replace(screen, message=""), key, sights)
-    return settled(after, sights), action
+    after, action = _press(replace(screen, message=""), key, views)
+    return settled(after, views), action
 
 
-def _press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
+def _press(screen: Screen, key: str, views: Sequence[StudyView]) -> Pressed:
     if key == "ctrl-c":
         return screen, Action("quit")
     if screen.question:
@@ -110,9 +110,9 @@ def _press(screen: Screen, key: str, sights: Sequence[Sight]) -> Pressed:
     if screen.typing and (len(key) == 1 or key not in MOVES):
         return _type(screen, key), None
     if key in MOVES:
-        return _move(screen, MOVES[key](max(1, screen.height // 2)), len(sights)), None
+        return _move(screen, MOVES[key](max(1, screen.height // 2)), len(views)), None
     does = KEYS.get(key)
-    return does(screen, sights) if does else (screen, None)
+    return does(screen, views) if does else (screen, None)
 
 
 def _answer(screen: Screen, question: Question, key: str) -> Pressed:
@@ -164,7 +164,7 @@ def _at_study(screen: Screen, number: int) -> Screen:
     return replace(screen, page=page, study=number, unit=None, at=0, wanted="")
 
 
-def _enter(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _enter(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.page == Page.STUDIES:
         return replace(screen, page=Page.UNITS), None
     if screen.page == Page.UNITS and screen.rows:
@@ -172,7 +172,7 @@ def _enter(screen: Screen, sights: Sequence[Sight]) -> Pressed:
     return screen, None
 
 
-def _back(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _back(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.page == Page.UNIT:
         return replace(screen, page=Page.UNITS), None
     if screen.wanted:
@@ -180,52 +180,52 @@ def _back(screen: Screen, sights: Sequence[Sight]) -> Pressed:
     return replace(screen, page=Page.STUDIES), None
 
 
-def _tab(by: int) -> Callable[[Screen, Sequence[Sight]], Pressed]:
-    def does(screen: Screen, sights: Sequence[Sight]) -> Pressed:
-        if len(sights) > 1:
-            return _at_study(screen, (screen.study + by) % len(sights)), None
+def _tab(by: int) -> Callable[[Screen, Sequence[StudyView]], Pressed]:
+    def does(screen: Screen, views: Sequence[StudyView]) -> Pressed:
+        if len(views) > 1:
+            return _at_study(screen, (screen.study + by) % len(views)), None
         return replace(screen, page=Page.UNITS if screen.page == Page.STUDIES else Page.STUDIES), None
 
     return does
 
 
-def _other(by: int) -> Callable[[Screen, Sequence[Sight]], Pressed]:
-    return lambda screen, sights: (
+def _other(by: int) -> Callable[[Screen, Sequence[StudyView]], Pressed]:
+    return lambda screen, views: (
         _at_row(screen, screen.at + by) if screen.page == Page.UNIT else screen,
         None,
     )
 
 
-def _search(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _search(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     return replace(screen, page=Page.UNITS, typing=True), None
 
 
-def _sort(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _sort(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.page != Page.UNITS:
         return screen, None
     return replace(screen, sort=screen.sort.next, message=f"sorted by {screen.sort.next}"), None
 
 
-def _follow(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _follow(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     return replace(screen, follow=not screen.follow, back=0 if not screen.follow else screen.back), None
 
 
-def _cancel(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _cancel(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.busy:
         return _still_busy(screen)
     if screen.page == Page.STUDIES:
-        return _asked(screen, ask_cancel(sights[screen.study], screen.study))
+        return _asked(screen, ask_cancel(views[screen.study], screen.study))
     selected = screen.seen()
     listed = screen.rows if screen.page == Page.UNITS and screen.wanted else ()
     return _asked(
-        screen, ask_cancel(sights[screen.study], screen.study, [selected] if selected else [], listed)
+        screen, ask_cancel(views[screen.study], screen.study, [selected] if selected else [], listed)
     )
 
 
-def _submit(screen: Screen, sights: Sequence[Sight]) -> Pressed:
+def _submit(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.busy:
         return _still_busy(screen)
-    return _asked(screen, ask_submit(sights[screen.study], screen.study))
+    return _asked(screen, ask_submit(views[screen.study], screen.study))
 
 
 def _still_busy(screen: Screen) -> Pressed:
@@ -238,11 +238,11 @@ def _asked(screen: Screen, said: Question | str) -> Pressed:
     return replace(screen, question=said), None
 
 
-KEYS: dict[str, Callable[[Screen, Sequence[Sight]], Pressed]] = {
+KEYS: dict[str, Callable[[Screen, Sequence[StudyView]], Pressed]] = {
     "enter": _enter, "esc": _back, "backspace": _back, "tab": _tab(1), "backtab": _tab(-1),
     "left": _other(-1), "right": _other(1), "/": _search, "s": _sort, "f": _follow, "c": _cancel,
     "u": _submit,
-    "r": lambda screen, sights: (replace(screen, message="looking …"), Action("look")),
-    "?": lambda screen, sights: (replace(screen, help=True), None),
-    "q": lambda screen, sights: (screen, Action("quit")),
+    "r": lambda screen, views: (replace(screen, message="refreshing …"), Action("refresh")),
+    "?": lambda screen, views: (replace(screen, help=True), None),
+    "q": lambda screen, views: (screen, Action("quit")),
 }  # fmt: skip

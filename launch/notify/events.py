@@ -18,7 +18,7 @@ from launch.state.exit_code import Outlook, in_hand, lost, outlook
 from launch.state.log_files import WIDEST
 from launch.state.pending_reasons import Wait, in_words, meaning
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import advice, held, stuck
 from launch.submit.bad_nodes import WHILE, BadNode, Verdict
 
@@ -49,7 +49,7 @@ class News:
 
 
 @dataclass(frozen=True)
-class Told:
+class Sent:
     """What was reported, or was recently rejected by the hook.
 
     Args:
@@ -63,7 +63,7 @@ class Told:
     at: float
 
     @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Told:
+    def of(cls, records: Iterable[Mapping[str, Any]], at: float) -> Sent:
         """Build from records of news; `told` is false in those that the hook rejected."""
         valid = [r for r in records if r["told"] or r["time"] > at - AGAIN]
         return cls(frozenset(k for r in valid for k in r["keys"]), {r["topic"]: r["time"] for r in valid}, at)
@@ -73,7 +73,7 @@ class Told:
         return self.topics.get(topic, 0.0) <= self.at - QUIET
 
 
-def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
+def news(now: StudyStatus, nodes: Verdict, told: Sent) -> list[News]:
     """Return the messages to send now."""
     if now.units and outlook(now) == Outlook.DONE:
         found = [_all_done(now)]
@@ -83,7 +83,7 @@ def news(now: Snapshot, nodes: Verdict, told: Told) -> list[News]:
     return [each for each in found if not told.keys.issuperset(each.keys)]
 
 
-def silence(since: float, told: Told) -> list[News]:
+def silence(since: float, told: Sent) -> list[News]:
     """Return the message about an outage since a given time: at most one a day."""
     if told.at - since < LONG:
         return []
@@ -93,34 +93,34 @@ def silence(since: float, told: Told) -> list[News]:
     return [] if told.keys.issuperset(each.keys) else [each]
 
 
-def _all_done(now: Snapshot) -> News:
+def _all_done(now: StudyStatus) -> News:
     """Return the final message, which covers stages not reported before."""
     ended = _ended(now)
     keys = (f"done {max(ended.values())}", *(f"stage {stage} {at}" for stage, at in ended.items()))
     return News("done", keys, f"all {len(now.units)} units are done")
 
 
-def _stages(now: Snapshot, told: Told) -> list[News]:
+def _stages(now: StudyStatus, told: Sent) -> list[News]:
     new = {stage: key for stage, at in _ended(now).items() if (key := f"stage {stage} {at}") not in told.keys}
     are = "are" if len(new) > 1 else "is"
     text = f"{', '.join(new)} {are} done, {len(now.of(State.DONE))} of {len(now.units)} units"
     return [News("stage", tuple(new.values()), text)] if new else []
 
 
-def _ended(now: Snapshot) -> dict[str, int]:
+def _ended(now: StudyStatus) -> dict[str, int]:
     """Return the stages that are done, and when their last attempts started: a rerun stage ends again."""
     unfinished, last = set[str](), dict[str, int]()
     for seen in now.units:
         stage = seen.unit.stage
         if seen.state != State.DONE:
             unfinished.add(stage)
-        last[stage] = max(last.get(stage, 0), int(seen.attempt.begun) if seen.attempt else 0)
+        last[stage] = max(last.get(stage, 0), int(seen.attempt.started) if seen.attempt else 0)
     return {stage: at for stage, at in last.items() if stage not in unfinished}
 
 
-def _problems(now: Snapshot, told: Told) -> list[News]:
+def _problems(now: StudyStatus, told: Sent) -> list[News]:
     """Report failed, stalled, held, damaged or stuck units, grouped by stage and cause."""
-    groups = defaultdict[str, list[Seen]](list)
+    groups = defaultdict[str, list[UnitStatus]](list)
     for seen in (*now.of(State.STALLED, State.DAMAGED), *lost(now), *held(now), *stuck(now)):
         if _key(seen) not in told.keys:
             groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
@@ -131,17 +131,17 @@ def _problems(now: Snapshot, told: Told) -> list[News]:
     ]
 
 
-def _state(seen: Seen) -> str:
+def _state(seen: UnitStatus) -> str:
     if seen.live and seen.live.dead:
         return "stuck"
     return "held" if meaning(seen.reason or "").wait is Wait.PERSON else seen.state
 
 
-def _key(seen: Seen) -> str:
+def _key(seen: UnitStatus) -> str:
     return f"{_state(seen)} {seen.unit.id} {seen.attempt.number if seen.attempt else 0}"
 
 
-def _problem(units: list[Seen], now: Snapshot) -> str:
+def _problem(units: list[UnitStatus], now: StudyStatus) -> str:
     """Format as "3 evaluate units failed: out of memory, the first s-r0: …"."""
     first, cause, blocked = units[0], units[0].cause, len(now.of(State.BLOCKED))
     stage, name = first.unit.stage, first.unit.name
@@ -157,21 +157,21 @@ def _problem(units: list[Seen], now: Snapshot) -> str:
     return text + f"'sor logs {now.root.path.name} {first.unit.id}' shows more"
 
 
-def _left(now: Snapshot) -> list[News]:
+def _left(now: StudyStatus) -> list[News]:
     """Report a study that no longer advances: its keeper gave up or is gone, or units wait without one."""
     attempt = now.keeper.attempt if now.keeper and not now.kept else None
     if attempt and attempt.ended in (None, "over"):
         why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
         return [News("keeper", (f"keeper {attempt.number}",), f"no keeper goes on with it: {why}")]
-    begun = max((int(seen.attempt.begun) for seen in now.units if seen.attempt), default=None)
-    if begun is None or in_hand(now) or lost(now):
+    started = max((int(seen.attempt.started) for seen in now.units if seen.attempt), default=None)
+    if started is None or in_hand(now) or lost(now):
         return []
     waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
     text = f"{waiting}, and none is queued or running: 'sor submit' goes on"
-    return [News("waiting", (f"waiting {begun}",), text)]
+    return [News("waiting", (f"waiting {started}",), text)]
 
 
-def _nodes(nodes: Verdict, told: Told) -> list[News]:
+def _nodes(nodes: Verdict, told: Sent) -> list[News]:
     """Report nodes that are avoided, and too many bad ones: one message each, each node once a day."""
     kinds = {"avoided": nodes.avoid, "bad, but too many to be avoided": nodes.many}
     found = []

@@ -20,9 +20,9 @@ from jobs.core.secrets import secret
 from jobs.store import journal
 from jobs.store.rundir import Damaged, StudyDir
 from jobs.store.schema import NOTE
-from launch.notify.events import News, Told, news, silence
+from launch.notify.events import News, Sent, news, silence
 from launch.state.lock import Lock, Locked
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.submit.bad_nodes import Verdict
 
 HOOK = "SOR_NOTIFY"
@@ -54,7 +54,7 @@ class Notifier:
         """Whether there is a hook."""
         return self._hook is not None
 
-    def tell(self, now: Snapshot, nodes: Verdict) -> None:
+    def report(self, now: StudyStatus, nodes: Verdict) -> None:
         """Send news in the background; what is new while a send is running waits for the next call."""
         self._start(lambda told: news(now, nodes, told))
 
@@ -67,17 +67,17 @@ class Notifier:
         if self._thread:
             self._thread.join(3 * LIMIT)
 
-    def _start(self, find: Callable[[Told], list[News]]) -> None:
+    def _start(self, find: Callable[[Sent], list[News]]) -> None:
         if self._hook and not (self._thread and self._thread.is_alive()):
             self._thread = threading.Thread(target=self._work, args=(self._hook, find), daemon=True)
             self._thread.start()
 
-    def _work(self, hook: str, find: Callable[[Told], list[News]]) -> None:
+    def _work(self, hook: str, find: Callable[[Sent], list[News]]) -> None:
         def found() -> list[News]:
             records, bad = journal.survey(self._root.notified, NOTE)
             if bad:  # what is on such a line may be sent again
                 self._say(f"{HOOK}: {bad[0].why}. Remove the line")
-            return find(Told.of(records, time.time()))
+            return find(Sent.of(records, time.time()))
 
         try:
             if not found():

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from functools import lru_cache
 
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import ENDED, PastJob, Place, QueuedJob, elements_of, latest, live_state
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.errors import SlurmUnavailable
 from launch.state.ledger import Attempt, Job
 from launch.state.pending_reasons import Wait, meaning
@@ -49,8 +49,8 @@ class Slurm:
 
     settle = SETTLE
 
-    def __init__(self, controller: Controller) -> None:
-        self.controller = controller
+    def __init__(self, client: SlurmClient) -> None:
+        self.client = client
         # All by job name and id:
         self._ended: dict[tuple[str, str], QueuedJob] = {}  # in the last answer
         self._past: dict[tuple[str, str], PastJob] = {}  # from accounting, of jobs that had left the queue
@@ -60,7 +60,7 @@ class Slurm:
 
     def places(self, without: Collection[str]) -> list[Place]:
         """Return the places in the queue that this user has taken, in any study, but for some job ids."""
-        table = self.controller.places()
+        table = self.client.places()
         found = list[Place]()
         for place in table.rows:
             if place.elements is None:
@@ -70,7 +70,7 @@ class Slurm:
                 found.append(place._replace(elements=kept))
         return found + [Place("", None, (), "", "")] * len(table.malformed)
 
-    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
         rows = self._rows({job.submission for a in attempts.values() for job in a.jobs})
         alive: dict[str, dict[str, dict[int | None, Telling]]] = {}
         for row in rows:
@@ -87,8 +87,8 @@ class Slurm:
                 jobs = tuple(job for job, _ in living)
                 found[unit] = how._replace(jobs=jobs)
             elif attempt.ended is None and any(job.array is None for job in attempt.jobs):
-                if time.time() - attempt.begun < SETTLE:
-                    found[unit] = Live(State.QUEUED, (), "is being submitted")
+                if time.time() - attempt.started < SETTLE:
+                    found[unit] = LiveJobs(State.QUEUED, (), "is being submitted")
         return found
 
     def _rows(self, names: Set[str]) -> list[QueuedJob]:
@@ -97,7 +97,7 @@ class Slurm:
         Raises:
             SlurmUnavailable: a line about one of them cannot be parsed, or the queue cannot be read.
         """
-        table = self.controller.queue()
+        table = self.client.queue()
         for line in table.malformed:
             if line.endswith(tuple(names)):
                 raise SlurmUnavailable(
@@ -105,10 +105,10 @@ class Slurm:
                 )
         return [row for row in table.rows if row.name in names]
 
-    def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
+    def exit_reasons(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
         keys = {u: [(job.submission, job.id) for job in a.jobs if job.id] for u, a in attempts.items()}
         self._explain(
-            {key for each in keys.values() for key in each}, min(a.begun for a in attempts.values())
+            {key for each in keys.values() for key in each}, min(a.started for a in attempts.values())
         )
         past: Mapping[tuple[str, str], PastJob | QueuedJob] = {**self._ended, **self._past}
         words = {
@@ -124,11 +124,11 @@ class Slurm:
             return
         self._asked, self._again = lacking, time.monotonic() + AGAIN
         with suppress(SlurmUnavailable):  # without accounting, or its answer, the reason stays unknown
-            told = self.controller.history(int(since) - 60).rows  # accounting lags by seconds
+            told = self.client.history(int(since) - 60).rows  # accounting lags by seconds
             last = latest(row for row in told if (row.name, row.id) in jobs)
             self._past |= {(job.name, id): job for id, job in last.items() if job.state in ENDED}
             killed = [job.id for job in last.values() if job.state in ENDED and _killed(job)]
-            self._memory |= self.controller.memory(killed, int(since) - 60) if killed else {}
+            self._memory |= self.client.memory(killed, int(since) - 60) if killed else {}
 
     def cancel(self, jobs: Iterable[Job]) -> None:
         """Cancel jobs, by the ids that the queue shows under their names right now, and no others.
@@ -144,7 +144,7 @@ class Slurm:
                 found[row.array] += [str(i) for i in indices if i is not None]
         ids = [f"{array}_[{','.join(each)}]" if each else array for array, each in found.items()]
         for first in range(0, len(ids), MANY):
-            self.controller.cancel(ids[first : first + MANY])
+            self.client.cancel(ids[first : first + MANY])
 
 
 def _alive(job: Job, alive: Alive) -> tuple[Job, Telling] | None:
@@ -170,25 +170,25 @@ def _lives(name: str, id: str, alive: Alive) -> bool:
 
 
 @lru_cache(maxsize=10_000)  # thousands of pending jobs have the same fields
-def _how(living: tuple[Telling, ...]) -> Live:
+def _how(living: tuple[Telling, ...]) -> LiveJobs:
     """Return the state of a live unit from the rows of its jobs; the most advanced of its workers decides."""
     states = [live_state(state) for state, *_ in living]
     for state in (State.RUNNING, State.PREEMPTED):
         rows = [row for row, its in zip(living, states, strict=True) if its == state]
         if rows:
             nodes = ",".join(dict.fromkeys(nodes for _, _, _, nodes, _ in rows if nodes))
-            return Live(state, (), nodes=nodes or None, start=_first(rows))
+            return LiveJobs(state, (), nodes=nodes or None, start=_first(rows))
     reasons = [reason for _, reason, *_ in living]
     start = _first(living)
     waits = [_wait(reason or "", partition) for _, reason, _, _, partition in living]
     if set(reasons) == {"BeginTime"}:  # units request no begin time: these were requeued
         words = "was put back into the queue, and is begun again in two minutes"
-        return Live(State.PREEMPTED, (), words, start=start)
+        return LiveJobs(State.PREEMPTED, (), words, start=start)
     reason = _located(reasons[0], living[0][-1])
     if all(wait in (Wait.REDO, Wait.NEVER) for wait in waits):
         said, again = meaning(reason or ""), Wait.NEVER not in waits
-        return Live(State.QUEUED, (), said.words, True, start=start, again=again, advice=said.advice)
-    return Live(State.QUEUED, (), reason, start=start)
+        return LiveJobs(State.QUEUED, (), said.words, True, start=start, again=again, advice=said.advice)
+    return LiveJobs(State.QUEUED, (), reason, start=start)
 
 
 def _wait(reason: str, partition: str) -> Wait:

@@ -45,7 +45,7 @@ HEADING = "CLUSTER: "  # their line before the output for a cluster, in some ver
 NOT_SET_UP = "establish a configuration source"  # Slurm's message when it finds no slurm.conf
 
 
-class Controller:
+class SlurmClient:
     """Slurm as configured on this machine; SLURM_CONF selects a configuration other than the default.
 
     Every query raises SlurmUnavailable if it gets no answer within `timeout` seconds.

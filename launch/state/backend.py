@@ -13,7 +13,7 @@ from launch.state.ledger import Attempt, Job
 from launch.state.states import State
 
 
-class Live(NamedTuple):
+class LiveJobs(NamedTuple):
     """A unit's last attempt while any of its jobs is live. A named tuple, since there may be very many.
 
     Args:
@@ -45,10 +45,10 @@ class Backend(Protocol):
 
     settle: float
 
-    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
         """Return the attempts that are live, including those of which only the submission's name is known."""
 
-    def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
+    def exit_reasons(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
         """Return why attempts ended, in words, as far as the machine knows."""
 
     def cancel(self, jobs: Iterable[Job]) -> None:

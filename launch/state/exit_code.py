@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from jobs.core.causes import ANSWERS, Cause
 from launch.state.states import ACTIVE, State
-from launch.state.status import REMOVED, Seen, Snapshot
+from launch.state.status import REMOVED, StudyStatus, UnitStatus
 from launch.state.waits import held, stuck
 
 
@@ -22,7 +22,7 @@ class Outlook(IntEnum):
     NEEDS_YOU = 4
 
 
-def outlook(now: Snapshot) -> Outlook:
+def outlook(now: StudyStatus) -> Outlook:
     """Return whether a study is done, continues by itself, or needs a person.
 
     Waiting units that nothing is going to submit need a person only once nothing is in progress: until then
@@ -37,23 +37,23 @@ def outlook(now: Snapshot) -> Outlook:
     return Outlook.GOES_ON
 
 
-def in_hand(now: Snapshot) -> bool:
+def in_hand(now: StudyStatus) -> bool:
     """Return whether anything is in progress: a keeper, a submit, or queued or running jobs."""
     return now.kept is not None or now.submitting is not None or bool(now.of(*ACTIVE))
 
 
-def lost(now: Snapshot) -> list[Seen]:
+def lost(now: StudyStatus) -> list[UnitStatus]:
     """Return the failed units that will not be retried. Units that need them stay blocked for as long."""
     return [seen for seen in now.of(State.FAILED) if not _comes_again(seen, now)]
 
 
-def _comes_again(seen: Seen, now: Snapshot) -> bool:
-    if now.submitting is not None and seen.attempt and seen.attempt.begun < now.submitting:
+def _comes_again(seen: UnitStatus, now: StudyStatus) -> bool:
+    if now.submitting is not None and seen.attempt and seen.attempt.started < now.submitting:
         return True  # the submit in progress has not reached it yet
     return (now.kept is not None or now.submitting is not None) and may_help(seen)
 
 
-def may_help(seen: Seen) -> bool:
+def may_help(seen: UnitStatus) -> bool:
     """Return whether retrying a unit may help: its attempt ended for a transient cause.
 
     Units that a person canceled or removed are left alone, and so are results made from removed ones. A job
@@ -69,6 +69,6 @@ def may_help(seen: Seen) -> bool:
     return attempt.ended not in ("cancelled", "outdated") and seen.reason != REMOVED
 
 
-def hopeless(seen: Seen) -> bool:
+def hopeless(seen: UnitStatus) -> bool:
     """Return whether the unit's job can never start, nor any other job with the same request."""
     return seen.live is not None and seen.live.dead and not seen.live.again

@@ -15,7 +15,7 @@ from launch.state.ledger import Attempt
 from launch.study.memory import TWICE
 
 if TYPE_CHECKING:
-    from launch.state.status import Seen
+    from launch.state.status import UnitStatus
 
 
 def killed_for_memory(root: StudyDir, attempt: Attempt, words: str | None) -> str | None:
@@ -36,7 +36,7 @@ def killed_for_memory(root: StudyDir, attempt: Attempt, words: str | None) -> st
     return None
 
 
-def limit_of(seen: Seen) -> int | None:
+def limit_of(seen: UnitStatus) -> int | None:
     """Return the limit, in MiB per node, at which a unit's last attempt was killed for memory.
 
     Returns:
@@ -49,7 +49,7 @@ def limit_of(seen: Seen) -> int | None:
     return max(n or 0 for n in (seen.attempt.memory, written.get("asked"), *notes)) or None
 
 
-def with_more(seen: Seen) -> Unit:
+def with_more(seen: UnitStatus) -> Unit:
     """Return the unit, to be raised to twice the memory at which its last attempt was killed, if it was."""
     limit = limit_of(seen)
     if limit is None:

@@ -58,13 +58,13 @@ class Attempt(NamedTuple):
     A named tuple, since there may be very many.
 
     Args:
-        begun: seconds since the epoch.
+        started: seconds since the epoch.
         ended: how it ended, once that is recorded; `Ledger.ended` lists the values.
         memory: MiB per node that its jobs requested; None if they requested none.
     """
 
     number: int
-    begun: float
+    started: float
     cluster: str
     jobs: tuple[Job, ...] = ()
     ended: str | None = None
@@ -73,7 +73,7 @@ class Attempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Begun:
+class Started:
     """One unit's share of a submission: one of the workers of one attempt."""
 
     unit: str
@@ -140,14 +140,14 @@ class Ledger:
         records, _ = journal.survey(self._path, event)
         return entered | {r["submission"]: r["time"] for r in records if r["event"] == "intent"}
 
-    def begun(self, since: float) -> Counter[str]:
+    def attempts_since(self, since: float) -> Counter[str]:
         """Return the number of attempts at each unit since a time, without those that the machine refused."""
         records = [r for r in journal.survey(self._path, event)[0] if r["time"] >= since]
-        begun = {(e[0], e[1]) for r in records if r["event"] == "intent" for e in r["elements"]}
+        started = {(e[0], e[1]) for r in records if r["event"] == "intent" for e in r["elements"]}
         refused = {(a[0], a[1]) for r in records if r["event"] == "refused" for a in r["attempts"]}
-        return Counter(unit for unit, _ in begun - refused)
+        return Counter(unit for unit, _ in started - refused)
 
-    def intent(self, submission: str, elements: Sequence[Begun], memory: int | None = None) -> None:
+    def intent(self, submission: str, elements: Sequence[Started], memory: int | None = None) -> None:
         """Record that a submission is about to be made.
 
         Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.core.plain import plain
 from jobs.store.rundir import StudyDir
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 
 TAIL = 20  # lines of each failed unit
 SHOWN = 3  # failed units whose lines `sor status` shows
@@ -15,13 +15,13 @@ ENOUGH = 800  # bytes read from a log's end per line
 WIDEST = 300  # characters per line
 
 
-def last_words(now: Snapshot) -> dict[str, list[str]]:
+def last_words(now: StudyStatus) -> dict[str, list[str]]:
     """Return the last lines of output of the first few failed units, by unit id."""
     said = {seen.unit.id: words_of(seen) for seen in now.of(State.FAILED)[:SHOWN]}
     return {id: lines for id, lines in said.items() if lines is not None}
 
 
-def words_of(seen: Seen, most: int = TAIL) -> list[str] | None:
+def words_of(seen: UnitStatus, most: int = TAIL) -> list[str] | None:
     """Return a unit's last lines of output, from the rank that failed first.
 
     Returns:
@@ -43,6 +43,6 @@ def tail(log: Path, most: int = TAIL) -> list[str]:
     return [line for line in lines if line.strip()][-most:]
 
 
-def logs_of(seen: Seen, root: StudyDir) -> list[Path]:
+def logs_of(seen: UnitStatus, root: StudyDir) -> list[Path]:
     """Return the log files of a unit's last attempt, one per rank, worker by worker."""
     return [log for job in seen.jobs for log in root.logs(job.submission, job.id)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from launch.state.pending_reasons import in_words
 from launch.state.states import State
-from launch.state.status import Seen
+from launch.state.status import UnitStatus
 
 
-def why(seen: Seen, at: float) -> str:
+def why(seen: UnitStatus, at: float) -> str:
     """Return why a unit is in its state, and when Slurm expects its job to start.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from launch.state.ledger import Job
 from launch.state.states import ACTIVE, State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,27 @@ class Difference:
         damaged: units that are left alone, with those made from them, until a person has fixed their files.
     """
 
-    submit: tuple[Seen, ...]
-    outdated: tuple[Seen, ...]
-    withdraw: tuple[Seen, ...]
-    active: tuple[Seen, ...]
+    submit: tuple[UnitStatus, ...]
+    outdated: tuple[UnitStatus, ...]
+    withdraw: tuple[UnitStatus, ...]
+    active: tuple[UnitStatus, ...]
     done: int
     former: tuple[Job, ...] = ()
-    damaged: tuple[Seen, ...] = ()
+    damaged: tuple[UnitStatus, ...] = ()
 
     @property
     def nothing(self) -> bool:
         return not (self.submit or self.withdraw)
 
 
-def reconcile(now: Snapshot, only: str | None = None) -> Difference:
+def reconcile(now: StudyStatus, only: str | None = None) -> Difference:
     """Return the difference between a study's plan and its state.
 
     Args:
         only: a stage; units of other stages are left alone, and units whose inputs those would have to make
             first are left for later.
     """
-    submit: list[Seen] = []
+    submit: list[UnitStatus] = []
     held = set[str]()  # damaged units, and units to be made from them
     ready = {u.unit.id for u in now.units if u.state == State.DONE}
     for seen in now.units:

@@ -1,6 +1,6 @@
 """Current state of a study: the plan compared with the disk, the ledger and the machine.
 
-Reads only. A poll returns a `Snapshot`; reconcile.py decides what to do about it, and views.py shows it.
+Reads only. `poll` returns a `StudyStatus`; reconcile.py decides what to do about it, and views.py shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.store.progress import read_progress
 from jobs.store.records import BadLine, Damaged
 from jobs.store.rundir import StudyDir, UnitDir
 from jobs.store.schema import ATTEMPT
-from launch.state.backend import Backend, Live
+from launch.state.backend import Backend, LiveJobs
 from launch.state.cache import StatusCache
 from launch.state.killed import killed_for_memory
 from launch.state.ledger import KEEPER, Attempt, Job, Ledger
@@ -33,7 +33,7 @@ REMOVED = "its result was removed"
 IDENTITY = re.compile(rb"\b[0-9a-f]{12}\b")  # of a unit
 
 
-class Seen(NamedTuple):
+class UnitStatus(NamedTuple):
     """Status of one unit. A named tuple, since there may be very many.
 
     Args:
@@ -48,7 +48,7 @@ class Seen(NamedTuple):
     state: State
     reason: str | None
     attempt: Attempt | None
-    live: Live | None
+    live: LiveJobs | None
     in_vain: bool
     published: bool
     progress: dict[str, Any] | None
@@ -72,7 +72,7 @@ class Seen(NamedTuple):
         return tuple({(job.submission, job.element): job for job in known}.values())
 
     @property
-    def unheard(self) -> bool:
+    def unconfirmed(self) -> bool:
         """Whether its last attempt was about to be submitted, and may or may not have been accepted."""
         if self.published or self.attempt is None or self.attempt.ended or self.state == State.FAILED:
             return False
@@ -94,7 +94,7 @@ class Seen(NamedTuple):
             "log": log,
             "progress": {k: p[k] for k in ("done", "total", "unit")} if p else None,
             "memory": {"asked": asked or None, "used": (self.written or p or {}).get("memory")},
-            "updated": p["updated"] if p else self.attempt.begun if self.attempt else None,
+            "updated": p["updated"] if p else self.attempt.started if self.attempt else None,
         }
 
 
@@ -108,11 +108,11 @@ class Keeper:
     """The last keeper of a study; `live` is its state on the machine while it is live."""
 
     attempt: Attempt
-    live: Live | None
+    live: LiveJobs | None
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class StudyStatus:
     """A study at the time of one poll, in the order of its plan.
 
     Args:
@@ -122,18 +122,18 @@ class Snapshot:
     """
 
     root: StudyDir
-    units: tuple[Seen, ...]
+    units: tuple[UnitStatus, ...]
     former: tuple[Job, ...] = ()
     keeper: Keeper | None = None
     submitting: float | None = None
     harm: tuple[str, ...] = ()
 
     @property
-    def kept(self) -> Live | None:
+    def kept(self) -> LiveJobs | None:
         """The keeper's state on the machine, while it is live."""
         return self.keeper.live if self.keeper else None
 
-    def of(self, *states: State) -> list[Seen]:
+    def of(self, *states: State) -> list[UnitStatus]:
         """Return the units in these states."""
         return [u for u in self.units if u.state in states]
 
@@ -165,9 +165,9 @@ class Ended(NamedTuple):
     harm: str | None = None
 
 
-def observe(
+def poll(
     units: list[Unit], root: StudyDir, backend: Backend, cache: StatusCache | None = None
-) -> Snapshot:
+) -> StudyStatus:
     """Poll every unit once.
 
     Args:
@@ -183,13 +183,13 @@ def observe(
     published, harmed = _published(units, root)
     planned = {unit.id: unit for unit in units}
     unknown = _attributed(Ledger(root.ledger).damage(), planned, harmed)
-    begun = {id: a for id, a in attempts.items() if id in planned and id not in published}
+    started = {id: a for id, a in attempts.items() if id in planned and id not in published}
     former = {id: a for id, a in attempts.items() if a.ended is None and id not in planned and id != KEEPER}
-    asked = begun | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
+    asked = started | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
     live = backend.live(asked) if asked else {}
     if KEEPER in asked and KEEPER not in live and cache.attempts(root).get(KEEPER) != keeper:
-        return observe(units, root, backend, cache)  # it submitted the next, and ended meanwhile
-    over = [planned[id] for id in begun if id not in live]
+        return poll(units, root, backend, cache)  # it submitted the next, and ended meanwhile
+    over = [planned[id] for id in started if id not in live]
     # Check the disk again after the jobs: one that ended meanwhile published its result first.
     published |= {u.id for u in over if _appeared(root.unit(u))}
     unread = [u for u in units if u.id in published and u.id not in cache.sound]
@@ -201,15 +201,15 @@ def observe(
     harmed |= cache.unreadable
     published -= harmed.keys()
     cache.sound = published & (cache.sound | fresh.keys())
-    ended = _ended([u for u in over if u.id not in published], begun, root, backend)
-    seen: dict[str, Seen] = {}
+    ended = _ended([u for u in over if u.id not in published], started, root, backend)
+    seen: dict[str, UnitStatus] = {}
     for unit in units:
         id = unit.id
         facts = attempts.get(id), live.get(id), id in published, ended.get(id)
-        seen[id] = _look(unit, root, *facts, seen, harmed.get(id))
+        seen[id] = _unit_status(unit, root, *facts, seen, harmed.get(id))
     left = tuple(job for id in former if id in live for job in live[id].jobs)
     kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
-    return Snapshot(root, tuple(seen.values()), left, kept, submitting, unknown)
+    return StudyStatus(root, tuple(seen.values()), left, kept, submitting, unknown)
 
 
 def _ended(
@@ -226,7 +226,7 @@ def _ended(
         for id, end in found.items()
         if not (_is_sure(end.written) or end.harm) and attempts[id].ended is None
     }
-    words = backend.ends(silent) if silent else {}
+    words = backend.exit_reasons(silent) if silent else {}
     words |= {id: said for id in silent if (said := killed_for_memory(root, silent[id], words.get(id)))}
     for id, attempt in silent.items():
         if words.get(id) != found[id].error:
@@ -262,9 +262,9 @@ def _published(units: list[Unit], root: StudyDir) -> tuple[set[str], dict[str, s
 
     Only units with a folder are checked; at first few have one.
     """
-    begun, published, harmed = root.begun(), set[str](), dict[str, str]()
+    started, published, harmed = root.with_folders(), set[str](), dict[str, str]()
     for unit in units:
-        if unit.id not in begun:
+        if unit.id not in started:
             continue
         there, harm = root.look_at(unit)
         if there:
@@ -315,16 +315,16 @@ def _appeared(folder: UnitDir) -> bool:
     return False
 
 
-def _look(
+def _unit_status(
     unit: Unit,
     root: StudyDir,
     attempt: Attempt | None,
-    live: Live | None,
+    live: LiveJobs | None,
     published: bool,
     ended: Ended | None,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, UnitStatus],
     harm: str | None = None,
-) -> Seen:
+) -> UnitStatus:
     """Return the status of one unit; `seen` holds that of its inputs."""
     tells = ended or (live and live.state == State.RUNNING and not published)
     progress = None
@@ -348,7 +348,7 @@ def _look(
     written = ended.written if ended else None
     state, reason = state_of(facts)
     vain = state is not State.QUEUED and in_vain(facts)  # a job that counts as queued can still start
-    return Seen(unit, root, state, reason, attempt, live, vain, published, progress, written)
+    return UnitStatus(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 
 def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
@@ -365,7 +365,7 @@ def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None
         return None
     if "attempt" in progress:
         return progress if progress["attempt"] == attempt.number else None
-    return progress if progress["updated"] >= attempt.begun else None  # written by an older version
+    return progress if progress["updated"] >= attempt.started else None  # written by an older version
 
 
 def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[dict[str, Any]]) -> str | None:

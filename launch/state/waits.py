@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from launch.state.pending_reasons import Wait, meaning
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,24 @@ class Waiting:
         advice: what to do, with the command; empty where only the site can act.
     """
 
-    units: tuple[Seen, ...]
+    units: tuple[UnitStatus, ...]
     words: str
     advice: str
 
 
-def stuck(now: Snapshot) -> list[Seen]:
+def stuck(now: StudyStatus) -> list[UnitStatus]:
     """Return the units whose job can never start, and will not be replaced by a live keeper or submit."""
     helped = now.kept is not None or now.submitting is not None
     vain = [s for s in now.units if s.in_vain and s.live is not None and s.live.dead]
     return [s for s in vain if s.live and not (s.live.again and helped)]
 
 
-def held(now: Snapshot) -> list[Seen]:
+def held(now: StudyStatus) -> list[UnitStatus]:
     """Return the units with a job that waits until somebody releases it or raises a budget."""
     return _of(now, Wait.PERSON)
 
 
-def waiting(now: Snapshot) -> list[Waiting]:
+def waiting(now: StudyStatus) -> list[Waiting]:
     """Return the units that cannot start as things stand, by reason, those that need a person first."""
     groups = [
         (words, units)
@@ -47,7 +47,7 @@ def waiting(now: Snapshot) -> list[Waiting]:
     return [Waiting(units, words, advice(units, now.root.path.name)) for words, units in groups]
 
 
-def advice(units: Sequence[Seen], study: str) -> str:
+def advice(units: Sequence[UnitStatus], study: str) -> str:
     """Return what to do about units that are stuck or held for the same reason."""
     live = units[0].live
     if live and live.dead:
@@ -59,13 +59,13 @@ def advice(units: Sequence[Seen], study: str) -> str:
     return meaning(units[0].reason or "").advice.format(scontrol=f"scontrol {where}".strip(), jobs=arrays)
 
 
-def _of(now: Snapshot, wait: Wait) -> list[Seen]:
+def _of(now: StudyStatus, wait: Wait) -> list[UnitStatus]:
     queued = now.of(State.QUEUED, State.PREEMPTED)
     return [s for s in queued if s.reason and meaning(s.reason).wait is wait]
 
 
-def _by_reason(units: list[Seen]) -> dict[str, tuple[Seen, ...]]:
-    groups = defaultdict[str, tuple[Seen, ...]](tuple)
+def _by_reason(units: list[UnitStatus]) -> dict[str, tuple[UnitStatus, ...]]:
+    groups = defaultdict[str, tuple[UnitStatus, ...]](tuple)
     for seen in units:
         reason = seen.live.reason if seen.live and seen.live.dead else meaning(seen.reason or "").words
         groups[reason or ""] += (seen,)

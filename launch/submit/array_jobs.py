@@ -17,7 +17,7 @@ from jobs.store.by_hand import TOLD
 from jobs.store.rundir import write_json
 from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
-from launch.state.ledger import Begun, Job, new_name
+from launch.state.ledger import Job, Started, new_name
 from launch.state.lock import Lost
 from launch.study.header import WELCOME
 from launch.study_run import Project
@@ -50,12 +50,12 @@ submit() {  # set `id`: the one line of what sbatch says that is an id, or an id
 """
 
 
-def hand_over(
+def submit_arrays(
     arrays: Sequence[Array],
     project: Project,
     code: Path,
     avoid: Sequence[str],
-    tell: Callable[[str, str], None],
+    report: Callable[[str, str], None],
 ) -> None:
     """Submit arrays, in an order in which each comes after those that it waits for.
 
@@ -73,46 +73,46 @@ def hand_over(
         name = new_name(f"{array.stage}-{project.study.name}")
         folder = project.root.submission(name)
         _write(array, project, folder, code, numbers, dependency(array, ids), avoid)
-        begun = [
-            Begun(e.unit.id, numbers[e.unit.id], None if array.plain else e.index) for e in array.elements
+        started = [
+            Started(e.unit.id, numbers[e.unit.id], None if array.plain else e.index) for e in array.elements
         ]
         asked = project.cluster.memory_option(array.stage, array.resources)
-        ids.append(hand_in(project, name, begun, array.resources.memory if asked else None))
-        tell(ids[-1], in_words(array))
+        ids.append(submit_one(project, name, started, array.resources.memory if asked else None))
+        report(ids[-1], in_words(array))
 
 
-def hand_in(project: Project, name: str, begun: Sequence[Begun], memory: int | None = None) -> str:
-    """Submit the contents of a submission's folder and return the job's id. Raises what `hand_over` does.
+def submit_one(project: Project, name: str, started: Sequence[Started], memory: int | None = None) -> str:
+    """Submit the contents of a submission's folder and return the job's id. Raises what `submit_arrays` does.
 
     Args:
         memory: MiB per node that each of its jobs requests.
     """
     assert isinstance(project.backend, Slurm)
-    project.ledger.intent(name, begun, memory)
+    project.ledger.intent(name, started, memory)
     project.fence()  # a process that took over meanwhile did not see that line
     try:
-        id = project.backend.controller.submit(project.root.submission(name) / SCRIPT)
+        id = project.backend.client.submit(project.root.submission(name) / SCRIPT)
     except Refused as error:
         why = f"Slurm refused it: {error}"
-        project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in begun})
+        project.ledger.ended("refused", {(b.unit, b.attempt, why) for b in started})
         raise
     try:
         project.ledger.submitted(name, str(id))
     except Lost:
-        _take_back(project, Job(name, id.array, socket.gethostname(), None, id.cluster), begun)
+        _take_back(project, Job(name, id.array, socket.gethostname(), None, id.cluster), started)
         raise
     return id.array
 
 
-def _take_back(project: Project, job: Job, begun: Sequence[Begun]) -> None:
+def _take_back(project: Project, job: Job, started: Sequence[Started]) -> None:
     """Cancel jobs whose attempts another process had ended or replaced, unaware of the submission."""
     attempts = project.ledger.attempts()
-    over = [b for b in begun if (a := attempts.get(b.unit)) and (a.number > b.attempt or a.ended)]
+    over = [b for b in started if (a := attempts.get(b.unit)) and (a.number > b.attempt or a.ended)]
     project.backend.cancel([job._replace(element=b.index) for b in over])
 
 
 def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
-    """Write what `hand_over` would submit, for submission by hand, and return the script that submits all.
+    """Write what `submit_arrays` would submit, for a person to submit; return the script that does so.
 
     Raises:
         Refusal: the folder is not empty, and jobs may be reading its files.

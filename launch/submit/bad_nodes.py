@@ -73,7 +73,7 @@ def verdict(project: Project) -> Verdict:
     if not bad:
         return Verdict(harm=harm)
     sizes = Counter[str]()
-    for group in project.backend.controller.nodes().rows:
+    for group in project.backend.client.nodes().rows:
         sizes[group.partition] += group.count
     return replace(judge(bad, sizes, max(unit.resources.nodes for unit in project.units)), harm=harm)
 

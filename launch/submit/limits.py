@@ -18,7 +18,7 @@ from functools import cache
 from jobs.core.unit import Resources, Unit
 from jobs.store.checkpoints import Checkpoints, why_not
 from jobs.store.rundir import StudyDir
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.levels import Level, Quota, level, service_of, smallest
 from launch.slurm.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
 from launch.slurm.parse import Config, NodeGroup, Place
@@ -58,7 +58,7 @@ def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
 
 
 @dataclass(frozen=True)
-class Admission:
+class ClusterLimits:
     """A cluster's settings that matter for submitting.
 
     Args:
@@ -73,17 +73,17 @@ class Admission:
     qos: tuple[Qos, ...]
 
     @classmethod
-    def ask(cls, cluster: Cluster, controller: Controller) -> Admission:
+    def ask(cls, cluster: Cluster, client: SlurmClient) -> ClusterLimits:
         """Query the cluster."""
-        config = controller.config()
+        config = client.config()
         associations: tuple[Association, ...] | None = ()
         qos: tuple[Qos, ...] = ()
         with ThreadPoolExecutor() as pool:  # Slurm 22.05 takes a quarter of a second for some of these
-            partitions, nodes = pool.submit(controller.partitions), pool.submit(controller.nodes)
+            partitions, nodes = pool.submit(client.partitions), pool.submit(client.nodes)
             if config.accounting and config.enforced:
-                kinds = pool.submit(controller.qos)
+                kinds = pool.submit(client.qos)
                 try:
-                    associations, qos = controller.associations(config.cluster).rows, kinds.result().rows
+                    associations, qos = client.associations(config.cluster).rows, kinds.result().rows
                 except SlurmUnavailable:
                     associations = None
             return cls(cluster, config, partitions.result().rows, nodes.result().rows, associations, qos)

@@ -16,13 +16,13 @@ from jobs.core.unit import Resources, Unit
 from jobs.store.clock import ahead
 from jobs.store.rundir import write_json
 from launch.slurm.backend import Slurm
-from launch.state.ledger import KEEPER, Begun, new_name
+from launch.state.ledger import KEEPER, Started, new_name
 from launch.state.reconcile import Difference
 from launch.state.states import ACTIVE
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study import memory
 from launch.study_run import Project
-from launch.submit.array_jobs import SCRIPT, hand_in
+from launch.submit.array_jobs import SCRIPT, submit_one
 from launch.submit.script import sbatch_script
 from launch.submit.throttles import LATER
 
@@ -32,7 +32,7 @@ MANY = 100  # jobs per dependency
 GRACE = 60.0  # seconds for a keeper to end
 
 
-def record(project: Project, only: str | None, submit: Sequence[Seen]) -> None:
+def record(project: Project, only: str | None, submit: Sequence[UnitStatus]) -> None:
     """Record how a person submits a study now, for the keeper to continue from, if one is configured."""
     if project.cluster.slurm.keeper is None:
         return
@@ -57,7 +57,7 @@ def wanted(project: Project, difference: Difference) -> bool:
     return project.cluster.slurm.keeper is not None and bool(difference.submit or difference.active)
 
 
-def dismiss(project: Project, now: Snapshot, why: str) -> bool:
+def dismiss(project: Project, now: StudyStatus, why: str) -> bool:
     """Cancel the keeper and wait until it is gone; return whether there was one."""
     if now.keeper is None or now.kept is None:
         return False
@@ -71,8 +71,8 @@ def dismiss(project: Project, now: Snapshot, why: str) -> bool:
     return True
 
 
-def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
-    """Submit the next keeper, which starts when a live job has ended, or soon. Raises what `hand_in` does.
+def submit_next(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
+    """Submit the next keeper, which starts when a live job has ended, or soon. Raises what `submit_one` does.
 
     Args:
         code: the snapshot of the code that it runs from.
@@ -83,8 +83,8 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
         The id of its job.
     """
     assert isinstance(project.backend, Slurm)
-    now, name = project.look(), new_name(f"{KEEPER}-{project.study.name}")
-    tracked = project.backend.controller.config().tracks_memory
+    now, name = project.poll(), new_name(f"{KEEPER}-{project.study.name}")
+    tracked = project.backend.client.config().tracks_memory
     needs = NEEDS if tracked else replace(NEEDS, memory=0)
     folder = project.root.submission(name)
     script = sbatch_script(
@@ -95,7 +95,7 @@ def hand_on(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoi
     folder.mkdir(parents=True)
     (folder / SCRIPT).write_text(script, encoding="utf-8")
     number = now.keeper.attempt.number + 1 if now.keeper else 1
-    return hand_in(project, name, [Begun(KEEPER, number)])
+    return submit_one(project, name, [Started(KEEPER, number)])
 
 
 def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
@@ -103,7 +103,7 @@ def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
     return any(LATER in why for _, why in held)
 
 
-def first_end(now: Snapshot, room: bool) -> str | None:
+def first_end(now: StudyStatus, room: bool) -> str | None:
     """Return the end of any live array as a value of sbatch's --dependency.
 
     Args:

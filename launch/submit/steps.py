@@ -25,11 +25,11 @@ from launch.state.killed import with_more
 from launch.state.ledger import Ledger
 from launch.state.reconcile import Difference
 from launch.state.states import State
-from launch.state.status import NEVER, Seen, Snapshot
+from launch.state.status import NEVER, StudyStatus, UnitStatus
 from launch.study_run import Project
 from launch.submit import next_keeper
 from launch.submit.arrays import ArrayPlan, plan_arrays
-from launch.submit.limits import Admission, Refusal
+from launch.submit.limits import ClusterLimits, Refusal
 
 WITHDRAWN = "its job would have waited forever"
 
@@ -37,31 +37,31 @@ WITHDRAWN = "its job would have waited forever"
 # Gather
 
 
-def settled(project: Project, console: Console) -> Snapshot:
+def settled(project: Project, console: Console) -> StudyStatus:
     """Return the study's state once the outcome of every submission is known and recorded."""
-    now = project.look()
-    if project.backend.settle and any(s.unheard for s in now.units):
+    now = project.poll()
+    if project.backend.settle and any(s.unconfirmed for s in now.units):
         console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
     until = time.monotonic() + project.backend.settle
-    while any(s.unheard for s in now.units) and time.monotonic() < until:
+    while any(s.unconfirmed for s in now.units) and time.monotonic() < until:
         time.sleep(1)
-        now = project.look()
-    lost = [(s.unit.id, s.attempt.number, NEVER) for s in now.units if s.attempt and s.unheard]
+        now = project.poll()
+    lost = [(s.unit.id, s.attempt.number, NEVER) for s in now.units if s.attempt and s.unconfirmed]
     if lost:
         project.ledger.ended("lost", lost)
-        now = project.look()
+        now = project.poll()
     write_down(project, now)
     return now
 
 
-def ask_limits(project: Project) -> Admission:
+def ask_limits(project: Project) -> ClusterLimits:
     """Ask the cluster for its limits."""
     assert isinstance(project.backend, Slurm)
-    return Admission.ask(project.cluster, project.backend.controller)
+    return ClusterLimits.ask(project.cluster, project.backend.client)
 
 
 def arrays(
-    project: Project, now: Snapshot, difference: Difference, asked: Future[Admission] | None = None
+    project: Project, now: StudyStatus, difference: Difference, asked: Future[ClusterLimits] | None = None
 ) -> ArrayPlan:
     """Plan a difference's job arrays under the cluster's limits; `asked`: these limits, if already requested.
 
@@ -95,7 +95,11 @@ def arrays(
 
 
 def decide(
-    now: Snapshot, difference: Difference, limits: Admission, allowed: Sequence[Unit], taken: Sequence[Place]
+    now: StudyStatus,
+    difference: Difference,
+    limits: ClusterLimits,
+    allowed: Sequence[Unit],
+    taken: Sequence[Place],
 ) -> ArrayPlan:
     """Decide which arrays to submit, and which units to hold. Pure.
 
@@ -111,7 +115,7 @@ def decide(
     return plan_arrays(units, {s.unit.id for s in difference.submit}, live, rules)
 
 
-def with_time(unit: Unit, seen: Seen, most: float) -> Unit:
+def with_time(unit: Unit, seen: UnitStatus, most: float) -> Unit:
     """Return the unit, with the maximum hours if its last run hit the time limit."""
     if seen.cause != Cause.TIME_LIMIT:
         return unit
@@ -121,7 +125,7 @@ def with_time(unit: Unit, seen: Seen, most: float) -> Unit:
 # Apply
 
 
-def write_down(project: Project, now: Snapshot) -> None:
+def write_down(project: Project, now: StudyStatus) -> None:
     """Record in the ledger what the scheduler and disk say: missing ids, and how attempts ended."""
     taken: dict[str, str] = {}
     for seen in now.units:
@@ -136,9 +140,9 @@ def write_down(project: Project, now: Snapshot) -> None:
     project.ledger.ended("failed", [(s.unit.id, attempt.number, s.reason or "") for s, attempt in failed])
 
 
-def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> list[Unit]:
+def withdraw(project: Project, units: Sequence[UnitStatus], how: str, why: str) -> list[Unit]:
     """End the jobs of these units, record how and why, and return the units that had jobs."""
-    found = [s for s in units if s.live is not None or s.unheard]
+    found = [s for s in units if s.live is not None or s.unconfirmed]
     # Recorded first, so that a submit waiting for a job on this machine learns why it ended.
     project.ledger.ended(how, [(s.unit.id, s.attempt.number, why) for s in found if s.attempt])
     # Readers first: one that waits for its input to end in any way must not be released by this.
@@ -146,7 +150,7 @@ def withdraw(project: Project, units: Sequence[Seen], how: str, why: str) -> lis
     return [s.unit for s in found]
 
 
-def set_aside(seen: Seen, ledger: Ledger) -> None:
+def set_aside(seen: UnitStatus, ledger: Ledger) -> None:
     """Rename a result whose inputs are made again, so that it is kept."""
     ledger.fence()
     number = seen.attempt.number if seen.attempt else 0

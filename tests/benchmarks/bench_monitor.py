@@ -27,10 +27,10 @@ from made_large import large_study
 from measure import Ratio
 
 from launch.cli import GARBAGE
-from launch.monitor.app import boards
-from launch.monitor.poller import Watcher
+from launch.monitor.app import summaries
+from launch.monitor.poller import Poller
 
-LOOKS = 5
+POLLS = 5
 LOOP = 2.0  # seconds between two calls of what `watch` repeats
 OPEN = 60.0  # seconds for which turm is watched
 TURM = "turm==0.17.0"
@@ -114,26 +114,26 @@ def watched(folder: Path) -> dict[str, float]:
     gc.set_threshold(GARBAGE)  # as `sor` does
     project, _ = large(folder)
     plan, began, costs = memory(), time.perf_counter(), []
-    watcher = Watcher([project], None, boards([project]))
-    taken = seen_after(watcher, 0.0)
+    poller = Poller([project], None, summaries([project]))
+    taken = seen_after(poller, 0.0)
     first = time.perf_counter() - began
-    for _ in range(LOOKS):
+    for _ in range(POLLS):
         before = time.process_time()
-        watcher.look_now()
-        taken = seen_after(watcher, taken)
+        poller.poll_now()
+        taken = seen_after(poller, taken)
         costs.append(time.process_time() - before)
-    (sight,) = watcher.sights()
+    (view,) = poller.views()
     return {
-        "first": first, "cost": median(costs), "interval": sight.interval, "plan": plan, "memory": memory(),
+        "first": first, "cost": median(costs), "interval": view.interval, "plan": plan, "memory": memory(),
     }  # fmt: skip
 
 
-def seen_after(watcher: Watcher, time: float) -> float:
+def seen_after(poller: Poller, time: float) -> float:
     """Wait for a look after another one; returns when it was."""
-    while watcher.sights()[0].taken <= time:
-        watcher.changed.wait()
-        watcher.changed.clear()
-    return watcher.sights()[0].taken
+    while poller.views()[0].taken <= time:
+        poller.changed.wait()
+        poller.changed.clear()
+    return poller.views()[0].taken
 
 
 def memory() -> float:

@@ -74,7 +74,7 @@ def units(count: int) -> list[Unit]:
 
 
 @dataclass
-class Seen:
+class UnitStatus:
     """What some work took, each time that it was done: seconds; and of the last time, programs and files."""
 
     times: list[float] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Seen:
 
 def submitting(cluster: Cluster, folder: Path, where: str) -> Iterator[Ratio]:
     """10,000 units by `sor submit` and by submitit's map_array, in turns; then `sor submit` once more."""
-    ours, again, theirs = Seen(), Seen(), Seen()
+    ours, again, theirs = UnitStatus(), UnitStatus(), UnitStatus()
     for turn in range(TURNS):
         project = made_project(folder / f"ours{turn}", units(SUBMITTED), sbatch=HELD)
         ours.measure(partial(submitted, project), folder / f"ours{turn}")
@@ -124,7 +124,7 @@ def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
     submitted(project)
 
     def look() -> None:
-        Console(file=io.StringIO()).print(status_view(project.look()))
+        Console(file=io.StringIO()).print(status_view(project.poll()))
 
     def status() -> None:
         done = subprocess.run([SOR, "status", *named], stdout=subprocess.DEVNULL, check=False)

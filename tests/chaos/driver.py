@@ -139,8 +139,8 @@ class Driver:
         """Look once, and do what a person would."""
         time.sleep(BETWEEN_LOOKS)
         for watch in self.watches:
-            watch.look()
-        if self.lab.look():
+            watch.poll()
+        if self.lab.poll():
             for job in self.lab.jobs:
                 self.restarts[job.id] = max(job.restarts, self.restarts.get(job.id, 0))
                 if job.state == "PENDING":

@@ -72,7 +72,7 @@ class Lab:
     root: StudyDir
     jobs: list[Job] = field(default_factory=list)
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Ask for the queue; False if there was no answer, and the last one stays."""
         asked = ",".join(f"{name}:|" for name in FIELDS)
         try:

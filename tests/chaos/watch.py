@@ -49,7 +49,7 @@ class Watch:
     starts: dict[str, set[float]] = field(default_factory=dict)
     stints: dict[tuple[str, str], list[Stint]] = field(default_factory=dict)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         for unit in self.units:
             try:
                 told = read_json(self.root.unit(unit).progress)

@@ -106,8 +106,8 @@ def follow(before: Track | None, unit: Unit, progress: dict[str, Any], kept: int
     """
     run, when, done, total = (progress[key] for key in ("started", "updated", "done", "total"))
     if before is None or before.run != run:
-        begun = share_done(unit, 0 if unit.stage == "evaluate" else kept, total, kept)
-        before = Track(run, ((run, begun, 0),))
+        started = share_done(unit, 0 if unit.stage == "evaluate" else kept, total, kept)
+        before = Track(run, ((run, started, 0),))
     points = before.points
     if when <= points[-1][0]:
         return before

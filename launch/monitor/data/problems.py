@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jobs.core.causes import ANSWERS, Cause
 from jobs.core.plain import plain
 from launch.state.states import ACTIVE, State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import waiting
 from launch.submit.bad_nodes import Verdict
 from launch.views import keeper_line, listed, nodes_lines
@@ -32,7 +32,11 @@ class Problem:
 
 
 def problems(
-    study: str, now: Snapshot, nodes: Verdict, lively: Sequence[Seen], words: Mapping[str, Sequence[str]]
+    study: str,
+    now: StudyStatus,
+    nodes: Verdict,
+    lively: Sequence[UnitStatus],
+    words: Mapping[str, Sequence[str]],
 ) -> list[Problem]:
     """Return all known problems of a study.
 
@@ -69,8 +73,8 @@ def problems(
     return found
 
 
-def _failed(lively: Sequence[Seen], words: Mapping[str, Sequence[str]], study: str) -> list[Problem]:
-    by_cause: dict[Cause, list[Seen]] = {}
+def _failed(lively: Sequence[UnitStatus], words: Mapping[str, Sequence[str]], study: str) -> list[Problem]:
+    by_cause: dict[Cause, list[UnitStatus]] = {}
     for seen in lively:
         if seen.cause:
             by_cause.setdefault(seen.cause, []).append(seen)
@@ -85,7 +89,7 @@ def _failed(lively: Sequence[Seen], words: Mapping[str, Sequence[str]], study: s
     return found
 
 
-def _stalled(lively: Sequence[Seen], study: str) -> list[Problem]:
+def _stalled(lively: Sequence[UnitStatus], study: str) -> list[Problem]:
     return [
         Problem(
             f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
@@ -96,7 +100,7 @@ def _stalled(lively: Sequence[Seen], study: str) -> list[Problem]:
     ]
 
 
-def _around(now: Snapshot, nodes: Verdict, study: str) -> list[Problem]:
+def _around(now: StudyStatus, nodes: Verdict, study: str) -> list[Problem]:
     """Return problems with nodes, the keeper, or orphaned jobs."""
     found = [
         Problem(line, "sinfo -R says what is known of nodes", grave=False) for line in nodes_lines(nodes)

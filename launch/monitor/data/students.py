@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from jobs.core.unit import Unit
-from launch.monitor.data.unit_files import Facts
+from launch.monitor.data.unit_files import UnitFiles
 from launch.state.states import State
-from launch.state.status import Seen
+from launch.state.status import UnitStatus
 from launch.study.plan import Variant, variants
 from launch.study.schema import Study
 
@@ -86,7 +86,9 @@ def _column(variant: Variant, several: bool) -> str:
     return f"{100 * variant.share:g} %{' shuffled' if mixed else ''}"
 
 
-def grid(laid: Places, units: Sequence[Seen], shares: Mapping[str, float], facts: Facts, tasks: int) -> Grid:
+def grid(
+    laid: Places, units: Sequence[UnitStatus], shares: Mapping[str, float], facts: UnitFiles, tasks: int
+) -> Grid:
     """Return the current grid.
 
     Args:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict
 
 if TYPE_CHECKING:
-    from launch.monitor.data.summary import Board
+    from launch.monitor.data.summary import Summary
 
 
 @dataclass(frozen=True)
-class Sight:
+class StudyView:
     """The latest state of one study.
 
     Args:
         now: None before the first answer.
         nodes: the nodes that its next submissions avoid.
-        board: computed from `now`.
+        summary: computed from `now`.
         taken: when `now` was taken, in seconds since the epoch; 0 before.
         asked: start of the poll in progress, in seconds since the epoch; None: none is.
         trouble: why the last poll failed, in words.
@@ -28,9 +28,9 @@ class Sight:
     """
 
     project: Project
-    now: Snapshot | None
+    now: StudyStatus | None
     nodes: Verdict
-    board: Board | None
+    summary: Summary | None
     taken: float
     asked: float | None
     trouble: str | None

@@ -1,7 +1,7 @@
 """Figures computed from a snapshot: the progress of stages, study and students. Pure.
 
 A poll of tens of thousands of units must be cheap: what does not change between polls is computed once and
-passed from board to board; of the rest, only running units are processed one by one.
+passed from summary to summary; of the rest, only running units are processed one by one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from launch.monitor.data.eta import (
 )
 from launch.monitor.data.problems import Problem, problems
 from launch.monitor.data.students import Grid, Places, grid, places
-from launch.monitor.data.unit_files import Facts, Took
+from launch.monitor.data.unit_files import Took, UnitFiles
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict
 
@@ -100,7 +100,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Board:
+class Summary:
     """A study's figures at one moment.
 
     Args:
@@ -130,14 +130,14 @@ class Board:
     grid: Grid
     work: Mapping[str, Work] = field(repr=False)
     took: Mapping[str, Took] = field(repr=False)
-    lively: list[Seen] = field(repr=False)
+    lively: list[UnitStatus] = field(repr=False)
     outline: Outline = field(repr=False)
 
 
-def make_board(
-    project: Project, now: Snapshot, nodes: Verdict, facts: Facts, before: Board | None, at: float
-) -> Board:
-    """Compute the board of a snapshot.
+def summarize(
+    project: Project, now: StudyStatus, nodes: Verdict, facts: UnitFiles, before: Summary | None, at: float
+) -> Summary:
+    """Summarize a study.
 
     The study's time left is the sum over its stages. This ignores that stages overlap (the first students are
     evaluated while the last are trained), which makes it too long, and that available resources may change.
@@ -145,7 +145,7 @@ def make_board(
     Args:
         nodes: the nodes that its next submissions avoid.
         facts: already updated with the same snapshot.
-        before: the board of the previous poll; None at the first.
+        before: the summary of the previous poll; None at the first.
         at: when the snapshot was taken, in seconds since the epoch.
     """
     outline = before.outline if before and before.outline.units is project.units else outlined(project)
@@ -159,9 +159,9 @@ def make_board(
     stages = tuple(stage for stage, _, _ in found)
     known = [s.left for s in stages if s.left is not None]
     end = max(took.ended for took in facts.took.values()) if all(over) and facts.took else at
-    return Board(
+    return Summary(
         stages=stages,
-        elapsed=max(end - facts.begun, 0.0) if facts.begun is not None else None,
+        elapsed=max(end - facts.started, 0.0) if facts.started is not None else None,
         gpu_hours=(facts.gpu_seconds + sum(_gpu_seconds(seen, at) for seen in busy)) / 3600,
         gpu_hours_left=sum((gpu for _, gpu, _ in found), ZERO),
         measured=all(measured for _, _, measured in found),
@@ -200,7 +200,12 @@ def outlined(project: Project) -> Outline:
 
 
 def _stage(
-    name: str, part: Part, now: Snapshot, busy: list[Seen], work: Mapping[str, Work], facts: Facts
+    name: str,
+    part: Part,
+    now: StudyStatus,
+    busy: list[UnitStatus],
+    work: Mapping[str, Work],
+    facts: UnitFiles,
 ) -> tuple[Stage, Span, bool]:
     """Return a stage, its remaining GPU hours, and whether these rest on its finished units."""
     done, total = State.DONE, len(part.indices)
@@ -230,14 +235,14 @@ def _stage(
     return stage, gpu, found is not None or not any(wanted)
 
 
-def _room(busy: list[Seen], wanted: list[int]) -> float:
+def _room(busy: list[UnitStatus], wanted: list[int]) -> float:
     """Return how many units with these GPU needs fit on the study's current GPUs; 0: unknown."""
     need = sum(wanted) / len(wanted) if wanted else 0.0
     held = sum(seen.unit.resources.gpus for seen in busy)
     return max(held / need, float(held > 0)) if need else float(len(busy))
 
 
-def _work(seen: Seen, facts: Facts, before: Board | None) -> Work:
+def _work(seen: UnitStatus, facts: UnitFiles, before: Summary | None) -> Work:
     told, unit = seen.progress, seen.unit
     if told is None:
         return Work(None, None, None, "", None)
@@ -250,16 +255,16 @@ def _work(seen: Seen, facts: Facts, before: Board | None) -> Work:
     return Work(track, track.share, rate, per, own_left(track))
 
 
-def _gpu_seconds(seen: Seen, at: float) -> float:
+def _gpu_seconds(seen: UnitStatus, at: float) -> float:
     """Return the GPU seconds of the current run."""
-    live, begun = seen.live, begun_at(seen)
-    if live is None or begun is None:
+    live, started = seen.live, started_at(seen)
+    if live is None or started is None:
         return 0.0
     each = seen.unit.resources.nodes * seen.unit.resources.gpus_per_node
-    return max(at - begun, 0.0) * each * len(live.jobs)
+    return max(at - started, 0.0) * each * len(live.jobs)
 
 
-def begun_at(seen: Seen) -> float | None:
+def started_at(seen: UnitStatus) -> float | None:
     """Return when the current run of a running unit started, if known."""
     if seen.live is not None and seen.live.start is not None:
         return seen.live.start

@@ -23,7 +23,7 @@ from jobs.store.schema import ATTEMPT, METRICS
 from launch.state.ledger import Ledger
 from launch.state.log_files import words_of
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 
 BUDGET = 0.25  # seconds per poll for reading files; costs 1 % of a core
 UNTOUCHED = (State.WAITING, State.QUEUED, State.BLOCKED)
@@ -63,7 +63,7 @@ class Story:
     utilisation: float | None = None
 
 
-def read_story(seen: Seen, gpu: str) -> Story:
+def read_story(seen: UnitStatus, gpu: str) -> Story:
     """Read a unit's own files; called in a background thread.
 
     Args:
@@ -84,11 +84,11 @@ def read_story(seen: Seen, gpu: str) -> Story:
     )
 
 
-class Facts:
+class UnitFiles:
     """Data about a study's units from files that no longer change.
 
     Attributes:
-        begun: when the first unit was submitted, in seconds since the epoch.
+        started: when the first unit was submitted, in seconds since the epoch.
         took: by unit id.
         gpu_seconds: of all finished runs.
         finished: seconds that done units took, by stage, then unit id.
@@ -102,13 +102,13 @@ class Facts:
         self._root = root
         self._states: dict[str, State] = {}
         self._read: dict[str, tuple[object, ...]] = {}  # the unit's state and run when its files were read
-        self._todo: dict[str, Seen] = {}
-        self._early: list[Seen] = []  # done, but the end of the last run was not recorded yet
+        self._todo: dict[str, UnitStatus] = {}
+        self._early: list[UnitStatus] = []  # done, but the end of the last run was not recorded yet
         self._late: set[str] = set()  # those reread for that reason
         self._folders: set[str] | None = None  # ids of units that had a folder at the first poll
         self._scores = defaultdict[str, dict[str, float]](dict)  # by student, then benchmark
         self._heard: dict[tuple[str, int], list[str]] = {}
-        self.begun: float | None = None
+        self.started: float | None = None
         self.took: dict[str, Took] = {}
         self.gpu_seconds = 0.0
         self.finished = defaultdict[str, dict[str, float]](dict)
@@ -120,16 +120,16 @@ class Facts:
     def unread(self) -> int:
         return len(self._todo)
 
-    def update(self, now: Snapshot, budget: float = BUDGET) -> None:
+    def update(self, now: StudyStatus, budget: float = BUDGET) -> None:
         """Read what has changed since the last poll.
 
         Args:
             budget: seconds after which the rest is left for the next poll.
         """
-        if self.begun is None:
-            self.begun = min(Ledger(self._root.ledger).submissions().values(), default=None)
+        if self.started is None:
+            self.started = min(Ledger(self._root.ledger).submissions().values(), default=None)
         if self._folders is None:
-            self._folders = self._root.begun()
+            self._folders = self._root.with_folders()
         self._todo |= {seen.unit.id: seen for seen in (*self._early, *self._changed(now))}
         self._early = []
         until = time.monotonic() + budget
@@ -139,7 +139,7 @@ class Facts:
                 self._read_unit(seen)
         self._hear(now)
 
-    def _changed(self, now: Snapshot) -> Iterator[Seen]:
+    def _changed(self, now: StudyStatus) -> Iterator[UnitStatus]:
         """Yield the units whose files may have changed since the last poll."""
         assert self._folders is not None
         states, done = self._states, State.DONE
@@ -156,7 +156,7 @@ class Facts:
                 self._read[id] = key
                 yield seen
 
-    def _read_unit(self, seen: Seen) -> None:
+    def _read_unit(self, seen: UnitStatus) -> None:
         unit, former = seen.unit, self.took.pop(seen.unit.id, None)
         self.gpu_seconds -= former.gpu_seconds if former else 0.0
         self.finished[unit.stage].pop(unit.id, None)
@@ -172,7 +172,7 @@ class Facts:
         if unit.stage == "evaluate":
             self._read_scores(seen, unit)
 
-    def _read_scores(self, seen: Seen, unit: Unit) -> None:
+    def _read_scores(self, seen: UnitStatus, unit: Unit) -> None:
         name = unit.inputs[0].name  # of the training
         scores = self._scores[name]
         for task in unit.config["group"]["tasks"]:
@@ -185,7 +185,7 @@ class Facts:
                 scores.update({row["task"]: row["accuracy"] for row in result["benchmarks"]})
         self.accuracies[name] = (len(scores), fmean(scores.values()) if scores else 0.0)
 
-    def _hear(self, now: Snapshot) -> None:
+    def _hear(self, now: StudyStatus) -> None:
         """Keep the last log lines of the first failed unit of each cause."""
         first = {seen.cause: seen for seen in reversed(now.of(State.FAILED))}
         failed = {(s.unit.id, s.attempt.number if s.attempt else 0): s for s in first.values()}

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 
 PROBLEMS_FIRST = (
     State.DAMAGED, State.FAILED, State.STALLED, State.BLOCKED, State.PREEMPTED, State.RUNNING, State.QUEUED,
@@ -34,7 +34,7 @@ class Sort(StrEnum):
         return every[(every.index(self) + 1) % len(every)]
 
 
-KEYS: dict[Sort, Callable[[Seen], Any]] = {
+KEYS: dict[Sort, Callable[[UnitStatus], Any]] = {
     Sort.STATE: lambda seen: RANK[seen.state],
     Sort.NAME: lambda seen: seen.unit.name,
     Sort.PROGRESS: lambda seen: _part(seen),
@@ -48,16 +48,16 @@ KEYS: dict[Sort, Callable[[Seen], Any]] = {
 class Listing:
     """The rows of a table, and what they were made from."""
 
-    now: Snapshot
+    now: StudyStatus
     wanted: str
     sort: Sort
-    rows: tuple[Seen, ...]
+    rows: tuple[UnitStatus, ...]
 
-    def made_from(self, now: Snapshot, wanted: str, sort: Sort) -> bool:
+    def made_from(self, now: StudyStatus, wanted: str, sort: Sort) -> bool:
         return self.now is now and (self.wanted, self.sort) == (wanted, sort)
 
 
-def listing(now: Snapshot, wanted: str, sort: Sort) -> Listing:
+def listing(now: StudyStatus, wanted: str, sort: Sort) -> Listing:
     """Return the units that match every word of `wanted`, sorted."""
     words = wanted.lower().split()
     rows = [seen for seen in now.units if _fits(seen, words)] if words else list(now.units)
@@ -66,17 +66,17 @@ def listing(now: Snapshot, wanted: str, sort: Sort) -> Listing:
     return Listing(now, wanted, sort, tuple(rows))
 
 
-def _fits(seen: Seen, words: list[str]) -> bool:
+def _fits(seen: UnitStatus, words: list[str]) -> bool:
     unit = seen.unit
     text = f"{unit.stage} {unit.name} {unit.id} {seen.state} {seen.cause or ''} {_nodes(seen)}".lower()
     return all(word in text for word in words)
 
 
-def _nodes(seen: Seen) -> str:
+def _nodes(seen: UnitStatus) -> str:
     return (seen.live and seen.live.nodes) or ""
 
 
-def _part(seen: Seen) -> float:
+def _part(seen: UnitStatus) -> float:
     """Return the share of a unit that is done, as far as it reports."""
     if seen.state == State.DONE:
         return 1.0

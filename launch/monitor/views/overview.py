@@ -13,8 +13,8 @@ from rich.text import Text
 
 from launch.monitor.data.problems import Problem
 from launch.monitor.data.students import Cell, Grid
-from launch.monitor.data.study_view import Sight
-from launch.monitor.data.summary import Board, Stage
+from launch.monitor.data.study_view import StudyView
+from launch.monitor.data.summary import Stage, Summary
 from launch.monitor.views.frontier import plot
 from launch.monitor.views.text import (
     Lines,
@@ -44,28 +44,28 @@ COUNTED = {  # column headings of the stage table
 }  # fmt: skip
 
 
-def overview(sights: Sequence[Sight], chosen: int, width: int, height: int) -> RenderableType:
+def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -> RenderableType:
     """Render a line per study, and the selected study in full.
 
     Args:
         width, height: available space, in cells.
     """
-    sight = sights[chosen]
-    lines = _studies(sights, chosen, width, max(1, height // 5)) if len(sights) > 1 else []
-    lines += head(sight, width)
-    board, now = sight.board, sight.now
-    if board is None or now is None:
+    view = views[chosen]
+    lines = _studies(views, chosen, width, max(1, height // 5)) if len(views) > 1 else []
+    lines += head(view, width)
+    summary, now = view.summary, view.now
+    if summary is None or now is None:
         return Lines(lines, width, height)
     apart = [Text()] if height >= 28 else []
-    stages, found = _stages(board, width), board.problems
+    stages, found = _stages(summary, width), summary.problems
     rest = height - len(lines) - len(stages) - len(apart)
-    students = len(board.grid.rows) + 1 + (10 if height >= 36 else 0) if board.grid.cells else 0
+    students = len(summary.grid.rows) + 1 + (10 if height >= 36 else 0) if summary.grid.cells else 0
     told = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
     lines += [*(apart if told else []), *told, *apart, *stages]
-    lines += _with_gap(apart, _students(board.grid, width, height - len(lines) - len(apart)))
-    busy = [seen for seen in board.lively if seen.unit.id in board.work]
+    lines += _with_gap(apart, _students(summary.grid, width, height - len(lines) - len(apart)))
+    busy = [seen for seen in summary.lively if seen.unit.id in summary.work]
     room = height - len(lines) - len(apart) - 1
-    lines += _with_gap(apart, rows_of(sight, busy[:room], None, width) if busy and room > 1 else [])
+    lines += _with_gap(apart, rows_of(view, busy[:room], None, width) if busy and room > 1 else [])
     return Lines(lines, width, height)
 
 
@@ -73,73 +73,73 @@ def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
     return [*apart, *lines] if lines else []
 
 
-def _studies(sights: Sequence[Sight], chosen: int, width: int, most: int) -> list[Text]:
+def _studies(views: Sequence[StudyView], chosen: int, width: int, most: int) -> list[Text]:
     """Return a line per study, or those around the selected one if there are too many."""
-    first = min(max(0, chosen - most // 2), max(0, len(sights) - most))
+    first = min(max(0, chosen - most // 2), max(0, len(views) - most))
     rows = []
-    for index, sight in list(enumerate(sights))[first : first + most]:
-        name = Text(f"{'>' if index == chosen else ' '} {shorten(sight.project.study.name, width // 3)}")
+    for index, view in list(enumerate(views))[first : first + most]:
+        name = Text(f"{'>' if index == chosen else ' '} {shorten(view.project.study.name, width // 3)}")
         name.stylize("bold" if index == chosen else "")
-        rows.append([name, *_standing(sight)])
+        rows.append([name, *_standing(view)])
     return [*columns(rows, right=(1,)), Text("─" * width, "dim")]
 
 
-def _standing(sight: Sight) -> tuple[Text, Text, Text]:
+def _standing(view: StudyView) -> tuple[Text, Text, Text]:
     """Summarize a study in three cells: progress, time left, problems."""
-    if sight.board is None or sight.now is None:
-        return Text("-"), Text("no answer yet" if sight.trouble else "asking", "yellow"), Text()
-    stages, wrong = sight.board.stages, len(sight.board.problems)
+    if view.summary is None or view.now is None:
+        return Text("-"), Text("no answer yet" if view.trouble else "asking", "yellow"), Text()
+    stages, wrong = view.summary.stages, len(view.summary.problems)
     done, total = sum(s.counts[State.DONE] for s in stages), sum(s.total for s in stages)
     trouble = Text(f"! {wrong} to see to" if wrong else "", "red")
-    return Text(f"{done:,} of {total:,} done"), _until(sight.board, short_form=True), trouble
+    return Text(f"{done:,} of {total:,} done"), _until(view.summary, short_form=True), trouble
 
 
-def head(sight: Sight, width: int) -> list[Text]:
+def head(view: StudyView, width: int) -> list[Text]:
     """Return the header: study, cluster, age of the data, resources used, estimated end."""
-    name = Text.assemble((sight.project.study.name, "bold"), f" on {sight.project.cluster.name}")
-    age = time.time() - sight.taken
-    if sight.now is None:
-        lines = [name.append("   looking for the first time", "dim")]
+    name = Text.assemble((view.project.study.name, "bold"), f" on {view.project.cluster.name}")
+    age = time.time() - view.taken
+    if view.now is None:
+        lines = [name.append("   first poll in progress", "dim")]
     else:
-        late = age > 2 * sight.interval + 5
+        late = age > 2 * view.interval + 5
         lines = [name.append(f"   seen {duration(age)} ago", "yellow" if late else "dim")]
-        if sight.asked is not None and time.time() - sight.asked > 5:
-            lines[0].append(f", asking for {duration(time.time() - sight.asked)}", "yellow")
+        if view.asked is not None and time.time() - view.asked > 5:
+            lines[0].append(f", asking for {duration(time.time() - view.asked)}", "yellow")
         elif width >= WIDE:
-            lines[0].append(f", a look every {duration(sight.interval)}", "dim")
-    if sight.trouble:
-        lines.append(Text(f"! nothing newer: {sight.trouble}", "yellow"))
-    if sight.board:
-        lines += _figures(sight.board, width)
+            lines[0].append(f", polled every {duration(view.interval)}", "dim")
+    if view.trouble:
+        lines.append(Text(f"! nothing newer: {view.trouble}", "yellow"))
+    if view.summary:
+        lines += _figures(view.summary, width)
     return lines
 
 
-def _figures(board: Board, width: int) -> list[Text]:
+def _figures(summary: Summary, width: int) -> list[Text]:
     """Return the resources used and left, wrapped to the width."""
-    parts = [Text(f"{duration(board.elapsed)} so far")] if board.elapsed is not None else []
-    parts.append(_until(board))
-    left = board.gpu_hours_left
-    if board.gpu_hours or left.mid:
+    parts = [Text(f"{duration(summary.elapsed)} so far")] if summary.elapsed is not None else []
+    parts.append(_until(summary))
+    left = summary.gpu_hours_left
+    if summary.gpu_hours or left.mid:
         span = f" ({about(left.low)}–{about(left.high)})" if left.high > left.low and width >= 70 else ""
-        plan = "" if board.measured else " by plan"
+        plan = "" if summary.measured else " by plan"
         parts.append(
-            Text(f"{board.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} to go{plan}")
+            Text(f"{summary.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} to go{plan}")
         )
-    if board.flops_planned:
-        share = percent(board.flops / board.flops_planned)
-        parts.append(Text(f"{share} of {amount(board.flops_planned)} FLOPs"))
+    if summary.flops_planned:
+        share = percent(summary.flops / summary.flops_planned)
+        parts.append(Text(f"{share} of {amount(summary.flops_planned)} FLOPs"))
     else:
-        parts.append(Text(f"{amount(board.flops)} FLOPs done"))
-    parts += [Text(f"reading {board.unread:,} more results", "dim")] if board.unread else []
+        parts.append(Text(f"{amount(summary.flops)} FLOPs done"))
+    parts += [Text(f"reading {summary.unread:,} more results", "dim")] if summary.unread else []
     return flow(parts, width)
 
 
-def _until(board: Board, short_form: bool = False) -> Text:
+def _until(summary: Summary, short_form: bool = False) -> Text:
     """Return the estimated time until everything is done."""
-    if all(s.counts[State.DONE] == s.total for s in board.stages):
+    if all(s.counts[State.DONE] == s.total for s in summary.stages):
         return Text("all done", "green")
-    known = board.left
-    unknown = ", ".join(board.unknown)
+    known = summary.left
+    unknown = ", ".join(summary.unknown)
     if known is None or not known.mid:
         return Text("time left unknown" if unknown else "soon done")
     if short_form:
@@ -170,23 +170,23 @@ def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
     return [*lines, *([Text(f"! and {rest} more to see to", "bold red")] if rest else [])]
 
 
-def _stages(board: Board, width: int) -> list[Text]:
+def _stages(summary: Summary, width: int) -> list[Text]:
     """Return a line per stage: progress, units by state, rate, time left."""
-    shown = [s for s in COUNTED if any(stage.counts[s] for stage in board.stages)]
+    shown = [s for s in COUNTED if any(stage.counts[s] for stage in summary.stages)]
     for wanted in ("words rate span", "rate span", "rate", "", "few", "fewest"):
         if wanted in LEFT_OUT:
             shown = [s for s in shown if s not in LEFT_OUT[wanted]]
-        rows = _stage_rows(board, shown, wanted)
+        rows = _stage_rows(summary, shown, wanted)
         gap, right = 1 + ("words" in wanted), range(2, 3 + len(shown) + ("rate" in wanted))
         room = width - max(map(cells, columns(rows, right, gap)))
         if room >= LEAST_BAR:
-            for row, stage in zip(rows[1:], board.stages, strict=True):
+            for row, stage in zip(rows[1:], summary.stages, strict=True):
                 row[1] = _bar(stage, min(room, 40))
             break
     return columns(rows, right, gap)
 
 
-def _stage_rows(board: Board, shown: Sequence[State], wanted: str) -> list[list[Text]]:
+def _stage_rows(summary: Summary, shown: Sequence[State], wanted: str) -> list[list[Text]]:
     """Return the rows of the stage table, without the progress bars.
 
     Args:
@@ -196,7 +196,7 @@ def _stage_rows(board: Board, shown: Sequence[State], wanted: str) -> list[list[
     words = [s.value if "words" in wanted else COUNTED[s] for s in shown]
     titles = ["stage", "", "done", *words, *(["rate"] if "rate" in wanted else []), "left"]
     rows = [[Text(title, "dim") for title in titles]]
-    for stage in board.stages:
+    for stage in summary.stages:
         counts = [Text(f"{stage.counts[s]:,}" if stage.counts[s] else "·", _style(stage, s)) for s in shown]
         row = [Text(stage.name), Text(), Text(f"{stage.counts[State.DONE]:,}/{stage.total:,}"), *counts]
         if "rate" in wanted:

@@ -13,7 +13,7 @@ from rich.text import Text
 from jobs.core.causes import ANSWERS
 from jobs.core.plain import plain
 from jobs.core.unit import Unit
-from launch.monitor.data.study_view import Sight
+from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story
 from launch.monitor.views.text import (
     Lines,
@@ -28,7 +28,7 @@ from launch.monitor.views.text import (
 )
 from launch.monitor.views.unit_table import elapsed, heard, job_of, rate_of, saying, tries
 from launch.state.states import State
-from launch.state.status import Seen
+from launch.state.status import UnitStatus
 from launch.views import STYLES, amount, memory, memory_used, needs
 
 WIDE = 120  # columns needed to place two blocks side by side
@@ -37,7 +37,7 @@ NOTHING = Story()
 
 
 def detail(
-    sight: Sight, seen: Seen, log: Sequence[str], width: int, height: int, story: Story = NOTHING
+    view: StudyView, seen: UnitStatus, log: Sequence[str], width: int, height: int, story: Story = NOTHING
 ) -> RenderableType:
     """Render the page of a unit.
 
@@ -47,8 +47,8 @@ def detail(
         story: data from the unit's own files.
     """
     half = width // 2 if width >= WIDE else width
-    about = _about(sight, seen, half)
-    graphs = _graphs(sight, seen, story, half)
+    about = _about(view, seen, half)
+    graphs = _graphs(view, seen, story, half)
     config = _config(seen.unit)
     left = [*about, *graphs]
     room = max(height // 3, 4)  # for the log
@@ -64,16 +64,16 @@ def detail(
     return Lines([*block, title, *(Text(f"┃ {plain(line)}") for line in lines)], width, height)
 
 
-def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
+def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     """Return name, state and reason; node and progress; what to do."""
-    unit, at, study = seen.unit, sight.taken, sight.project.study.name
-    work = sight.board.work.get(unit.id) if sight.board else None
+    unit, at, study = seen.unit, view.taken, view.project.study.name
+    work = view.summary.work.get(unit.id) if view.summary else None
     said = saying(seen, at)
     lines = [Text.assemble((f"{unit.stage} {unit.name}", "bold"), (f"   {unit.id}", "dim"))]
     lines.append(Text.assemble((seen.state, STYLES[seen.state]), f": {said}" if said else ""))
     where = [f"job {job_of(seen)}"] if job_of(seen) else []
     where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
-    took = sight.board.took.get(unit.id) if sight.board else None
+    took = view.summary.took.get(unit.id) if view.summary else None
     where += [f"run {tries(seen, took)}"] if tries(seen, took) else []
     where += [f"{'at work for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
     where += [f"last heard of {heard(seen, at)} ago"] if heard(seen, at) else []
@@ -94,7 +94,7 @@ def _about(sight: Sight, seen: Seen, width: int) -> list[Text]:
     return lines
 
 
-def _graphs(sight: Sight, seen: Seen, story: Story, width: int) -> list[Text]:
+def _graphs(view: StudyView, seen: UnitStatus, story: Story, width: int) -> list[Text]:
     """Draw loss and rate of a training; for other units, the rate as sampled by the monitor."""
     lines, room = [], max(width - LABEL - 24, 8)
     if story.losses:
@@ -102,7 +102,7 @@ def _graphs(sight: Sight, seen: Seen, story: Story, width: int) -> list[Text]:
         lines.append(Text(f"{'loss':{LABEL}}{sparkline(story.losses, room)}{ends}"))
     rates: Sequence[float] = story.rates
     per = "tokens"
-    work = sight.board.work.get(seen.unit.id) if sight.board else None
+    work = view.summary.work.get(seen.unit.id) if view.summary else None
     if not rates and work and work.track:
         points = work.track.points[1:]
         rates = [(b[2] - a[2]) / (b[0] - a[0]) for a, b in pairwise(points) if b[2] >= a[2]]

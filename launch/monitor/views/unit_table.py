@@ -8,13 +8,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from jobs.core.plain import plain
-from launch.monitor.data.study_view import Sight
-from launch.monitor.data.summary import AT_WORK, Work, begun_at
+from launch.monitor.data.study_view import StudyView
+from launch.monitor.data.summary import AT_WORK, Work, started_at
 from launch.monitor.data.unit_files import Took
 from launch.monitor.views.text import Lines, cells, columns, duration, percent, rate_in_words, shorten
 from launch.state.reasons import why
 from launch.state.states import State
-from launch.state.status import Seen
+from launch.state.status import UnitStatus
 from launch.views import STYLES
 
 # Columns besides state, unit and reason, and the terminal width from which each is shown.
@@ -23,21 +23,21 @@ SHOWN = ("job", "node", "for", "try", "done", "rate", "left", "heard")
 FLUSH = ("for", "try", "done", "left", "heard")
 
 
-def job_of(seen: Seen) -> str:
+def job_of(seen: UnitStatus) -> str:
     """Return the unit's last job, and how many others there are."""
     ids = [job.id for job in seen.jobs if job.id]
     return f"{ids[0]}{f' +{len(ids) - 1}' if len(ids) > 1 else ''}" if ids else ""
 
 
-def elapsed(seen: Seen, took: Took | None, at: float) -> str:
+def elapsed(seen: UnitStatus, took: Took | None, at: float) -> str:
     """Return how long the current run has taken, or all runs together if none is running."""
     if seen.state in AT_WORK:
-        begun = begun_at(seen)
-        return duration(at - begun) if begun is not None else ""
+        started = started_at(seen)
+        return duration(at - started) if started is not None else ""
     return duration(took.seconds) if took else ""
 
 
-def tries(seen: Seen, took: Took | None) -> str:
+def tries(seen: UnitStatus, took: Took | None) -> str:
     """Return the number of runs, including a current one; at least the number of attempts."""
     runs = (took.runs if took else 0) + (seen.state in AT_WORK)
     return str(max(runs, seen.attempt.number if seen.attempt else 0) or "")
@@ -48,12 +48,12 @@ def rate_of(work: Work | None) -> str:
     return rate_in_words(work.rate, work.per) if work and work.rate else ""
 
 
-def heard(seen: Seen, at: float) -> str:
+def heard(seen: UnitStatus, at: float) -> str:
     """Return the time since a running unit's last heartbeat."""
     return duration(at - seen.progress["updated"]) if seen.progress and seen.state in AT_WORK else ""
 
 
-def _facts(seen: Seen, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
+def _facts(seen: UnitStatus, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
     """Return the contents of the columns, by title."""
     return {
         "job": job_of(seen),
@@ -67,7 +67,7 @@ def _facts(seen: Seen, work: Work | None, took: Took | None, at: float) -> dict[
     }
 
 
-def saying(seen: Seen, at: float) -> str:
+def saying(seen: UnitStatus, at: float) -> str:
     """Return the reason for a unit's state, or the progress that a running unit reports."""
     told = seen.progress or {}
     if seen.state != State.RUNNING:
@@ -79,7 +79,9 @@ def saying(seen: Seen, at: float) -> str:
     return plain(", ".join([*words, f"{told['done']:,} of {told['total']:,} {told['unit']}"]))
 
 
-def unit_table(sight: Sight, rows: Sequence[Seen], selected: int, width: int, height: int) -> RenderableType:
+def unit_table(
+    view: StudyView, rows: Sequence[UnitStatus], selected: int, width: int, height: int
+) -> RenderableType:
     """Render the units of `rows` around the selected one.
 
     Args:
@@ -90,16 +92,16 @@ def unit_table(sight: Sight, rows: Sequence[Seen], selected: int, width: int, he
         return Lines([Text("no units", "dim")], width, height)
     room = max(height - 2, 1)
     first = min(max(0, selected - room // 2), max(0, len(rows) - room))
-    lines = rows_of(sight, rows[first : first + room], selected - first, width)
+    lines = rows_of(view, rows[first : first + room], selected - first, width)
     chosen = rows[selected]
-    whole = f"{chosen.unit.stage} {chosen.unit.name}: {saying(chosen, sight.taken) or chosen.state}"
+    whole = f"{chosen.unit.stage} {chosen.unit.name}: {saying(chosen, view.taken) or chosen.state}"
     return Lines([*lines, Text(whole, "dim")], width, height)
 
 
-def rows_of(sight: Sight, shown: Sequence[Seen], selected: int | None, width: int) -> list[Text]:
+def rows_of(view: StudyView, shown: Sequence[UnitStatus], selected: int | None, width: int) -> list[Text]:
     """Return a heading and a line per unit, with the columns that fit the width."""
-    at, work = sight.taken, sight.board.work if sight.board else {}
-    took = sight.board.took if sight.board else {}
+    at, work = view.taken, view.summary.work if view.summary else {}
+    took = view.summary.took if view.summary else {}
     titles = [title for title in SHOWN if width >= TITLES[title]]
     longest = max(18, 2 * width // 5)
     lines = [

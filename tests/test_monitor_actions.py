@@ -12,10 +12,10 @@ from made_projects import made_project
 from small_study import unit, write_study
 
 from jobs.store.rundir import write_json
-from launch.monitor.actions import Action
-from launch.monitor.background import Errand
-from launch.monitor.deeds import OUTDATED, carry_out
-from launch.state.ledger import Begun
+from launch.monitor.actions import OUTDATED, carry_out
+from launch.monitor.background import BackgroundCall
+from launch.monitor.questions import Action
+from launch.state.ledger import Started
 from launch.study_run import open_project
 
 LONG = 20.0  # seconds that nothing here takes
@@ -29,7 +29,7 @@ def test_a_call_beside_the_loop_brings_its_outcome_back_once() -> None:
         go.wait(LONG)
         return "done"
 
-    errand = Errand[str](back.set)
+    errand = BackgroundCall[str](back.set)
     assert (errand.busy, errand.take()) == (False, None)
     errand.start(call)
     assert begun.wait(LONG)
@@ -43,7 +43,7 @@ def test_a_call_beside_the_loop_brings_its_outcome_back_once() -> None:
 
 def test_an_error_of_a_call_is_raised_where_its_outcome_is_taken() -> None:
     back = threading.Event()
-    errand = Errand[float](back.set)
+    errand = BackgroundCall[float](back.set)
     errand.start(lambda: 1 / 0)
     assert back.wait(LONG)
     with pytest.raises(ZeroDivisionError):
@@ -62,7 +62,7 @@ def test_nothing_left_to_cancel(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_goes_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm here
     project = made_project(tmp_path, [unit(tmp_path, "a")])
-    project.ledger.intent("sub", [Begun(project.units[0].id, 1, 0)])
+    project.ledger.intent("sub", [Started(project.units[0].id, 1, 0)])
     for kind in ("cancel", "submit"):
         said = carry_out(Action(kind), project, time.time())
         assert f"{kind} failed: 'squeue' is not installed" in said

@@ -14,12 +14,12 @@ from jobs.core.unit import Unit
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 from launch.state import status as looking
-from launch.state.backend import Live
+from launch.state.backend import LiveJobs
 from launch.state.cache import StatusCache
-from launch.state.ledger import KEEPER, Attempt, Begun, Job, Ledger
+from launch.state.ledger import KEEPER, Attempt, Job, Ledger, Started
 from launch.state.lock import Lock
 from launch.state.states import State
-from launch.state.status import NEVER, REMOVED, Seen, current_progress, end_of, observe
+from launch.state.status import NEVER, REMOVED, UnitStatus, current_progress, end_of, poll
 
 
 class Machine:
@@ -37,7 +37,7 @@ class Machine:
 
     def __init__(
         self,
-        lives: Mapping[str, Live] | None = None,
+        lives: Mapping[str, LiveJobs] | None = None,
         words: Mapping[str, str] | None = None,
         at_look: Callable[[], object] = bool,
     ) -> None:
@@ -45,12 +45,12 @@ class Machine:
         self.asked: set[str] = set()
         self.explained: set[str] = set()
 
-    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
         self.asked |= attempts.keys()
         self._at_look()
         return {id: live for id, live in self._lives.items() if id in attempts}
 
-    def ends(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
+    def exit_reasons(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
         self.explained |= attempts.keys()
         return {id: words for id, words in self._words.items() if id in attempts}
 
@@ -67,7 +67,7 @@ def begin(root: StudyDir, unit: Unit | str, number: int = 1, job: str | None = "
     """Write an attempt of one job down."""
     id = unit if isinstance(unit, str) else unit.id
     name, ledger = f"{id}-{number}", Ledger(root.ledger, "generic")
-    ledger.intent(name, [Begun(id, number)])
+    ledger.intent(name, [Started(id, number)])
     if job:
         ledger.submitted(name, job)
 
@@ -125,7 +125,7 @@ def test_why_an_attempt_has_no_result(case: str, root: StudyDir, tmp_path: Path)
     for rank, (error, why) in enumerate(lines or ()):
         line(root, a, error, why, rank=rank)
     machine = Machine(words={a.id: words} if words else {})
-    [seen] = observe([a], root, machine).units
+    [seen] = poll([a], root, machine).units
     assert (seen.state, seen.reason, seen.cause) == (state, reason, cause)
     assert (seen.written is not None) == any(error for error, _ in lines or ())
     sure = CODE in (lines or ())
@@ -135,11 +135,11 @@ def test_why_an_attempt_has_no_result(case: str, root: StudyDir, tmp_path: Path)
 def test_an_attempt_that_was_never_handed_over_is_no_failure(root: StudyDir, tmp_path: Path) -> None:
     a = unit(tmp_path, "a")
     begin(root, a, job=None)
-    [seen] = observe([a], root, Machine()).units
-    assert (seen.state, seen.reason, seen.unheard) == (State.WAITING, NEVER, True)
+    [seen] = poll([a], root, Machine()).units
+    assert (seen.state, seen.reason, seen.unconfirmed) == (State.WAITING, NEVER, True)
     line(root, a, *CODE)
-    [seen] = observe([a], root, Machine()).units
-    assert (seen.state, seen.reason, seen.unheard) == (State.FAILED, "ValueError: no", False)
+    [seen] = poll([a], root, Machine()).units
+    assert (seen.state, seen.reason, seen.unconfirmed) == (State.FAILED, "ValueError: no", False)
 
 
 def test_of_several_attempts_the_last_one_counts(root: StudyDir, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_of_several_attempts_the_last_one_counts(root: StudyDir, tmp_path: Path)
     begin(root, a)
     line(root, a, *CODE)
     begin(root, a, 2)
-    [seen] = observe([a], root, Machine(words={a.id: "its node failed"})).units
+    [seen] = poll([a], root, Machine(words={a.id: "its node failed"})).units
     assert (seen.reason, seen.cause, seen.written) == ("its node failed", Cause.NODE, None)
 
 
@@ -173,25 +173,25 @@ def test_what_a_unit_says_is_looked_at_while_its_job_runs_and_once_it_is_over(
     begin(root, a)
     say(root, a, attempt=1, updated=0.0)
 
-    def seen(live: Live | None) -> Seen:
-        [found] = observe([a], root, Machine({a.id: live} if live else {})).units
+    def seen(live: LiveJobs | None) -> UnitStatus:
+        [found] = poll([a], root, Machine({a.id: live} if live else {})).units
         return found
 
-    assert seen(Live(State.QUEUED, (job,), "Priority")).progress is None
-    assert seen(Live(State.QUEUED, (job,), "Priority")).reason == "Priority"
-    running = seen(Live(State.RUNNING, (job,)))
+    assert seen(LiveJobs(State.QUEUED, (job,), "Priority")).progress is None
+    assert seen(LiveJobs(State.QUEUED, (job,), "Priority")).reason == "Priority"
+    running = seen(LiveJobs(State.RUNNING, (job,)))
     assert (running.state, running.progress and running.progress["done"]) == (State.STALLED, 3)
     assert str(running.reason).startswith("no heartbeat for ")
     assert seen(None).progress
     say(root, a, attempt=1, updated=1e10, stalled="stands still")
-    assert seen(Live(State.RUNNING, (job,))).reason == "stands still"
+    assert seen(LiveJobs(State.RUNNING, (job,))).reason == "stands still"
     root.unit(a).progress.write_text("{", encoding="utf-8")
-    running = seen(Live(State.RUNNING, (job,)))
+    running = seen(LiveJobs(State.RUNNING, (job,)))
     assert (running.state, "not JSON" in str(running.reason)) == (State.RUNNING, True)
     over = seen(None)
     assert (over.state, "not JSON" in str(over.reason)) == (State.DAMAGED, True)
     publish(root, a)
-    assert seen(Live(State.RUNNING, (job,))).state == State.DONE
+    assert seen(LiveJobs(State.RUNNING, (job,))).state == State.DONE
     assert seen(None).state == State.DONE
 
 
@@ -203,11 +203,11 @@ def test_what_a_person_is_told_of_a_unit(root: StudyDir, tmp_path: Path) -> None
     )
     begin(root, failed, 3)
     written = line(root, failed, *CODE, attempt=3, memory=700)
-    Ledger(root.ledger, "generic").intent(f"{running.id}-1", [Begun(running.id, 1)], memory=2048)
+    Ledger(root.ledger, "generic").intent(f"{running.id}-1", [Started(running.id, 1)], memory=2048)
     say(root, running, attempt=1, updated=1e10, memory=600)
     job = Job(f"{running.id}-1", "8", "here")
-    now = observe([failed, running, new], root, Machine({running.id: Live(State.RUNNING, (job,))}))
-    begun = Ledger(root.ledger).attempts()[failed.id].begun
+    now = poll([failed, running, new], root, Machine({running.id: LiveJobs(State.RUNNING, (job,))}))
+    begun = Ledger(root.ledger).attempts()[failed.id].started
     first, second, third = (
         seen.to_json(log) for seen, log in zip(now.units, (["a"], None, None), strict=True)
     )
@@ -241,9 +241,9 @@ def test_what_the_machine_is_asked_for(root: StudyDir, tmp_path: Path) -> None:
     Ledger(root.ledger).ended("cancelled", [("over", 1, "why")])
     former = Job("former-1", "7", "here")
     machine = Machine({
-        id: Live(State.QUEUED, (Job(f"{id}-1", "7", "here"),)) for id in (lives.id, "former", KEEPER)
+        id: LiveJobs(State.QUEUED, (Job(f"{id}-1", "7", "here"),)) for id in (lives.id, "former", KEEPER)
     })  # fmt: skip
-    now = observe([done, failed, lives, new], root, machine)
+    now = poll([done, failed, lives, new], root, machine)
     assert machine.asked == {failed.id, lives.id, "former", KEEPER}
     assert machine.explained == {failed.id}
     assert now.former == (former,)
@@ -253,11 +253,11 @@ def test_what_the_machine_is_asked_for(root: StudyDir, tmp_path: Path) -> None:
     assert now.submitting is None
     Ledger(root.ledger).ended("over", [(KEEPER, 1, "why")])
     with Lock(root.lock):
-        now = observe([done, failed, lives, new], root, machine)
+        now = poll([done, failed, lives, new], root, machine)
         assert now.submitting is not None
     assert (now.keeper is not None, now.kept) == (True, None)
     quiet = Machine()
-    assert observe([new], StudyDir(tmp_path / "other"), quiet).former == ()
+    assert poll([new], StudyDir(tmp_path / "other"), quiet).former == ()
     assert quiet.asked == set()
 
 
@@ -267,21 +267,21 @@ class HandsOn:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def live(self, attempts: dict[str, Attempt]) -> dict[str, Live]:
+    def live(self, attempts: dict[str, Attempt]) -> dict[str, LiveJobs]:
         last = attempts[KEEPER]
         if last.number == 1:
-            self._ledger.intent("k2", [Begun(KEEPER, 2)])
+            self._ledger.intent("k2", [Started(KEEPER, 2)])
             self._ledger.submitted("k2", "12")
             return {}
-        return {KEEPER: Live(State.QUEUED, last.jobs)}
+        return {KEEPER: LiveJobs(State.QUEUED, last.jobs)}
 
 
 def test_a_keeper_that_hands_on_meanwhile_is_not_gone(tmp_path: Path) -> None:
     root = StudyDir(tmp_path / "s")
     ledger = Ledger(root.ledger, "generic")
-    ledger.intent("k1", [Begun(KEEPER, 1)])
+    ledger.intent("k1", [Started(KEEPER, 1)])
     ledger.submitted("k1", "11")
-    now = observe([unit(tmp_path, "a")], root, HandsOn(ledger))  # type: ignore[arg-type]
+    now = poll([unit(tmp_path, "a")], root, HandsOn(ledger))  # type: ignore[arg-type]
     assert now.kept is not None
     assert now.kept.jobs[0].id == "12"
 
@@ -290,7 +290,7 @@ def test_a_job_that_ends_during_the_look_has_published_before(root: StudyDir, tm
     a = unit(tmp_path, "a")
     begin(root, a)
     machine = Machine(at_look=lambda: publish(root, a))
-    [seen] = observe([a], root, machine).units
+    [seen] = poll([a], root, machine).units
     assert (seen.state, machine.explained) == (State.DONE, set())
 
 
@@ -298,12 +298,12 @@ def test_what_waits_for_a_unit_that_no_job_has_in_hand_waits_in_vain(root: Study
     a = unit(tmp_path, "a")
     b = unit(tmp_path, "b", a)
     begin(root, b)
-    live = {b.id: Live(State.QUEUED, (Job("s", "7", "here"),), "Dependency")}
+    live = {b.id: LiveJobs(State.QUEUED, (Job("s", "7", "here"),), "Dependency")}
     for begun in (False, True):
         if begun:
             begin(root, a)
-            live |= {a.id: Live(State.QUEUED, (Job("s", "6", "here"),))}
-        reader = observe([a, b], root, Machine(live)).units[1]
+            live |= {a.id: LiveJobs(State.QUEUED, (Job("s", "6", "here"),))}
+        reader = poll([a, b], root, Machine(live)).units[1]
         assert (reader.state, reader.in_vain) == ((State.QUEUED, False) if begun else (State.WAITING, True))
         assert reader.reason == ("Dependency" if begun else "needs prepare a")
 
@@ -322,7 +322,7 @@ def test_one_damaged_file_harms_its_unit_alone(root: StudyDir, tmp_path: Path) -
     for path, text in zip(files, ("null", f'["{in_ledger.id}", "{"0" * 12}"]\nnull'), strict=True):
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
-    now = observe(units, root, Machine(words={lines.id: "its node failed"}))
+    now = poll(units, root, Machine(words={lines.id: "its node failed"}))
     assert [seen.state for seen in now.units] == [State.DAMAGED] * 4 + [State.DONE]
     reasons = [str(seen.reason) for seen in now.units]
     assert f"{root.unit(empty).result}: empty" in reasons[0]
@@ -342,10 +342,10 @@ def test_a_result_is_read_once_and_only_so_many_in_one_look(
         publish(root, each)
     for each, last in ((units[2], State.DONE), (units[2], State.DAMAGED), (units[0], State.DONE)):
         root.unit(each).result.write_text("{", encoding="utf-8")
-        found = {seen.unit.id: seen.state for seen in observe(units, root, Machine(), known).units}
+        found = {seen.unit.id: seen.state for seen in poll(units, root, Machine(), known).units}
         assert found[each.id] == last
     root.unit(units[2]).result.write_text('{"made": "up"}', encoding="utf-8")
-    assert {seen.state for seen in observe(units, root, Machine(), known).units} == {State.DONE}
+    assert {seen.state for seen in poll(units, root, Machine(), known).units} == {State.DONE}
 
 
 def test_results_that_cannot_be_read_keep_no_others_from_being_read(
@@ -358,7 +358,7 @@ def test_results_that_cannot_be_read_keep_no_others_from_being_read(
         root.unit(each).result.write_text("{", encoding="utf-8")
 
     def states() -> list[State]:
-        return [seen.state for seen in observe(units, root, Machine(), cache).units]
+        return [seen.state for seen in poll(units, root, Machine(), cache).units]
 
     assert states() == [State.DAMAGED, State.DONE]
     assert states() == states() == [State.DAMAGED, State.DAMAGED]

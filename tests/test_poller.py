@@ -20,13 +20,13 @@ from jobs.core.unit import Unit
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 from launch.local.backend import Local
-from launch.monitor import poller
-from launch.monitor.data.study_view import Sight
-from launch.monitor.poller import LONGEST, Watcher, pace
-from launch.state.backend import Live
-from launch.state.ledger import Attempt, Begun
+from launch.monitor import poller as polling
+from launch.monitor.data.study_view import StudyView
+from launch.monitor.poller import LONGEST, Poller, pace
+from launch.state.backend import LiveJobs
+from launch.state.ledger import Attempt, Started
 from launch.state.states import State
-from launch.state.status import Snapshot
+from launch.state.status import StudyStatus
 from launch.study.cluster import load_cluster
 from launch.study.schema import load_study
 from launch.study_run import Project, open_project
@@ -40,7 +40,7 @@ class Hanging(Local):
         self.answers = threading.Event()
         self.answers.set()
 
-    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, Live]:
+    def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
         self.answers.wait()
         return super().live(attempts)
 
@@ -53,17 +53,17 @@ def local(folder: Path, *units: Unit) -> Project:
 
 
 @pytest.fixture
-def watch() -> Iterator[Callable[..., Watcher]]:
+def watch() -> Iterator[Callable[..., Poller]]:
     """Makes watchers, which are closed after the test."""
-    made: list[Watcher] = []
+    made: list[Poller] = []
 
-    def make(*projects: Project, **more: Any) -> Watcher:
-        made.append(Watcher(projects, **{"interval": 0.1, **more}))
+    def make(*projects: Project, **more: Any) -> Poller:
+        made.append(Poller(projects, **{"interval": 0.1, **more}))
         return made[-1]
 
     yield make
-    for watcher in made:
-        watcher.close()
+    for poller in made:
+        poller.close()
 
 
 @pytest.fixture
@@ -85,62 +85,62 @@ def asked(squeue: Path) -> int:
     return len(file.read_text(encoding="utf-8")) if file.exists() else 0
 
 
-def snapshot(sight: Sight) -> Snapshot:
+def snapshot(view: StudyView) -> StudyStatus:
     """What was seen, which has to be there."""
-    assert sight.now is not None
-    return sight.now
+    assert view.now is not None
+    return view.now
 
 
-def states(sight: Sight) -> list[State]:
-    return [seen.state for seen in sight.now.units] if sight.now else []
+def states(view: StudyView) -> list[State]:
+    return [seen.state for seen in view.now.units] if view.now else []
 
 
 def test_a_study_is_followed_to_its_end(
-    watch: Callable[..., Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watch: Callable[..., Poller], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     a = unit(tmp_path, "a")
     (tmp_path / "a.hold").touch()
     project = local(tmp_path / "study", a)
-    watcher = watch(project)
-    wait_for(lambda: states(watcher.sights()[0]) == [State.WAITING], "the first look")
-    project.ledger.intent("prepare-a-1", [Begun(a.id, 1)])
+    poller = watch(project)
+    wait_for(lambda: states(poller.views()[0]) == [State.WAITING], "the first look")
+    project.ledger.intent("prepare-a-1", [Started(a.id, 1)])
     assert isinstance(project.backend, Local)
     project.ledger.submitted("prepare-a-1", project.backend.submit(a, "prepare-a-1", 1, 0, ()))
-    wait_for(lambda: states(watcher.sights()[0]) == [State.RUNNING], "the job to be seen")
-    (seen,) = snapshot(watcher.sights()[0]).units
+    wait_for(lambda: states(poller.views()[0]) == [State.RUNNING], "the job to be seen")
+    (seen,) = snapshot(poller.views()[0]).units
     assert seen.live is not None
     assert seen.attempt is not None
-    assert (seen.live.nodes, seen.live.start) == (os.uname().nodename, int(seen.attempt.begun))
+    assert (seen.live.nodes, seen.live.start) == (os.uname().nodename, int(seen.attempt.started))
     (tmp_path / "a.hold").unlink()
-    wait_for(lambda: states(watcher.sights()[0]) == [State.DONE], "the result to be seen")
-    (sight,) = watcher.sights()
-    assert (sight.project, sight.trouble) == (project, None)
-    watcher.changed.clear()
-    assert watcher.changed.wait(10)
-    assert watcher.sights()[0].taken > sight.taken
+    wait_for(lambda: states(poller.views()[0]) == [State.DONE], "the result to be seen")
+    (view,) = poller.views()
+    assert (view.project, view.trouble) == (project, None)
+    poller.changed.clear()
+    assert poller.changed.wait(10)
+    assert poller.views()[0].taken > view.taken
 
 
-def test_nobody_waits_for_a_look_that_hangs(watch: Callable[..., Watcher], tmp_path: Path) -> None:
+def test_nobody_waits_for_a_look_that_hangs(watch: Callable[..., Poller], tmp_path: Path) -> None:
     a = unit(tmp_path, "a")
     project = local(tmp_path, a)
     publish(project.root, a)
     b = unit(tmp_path, "b")
     project.units.append(b)
-    project.ledger.intent("prepare-b-1", [Begun(b.id, 1)])
-    watcher = watch(project)
-    wait_for(lambda: states(watcher.sights()[0]), "the first look")
+    project.ledger.intent("prepare-b-1", [Started(b.id, 1)])
+    poller = watch(project)
+    wait_for(lambda: states(poller.views()[0]), "the first look")
     assert isinstance(project.backend, Hanging)
     project.backend.answers.clear()
     began = time.time()
-    wait_for(lambda: watcher.sights()[0].asked, "the next look")
+    wait_for(lambda: poller.views()[0].asked, "the next look")
     time.sleep(0.3)
-    (sight,) = watcher.sights()
-    assert sight.asked is not None
-    assert began - 1 < sight.asked < time.time() - 0.1
-    assert sight.taken < sight.asked
-    assert len(states(sight)) == 2
-    watcher.close()
+    (view,) = poller.views()
+    assert view.asked is not None
+    assert began - 1 < view.asked < time.time() - 0.1
+    assert view.taken < view.asked
+    assert len(states(view)) == 2
+    poller.close()
     project.backend.answers.set()
 
 
@@ -148,15 +148,15 @@ def test_the_program_may_end_while_a_look_hangs(tmp_path: Path) -> None:
     program = """
 import sys, time
 from pathlib import Path
-import test_looking as t
-from launch.state.ledger import Begun
+import test_poller as t
+from launch.state.ledger import Started
 a = t.unit(Path(sys.argv[1]), "a")
 project = t.local(Path(sys.argv[1]), a)
-project.ledger.intent("prepare-a-1", [Begun(a.id, 1)])
+project.ledger.intent("prepare-a-1", [Started(a.id, 1)])
 project.backend.answers.clear()
-watcher = t.Watcher([project])
-t.wait_for(lambda: watcher.sights()[0].asked, "the look")
-watcher.close()
+poller = t.Poller([project])
+t.wait_for(lambda: poller.views()[0].asked, "the look")
+poller.close()
 print("ended")
 """
     done = subprocess.run(
@@ -167,43 +167,43 @@ print("ended")
 
 
 def test_trouble_is_told_and_what_was_seen_stays(
-    watch: Callable[..., Watcher], squeue: Path, tmp_path: Path
+    watch: Callable[..., Poller], squeue: Path, tmp_path: Path
 ) -> None:
     a = unit(tmp_path, "a")
     project = made_project(tmp_path, [a])
-    project.ledger.intent("prepare-small-1", [Begun(a.id, 1)])
-    watcher = watch(project)
-    wait_for(lambda: states(watcher.sights()[0]), "the first look")
+    project.ledger.intent("prepare-small-1", [Started(a.id, 1)])
+    poller = watch(project)
+    wait_for(lambda: states(poller.views()[0]), "the first look")
     squeue.write_text(
         "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1", encoding="utf-8"
     )
-    wait_for(lambda: watcher.sights()[0].trouble, "the trouble")
-    (sight,) = watcher.sights()
-    assert sight.trouble is not None
-    assert "Unable to contact slurm controller. Slurm's controller (slurmctld) is busy" in sight.trouble
-    assert states(sight) == [State.QUEUED]
-    assert watcher.sights()[0].taken == sight.taken
+    wait_for(lambda: poller.views()[0].trouble, "the trouble")
+    (view,) = poller.views()
+    assert view.trouble is not None
+    assert "Unable to contact slurm controller. Slurm's controller (slurmctld) is busy" in view.trouble
+    assert states(view) == [State.QUEUED]
+    assert poller.views()[0].taken == view.taken
     squeue.write_text("", encoding="utf-8")
-    wait_for(lambda: watcher.sights()[0].trouble is None, "the trouble to be over")
+    wait_for(lambda: poller.views()[0].trouble is None, "the trouble to be over")
     with journal.own(project.root.ledger).open("a", encoding="utf-8") as ledger:
         ledger.write("no JSON\n")
-    wait_for(lambda: "line 2: not JSON" in str(snapshot(watcher.sights()[0]).harm), "the damage to be shown")
-    assert watcher.sights()[0].trouble is None
-    assert watcher.sights()[0].taken > sight.taken
+    wait_for(lambda: "line 2: not JSON" in str(snapshot(poller.views()[0]).harm), "the damage to be shown")
+    assert poller.views()[0].trouble is None
+    assert poller.views()[0].taken > view.taken
 
 
-def test_an_error_of_ours_is_trouble_too(watch: Callable[..., Watcher], tmp_path: Path) -> None:
+def test_an_error_of_ours_is_trouble_too(watch: Callable[..., Poller], tmp_path: Path) -> None:
     def broken(*told: object) -> None:
         raise KeyError("rate")
 
-    watcher = watch(local(tmp_path, unit(tmp_path, "a")), work_out=broken)
-    wait_for(lambda: watcher.sights()[0].trouble, "the trouble")
-    assert watcher.sights()[0].trouble == "KeyError: 'rate'"
-    watcher.changed.clear()
-    assert watcher.changed.wait(10), "it looks no more"
+    poller = watch(local(tmp_path, unit(tmp_path, "a")), work_out=broken)
+    wait_for(lambda: poller.views()[0].trouble, "the trouble")
+    assert poller.views()[0].trouble == "KeyError: 'rate'"
+    poller.changed.clear()
+    assert poller.changed.wait(10), "it looks no more"
 
 
-def test_the_board_is_worked_out_from_the_one_before(watch: Callable[..., Watcher], tmp_path: Path) -> None:
+def test_the_board_is_worked_out_from_the_one_before(watch: Callable[..., Poller], tmp_path: Path) -> None:
     a = unit(tmp_path, "a")
     project = local(tmp_path, a)
     publish(project.root, a)
@@ -214,15 +214,15 @@ def test_the_board_is_worked_out_from_the_one_before(watch: Callable[..., Watche
         return (before or 0) + 1
 
     def counted() -> int:
-        board: Any = watcher.sights()[0].board
-        return board or 0
+        summary: Any = poller.views()[0].summary
+        return summary or 0
 
-    watcher = watch(project, work_out=count)
+    poller = watch(project, work_out=count)
     wait_for(lambda: counted() > 2, "three looks")
 
 
 def test_a_study_is_followed_when_it_is_edited_and_once_its_rows_are_counted(
-    watch: Callable[..., Watcher], tmp_path: Path
+    watch: Callable[..., Poller], tmp_path: Path
 ) -> None:
     def edit(**changes: Any) -> Project:
         return open_project(str(write_study(tmp_path / "study", **changes)), None, tmp_path / "runs")
@@ -230,86 +230,86 @@ def test_a_study_is_followed_when_it_is_edited_and_once_its_rows_are_counted(
     first = edit()
     first.root.path.mkdir(parents=True)
     write_json(first.root.study, first.study.model_dump(mode="json"))
-    watcher = watch(first)
-    wait_for(lambda: states(watcher.sights()[0]), "the first look")
+    poller = watch(first)
+    wait_for(lambda: states(poller.views()[0]), "the first look")
     write_json(first.root.study, first.study.model_dump(mode="json"))  # submitted again as it was
-    taken = watcher.sights()[0].taken
-    wait_for(lambda: watcher.sights()[0].taken > taken, "the next look")
-    assert watcher.sights()[0].project.units is first.units
+    taken = poller.views()[0].taken
+    wait_for(lambda: poller.views()[0].taken > taken, "the next look")
+    assert poller.views()[0].project.units is first.units
     grown = edit(seeds=[0, 1])
-    taken = watcher.sights()[0].taken
-    wait_for(lambda: watcher.sights()[0].taken > taken, "the next look")
-    assert watcher.sights()[0].project.units is first.units  # it was not submitted yet
+    taken = poller.views()[0].taken
+    wait_for(lambda: poller.views()[0].taken > taken, "the next look")
+    assert poller.views()[0].project.units is first.units  # it was not submitted yet
     write_json(first.root.study, grown.study.model_dump(mode="json"))
-    wait_for(lambda: len(states(watcher.sights()[0])) == len(grown.units), "the new units to be seen")
+    wait_for(lambda: len(states(poller.views()[0])) == len(grown.units), "the new units to be seen")
     collate = next(unit for unit in grown.units if unit.stage == "collate")
     lengths = {"ift": {"mean": 700}, "reasoning": {"mean": 9000}}
     publish(first.root, collate, {"prompts": 5000, "lengths_in": "tokens", "lengths": lengths})
-    wait_for(lambda: watcher.sights()[0].project.units[-2].flops != grown.units[-2].flops, "the new estimate")
-    assert watcher.sights()[0].trouble is None
+    wait_for(lambda: poller.views()[0].project.units[-2].flops != grown.units[-2].flops, "the new estimate")
+    assert poller.views()[0].trouble is None
     first.root.study.write_text("{}", encoding="utf-8")
-    wait_for(lambda: watcher.sights()[0].trouble, "what is wrong with it to be told")
-    assert len(states(watcher.sights()[0])) == len(grown.units)
+    wait_for(lambda: poller.views()[0].trouble, "what is wrong with it to be told")
+    assert len(states(poller.views()[0])) == len(grown.units)
 
 
-def test_all_studies_share_one_squeue(watch: Callable[..., Watcher], squeue: Path, tmp_path: Path) -> None:
+def test_all_studies_share_one_squeue(watch: Callable[..., Poller], squeue: Path, tmp_path: Path) -> None:
     made = []
     for name in ("one", "two", "three"):
         its = unit(tmp_path / name, "a")
         project = made_project(tmp_path / name, [its])
-        project.ledger.intent(f"prepare-{name}-1", [Begun(its.id, 1)])
+        project.ledger.intent(f"prepare-{name}-1", [Started(its.id, 1)])
         project.ledger.submitted(f"prepare-{name}-1", "7")
         made.append(project)
     rows = "".join(
         rf"7\037RUNNING\037None\0372\037n1\037main\037prepare-{name}-1\n" for name in ("one", "two", "three")
     )
     squeue.write_text(f"printf '{rows}'", encoding="utf-8")
-    watcher = watch(*made, interval=60)
-    wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
-    assert [states(sight) for sight in watcher.sights()] == [[State.RUNNING]] * 3
-    assert len({sight.taken for sight in watcher.sights()}) == 1
+    poller = watch(*made, interval=60)
+    wait_for(lambda: all(map(states, poller.views())), "a look at each")
+    assert [states(view) for view in poller.views()] == [[State.RUNNING]] * 3
+    assert len({view.taken for view in poller.views()}) == 1
     assert asked(squeue) == 1
     squeue.write_text("exit 1", encoding="utf-8")
-    watcher.look_now()
-    wait_for(lambda: all(sight.trouble for sight in watcher.sights()), "the trouble")
+    poller.poll_now()
+    wait_for(lambda: all(view.trouble for view in poller.views()), "the trouble")
     assert asked(squeue) == 2
 
 
 def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
-    watch: Callable[..., Watcher], squeue: Path, tmp_path: Path
+    watch: Callable[..., Poller], squeue: Path, tmp_path: Path
 ) -> None:
     """The second study's job is written down after the answer that both studies share."""
     a, b = unit(tmp_path, "a"), unit(tmp_path, "b")
     first = made_project(tmp_path / "first", [a])
-    first.ledger.intent("prepare-small-1", [Begun(a.id, 1)])
+    first.ledger.intent("prepare-small-1", [Started(a.id, 1)])
     second = made_project(tmp_path / "second", [b])
-    second.ledger.intent("prepare-small-2", [Begun(b.id, 1)])
+    second.ledger.intent("prepare-small-2", [Started(b.id, 1)])
     second.ledger.submitted("prepare-small-2", "7")
     lines = journal.own(second.root.ledger).read_text(encoding="utf-8")
     journal.own(second.root.ledger).unlink()
     (tmp_path / "lines").write_text(lines, encoding="utf-8")
     squeue.write_text(f"cp {tmp_path}/lines {journal.own(second.root.ledger)}", encoding="utf-8")
-    watcher = watch(first, second, interval=60)
-    wait_for(lambda: all(map(states, watcher.sights())), "a look at each")
-    (seen,) = snapshot(watcher.sights()[1]).units
+    poller = watch(first, second, interval=60)
+    wait_for(lambda: all(map(states, poller.views())), "a look at each")
+    (seen,) = snapshot(poller.views()[1]).units
     assert (seen.state, seen.reason) == (State.WAITING, None)
     row = r"7\037PENDING\037None\0372\037\037main\037prepare-small-2\n"
     squeue.write_text(f"printf '{row}'", encoding="utf-8")
-    watcher.look_now()
-    wait_for(lambda: states(watcher.sights()[1]) == [State.QUEUED], "the job")
+    poller.poll_now()
+    wait_for(lambda: states(poller.views()[1]) == [State.QUEUED], "the job")
 
 
 def test_who_asks_for_a_look_gets_one_but_not_at_once_again(
-    watch: Callable[..., Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watch: Callable[..., Poller], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller, "SOONEST", 0.5)
-    watcher = watch(local(tmp_path, unit(tmp_path, "a")), interval=600)
-    wait_for(lambda: watcher.sights()[0].taken, "the first look")
-    taken = [watcher.sights()[0].taken]
+    monkeypatch.setattr(polling, "SOONEST", 0.5)
+    poller = watch(local(tmp_path, unit(tmp_path, "a")), interval=600)
+    wait_for(lambda: poller.views()[0].taken, "the first look")
+    taken = [poller.views()[0].taken]
     for _ in range(2):
-        watcher.look_now()
-        wait_for(lambda: watcher.sights()[0].taken > taken[-1], "the next look")
-        taken.append(watcher.sights()[0].taken)
+        poller.poll_now()
+        wait_for(lambda: poller.views()[0].taken > taken[-1], "the next look")
+        taken.append(poller.views()[0].taken)
     assert min(after - before for before, after in pairwise(taken)) >= 0.5
 
 
@@ -322,9 +322,9 @@ def test_an_interval_grows_with_what_looks_cost() -> None:
 
 
 def test_the_usual_interval_is_longer_where_slurm_is_asked(
-    watch: Callable[..., Watcher], squeue: Path, tmp_path: Path
+    watch: Callable[..., Poller], squeue: Path, tmp_path: Path
 ) -> None:
     here = local(tmp_path / "here", unit(tmp_path, "a"))
     there = made_project(tmp_path / "there", [unit(tmp_path, "b")])
-    assert watch(here, interval=None).sights()[0].interval == 5
-    assert [sight.interval for sight in watch(here, there, interval=None).sights()] == [30, 30]
+    assert watch(here, interval=None).views()[0].interval == 5
+    assert [view.interval for view in watch(here, there, interval=None).views()] == [30, 30]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_sights
+import made_status
 import pytest
 from made_projects import cluster_file
 
@@ -34,7 +34,7 @@ from launch.study.cluster import load_cluster
 from launch.study.plan import MARGIN
 from launch.submit import limits
 from launch.submit.arrays import Pool, Rules, plan_arrays
-from launch.submit.limits import Admission, NeverRuns, Refusal, fitted, in_words
+from launch.submit.limits import ClusterLimits, NeverRuns, Refusal, fitted, in_words
 from launch.submit.steps import with_time
 
 OPEN = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL"
@@ -83,7 +83,7 @@ KINDS = lines(
 )
 
 
-def made(folder: Path, everywhere: bool = False, **sbatch: Any) -> Admission:
+def made(folder: Path, everywhere: bool = False, **sbatch: Any) -> ClusterLimits:
     """What the cluster above lets `ann` do, with these options of sbatch."""
     enforced = ("associations", "limits", "qos")
     config = Config("lab", "22.05", 1001, 10_000, 300, True, enforced, False, everywhere)
@@ -96,14 +96,14 @@ def made(folder: Path, everywhere: bool = False, **sbatch: Any) -> Admission:
     partitions = tables[0].rows
     nodes = tuple(NodeGroup(p.name, p.nodes, 64, ()) for p in partitions)
     cluster = load_cluster(str(cluster_file(folder, sbatch=sbatch)))
-    return Admission(cluster, config, partitions, nodes, tables[1].rows, tables[2].rows)
+    return ClusterLimits(cluster, config, partitions, nodes, tables[1].rows, tables[2].rows)
 
 
 def unit(**needs: Any) -> Unit:
     return Unit("pack", "a", {}, resources=Resources(**{"hours": 0.5, **needs}))
 
 
-def refusal(found: Admission, of: Unit) -> str:
+def refusal(found: ClusterLimits, of: Unit) -> str:
     with pytest.raises(Refusal) as caught:
         found.admit([of])
     return str(caught.value).removeprefix("pack a: ")
@@ -403,7 +403,7 @@ TAKEN = lines(
 )
 
 
-def rooms(found: Admission, *stages: str, keeper: str | None = None) -> dict[str, int]:
+def rooms(found: ClusterLimits, *stages: str, keeper: str | None = None) -> dict[str, int]:
     taken = parse_places(TAKEN)
     assert taken.malformed == ()
     rules = found.rules(stages, taken.rows, keeper)
@@ -474,5 +474,5 @@ def test_a_unit_whose_time_was_too_short_gets_all_that_there_is(tmp_path: Path) 
     root, needs = StudyDir(tmp_path), unit(hours=2)
     for cause, hours in ((Cause.TIME_LIMIT, 24), (Cause.NODE, 2), (None, 2)):
         written = {"cause": cause} if cause else None
-        failed = made_sights.seen(root, needs, State.FAILED, reason="it ended", written=written)
+        failed = made_status.seen(root, needs, State.FAILED, reason="it ended", written=written)
         assert with_time(needs, failed, 24).resources.hours == hours

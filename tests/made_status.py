@@ -10,13 +10,13 @@ from jobs.core.unit import Unit
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 from launch.local.backend import Local
-from launch.monitor.data.study_view import Sight
-from launch.monitor.data.summary import Board, make_board
-from launch.monitor.data.unit_files import Facts
-from launch.state.backend import Live
+from launch.monitor.data.study_view import StudyView
+from launch.monitor.data.summary import Summary, summarize
+from launch.monitor.data.unit_files import UnitFiles
+from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt, Job
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -65,7 +65,7 @@ def attempt(unit: Unit, number: int = 1, jobs: int = 1, id: str | None = None) -
     return Attempt(number, NOW - 3 * HOUR, "roihu", made)
 
 
-def seen(root: StudyDir, unit: Unit, state: State, **more: Any) -> Seen:
+def seen(root: StudyDir, unit: Unit, state: State, **more: Any) -> UnitStatus:
     """The unit as it is."""
     had = state not in (State.WAITING, State.BLOCKED)
     tried = more.pop("attempt", attempt(unit) if had else None)
@@ -73,9 +73,11 @@ def seen(root: StudyDir, unit: Unit, state: State, **more: Any) -> Seen:
     if state in (State.QUEUED, State.RUNNING, State.STALLED, State.PREEMPTED):
         machine = State.RUNNING if state == State.STALLED else state
         start = more.pop("start", int(NOW - 2 * HOUR) if machine == State.RUNNING else None)
-        live = Live(machine, tried.jobs, more.get("reason"), nodes=more.pop("nodes", "g[1-4]"), start=start)
+        live = LiveJobs(
+            machine, tried.jobs, more.get("reason"), nodes=more.pop("nodes", "g[1-4]"), start=start
+        )
     facts: dict[str, Any] = {"reason": None, "in_vain": False, "progress": None, "written": None, **more}
-    return Seen(unit, root, state, attempt=tried, live=live, published=state == State.DONE, **facts)
+    return UnitStatus(unit, root, state, attempt=tried, live=live, published=state == State.DONE, **facts)
 
 
 def progress(done: int, total: int, unit: str, **more: Any) -> dict[str, Any]:
@@ -84,20 +86,20 @@ def progress(done: int, total: int, unit: str, **more: Any) -> dict[str, Any]:
     return {**told, "started": NOW - 2 * HOUR, "updated": NOW - 12, **more}
 
 
-def sight(
-    project: Project, units: Sequence[Seen], before: Board | None = None, at: float = NOW, **more: Any
-) -> Sight:
+def view(
+    project: Project, units: Sequence[UnitStatus], before: Summary | None = None, at: float = NOW, **more: Any
+) -> StudyView:
     """The study as seen at `at`."""
     keeper = more.pop("keeper", None)
-    now = Snapshot(project.root, tuple(units), more.pop("former", ()), keeper)
-    facts = Facts(project.root)
+    now = StudyStatus(project.root, tuple(units), more.pop("former", ()), keeper)
+    facts = UnitFiles(project.root)
     facts.update(now, budget=60)
     rest: dict[str, Any] = {"nodes": Verdict(), "asked": None, "trouble": None, "interval": 30.0, **more}
-    board = make_board(project, now, rest["nodes"], facts, before, at)
-    return Sight(project, now, board=board, taken=at, **rest)
+    summary = summarize(project, now, rest["nodes"], facts, before, at)
+    return StudyView(project, now, summary=summary, taken=at, **rest)
 
 
-def in_the_middle(folder: Path) -> Sight:
+def in_the_middle(folder: Path) -> StudyView:
     """Everything at once: students done, in training, failed, stalled, preempted, queued, blocked."""
     project = paper(folder)
     root, units = project.root, project.units
@@ -117,7 +119,7 @@ def in_the_middle(folder: Path) -> Sight:
         else:
             published(root, unit, {}, 40 * HOUR if unit.stage == "generate" else 0.3 * HOUR)
             found.append(seen(root, unit, State.DONE))
-    return sight(project, found)
+    return view(project, found)
 
 
 def _state(i: int) -> State:
@@ -129,7 +131,7 @@ def _state(i: int) -> State:
     return State.DONE if i < 12 else later[i - 12] if i < 20 else State.WAITING
 
 
-def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
+def _training(root: StudyDir, unit: Unit, i: int, state: State) -> UnitStatus:
     if state == State.DONE:
         published(root, unit, {"flops": 1e19 * (i + 1) ** 2}, (2 + i) * HOUR)
         return seen(root, unit, state)
@@ -160,7 +162,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> Seen:
     return seen(root, unit, state, reason="needs pack r100")
 
 
-def _evaluation(root: StudyDir, unit: Unit, i: int) -> Seen:
+def _evaluation(root: StudyDir, unit: Unit, i: int) -> UnitStatus:
     trained = _state(i)
     group = [
         "general-multiple-choice",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import made_sights as made
+import made_status as made
 import pytest
-from made_sights import HOUR, NOW
+from made_status import HOUR, NOW
 from small_study import publish, write_study
 
 from jobs.core.unit import Resources, Unit
@@ -28,10 +28,10 @@ from launch.monitor.data.eta import (
     stage_left,
 )
 from launch.monitor.data.students import Cell
-from launch.monitor.data.summary import Board, make_board
-from launch.monitor.data.unit_files import Facts
+from launch.monitor.data.summary import Summary, summarize
+from launch.monitor.data.unit_files import UnitFiles
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot
+from launch.state.status import StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -126,16 +126,18 @@ def stage(project: Project, name: str) -> list[Unit]:
     return [unit for unit in project.units if unit.stage == name]
 
 
-def board(project: Project, changed: dict[str, Seen], before: Board | None = None, at: float = NOW) -> Board:
+def summary(
+    project: Project, changed: dict[str, UnitStatus], before: Summary | None = None, at: float = NOW
+) -> Summary:
     """The board of the study where all units wait but the changed ones, by their ids."""
     units = [changed.get(u.id) or made.seen(project.root, u, State.WAITING) for u in project.units]
-    found = made.sight(project, units, before, at).board
+    found = made.view(project, units, before, at).summary
     assert found is not None
     return found
 
 
 def test_nothing_is_promised_before_anything_is_done(project: Project) -> None:
-    found = board(project, {})
+    found = summary(project, {})
     assert found.left is None or found.left.mid == 0
     assert found.unknown == ("generate", "pack", "train", "evaluate")
     assert (found.measured, found.gpu_hours, found.flops) == (False, 0, 0)
@@ -153,7 +155,7 @@ def test_hours_are_those_of_all_runs_and_of_those_at_work(project: Project) -> N
         first.id: made.seen(root, first, State.DONE),
         second.id: made.seen(root, second, State.RUNNING, progress=made.progress(50, 100, "steps")),
     }
-    found = board(project, changed)
+    found = summary(project, changed)
     each = [u.resources.nodes * u.resources.gpus_per_node for u in (first, second)]
     assert found.gpu_hours == pytest.approx(each[0] * 1 + each[1] * (0.5 + 2))
     assert found.flops == pytest.approx((first.flops or 0) + 0.5 * (second.flops or 0))
@@ -169,13 +171,13 @@ def test_a_stage_is_timed_by_what_is_done_and_what_is_at_work(project: Project) 
         second.id: made.seen(root, second, State.RUNNING, progress=made.progress(50, 100, "steps")),
         **{unit.id: made.seen(root, unit, State.DONE) for unit in rest},
     }
-    found = next(s for s in board(project, changed).stages if s.name == "train")
+    found = next(s for s in summary(project, changed).stages if s.name == "train")
     assert found.left is not None
     assert found.left.mid == pytest.approx(2 * HOUR, rel=0.01)  # half of it took two hours
     assert found.share == pytest.approx(24.5 / 25)
     changed[second.id] = made.seen(root, second, State.QUEUED)
     changed[rest[0].id] = made.seen(root, rest[0], State.RUNNING)  # without a word so far
-    later = next(s for s in board(project, changed).stages if s.name == "train")
+    later = next(s for s in summary(project, changed).stages if s.name == "train")
     assert later.left is not None
     assert later.left.low < later.left.mid < later.left.high
 
@@ -187,20 +189,20 @@ def test_rates_of_units_at_work_add_up_where_they_count_the_same(project: Projec
         )
         for unit in stage(project, "train")[:3]
     }
-    found = next(s for s in board(project, changed).stages if s.name == "train")
+    found = next(s for s in summary(project, changed).stages if s.name == "train")
     assert (found.rate, found.per, found.counts[State.RUNNING]) == (300.0, "tokens", 3)
 
 
 def test_a_board_goes_on_from_the_one_before(project: Project) -> None:
     unit = stage(project, "generate")[0]
 
-    def at(second: float, done: int) -> dict[str, Seen]:
+    def at(second: float, done: int) -> dict[str, UnitStatus]:
         said = made.progress(done, 1000, "rows", updated=NOW + second)
         return {unit.id: made.seen(project.root, unit, State.RUNNING, progress=said)}
 
-    first = board(project, at(0, 100))
-    second = board(project, at(10, 120), first, NOW + 10)
-    third = board(project, at(20, 140), second, NOW + 20)
+    first = summary(project, at(0, 100))
+    second = summary(project, at(10, 120), first, NOW + 10)
+    third = summary(project, at(20, 140), second, NOW + 20)
     assert third.outline is first.outline
     assert third.work[unit.id].rate == 2.0
     left = third.work[unit.id].left
@@ -212,7 +214,7 @@ def test_a_study_that_is_over_is_over(project: Project) -> None:
     for unit in project.units:
         made.ended(project.root, unit, 60, time=NOW - 5 * HOUR)
     changed = {u.id: made.seen(project.root, u, State.DONE) for u in project.units}
-    found = board(project, changed)
+    found = summary(project, changed)
     assert (found.left, found.unknown, found.elapsed) == (ZERO, (), 5 * HOUR)
     assert found.flops == found.flops_planned
 
@@ -226,7 +228,7 @@ def test_files_are_read_a_few_at_a_look_and_once(project: Project) -> None:
     units = [
         made.seen(project.root, u, State.DONE if u.stage == "pack" else State.WAITING) for u in project.units
     ]
-    facts, now = Facts(project.root), Snapshot(project.root, tuple(units))
+    facts, now = UnitFiles(project.root), StudyStatus(project.root, tuple(units))
     facts.update(now, budget=0)
     assert (facts.unread, len(facts.took)) == (5, 0)
     facts.update(now, budget=60)
@@ -241,21 +243,23 @@ def test_the_last_word_of_a_run_may_come_after_its_result(project: Project) -> N
     unit = stage(project, "pack")[0]
     publish(project.root, unit)
     made.ended(project.root, unit, 60, "killed", cause="killed")
-    now = Snapshot(project.root, (made.seen(project.root, unit, State.DONE),))
-    facts = Facts(project.root)
+    now = StudyStatus(project.root, (made.seen(project.root, unit, State.DONE),))
+    facts = UnitFiles(project.root)
     facts.update(now)
     assert unit.id not in facts.finished["pack"]
     made.ended(project.root, unit, 90, restart=1)
     facts.update(now)
     assert facts.finished["pack"] == {unit.id: 150}
-    facts.update(Snapshot(project.root, (made.seen(project.root, unit, State.WAITING),)))  # it was set aside
+    facts.update(
+        StudyStatus(project.root, (made.seen(project.root, unit, State.WAITING),))
+    )  # it was set aside
     assert (facts.finished["pack"], facts.took[unit.id].seconds) == ({}, 150)
 
 
 def test_the_last_words_are_those_of_the_first_of_each_cause(tmp_path: Path) -> None:
-    sight = made.in_the_middle(tmp_path)
-    assert sight.board is not None
-    [first] = [problem for problem in sight.board.problems if problem.words]
+    view = made.in_the_middle(tmp_path)
+    assert view.summary is not None
+    [first] = [problem for problem in view.summary.problems if problem.words]
     assert first.title.startswith("2 failed, code error")
     assert first.words[-1].startswith("RuntimeError: shape")
 
@@ -280,10 +284,10 @@ def cells(tmp_path: Path, scores: dict[str, float], **study: Any) -> dict[tuple[
             size = 2.0 if name.startswith("m") else 1.0
             made.evaluated(root, unit, size * 1e9, scores[name] + 0.1 * unit.name.endswith("hard"))
         seen.append(made.seen(root, unit, State.DONE if done else State.WAITING))
-    found = Facts(root)
-    now = Snapshot(root, tuple(seen))
+    found = UnitFiles(root)
+    now = StudyStatus(root, tuple(seen))
     found.update(now, budget=60)
-    grid = make_board(project, now, Verdict(), found, None, NOW).grid
+    grid = summarize(project, now, Verdict(), found, None, NOW).grid
     return {(grid.rows[row], grid.columns[column]): cell for (row, column), cell in grid.cells.items()}
 
 
@@ -317,6 +321,6 @@ def test_gpus_of_all_workers_count(tmp_path: Path) -> None:
     unit = Unit("generate", "t", {}, resources=Resources(gpus_per_node=2, workers=2))
     made.ended(root, unit, 100)
     made.ended(root, unit, 50, worker=1)
-    facts = Facts(root)
-    facts.update(Snapshot(root, (made.seen(root, unit, State.DONE),)))
+    facts = UnitFiles(root)
+    facts.update(StudyStatus(root, (made.seen(root, unit, State.DONE),)))
     assert (facts.gpu_seconds, facts.took[unit.id].seconds) == (300, 100)

@@ -17,20 +17,20 @@ from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir
 from launch.slurm import backend, parse
 from launch.slurm.backend import Slurm
-from launch.slurm.client import Controller
+from launch.slurm.client import SlurmClient
 from launch.slurm.parse import PastJob, QueuedJob
 from launch.slurm.text import SEPARATOR, Table
 from launch.state.cache import StatusCache
-from launch.state.ledger import Begun, Ledger
+from launch.state.ledger import Ledger, Started
 from launch.state.reconcile import reconcile
 from launch.state.states import State
-from launch.state.status import Seen, Snapshot, observe
+from launch.state.status import StudyStatus, UnitStatus, poll
 from launch.submit.steps import set_aside
 
 NAMES = "abcdefgh"
 
 
-class Told(Controller):
+class Sent(SlurmClient):
     """A Slurm that says what it was told to say, in Slurm's words."""
 
     def __init__(self) -> None:
@@ -57,24 +57,24 @@ class World:
         self.units = [a, b, c, d, *rest]
         self.root = StudyDir(folder / "runs" / "study")
         self.ledger = Ledger(self.root.ledger, "made.yaml")
-        self.controller = Told()
-        self.warm, self.cache = Slurm(self.controller), StatusCache()
+        self.client = Sent()
+        self.warm, self.cache = Slurm(self.client), StatusCache()
         self.submissions = 0
 
-    def look(self) -> Snapshot:
-        return observe(self.units, self.root, self.warm, self.cache)
+    def poll(self) -> StudyStatus:
+        return poll(self.units, self.root, self.warm, self.cache)
 
-    def cold(self) -> Snapshot:
-        return observe(self.units, self.root, Slurm(self.controller))
+    def cold(self) -> StudyStatus:
+        return poll(self.units, self.root, Slurm(self.client))
 
-    def seen(self, name: str) -> Seen:
+    def seen(self, name: str) -> UnitStatus:
         return next(seen for seen in self.cold().units if seen.unit.name == name)
 
     def submit(self, name: str, written: bool = True) -> None:
         seen = self.seen(name)
         self.submissions += 1
         submission, id = f"prepare-small-{self.submissions}", str(100 + self.submissions)
-        begun = Begun(seen.unit.id, seen.attempt.number + 1 if seen.attempt else 1, 0)
+        begun = Started(seen.unit.id, seen.attempt.number + 1 if seen.attempt else 1, 0)
         self.ledger.intent(submission, [begun])
         if written:
             self.ledger.submitted(submission, id)
@@ -122,17 +122,17 @@ class World:
         for job in seen.live.jobs if seen.live else ():
             if job.id:
                 fields = (job.id, "OUT_OF_MEMORY", "0:125", "1", job.submission)
-                self.controller.past[job.id] = SEPARATOR.join(fields)
-                del self.controller.queued[job.id]
+                self.client.past[job.id] = SEPARATOR.join(fields)
+                del self.client.queued[job.id]
 
     def forget(self, name: str) -> None:
         """The queue forgets jobs that have ended."""
-        for id, line in list(self.controller.queued.items()):
+        for id, line in list(self.client.queued.items()):
             _, state, *_, submission = line.split(SEPARATOR)
             if state in parse.ENDED:
                 fields = (id, state, "1:0", "1", submission)
-                self.controller.past[id] = SEPARATOR.join(fields)
-                del self.controller.queued[id]
+                self.client.past[id] = SEPARATOR.join(fields)
+                del self.client.queued[id]
 
     def cancel(self, name: str) -> None:
         seen = self.seen(name)
@@ -147,7 +147,7 @@ class World:
 
     def _turn(
         self, name: str, states: tuple[State, ...], to: str, reason: str, nodes: str = "",
-        seen: Seen | None = None,
+        seen: UnitStatus | None = None,
     ) -> None:  # fmt: skip
         """Have the jobs of a unit that is in one of these states be in another."""
         seen = seen or self.seen(name)
@@ -158,10 +158,10 @@ class World:
     def _line(self, id: str, submission: str, state: str, reason: str, nodes: str = "") -> None:
         start = "N/A" if state == "PENDING" else str(int(time.time()))
         fields = (id, state, reason, start, nodes, "main", submission)
-        self.controller.queued[id] = SEPARATOR.join(fields)
+        self.client.queued[id] = SEPARATOR.join(fields)
 
 
-def ended(seen: Seen, attempt: int, error: str) -> None:
+def ended(seen: UnitStatus, attempt: int, error: str) -> None:
     """The only process of an attempt writes down how it ended."""
     line = {"attempt": attempt, "worker": 0, "restart": 0, "rank": 0, "host": "n1", "seconds": 1.0, "kept": 0}
     journal.append(seen.folder.attempts, {**line, "micro_batch": None, "error": error, "cause": Cause.CODE})
@@ -210,12 +210,12 @@ def test_it_sees_the_same(tmp_path: Path) -> None:
     for seed in range(4):
         random.seed(seed)
         world = World(tmp_path / str(seed))
-        now = world.look()
+        now = world.poll()
         for _ in range(100):
             seen = random.choice(now.units)
             event = random.choice([event for event, states in EVENTS.items() if seen.state in states])
             event(world, seen.unit.name)
-            now = world.look()
+            now = world.poll()
             assert now == world.cold(), (seed, event.__name__, seen.unit.name)
             met |= {seen.state for seen in now.units}
     assert met == set(State) - {State.DAMAGED}
@@ -226,18 +226,18 @@ def test_the_accounts_are_asked_once_for_what_left_the_queue(tmp_path: Path) -> 
     for name in "ab":
         world.submit(name)
         world.kill(name)
-    world.controller.asked = 0
+    world.client.asked = 0
     for _ in range(3):
-        states = {seen.unit.name: seen.reason for seen in world.look().units if seen.state == State.FAILED}
+        states = {seen.unit.name: seen.reason for seen in world.poll().units if seen.state == State.FAILED}
         assert states == {"a": "ran out of memory", "b": "ran out of memory"}
-    assert world.controller.asked == 1
+    assert world.client.asked == 1
     world.submit("e")
     world.kill("e")
-    world.controller.past.clear()  # the accounts are behind, or have forgotten it
-    world.controller.asked = 0
+    world.client.past.clear()  # the accounts are behind, or have forgotten it
+    world.client.asked = 0
     for _ in range(3):
-        world.look()
-    assert world.controller.asked == 1
+        world.poll()
+    assert world.client.asked == 1
 
 
 def test_what_the_accounts_say_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,22 +247,22 @@ def test_what_the_accounts_say_later_is_seen(tmp_path: Path, monkeypatch: pytest
         world.submit(name)
         world.progress(name)
         world.kill(name)
-    told = dict(world.controller.past)
-    world.controller.past.clear()
+    told = dict(world.client.past)
+    world.client.past.clear()
     for _ in range(2):
-        assert not any("memory" in (seen.reason or "") for seen in world.look().units)
-    world.controller.past.update(told)
-    assert world.look() == world.cold()
-    assert sum(seen.reason == "ran out of memory" for seen in world.look().units) == 2
+        assert not any("memory" in (seen.reason or "") for seen in world.poll().units)
+    world.client.past.update(told)
+    assert world.poll() == world.cold()
+    assert sum(seen.reason == "ran out of memory" for seen in world.poll().units) == 2
 
 
 @pytest.mark.parametrize("reason", ["DependencyNeverSatisfied", "launch failed requeued held"])
 def test_a_job_that_slurm_will_never_start_is_withdrawn(tmp_path: Path, reason: str) -> None:
     world = World(tmp_path)
     world.submit("a")
-    assert reconcile(world.look()).withdraw == ()
+    assert reconcile(world.poll()).withdraw == ()
     world._turn("a", (State.QUEUED,), "PENDING", reason)
-    difference = reconcile(world.look())
+    difference = reconcile(world.poll())
     assert [s.unit.name for s in difference.withdraw] == ["a"]
     assert "a" in [s.unit.name for s in difference.submit]
     assert "the next 'sor submit' withdraws it" in str(world.seen("a").reason)
