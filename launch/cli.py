@@ -15,6 +15,7 @@ import typer
 
 from jobs.core.trust import private_umask
 from launch.encoding import use_utf8
+from launch.state.command_line import RUNS
 
 if TYPE_CHECKING:
     from launch.state.status import StudyStatus, UnitStatus
@@ -32,7 +33,7 @@ ClusterOpt = Annotated[
     str | None,
     typer.Option(
         "--cluster", metavar="NAME", envvar="SOR_CLUSTER",
-        help="A name in configs/clusters, or a YAML file. Without it: where it runs already, or 'local'.",
+        help="A name in configs/clusters, or a YAML file. Default: where it runs already, else 'local'.",
     ),
 ]  # fmt: skip
 RunsOpt = Annotated[
@@ -45,8 +46,7 @@ RunsOpt = Annotated[
 IntervalOpt = Annotated[
     float | None, typer.Option(min=1, help="Seconds between polls; default 5, or 30 where Slurm is asked.")
 ]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs (see the README).")]
-RUNS = Path("runs")
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, as described in the README.")]
 # Allocations between garbage collections. Thousands of units produce no garbage, and the default
 # threshold would cost a third of the time.
 GARBAGE = 1_000_000
@@ -96,7 +96,7 @@ def answer(arguments: list[str]) -> None:
 
 @app.command()
 def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
-    """Show the units of a study, what each needs, and what is done already."""
+    """Show the units of a study, their resources, and what is done already."""
     now = _open(study, cluster, runs).poll()
     if not json:
         from launch.views import plan_view
@@ -114,23 +114,29 @@ def submit(
     study: StudyArg,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")] = False,
-    only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Only this stage.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="STAGE", help="Submit this stage only.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.", readable=False),
     ] = None,
 ) -> None:
-    """Do what is missing: compare what should be with what is, and hand over the difference."""
+    """Compare the plan with what is done and queued, and submit what is missing."""
     from jobs.core.unit import STAGES
     from launch.commands import submit as submitting
 
     if only is not None and only not in STAGES:
-        raise typer.BadParameter(f"{only!r} is no stage; there are {', '.join(STAGES)}", param_hint="--only")
+        raise typer.BadParameter(
+            f"{only!r} is not a stage; stages are {', '.join(STAGES)}", param_hint="--only"
+        )
     if out and not dry_run:
-        raise typer.BadParameter("goes with --dry-run alone", param_hint="--out")
+        raise typer.BadParameter("needs --dry-run", param_hint="--out")
     project = _open(study, cluster, runs)
+    if project.file is None:
+        _complain(f"no file {study}: it is submitted as it was last time; for changes, name its YAML file")
     if dry_run:
         sys.exit(submitting.preview(project, only, out))
     sys.exit(submitting.submit(project, yes=yes, only=only))
@@ -143,24 +149,24 @@ def status(
     runs: RunsOpt = RUNS,
     json: JsonOpt = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4. SOR_NOTIFY is told.")
+        bool, typer.Option("--wait", help="First wait until the exit code is 0 or 4; send SOR_NOTIFY.")
     ] = False,
     interval: IntervalOpt = None,
     units: Annotated[
         list[str] | None, typer.Argument(metavar="[UNIT]...", help="Show these units with all their runs.")
     ] = None,
 ) -> None:
-    """Show where a study stands, also by the exit code.
+    """Show the state of a study, also by the exit code.
 
-    0: all is done. 3: it goes on by itself. 4: it needs you, since something failed or stands still, or waits
-    for 'sor submit'.
+    0: all is done. 3: it continues by itself. 4: it needs attention: something failed, stalled, or is to be
+    submitted.
     """
     from launch.state.exit_code import outlook
     from launch.state.log_files import last_words
 
     project = _open(study, cluster, runs)
     if interval and not wait:
-        raise typer.BadParameter("goes with --wait alone", param_hint="--interval")
+        raise typer.BadParameter("needs --wait", param_hint="--interval")
     now = _waited(project, interval) if wait else project.poll()
     logs = last_words(now)
     if json:
@@ -199,14 +205,14 @@ def status(
 def monitor(
     study: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STUDY ...]", help="As above; without any, all that have a run directory."),
+        typer.Argument(metavar="[STUDY ...]", help="Default: all that have a run directory."),
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     interval: IntervalOpt = None,
-    once: Annotated[bool, typer.Option("--once", help="Print it once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the screen once, and exit.")] = False,
 ) -> None:
-    """Keep showing where studies stand, on the whole screen; the key ? tells what the others do."""
+    """Show studies full screen, updated continuously; ? lists the keys."""
     from launch.monitor.app import monitor as show
     from launch.study_run import started_projects
 
@@ -221,18 +227,20 @@ def monitor(
 def logs(
     study: StudyArg,
     unit: Annotated[
-        str | None, typer.Argument(metavar="[UNIT]", help="Its name or id, as `sor status --json` lists.")
+        str | None, typer.Argument(metavar="[UNIT]", help="Its name or id, as 'sor plan STUDY --json' lists.")
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is added.")] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="The end of the log of each failed unit.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new output.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Print the end of each failed unit's log.")
+    ] = False,
 ) -> None:
-    """Print what the last attempt at a unit printed, all its ranks."""
+    """Print the log of a unit's last attempt, all ranks."""
     from launch.commands.logs import print_failed, print_logs
 
     if failed == (unit is not None):
-        raise typer.BadParameter("name a unit, or ask for --failed")
+        raise typer.BadParameter("give either a unit or --failed")
     project = _open(study, cluster, runs)
     now = project.poll()
     if unit is None:
@@ -248,13 +256,13 @@ def cancel(
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
 ) -> None:
-    """End the running jobs of a study, or those of some units. What they had finished stays."""
+    """Cancel the jobs of a study, or of some units. Finished results stay."""
     from launch.commands.submit import cancel as cancel_units
 
     project = _open(study, cluster, runs)
     now = project.poll()
     ended = cancel_units(project, now, _chosen(now, unit) if unit else None)
-    print(f"cancelled: {', '.join(ended)}" if ended else "nothing is running: nothing to cancel")
+    print(f"cancelled: {', '.join(ended)}" if ended else "nothing to cancel: no job is queued or running")
 
 
 @app.command()
@@ -274,16 +282,18 @@ def report(
     folder, units, joules = Path(study), None, None
     if not folder.is_dir():
         from launch.commands.energy import energy
+        from launch.state.command_line import command
 
         project = _open(study, cluster, runs)
         now = project.poll()
         evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
         done = [seen for seen in evaluations if seen.state == State.DONE]
         if not done:
-            _complain(f"none of {len(evaluations)} evaluations is done yet: 'sor status {study}'")
+            look = command(now.root, "status")
+            _complain(f"none of {len(evaluations)} evaluations is done yet. Their state: {look}")
             sys.exit(1)
         if len(done) < len(evaluations):
-            print(f"{len(done)} of {len(evaluations)} evaluations are done: this report is a partial one")
+            print(f"partial report: {len(done)} of {len(evaluations)} evaluations are done")
         folder, units, joules = now.root.path, {seen.unit.id for seen in done}, energy(project)
     try:
         written = write_report(folder, out or StudyDir(folder).written_report, units, joules)
@@ -296,11 +306,12 @@ def report(
 @app.command()
 def doctor(
     cluster: Annotated[
-        str | None, typer.Option(metavar="NAME", envvar="SOR_CLUSTER", help="Have a job look at its nodes.")
+        str | None,
+        typer.Option(metavar="NAME", envvar="SOR_CLUSTER", help="Test a compute node, too, by a short job."),
     ] = None,
     runs: RunsOpt = RUNS,
 ) -> None:
-    """Check that this machine, or a cluster, can run a study, and say what to do where it cannot."""
+    """Check whether this machine, or a cluster, can run a study, and how to fix what is missing."""
     from launch.commands.doctor import examine
     from launch.study.cluster import load_cluster
 
@@ -335,16 +346,19 @@ def _planned(seen: UnitStatus) -> dict[str, Any]:
 
 def _chosen(now: StudyStatus, wanted: list[str]) -> list[UnitStatus]:
     """Return the units named by id, by name, or by stage/name."""
+    from launch.state.command_line import command
+
     found = []
     for name in wanted:
         fits = [u for u in now.units if name in (u.unit.id, u.unit.name, f"{u.unit.stage}/{u.unit.name}")]
         if not fits:
-            raise typer.BadParameter(f"{name!r} is no unit of {now.root.path.name}; 'sor plan' lists them")
+            listing = command(now.root, "plan", "--json")
+            raise typer.BadParameter(f"{name!r} is not a unit: '{listing}' lists them")
         if len(fits) > 1:
             places = [f"{u.unit.stage}/{u.unit.name}" for u in fits]
             apart = places if len(set(places)) == len(places) else [u.unit.id for u in fits]
             which = ", ".join(apart)
-            raise typer.BadParameter(f"{name!r} names several units: say one of {which}")
+            raise typer.BadParameter(f"{name!r} names several units: give one of {which}")
         found += fits
     return found
 

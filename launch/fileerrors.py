@@ -13,12 +13,12 @@ REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.ENOTDIR: "part of this path is a file, not a folder",
     errno.EEXIST: "a file is where a folder is needed",
     errno.EISDIR: "a folder is where a file is needed",
     errno.ENAMETOOLONG: "the name is too long for this file system",
-    errno.ELOOP: "symbolic links lead in a circle",
-    errno.ENOENT: "there is no such file",
+    errno.ELOOP: "circular symbolic links",
+    errno.ENOENT: "no such file",
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -34,7 +34,7 @@ def explained(error: OSError, arguments: Sequence[str]) -> tuple[str, int]:
     reason = REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:
         then = (
-            "make room, or have your quota raised. What is there stays, and the same command goes on from it"
+            "free some space, or get a larger quota. Finished work is kept, and the same command continues it"
         )
         return f"{f'{where}: ' if where else ''}{error.strerror}: {then}", 1
     if error.errno not in REASONS:
@@ -47,7 +47,7 @@ def explained(error: OSError, arguments: Sequence[str]) -> tuple[str, int]:
 def _way_out(arguments: Sequence[str]) -> str:
     """Return the options that select another path."""
     command = next((word for word in arguments if not word.startswith("-")), "")
-    runs = "name another folder for run directories with --runs DIR or SOR_RUNS"
+    runs = "choose another folder for run directories with --runs DIR or SOR_RUNS"
     if command == "report":
         return f"Write the report elsewhere with --out DIR, or {runs}"
     if any(word.partition("=")[0] == "--out" for word in arguments):

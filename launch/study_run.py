@@ -6,11 +6,12 @@ Every command starts here; the rest of each is in its own module.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from jobs.core.secrets import name_secrets
 from jobs.core.unit import MODES, Unit
@@ -22,6 +23,7 @@ from launch.slurm.backend import Slurm
 from launch.slurm.client import SlurmClient
 from launch.state.backend import Backend
 from launch.state.cache import StatusCache
+from launch.state.command_line import call_it, command
 from launch.state.ledger import Attempt, Ledger, unfenced
 from launch.state.status import StudyStatus, poll
 from launch.study.cluster import Cluster, load_cluster, restored
@@ -41,7 +43,7 @@ class Project:
     units: list[Unit]
     backend: Backend
     fence: Callable[[], None] = unfenced  # of the lock that is held while the study is changed
-    file: Path | None = None  # that the study was read from; None: it is as last submitted
+    file: Path | None = None  # that the study was read from; None: as it was last submitted
 
     @property
     def ledger(self) -> Ledger:
@@ -56,14 +58,34 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
     """Read a study and everything that it refers to.
 
     Args:
+        study_name: a YAML file, a name in configs/studies, or the name of a study that was submitted.
         cluster_name: where it runs; None: where it was last submitted, this machine before the first time.
 
     Raises:
         StudyError: the study or the cluster has errors, or its jobs are elsewhere.
     """
-    study = load_study(study_name)
-    project = _where_it_runs(study, StudyDir(runs / study.name), cluster_name)
-    return replace(project, file=find_study(study_name))
+    file, before = find_study(study_name), StudyDir(runs / study_name)
+    if file is None and Path(study_name).name == study_name and before.study.is_file():
+        study = last_submitted(before)
+    else:
+        study = load_study(study_name)
+    root = StudyDir(runs / study.name)
+    call_it(root, study_name)
+    return replace(_where_it_runs(study, root, cluster_name), file=file)
+
+
+def last_submitted(root: StudyDir) -> Study:
+    """Return the study as it was last submitted.
+
+    Raises:
+        StudyError: another version of this program wrote it.
+        Damaged, FileNotFoundError: it cannot be read, or was never submitted.
+    """
+    try:
+        return Study.model_validate(read_json(root.study))
+    except ValidationError as error:
+        words = "another version of sor wrote this: submit the study's YAML file again"
+        raise StudyError([Mistake(root.study, "", words)]) from error
 
 
 def started_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project], list[str]]:
@@ -81,13 +103,11 @@ def started_projects(runs: Path, cluster_name: str | None) -> tuple[list[Project
     for file in sorted(runs.glob("*/study.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         root = StudyDir(file.parent)
         try:
-            study = Study.model_validate(read_json(root.study))
-            found.append(_where_it_runs(study, root, cluster_name))
-        # ValueError: StudyError, and fields missing from a study of another version.
+            found.append(_where_it_runs(last_submitted(root), root, cluster_name))
         except (ValueError, OSError) as error:
-            troubles.append(f"{root.path} is left out: {error}")
+            troubles.append(f"skipped {root.path}: {error}")
     if not found:
-        why = "; ".join(troubles) or "no study was submitted here: name one, or say with --runs where to look"
+        why = "; ".join(troubles) or "no study was submitted here: name one, or give --runs DIR"
         raise StudyError([Mistake(runs, "", why)])
     return found, troubles
 
@@ -148,16 +168,16 @@ def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None
     elsewhere = sorted({_place(a) for id, a in started.items() if id not in lost}, key=str)
     if elsewhere:
         file, slurm_cluster = elsewhere[0]
-        command, but = f"sor cancel {project.study.name} --cluster {shlex.quote(file)}", ""
+        cancel, but = command(project.root, "cancel", "--cluster", file), ""
         if slurm_cluster:
-            command = f"SLURM_CLUSTERS={slurm_cluster} {command}"
+            cancel = f"SLURM_CLUSTERS={slurm_cluster} {cancel}"
         elif file == here[0]:  # and another of its clusters is named now
-            command, but = f"env -u SLURM_CLUSTERS {command}", ", with no 'clusters' in that file"
+            cancel, but = f"env -u SLURM_CLUSTERS {cancel}", ", with no 'clusters' in that file"
         names = ", ".join(f"{file} (Slurm cluster {other})" if other else file for file, other in elsewhere)
         raise StudyError([Mistake(
             project.root.path, "",
-            f"units of this study were submitted to {names}, and nobody wrote down that they "
-            f"ended: go on there, or end them with '{command}'{but}",
+            f"units of this study were submitted to {names}, and no end of these jobs is recorded: "
+            f"continue there, or cancel them with '{cancel}'{but}",
         )])  # fmt: skip
 
 

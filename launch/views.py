@@ -18,10 +18,12 @@ from jobs.core.causes import ANSWERS, Run
 from jobs.core.plain import plain
 from jobs.core.unit import STAGES, Unit
 from launch.local.scheduler import Event, Running
+from launch.state.command_line import command
 from launch.state.reconcile import Difference
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, current_progress
 from launch.state.waits import Waiting, waiting
+from launch.state.wording import count
 from launch.study.plan import gpu_hours, totals
 from launch.submit.bad_nodes import Verdict
 
@@ -118,14 +120,14 @@ def difference_view(difference: Difference) -> RenderableType:
     """Render what `sor submit` is about to do."""
     lines = [Text(f"{difference.done} done, {len(difference.active)} queued or running")]
     if vain := difference.withdraw:
-        line = f"- withdraw {len(vain)} jobs that would wait forever: {listed(vain)}"
+        line = f"- cancel {len(vain)} jobs that would wait forever: {listed(vain)}"
         lines.append(Text(line, "yellow"))
     if difference.former:
         ids = ", ".join(job.id or job.submission for job in difference.former)
-        line = f"! jobs work for units that the study no longer has; 'sor cancel STUDY' ends them, too: {ids}"
+        line = f"! jobs of units that the study no longer has, which cancelling the study ends, too: {ids}"
         lines.append(Text(line, "yellow"))
     for seen in difference.damaged:
-        line = f"! damaged, and left alone: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}"
+        line = f"! damaged, skipped: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}"
         lines.append(Text(line, "bold magenta"))
     for seen in difference.outdated:
         line = f"! set aside {seen.unit.stage} {seen.unit.name}: {seen.reason}"
@@ -143,7 +145,12 @@ def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:
     reasons: dict[str, list[Unit]] = {}
     for unit, why in held:
         reasons.setdefault(why, []).append(unit)
-    return Group(*(Text(f"{len(units)} units wait: {why}", "yellow") for why, units in reasons.items()))
+    return Group(
+        *(
+            Text(f"{count(len(units), 'unit')} not submitted yet: {why}", "yellow")
+            for why, units in reasons.items()
+        )
+    )
 
 
 def listed(seen: Sequence[UnitStatus], most: int = 6) -> str:
@@ -194,11 +201,15 @@ def keeper_line(now: StudyStatus) -> Text:
     assert now.keeper is not None
     last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
     if now.kept is not None:
-        return Text(f"kept by {f'job {now.kept.jobs[0].id}' if now.kept.jobs else 'a job to come'}", "dim")
+        return Text(
+            f"keeper: {f'job {now.kept.jobs[0].id}' if now.kept.jobs else 'a job that is being submitted'}",
+            "dim",
+        )
     if last.ended is not None:
-        return Text(f"not kept any more: {last.reason}", "dim")
+        return Text(f"no keeper any more: {last.reason}", "dim")
     log = f"its log is in submissions/{job.submission}"
-    return Text(f"not kept any more: the keeper, job {job.id}, is gone ({log}): 'sor submit' again", "yellow")
+    again = command(now.root, "submit")
+    return Text(f"no keeper any more: job {job.id} is gone ({log}). To continue: {again}", "yellow")
 
 
 def nodes_view(found: Verdict) -> RenderableType:
@@ -210,15 +221,15 @@ def nodes_lines(found: Verdict) -> list[str]:
     """Return the lines of `nodes_view` as text."""
     lines = [
         f"node {n.name} is avoided until {time.strftime('%d %b %H:%M', time.localtime(n.until))}: "
-        f"{len(n.units)} jobs in a row failed on it at once, the last with {n.error}"
+        f"{len(n.units)} jobs in a row failed on it at once; the last error: {n.error}"
         for n in found.avoid
     ]
-    lines += [f"damaged, and left out: {harm}" for harm in found.harm]
+    lines += [f"damaged, skipped: {harm}" for harm in found.harm]
     if found.many:
         bad = ", ".join(n.name for n in found.many)
         lines.append(
-            f"jobs fail at once on {bad}: too many nodes to avoid them, so that it is hardly the nodes. "
-            f"The last failed with {found.many[-1].error}"
+            f"jobs fail at once on {bad}: too many nodes to avoid, so the cause is probably elsewhere. "
+            f"The last error: {found.many[-1].error}"
         )
     return lines
 
@@ -231,7 +242,7 @@ def problem(seen: UnitStatus, log: Iterable[str] = ()) -> Text:
         said.append(f"  {seen.cause}: {ANSWERS[seen.cause].advice}\n")
     for line in log:
         said.append(f"  | {line}\n", "dim")
-    return said.append(f"  sor logs STUDY {seen.unit.id} shows why")
+    return said.append(f"  {command(seen.root, 'logs', seen.unit.id)}")
 
 
 def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:
@@ -242,16 +253,16 @@ def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -
     """
     unit, reason = seen.unit, f": {plain(seen.reason)}" if seen.reason else ""
     asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
-    limits = f"asks for {needs(unit)}, {memory(asked)} of memory a node, {unit.resources.hours:g} h"
+    limits = f"requests {needs(unit)}, {memory(asked)} of memory per node, {unit.resources.hours:g} h"
     about = [
         Text.assemble(f"{unit.stage} {unit.name} ({unit.id}): ", (seen.state, STYLES[seen.state]), reason),
         Text(f"  {limits}", "dim"),
         *([Text(f"  {seen.cause}: {ANSWERS[seen.cause].advice}", "yellow")] if seen.cause else []),
     ]
-    table = _columns(("  run", "ended"), ("seconds", "memory"), ("end",))
+    table = _columns(("  run", "ended"), ("seconds", "memory"), ("outcome",))
     for run in ended:
         when = time.strftime("%d %b %H:%M", time.localtime(run.ended))
-        end = f"{run.cause}: {plain(run.error)}" if run.error else "went well"
+        end = f"{run.cause}: {plain(run.error)}" if run.error else "succeeded"
         took = "?" if run.seconds is None else f"{run.seconds:,.0f}"
         name = f"  {run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
         table.add_row(name, when, took, memory_used(run.memory, run.asked), Text(end))

@@ -10,7 +10,7 @@
 this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 this_job=${this_job:-$SLURM_JOB_ID}
 element={{submission}}/$this_job
-word=$element.${SLURM_RESTART_COUNT:-0}.word
+verdict=$element.${SLURM_RESTART_COUNT:-0}.verdict
 mine=$SLURM_JOB_NAME   # distinguishes this job from one with the same ID on another cluster
 raise={{raise}}   # argument of scontrol update, such as MinMemoryNode=2048; empty: do not raise the request
 began=$(stat --format=%s "${element}_0_log.out" 2>/dev/null)   # bytes logged by earlier runs
@@ -36,9 +36,9 @@ finish() {
   local code=$? said= try state where refused=0 ended= memory=
   local limit=${SLURM_MEM_PER_NODE:-${SLURM_MEM_PER_CPU:-0}}
   trap 'ended=1' TERM      # the Slurm commands below ignore it, as it would kill them
-  if [ -e "$word" ]; then
-    said=$(cat "$word")
-    rm -f "$word"
+  if [ -e "$verdict" ]; then
+    said=$(cat "$verdict")
+    rm -f "$verdict"
     [ "$said" != stop ] || exit $((code ? code : 1))
     said=${said:-again}   # the disk was full if it is empty
   fi
@@ -50,7 +50,7 @@ finish() {
     if [ "$limit" -ge "${raise##*=}" ] 2>/dev/null || [ -z "$raise" ]; then
       raise=
       if [ -z "$said" ]; then
-        echo "killed for its memory limit of $memory MiB of a node, and not requeued"
+        echo "killed for its memory limit of $memory MiB per node, and not requeued"
         exit $((code ? code : 1))
       fi
     fi
@@ -65,7 +65,7 @@ finish() {
       if (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where requeue "$this_job"); then
         if [ "$memory" ] && [ "$raise" ]; then
           (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where update job="$this_job" "$raise") &&
-            echo "killed for its memory limit of $memory MiB of a node: requeued with $raise"
+            echo "killed for its memory limit of $memory MiB per node: requeued with $raise"
         fi
         trap - TERM
         [ "$ended" ] || sleep 600         # Slurm ends it within that time, unless TERM has come already

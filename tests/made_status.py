@@ -157,7 +157,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> UnitStatus:
     if state == State.QUEUED:
         return seen(root, unit, state, reason="Priority", start=int(NOW + 2 * HOUR), nodes=None)
     if state == State.PREEMPTED:
-        words = "was put back into the queue, and is begun again in two minutes"
+        words = "was requeued, and starts again in two minutes at the earliest"
         return seen(root, unit, state, reason=words, nodes=None)
     return seen(root, unit, state, reason="needs pack r100")
 

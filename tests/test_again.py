@@ -152,7 +152,7 @@ def test_what_an_earlier_run_was_killed_for_is_not_taken_for_the_end_of_this_one
 
 
 def test_a_word_counts_more_than_the_exit_code(start: Start, tmp_path: Path) -> None:
-    word = tmp_path / "7_3.2.word"
+    word = tmp_path / "7_3.2.verdict"
     word.write_text("stop", encoding="utf-8")
     assert (
         start(0, squeue="echo RUNNING mine", restarts=2).wait(10) == 1

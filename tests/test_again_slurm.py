@@ -103,7 +103,7 @@ class Job:
 
     def left(self) -> list[Path]:
         """Words that nobody read."""
-        return list((self.project.root.path / "submissions").glob("*/*.word"))
+        return list((self.project.root.path / "submissions").glob("*/*.verdict"))
 
 
 @pytest.mark.parametrize("partition", ["lowgrace", "lowcancel"])
@@ -122,7 +122,7 @@ def test_preempted_with_a_warning_it_goes_on_from_what_it_kept(
     [seen] = job.project.poll().units
     first, second = (log.read_text(encoding="utf-8") for log in logs_of(seen, job.project.root))
     for log in (first, second):  # a restart does not cut off what was there
-        assert "preempted: goes on in another run" in log
+        assert "preempted: continues in another run" in log
         assert log.count("a says hello") == 2
 
 
@@ -190,7 +190,7 @@ def test_of_an_array_only_the_element_that_was_hit_is_begun_again(slurm: Cluster
     wait_for(lambda: [str(hit), "PENDING"] in queued("%K", "%T"), "it to be queued again")
     assert [str(1 - hit), "RUNNING"] in queued("%K", "%T")
     slurm.run("scontrol", "update", f"job={queued('%F')[0][0]}_{hit}", "StartTime=now")
-    wait_for(lambda: len(runs(tmp_path, "ab"[hit])) == 2, "it to begin again")
+    wait_for(lambda: len(runs(tmp_path, "ab"[hit])) == 2, "it to start over")
     for name in "ab":
         (tmp_path / f"{name}.hold").unlink()
     wait_for(lambda: not queued("%A"), "both to end")
@@ -224,7 +224,7 @@ def test_a_job_killed_for_its_memory_limit_is_requeued_once_with_twice_as_much(
     assert (a.state, b.state, b.cause) == (State.DONE, State.FAILED, Cause.MEMORY)
     assert told("a") == [(1, "out of memory", 256), (1, None, 512)]
     assert told("b") == [(1, "out of memory", 256)]  # the second run was killed, too
-    assert b.reason == "ran out of memory: killed at its limit of 512 MiB of a node"
+    assert b.reason == "ran out of memory: killed at its limit of 512 MiB per node"
 
     assert submit(project, yes=True, only=None) == 0  # a person wants more
     wait_for(ended, "it to end", 120)
@@ -256,7 +256,7 @@ def test_what_keeps_nothing_has_all_of_its_time_and_is_not_started_again(
     [seen] = job.project.poll().units
     assert (seen.state, seen.cause) == (State.FAILED, Cause.TIME_LIMIT)
     assert "its time limit" in str(seen.reason)
-    assert "what the study's function has done is not kept" in str(seen.reason)
+    assert "the study's function starts over" in str(seen.reason)
     assert (job.lines(), job.left()) == ([(0, "time limit")], [])
     assert len(runs(tmp_path, "a")) == 1
 
@@ -270,7 +270,7 @@ def test_a_rank_that_stands_still_is_found_and_the_job_finishes(
     wait_for(lambda: (tmp_path / "a.steps").stat().st_size > 100, "enough steps to learn from")
     (tmp_path / "a.hang").write_text("0", encoding="utf-8")
     wait_for(lambda: job.project.poll().units[0].state == State.STALLED, "it to be shown")
-    assert "stands still at" in str(job.project.poll().units[0].reason)
+    assert "no progress at" in str(job.project.poll().units[0].reason)
     (tmp_path / "a.hang").unlink()
     job.again(2)
     job.release()
@@ -278,5 +278,5 @@ def test_a_rank_that_stands_still_is_found_and_the_job_finishes(
     assert job.lines()[0] == (0, "hang")
     log = logs_of(job.project.poll().units[0], job.project.root)[0].read_text(encoding="utf-8")
     assert re.search(
-        r"stood still for \d+ s at \d+ of 1000000 steps; all stacks:\n(.*\n)*.* in stand_still\n", log
+        r"no progress for \d+ s at \d+ of 1000000 steps; all stacks:\n(.*\n)*.* in stand_still\n", log
     )

@@ -22,6 +22,7 @@ from launch.study.plan import plan
 from launch.study.schema import load_study
 from launch.submit.array_options import array_spec, dependency
 from launch.submit.arrays import FEW, Array, ArrayPlan, Rules, plan_arrays
+from launch.submit.throttles import LATER
 
 FREE = Rules(max_array_size=100_001, room=None, max_jobs=None, max_gpus=None)
 
@@ -221,7 +222,7 @@ def test_what_the_queue_has_no_room_for_is_held() -> None:
     assert texts(found.arrays) == ["p 0-3", "t 0-1 aftercorr:0"]
     assert [(u.stage, u.name) for u, _ in found.held] == [("train", "2"), ("train", "3")]
     assert {why for _, why in found.held} == {
-        "the queue has room for 6 jobs of yours: the next 'sor submit' goes on"
+        "the queue has room for 6 more of your jobs: submitted later, by the keeper or the next submit"
     }
     assert planned(packs, replace(FREE, room=0)).arrays == ()
 
@@ -272,14 +273,16 @@ def test_what_the_caps_have_no_room_for_is_held_with_all_that_needs_it() -> None
     assert texts(found.arrays) == ["p 0-2%1"]
     reasons = {f"{u.stage} {u.name}": why for u, why in found.held}
     assert reasons["collate 0"] == (
-        "this study may run 1 jobs at once, and others come first: the next 'sor submit' goes on"
+        f"this study may run 1 jobs at once (max_jobs), and others come first: {LATER}"
     )
-    assert reasons["evaluate huge"] == "a job of it takes 9 GPUs, and this study may use 8 at once"
+    assert reasons["evaluate huge"] == "one job needs 9 GPUs, and this study may use 8 at once (max_gpus)"
     for n in range(3):
         assert reasons[f"train {n}"] == f"it needs collate {n}, which cannot be submitted yet"
     assert reasons["report r"] == "it needs evaluate huge, which cannot be submitted yet"
     by_gpus = planned([*second, *many("train", 2, gpus_per_node=1)], replace(FREE, max_gpus=2))
-    assert by_gpus.held[0][1].startswith("this study may use 2 GPUs at once, and others come first")
+    assert by_gpus.held[0][1].startswith(
+        "this study may use 2 GPUs at once (max_gpus), and others come first"
+    )
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
     assert ledger.submissions() == {}
     [bad] = ledger.damage()
     assert (bad.text.decode(), bad.what) == (text, "the file")
-    assert bad.why == f"{root.by_hand}/1.json: not what a job that was submitted by hand writes"
-    with pytest.raises(Damaged, match=r"by_hand/1\.json: .* Remove the file once none of those jobs runs"):
+    assert bad.why == f"{root.by_hand}/1.json: not a record of a job that was submitted by hand"
+    with pytest.raises(Damaged, match=r"by_hand/1\.json: .* Remove the file once none of its jobs is live"):
         by_hand.records(root.by_hand)
     assert by_hand.reserve(root.by_hand, {"a": 3})  # as 2.json
     (root.by_hand / "1.json").unlink()

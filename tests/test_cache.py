@@ -265,4 +265,4 @@ def test_a_job_that_slurm_will_never_start_is_withdrawn(tmp_path: Path, reason: 
     difference = reconcile(world.poll())
     assert [s.unit.name for s in difference.withdraw] == ["a"]
     assert "a" in [s.unit.name for s in difference.submit]
-    assert "the next 'sor submit' withdraws it" in str(world.seen("a").reason)
+    assert "it is canceled and resubmitted with the next submit" in str(world.seen("a").reason)

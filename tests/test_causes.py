@@ -62,7 +62,7 @@ TEXTS = {
     "reached its time limit": Cause.TIME_LIMIT,
     "ran out of memory": Cause.MEMORY,
     "its node failed": Cause.NODE,
-    "was preempted, and Slurm did not put it back": Cause.PREEMPTED,
+    "was preempted, and Slurm did not requeue it": Cause.PREEMPTED,
     "was cancelled in Slurm by root": Cause.CANCELLED,
     "KeyboardInterrupt: ": Cause.CANCELLED,
     "KeyError: 'prompt'": Cause.CODE,

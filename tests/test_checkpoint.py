@@ -89,7 +89,7 @@ def test_one_whose_marker_is_none_is_left_out_with_a_word(
     good, bad = saved(checkpoints, 1), saved(checkpoints, 2)
     write_json(bad.path / MARKER, {"totals": {"step": 2}})
     assert checkpoints.newest() == good
-    assert f"left out: {bad.path / MARKER}" in capsys.readouterr().err
+    assert f"skipped: {bad.path / MARKER}" in capsys.readouterr().err
 
 
 def test_what_cannot_be_removed_yet_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_which_can_be_read(
             f"{w} by {n} process{'es' * (n > 1)}" for w, n in zip(how, (world_size, now), strict=True)
         )
         assert why.startswith(f"its training stands at step 7, saved {then}, which cannot be read {there}: ")
-        assert why.endswith(f"or remove {tmp_path} to begin again")
+        assert why.endswith(f"or remove {tmp_path} to start over")
 
 
 def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_newer_run_is_seen_before_anything_is_written(tmp_path: Path, clock: C
         ctx.preemption.reason = TOLD
     else:
         clock.now += LONGEST
-    with pytest.raises(Superseded, match=r"a newer run than 1\.0 has begun"):
+    with pytest.raises(Superseded, match=r"a newer run than 1\.0 has started"):
         saving.boundary(Totals(step=4))
     assert names(ctx) == {"metrics.jsonl.1.0.tmp", "step-00000001"}
 

@@ -91,7 +91,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
 
 
 def test_planning_loads_no_model_libraries_either() -> None:
-    code = "import pathlib, launch.study_run as p; p.open_project('demo', None, pathlib.Path('none')).look()"
+    code = "import pathlib, launch.study_run as p; p.open_project('demo', None, pathlib.Path('none')).poll()"
     assert not loaded_by(code) & {"torch", "pandas", "numpy", "vllm", "transformers", "matplotlib", "pyarrow"}
 
 
@@ -187,12 +187,15 @@ def test_all_mistakes_at_once_and_nothing_written(command: str, study: Path, out
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["plan", "no-such-study"], "no such study: neither a file nor one of demo, scale-or-reason"),
+        (
+            ["plan", "no-such-study"],
+            "no such study: neither a YAML file, nor a study that was submitted, nor one of demo, scale-or",
+        ),
         (["plan", "demo", "--cluster", "moon"], "no such cluster; known are"),
-        (["submit", "demo", "--only", "trian"], "'trian' is no stage; there are prepare, generate"),
-        (["logs", "demo", "nobody"], "'nobody' is no unit of demo"),
-        (["logs", "demo", "demo"], "names several units: say one of prepare/demo, collate/demo"),
-        (["cancel", "demo", "nobody"], "'nobody' is no unit of demo"),
+        (["submit", "demo", "--only", "trian"], "'trian' is not a stage; stages are prepare, generate"),
+        (["logs", "demo", "nobody"], "'nobody' is not a unit"),
+        (["logs", "demo", "demo"], "names several units: give one of prepare/demo, collate/demo"),
+        (["cancel", "demo", "nobody"], "'nobody' is not a unit"),
         (["plan"], "Missing argument 'STUDY'"),
         (["fly", "demo"], "No such command 'fly'"),
     ],
@@ -212,7 +215,7 @@ def test_looking_and_dry_runs_write_nothing(study: Path, out: Path) -> None:
     for args in calls:
         done = sor(*args, SOR_RUNS=str(out))
         assert done.returncode == (4 if args[0] == "status" else 0)
-    assert "nobody to ask" in done.stdout
+    assert "no terminal to ask" in done.stdout
     assert "+ train 4: s-r0, s-r50, m-r0, m-r50" in done.stdout
     assert sor("logs", study, "prepare/small", "--runs", out).returncode == 1
     assert sor("report", study, "--runs", out).returncode == 1
@@ -225,7 +228,7 @@ def test_a_failure_is_named_with_cause_and_log_and_tried_again(study: Path, out:
     done = sor("submit", study, "--runs", out, "--yes")
     assert done.returncode == 1
     assert "failed: prepare small: RuntimeError: study was told to fail" in done.stdout
-    assert f"1 failed, {len(units(study)) - 1} left out because of that" in done.stdout
+    assert f"1 failed, {len(units(study)) - 1} blocked by that" in done.stdout
     found = re.search(r"^ +log: (.+)$", done.stdout, re.MULTILINE)
     assert found
     assert "told to fail" in Path(found[1]).read_text(encoding="utf-8")
@@ -267,7 +270,7 @@ def test_ctrl_c_ends_the_jobs_and_the_next_submit_goes_on(study: Path, out: Path
     (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "'sor submit' goes on from there" in output
+    assert "To continue: sor submit" in output
     (job,) = runs(study.parent)
     assert not lives(job["pid"])
     assert not lives(job["parent"])
@@ -503,7 +506,7 @@ def test_doctor_finds_this_machine_able(out: Path) -> None:
     done = sor("doctor", "--runs", out)
     assert done.returncode == 0
     assert not re.search(r"^problem", done.stdout, re.MULTILINE)
-    assert "exclusive create and rename behave" in done.stdout
+    assert "exclusive create and rename work" in done.stdout
     assert list(out.iterdir()) == []
 
 

@@ -128,7 +128,7 @@ def test_a_bad_line_about_one_unit(made: Made, sor: ForkedSor, how: str) -> None
     assert (found["state"], f"{attempts}, line 2: " in found["reason"]) == ("damaged", True)
     assert sor("status", str(made.file), "--runs", str(made.runs)).returncode == 4
     shown = sor("submit", str(made.file), "--runs", str(made.runs), "--dry-run").stdout
-    assert "! damaged, and left alone: prepare" in shown
+    assert "! damaged, skipped: prepare" in shown
     assert "+ " not in shown
 
 
@@ -155,12 +155,12 @@ def test_a_bad_record_of_jobs_submitted_by_hand(made: Made, sor: ForkedSor) -> N
     found = made.state(sor, made.other)
     assert (found["state"], found["reason"]) == (
         "damaged",
-        f"{record}: not what a job that was submitted by hand writes. Remove the file, and look with squeue "
-        "for a job that it tells of",
+        f"{record}: not a record of a job that was submitted by hand. Remove the file, and check with "
+        "squeue whether the job that it names is live",
     )
     record.write_text("{", encoding="utf-8")
     done = sor("status", str(made.file), "--runs", str(made.runs))
-    assert (done.returncode, f"damaged: {record}: not what a job" in done.stdout) == (4, True)
+    assert (done.returncode, f"damaged: {record}: not a record of a job" in done.stdout) == (4, True)
 
 
 PLACES: dict[str, Callable[[Made], Path]] = {
@@ -208,7 +208,7 @@ def test_a_result_that_cannot_be_read_is_no_result(made: Made, sor: ForkedSor) -
     result.write_bytes(b'{"pairs": ')
     found = made.state(sor, made.failed)
     assert (found["state"], str(result) in found["reason"]) == ("damaged", True)
-    assert f"Move {result.parent} away, then 'sor submit' makes it again" in found["reason"]
+    assert f"Move {result.parent} away, then submit again to remake it" in found["reason"]
     shown = sor("submit", str(made.file), "--runs", str(made.runs), "--dry-run").stdout
     assert "+ " not in shown
 

@@ -89,9 +89,9 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
         r"account students: no limits",
         r"cluster mine: .* template is 'plain'",
         r"no GPU \(.*needs 1 node with 9 cores and 1 GPU.*\)",
-        r"Slurm took job \d+.*: waiting 60 s for it",
+        r"submitted job \d+.*: waiting up to 60 s for it",
         re.escape(f"{runs}: what a compute node writes is seen here"),
-        r"\S+ sees what is made here, and exclusive create and rename behave there",
+        r"\S+ sees files created here, and exclusive create and rename work there",
         rf"Python 3\.\d+\.\d+ at {re.escape(sys.executable)}",
         *(rf"\b{name} \d+\.\d+" for name in node_check.STACK),
         r"a C\+\+ compiler",
@@ -204,7 +204,7 @@ def test_what_a_job_left_is_judged() -> None:
     [
         ({"secrets": ["NOWHERE_SET"]}, r"the secret NOWHERE_SET has no value: export it"),
         ({"sbatch": {"partition": "none"}}, r"no partition 'none': there are main, low"),
-        ({"sbatch": {"account": "none"}}, r"account 'none' is none of yours: .*students"),
+        ({"sbatch": {"account": "none"}}, r"account 'none' is not one of yours .*students"),
         ({"required": ["constraint"]}, r"slurm.sbatch.constraint: is needed here: export SBATCH_CONSTRAINT"),
     ],
 )
@@ -214,7 +214,7 @@ def test_what_needs_no_job_comes_first(
     code, found = doctor("--cluster", cluster_file(settings), "--runs", runs)
     assert code == 1
     assert re.search(said, one(found, "problem"))
-    assert found[-1] == ("warning", "nothing was tested on a compute node: first fix what is said above")
+    assert found[-1] == ("warning", "no compute node was tested: fix the problems above first")
     assert not any("Slurm took" in text for _, text in found)
 
 
@@ -263,7 +263,7 @@ def test_packages_that_are_missing_or_broken(tmp_path: Path) -> None:
         "lm_eval is not installed there",
         "datasets cannot be imported: OSError: a b",
         "vllm cannot be imported: ModuleNotFoundError: No module named 'triton_of_old'",
-        "no C++ compiler, which DeepSpeed needs: load a module that has one",
+        "no C++ compiler, which DeepSpeed needs: load a module that provides one",
     ]
     assert [text for verdict, text in found if verdict == "ok"][1].startswith("torch ")
     only = looked_at("(sys.modules.update(vllm=None), *node_check._packages())[1:]", PYTHONPATH=CODE)
@@ -285,16 +285,16 @@ def test_gpus(tmp_path: Path) -> None:
     look = "(__import__('torch'), *node_check._gpus({}))[1:]"
     [(verdict, said)] = looked_at(look.format(1))  # what the tests are run with
     assert verdict == "problem"
-    assert re.match(r"torch \S+\+cpu is a build for CPUs, and Slurm gave a GPU", said)
+    assert re.match(r"torch \S+\+cpu is a CPU build, and a GPU is allocated", said)
     assert looked_at(look.format(0)) == []
     for count, name, expected in (
-        (1, "return 'H100'", ("ok", "torch sees the GPU that Slurm gave: H100")),
+        (1, "return 'H100'", ("ok", "torch sees the allocated GPU: H100")),
         (
             1,
             "raise RuntimeError('driver too old')",
             ("problem", "torch cannot use the GPU: RuntimeError: driver"),
         ),
-        (0, "pass", ("problem", "torch sees no GPU, and Slurm gave one: look at the driver")),
+        (0, "pass", ("problem", "torch sees no GPU, although one is allocated: check the driver")),
     ):
         (tmp_path / "torch.py").write_text(GPU.format(count=count, name=name), encoding="utf-8")
         [(verdict, said)] = looked_at(
@@ -310,11 +310,11 @@ def test_jobs_that_may_not_submit(slurm: Cluster, tmp_path: Path, monkeypatch: p
     script.write_text("#!/bin/sh\n#SBATCH --partition=none\n", encoding="utf-8")
     [found] = node_check._submits(str(script), keeper=False)
     assert found.verdict == "warning"
-    assert re.match(r"jobs cannot submit jobs \(.*partition.*\): 'sor submit' on a login node", found.text)
+    assert re.match(r"jobs cannot submit jobs \(.*partition.*\): submit on a login node", found.text)
     monkeypatch.setenv("PATH", str(tmp_path))
     [found] = node_check._submits(str(script), keeper=True)
     assert found.verdict == "problem"
-    assert re.search(r"\(no sbatch there\): take 'slurm.keeper' out of the cluster file", found.text)
+    assert re.search(r"\(no sbatch there\): remove 'slurm.keeper' from the cluster file", found.text)
 
 
 class _Hub(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The line, the word and the exit code that one process leaves, told by what it knows at its end."""
+"""The line, the requeue verdict and the exit code that one process leaves when it ends."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ending(
     found = StudyDir(folder).unit(unit)
     found.path.mkdir(parents=True, exist_ok=True)
     ctx = Context(unit, found, ATTEMPT_NUMBER, preemption=Preemption(), **place)
-    return Ending(ctx, folder / f"7_33.{ctx.restart}.word" if script else None, configured)
+    return Ending(ctx, folder / f"7_33.{ctx.restart}.verdict" if script else None, configured)
 
 
 def left(ended: Ending, restart: int, cause: Cause | None = Cause.NETWORK, **more: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_a_run_that_went_well_says_where_and_how_long_and_what_it_took(
     ended.ctx.progress.update(6, 9, "steps")
     monkeypatch.setattr(time, "monotonic", lambda: ended.began + 12.34)
     before = time.time()
-    ended.well()
+    ended.succeed()
     [line] = lines(ended.ctx.folder)
     assert before - 1 < line.pop("time") < time.time() + 1
     assert 0 < line.pop("memory") < 100_000
@@ -97,13 +97,13 @@ def test_a_run_that_went_well_says_where_and_how_long_and_what_it_took(
     }  # fmt: skip
 
 
-def test_without_a_script_nobody_has_asked_for_memory_and_nobody_reads_a_word(tmp_path: Path) -> None:
+def test_without_a_script_nobody_has_asked_for_memory_and_nobody_reads_a_verdict(tmp_path: Path) -> None:
     ended = ending(tmp_path, script=False)
     assert ended._line(None, None)["asked"] is None
     with pytest.raises(SystemExit) as end:
-        ended.by(Interrupted("it was preempted or cancelled"))
+        ended.fail_with(Interrupted("it was preempted or cancelled"))
     assert end.value.code == AGAIN
-    assert list(tmp_path.glob("*word*")) == []
+    assert list(tmp_path.glob("*verdict*")) == []
 
 
 def test_a_failure_has_the_time_of_the_first_one_and_a_success_its_own(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ NEAR_LIMIT, TOLD = "its time limit is near", "it was preempted or cancelled"
 
 
 @pytest.mark.parametrize(
-    ("error", "cause", "words", "word", "code"),
+    ("error", "cause", "words", "verdict", "code"),
     [
         (KeyError("prompt"), Cause.CODE, "KeyError: 'prompt'", "stop", 1),
         (OSError("[Errno 113]"), Cause.NETWORK, "OSError: [Errno 113]", "again", 75),
@@ -142,21 +142,21 @@ NEAR_LIMIT, TOLD = "its time limit is near", "it was preempted or cancelled"
     ],
 )  # fmt: skip
 def test_an_error_leaves_its_cause_a_word_and_a_code(
-    tmp_path: Path, error: BaseException, cause: Cause, words: str, word: str, code: int
+    tmp_path: Path, error: BaseException, cause: Cause, words: str, verdict: str, code: int
 ) -> None:
     ended = ending(tmp_path, restart=1)
     with pytest.raises(SystemExit) as end:
-        ended.by(error)
+        ended.fail_with(error)
     [line] = lines(ended.ctx.folder)
     assert (line["cause"], line["error"], end.value.code) == (cause, words, code)
-    assert (tmp_path / "7_33.1.word").read_text(encoding="utf-8") == word
+    assert (tmp_path / "7_33.1.verdict").read_text(encoding="utf-8") == verdict
 
 
 def test_after_a_signal_any_error_is_what_it_led_to(tmp_path: Path) -> None:
     ended = ending(tmp_path)
     ended.ctx.preemption._note(signal.SIGTERM, None)
     with pytest.raises(SystemExit) as end:
-        ended.by(RuntimeError("a library was interrupted"))
+        ended.fail_with(RuntimeError("a library was interrupted"))
     [line] = lines(ended.ctx.folder)
     assert (line["cause"], line["error"], end.value.code) == (Cause.PREEMPTED, TOLD, 0)
 
@@ -176,7 +176,7 @@ def test_the_signal_ahead_of_a_time_limit_is_believed_near_it(
     ended.ctx.progress.update(1, 9, "steps")
     monkeypatch.setattr(time, "monotonic", lambda: ended.began + ran)
     with pytest.raises(SystemExit) as end:
-        ended.by(Interrupted(NEAR_LIMIT))
+        ended.fail_with(Interrupted(NEAR_LIMIT))
     [line] = lines(ended.ctx.folder)
     assert (line["cause"], line["error"], end.value.code) == (cause, NEAR_LIMIT, 0)
 
@@ -184,12 +184,12 @@ def test_the_signal_ahead_of_a_time_limit_is_believed_near_it(
 def test_a_run_whose_place_another_one_took_says_nothing(tmp_path: Path) -> None:
     ended = ending(tmp_path)
     with pytest.raises(SystemExit) as end:
-        ended.by(Superseded("a newer run has begun"))
+        ended.fail_with(Superseded("a newer run has begun"))
     publish(ended)
     with pytest.raises(SystemExit) as after:
-        ended.by(Superseded("the unit is done"))
+        ended.fail_with(Superseded("the unit is done"))
     assert (end.value.code, after.value.code) == (1, 0)
-    assert (lines(ended.ctx.folder), list(tmp_path.glob("*word*"))) == ([], [])
+    assert (lines(ended.ctx.folder), list(tmp_path.glob("*verdict*"))) == ([], [])
 
 
 def publish(ended: Ending) -> None:
@@ -201,16 +201,16 @@ def test_what_fails_once_the_unit_is_done_does_not_count(tmp_path: Path) -> None
     ended = ending(tmp_path)
     publish(ended)
     with pytest.raises(SystemExit) as end:
-        ended.by(KeyError("at exit"))
+        ended.fail_with(KeyError("at exit"))
     assert end.value.code == 0
-    assert (lines(ended.ctx.folder), list(tmp_path.glob("*word*"))) == ([], [])
+    assert (lines(ended.ctx.folder), list(tmp_path.glob("*verdict*"))) == ([], [])
 
 
 OF_OTHERS_TOO = pytest.mark.parametrize(
     ("worker", "lines_of", "mine"),
     [(0, {}, True), (1, {"worker": 1}, True), (1, {}, False), (0, {"attempt": 1}, False)],
 )
-ADVICE = "look for the first rank that ended; NCCL_DEBUG=INFO in the template says more"
+ADVICE = "find the first rank that ended; NCCL_DEBUG=INFO in the template logs more"
 
 
 @OF_OTHERS_TOO
@@ -221,9 +221,9 @@ def test_whether_it_goes_on_follows_from_the_runs_of_this_worker_and_attempt(
     for restart in range(3):  # and now a fourth that gets nowhere
         left(ended, restart, **lines_of)
     with pytest.raises(SystemExit) as end:
-        ended.by(ConnectionResetError("again"))
+        ended.fail_with(ConnectionResetError("again"))
     assert end.value.code == (1 if mine else AGAIN)
-    assert said() == [f"network: {ADVICE if mine else 'goes on in another run'}"]
+    assert said() == [f"network: {ADVICE if mine else 'continues in another run'}"]
 
 
 @OF_OTHERS_TOO
@@ -238,7 +238,7 @@ def test_a_run_after_too_many_of_this_worker_and_attempt_ends_at_once(
         return
     with pytest.raises(SystemExit) as end:
         ended.check_budget()
-    words = "not begun again: network!"
+    words = "not restarted: network!"
     assert (end.value.code, said()) == (1, [words, f"network: {ADVICE}"])
     last = lines(ended.ctx.folder)[-1]
     assert (last["restart"], last["cause"], last["error"]) == (4, Cause.NETWORK, words)
@@ -249,7 +249,7 @@ def test_a_micro_batch_that_does_not_fit_goes_on_with_its_half(tmp_path: Path) -
     for configured in (8, 1):
         ended = ending(tmp_path / str(configured), configured=configured)
         with pytest.raises(SystemExit) as end:
-            ended.by(RuntimeError("CUDA out of memory"))
+            ended.fail_with(RuntimeError("CUDA out of memory"))
         codes.append(end.value.code)
         again = ending(tmp_path / str(configured), configured=configured, restart=1)
         if configured == 8:
@@ -275,19 +275,19 @@ def test_a_word_is_left_where_the_line_cannot_be_written_or_others_be_read(
 
     monkeypatch.setattr(journal, "append", fails)
     with pytest.raises(SystemExit) as end:
-        ended.by(ConnectionResetError("reset"))
+        ended.fail_with(ConnectionResetError("reset"))
     assert end.value.code == AGAIN
-    assert (tmp_path / "7_33.1.word").read_text(encoding="utf-8") == "again"
+    assert (tmp_path / "7_33.1.verdict").read_text(encoding="utf-8") == "again"
     unread, last = said()
     assert unread.startswith(f"{file}, line 1: ")
-    assert last == "network: goes on in another run"
+    assert last == "network: continues in another run"
 
 
 def test_an_interrupted_run_that_cannot_leave_a_word_says_again_by_its_code(tmp_path: Path) -> None:
     ended = ending(tmp_path)
-    (tmp_path / "7_33.0.word").symlink_to(tmp_path / "nowhere" / "w")
+    (tmp_path / "7_33.0.verdict").symlink_to(tmp_path / "nowhere" / "w")
     with pytest.raises(SystemExit) as end:
-        ended.by(Interrupted(TOLD))
+        ended.fail_with(Interrupted(TOLD))
     assert end.value.code == AGAIN
 
 
@@ -380,7 +380,7 @@ def test_a_kill_for_memory_comes_before_what_other_ranks_saw_of_it(
         assert line is None
         return
     assert line is not None
-    words = "ran out of memory: killed at its limit of 2048 MiB of a node"
+    words = "ran out of memory: killed at its limit of 2048 MiB per node"
     assert (line["cause"], line["error"], line["asked"]) == (Cause.MEMORY, words, 2048)
     if others:
         assert line["time"] == pytest.approx(999.999, abs=1e-6)

@@ -32,8 +32,8 @@ COMMANDS = [
     ["report"],
 ]
 IMPOSSIBLE = {  # kinds of --runs: what is said
-    "file": "a part of this path is a file, not a folder",
-    "loop": "symbolic links lead in a circle",
+    "file": "part of this path is a file, not a folder",
+    "loop": "circular symbolic links",
     "long": "the name is too long for this file system",
     "closed": "permission denied",
     "closed study": "permission denied",
@@ -130,7 +130,7 @@ def test_a_folder_that_can_only_be_read(study: Path, tmp_path: Path) -> None:
     assert (status.returncode, status.stderr) == (4, "")
     assert submit.returncode == 2
     assert submit.stderr.splitlines()[-1] == (
-        f"sor: {runs}/small: permission denied. Name another folder for run directories with --runs DIR or "
+        f"sor: {runs}/small: permission denied. Choose another folder for run directories with --runs DIR or "
         "SOR_RUNS"
     )
     assert list(runs.iterdir()) == []
@@ -178,7 +178,7 @@ def test_every_error_is_one_line() -> None:
             assert code in (1, 2)
             assert ("/no/such" in words) == bool(more)
     assert explained(OSError(errno.EROFS, "", "x"), ["report", "x"])[0] == (
-        "x: the file system is read-only. Write the report elsewhere with --out DIR, or name another folder "
-        "for run directories with --runs DIR or SOR_RUNS"
+        "x: the file system is read-only. Write the report elsewhere with --out DIR, or choose another "
+        "folder for run directories with --runs DIR or SOR_RUNS"
     )
     assert explained(OSError("something"), []) == ("something", 1)

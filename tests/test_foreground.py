@@ -98,11 +98,11 @@ def test_a_job_that_is_killed_again_and_again_is_reported(root: StudyDir, tmp_pa
                 os.kill(process["pid"], signal.SIGKILL)
 
     run = Run([a], root, at_look=kill)
-    assert run.failures == {"a": "ended without a word: was it killed?"}
+    assert run.failures == {"a": "ended without an error message: killed?"}
     assert run.names("again") == ["a"] * (len(runs(tmp_path, "a")) - 1)
     assert len(runs(tmp_path, "a")) in (4, 5)  # whether the first one was killed before it could say anything
     seen = state(a, root, [a])
-    assert (seen.state, seen.reason) == (State.FAILED, "ended without a word: was it killed?")
+    assert (seen.state, seen.reason) == (State.FAILED, "ended without an error message: killed?")
 
 
 def test_a_job_that_is_told_to_stop_is_begun_again_and_goes_on(root: StudyDir, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_what_can_never_run_is_said_and_not_tried(root: StudyDir, tmp_path: Path
     gpu = unit(tmp_path, "d", gpus_per_node=1)
     run = Run([two_nodes, reader, large, gpu], root, cores=2)
     assert run.failures == {
-        "a": "needs 2 nodes, and this is one machine",
+        "a": "needs 2 nodes, and this is a single machine",
         "c": "needs 9 cores, and this machine has 2",
         "d": "needs 1 GPUs, and this machine has 0",
     }
@@ -349,7 +349,7 @@ def test_a_job_whose_id_nobody_wrote_down_is_found_and_waited_for(root: StudyDir
     Ledger(root.ledger).intent("prepare-a-5678", [Started(a.id, 1)])
     seen = state(a, root, [a])
     assert (seen.state, seen.reason) == (
-        State.WAITING, "it was to be submitted, and never was: 'sor submit' was interrupted",
+        State.WAITING, "not submitted: the submission was interrupted",
     )  # fmt: skip
     id = Local(root).submit(a, "prepare-a-5678", 1, 0, ())
     wait_for(lambda: runs(tmp_path, "a"), "the job to run")

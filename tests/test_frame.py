@@ -55,7 +55,7 @@ def test_rows_fill_the_terminal(views: list[StudyView], keys: str, size: tuple[i
 def test_a_terminal_that_is_too_small_is_told_so(views: list[StudyView], size: tuple[int, int]) -> None:
     rows = drawn(Screen(), views, size)
     assert len(rows) <= size[1]
-    assert "".join(rows).startswith("too small"[: size[0]])
+    assert "".join(rows).startswith("terminal too small"[: size[0]])
 
 
 def test_before_the_first_answer(views: list[StudyView]) -> None:
@@ -96,4 +96,4 @@ def test_reading_back_in_a_log(views: list[StudyView], tmp_path: Path) -> None:
     shown = drawn(back, views, (80, 24), log)
     assert "line 149." in "\n".join(shown)
     assert "line 150." not in "\n".join(shown)
-    assert "held still" in shown[-1]
+    assert "log paused" in shown[-1]

@@ -233,7 +233,9 @@ def test_prompts_are_distinct_and_drawn_by_their_seed(tmp_path: Path) -> None:
     assert some == sorted(set(some))
     (tmp_path / "more.jsonl").write_text('{"q": "h"}\n{"q": "z"}\n', encoding="utf-8")
     assert draw(spec, {**spec, "path": "more.jsonl"}) == list("abcdefghz")
-    with pytest.raises(ValueError, match="9 prompts are wanted, and column 'q' has 8 different ones in 11"):
+    with pytest.raises(
+        ValueError, match="9 prompts are requested, and column 'q' has 8 different ones in 11"
+    ):
         draw({**spec, "count": 9})
     with pytest.raises(ValueError, match="no column 'text'; it has q, n"):
         draw({**spec, "column": "text"})

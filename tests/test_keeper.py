@@ -24,6 +24,7 @@ from launch.study.cluster import load_cluster
 from launch.study.presets import StudyError
 from launch.study_run import Project, open_project, reopen_project
 from launch.submit import next_keeper
+from launch.submit.arrays import Array, Element
 from launch.submit.next_keeper import MANY, first_end
 from launch.submit.throttles import LATER
 
@@ -59,7 +60,7 @@ def submitted(root: StudyDir, *units: UnitStatus, asked: tuple[Unit, ...] = (), 
         (State.FAILED, {"reason": "was killed by signal 9", "ended": "failed"}, True),
         (State.FAILED, {"reason": "was cancelled in Slurm by root"}, False),
         (State.WAITING, {"reason": "cancelled", "ended": "cancelled"}, False),
-        (State.WAITING, {"reason": "there is nothing of it"}, True),
+        (State.WAITING, {"reason": "no trace of it"}, True),
         (State.WAITING, {"reason": REMOVED}, False),
         (State.WAITING, {"reason": REMOVED, "ended": "outdated"}, False),
         (State.WAITING, {"reason": "Slurm refused it", "ended": "refused"}, True),
@@ -114,17 +115,19 @@ def test_nothing_is_begun_behind_what_is_not(root: StudyDir) -> None:
 
 
 def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> None:
-    def live(unit: Unit, array: str, elements: int) -> UnitStatus:
-        jobs = tuple(Job("s", f"{array}", "here", i) for i in range(elements))
-        return seen(root, unit, State.RUNNING, live=LiveJobs(State.RUNNING, jobs))
-
-    now = StudyStatus(root, (live(A, "12", 3), live(B, "13", MANY), seen(root, C, State.DONE)))
-    assert first_end(now, room=False) == "afterany:12?afterany:13"
-    each = str(first_end(now, room=True)).split("?")
-    assert each[:4] == ["afterany:12_0", "afterany:12_1", "afterany:12_2", "afterany:13_0"]
+    jobs = tuple(Job("s", "12", "here", i) for i in range(2))
+    live = seen(root, A, State.RUNNING, live=LiveJobs(State.RUNNING, jobs))
+    now = StudyStatus(root, (live, seen(root, C, State.DONE)))
+    elements = tuple(Element(i, B, i) for i in range(MANY))
+    new = Array("train", B.resources, elements, (), False, MANY)
+    alone = Array("train", C.resources, elements[:1], (), False, 1, plain=True)
+    found = next_keeper.places(reconcile(now), [("13", alone), ("14", new)])
+    assert first_end(found, room=False) == "afterany:12?afterany:13?afterany:14"
+    each = str(first_end(found, room=True)).split("?")
+    assert each[:4] == ["afterany:12_0", "afterany:12_1", "afterany:13", "afterany:14_0"]
     assert len(each) == MANY
-    assert first_end(StudyStatus(root, ()), room=True) is None
-    held = [(A, "a job of it takes 8 GPUs, and this study may use 4 at once")]
+    assert first_end((), room=True) is None
+    held = [(A, "one job needs 8 GPUs, and this study may use 4 at once")]
     assert [next_keeper.waits_for_room(h) for h in ([], held, [*held, (B, f"no room: {LATER}")])] == [0, 0, 1]
 
 

@@ -167,8 +167,8 @@ def test_what_may_help_is_repeated_and_what_may_not_is_not(lab: Cluster, tmp_pat
     fail = tmp_path / "study" / "study.fail"
     fail.touch()
     assert submit(project, yes=True, only=None) == 0
-    ends(project, r"failed is not begun again: prepare small: RuntimeError: study was told to fail")
-    assert "not kept any more: what failed is not begun again: prepare small" in status(project)
+    ends(project, r"failed is not restarted: prepare small: RuntimeError: study was told to fail")
+    assert "no keeper any more: what failed is not restarted: prepare small" in status(project)
     seen = project.poll().of(State.FAILED)[0]
     assert seen.attempt is not None
     assert seen.attempt.number == 1
@@ -197,7 +197,7 @@ def test_there_is_never_more_than_one_and_cancel_ends_it(lab: Cluster, tmp_path:
     first = keeper()
     live = project.poll().kept
     assert live is not None
-    assert f"kept by job {live.jobs[0].id}" in status(project)
+    assert f"keeper: job {live.jobs[0].id}" in status(project)
     assert submit(project, yes=True, only=None) == 0  # nothing is missing
     assert keeper() == first
     now = project.poll()

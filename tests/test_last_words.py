@@ -48,15 +48,19 @@ def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
     words = last_words(now)
     assert list(words) == [u.id for u in units[:3]]
     assert words[units[0].id][-4:] == [
-        "RuntimeError: a was told to fail", "code error: fix what the log says", "[bold]red[/bold] ", "new",
-    ]  # fmt: skip
+        "RuntimeError: a was told to fail",
+        "code error: fix the error in the log",
+        "[bold]red[/bold] ",
+        "new",
+    ]
     text = shown(now)
     assert (
-        "failed: prepare a: RuntimeError: a was told to fail\n  code error: fix what the log says\n" in text
+        "failed: prepare a: RuntimeError: a was told to fail\n  code error: fix the error in the log\n"
+        in text
     )
     assert "  | [bold]red[/bold] \n  | new\n" in text
     assert "2 more failed: d, e" in text
-    assert text.count("sor logs STUDY") == 3
+    assert text.count("sor logs s") == 3
     assert "\x07" not in text
     assert "\x1b" not in text
 

@@ -36,6 +36,7 @@ from launch.submit import limits
 from launch.submit.arrays import Pool, Rules, plan_arrays
 from launch.submit.limits import ClusterLimits, NeverRuns, Refusal, fitted, in_words
 from launch.submit.steps import with_time
+from launch.submit.throttles import LATER
 
 OPEN = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL"
 ENDLESS = "MaxNodes=UNLIMITED MaxTime=UNLIMITED"
@@ -119,16 +120,16 @@ PAID = {"partition": "paid", "account": "theirs"}
         ({"partition": "paid", "account": "ours", "qos": "long"}, {}, "partition paid does not take QOS"),
         ({"partition": "fast", "account": "ours"}, {}, "partition fast does not take account ours: name"),
         ({"partition": "fast", "account": "theirs"}, {}, "partition fast does not take QOS normal"),
-        ({"partition": "club"}, {}, "partition club is for the groups members only: ask for less"),
-        ({"partition": "drain"}, {}, "partition drain is in state DRAIN and takes no jobs: name another one"),
-        ({"partition": "off"}, {}, "partition off is in state INACTIVE and takes no jobs: name another one"),
-        ({"partition": "gh,nodes"}, {}, "there is no partition 'nodes': there are gh, gh-dev,"),
+        ({"partition": "club"}, {}, "partition club is for the groups members only: request less"),
+        ({"partition": "drain"}, {}, "partition drain is in state DRAIN and accepts no jobs: name"),
+        ({"partition": "off"}, {}, "partition off is in state INACTIVE and accepts no jobs: name"),
+        ({"partition": "gh,nodes"}, {}, "no partition 'nodes'; available: gh, gh-dev,"),
         ({"account": "project"}, {}, "account project may use the partitions medium, small, not gh: name"),
-        ({"account": "nobody"}, {}, "account 'nobody' is none of yours: ours, project, theirs. Set it in"),
+        ({"account": "nobody"}, {}, "account 'nobody' is not one of yours (ours, project, theirs): set"),
         ({"account": "ours"}, {"cpus_per_task": 64, "nodes": 3}, "needs 192 cores, and your account may"),
-        ({"account": "ours"}, {"nodes": 4}, "needs 4 nodes, and your account may use 3: ask for less"),
-        ({"qos": "gpus"}, {}, "asks for 0 GPUs, and its QOS wants 1 or more"),
-        ({"partition": "medium"}, {"nodes": 21}, "needs 21 nodes, and partition medium gives at most 20"),
+        ({"account": "ours"}, {"nodes": 4}, "needs 4 nodes, and your account may use 3: request less"),
+        ({"qos": "gpus"}, {}, "requests 0 GPUs, and its QOS requires at least 1"),
+        ({"partition": "medium"}, {"nodes": 21}, "needs 21 nodes, and partition medium allows at most 20"),
     ],
 )  # fmt: skip
 def test_what_is_refused_and_why(
@@ -168,9 +169,9 @@ def test_what_is_allowed(
 def test_a_qos_may_set_the_nodes_of_a_partition_aside(tmp_path: Path) -> None:
     wide = made(tmp_path, partition="gh", account="theirs", qos="wide")
     assert wide.admit([unit(nodes=100)]) == [unit(nodes=100)]
-    assert refusal(wide, unit(nodes=101)).startswith("needs 101 nodes, and partition gh gives at most 100")
+    assert refusal(wide, unit(nodes=101)).startswith("needs 101 nodes, and partition gh allows at most 100")
     narrow = made(tmp_path, partition="gh", account="theirs")
-    assert refusal(narrow, unit(nodes=65)).startswith("needs 65 nodes, and partition gh gives at most 64")
+    assert refusal(narrow, unit(nodes=65)).startswith("needs 65 nodes, and partition gh allows at most 64")
 
 
 def test_a_full_queue_has_no_room(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_a_full_queue_has_no_room(tmp_path: Path) -> None:
 def test_where_all_partitions_of_a_list_have_to_fit_they_do(tmp_path: Path) -> None:
     found = made(tmp_path, everywhere=True, partition="small,medium")
     assert found.admit([unit(hours=2)])[0].resources.hours == 1
-    assert refusal(found, unit(nodes=2)).startswith("needs 2 nodes, and partition small gives at most 1")
+    assert refusal(found, unit(nodes=2)).startswith("needs 2 nodes, and partition small allows at most 1")
 
 
 def test_who_has_no_account_for_a_partition_is_told_of_those_that_there_are(tmp_path: Path) -> None:
@@ -199,9 +200,7 @@ def test_who_has_no_account_for_a_partition_is_told_of_those_that_there_are(tmp_
         replace(found, associations=project).rules(["pack"], (), None)
     accounts = tuple(row for row in found.associations if not row.user)
     none = replace(found, associations=accounts)
-    assert refusal(none, unit()).startswith(
-        "you have no account on this cluster, and it refuses jobs without"
-    )
+    assert refusal(none, unit()).startswith("you have no account on this cluster, which refuses jobs without")
     free = replace(none, config=replace(found.config, enforced=()))
     assert free.admit([unit()]) == [unit()]
     assert replace(found, associations=None).admit([unit(nodes=4)]) == [unit(nodes=4)]
@@ -239,8 +238,8 @@ def test_all_reasons_are_told_at_once_and_each_once(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as caught:
         found.admit([*units, Unit("train", "d", {}, resources=Resources(nodes=40))])
     first, second = str(caught.value).splitlines()
-    assert first.startswith("pack a and 1 more: needs 30 nodes, and partition small gives at most 1: ")
-    assert "; needs 30 nodes, and partition medium gives at most 20: " in first
+    assert first.startswith("pack a and 1 more: needs 30 nodes, and partition small allows at most 1: ")
+    assert "; needs 30 nodes, and partition medium allows at most 20: " in first
     assert second.startswith("train d: needs 40 nodes, ")
 
 
@@ -267,7 +266,7 @@ def test_limits_in_words() -> None:
 def test_a_partition_that_is_down_is_named(tmp_path: Path) -> None:
     assert made(tmp_path, partition="gh").notices(["pack"]) == []
     [notice] = made(tmp_path, partition="down").notices(["pack", "train"])
-    assert notice.startswith("partition down is DOWN: jobs are taken, and start once")
+    assert notice.startswith("partition down is DOWN: it accepts jobs, which start once")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +291,7 @@ def test_amounts_up_to_each_limit_are_allowed(kind: str, number: int, words: str
     for of_job, held in ((number - 1, None), (None, number - 1), (number + 1, number - 1)):
         with pytest.raises(NeverRuns, match=f"^needs {words}, and your account may use {number - 1}: "):
             allowed(of_job, held)
-    with pytest.raises(NeverRuns, match=f"^asks for {words}, and its QOS wants {number + 1} or more: "):
+    with pytest.raises(NeverRuns, match=f"^requests {words}, and its QOS requires at least {number + 1}: "):
         allowed(None, None, number + 1)
 
 
@@ -317,8 +316,11 @@ def test_nodes_have_to_have_all_of_what_is_asked_for_in_the_partition() -> None:
     assert fits(nodes=5, cpus_per_task=2, tasks_per_node=2) == 1
     assert fits(nodes=2, cpus_per_task=8, gpus_per_node=2) == 1
     for words, needs in {
-        "6 nodes, and partition main gives at most 5: ": {"nodes": 6},
-        "3 nodes with 5 cores, and partition main has not so many: ": {"nodes": 3, "cpus_per_task": 5},
+        "6 nodes, and partition main allows at most 5: ": {"nodes": 6},
+        "3 nodes with 5 cores, and partition main does not have that many: ": {
+            "nodes": 3,
+            "cpus_per_task": 5,
+        },
         "1 node with 9 cores, and": {"cpus_per_task": 9},
         "1 node with 1 core and 3 GPUs, and": {"gpus_per_node": 3},
         "3 nodes with 1 core and 1 GPU, and": {"nodes": 3, "gpus_per_node": 1},
@@ -328,7 +330,7 @@ def test_nodes_have_to_have_all_of_what_is_asked_for_in_the_partition() -> None:
     assert (fits(hours=0.5), fits(hours=0.9999)) == (0.5, 0.9999)
     assert fits(hours=MARGIN) == 1  # it is expected to take an hour
     with pytest.raises(
-        NeverRuns, match=r"take 1\.1 h, and partition main or your account allows 1 h a job: "
+        NeverRuns, match=r"take 1\.1 h, and partition main or your account allows 1 h per job: "
     ):
         fits(hours=1.1 * MARGIN)
 
@@ -466,7 +468,7 @@ def test_stages_in_one_pool_share_its_room_and_others_go_on() -> None:
     found = plan_arrays(units, {u.id for u in units}, {}, Rules(1001, None, None, None, pools))
     assert Counter(a.stage for a in found.arrays for _ in a.elements) == {"prepare": 1, "pack": 4}
     assert {why for u, why in found.held if u.stage == "pack"} == {
-        "QOS gh-dev has room for 4 jobs of yours: the next 'sor submit' goes on"
+        f"QOS gh-dev has room for 4 more of your jobs: {LATER}"
     }
 
 

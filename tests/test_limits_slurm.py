@@ -189,7 +189,8 @@ def test_a_queue_that_other_jobs_have_filled_is_waited_for(
     others(here, 100)
     others(here, 40)
     assert (
-        "20 units wait: account students has room for 10 jobs of yours: the next 'sor submit'" in submitted()
+        "20 units not submitted yet: account students has room for 10 more of your jobs: submitted later"
+        in submitted()
     )
     project = made_project(tmp_path, units(30), **light_jobs())
     wait_for(lambda: done(project) == 10 and len(queued(here)) == 140, "what there was room for")
@@ -197,7 +198,8 @@ def test_a_queue_that_other_jobs_have_filled_is_waited_for(
     with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
         others(here, 1)
     assert (
-        "20 units wait: account students has room for 0 jobs of yours: the next 'sor submit'" in submitted()
+        "20 units not submitted yet: account students has room for 0 more of your jobs: submitted later"
+        in submitted()
     )
     here.run("scancel", "--me")
     wait_for(lambda: not queued(here), "the others to be gone")
@@ -242,12 +244,12 @@ HOURS = 7 * 24  # of the partition's MaxTime
 @pytest.mark.parametrize(
     ("needs", "options", "words"),
     [
-        ({"nodes": 5}, {}, "needs 5 nodes, and partition main gives at most 2: ask for less"),
-        ({"gpus_per_node": 9}, {}, "needs 1 node with 1 core and 9 GPUs, and partition main has not so many"),
-        ({"cpus_per_task": 65}, {}, "needs 1 node with 65 cores, and partition main has not so many: ask"),
+        ({"nodes": 5}, {}, "needs 5 nodes, and partition main allows at most 2: request less"),
+        ({"gpus_per_node": 9}, {}, "needs 1 node with 1 core and 9 GPUs, and partition main does not have"),
+        ({"cpus_per_task": 65}, {}, "needs 1 node with 65 cores, and partition main does not have that"),
         ({"hours": 2.2 * HOURS}, {}, "is estimated to take 184.8 h, and partition main or your account"),
-        ({}, {"account": "none"}, "account 'none' is none of yours: .*students. Set it in the cluster file"),
-        ({}, {"partition": "gpu"}, "there is no partition 'gpu': there are main, low, lowgrace, lowcancel"),
+        ({}, {"account": "none"}, "account 'none' is not one of yours .*students"),
+        ({}, {"partition": "gpu"}, "no partition 'gpu'; available: main, low, lowgrace, lowcancel"),
     ],
 )  # fmt: skip
 def test_what_can_never_run_is_refused_before_anything_is_submitted(
@@ -281,7 +283,7 @@ def test_a_user_without_an_account_is_told_to_ask_for_one(here: Cluster, tmp_pat
     here.run(*manage, "delete", "user", config.user())
     try:
         with pytest.raises(
-            Refusal, match=r"^train s: you have no account on this cluster, and it refuses jobs"
+            Refusal, match=r"^train s: you have no account on this cluster, which refuses jobs"
         ):
             submit(project, yes=True, only=None)
         assert nothing_was_submitted(project, here)
@@ -324,7 +326,7 @@ def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
         here.run("sbatch", "--partition", short, "--array=0-4", "--wrap=true")
     others(here, 20)  # in another partition, so that they do not count
     assert submit(project(), yes=True, only=None) == 0
-    held = "6 units wait: QOS short has room for 4 jobs of yours: the next 'sor submit' goes on"
+    held = "6 units not submitted yet: QOS short has room for 4 more of your jobs: submitted later"
     assert held in " ".join(capsys.readouterr().out.split())
     assert through(project(), here) == 2
     assert set(begun(project()).values()) == {1}
@@ -339,7 +341,7 @@ def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
         submit(long, yes=True, only=None)
     here.run("scontrol", "update", "PartitionName=short", "State=DRAIN")
     drained = made_project(tmp_path / "drained", [TRAIN], **light_jobs(sbatch={"partition": short}))
-    with pytest.raises(Refusal, match="partition short is in state DRAIN and takes no jobs"):
+    with pytest.raises(Refusal, match="partition short is in state DRAIN and accepts no jobs"):
         submit(drained, yes=True, only=None)
     # Of two partitions one that takes the job is enough, for Slurm as well.
     both = {"partition": f"{short},low", "hold": True}

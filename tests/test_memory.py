@@ -213,7 +213,7 @@ def test_a_kill_that_nobody_wrote_down_is_known_by_note_log_or_accounts(
         return seen.cause, seen.reason
 
     assert reason("was killed by signal 9") == ("killed", "was killed by signal 9")
-    told = "ran out of memory: it asked for 1024 MiB of a node, and used 1020"
+    told = "ran out of memory: it requested 1024 MiB per node, and used 1020"
     assert reason(told) == ("out of memory", told)
     log = element.with_name("7_3_0_log.out")
     log.write_text("srun: error: n1: task 0: Out Of Memory\nsrun: gone\n", encoding="utf-8")
@@ -221,7 +221,7 @@ def test_a_kill_that_nobody_wrote_down_is_known_by_note_log_or_accounts(
     assert reason("ended as FAILED by Slurm's account") == ("out of memory", said)
     assert reason("reached its time limit") == ("time limit", "reached its time limit")
     element.with_name("7_3.memory").write_text("2048\n", encoding="utf-8")
-    assert reason(None) == ("out of memory", "ran out of memory: killed at its limit of 2048 MiB of a node")
+    assert reason(None) == ("out of memory", "ran out of memory: killed at its limit of 2048 MiB per node")
 
 
 def test_the_next_attempt_asks_for_twice_what_was_not_enough(killed: tuple[StudyDir, Unit, Path]) -> None:
@@ -258,5 +258,5 @@ def test_status_shows_what_a_unit_asked_for_and_used(killed: tuple[StudyDir, Uni
     console = Console(width=150)
     with console.capture() as shown:
         console.print(unit_view(seen, runs([line, {**line, "rank": 1}])))
-    assert "asks for 1 core, 1.0 GiB of memory a node" in shown.get()
+    assert "requests 1 core, 1.0 GiB of memory per node" in shown.get()
     assert "2.0 of 1.0 GiB" in shown.get()  # its two ranks on one node together

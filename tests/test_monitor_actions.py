@@ -55,7 +55,7 @@ def test_nothing_left_to_cancel(tmp_path: Path, capsys: pytest.CaptureFixture[st
     project = open_project(str(write_study(tmp_path / "study")), None, tmp_path / "runs")
     for units in (None, (project.units[0].id,)):
         said = carry_out(Action("cancel", units=units), project, time.time())
-        assert said == "nothing was running any more"
+        assert said == "no job was queued or running any more"
     assert capsys.readouterr() == ("", "")
 
 

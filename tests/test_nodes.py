@@ -130,7 +130,7 @@ def test_a_node_that_fails_jobs_at_once_is_avoided(
     said = " ".join(capsys.readouterr().out.split())
     tomorrow = time.strftime("%d %b", time.localtime(time.time() + WHILE))
     assert f"node n1 is avoided until {tomorrow}" in said
-    assert "3 jobs in a row failed on it at once, the last with RuntimeError: n1 is bad" in said
+    assert "3 jobs in a row failed on it at once; the last error: RuntimeError: n1 is bad" in said
     wait_for(lambda: over(project), "the jobs to end")
     assert len(project.poll().of(State.DONE)) == 3
     ended = ("squeue", "--noheader", "--array", "--states=COMPLETED", "--format=%N")

@@ -88,10 +88,9 @@ def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> Non
     assert [len(each) for each in said] == [int(i == 1) for i in range(40)]
     id = failed[0].unit.id
     assert said[1] == [
-        "failed: evaluate e0 failed: out of memory: ran out of memory. What to do: 'sor submit' "
-        "asks Slurm for twice as much; 'stages: {STAGE: {mem: …}}' in its file sets more. "
-        "1 blocked by failures. "
-        f"'sor logs s {id}' shows more"
+        "failed: evaluate e0 failed: out of memory: ran out of memory. What to do: the next submit requests "
+        "twice as much; the cluster file can set more (stages: {STAGE: {mem: …}}). Blocked by failures: "
+        f"1 unit. Its log: sor logs s {id} --runs ."
     ]
     [later] = memory.news(*failed[:39], units[39], b, at=AT + 60 + QUIET)
     assert later.startswith(
@@ -120,17 +119,17 @@ def test_what_a_keeper_repeats_is_no_news_before_it_gives_up() -> None:
     assert memory.news(failed, keeper=keeper()) == []
     said = memory.news(failed, keeper=keeper("over", lives=False))
     assert [each.split(":")[0] for each in said] == ["failed", "keeper"]
-    assert said[1] == "keeper: no keeper goes on with it: why"
+    assert said[1] == "keeper: no keeper continues the study: why"
 
 
 def test_keepers_that_go() -> None:
     a, b = seen(A, State.DONE), seen(B, State.WAITING)
     gone = [*Memory().news(a, b, keeper=keeper(None, lives=False)), *Memory().news(a, b, keeper=keeper())]
-    assert gone[1:] == ["keeper: no keeper goes on with it: the keeper, job 9, is gone", *gone[2:]]
+    assert gone[1:] == ["keeper: no keeper continues the study: the keeper, job 9, is gone", *gone[2:]]
     memory = Memory()
     dismissed = memory.news(a, b, keeper=keeper("cancelled", lives=False))
     assert dismissed[1:] == [
-        "waiting: 1 of 2 units wait, and none is queued or running: 'sor submit' goes on"
+        "waiting: 1 of 2 units wait, and none is queued or running. To continue: sor submit s --runs ."
     ]
     assert memory.news(a, b) == []
     assert [e.split(":")[0] for e in Memory().news(a, seen(B, State.DONE), keeper=keeper("over", False))] == [
@@ -143,7 +142,7 @@ def test_what_stands_still_once_an_attempt() -> None:
     memory = Memory()
     still: dict[str, Any] = {"reason": "no heartbeat for 20 minutes"}
     said = memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING))
-    assert said[0].startswith("stalled: train a stalled: no heartbeat for 20 minutes. 'sor logs s ")
+    assert said[0].startswith("stalled: train a stalled: no heartbeat for 20 minutes. Its log: sor logs s ")
     assert memory.news(seen(A, State.RUNNING), seen(B, State.RUNNING)) == []
     assert memory.news(seen(A, State.STALLED, **still), seen(B, State.RUNNING), at=AT + 2 * QUIET) == []
 
@@ -156,21 +155,21 @@ def test_what_is_held_until_somebody_lets_it_go() -> None:
 
 
 def test_what_can_never_start() -> None:
-    why = "asks for more time than its partition allows: gpu"
+    why = "requests more time than its partition allows: gpu"
     live = LiveJobs(State.QUEUED, (), why, dead=True, again=False, advice="name another one")
-    reason = f"its job {why}: the next 'sor submit' withdraws it"
+    reason = f"its job {why}: it is canceled and resubmitted with the next submit"
     memory, stuck = Memory(), seen(A, State.WAITING, live=live, in_vain=True, reason=reason)
     [said] = memory.news(stuck, seen(B, State.RUNNING))
     assert said.startswith(f"stuck: train a stuck: its job {why}: ")
-    assert said.endswith("What to do: name another one; then 'sor submit s' replaces it")
+    assert said.endswith("What to do: name another one; then 'sor submit s --runs .' replaces it")
     assert memory.news(stuck, seen(B, State.RUNNING)) == []
 
 
 def test_bad_nodes() -> None:
     memory, at_work = Memory(), seen(A, State.RUNNING)
     one, two = (BadNode(name, "gpu", ("u",), "RuntimeError: no", AT + WHILE) for name in ("n1", "n2"))
-    words = "since jobs fail on them at once: n1. The last failed with RuntimeError: no"
-    assert memory.news(at_work, nodes=Verdict((one,))) == [f"nodes: nodes are avoided, {words}"]
+    words = "nodes on which jobs fail at once are avoided: n1. The last error: RuntimeError: no"
+    assert memory.news(at_work, nodes=Verdict((one,))) == [f"nodes: {words}"]
     assert memory.news(at_work, nodes=Verdict((one,)), at=AT + QUIET) == []
     assert len(memory.news(at_work, nodes=Verdict((), (one, two)))) == 1
     assert len(memory.news(at_work, nodes=Verdict((one, two)), at=AT + QUIET)) == 1
@@ -281,7 +280,9 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
     webhook.code = 500
     said = list[str]()
     notifier = told(root, said)
-    assert said == [f"{HOOK}: nobody was told: the webhook answered 500. It is tried again in some minutes"]
+    assert said == [
+        f"{HOOK}: notification not sent: the webhook answered 500. It is sent again in some minutes"
+    ]
     past(root)
     notifier.report(StudyStatus(root, (seen(A, State.DONE),)), Verdict())
     notifier.close()
@@ -300,7 +301,9 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
         file.write_text(f"{HOOK}={words}\n", encoding="utf-8")
         past(root, told=True)
         told(root, said)
-    assert said[1].startswith(f"{HOOK}: nobody was told: the webhook cannot be reached: Connection refused.")
+    assert said[1].startswith(
+        f"{HOOK}: notification not sent: the webhook cannot be reached: Connection refused."
+    )
     assert len(said) == 4
     written = "".join(path.read_text(encoding="utf-8") for path in root.path.rglob("*") if path.is_file())
     assert SECRET not in "".join([*said, written, *capfd.readouterr()])

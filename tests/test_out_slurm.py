@@ -150,7 +150,7 @@ def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_
     more: dict[str, Any] = {"PYTHONPATH": CODE, "MY_TOKEN": TOKEN}
     done = sor(*write, **more)
     assert done.returncode == 0, done.stderr
-    assert "1 scripts; this one submits them in order:" in done.stdout
+    assert "1 scripts; run this one to submit all in order:" in done.stdout
     files = [*tree(tmp_path / "out"), *tree(tmp_path / "runs")]
     assert {"submit.sh", "elements.jsonl", "submit_all.sh", "snapshot.json"} <= {file.name for file in files}
     assert not [file for file in files if TOKEN.encode() in file.read_bytes()]
@@ -158,7 +158,7 @@ def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_
 
     again = sor(*write, **more)
     assert again.returncode == 2
-    assert "there is something in it: name a folder that is empty" in again.stderr
+    assert "not empty: name an empty" in again.stderr
     refused = by_hand(tmp_path / "out", **more, SBATCH_PARTITION="none")
     assert refused.returncode != 0
     assert "invalid partition" in refused.stderr
@@ -234,10 +234,12 @@ def test_out_where_it_makes_no_sense(tmp_path: Path) -> None:
     study, runs = write_study(tmp_path / "study"), ("--runs", tmp_path / "runs")
     here = sor("submit", study, *runs, "--dry-run", "--out", tmp_path / "out", PYTHONPATH=CODE)
     assert here.returncode == 2
-    assert here.stderr == "sor: --out writes scripts for Slurm: name the cluster, as --cluster generic\n"
+    assert (
+        here.stderr == "sor: --out writes scripts for Slurm: name a cluster, for example --cluster generic\n"
+    )
     really = sor("submit", study, *runs, "--yes", "--out", tmp_path / "out", PYTHONPATH=CODE)
     assert really.returncode == 2
-    assert "goes with --dry-run alone" in really.stderr
+    assert "needs --dry-run" in really.stderr
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "runs").exists()
 

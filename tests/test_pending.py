@@ -107,12 +107,12 @@ def how(*reasons: str, partition: str = "main") -> LiveJobs:
 @pytest.mark.parametrize(
     ("live", "dead", "again", "words"),
     [
-        (how("PartitionTimeLimit"), True, False, "asks for more time than its partition allows: main"),
+        (how("PartitionTimeLimit"), True, False, "requests more time than its partition allows: main"),
         (how("DependencyNeverSatisfied"), True, True, "waits for one that failed"),
         (how("PartitionTimeLimit", "Priority"), False, True, "PartitionTimeLimit, main"),
         # Of several partitions Slurm shows why the one tried last does not do; another may.
         (how("PartitionTimeLimit", partition="small,big"), False, True, "PartitionTimeLimit, small,big"),
-        (how("BadConstraints", partition="small,big"), True, False, "asks for what no node has"),
+        (how("BadConstraints", partition="small,big"), True, False, "requests what no node has"),
         (how("PartitionDown"), False, True, "PartitionDown, main"),
         (how("Priority"), False, True, "Priority"),
     ],
@@ -135,7 +135,7 @@ def shown(
     )
     now = StudyStatus(ROOT, (unit._replace(live=live),))
     lines = [waiting_line(w).plain for w in waiting(now)]
-    found = [(p.title, p.advice, p.grave) for p in problems("s", now, Verdict(), (), {})]
+    found = [(p.title, p.advice, p.grave) for p in problems(now, Verdict(), (), {})]
     return "\n".join(lines), found
 
 
@@ -144,19 +144,19 @@ def shown(
     [
         (
             how("QOSMaxWallDurationPerJobLimit"),
-            "cannot start: train a: asks for more time than its QOS allows for one job (QOSMaxWall.*Limit)",
-            "ask for less in the preset, or name another .*; then 'sor submit s' replaces it",
+            "cannot start: train a: requests more time than its QOS allows for one job (QOSMaxWall.*Limit)",
+            "request less in the preset, or name another .*; then 'sor submit s --runs .' replaces it",
         ),
         (
             how("launch failed requeued held"),
             "cannot start: train a: is held by Slurm, which could not start it on a node",
-            "'sor submit s' replaces it",
+            "'sor submit s --runs .' replaces it",
         ),
         (how("JobHeldUser"), "cannot start: train a: you hold it", "scontrol release 7"),
         (
             how("AssocGrpGRESMinutes"),
             r"cannot start: train a: your account has used up its GPU hours \(AssocGrpGRESMinutes\)",
-            "ask for more hours, or name another account or QOS in the cluster file and cancel these jobs",
+            "get more hours, or name another account or QOS in the cluster file and cancel these jobs",
         ),
         (
             how("PartitionDown", partition="gpu"),

@@ -47,7 +47,7 @@ def test_a_partition_that_is_down_is_named_and_one_that_is_too_short_needs_a_per
     wait_for(lambda: "PartitionTimeLimit" in slurm.run(*reasons), "Slurm to say why")
     waited = submitter.sor("status", runs, "--wait")
     assert waited.returncode == 4
-    said = f"asks for more time than its partition allows: {PARTITION}"
+    said = f"requests more time than its partition allows: {PARTITION}"
     assert said in waited.stdout
     assert (
         "'max_hours', or name another partition, in the cluster file; then 'sor submit small'"

@@ -93,7 +93,7 @@ def test_values_of_a_study(study: Path, tmp_path: Path) -> None:
     study.write_text(json.dumps(dict.fromkeys(keys, HOSTILE)), encoding="utf-8")
     assert "[HF_TOKEN]" in printed("plan", study, code=(2,), cwd=tmp_path)
     study.write_text(whole.replace("small:prepare", "x").replace(HIDDEN, SECRET), encoding="utf-8")
-    assert "holds the value of HF_TOKEN" in printed("submit", study, "--yes", code=(2,), cwd=tmp_path)
+    assert "contains the value of HF_TOKEN" in printed("submit", study, "--yes", code=(2,), cwd=tmp_path)
     printed("plan", ESCAPE, code=(2,), cwd=tmp_path)
     printed("plan", study, "--cluster", ESCAPE, code=(2,), cwd=tmp_path)
 

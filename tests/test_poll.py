@@ -88,10 +88,10 @@ def say(root: StudyDir, unit: Unit, **more: Any) -> None:
     write_json(root.unit(unit).progress, told)
 
 
-NOTHING = "there is nothing of it: its job ended before its work began, or its folder was removed"
+NOTHING = "no trace of it: its job ended before it started working, or its folder was removed"
 NODE, SIGNAL = "its node failed", "was preempted"
 CODE, PREEMPTED = ("ValueError: no", Cause.CODE), (SIGNAL, Cause.PREEMPTED)
-KILLED = "ended without a result and without saying why: killed?"
+KILLED = "ended without a result and without an error: killed?"
 # How an attempt without a job was ended in the ledger, the lines of its processes, what the machine says (a
 # folder without lines: ()), and what follows.
 ENDS: dict[str, tuple[str | None, tuple[Any, ...] | None, str | None, State, str, Cause | None]] = {
@@ -326,10 +326,10 @@ def test_one_damaged_file_harms_its_unit_alone(root: StudyDir, tmp_path: Path) -
     assert [seen.state for seen in now.units] == [State.DAMAGED] * 4 + [State.DONE]
     reasons = [str(seen.reason) for seen in now.units]
     assert f"{root.unit(empty).result}: empty" in reasons[0]
-    assert reasons[1].endswith(f"Move {root.unit(cut).out} away, then 'sor submit' makes it again")
+    assert reasons[1].endswith(f"Move {root.unit(cut).out} away, then submit again to remake it")
     assert f"{files[0]}, line 2: " in reasons[2]
     assert f"{files[1]}, line 5: " in reasons[3]
-    assert "look with squeue for a job" in reasons[3]
+    assert "check with squeue whether the job" in reasons[3]
     assert [f"{files[1]}, line 6: " in harm for harm in now.harm] == [True]
 
 
@@ -373,7 +373,7 @@ def test_how_a_run_ended_is_told_by_its_worker_by_another_one_or_by_nobody(
 ) -> None:
     a, attempt = unit(tmp_path, "a"), Attempt(2, 60.0, "generic")
     folder = root.unit(a)
-    nobody = "ended without a word: was it killed?"
+    nobody = "ended without an error message: killed?"
     assert end_of(folder, attempt) == Run(Cause.KILLED, nobody, 0)
     line(root, a, *CODE)  # of the attempt before
     say(root, a, attempt=2, kept=4)

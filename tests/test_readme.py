@@ -98,7 +98,7 @@ def test_the_study_of_the_readme_goes_to_slurm(
         sor(folder, *words[1:], *["--yes"][: words[1] == "submit"], code=3 if words[1] == "status" else 0)
         for words in commands[1:]
     ]
-    assert "nobody has to stay logged in" in printed[0]
+    assert "you can log out" in printed[0]
     assert "queued" in printed[1]
     assert printed[2].splitlines()[-1] == "nothing to submit: the rest is queued or running"
     assert "prepare mine" in sor(folder, "cancel", "mine.yaml")

@@ -21,7 +21,7 @@ ACCOUNT, QOS = "your account is at its limit of ", "its QOS is at its limit of "
     ("code", "words"),
     [
         ("Priority", "other jobs have a higher priority"),
-        ("Resources", "it is next, and waits for nodes to become free"),
+        ("Resources", "it is next, and waits for free nodes"),
         ("ReqNodeNotAvail", "nodes that it needs are down, drained or reserved"),
         (
             "ReqNodeNotAvail, UnavailableNodes:g[1-2]",
@@ -32,7 +32,7 @@ ACCOUNT, QOS = "your account is at its limit of ", "its QOS is at its limit of "
         ("QOSMaxJobsPerUserLimit", f"{QOS}jobs at once for each user (QOSMaxJobsPerUserLimit)"),
         ("QOSMaxGRESPerUser", f"{QOS}GPUs for each user (QOSMaxGRESPerUser)"),
         ("QOSGrpCPUMinutesLimit", "its QOS has used up its core hours (QOSGrpCPUMinutesLimit)"),
-        ("QOSMinGRES", "asks for less GPUs than its QOS requires (QOSMinGRES)"),
+        ("QOSMinGRES", "requests less GPUs than its QOS requires (QOSMinGRES)"),
         ("SomethingNew", "SomethingNew"),
         ("was cancelled in Slurm by root", "was cancelled in Slurm by root"),
         ("", ""),

@@ -108,7 +108,7 @@ def test_what_is_done_already_is_left_alone(tmp_path: Path) -> None:
     folder = job(root, a)
     assert runs(tmp_path, "a") == []
     assert not journal.files(folder.attempts)
-    assert "is done already: nothing to do" in next(
+    assert "is already done: nothing to do" in next(
         root.submission("prepare-a-1234").glob("*_0_log.out")
     ).read_text(encoding="utf-8")
 
@@ -160,8 +160,8 @@ def test_an_element_of_an_array_runs_its_unit_and_goes_on_when_its_time_limit_is
     (end,) = journal.read(folder.attempts, ATTEMPT)
     assert (end["attempt"], end["error"], folder.done) == (2, None, True)
     assert not root.unit(unit(tmp_path, "a")).path.exists()
-    assert not list(submission.glob("*.word"))
-    with pytest.raises(LookupError, match="lists no element 4: was it edited"):
+    assert not list(submission.glob("*.verdict"))
+    with pytest.raises(LookupError, match="has no element 4: was it edited"):
         element(submission, 4)
 
 
@@ -187,9 +187,9 @@ def test_what_keeps_nothing_uses_its_time_and_says_why_it_ended(
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     (end,) = journal.read(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts, ATTEMPT)
-    assert end["error"] == f"{words}; what the study's function has done is not kept"
+    assert end["error"] == f"{words}; the study's function starts over"
     assert (end["cause"], end["kept"]) == (cause, 0)
-    assert (submission / "7_33.0.word").read_text(encoding="utf-8") == word
+    assert (submission / "7_33.0.verdict").read_text(encoding="utf-8") == word
 
 
 def _reads(pid: int, number: int) -> bool:
@@ -208,7 +208,7 @@ def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
     wait_for(lambda: (tmp_path / "b.steps").stat().st_size > 2, "steps")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert (submission / "7_33.0.word").read_text(encoding="utf-8") == "again"
+    assert (submission / "7_33.0.verdict").read_text(encoding="utf-8") == "again"
     (end,) = journal.read(StudyDir(tmp_path / "s").unit(unit(tmp_path, "b")).attempts, ATTEMPT)
     assert (end["cause"], end["error"]) == ("preempted", "it was preempted or cancelled")
     assert end["kept"] == (tmp_path / "b.steps").stat().st_size
@@ -217,9 +217,9 @@ def test_a_rank_that_is_told_to_stop_leaves_a_word_and_lets_the_others_save(
 def test_a_word_that_is_there_is_left_as_it_is(tmp_path: Path, submission: Path) -> None:
     """The first rank that failed knows why; the others fail because it did."""
     (tmp_path / "b.fail").touch()
-    (submission / "7_33.0.word").write_text("again", encoding="utf-8")
+    (submission / "7_33.0.verdict").write_text("again", encoding="utf-8")
     assert start(submission).wait(60) == 1
-    assert (submission / "7_33.0.word").read_text(encoding="utf-8") == "again"
+    assert (submission / "7_33.0.verdict").read_text(encoding="utf-8") == "again"
 
 
 def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, submission: Path) -> None:
@@ -235,8 +235,8 @@ def test_a_run_after_too_many_that_got_nowhere_ends_at_once(tmp_path: Path, subm
     assert runs(tmp_path, "b") == []
     *_, third, last = journal.read(folder.attempts, ATTEMPT)
     assert (third["restart"], third["cause"], third["error"]) == (3, "killed", WORDLESS)
-    assert (last["restart"], last["error"]) == (4, f"not begun again: {WORDLESS}")
-    assert (submission / "7_33.4.word").read_text(encoding="utf-8") == "stop"
+    assert (last["restart"], last["error"]) == (4, f"not restarted: {WORDLESS}")
+    assert (submission / "7_33.4.verdict").read_text(encoding="utf-8") == "stop"
 
 
 def test_every_stage_has_a_module() -> None:

@@ -110,7 +110,7 @@ def test_what_is_no_result_is_named_and_stays(tmp_path: Path, what: str) -> None
     before = kind(folder.out)
     assert not folder.done
     assert what in str(look_at(str(folder.out)).harm)
-    assert f"Move {folder.out} away, then 'sor submit' makes it again" in str(look_at(str(folder.out)).harm)
+    assert f"Move {folder.out} away, then submit again to remake it" in str(look_at(str(folder.out)).harm)
     if "result.json: " not in what:
         with pytest.raises(Damaged, match=re.escape(f"{folder.out}: ")):
             folder.publish(staged)

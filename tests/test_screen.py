@@ -265,7 +265,7 @@ def test_cancelling_a_unit_asks_first(project: Project, views: list[StudyView]) 
     assert after(views, "x", "enter", screen=screen).question == screen.question  # no key means yes by chance
     for no in ("n", "esc"):
         left = after(views, no, screen=screen)
-        assert (left.question, left.message) == (None, "left as it is")
+        assert (left.question, left.message) == (None, "nothing changed")
     done, action = press(screen, "y", views)
     assert (done.question, action) == (None, Action("cancel", 0, ids(project, "b")))
 
@@ -282,7 +282,7 @@ def test_cancelling_all_that_the_filter_leaves(project: Project) -> None:
     views = [view(project, (State.RUNNING, State.DONE, State.RUNNING, State.FAILED, State.RUNNING))]
     screen = after(views, "/", *"running", "enter", "c")
     assert asked(screen) == (
-        "Cancel 1 job of 1 unit (prepare a) of small?\ny: yes, a: all that are listed, "
+        "Cancel 1 job of 1 unit (prepare a) of small?\ny: yes, a: all listed, "
         "3 jobs of 3 units (prepare a, prepare c, prepare e), n: no"
     )
     assert press(screen, "a", views)[1] == Action("cancel", 0, ids(project, "a", "c", "e"))
@@ -303,13 +303,10 @@ def test_cancelling_a_study(project: Project) -> None:
 
 def test_nothing_to_cancel(project: Project, views: list[StudyView]) -> None:
     screen = after(views, "enter", "c")  # c, which failed
-    assert (screen.question, screen.message) == (None, "it is neither queued nor running: nothing to cancel")
+    assert (screen.question, screen.message) == (None, "neither queued nor running: nothing to cancel")
     idle = [view(project, (State.DONE,) * 5)]
-    assert after(idle, "c").message == "nothing of small is running: nothing to cancel"
-    assert (
-        after(idle, "/", *"zzz", "enter", "c").message
-        == "it is neither queued nor running: nothing to cancel"
-    )
+    assert after(idle, "c").message == "no job of small is queued or running: nothing to cancel"
+    assert after(idle, "/", *"zzz", "enter", "c").message == "neither queued nor running: nothing to cancel"
 
 
 def test_submitting_again_asks_first(project: Project) -> None:
@@ -317,8 +314,8 @@ def test_submitting_again_asks_first(project: Project) -> None:
     units[3] = units[3]._replace(in_vain=True, state=State.WAITING)
     screen = after([shown(project, units)], "u")
     assert asked(screen) == (
-        "Submit small: 3 jobs for 3 units (prepare c, prepare d, prepare e), withdraw 1 that wait in vain?\n"
-        "y: yes, n: no"
+        "Submit small: 3 jobs for 3 units (prepare c, prepare d, prepare e), cancel 1 that would wait "
+        "forever?\ny: yes, n: no"
     )
     assert press(screen, "y", [shown(project, units)])[1] == Action("submit", 0)
 
@@ -332,13 +329,13 @@ def test_a_study_on_this_machine_is_submitted_elsewhere(tmp_path: Path) -> None:
     local = open_project(str(write_study(tmp_path / "study")), None, tmp_path / "runs")
     screen = after([shown(local, [])], "u")
     assert screen.question is None
-    assert "type 'sor submit small' in another terminal" in screen.message
+    assert "in another terminal, sor submit" in screen.message
 
 
 @pytest.mark.parametrize("key", ["c", "u"])
 def test_one_thing_at_a_time(views: list[StudyView], key: str) -> None:
     screen = after(views, key, screen=Screen(busy="cancelling small"))
-    assert (screen.question, screen.message) == (None, "still cancelling small: one thing at a time")
+    assert (screen.question, screen.message) == (None, "still cancelling small")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("HF_TOKEN=hf_file\n", encoding="utf-8")
     monkeypatch.setenv("SOR_SECRETS", str(tmp_path / "other"))
-    with pytest.raises(SecretsError, match=r"SOR_SECRETS names .*/other, which is not there"):
+    with pytest.raises(SecretsError, match=r"SOR_SECRETS names .*/other, which does not exist"):
         missing_secrets([])
     (tmp_path / "other").touch(mode=0o600)
     assert missing_secrets(["HF_TOKEN"]) == ["HF_TOKEN"]
@@ -70,7 +70,7 @@ def test_a_file_that_others_can_read_is_refused_with_the_way_out(file: Path, mod
 
 def test_a_line_that_is_none_is_named_by_its_number_alone(file: Path) -> None:
     file.write_text("HF_TOKEN=hf_file\nhf_secret\n", encoding="utf-8")
-    with pytest.raises(SecretsError, match=r"secrets, line 2: NAME=value is needed$"):
+    with pytest.raises(SecretsError, match=r"secrets, line 2: must be NAME=value$"):
         load_secrets()
 
 

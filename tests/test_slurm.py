@@ -458,7 +458,7 @@ def test_without_accounting(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> 
             lambda: controller.associations("lab"),
             controller.qos,
         ):
-            with pytest.raises(NoAccounting, match="keeps no accounts"):
+            with pytest.raises(NoAccounting, match="has no accounting"):
                 ask()
         id = sbatch(small, "exit 3")
         eventually(lambda: state(controller, id) == "FAILED")
@@ -487,7 +487,7 @@ def test_doctor_on_a_cluster(slurm: Cluster, controller: SlurmClient) -> None:
 
 def test_where_slurm_is_not_set_up(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none"))
-    with pytest.raises(NotSetUp, match=r"SLURM_CONF names .*none, which is not there"):
+    with pytest.raises(NotSetUp, match=r"SLURM_CONF names .*none, which does not exist"):
         SlurmClient().queue()
     monkeypatch.delenv("SLURM_CONF")
     if not list(Path("/etc").glob("slurm*/slurm.conf")):  # on a cluster's own machine it is set up
@@ -499,7 +499,7 @@ def test_doctor_where_slurm_is_not_set_up(slurm: Cluster, tmp_path: Path) -> Non
     path = f"{TESTS.parent}:{TESTS}"
     said = sor("doctor", "--runs", tmp_path, SLURM_CONF=str(tmp_path / "none"), PYTHONPATH=path)
     assert said.returncode == 0
-    assert re.search(r"^warning +SLURM_CONF names .*/none, which is not there", said.stdout, re.MULTILINE)
+    assert re.search(r"^warning +SLURM_CONF names .*/none, which does not exist", said.stdout, re.MULTILINE)
 
 
 DIES = """

@@ -209,10 +209,10 @@ def test_a_silent_controller_is_named_once_and_outlived(
 def test_an_interval_without_waiting_is_a_mistake(study: Path, out: Path) -> None:
     done = sor("status", study, "--runs", out, "--interval", "5")
     assert done.returncode == 2
-    assert "goes with --wait alone" in done.stderr
+    assert "needs --wait" in done.stderr
 
 
 def test_the_help_says_what_the_codes_mean() -> None:
     said = " ".join(sor("status", "--help").stdout.split())
-    for words in ("0: all is done", "3: it goes on by itself", "4: it needs you", "SOR_NOTIFY"):
+    for words in ("0: all is done", "3: it continues by itself", "4: it needs attention", "SOR_NOTIFY"):
         assert words in said

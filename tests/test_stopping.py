@@ -121,7 +121,7 @@ def test_a_submit_that_slept_leaves_the_study_to_who_took_over(study: Path, tmp_
     os.killpg(process.pid, signal.SIGCONT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said
-    assert re.search(r"this did not run for a while, and \S+ on other-host .* took over", said)
-    assert "nothing more is submitted from here" in said
+    assert re.search(r"this process was suspended, and \S+ on other-host .* took over", said)
+    assert "this process submits nothing more" in said
     assert journal.own(root.ledger).read_text(encoding="utf-8") == written
     assert json.loads(root.lock.read_text(encoding="utf-8"))["token"] == "another"

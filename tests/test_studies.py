@@ -279,7 +279,7 @@ def test_unreadable_study(tmp_path: Path) -> None:
 
 
 def test_unknown_study_names_the_known_ones() -> None:
-    with pytest.raises(StudyError, match=r"neither a file nor one of .*smollm"):
+    with pytest.raises(StudyError, match=r"neither a YAML file.* nor one of .*smollm"):
         load_study("smolm")
 
 

@@ -47,6 +47,7 @@ from launch.slurm.parse import (
 )
 from launch.slurm.text import SEPARATOR, Table
 from launch.state.backend import LiveJobs
+from launch.state.command_line import command
 from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import JobId
 from launch.state.ledger import KEEPER, Started
@@ -195,11 +196,11 @@ def test_what_is_missing_is_submitted_once(
     said, warned = capsys.readouterr()
     for line in (
         "0 done, 0 queued or running", "+ prepare 3: a, other, b", "         100  prepare, 2 jobs",
-        "! jobs run without own.py: 'git add' what they need",
-        "'sor monitor small' shows how it goes; nobody has to stay logged in",
+        "! jobs run without own.py, which git does not track: git add what they need",
+        f"submitted: you can log out. To watch: {command(project.root, 'monitor')}",
     ):  # fmt: skip
         assert line in said.splitlines()
-    assert warned.startswith("sor: partition main is DOWN: jobs are taken, and start once")
+    assert warned.startswith("sor: partition main is DOWN: it accepts jobs, which start once")
     assert '"name": "small"' in project.root.study.read_text(encoding="utf-8")
     assert not project.root.submitted.exists()
     assert str(project.root.code / "keeper-False") in paper.script
@@ -314,7 +315,7 @@ def test_a_submission_that_shows_up_late_is_waited_for(
     assert submit(project, yes=True, only=None) == 0
     assert (slept, paper.taken) == ([1, 1, 1], [])
     assert project.ledger.attempts()[a.id].jobs[0].id == "55_0"
-    waits = "an earlier submit was interrupted: waiting to see what Slurm took of it"
+    waits = "an earlier submit was interrupted: waiting to see which of its jobs Slurm accepted"
     assert capsys.readouterr().out.splitlines()[0] == waits
     assert submit(project, yes=True, only=None) == 0
     assert waits not in capsys.readouterr().out
@@ -332,7 +333,7 @@ def test_what_slurm_refuses_is_told_and_what_it_took_before_stays(
     assert told.err.splitlines()[:3] == [
         "sor: Slurm refused a submission:", "sor:   not today", "sor:   ask the help desk",
     ]  # fmt: skip
-    assert told.err.splitlines()[3].endswith("; 'sor doctor' shows your limits")
+    assert told.err.splitlines()[3].endswith(f"To submit the rest: {command(project.root, 'submit')}")
     assert "nobody has to stay" not in told.out
     attempts = project.ledger.attempts()
     assert attempts[a.id].ended == ("refused" if refused == "prepare" else None)
@@ -357,15 +358,15 @@ def test_nothing_is_done_before_a_person_agrees(
     said = capsys.readouterr().out.splitlines()
     assert said == [
         "0 done, 0 queued or running", "+ prepare 1: a",
-        "not a terminal, so nobody to ask: 'sor submit --yes' does it",
+        "not submitted: there is no terminal to ask for confirmation. Add --yes to submit",
     ]  # fmt: skip
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert submit(project, yes=False, only=None) == 0
     assert not project.root.path.exists()
     assert submit(project, yes=False, only="train") == 0
-    assert (questions, paper.taken) == (["Do it?"], [])  # there is nothing of that stage
+    assert (questions, paper.taken) == (["Submit?"], [])  # there is nothing of that stage
     assert submit(project, yes=False, only=None) == 0
-    assert (questions, len(paper.taken)) == (["Do it?"] * 2, 1)
+    assert (questions, len(paper.taken)) == (["Submit?"] * 2, 1)
     assert capsys.readouterr().out.count("+ prepare 1: a") == 2
     assert submit(project, yes=False, only=None) == 0
     assert len(questions) == 2
@@ -380,11 +381,11 @@ def test_what_others_can_write_into_is_refused(paper: Paper, tmp_path: Path) -> 
     project.root.path.mkdir(parents=True)
     project.root.path.chmod(0o777)
     for yes in (True, False):
-        with pytest.raises(Refusal, match="can write into it"):
+        with pytest.raises(Refusal, match="can write to it"):
             submit(project, yes=yes, only=None)
-    with pytest.raises(Refusal, match="can write into it"):
+    with pytest.raises(Refusal, match="can write to it"):
         cancel(project, project.poll(), None)
-    with pytest.raises(Refusal, match="can write into it"):
+    with pytest.raises(Refusal, match="can write to it"):
         preview(project, None, tmp_path / "out")
     assert list(project.root.path.iterdir()) == []
 
@@ -425,12 +426,12 @@ def test_secrets_are_neither_shown_nor_missing(
     folder = tmp_path / "Säle"
     folder.mkdir()
     project = project_of(folder, paper, unit(tmp_path, "a"), secrets=["SOME_TOKEN"])
-    with pytest.raises(Refusal, match="SOME_TOKEN: the cluster file names this secret"):
+    with pytest.raises(Refusal, match="no value for SOME_TOKEN, a secret of the cluster file"):
         submit(project, yes=True, only=None)
     assert project.study.prepare
     monkeypatch.setenv("SOME_TOKEN", str(project.study.prepare.args["folder"]))
     secrets._hidden.cache_clear()
-    with pytest.raises(Refusal, match="the study holds the value of SOME_TOKEN, and would be copied"):
+    with pytest.raises(Refusal, match="the study contains the value of SOME_TOKEN, and would be copied"):
         submit(project, yes=True, only=None)
     assert not project.root.study.exists()
     monkeypatch.setenv("SOME_TOKEN", "something else")
@@ -469,7 +470,7 @@ def test_a_keeper_is_begun_with_the_jobs_again_where_it_is_gone_and_ended_with_t
     said = capsys.readouterr().out.splitlines()
     assert [options["exclude"] for options in paper.taken] == ["n3", "n3"]
     assert said[-4:-2] == ["         100  prepare, 1 jobs", "         101  keeper"]
-    assert said[-2].startswith("1 units wait: the queue has room for 1 jobs of yours")
+    assert said[-2].startswith("1 unit not submitted yet: the queue has room for 1 more of your jobs")
     del paper.jobs["101"]
     publish(project.root, b)
     assert submit(project, yes=True, only=None) == 0
@@ -498,18 +499,18 @@ def test_scripts_are_written_out_unless_somebody_submits(
     assert preview(project, "train", None) == 0
     assert capsys.readouterr().out.splitlines() == ["0 done, 0 queued or running"]
     assert not project.root.path.exists()
-    with Lock(project.root.lock), pytest.raises(Refusal, match="somebody is submitting this study right now"):
+    with Lock(project.root.lock), pytest.raises(Refusal, match="this study is being submitted right now"):
         preview(project, None, out)
     assert not out.exists()
     paper.add("77", "of-another-study", *range(MOST - 1))
     assert preview(project, None, out) == 0
     said = capsys.readouterr().out
     for line in (  # paths and commands are never wrapped
-        f"1 scripts; this one submits them in order: {out / 'submit_all.sh'}",
-        "'sor' learns of an array when its first job starts; before that, 'sor submit' submits it, too",
+        f"1 scripts; run this one to submit all in order: {out / 'submit_all.sh'}",
+        "'sor' learns of an array when its first job starts: submitted before that, the study runs twice",
     ):
         assert line in said.splitlines()
-    assert "1 units wait: the queue has room for 1 jobs of yours" in " ".join(said.split())
+    assert "1 unit not submitted yet: the queue has room for 1 more of your jobs" in " ".join(said.split())
     assert paper.taken == []
     local = replace(project, cluster=project.cluster.model_copy(update={"backend": "local"}))
     with pytest.raises(Refusal, match="--out writes scripts for Slurm"):
@@ -558,7 +559,7 @@ def test_cancel_of_all_stops_a_submit_and_that_of_some_units_waits_for_it(
         assert cancel(project, before, None) == ["prepare a"]
 
     paper.at_submit = meanwhile
-    with pytest.raises(Lost, match="lock is gone, by 'sor cancel'"):
+    with pytest.raises(Lost, match="lock was removed, by a cancellation"):
         submit(project, yes=True, only=None)
     assert paper.jobs == {}  # which Slurm took after it was canceled
 

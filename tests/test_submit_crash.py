@@ -310,7 +310,7 @@ def test_a_submit_that_slept_is_overtaken_and_submits_nothing_more(held: Submitt
         slept.send_signal(signal.SIGCONT)
     said, _ = slept.communicate(timeout=60)
     assert slept.returncode == 1, said
-    assert "nothing more is submitted from here" in said
+    assert "this process submits nothing more" in said
     assert (held.jobs(runs), journal.own(StudyDir(runs / "small").ledger).read_bytes()) == (jobs, ledger)
     held.check_again(runs)
 
@@ -326,7 +326,7 @@ def test_cancel_stops_a_submit_under_way(held: Submitter, tmp_path: Path) -> Non
     go.touch()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said
-    assert "nothing more is submitted from here" in said
+    assert "this process submits nothing more" in said
     assert held.jobs(runs) == []
     (attempt,) = Ledger(StudyDir(runs / "small").ledger).attempts().values()
     assert attempt.ended == "cancelled"

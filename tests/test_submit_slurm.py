@@ -218,7 +218,7 @@ def test_without_an_answer_of_the_accounts(accounted: Cluster, tmp_path: Path) -
     accounted.processes.end("slurmdbd")
     try:
         done = small.submit(tmp_path / "held")
-        assert (done.returncode, "your limits are not known" in done.stderr) == (0, True), done.stderr
+        assert (done.returncode, "your limits are unknown" in done.stderr) == (0, True), done.stderr
         assert small.sor("status", tmp_path / "held").returncode == 4  # its jobs are held
         accounted.run("scancel", job(project, "a"))
         reached(project, "a failed")
@@ -248,7 +248,7 @@ def test_accounts_that_hang_are_waited_for_once(
     asked.unlink()
     try:
         reached(project, "a waiting, b queued")
-        assert "its job ended before its work began" in str(look(project)["a"].reason)
+        assert "its job ended before it started working" in str(look(project)["a"].reason)
         assert submit(project, yes=True, only=None) == 0
     finally:
         accounted.processes.send("slurmdbd", signal.SIGCONT)
@@ -273,7 +273,7 @@ def test_cancelled_by_unit_by_array_and_all(lab: Cluster, tmp_path: Path) -> Non
         assert {s.state for s in cancelled} == {State.WAITING}
         small.check(tmp_path)
     small.sor("cancel", tmp_path)
-    assert small.sor("cancel", tmp_path).stdout == "nothing is running: nothing to cancel\n"
+    assert small.sor("cancel", tmp_path).stdout == "nothing to cancel: no job is queued or running\n"
 
 
 def test_running_jobs_that_are_cancelled_or_ended_by_others(accounted: Cluster, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_no_secret_gets_into_a_script(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "SOR_SECRET_NAMES" not in script(load_cluster("generic"), tmp_path)
     shown = {"export": "ALL,HF_TOKEN=hf_of_the_file", "comment": "wandb_of_the_environment"}
     with pytest.raises(
-        StudyError, match="the script would show the value of HF_TOKEN, WANDB_API_KEY"
+        StudyError, match="the script would contain the value of HF_TOKEN, WANDB_API_KEY"
     ) as error:
         script(load_cluster(write(tmp_path, secrets=names, sbatch=shown)), tmp_path)
     assert "_of_the_" not in str(error.value)

@@ -44,7 +44,7 @@ def test_a_study_is_private_whatever_the_umask_and_refused_once_it_is_not(tmp_pa
     refused = submit(study, runs)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert len(refused.stderr.splitlines()) == 1
-    assert "everybody can write into it, and your jobs execute what is in it" in refused.stderr
+    assert "everybody can write to it, and your jobs execute its contents" in refused.stderr
     assert sorted((runs / "small" / "submissions").iterdir()) == submissions
 
     advice = re.search(r"chmod -R go-w \S+", refused.stderr)
@@ -122,7 +122,7 @@ def test_a_project_directory_shared_by_a_group_is_refused_until_its_run_director
     for path in (root.path, *root.path.rglob("*")):
         os.chown(path, -1, gid)
         path.chmod(0o2775 if path.is_dir() else 0o664)
-    with pytest.raises(Refusal, match=r"members of the group .* can write into it") as refused:
+    with pytest.raises(Refusal, match=r"members of the group .* can write to it") as refused:
         trust.check(root)
     unshare, share = re.findall(r"chmod -R \S+ '[^']+'", str(refused.value))
     subprocess.run(f"{unshare} && {share}", shell=True, check=True)

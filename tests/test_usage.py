@@ -43,7 +43,7 @@ def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: P
         [
             (1, 0, 0, 0, 1800.0, "it was preempted"),
             (1, 0, 0, 1, 1790.0, "it was preempted"),
-            (1, 1, 0, 0, None, "ended without a word"),
+            (1, 1, 0, 0, None, "ended without an error message"),
             (1, 2, 0, 1, 3599.0, None),
             (1, 2, 0, 0, 3600.0, None),
         ],

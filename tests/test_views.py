@@ -97,7 +97,7 @@ def test_every_page_fits_and_needs_no_color(view: StudyView, width: int, height:
 def test_what_is_important_is_seen_in_a_small_terminal(view: StudyView) -> None:
     text = "\n".join(screen(first_page([view], 0, 80, 24), 80, 24))
     for wanted in (
-        "scale-or-reason on roihu", "seen 12 s ago", "so far", "left ", "GPU hours used", "to go", "FLOPs",
+        "scale-or-reason on roihu", "updated 12 s ago", "so far", "left ", "GPU hours used", " left", "FLOPs",
         "2 failed, code error: train qwen2.5-7b-r50 and 1 more", "sor logs scale-or-reason",
         "stalled: train qwen2.5-3b-r100: no heartbeat", "sor cancel scale-or-reason", "8 blocked",
         "RuntimeError", "12/25", "42/100", "38 %", "again", "41.0*", "55.0 2/4", "14B",
@@ -130,12 +130,12 @@ def test_before_the_first_answer_and_without_a_newer_one(view: StudyView) -> Non
     assert screen(unit_table(asked, [], 0, 80, 24), 80, 24) == ["no units"]
     late = replace(view, taken=NOW - 600, asked=NOW - 20, trouble="'squeue' got no answer within 30 s")
     lines = screen(first_page([late], 0, 80, 24), 80, 24)
-    assert lines[0] == "scale-or-reason on roihu   seen 10 min ago, asking for 32 s"
-    assert lines[1] == "! nothing newer: 'squeue' got no answer within 30 s"
+    assert lines[0] == "scale-or-reason on roihu   updated 10 min ago, polling for 32 s"
+    assert lines[1] == "! no newer data: 'squeue' got no answer within 30 s"
     several = screen(first_page([asked, view], 1, 80, 24), 80, 24)
-    assert several[0].split() == ["scale-or-reason", "-", "asking"]
+    assert several[0].split() == ["scale-or-reason", "-", "polling"]
     assert several[1].startswith("> scale-or-reason  61 of 133 done  ")
-    assert several[1].endswith("left  ! 3 to see to")
+    assert several[1].endswith("left  ! 3 need attention")
 
 
 # --- problems
@@ -163,17 +163,17 @@ def test_each_problem_has_a_command(tmp_path: Path, view: StudyView) -> None:
     nodes = Verdict(avoid=(bad,))
     found = problems(made_sight(tmp_path, states, vain=True, nodes=nodes, keeper=keeper, former=former))
     titles = [problem.title for problem in found]
-    assert [title.split()[0] for title in titles] == ["1", "node", "1", "not"]
-    assert "never come: scale-or-reason" in titles[0]
+    assert [title.split()[0] for title in titles] == ["1", "node", "1", "no"]
+    assert "behind jobs that failed: scale-or-reason" in titles[0]
     assert "g7 is avoided until" in titles[1]
     assert "no longer has: 77" in titles[2]
-    assert "the keeper, job 99, is gone" in titles[3]
+    assert "no keeper any more: job 99 is gone" in titles[3]
     assert all("sor " in problem.advice or "sinfo" in problem.advice for problem in (*found, *problems(view)))
 
 
 def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
     [problem] = problems(made_sight(tmp_path / "idle", [State.DONE]))
-    assert problem.title == "nothing is at work, and 132 units are to be done"
+    assert problem.title == "nothing is queued or running, and 132 units are not done"
     assert problems(made_sight(tmp_path / "queued", [State.DONE, State.QUEUED])) == []
     over = made_sight(tmp_path / "over", [State.DONE] * 133)
     assert problems(over) == []
@@ -183,7 +183,7 @@ def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
 def test_too_many_problems_are_counted(tmp_path: Path) -> None:
     stalled = made_sight(tmp_path, [State.DONE] * 8 + [State.STALLED] * 60)
     lines = screen(first_page([stalled], 0, 80, 24), 80, 24)
-    assert any(re.fullmatch(r"! and \d+ more to see to", line) for line in lines)
+    assert any(re.fullmatch(r"! \d+ more need attention", line) for line in lines)
     assert any(line.startswith("evaluate") for line in lines)
 
 
@@ -247,7 +247,7 @@ def test_a_unit_in_full(view: StudyView) -> None:
     text = "\n".join(lines)
     for wanted in (
         "train qwen2.5-3b-r50", busy.unit.id, "running: training", "job 4711, on g[1-4]",
-        "last heard of 12 s ago", "asks for 2 nodes 8 GPUs", "38 %", "left 3.3 h", "█▅▁  2.500 to 0.500",
+        "last heartbeat 12 s ago", "requests 2 nodes 8 GPUs", "38 %", "left 3.3 h", "█▅▁  2.500 to 0.500",
         "200k tokens/s, 41 % MFU",
         "preempted: was preempted", "1.5 h", "micro_batch", "share  0.5",
     ):  # fmt: skip
@@ -278,7 +278,7 @@ def test_the_page_of_a_failed_unit_says_what_to_do(view: StudyView) -> None:
     text = "\n".join(screen(detail(view, failed, [], 80, 24, read_story(failed, "h100")), 80, 24))
     for wanted in (
         "failed: RuntimeError",
-        "fix what the log says; then sor submit",
+        "fix the error in the log; then sor submit",
         "no log yet",
         "code error: ",
     ):

@@ -53,7 +53,7 @@ def test_a_rank_that_stands_still_is_shown_and_ended(
     assert event.wait(30)
     assert said[0].endswith("s at 20 of 100 steps; its stacks are in the log")
     shown = read_json(tmp_path / "progress.json")
-    assert shown["stalled"].startswith("stands still at 20 of 100 steps for ")
+    assert shown["stalled"].startswith("no progress at 20 of 100 steps for ")
     assert (shown["done"], shown["loss"]) == (20, 1.5)
     printed = capfd.readouterr().err
     assert "all stacks:" in printed

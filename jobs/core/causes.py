@@ -47,32 +47,34 @@ class Answer:
 
 
 ANSWERS = {
-    Cause.PREEMPTED: Answer(10, "it was preempted again and again before it had anything to keep"),
+    Cause.PREEMPTED: Answer(10, "it was preempted repeatedly before it had saved anything"),
     Cause.TIME_LIMIT: Answer(
-        0, "'sor submit' gives it max_hours of the cluster file; raise that if a run had it and got nowhere"
+        0, "the next submit requests max_hours of the cluster file; raise that if it was not enough"
     ),
-    Cause.NODE: Answer(3, "look at the node (sinfo -R), or leave it out (sbatch: {exclude: NODE})"),
+    Cause.NODE: Answer(
+        3, "check the node (sinfo -R), or exclude it in the cluster file (sbatch: {exclude: NODE})"
+    ),
     Cause.MEMORY: Answer(
         1,
-        "'sor submit' asks Slurm for twice as much; 'stages: {STAGE: {mem: …}}' in its file sets more",
+        "the next submit requests twice as much; the cluster file can set more (stages: {STAGE: {mem: …}})",
     ),
     Cause.GPU_MEMORY: Answer(
-        None, "lower micro_batch, or max_model_len where a model answers, or take more GPUs or a higher ZeRO"
+        None, "lower micro_batch (in generation max_model_len), or use more GPUs or a higher ZeRO stage"
     ),
-    Cause.NETWORK: Answer(3, "look for the first rank that ended; NCCL_DEBUG=INFO in the template says more"),
-    Cause.DISK: Answer(3, "make room, or have your quota raised: what is there stays"),
-    Cause.HUB: Answer(3, "fetch it on a login node, and set HF_HUB_OFFLINE=1 in the template"),
-    Cause.HANG: Answer(3, "the log holds every rank's stacks at that moment"),
-    Cause.KILLED: Answer(3, "look for who killed it: the memory limit, an administrator, the node"),
-    Cause.CODE: Answer(None, "fix what the log says"),
-    Cause.CANCELLED: Answer(None, "'sor submit' goes on from what is there"),
+    Cause.NETWORK: Answer(3, "find the first rank that ended; NCCL_DEBUG=INFO in the template logs more"),
+    Cause.DISK: Answer(3, "free some space, or get a larger quota; finished work is kept"),
+    Cause.HUB: Answer(3, "download it on a login node, and set HF_HUB_OFFLINE=1 in the template"),
+    Cause.HANG: Answer(3, "the log contains all ranks' stacks at that moment"),
+    Cause.KILLED: Answer(3, "find out what killed it: the memory limit, an administrator, the node"),
+    Cause.CODE: Answer(None, "fix the error in the log"),
+    Cause.CANCELLED: Answer(None, "the next submit continues from the work that is kept"),
 }
 
 # The first match counts. Errors that only look like an outage come first.
 SIGNS = (
     (Cause.CODE, r"\b(Repository|Revision|RemoteEntry)NotFoundError|GatedRepoError|40[134] Client Error"),
     (Cause.CODE, r"offline mode is enabled|outgoing traffic has been disabled"),
-    (Cause.CODE, r"exit code \d+ without saying why"),
+    (Cause.CODE, r"exit code \d+ without (an error message|saying why)"),
     (Cause.DISK, r"\[Errno (28|122)\]|No space left|os error 28\b|[Dd]isk quota exceeded"),
     (Cause.DISK, r"PytorchStreamWriter failed|inline_container\.cc.*unexpected pos"),
     (Cause.GPU_MEMORY, r"(CUDA|HIP|XPU) out of memory|torch\.OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED"),
@@ -89,8 +91,8 @@ SIGNS = (
     (Cause.NETWORK, r"\[Errno (104|11[0-3])\]|Connection (closed|reset|refused)|Broken pipe"),
     (Cause.NETWORK, r"\bConnection\w*Error|Name or service not known|Watchdog caught collective"),
     (Cause.NETWORK, r"[Tt]imed out (waiting|after) "),
-    (Cause.KILLED, r"EngineDeadError|EngineCore|killed by signal|without a word|without saying why"),
-    (Cause.KILLED, r"left no result|as [A-Z_]+ by Slurm's account"),  # all that is known without accounting
+    (Cause.KILLED, r"EngineDeadError|EngineCore|killed by signal|without an error|without a word"),
+    (Cause.KILLED, r"without saying why|left no result|as [A-Z_]+ (according to Slurm|by Slurm's account)"),
     (Cause.TIME_LIMIT, r"time limit"),
     (Cause.PREEMPTED, r"preempted"),
     (Cause.CANCELLED, r"\bcancelled\b|KeyboardInterrupt"),

@@ -168,7 +168,7 @@ def architecture(config: Config) -> Architecture:
     where, values = _read(config)
     name = values.get("model_type")
     if name not in KNOWN:
-        raise ValueError(f"{where}: the architecture '{name}' is not known, only {', '.join(KNOWN)} are")
+        raise ValueError(f"{where}: unknown architecture '{name}'; known are {', '.join(KNOWN)}")
     if values.get("use_sliding_window"):
         raise ValueError(f"{where}: use_sliding_window is true; attention in windows is not counted")
     try:
@@ -184,7 +184,7 @@ def _read(config: Config) -> tuple[str, dict[str, Any]]:
         path = Path(config)
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
-            raise ValueError(f"{path}: there is no such file; a model's folder holds a config.json")
+            raise ValueError(f"{path}: no such file; a model's folder contains a config.json")
         where, config = str(path), json.loads(path.read_text(encoding="utf-8"))
     elif hasattr(config, "to_dict"):
         config = config.to_dict()

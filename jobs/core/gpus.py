@@ -68,7 +68,7 @@ def gpu(name: str) -> str:
     words = set(re.findall(r"[a-z0-9]+", name.lower()))
     known = f"known are {', '.join(PEAKS)}"
     if any(re.fullmatch(r"\dg", word) for word in words):
-        raise ValueError(f"{name!r} is a slice of a GPU, whose rates no datasheet states; {known}")
+        raise ValueError(f"{name!r} is a slice of a GPU, for which datasheets state no rates; {known}")
     fits = [row for row in PEAKS if words.issuperset(row.split("-"))]
     if not fits:
         raise ValueError(f"the GPU {name!r} is not in the table; {known}")

@@ -103,7 +103,7 @@ def _file() -> dict[str, str]:
     path = Path(named or FILE).expanduser()
     if not path.exists():
         if named:
-            raise SecretsError(f"SOR_SECRETS names {path}, which is not there")
+            raise SecretsError(f"SOR_SECRETS names {path}, which does not exist")
         return {}
     if path.stat().st_mode & 0o077:
         raise SecretsError(f"others can read the secrets in {path}: chmod 600 {shlex.quote(str(path))}")
@@ -112,6 +112,6 @@ def _file() -> dict[str, str]:
         if line.strip() and not line.startswith("#"):
             match = LINE.fullmatch(line.strip())
             if match is None:
-                raise SecretsError(f"{path}, line {number}: NAME=value is needed")  # without the line itself
+                raise SecretsError(f"{path}, line {number}: must be NAME=value")  # without the line itself
             values[match[1]] = match[3]
     return values

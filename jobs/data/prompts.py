@@ -48,7 +48,7 @@ def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[
         return _of_the_hub(spec, text)
     path = Path(resolve(spec["path"]))
     if not path.exists():
-        raise ValueError(f"prompts: there is no {path}")
+        raise ValueError(f"prompts: no such path: {path}")
     inside = () if path.is_file() else sorted(p for p in path.rglob("*") if not p.name.startswith("."))
     files = [path] if path.is_file() else [p for p in inside if is_parquet(p) or is_json(p)]
     if not files:
@@ -110,7 +110,7 @@ def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] 
         count = spec.get("count")
         if count is not None and count > len(distinct):
             raise ValueError(
-                f"{source.name}: {count} prompts are wanted, and column {column!r} has {len(distinct)} "
+                f"{source.name}: {count} prompts are requested, and column {column!r} has {len(distinct)} "
                 f"different ones in {len(texts)} rows"
             )
         chosen = distinct.take(sample(len(distinct), count, spec.get("seed") or 0))
@@ -118,7 +118,7 @@ def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] 
         tables.append(pa.table({"id": pa.array(ids, pa.string()), "prompt": chosen}))
     table = pa.concat_tables(tables)
     if not len(table):
-        raise ValueError("there are no prompts: every row is blank")
+        raise ValueError("no prompts: every row is blank")
     return table
 
 

@@ -27,7 +27,7 @@ class TransformersEngine(Engine):
         self._model: Any = loaded.to(self._device).eval()
         longest = self._model.config.max_position_embeddings
         if max_length and max_length > longest:
-            raise ValueError(f"max_model_len {max_length}: the model's context is {longest} tokens")
+            raise ValueError(f"max_model_len is {max_length}, but the model's context is {longest} tokens")
         self.max_length = max_length or longest
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
     if model.startswith((".", "~", "/")) or model.count("/") > 1:  # hub names have at most one slash
         folder = Path(model).expanduser()
         if not (folder / "config.json").is_file():
-            found = "it holds no config.json" if folder.is_dir() else "there is no such folder"
+            found = "it contains no config.json" if folder.is_dir() else "no such folder"
             raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
     wanted = execution.get("engine") or "auto"
     missing = _why_not_vllm() if wanted != "transformers" else ""

@@ -34,7 +34,7 @@ def element(submission: Path, index: int) -> dict[str, Any]:
     with (submission / ELEMENTS).open(encoding="utf-8") as lines:
         mine = next((line for line in lines if line.startswith(f'{{"index": {index},')), None)
     if mine is None:
-        raise LookupError(f"{submission / ELEMENTS} lists no element {index}: was it edited?")
+        raise LookupError(f"{submission / ELEMENTS} has no element {index}: was it edited?")
     found: dict[str, Any] = json.loads(mine)
     return found
 
@@ -44,11 +44,11 @@ def line(index: int, unit: Unit, root: Path, attempt: int, worker: int, **more: 
     return unit.to_line(index=index, root=str(root), attempt=attempt, worker=worker, **more)
 
 
-def word(submission: Path) -> Path:
+def verdict(submission: Path) -> Path:
     """Return the path of the requeue verdict, which the job's script (sbatch_templates/again.bash) reads."""
     array, index = map(os.environ.get, ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"))
     job = f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"]
-    return submission / f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.word"
+    return submission / f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.verdict"
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
     if attempt == BY_HAND:
         root, unit = StudyDir(Path(mine["root"])), Unit.from_json(mine["unit"])
         attempt = 1 if root.unit(unit).done else by_hand.enter(submission, root, unit.id)
-    run_unit(mine["unit"], mine["root"], attempt, mine["worker"], place, word(submission))
+    run_unit(mine["unit"], mine["root"], attempt, mine["worker"], place, verdict(submission))
 
 
 if __name__ == "__main__":

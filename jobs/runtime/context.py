@@ -58,7 +58,7 @@ class Context:
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{self.unit.stage} {self.unit.name} needs the result of {found.stage} {found.name}, and "
-                f"{folder.out} does not exist: was it deleted? 'sor submit' makes it again."
+                f"{folder.out} does not exist: was it deleted? Submit again to remake it."
             ) from None
         return folder.out
 

@@ -27,7 +27,7 @@ from jobs.store.records import Damaged
 from jobs.store.schema import ATTEMPT
 
 AGAIN = 75  # exit code that asks the script for a requeue when a full disk prevents writing the verdict
-WORDLESS = "ended without a word: killed, preempted without warning, or its node failed"
+WORDLESS = "ended without an error message: killed, preempted without warning, or its node failed"
 WARNING = 300.0  # earliest warning, in seconds before the time limit, that a job may get
 
 
@@ -36,7 +36,7 @@ class Ending:
     """Records how one process's run ended."""
 
     ctx: Context
-    word: Path | None  # file for the requeue verdict; None if no script reads one
+    verdict: Path | None  # file for the requeue verdict; None if no script reads one
     configured: int | None  # micro-batch of the unit as planned
     began: float = field(default_factory=time.monotonic)
     _failed: list[float] = field(default_factory=list)  # when the work failed, in seconds since the epoch
@@ -65,19 +65,19 @@ class Ending:
             }
             line = self._line(Cause.KILLED, WORDLESS)
             if limit:  # this precedes what the other ranks saw of the failure
-                words = f"ran out of memory: killed at its limit of {limit} MiB of a node"
+                words = f"ran out of memory: killed at its limit of {limit} MiB per node"
                 line |= {"cause": Cause.MEMORY, "error": words}
                 line["time"] = min((e["time"] for e in ended), default=line["time"]) - 0.001
             lines.append({**line, **silent})
             journal.append(ctx.folder.attempts, lines[-1])
         failed = failures(lines, ctx.attempt, ctx.worker)
         if failed and not goes_on(failed, self.configured):
-            cause, error = failed[-1].cause, f"not begun again: {failed[-1].error}"
+            cause, error = failed[-1].cause, f"not restarted: {failed[-1].error}"
             assert cause is not None
             print(error, flush=True)
-            self.badly(cause, error)
+            self.fail(cause, error)
 
-    def well(self) -> None:
+    def succeed(self) -> None:
         """Record that the run succeeded."""
         journal.append(self.ctx.folder.attempts, self._line(None, None))
 
@@ -93,7 +93,7 @@ class Ending:
             self._failed.append(time.time())
             raise
 
-    def by(self, error: BaseException) -> NoReturn:
+    def fail_with(self, error: BaseException) -> NoReturn:
         """End the process after an exception; after a signal, any exception is attributed to that signal.
 
         A superseded run records nothing and gives no requeue verdict.
@@ -105,10 +105,10 @@ class Ending:
             cause = cause_of(told)
             if cause == Cause.TIME_LIMIT and not self._near_limit():
                 cause = Cause.PREEMPTED  # some clusters announce preemption with the same signal
-            self.badly(cause, told, interrupted=True)
-        self.badly(cause_of(error), f"{type(error).__name__}: {error}")
+            self.fail(cause, told, interrupted=True)
+        self.fail(cause_of(error), f"{type(error).__name__}: {error}")
 
-    def badly(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
+    def fail(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
         """Record the failure and the requeue verdict, and end the process immediately.
 
         Args:
@@ -121,11 +121,11 @@ class Ending:
         mine = self._line(cause, error)
         lines = [*self._written(), mine]
         again = goes_on(failures(lines, self.ctx.attempt, self.ctx.worker), self.configured)
-        print(f"{cause}: {'goes on in another run' if again else ANSWERS[cause].advice}", flush=True)
+        print(f"{cause}: {'continues in another run' if again else ANSWERS[cause].advice}", flush=True)
         with suppress(OSError, Damaged):  # the disk is full, or the path is not a regular file
             journal.append(self.ctx.folder.attempts, mine)
-        word = "stop" if not again else "memory" if cause == Cause.MEMORY else "again"
-        if self._leave(word) and interrupted:
+        verdict = "stop" if not again else "memory" if cause == Cause.MEMORY else "again"
+        if self._leave(verdict) and interrupted:
             os._exit(0)
         os._exit(AGAIN if again else 1)
 
@@ -137,22 +137,22 @@ class Ending:
             print(error, flush=True)
             return []
 
-    def _leave(self, word: str) -> bool:
+    def _leave(self, verdict: str) -> bool:
         """Write the verdict unless another rank has; return whether there is one."""
-        if self.word is None:
+        if self.verdict is None:
             return False
-        with suppress(OSError), self.word.open("x", encoding="utf-8") as file:
-            file.write(word)
-        return self.word.exists()
+        with suppress(OSError), self.verdict.open("x", encoding="utf-8") as file:
+            file.write(verdict)
+        return self.verdict.exists()
 
     def _killed_at(self) -> int | None:
         """Return the memory limit in MiB at which the previous run was killed, or None.
 
         The script's note of it is removed.
         """
-        if self.word is None:
+        if self.verdict is None:
             return None
-        element = self.word.with_name(self.word.name.split(".")[0])
+        element = self.verdict.with_name(self.verdict.name.split(".")[0])
         limit = memory.noted(element)
         element.with_name(f"{element.name}.memory").unlink(missing_ok=True)
         return limit or None
@@ -177,7 +177,7 @@ class Ending:
             "kept": 0 if ctx.preemption.lost else ctx.progress.kept,
             "micro_batch": ctx.unit.execution.get("micro_batch"),
             "memory": ctx.progress.memory.update(),
-            "asked": memory.asked() if self.word else None,
+            "asked": memory.asked() if self.verdict else None,
         }
 
 

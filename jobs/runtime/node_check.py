@@ -113,9 +113,9 @@ def _renames(folder: Path) -> bool:
 def _files(folder: Path) -> Iterator[Finding]:
     node = socket.gethostname()
     if not creates(folder / MADE_HERE) or creates(folder / MADE_BEFORE) or not behaves(folder):
-        yield problem(f"{node}: exclusive create or rename does not behave there: use another --runs")
+        yield problem(f"{node}: exclusive create or rename does not work there: use another --runs DIR")
     else:
-        yield ok(f"{node} sees what is made here, and exclusive create and rename behave there")
+        yield ok(f"{node} sees files created here, and exclusive create and rename work there")
 
 
 def _packages() -> Iterator[Finding]:
@@ -137,9 +137,9 @@ def _packages() -> Iterator[Finding]:
     if found:
         yield ok(", ".join(found))
     if shutil.which("c++") or shutil.which("g++"):
-        yield ok("a C++ compiler, which DeepSpeed builds its parts with")
+        yield ok("a C++ compiler, which DeepSpeed needs")
     else:
-        yield problem("no C++ compiler, which DeepSpeed needs: load a module that has one")
+        yield problem("no C++ compiler, which DeepSpeed needs: load a module that provides one")
 
 
 def _gpus(asked: int) -> Iterator[Finding]:
@@ -153,14 +153,14 @@ def _gpus(asked: int) -> Iterator[Finding]:
         yield problem(f"torch cannot use the GPU: {_in_a_line(error)}")
         return
     if len(names) >= asked:
-        yield ok(f"torch sees the GPU that Slurm gave: {names[0]}")
+        yield ok(f"torch sees the allocated GPU: {names[0]}")
     elif torch.version.cuda or torch.version.hip:
         yield problem(
-            "torch sees no GPU, and Slurm gave one: look at the driver ('nvidia-smi' in a job), at the "
-            "modules and, in a container, at --nv or --rocm",
+            "torch sees no GPU, although one is allocated: check the driver ('nvidia-smi' in a job), the "
+            "modules and, in a container, --nv or --rocm",
         )
     else:
-        yield problem(f"torch {version('torch')} is a build for CPUs, and Slurm gave a GPU. {INSTALL}")
+        yield problem(f"torch {version('torch')} is a CPU build, and a GPU is allocated. {INSTALL}")
 
 
 def _submits(script: str, keeper: bool) -> Iterator[Finding]:
@@ -185,10 +185,10 @@ def _submits(script: str, keeper: bool) -> Iterator[Finding]:
         words = "which the keeper does" if keeper else "so that 'slurm.keeper' of the cluster file works here"
         yield ok(f"jobs may submit jobs, {words}")
     elif keeper:
-        words = "take 'slurm.keeper' out of the cluster file, and call 'sor submit' on a login node instead"
+        words = "remove 'slurm.keeper' from the cluster file, and submit again on a login node instead"
         yield problem(f"jobs cannot submit jobs ({error}): {words}")
     else:
-        words = "'sor submit' on a login node has to, and 'slurm.keeper' does not work here"
+        words = "submit on a login node; 'slurm.keeper' does not work here"
         yield warning(f"jobs cannot submit jobs ({error}): {words}")
 
 
@@ -199,7 +199,7 @@ def _hub() -> Iterator[Finding]:
         return  # a package that depends on it has failed to import, too
     offline = constants.HF_HUB_OFFLINE
     if offline:
-        yield ok("HF_HUB_OFFLINE is set: models and data come from the hub's cache")
+        yield ok("HF_HUB_OFFLINE is set: models and data are read from the hub's cache")
     elif error := _no_answer(constants.ENDPOINT):
         yield warning(
             f"{constants.ENDPOINT} cannot be reached from there ({error}): fetch models and data on a login "

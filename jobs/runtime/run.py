@@ -38,7 +38,7 @@ def run_unit(
     attempt: int,
     worker: int,
     place: Place,
-    word: Path | None = None,
+    verdict: Path | None = None,
 ) -> None:
     """Run one process of one attempt.
 
@@ -46,22 +46,22 @@ def run_unit(
         spec: The unit, as returned by `Unit.to_json`.
         root: The study's folder.
         place: This process's rank among those of its job.
-        word: File for the requeue verdict; None without a job script.
+        verdict: File for the requeue verdict; None without a job script.
     """
     planned = Unit.from_json(spec)
     folder = StudyDir(Path(root)).unit(planned)
     if folder.done:
-        print(f"{folder.path} is done already: nothing to do.", flush=True)
+        print(f"{folder.path} is already done: nothing to do.", flush=True)
         return
     set_environment(place, planned.resources.cpus_per_task)
-    if word is None:  # a stage without its own handler then ends with a line in attempts.jsonl
+    if verdict is None:  # a stage without its own handler then ends with a line in attempts.jsonl
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if word else 0
+    restart = int(os.environ.get("SLURM_RESTART_COUNT", 0)) if verdict else 0
     unit = _as_it_fits(planned, folder)
     ctx = Context(unit, folder, attempt, restart, place.rank, place.local_rank, place.size, worker)
-    if word is not None and unit.stage in STARTS_OVER:
+    if verdict is not None and unit.stage in STARTS_OVER:
         ctx.preemption.unwind(STARTS_OVER[unit.stage])
-    ending = Ending(ctx, word, planned.execution.get("micro_batch"))
+    ending = Ending(ctx, verdict, planned.execution.get("micro_batch"))
     print(
         f"{unit.stage} {unit.name} ({unit.id}), attempt {ctx.run}, rank {ctx.rank} of {ctx.world_size}",
         flush=True,
@@ -72,13 +72,13 @@ def run_unit(
             write_json(folder.spec, spec)
             ending.check_budget()
         floor = float(os.environ.get("SOR_HANG_SECONDS", FLOOR))
-        Watchdog(ctx.progress, lambda words: ending.badly(Cause.HANG, words), floor).start()
+        Watchdog(ctx.progress, lambda words: ending.fail(Cause.HANG, words), floor).start()
         with node_failures.told(StudyDir(Path(root)), unit.id, ctx.local_rank), ending.dated():
             importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:
         print(hide(traceback.format_exc()), file=sys.stderr, flush=True)
-        ending.by(error)
-    ending.well()
+        ending.fail_with(error)
+    ending.succeed()
 
 
 def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
@@ -87,7 +87,7 @@ def _as_it_fits(unit: Unit, folder: UnitDir) -> Unit:
     micro_batch = fitting(configured, journal.read(folder.attempts, ATTEMPT))
     if micro_batch == configured:
         return unit
-    print(f"micro_batch {micro_batch}, since {configured} did not fit into the GPU", flush=True)
+    print(f"micro_batch {micro_batch}, since {configured} did not fit on the GPU", flush=True)
     return replace(unit, execution={**unit.execution, "micro_batch": micro_batch})
 
 

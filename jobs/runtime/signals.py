@@ -15,10 +15,10 @@ REASONS = {
 }
 
 STARTS_OVER = {  # stages whose runs keep nothing for the next run, and why
-    "prepare": "what the study's function has done is not kept",
-    "collate": "collating starts with the first row each time",
-    "pack": "packing starts with the first row each time",
-    "report": "a report is written anew each time",
+    "prepare": "the study's function starts over",
+    "collate": "collate starts over",
+    "pack": "pack starts over",
+    "report": "report starts over",
 }
 
 

@@ -70,11 +70,11 @@ class Watchdog(threading.Thread):
             words = f"for {silence:.0f} s at {progress}"
             if silence > allowed / 2:
                 progress.stalled(
-                    f"stands still at {progress} for {silence:.0f} s; after {allowed:.0f} s it ends"
+                    f"no progress at {progress} for {silence:.0f} s; it is ended after {allowed:.0f} s"
                 )
             if silence > allowed:
-                print(f"stood still {words}; all stacks:", file=sys.stderr, flush=True)
+                print(f"no progress {words}; all stacks:", file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(all_threads=True)
                 time.sleep(PEERS)
                 if progress.beats == beats:
-                    self._hung(f"stood still {words}; its stacks are in the log")
+                    self._hung(f"no progress {words}; its stacks are in the log")

@@ -50,7 +50,7 @@ def records(folder: Path) -> list[Record]:
     """
     found, bad = survey(folder)
     if bad:
-        raise Damaged(f"{bad[0].why}. Remove the file once none of those jobs runs")
+        raise Damaged(f"{bad[0].why}. Remove the file once none of its jobs is live")
     return found
 
 
@@ -178,7 +178,7 @@ def _record(folder: Path, number: int) -> Record:
                 raise ValueError
         last_attempts([found])
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise Damaged(f"{path}: not what a job that was submitted by hand writes") from None
+        raise Damaged(f"{path}: not a record of a job that was submitted by hand") from None
     return found
 
 
@@ -222,6 +222,6 @@ def _set_aside(reader: UnitDir, before: Path) -> None:
             number += 1
         aside = reader.superseded(number)
         aside.mkdir()
-        print(f"{reader.out} was made from an earlier result: it is in {aside} now", flush=True)
+        print(f"{reader.out} was made from an earlier result: moved to {aside}", flush=True)
         os.rename(reader.out, aside / reader.out.name)
         os.rename(reader.work, aside / reader.work.name)

@@ -66,7 +66,7 @@ class Checkpoint:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except Damaged as error:
-            print(f"left out: {error}", file=sys.stderr, flush=True)
+            print(f"skipped: {error}", file=sys.stderr, flush=True)
             return False
         return True
 
@@ -161,7 +161,7 @@ def why_not(checkpoint: Checkpoint, execution: dict[str, Any], world_size: int) 
     then, now = _in_words(meta.zero, meta.world_size), _in_words(zero, world_size)
     return (
         f"its training stands at step {checkpoint.step}, saved {then}, which cannot be read {now}: set that "
-        f"back in its model's preset, or remove {checkpoint.path.parent} to begin again"
+        f"back in its model's preset, or remove {checkpoint.path.parent} to start over"
     )
 
 

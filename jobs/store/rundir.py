@@ -224,7 +224,7 @@ def look_at(out: str) -> Found:
 def _harm(path: str, what: str) -> Found:
     return Found(
         False,
-        f"{path}: {what}. Move {path.removesuffix(f'/{RESULT}')} away, then 'sor submit' makes it again",
+        f"{path}: {what}. Move {path.removesuffix(f'/{RESULT}')} away, then submit again to remake it",
     )
 
 
@@ -305,7 +305,7 @@ def rename_once(aside: Path, final: Path, proof: str) -> bool:
     mode = os.lstat(final).st_mode
     if not stat.S_ISDIR(mode) or not (final / proof).is_file():
         what = "a folder without " + proof if stat.S_ISDIR(mode) else kind_of(mode)
-        raise Damaged(f"{final}: {what} is in the way of {aside}. Move it away; 'sor submit' then goes on")
+        raise Damaged(f"{final}: {what} is in the way of {aside}. Move it away, then submit again")
     shutil.rmtree(aside)
     return False
 

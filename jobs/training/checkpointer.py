@@ -163,7 +163,7 @@ class Saving:
         return Interrupted(self._ctx.preemption.reason or "another of its processes was told to stop")
 
     def _superseded(self) -> Superseded:
-        return Superseded(f"a newer run than {self._ctx.run} has begun, or the unit is done")
+        return Superseded(f"a newer run than {self._ctx.run} has started, or the unit is done")
 
     def _save(self, totals: Totals) -> None:
         """Write a checkpoint aside and start flushing it to disk."""

@@ -44,7 +44,7 @@ def examine(runs: Path, cluster: Cluster | None) -> int:
     if cluster is None:
         healthy = _print(console, chain(_machine(), _packages(), _folder(runs), _slurm()))
         if _has_slurm():
-            console.print("'sor doctor --cluster generic' (or yours) has a job look at a compute node, too")
+            console.print("to test a compute node, too: sor doctor --cluster generic (or your cluster file)")
         return int(not healthy)
     if not _print(console, chain(_folder(runs), _slurm(cluster.slurm_cluster))):
         _print(console, [UNTESTED])
@@ -68,9 +68,9 @@ def _machine() -> Iterator[Finding]:
     found = hardware()
     yield ok(f"{found['cores']} cores ({found['cpu']}), {found['memory'] / 2**30:.0f} GiB of memory")
     gpus = len(visible_gpus())
-    yield ok(f"{gpus} GPUs" if gpus else "no GPU: studies whose presets ask for none run here")
+    yield ok(f"{gpus} GPUs" if gpus else "no GPU: only studies whose presets need none run here")
     if shutil.which("c++") or shutil.which("g++"):
-        yield ok("a C++ compiler, which DeepSpeed builds its parts with")
+        yield ok("a C++ compiler, which DeepSpeed needs")
     else:
         yield problem("no C++ compiler, which DeepSpeed needs: apt-get install g++")
 
@@ -99,11 +99,11 @@ def _folder(runs: Path) -> Iterator[Finding]:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         if behaves(runs):
-            yield ok(f"{runs}: exclusive create and rename behave")
+            yield ok(f"{runs}: exclusive create and rename work")
         else:
-            yield problem(f"{runs}: exclusive create or rename does not behave: use another --runs")
+            yield problem(f"{runs}: exclusive create or rename does not work: use another --runs DIR")
     except OSError as error:
-        yield problem(f"{runs}: cannot be written ({error}): use another --runs")
+        yield problem(f"{runs}: cannot be written ({error}): use another --runs DIR")
         return
     free = shutil.disk_usage(runs).free
     verdict = "ok" if free > MINIMUM_DISK else "warning"
@@ -132,7 +132,7 @@ def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
         )
         yield from _accounting(client, config)
     except NotSetUp as error:
-        yield warning(f"{error}. Studies run on this machine alone")
+        yield warning(f"{error}. Studies can only run on this machine")
     except SlurmUnavailable as error:
         yield problem(str(error))
 
@@ -149,15 +149,15 @@ def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> 
         yield Finding(
             "ok" if partition.state == "UP" else "warning",
             f"{name}: {partition.nodes} nodes, {held}{limit}"
-            f"{'' if partition.state == 'UP' else f'; its state is {partition.state}'}",
+            f"{'' if partition.state == 'UP' else f'; state {partition.state}'}",
         )
     if not any(partition.default for partition in partitions):
-        yield warning("no default partition: the cluster file has to name one")
+        yield warning("no default partition: name one in the cluster file")
 
 
 def _arrays(config: Config) -> str:
     size = config.max_array_size
-    return f"array indices up to {size - 1}" if size else "no job arrays (each unit is a job of its own)"
+    return f"array indices up to {size - 1}" if size else "no job arrays (each unit is submitted as one job)"
 
 
 def _accounting(client: SlurmClient, config: Config) -> Iterator[Finding]:
@@ -172,7 +172,9 @@ def _accounting(client: SlurmClient, config: Config) -> Iterator[Finding]:
     yield from _unknown([*associations.malformed, *qos.malformed])
     mine = [row for row in associations.rows if row.user]
     if not mine and "associations" in config.enforced:
-        yield problem("you have no account here, and jobs without one are refused: ask for one")
+        yield problem(
+            "you have no account here, and jobs without one are refused: ask an administrator for one"
+        )
     for row in mine:
         found = level(row, associations.rows, qos.rows).limits
         where = f" in partition {row.partition}" if row.partition else ""

@@ -43,7 +43,7 @@ STAGE = "evaluate"  # the job uses this stage's options: it needs the whole stac
 PAUSE = 1.0  # seconds between polls of the queue
 GRACE = 15.0  # seconds for a canceled job to end
 WORDS = 8  # lines shown of a failed job's log
-UNTESTED = warning("nothing was tested on a compute node: first fix what is said above")
+UNTESTED = warning("no compute node was tested: fix the problems above first")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> I
     `tell` receives what is being waited for.
     """
     template = f"its template is '{cluster.slurm.template}'"
-    yield ok(f"cluster {cluster.name}: its file holds no mistakes; {template}")
+    yield ok(f"cluster {cluster.name}: its file is valid; {template}")
     client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
         missing = missing_secrets(cluster.slurm.secrets)
@@ -77,11 +77,11 @@ def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> I
         yield from (problem(words) for words in str(error).splitlines())
         yield UNTESTED
         return
-    yield ok("jobs of every stage would be taken, as far as partitions and accounts go")
+    yield ok("partitions and accounts accept jobs of every stage")
     if no_gpu:
-        yield ok(f"no GPU ({no_gpu}): studies whose presets ask for none run here")
+        yield ok(f"no GPU ({no_gpu}): only studies whose presets need none run here")
     for name in missing:
-        yield problem(f"the secret {name} has no value: export it, or write it into {FILE}")
+        yield problem(f"the secret {name} has no value: export it, or add it to {FILE}")
     if missing:
         yield UNTESTED
     else:
@@ -108,7 +108,7 @@ def _from_a_node(
     client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
         with _ctrl_c() as stop, _job(cluster, resources, runs, client) as job:
-            yield ok(f"Slurm took job {job.id}, which looks at a node: waiting {PATIENCE:.0f} s for it")
+            yield ok(f"submitted job {job.id}, which tests a node: waiting up to {PATIENCE:.0f} s for it")
             last = _wait(client, job.submission, report, stop)
             if stop.is_set():
                 return
@@ -121,7 +121,7 @@ def _from_a_node(
             else:
                 yield from _found(job, runs, last.state if last else "one that Slurm forgot")
     except Refused as error:
-        yield problem(f"Slurm refused the job that was to look at a node: {error}")
+        yield problem(f"Slurm refused the job that tests a node: {error}")
     except (StudyError, SlurmUnavailable) as error:
         yield from (problem(words) for words in str(error).splitlines())
 

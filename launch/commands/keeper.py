@@ -28,6 +28,7 @@ from launch.notify.hook import Notifier
 from launch.slurm.backend import Slurm
 from launch.slurm.client import SlurmClient
 from launch.slurm.parse import Refused
+from launch.state.command_line import command
 from launch.state.errors import SlurmUnavailable
 from launch.state.exit_code import hopeless, may_help
 from launch.state.ledger import KEEPER, Attempt, Ledger, unfenced
@@ -38,16 +39,17 @@ from launch.state.status import NEVER, Keeper, StudyStatus, UnitStatus
 from launch.study.presets import StudyError
 from launch.study_run import reopen_project
 from launch.submit import trust
-from launch.submit.array_jobs import submit_arrays
+from launch.submit.array_jobs import in_words, submit_arrays
+from launch.submit.arrays import Array
 from launch.submit.bad_nodes import Verdict, verdict
 from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import Refusal
-from launch.submit.next_keeper import digest, submit_next, waits_for_room
+from launch.submit.next_keeper import digest, places, submit_next, waits_for_room
 from launch.submit.steps import WITHDRAWN, arrays, settled, withdraw
 
 BUDGET = 3  # attempts per unit since the user submitted, including that one
 PAUSE = 10.0  # seconds before Slurm or the lock is tried again
-ALL_DONE = "all that was asked for is done"
+ALL_DONE = "all submitted units are done"
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
             notify(root)
             return
         except (SlurmUnavailable, Refused, Locked) as error:
-            say(f"{error}\ntrying again in {PAUSE:.0f} s")
+            say(f"{error}\nretrying in {PAUSE:.0f} s")
             time.sleep(PAUSE)
 
 
@@ -82,7 +84,7 @@ def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> Non
     ledger = Ledger(root.ledger, fence=fence)
     attempt = _last(ledger)
     if attempt.ended or attempt.jobs[0].submission != name:
-        print("this keeper was replaced: nothing to do")
+        print("a newer keeper has replaced this one: nothing to do")
         return
     try:
         why = _reconcile(root, fence)
@@ -90,7 +92,7 @@ def keep(root: StudyDir, name: str, fence: Callable[[], None] = unfenced) -> Non
         why = str(error)
     if why is not None:
         ledger.ended("over", [(KEEPER, attempt.number, why)])
-        say(f"no keeper follows: {why}")
+        say(f"no further keeper: {why}")
 
 
 def notify(root: StudyDir) -> None:
@@ -122,7 +124,7 @@ def _last(ledger: Ledger) -> Attempt:
             ledger.ended("lost", [(KEEPER, last.number, NEVER)])
             return ledger.attempts()[KEEPER]
         if not live.jobs:
-            raise SlurmUnavailable("whether Slurm has taken the next keeper is not known yet")
+            raise SlurmUnavailable("it is not known yet whether Slurm accepted the next keeper")
     return last
 
 
@@ -133,30 +135,33 @@ def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
         Why no keeper follows; None if one does.
     """
     trust.check(root)
-    submitted: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
+    person: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
     project = replace(reopen_project(root), fence=fence)
-    if digest(project.units) != submitted["units"]:
-        return "a file that the study names has changed since: 'sor submit' decides what is to be done"
+    if digest(project.units) != person["units"]:
+        return f"the study's files have changed since. To continue with them: {command(root, 'submit')}"
     now = settled(project, PlainConsole(width=200))
-    everything = reconcile(now, submitted["only"])
-    nodes, started = verdict(project), project.ledger.attempts_since(submitted["time"] - ahead(root.path))
-    wanted = helpful(everything, submitted["asked"], nodes.units, started)
+    everything = reconcile(now, person["only"])
+    nodes, started = verdict(project), project.ledger.attempts_since(person["time"] - ahead(root.path))
+    wanted = helpful(everything, person["asked"], nodes.units, started)
     planned, code = arrays(project, now, wanted), snapshot(root, keeper=True)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
-    taken, refused = list[str](), None
+    submitted, refused = list[tuple[str, Array]](), None
 
-    def notify(id: str, what: str) -> None:
-        taken.append(id)
-        print(f"submitted {what}: {id}")
+    def report(id: str, array: Array) -> None:
+        submitted.append((id, array))
+        print(f"submitted {in_words(array)}: {id}")
 
     try:
-        submit_arrays(planned.arrays, project, code, nodes.names, notify)
+        submit_arrays(planned.arrays, project, code, nodes.names, report)
     except Refused as error:
         refused = f"Slurm refused a submission: {error}"
         say(str(refused))
-    if not (taken or everything.active or waits_for_room(planned.held)):
+    room = waits_for_room(planned.held)
+    if not (submitted or everything.active or room):
         return refused or _why_over(now, everything, planned.held)
-    print(f"the next keeper is job {submit_next(project, code, planned.held, nodes.names)}")
+    assert now.keeper is not None
+    number, live = now.keeper.attempt.number + 1, places(everything, submitted)
+    print(f"the next keeper is job {submit_next(project, number, live, code, room, nodes.names)}")
     return None
 
 
@@ -193,8 +198,9 @@ def _why_over(now: StudyStatus, everything: Difference, held: Sequence[tuple[Uni
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         first = failed[0]
-        return f"what failed is not begun again: {first.unit.stage} {first.unit.name}: {first.reason}{more}"
-    return held[0][1] if held else "what is left was cancelled, or its result removed: 'sor submit' makes it"
+        return f"failed units are not retried: {first.unit.stage} {first.unit.name}: {first.reason}{more}"
+    again = command(now.root, "submit")
+    return held[0][1] if held else f"the rest was cancelled, or its result removed. To submit it: {again}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from launch.local.backend import Local
 from launch.local.machine import visible_gpus
 from launch.local.scheduler import Event, Foreground
 from launch.local.stopping import Stopped, Stopping, mute
+from launch.state.command_line import command
 from launch.state.lock import Lost
 from launch.state.log_files import logs_of
 from launch.state.reconcile import Difference
@@ -55,9 +56,9 @@ def run_here(
         with live:
             run.run(now, difference)
     except Stopped as stopped:
-        _say(console, "what runs saves what it has; Ctrl-C again does not wait for it")
+        _say(console, "stopping: running units save their work; Ctrl-C again does not wait for that")
         run.cancel(stopping.hurried)
-        _say(console, "stopped; what was finished stays, and 'sor submit' goes on from there")
+        _say(console, f"stopped; finished work is kept. To continue: {command(project.root, 'submit')}")
         return 128 + stopped.number
     except Lost:
         run.leave(stopping.hurried)
@@ -68,8 +69,9 @@ def run_here(
         for log in logs_of(seen, project.root)[:1]:
             console.print(f"  log: {log}", soft_wrap=True)
     if run.failures:
-        blocked = f", {len(run.blocked)} left out because of that" if run.blocked else ""
-        console.print(f"\n{len(run.failures)} failed{blocked}; 'sor submit' tries again")
+        blocked = f", {len(run.blocked)} blocked by that" if run.blocked else ""
+        again = command(project.root, "submit")
+        console.print(f"\n{len(run.failures)} failed{blocked}. To retry: {again}", soft_wrap=True)
         return 1
     console.print(f"all done: {project.root.path}", soft_wrap=True)
     return 0

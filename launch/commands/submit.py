@@ -24,13 +24,14 @@ from launch.commands.run_local import run_here
 from launch.local.stopping import Stopping
 from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
+from launch.state.command_line import command
 from launch.state.lock import Lock
 from launch.state.reconcile import Difference, reconcile
 from launch.state.status import StudyStatus, UnitStatus
 from launch.study_run import Project
 from launch.submit import next_keeper, trust
-from launch.submit.array_jobs import submit_arrays, write_out
-from launch.submit.arrays import ArrayPlan
+from launch.submit.array_jobs import in_words, submit_arrays, write_out
+from launch.submit.arrays import Array, ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
 from launch.submit.limits import Refusal, refuse_resumes
@@ -69,7 +70,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
                 ask_limits, project
             )  # slow, and probably needed: some units were never submitted
         if lock.took_over:
-            console.print(f"took over the lock of {lock.took_over}: it is not alive any more", style="yellow")
+            console.print(f"took over the lock of {lock.took_over}, which is no longer alive", style="yellow")
         now = settled(project, console)
         difference = reconcile(now, only)
         if yes:
@@ -93,7 +94,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             set_aside(seen, project.ledger)
         if planned is None:
             return run_here(console, project, now, difference, stopping)
-        return _apply(console, project, planned, code, next_keeper.wanted(project, difference))
+        return _apply(console, project, now, difference, planned, code)
 
 
 def preview(project: Project, only: str | None, out: Path | None) -> int:
@@ -104,20 +105,22 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     if out is not None and project.cluster.backend == "local":
-        raise Refusal("--out writes scripts for Slurm: name the cluster, as --cluster generic")
+        raise Refusal("--out writes scripts for Slurm: name a cluster, for example --cluster generic")
     console, now = PlainConsole(), project.poll()
     difference = reconcile(now, only)
     console.print(difference_view(difference))
     if out is None:
         return 0
     if now.submitting is not None:
-        raise Refusal("somebody is submitting this study right now: write scripts once that has ended")
+        raise Refusal("this study is being submitted right now: write scripts once that has ended")
     trust.prepare(project.root, _copied(project))
     planned = arrays(project, now, difference)
     script = write_out(planned.arrays, project, out)
     console.print(held_view(planned.held))
-    console.print(f"{len(planned.arrays)} scripts; this one submits them in order: {script}", soft_wrap=True)
-    words = "'sor' learns of an array when its first job starts; before that, 'sor submit' submits it, too"
+    console.print(
+        f"{len(planned.arrays)} scripts; run this one to submit all in order: {script}", soft_wrap=True
+    )
+    words = "'sor' learns of an array when its first job starts: submitted before that, the study runs twice"
     console.print(words, soft_wrap=True)
     return 0
 
@@ -131,16 +134,16 @@ def _refuse_secrets(resolved: dict[str, Any]) -> None:
     """Refuse a study that contains a secret, which would be copied into the run directory for all to read."""
     if shown := exposed(json.dumps(resolved, ensure_ascii=False)):
         raise Refusal(
-            f"the study holds the value of {', '.join(shown)}, and would be copied into the run directory: "
-            "take the value out of the study and its presets. Jobs get it from the environment"
+            f"the study contains the value of {', '.join(shown)}, and would be copied into the run "
+            "directory: remove the value from the study and its presets. Jobs get it from the environment"
         )
 
 
 def _agreed(console: Console) -> bool:
     if not sys.stdin.isatty():
-        console.print("not a terminal, so nobody to ask: 'sor submit --yes' does it")
+        console.print("not submitted: there is no terminal to ask for confirmation. Add --yes to submit")
         return False
-    return Confirm.ask("Do it?", console=console)
+    return Confirm.ask("Submit?", console=console)
 
 
 def _idle(project: Project, now: StudyStatus, difference: Difference, console: Console) -> bool:
@@ -156,32 +159,43 @@ def _idle(project: Project, now: StudyStatus, difference: Difference, console: C
     return True
 
 
-def _apply(console: Console, project: Project, planned: ArrayPlan, code: Path, keeper: bool) -> int:
+def _apply(
+    console: Console,
+    project: Project,
+    now: StudyStatus,
+    difference: Difference,
+    planned: ArrayPlan,
+    code: Path,
+) -> int:
     """Submit the arrays, then the keeper if wanted, and print each."""
+    submitted = list[tuple[str, Array]]()
 
-    def report(id: str, what: str) -> None:
-        console.print(f"  {id:>10}  {what}")
+    def report(id: str, array: Array) -> None:
+        submitted.append((id, array))
+        console.print(f"  {id:>10}  {in_words(array)}")
 
     if missing := untracked():
-        console.print(f"! jobs run without {', '.join(missing)}: 'git add' what they need", style="yellow")
+        console.print(
+            f"! jobs run without {', '.join(missing)}, which git does not track: git add what they need",
+            style="yellow",
+        )
     nodes = verdict(project)
     console.print(nodes_view(nodes))
     try:
         submit_arrays(planned.arrays, project, code, nodes.names, report)
-        if keeper:
-            report(next_keeper.submit_next(project, code, planned.held, nodes.names), "keeper")
+        if next_keeper.wanted(project, difference):
+            number = now.keeper.attempt.number + 1 if now.keeper else 1
+            live, room = next_keeper.places(difference, submitted), next_keeper.waits_for_room(planned.held)
+            id = next_keeper.submit_next(project, number, live, code, room, nodes.names)
+            console.print(f"  {id:>10}  keeper")
     except Refused as error:
         why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
-        why.append(
-            "What was submitted before stays, and 'sor submit' goes on from there; 'sor doctor' shows your "
-            "limits"
-        )
+        why.append(f"Jobs submitted before that stay. To submit the rest: {command(project.root, 'submit')}")
         say("\n".join(f"sor: {line}" for line in why), error=True)
         return 1
     console.print(held_view(planned.held))
     if planned.arrays:
-        name = project.study.name
-        console.print(f"'sor monitor {name}' shows how it goes; nobody has to stay logged in")
+        console.print(f"submitted: you can log out. To watch: {command(project.root, 'monitor')}")
     return 0
 
 

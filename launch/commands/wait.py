@@ -36,7 +36,7 @@ def wait(project: Project, interval: float) -> StudyStatus:
             raise
         except SlurmUnavailable as error:  # the study goes on during an outage, and so does the wait
             if not silent:
-                _say(f"{error} It is asked until it answers")
+                _say(f"{error} Still waiting")
             silent = True
             notifier.silent(answered)
         else:

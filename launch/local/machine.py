@@ -42,7 +42,7 @@ def fits(resources: Resources, cores: int, gpus: int) -> str | None:
         None if it can.
     """
     if resources.nodes > 1:
-        return f"needs {resources.nodes} nodes, and this is one machine"
+        return f"needs {resources.nodes} nodes, and this is a single machine"
     if resources.gpus_per_node > gpus:
         limited = os.environ.get("CUDA_VISIBLE_DEVICES")
         because = "" if limited is None else f" (CUDA_VISIBLE_DEVICES={limited})"

@@ -15,7 +15,7 @@ from launch.commands.submit import cancel, submit
 from launch.monitor.questions import Action
 from launch.study_run import Project, backend_of
 
-OUTDATED = "somebody edited and submitted the study a moment ago: look at it first"
+OUTDATED = "the study was edited and submitted a moment ago: check it first"
 
 
 def carry_out(action: Action, project: Project, opened: float) -> str:
@@ -49,4 +49,4 @@ def _cancel(project: Project, units: tuple[str, ...] | None) -> str:
     now = project.poll()
     chosen = None if units is None else [seen for seen in now.units if seen.unit.id in units]
     ended = cancel(project, now, chosen)
-    return f"cancelled: {', '.join(ended)}" if ended else "nothing was running any more"
+    return f"cancelled: {', '.join(ended)}" if ended else "no job was queued or running any more"

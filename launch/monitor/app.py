@@ -24,13 +24,14 @@ from launch.monitor.data.summary import Summary, summarize
 from launch.monitor.data.unit_files import UnitFiles, read_story
 from launch.monitor.frame import Inside, frame
 from launch.monitor.poller import Poller, WorkOut
-from launch.monitor.questions import Action, count
+from launch.monitor.questions import Action
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
 from launch.monitor.terminal import ENDS, Gone, Terminal
 from launch.monitor.views.overview import overview
 from launch.notify.hook import Notifier
 from launch.state.log_files import words_of
 from launch.state.status import StudyStatus, UnitStatus
+from launch.state.wording import count
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict
 

@@ -20,19 +20,19 @@ from launch.monitor.views.unit_table import unit_table
 LEAST = (40, 10)  # the smallest terminal, in cells
 
 HELP = (
-    ("↑ ↓ j k PgUp PgDn Home End", "move; in a log: read what came before"),
-    ("Enter", "open: a study, its units, a unit and its log"),
-    ("Esc Backspace", "back; from a filter to all units"),
-    ("Tab Shift-Tab", "the next study, the one before"),
-    ("← →", "from a unit to the one before, or the next"),
+    ("↑ ↓ j k PgUp PgDn Home End", "move; scroll a log"),
+    ("Enter", "open a study, its units, a unit and its log"),
+    ("Esc Backspace", "back; clear the filter"),
+    ("Tab Shift-Tab", "next study, previous study"),
+    ("← →", "previous unit, next unit"),
     ("/", "filter by stage, name, state, cause, node"),
-    ("s", "sort the units by something else"),
-    ("f", "follow the log, or hold it still"),
+    ("s", "sort units by the next column"),
+    ("f", "follow the log, or stop following"),
     ("r", "refresh now"),
-    ("c", "cancel a unit, on the first page a study; asks"),
-    ("u", "submit what is missing of a study; asks"),
-    ("Ctrl-L Ctrl-Z", "draw all again; suspend"),
-    ("q Ctrl-C", "quit; jobs go on"),
+    ("c", "cancel a unit, on the first page a study; asks first"),
+    ("u", "submit what is missing of a study; asks first"),
+    ("Ctrl-L Ctrl-Z", "redraw; suspend"),
+    ("q Ctrl-C", "quit; jobs continue"),
 )
 HINTS = {
     Page.STUDIES: "Enter units  / find  c cancel  u submit  r refresh  ? help  q quit",
@@ -59,7 +59,7 @@ def frame(screen: Screen, views: Sequence[StudyView], inside: Inside, console: C
     """Return the rows of the console, as sent to the terminal."""
     width, height = console.size
     if width < LEAST[0] or height < LEAST[1]:
-        words = f"too small: {LEAST[0]} x {LEAST[1]} cells are needed, here are {width} x {height}"
+        words = f"terminal too small: {width} x {height}, and {LEAST[0]} x {LEAST[1]} cells are needed"
         return _rows(console, Text(words))[:height]
     foot = _rows(console, _foot(screen, width))[: height // 3]
     room = height - len(foot)
@@ -93,7 +93,7 @@ def _foot(screen: Screen, width: int) -> RenderableType:
     if screen.question:
         return Text(screen.question.text, "bold reverse")
     if screen.help:
-        return Text("any key goes back", "dim")
+        return Text("press any key to go back", "dim")
     if screen.typing:
         return Text.assemble("/", screen.wanted, ("▏", "blink"), (f"  {_matches(screen)}", "dim"))
     if screen.message:
@@ -105,7 +105,7 @@ def _foot(screen: Screen, width: int) -> RenderableType:
 
 def _where(screen: Screen) -> str:
     if screen.page == Page.UNIT:
-        return "" if screen.follow else "log held still  "
+        return "" if screen.follow else "log paused  "
     return f"{_matches(screen)}  " if screen.wanted and screen.page == Page.UNITS else ""
 
 

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.core.causes import named
-from jobs.store.rundir import Damaged, read_json
+from jobs.store.rundir import Damaged
 from launch.commands.wait import INTERVALS
 from launch.monitor.data.study_view import StudyView
 from launch.slurm.backend import Slurm
@@ -26,8 +26,7 @@ from launch.state.cache import StatusCache
 from launch.state.errors import SlurmUnavailable
 from launch.state.status import StudyStatus
 from launch.study.presets import StudyError
-from launch.study.schema import Study
-from launch.study_run import Project, planned_again
+from launch.study_run import Project, last_submitted, planned_again
 from launch.submit.bad_nodes import Verdict, verdict
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ class Poller:
         if plan == before:
             return
         new = plan.submitted not in (None, before.submitted)
-        study = Study.model_validate(read_json(project.root.study)) if new else project.study
+        study = last_submitted(project.root) if new else project.study
         if study != project.study or plan.counted != before.counted:
             again = replace(planned_again(project, study), backend=project.backend)
             self._asking[number], self._caches[number] = again, StatusCache()

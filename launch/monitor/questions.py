@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launch.monitor.data.study_view import StudyView
+from launch.state.command_line import command
 from launch.state.reconcile import reconcile
 from launch.state.status import UnitStatus
+from launch.state.wording import count
 
 NAMED = 4  # units listed by name in a question
-UNKNOWN = "nothing is known of the study yet"
+UNKNOWN = "the study has not been polled yet"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def ask_cancel(
     hit = _in_hand(now.units if units is None else units)
     if units is None:
         if not (hit or now.kept or now.former):
-            return f"nothing of {name} is running: nothing to cancel"
+            return f"no job of {name} is queued or running: nothing to cancel"
         what = [_jobs(hit)] if hit else []
         what += ["its keeper"] if now.kept else []
         what += [f"{count(len(now.former), 'job')} of units that it no longer has"] if now.former else []
@@ -63,10 +65,10 @@ def ask_cancel(
         )
     every = _in_hand(listed)
     if not hit and not every:
-        return "it is neither queued nor running: nothing to cancel"
+        return "neither queued nor running: nothing to cancel"
     answers = [("y", "yes", Action("cancel", study, _ids(hit)))] if hit else []
     if len(every) > len(hit):
-        answers.append(("a", f"all that are listed, {_jobs(every)}", Action("cancel", study, _ids(every))))
+        answers.append(("a", f"all listed, {_jobs(every)}", Action("cancel", study, _ids(every))))
     return _question(f"Cancel {_jobs(hit)} of {name}?" if hit else "Cancel?", *answers)
 
 
@@ -74,7 +76,8 @@ def ask_submit(view: StudyView, study: int) -> Question | str:
     """Return the question to ask before resubmitting a study, or why it is not submitted."""
     name = view.project.study.name
     if view.project.cluster.backend == "local":
-        return f"type 'sor submit {name}' in another terminal: here it runs in the foreground"
+        submit = command(view.project.root, "submit")
+        return f"a study on this machine runs in the foreground: in another terminal, {submit}"
     if view.now is None:
         return UNKNOWN
     what = reconcile(view.now)
@@ -82,7 +85,7 @@ def ask_submit(view: StudyView, study: int) -> Question | str:
         return f"nothing to submit: {what.done} done, {len(what.active)} queued or running"
     jobs = sum(seen.unit.resources.workers for seen in what.submit)
     text = f"Submit {name}: {count(jobs, 'job')} for {_units(what.submit)}" if jobs else f"Submit {name}"
-    text += f", withdraw {len(what.withdraw)} that wait in vain" if what.withdraw else ""
+    text += f", cancel {len(what.withdraw)} that would wait forever" if what.withdraw else ""
     text += f", set aside {count(len(what.outdated), 'outdated result')}" if what.outdated else ""
     return _question(f"{text}?", ("y", "yes", Action("submit", study)))
 
@@ -110,8 +113,3 @@ def _units(units: Sequence[UnitStatus]) -> str:
     names = ", ".join(f"{seen.unit.stage} {seen.unit.name}" for seen in units[:NAMED])
     more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
     return f"{count(len(units), 'unit')} ({names}{more})" if units else "no unit"
-
-
-def count(number: int, word: str) -> str:
-    """Format a number and a noun: 1 job, 2 jobs."""
-    return f"{number:,} {word}{'s' * (number != 1)}"

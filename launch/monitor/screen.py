@@ -120,7 +120,7 @@ def _answer(screen: Screen, question: Question, key: str) -> Pressed:
     if key in answers:
         return replace(screen, question=None), answers[key]
     no = key in ("n", "N", "esc", "q")
-    return (replace(screen, question=None, message="left as it is") if no else screen), None
+    return (replace(screen, question=None, message="nothing changed") if no else screen), None
 
 
 def _type(screen: Screen, key: str) -> Screen:
@@ -229,7 +229,7 @@ def _submit(screen: Screen, views: Sequence[StudyView]) -> Pressed:
 
 
 def _still_busy(screen: Screen) -> Pressed:
-    return replace(screen, message=f"still {screen.busy}: one thing at a time"), None
+    return replace(screen, message=f"still {screen.busy}"), None
 
 
 def _asked(screen: Screen, said: Question | str) -> Pressed:

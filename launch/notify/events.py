@@ -14,12 +14,14 @@ from typing import Any
 
 from jobs.core.causes import ANSWERS
 from jobs.core.plain import plain
+from launch.state.command_line import command
 from launch.state.exit_code import Outlook, in_hand, lost, outlook
 from launch.state.log_files import WIDEST
 from launch.state.pending_reasons import Wait, in_words, meaning
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import advice, held, stuck
+from launch.state.wording import count
 from launch.submit.bad_nodes import WHILE, BadNode, Verdict
 
 QUIET = 3600.0  # seconds between messages under a topic that may keep producing news
@@ -88,7 +90,7 @@ def silence(since: float, told: Sent) -> list[News]:
     if told.at - since < LONG:
         return []
     clock = time.strftime("%d %b %H:%M", time.localtime(since))
-    text = f"no answer from Slurm or the file system since {clock}; jobs go on meanwhile"
+    text = f"no answer from Slurm or the file system since {clock}; jobs continue meanwhile"
     each = News("silent", (f"silent {since // DAY:.0f}",), text)
     return [] if told.keys.issuperset(each.keys) else [each]
 
@@ -151,10 +153,10 @@ def _problem(units: list[UnitStatus], now: StudyStatus) -> str:
     text += f", the first {name}" if many else ""
     text += f": {_words(in_words(first.reason or ''))}. "
     if _state(first) in ("held", "stuck"):
-        return f"{text}What to do: {advice(units, now.root.path.name)}"
+        return f"{text}What to do: {advice(units)}"
     text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
-    text += f"{blocked} blocked by failures. " if blocked else ""
-    return text + f"'sor logs {now.root.path.name} {first.unit.id}' shows more"
+    text += f"Blocked by failures: {count(blocked, 'unit')}. " if blocked else ""
+    return text + f"Its log: {command(now.root, 'logs', first.unit.id)}"
 
 
 def _left(now: StudyStatus) -> list[News]:
@@ -162,24 +164,24 @@ def _left(now: StudyStatus) -> list[News]:
     attempt = now.keeper.attempt if now.keeper and not now.kept else None
     if attempt and attempt.ended in (None, "over"):
         why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
-        return [News("keeper", (f"keeper {attempt.number}",), f"no keeper goes on with it: {why}")]
+        return [News("keeper", (f"keeper {attempt.number}",), f"no keeper continues the study: {why}")]
     started = max((int(seen.attempt.started) for seen in now.units if seen.attempt), default=None)
     if started is None or in_hand(now) or lost(now):
         return []
     waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
-    text = f"{waiting}, and none is queued or running: 'sor submit' goes on"
+    text = f"{waiting}, and none is queued or running. To continue: {command(now.root, 'submit')}"
     return [News("waiting", (f"waiting {started}",), text)]
 
 
 def _nodes(nodes: Verdict, told: Sent) -> list[News]:
     """Report nodes that are avoided, and too many bad ones: one message each, each node once a day."""
-    kinds = {"avoided": nodes.avoid, "bad, but too many to be avoided": nodes.many}
+    kinds = {"avoided": nodes.avoid, "bad, but too many to avoid": nodes.many}
     found = []
     for what, bad in kinds.items():
         new = [node for node in bad if _day(what, node) not in told.keys]
         if new and told.due(f"nodes {what}"):
             names, error = ", ".join(node.name for node in new), _words(new[-1].error)
-            text = f"nodes are {what}, since jobs fail on them at once: {names}. The last failed with {error}"
+            text = f"nodes on which jobs fail at once are {what}: {names}. The last error: {error}"
             found.append(News(f"nodes {what}", tuple(_day(what, node) for node in new), text))
     return found
 

@@ -107,7 +107,7 @@ class Notifier:
 
     def _complain(self, why: str) -> None:
         if not self._failing:
-            self._say(f"{HOOK}: nobody was told: {why}. It is tried again in some minutes")
+            self._say(f"{HOOK}: notification not sent: {why}. It is sent again in some minutes")
         self._failing = True
 
 

@@ -38,9 +38,9 @@ ENDS = {
     "OUT_OF_MEMORY": "ran out of memory",
     "NODE_FAIL": "its node failed",
     "BOOT_FAIL": "its node did not boot",
-    "PREEMPTED": "was preempted, and Slurm did not put it back",
+    "PREEMPTED": "was preempted, and Slurm did not requeue it",
     "DEADLINE": "could not have ended before its deadline",
-    "COMPLETED": "ended well by Slurm's account, but left no result",
+    "COMPLETED": "succeeded according to Slurm, but left no result",
 }
 
 
@@ -100,9 +100,7 @@ class Slurm:
         table = self.client.queue()
         for line in table.malformed:
             if line.endswith(tuple(names)):
-                raise SlurmUnavailable(
-                    f"a line of squeue's about a job of this study makes no sense: {line!r}"
-                )
+                raise SlurmUnavailable(f"cannot parse squeue's line about a job of this study: {line!r}")
         return [row for row in table.rows if row.name in names]
 
     def exit_reasons(self, attempts: Mapping[str, Attempt]) -> dict[str, str]:
@@ -182,7 +180,7 @@ def _how(living: tuple[Telling, ...]) -> LiveJobs:
     start = _first(living)
     waits = [_wait(reason or "", partition) for _, reason, _, _, partition in living]
     if set(reasons) == {"BeginTime"}:  # units request no begin time: these were requeued
-        words = "was put back into the queue, and is begun again in two minutes"
+        words = "was requeued, and starts again in two minutes at the earliest"
         return LiveJobs(State.PREEMPTED, (), words, start=start)
     reason = _located(reasons[0], living[0][-1])
     if all(wait in (Wait.REDO, Wait.NEVER) for wait in waits):
@@ -218,7 +216,7 @@ def _end(job: PastJob | QueuedJob, memory: tuple[int, int] | None = None) -> str
     """Return why a job ended, in words; `memory` is what it requested and used, where that is known."""
     past = job if isinstance(job, PastJob) else None
     if memory and memory[0] and (job.state == "OUT_OF_MEMORY" or memory[1] >= NEAR * memory[0]):
-        return f"ran out of memory: it asked for {memory[0]} MiB of a node, and used {memory[1]}"
+        return f"ran out of memory: it requested {memory[0]} MiB per node, and used {memory[1]}"
     if words := ENDS.get(job.state):
         return words
     if job.state == "CANCELLED":
@@ -229,8 +227,8 @@ def _end(job: PastJob | QueuedJob, memory: tuple[int, int] | None = None) -> str
     if past and past.signal:
         return f"was killed by signal {past.signal}"
     if past and past.exit_code:
-        return f"ended with exit code {past.exit_code} without saying why"
-    return f"ended as {job.state} by Slurm's account"
+        return f"ended with exit code {past.exit_code} without an error message"
+    return f"ended as {job.state} according to Slurm"
 
 
 def _user(number: int) -> str:

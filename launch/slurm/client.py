@@ -59,6 +59,7 @@ class SlurmClient:
         self._timeout = timeout
         self._silent: SlurmUnavailable | None = None
         self._silent_until = 0.0
+        self._config: Config | None = None
 
     def queue(self) -> Table[QueuedJob]:
         """Return all jobs of this user that the controller knows, including those that ended a while ago.
@@ -91,8 +92,10 @@ class SlurmClient:
         return parse.parse_energy(self._past(since, parse.ENERGY))
 
     def config(self) -> Config:
-        """Return the controller's settings."""
-        return parse.parse_config(self._ask("scontrol", "show", "config"))
+        """Return the controller's settings, which are asked for once."""
+        if self._config is None:
+            self._config = parse.parse_config(self._ask("scontrol", "show", "config"))
+        return self._config
 
     def partitions(self) -> Table[Partition]:
         """Return all partitions, including hidden ones, since jobs may name them."""
@@ -143,8 +146,8 @@ class SlurmClient:
             return found
         how = f"exited with code {done.returncode}" if done.returncode else "printed no line with a job's id"
         raise SlurmUnavailable(
-            f"'sbatch' {how}, and whether Slurm has taken job {name} is not known: the next 'sor submit' "
-            f"looks for a job of that name. It said: {'; '.join(words(said)) or 'nothing'}. "
+            f"'sbatch' {how}, so it is unknown whether Slurm accepted job {name}: the next submit looks for "
+            f"a job of that name. sbatch printed: {'; '.join(words(said)) or 'nothing'}. "
             f"{_advice('sbatch')}"
         )
 
@@ -201,7 +204,7 @@ class SlurmClient:
             command = command[0], f"--clusters={self.cluster}", *command[1:]
         conf = os.environ.get("SLURM_CONF")
         if conf and not Path(conf).exists():  # Slurm's programs would wait a minute for it
-            raise NotSetUp(f"SLURM_CONF names {conf}, which is not there: set it to the cluster's slurm.conf")
+            raise NotSetUp(f"SLURM_CONF names {conf}, which does not exist: set it to your slurm.conf")
         own = {k: v for k, v in os.environ.items() if k in WELCOME or not k.startswith(FOREIGN)}
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: never truncate lists
         try:
@@ -240,9 +243,9 @@ def _user() -> str:
 
 def _fail(program: str, said: str) -> NoReturn:
     if "accounting storage is disabled" in said or "not running a supported accounting_storage" in said:
-        raise NoAccounting("this cluster keeps no accounts (its AccountingStorageType is 'none')")
+        raise NoAccounting("this cluster has no accounting (its AccountingStorageType is 'none')")
     if NOT_SET_UP in said:
-        raise NotSetUp("Slurm's programs found no slurm.conf: set SLURM_CONF to the cluster's")
+        raise NotSetUp("Slurm's programs found no slurm.conf: set SLURM_CONF to its path")
     raise SlurmUnavailable(
         f"'{program}' failed and said: {'; '.join(words(said)) or 'nothing'}. {_advice(program)}"
     )
@@ -252,4 +255,4 @@ def _advice(program: str) -> str:
     """Return what a person can do about a program that does not answer."""
     asks_database = program in ("sacct", "sacctmgr")
     daemon = "database (slurmdbd)" if asks_database else "controller (slurmctld)"
-    return f"Slurm's {daemon} is busy or down; its jobs go on meanwhile. Try again in a few minutes."
+    return f"Slurm's {daemon} is busy or down; jobs continue meanwhile. Try again in a few minutes."

@@ -30,7 +30,7 @@ def killed_for_memory(root: StudyDir, attempt: Attempt, words: str | None) -> st
         return None
     for element in _elements(root, attempt):
         if limit := memory.noted(element):
-            return f"ran out of memory: killed at its limit of {limit} MiB of a node"
+            return f"ran out of memory: killed at its limit of {limit} MiB per node"
         if line := memory.killed_for_memory(element.with_name(f"{element.name}_0_log.out")):
             return f"ran out of memory: {line}"
     return None

@@ -159,8 +159,8 @@ class Ledger:
         self.fence()
         if not by_hand.reserve(self._by_hand, {e.unit: e.attempt for e in elements if e.unit != KEEPER}):
             raise SlurmUnavailable(
-                "jobs of scripts that --out wrote have just started on the same units: nothing of this was "
-                "submitted. The same command, run again, leaves these units to them"
+                "jobs of scripts written by --out have just started on the same units, so this was not "
+                "submitted. Run the same command again: it leaves these units to them"
             )
         listed = [[e.unit, e.attempt, *([] if e.index is None else [e.index])] for e in elements]
         where = {"cluster": self._cluster, "host": socket.gethostname()}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shlex
 import socket
 import threading
 import time
@@ -92,12 +93,12 @@ class Lock:
             return
         self._released.set()
         if words := owner.get("seized"):
-            who = f"{words} of {_named(owner)} stopped this"
+            who = f"stopped by {words} of {_named(owner)}"
         elif owner:
-            who = f"this did not run for a while, and {_named(owner)} took over"
+            who = f"this process was suspended, and {_named(owner)} took over"
         else:
-            who = f"{self._path} is gone, by 'sor cancel' or by somebody who took this for dead"
-        raise Lost(f"{who}: nothing more is submitted from here. 'sor status' shows where the study stands")
+            who = f"{self._path} was removed, by a cancellation or by a person"
+        raise Lost(f"{who}: this process submits nothing more")
 
     def _written(self) -> Path:
         """Write the owner's record to a file of this process's own."""
@@ -148,7 +149,7 @@ class Lock:
         if _may_live(owner, silent):
             raise Locked(
                 f"this study is being submitted by {whose}; its last heartbeat is {silent:.0f} s old. "
-                f"Wait until it ends. If you are sure that it is dead, remove {self._path}"
+                f"Wait until it ends. If you are sure that it is dead: rm {shlex.quote(str(self._path))}"
             )
         return whose
 

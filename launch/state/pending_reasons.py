@@ -44,18 +44,18 @@ class Meaning(NamedTuple):
 
 RELEASE = "{scontrol} release {jobs}"
 ADMIN = "ask an administrator to run: {scontrol} release {jobs}"
-LESS = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
-OTHER = "name another account, QOS or partition in the cluster file; 'sor doctor --cluster' shows yours"
+LESS = "request less in the preset, or name another partition, account or QOS in the cluster file"
+OTHER = "name another account, QOS or partition in the cluster file; 'sor doctor' lists yours"
 NO_DEADLINE = "take 'deadline' out of the cluster file"
 NO_RESERVATION = "take 'reservation' out of the cluster file, or name another one"
-HOURS = "ask for more hours, or name another account or QOS in the cluster file and cancel these jobs"
+HOURS = "get more hours, or name another account or QOS in the cluster file and cancel these jobs"
 
 PASSES = {
-    "None": "Slurm has not looked at it yet",
+    "None": "Slurm has not considered it yet",
     "Priority": "other jobs have a higher priority",
-    "Resources": "it is next, and waits for nodes to become free",
-    "Dependency": "waits for jobs that make its input",
-    "BeginTime": "was put back into the queue, and begins again in two minutes",
+    "Resources": "it is next, and waits for free nodes",
+    "Dependency": "waits for the jobs that make its input",
+    "BeginTime": "was requeued, and starts again in two minutes at the earliest",
     "Cleaning": "Slurm is still cleaning up after its last run",
     "JobArrayTaskLimit": "as many of its array run as may at once",
     "JobArrayTaskLimitReached": "as many of its array run as may at once",
@@ -64,15 +64,15 @@ PASSES = {
     "NODE_FAIL": "its node failed",
     "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
     "Nodes required for job are DOWN": "nodes that it needs are down, drained or reserved",
-    "Constraints": "no node has what it asks for at the moment",
-    "Reservation": "waits for its reservation to begin",
+    "Constraints": "no node has what it requests at the moment",
+    "Reservation": "waits for its reservation to start",
     "Licenses": "waits for a license",
     "BurstBufferResources": "waits for room in the burst buffer",
     "BurstBufferStageIn": "its data are being brought into the burst buffer",
-    "AssociationJobLimit": "your account runs as many jobs as it may at once",
-    "AssociationResourceLimit": "your account holds as much as it may at once",
-    "QOSJobLimit": "its QOS runs as many jobs as it may at once",
-    "QOSResourceLimit": "its QOS holds as much as it may at once",
+    "AssociationJobLimit": "your account is at its limit of running jobs",
+    "AssociationResourceLimit": "your account is at its limit of resources",
+    "QOSJobLimit": "its QOS is at its limit of running jobs",
+    "QOSResourceLimit": "its QOS is at its limit of resources",
     "QOSUsageThreshold": "the usage that its QOS allows is reached",
     "InactiveLimit": "the job was inactive for too long",
     "Prolog": "its node is being prepared",
@@ -89,7 +89,7 @@ PASSES = {
     "NonZeroExitCode": "its last run ended with an error",
     "RaisedSignal": "its last run was ended by a signal",
     "TimeLimit": "its last run reached its time limit",
-    "OutOfMemory": "its last run used more memory than it had asked for",
+    "OutOfMemory": "its last run used more memory than it requested",
     "AccountingPolicy": "a limit of your account or of its QOS is reached",
 }
 OTHERS = {
@@ -98,8 +98,8 @@ OTHERS = {
     "FrontEndDown": Meaning(Wait.SITE, "no front end of the cluster is up"),
     "JobHeldUser": Meaning(Wait.PERSON, "you hold it", RELEASE),
     "JobHeldAdmin": Meaning(Wait.PERSON, "an administrator holds it", ADMIN),
-    "JobHoldMaxRequeue": Meaning(Wait.PERSON, "Slurm holds it, since it was put back too often", RELEASE),
-    "MaxRequeue": Meaning(Wait.PERSON, "Slurm holds it, since it was put back too often", RELEASE),
+    "JobHoldMaxRequeue": Meaning(Wait.PERSON, "Slurm holds it, since it was requeued too often", RELEASE),
+    "MaxRequeue": Meaning(Wait.PERSON, "Slurm holds it, since it was requeued too often", RELEASE),
     "job requeued in held state": Meaning(Wait.PERSON, "it is held", RELEASE),
     "job requeued in special exit state": Meaning(Wait.PERSON, "it is held after a special exit", RELEASE),
     "AssociationTimeLimit": Meaning(Wait.PERSON, "your account has used its time", HOURS),
@@ -114,14 +114,14 @@ OTHERS = {
     ),
     "BurstBufferOperation": Meaning(Wait.REDO, "is held by Slurm, since its burst buffer failed"),
     "DeadLine": Meaning(Wait.NEVER, "cannot end before its deadline", NO_DEADLINE),
-    "PartitionNodeLimit": Meaning(Wait.NEVER, "asks for more nodes than its partition gives", LESS),
+    "PartitionNodeLimit": Meaning(Wait.NEVER, "requests more nodes than its partition allows", LESS),
     "PartitionTimeLimit": Meaning(
-        Wait.NEVER, "asks for more time than its partition allows",
+        Wait.NEVER, "requests more time than its partition allows",
         "lower 'max_hours', or name another partition, in the cluster file",
     ),
     "PartitionConfig": Meaning(Wait.NEVER, "is not allowed in its partition", OTHER),
-    "BadConstraints": Meaning(Wait.NEVER, "asks for what no node has", LESS, held=True),
-    "MaxMemPerLimit": Meaning(Wait.NEVER, "asks for more memory than its partition allows", LESS),
+    "BadConstraints": Meaning(Wait.NEVER, "requests what no node has", LESS, held=True),
+    "MaxMemPerLimit": Meaning(Wait.NEVER, "requests more memory than its partition allows", LESS),
     "InvalidAccount": Meaning(Wait.NEVER, "has an account that is not valid", OTHER),
     "InvalidQOS": Meaning(Wait.NEVER, "has a QOS that is not valid", OTHER),
     "AccountNotAllowed": Meaning(Wait.NEVER, "has an account that may not use its partition", OTHER),
@@ -195,9 +195,9 @@ def _of_limit(code: str, match: re.Match[str]) -> Meaning:
         single = {"cores": "core", "GPUs": "GPU", "nodes": "node", "billing units": "billed"}.get(what, what)
         what = f"{single} hours{' of running jobs' if match['run'] else ''}"
     if kind == "Min":
-        return Meaning(Wait.NEVER, f"asks for less {what} than {whose} requires ({code})", OTHER)
+        return Meaning(Wait.NEVER, f"requests less {what} than {whose} requires ({code})", OTHER)
     if each in ("Job", "Node"):
-        words = f"asks for more {what} than {whose} allows{AMONG[each]} ({code})"
+        words = f"requests more {what} than {whose} allows{AMONG[each]} ({code})"
         return Meaning(Wait.NEVER, words, LESS)
     used_up = kind == "Grp" and (match["what"] == "Wall" or match["time"] is not None) and not match["run"]
     if used_up:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from launch.state.wording import some
+
 STALLED_AFTER = 900.0  # seconds without a heartbeat from a job that sent some before
 
 
@@ -86,11 +88,11 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
         return State.WAITING, f"needs {some([name for name, _ in missing])}"
     if facts.job is not None:
         why = facts.waits_for if facts.dead else "waits for one that failed"
-        return State.WAITING, f"its job {why}: the next 'sor submit' withdraws it"
+        return State.WAITING, f"its job {why}; it is canceled and resubmitted with the next submit"
     if facts.put_off:
         return State.WAITING, facts.put_off
     if facts.attempts:
-        return State.FAILED, facts.error or "ended without a result and without saying why: killed?"
+        return State.FAILED, facts.error or "ended without a result and without an error: killed?"
     return State.WAITING, None
 
 
@@ -99,8 +101,3 @@ def in_vain(facts: Facts) -> bool:
     if facts.job is not State.QUEUED:
         return False
     return facts.dead or bool([name for name, state in facts.missing if state not in ACTIVE])
-
-
-def some(names: Sequence[object]) -> str:
-    """Return the first name and the number of further ones."""
-    return str(names[0]) if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

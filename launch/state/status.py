@@ -28,7 +28,7 @@ from launch.state.ledger import KEEPER, Attempt, Job, Ledger
 from launch.state.lock import held_since
 from launch.state.states import Facts, State, in_vain, state_of
 
-NEVER = "it was to be submitted, and never was: 'sor submit' was interrupted"
+NEVER = "not submitted: the submission was interrupted"
 REMOVED = "its result was removed"
 IDENTITY = re.compile(rb"\b[0-9a-f]{12}\b")  # of a unit
 
@@ -282,7 +282,7 @@ def _unreadable(units: Iterable[Unit], root: StudyDir) -> dict[str, str]:
             with suppress(FileNotFoundError):  # removed a moment ago
                 root.unit(unit).read_result()
         except Damaged as error:
-            found[unit.id] = f"{error}. Move {root.unit(unit).out} away, then 'sor submit' makes it again"
+            found[unit.id] = f"{error}. Move {root.unit(unit).out} away, then submit again to remake it"
     return found
 
 
@@ -296,7 +296,7 @@ def _attributed(
     """
     unknown = []
     for line in bad:
-        why = f"{line.why}. Remove {line.what}, and look with squeue for a job that it tells of"
+        why = f"{line.why}. Remove {line.what}, and check with squeue whether the job that it names is live"
         named = {id.decode() for id in IDENTITY.findall(line.text)} & planned.keys()
         harmed |= dict.fromkeys(named, why)
         if not named:
@@ -377,7 +377,7 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[di
     if attempt.ended == "outdated" or (ends and not any(e["error"] for e in ends)):
         return REMOVED
     if error is None and attempt.ended is None and not folder.path.exists():
-        return "there is nothing of it: its job ended before its work began, or its folder was removed"
+        return "no trace of it: its job ended before it started working, or its folder was removed"
     return None
 
 
@@ -397,4 +397,4 @@ def end_of(folder: UnitDir, attempt: Attempt) -> Run:
     kept = (progress or {}).get("kept", 0)
     if line := first_error(last_run(lines, attempt.number)):  # of a worker other than the first
         return Run(Cause(line["cause"]), line["error"], kept)
-    return Run(Cause.KILLED, "ended without a word: was it killed?", kept)
+    return Run(Cause.KILLED, "ended without an error message: killed?", kept)

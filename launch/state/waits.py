@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from launch.state.command_line import command
 from launch.state.pending_reasons import Wait, meaning
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus
@@ -44,15 +45,16 @@ def waiting(now: StudyStatus) -> list[Waiting]:
         for found in (stuck(now), held(now), _of(now, Wait.SITE))
         for words, units in _by_reason(found).items()
     ]
-    return [Waiting(units, words, advice(units, now.root.path.name)) for words, units in groups]
+    return [Waiting(units, words, advice(units)) for words, units in groups]
 
 
-def advice(units: Sequence[UnitStatus], study: str) -> str:
+def advice(units: Sequence[UnitStatus]) -> str:
     """Return what to do about units that are stuck or held for the same reason."""
     live = units[0].live
     if live and live.dead:
         first = f"{live.advice}; then " if live.advice else ""
-        return f"{first}'sor submit {study}' replaces {'them' if len(units) > 1 else 'it'}"
+        submit = command(units[0].root, "submit")
+        return f"{first}'{submit}' replaces {'them' if len(units) > 1 else 'it'}"
     jobs = [job for seen in units for job in seen.jobs if job.array]
     arrays = ",".join(dict.fromkeys(str(job.array) for job in jobs))
     where = f"--clusters={jobs[0].slurm_cluster} " if jobs and jobs[0].slurm_cluster else ""

@@ -257,17 +257,12 @@ class Study(Strict):
 PRESETS = {"teacher": "models", "students": "models", "benchmarks": "evals"}
 
 
-def find_study(name: str) -> Path:
-    """Return the file of a study: a path, or a name in configs/studies.
-
-    Raises:
-        StudyError: there is no such study.
-    """
+def find_study(name: str) -> Path | None:
+    """Return the file of a study, given as a path or as a name in configs/studies."""
     for path in (Path(name), CONFIGS / "studies" / f"{name}.yaml"):
         if is_file(path):
             return path
-    known = ", ".join(known_names("studies"))
-    raise StudyError([Mistake(Path(name), "", f"no such study: neither a file nor one of {known}")])
+    return None
 
 
 def load_study(name: str) -> Study:
@@ -277,6 +272,10 @@ def load_study(name: str) -> Study:
         StudyError: with every mistake in every file.
     """
     file = find_study(name)
+    if file is None:
+        known = ", ".join(known_names("studies"))
+        words = f"no such study: neither a YAML file, nor a study that was submitted, nor one of {known}"
+        raise StudyError([Mistake(Path(name), "", words)])
     document, mistakes = read_yaml(file), list[Mistake]()
     for key in PRESETS:
         if document.data.get(key) is not None:

@@ -34,7 +34,7 @@ HEADER = """\
 # the jobs, and their logs go there. 'sor' learns of an array when the first of its jobs starts.
 set -euo pipefail
 cd "$(dirname "$0")"
-# As 'sor submit' does, whatever the shell has set for other jobs.
+# The environment of another job must not change these.
 for name in ${!SBATCH_@} ${!SLURM_@}; do
   [[ " %s " == *" $name "* ]] || unset "$name"
 done
@@ -44,7 +44,7 @@ submit() {  # set `id`: the one line of what sbatch says that is an id, or an id
   said=$(sbatch --parsable "$@") || { echo "$said" >&2; exit 1; }
   id=$(grep -xE '[0-9]+(;[A-Za-z0-9_.-]+)?' <<< "$said" | cut -d ';' -f 1) || true
   [[ $id =~ ^[0-9]+$ ]] && return
-  printf '%%s\\n' "$said" "This is not the id of one job: look for the job with squeue --me" >&2
+  printf '%%s\\n' "$said" "sbatch printed no job id: check with squeue --me whether the job exists" >&2
   exit 1
 }
 """
@@ -55,14 +55,14 @@ def submit_arrays(
     project: Project,
     code: Path,
     avoid: Sequence[str],
-    report: Callable[[str, str], None],
+    report: Callable[[str, Array], None],
 ) -> None:
     """Submit arrays, in an order in which each comes after those that it waits for.
 
     Args:
         code: the snapshot of the code that the jobs run.
         avoid: nodes that no job may run on.
-        tell: called with the id and a description of each job that Slurm has accepted.
+        report: called with each array that Slurm has accepted, after its job id.
 
     Raises:
         Refused: Slurm rejected an array; those before stay.
@@ -78,7 +78,7 @@ def submit_arrays(
         ]
         asked = project.cluster.memory_option(array.stage, array.resources)
         ids.append(submit_one(project, name, started, array.resources.memory if asked else None))
-        report(ids[-1], in_words(array))
+        report(ids[-1], array)
 
 
 def submit_one(project: Project, name: str, started: Sequence[Started], memory: int | None = None) -> str:
@@ -118,7 +118,7 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
         Refusal: the folder is not empty, and jobs may be reading its files.
     """
     if out.exists() and any(out.glob("[!.]*")):
-        raise Refusal(f"--out {out}: there is something in it: name a folder that is empty, or not there yet")
+        raise Refusal(f"--out {out}: not empty: name an empty or new folder")
     out.mkdir(parents=True, exist_ok=True)
     # From now on 'sor submit' takes its numbers there.
     project.root.by_hand.mkdir(parents=True, exist_ok=True)

@@ -200,7 +200,7 @@ class _Planner:
             pools = [pool for pool in left if pool is everywhere or unit.stage in pool.stages]
             tight = min(pools, key=left.__getitem__)
             if left[tight] < 1:
-                self._hold(p, f"{tight.name} has room for {tight.room} jobs of yours: {LATER}")
+                self._hold(p, f"{tight.name} has room for {tight.room} more of your jobs: {LATER}")
                 continue
             workers[p] = min(unit.resources.workers, left[tight], self.size)
             for pool in pools:

@@ -125,6 +125,6 @@ def _verify(target: Path, files: Mapping[str, _File]) -> None:
     if wrong:
         raise Damaged(
             f"{target} is not the code that it is named after any more: {', '.join(sorted(wrong)[:5])} "
-            "changed. Jobs that are queued would run that: 'sor cancel' them, move the folder away and "
+            "changed. Queued jobs would run that code: cancel them, move the folder away and "
             "submit again"
         )

@@ -23,13 +23,13 @@ from launch.slurm.levels import Level, Quota, level, service_of, smallest
 from launch.slurm.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
 from launch.slurm.parse import Config, NodeGroup, Place
 from launch.state.errors import SlurmUnavailable
-from launch.state.states import some
+from launch.state.wording import count, some
 from launch.study.cluster import Cluster
 from launch.study.memory import TWICE
 from launch.study.plan import MARGIN
 from launch.submit.arrays import Pool, Rules
 
-ADVICE = "ask for less in the preset, or name another partition, account or QOS in the cluster file"
+ADVICE = "request less in the preset, or name another partition, account or QOS in the cluster file"
 
 OTHER = "name another partition, account or QOS in the cluster file"
 
@@ -145,7 +145,7 @@ class ClusterLimits:
         """Return what a person should know about the partitions of these stages before submitting."""
         down = {p.name for stage in stages for _, p in self._levels(stage) if p.state == "DOWN"}
         return [
-            f"partition {name} is DOWN: jobs are taken, and start once an administrator brings it up"
+            f"partition {name} is DOWN: it accepts jobs, which start once an administrator brings it up"
             for name in sorted(down)
         ]
 
@@ -208,7 +208,7 @@ class ClusterLimits:
         name = f"partition {partition.name}"
         if partition.state in ("DRAIN", "INACTIVE"):
             raise NeverRuns(
-                f"{name} is in state {partition.state} and takes no jobs: name another one in the cluster "
+                f"{name} is in state {partition.state} and accepts no jobs: name another one in the cluster "
                 "file, or submit again once an administrator has brought it up"
             )
         groups = _groups()
@@ -227,12 +227,12 @@ class ClusterLimits:
         if wanted is None:
             default = next((p for p in self.partitions if p.default), None)
             if default is None:
-                words = "name one in the cluster file, as 'sbatch: {partition: …}'. There are"
+                words = "name one in the cluster file, as 'sbatch: {partition: …}'. Available:"
                 raise NeverRuns(f"this cluster has no default partition: {words} {', '.join(known)}")
             return [default]
         for name in wanted.split(","):
             if name not in known:  # Slurm refuses a list with one of these, too
-                raise NeverRuns(f"there is no partition {name!r}: there are {', '.join(known)}")
+                raise NeverRuns(f"no partition {name!r}; available: {', '.join(known)}")
         return [known[name] for name in wanted.split(",")]
 
     def _option(self, stage: str, name: str) -> str | None:
@@ -256,7 +256,7 @@ def fitted(
     r, name = resources, f"partition {partition.name}"
     most = partition.nodes if partition.max_nodes is None else partition.max_nodes
     if r.nodes > most:
-        raise NeverRuns(f"needs {r.nodes} nodes, and {name} gives at most {most}: {ADVICE}")
+        raise NeverRuns(f"needs {r.nodes} nodes, and {name} allows at most {most}: {ADVICE}")
     cpus = r.tasks_per_node * r.cpus_per_task
     able = [
         n
@@ -265,21 +265,21 @@ def fitted(
         and n.cpus >= cpus
         and sum(count for _, count in n.gpus) >= r.gpus_per_node
     ]
-    wanted = _count(cpus, "core") + (f" and {_count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
+    wanted = count(cpus, "core") + (f" and {count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
     if sum(n.count for n in able) < r.nodes:
         raise NeverRuns(
-            f"needs {_count(r.nodes, 'node')} with {wanted}, and {name} has not so many: {ADVICE}"
+            f"needs {count(r.nodes, 'node')} with {wanted}, and {name} does not have that many: {ADVICE}"
         )
-    r = _in_memory(r, partition, able, f"{_count(r.nodes, 'node')} with {wanted}")
+    r = _in_memory(r, partition, able, f"{count(r.nodes, 'node')} with {wanted}")
     asked = Tres(r.nodes * r.gpus_per_node, r.nodes * cpus, r.nodes)
     for what, number, of_job, held, at_least in zip(
         ("GPU", "core", "node"), asked, found.job, found.held, least, strict=True
     ):
         allowed = smallest([of_job, held])
         if allowed is not None and number is not None and number > allowed:
-            raise NeverRuns(f"needs {_count(number, what)}, and your account may use {allowed}: {ADVICE}")
+            raise NeverRuns(f"needs {count(number, what)}, and your account may use {allowed}: {ADVICE}")
         if at_least is not None and number is not None and number < at_least:
-            words = f"asks for {_count(number, what)}, and its QOS wants {at_least} or more"
+            words = f"requests {count(number, what)}, and its QOS requires at least {at_least}"
             raise NeverRuns(f"{words}: name another QOS or partition in the cluster file")
     if 0 in (found.jobs, found.submitted):
         raise NeverRuns("your account may not run any job: name another one in the cluster file")
@@ -289,7 +289,7 @@ def fitted(
     if r.hours / MARGIN * 3600 > seconds:
         raise NeverRuns(
             f"is estimated to take {r.hours / MARGIN:.1f} h, and {name} or your account allows "
-            f"{seconds / 3600:g} h a job: {ADVICE}, or lower 'max_hours' there if that is enough"
+            f"{seconds / 3600:g} h per job: {ADVICE}, or lower 'max_hours' there if that is enough"
         )
     return replace(r, hours=seconds / 3600)
 
@@ -356,10 +356,10 @@ def _no_account(
 ) -> str:
     """Return why there is no account for a job."""
     if not mine:
-        return "you have no account on this cluster, and it refuses jobs without one: ask for one"
+        return "you have no account on this cluster, which refuses jobs without one: ask for one"
     names = ", ".join(sorted({row.account for row in mine}))
     if not chosen:
-        return f"account {account!r} is none of yours: {names}. Set it in the cluster file"
+        return f"account {account!r} is not one of yours ({names}): set another one in the cluster file"
     there = ", ".join(sorted({row.partition for row in chosen if row.partition}))
     whose = f"account {account}" if account else f"your accounts ({names})"
     return f"{whose} may use the partitions {there}, not {partition.name}: {OTHER}"
@@ -390,7 +390,3 @@ def in_words(found: Limits) -> str:
     }  # fmt: skip
     words = [f"{number:g} {what}" for what, number in numbers.items() if number is not None]
     return f"at most {', '.join(words)}" if words else "no limits"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

@@ -18,11 +18,11 @@ from jobs.store.rundir import write_json
 from launch.slurm.backend import Slurm
 from launch.state.ledger import KEEPER, Started, new_name
 from launch.state.reconcile import Difference
-from launch.state.states import ACTIVE
 from launch.state.status import StudyStatus, UnitStatus
 from launch.study import memory
 from launch.study_run import Project
 from launch.submit.array_jobs import SCRIPT, submit_one
+from launch.submit.arrays import Array
 from launch.submit.script import sbatch_script
 from launch.submit.throttles import LATER
 
@@ -71,30 +71,38 @@ def dismiss(project: Project, now: StudyStatus, why: str) -> bool:
     return True
 
 
-def submit_next(project: Project, code: Path, held: Sequence[tuple[Unit, str]], avoid: Sequence[str]) -> str:
+def submit_next(
+    project: Project,
+    number: int,
+    live: Sequence[tuple[str, int | None]],
+    code: Path,
+    room: bool,
+    avoid: Sequence[str],
+) -> str:
     """Submit the next keeper, which starts when a live job has ended, or soon. Raises what `submit_one` does.
 
     Args:
+        number: counts the keepers of the study from 1.
+        live: the study's jobs in the queue, each as its array and the index in it.
         code: the snapshot of the code that it runs from.
-        held: units that were not submitted, each with the reason.
+        room: units were held until other jobs end.
         avoid: nodes that it must not run on.
 
     Returns:
         The id of its job.
     """
     assert isinstance(project.backend, Slurm)
-    now, name = project.poll(), new_name(f"{KEEPER}-{project.study.name}")
+    name = new_name(f"{KEEPER}-{project.study.name}")
     tracked = project.backend.client.config().tracks_memory
     needs = NEEDS if tracked else replace(NEEDS, memory=0)
     folder = project.root.submission(name)
     script = sbatch_script(
         project.cluster, STAGE, needs, folder=folder, study=project.root.path,
-        code=code, array=None, dependency=first_end(now, waits_for_room(held)),
+        code=code, array=None, dependency=first_end(live, room),
         module="launch.commands.keeper", begin=f"now+{project.cluster.slurm.keeper}", exclude=avoid,
     )  # fmt: skip
     folder.mkdir(parents=True)
     (folder / SCRIPT).write_text(script, encoding="utf-8")
-    number = now.keeper.attempt.number + 1 if now.keeper else 1
     return submit_one(project, name, [Started(KEEPER, number)])
 
 
@@ -103,8 +111,15 @@ def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
     return any(LATER in why for _, why in held)
 
 
-def first_end(now: StudyStatus, room: bool) -> str | None:
-    """Return the end of any live array as a value of sbatch's --dependency.
+def places(difference: Difference, submitted: Sequence[tuple[str, Array]]) -> list[tuple[str, int | None]]:
+    """Return the jobs in the queue, as array and index: live ones, then those of arrays just submitted."""
+    live = [(job.array, job.element) for s in difference.active if s.live for job in s.live.jobs if job.array]
+    new = [(id, None if array.plain else e.index) for id, array in submitted for e in array.elements]
+    return live + new
+
+
+def first_end(live: Sequence[tuple[str, int | None]], room: bool) -> str | None:
+    """Return the end of any of these arrays as a value of sbatch's --dependency.
 
     Args:
         room: use the end of any of their elements, up to MANY, since others wait for their places.
@@ -112,6 +127,6 @@ def first_end(now: StudyStatus, room: bool) -> str | None:
     Returns:
         None if there is none.
     """
-    jobs = [job for s in now.of(*ACTIVE) if s.live for job in s.live.jobs if job.array]
-    ids = [job.id for job in jobs[:MANY]] if room else dict.fromkeys(job.array for job in jobs)
+    each = [array if index is None else f"{array}_{index}" for array, index in live[:MANY]]
+    ids = each if room else dict.fromkeys(array for array, _ in live)
     return "?".join(f"afterany:{id}" for id in ids) or None

@@ -120,7 +120,7 @@ def sbatch_script(
     )
     text = check_header(executor._make_submission_file_text(body, uid=folder.name))
     if shown := revealed(text, cluster.slurm.secrets):
-        message = f"the script would show the value of {', '.join(shown)}: take it out of the cluster file"
+        message = f"the script would contain the value of {', '.join(shown)}: remove it from the cluster file"
         raise StudyError([Mistake(Path(cluster.name), "slurm", message)])
     return text
 

@@ -41,7 +41,7 @@ def settled(project: Project, console: Console) -> StudyStatus:
     """Return the study's state once the outcome of every submission is known and recorded."""
     now = project.poll()
     if project.backend.settle and any(s.unconfirmed for s in now.units):
-        console.print("an earlier submit was interrupted: waiting to see what Slurm took of it")
+        console.print("an earlier submit was interrupted: waiting to see which of its jobs Slurm accepted")
     until = time.monotonic() + project.backend.settle
     while any(s.unconfirmed for s in now.units) and time.monotonic() < until:
         time.sleep(1)
@@ -73,15 +73,14 @@ def arrays(
     missing = missing_secrets(project.cluster.slurm.secrets)
     if missing:
         raise Refusal(
-            f"{', '.join(missing)}: the cluster file names this secret, and neither the environment nor the "
-            f"file {FILE} holds its value"
+            f"no value for {', '.join(missing)}, a secret of the cluster file: export it, or add it to {FILE}"
         )
     assert isinstance(project.backend, Slurm)
     limits = asked.result() if asked else ask_limits(project)
     if limits.associations is None:
         print(
-            "sor: Slurm's database (slurmdbd) does not answer, so your limits are not known here. What is "
-            "over them Slurm refuses, or lets wait",
+            "sor: Slurm's database (slurmdbd) does not answer, so your limits are unknown. Slurm may refuse "
+            "jobs that exceed them, or never start them",
             file=sys.stderr,
         )
     ends = {job.id for s in difference.withdraw if s.live for job in s.live.jobs if job.id}

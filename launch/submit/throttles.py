@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 NO_LIMIT = sys.maxsize
-LATER = "the next 'sor submit' goes on"
+LATER = "submitted later, by the keeper or the next submit"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Caps:
             jobs, gpus: its elements, and the GPUs of one of them.
         """
         if gpus > self._gpus:
-            return f"a job of it takes {gpus} GPUs, and this study may use {self._gpus} at once"
+            return f"one job needs {gpus} GPUs, and this study may use {self._gpus} at once (max_gpus)"
         kept, phase = len(self._phases), _Phase(own, needed, ((jobs, gpus),))
         while kept and self._phases[kept - 1].own & ~phase.needed:  # it may run alongside some of these
             kept -= 1
@@ -62,9 +62,9 @@ class Caps:
             phase = _Phase(beside.own | phase.own, beside.needed & phase.needed, beside.arrays + phase.arrays)
         jobs_left, gpus_left = self._left(phase)
         if len(phase.arrays) > jobs_left:
-            return f"this study may run {self._jobs} jobs at once, and others come first: {LATER}"
+            return f"this study may run {self._jobs} jobs at once (max_jobs), and others come first: {LATER}"
         if sum(each for _, each in phase.arrays) > gpus_left:
-            return f"this study may use {self._gpus} GPUs at once, and others come first: {LATER}"
+            return f"this study may use {self._gpus} GPUs at once (max_gpus), and others come first: {LATER}"
         self._phases[kept:] = [phase]
         return None
 

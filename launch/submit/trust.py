@@ -59,12 +59,12 @@ def check(root: StudyDir) -> None:
             if who and status.st_uid not in (os.getuid(), 0):
                 raise Refusal(
                     f"{path} belongs to another user, {who.removeprefix('its owner ')}, and your jobs would "
-                    "execute what is in it: give --runs a directory of your own"
+                    "execute its contents: give --runs a directory of your own"
                 )
             if who:
                 folder = shlex.quote(str(root.path))
                 raise Refusal(
-                    f"{path}: {who} can write into it, and your jobs execute what is in it. If nobody has "
+                    f"{path}: {who} can write to it, and your jobs execute its contents. If nobody has "
                     f"changed anything: chmod -R go-w {folder} (to share it for reading: "
                     f"chmod -R g+rX {folder})"
                 )
@@ -86,7 +86,7 @@ def replaceable(root: StudyDir) -> str | None:
         return None
     if (who := writers(status)) is None:
         return None
-    prevented = f"this prevents it: chmod +t {shlex.quote(str(parent))}"
+    prevented = f"to prevent that: chmod +t {shlex.quote(str(parent))}"
     return f"{who} can replace {root.path}, whose code your jobs execute; {prevented}"
 
 

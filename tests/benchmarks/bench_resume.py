@@ -1,4 +1,4 @@
-"""What an interruption of a training costs: to save, to begin again, and to have been prepared for it."""
+"""What an interruption of a training costs: to save, to start over, and to have been prepared for it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ SwitchType=switch/none
 {plugins}
 MailProg=/bin/true
 
-# Without cgroups, so that it runs in containers and without root: the memory limit is kept by polling.
+# Without cgroups, so that it runs in containers and without root: the memory limit is keeper: polling.
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jobs.core.causes import ANSWERS, Cause
 from jobs.core.plain import plain
+from launch.state.command_line import command
 from launch.state.states import ACTIVE, State
 from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import waiting
@@ -32,21 +33,17 @@ class Problem:
 
 
 def problems(
-    study: str,
-    now: StudyStatus,
-    nodes: Verdict,
-    lively: Sequence[UnitStatus],
-    words: Mapping[str, Sequence[str]],
+    now: StudyStatus, nodes: Verdict, lively: Sequence[UnitStatus], words: Mapping[str, Sequence[str]]
 ) -> list[Problem]:
     """Return all known problems of a study.
 
     Args:
-        study: its name.
         nodes: the nodes that its next submissions avoid.
         lively: its units that are neither done, queued nor waiting.
         words: the last log lines of failed units, by id.
     """
-    found = [*_failed(lively, words, study), *_stalled(lively, study)]
+    submit = command(now.root, "submit")
+    found = [*_failed(lively, words, submit), *_stalled(lively, submit)]
     shown = waiting(now)
     found += [
         Problem(
@@ -56,24 +53,24 @@ def problems(
     ]
     known = {seen.unit.id for w in shown for seen in w.units}
     if vain := [s for s in now.units if s.in_vain and s.unit.id not in known]:
-        title = f"{len(vain)} queued for something that can never come: {listed(vain, 3)}"
-        found.append(Problem(title, f"sor submit {study} withdraws their jobs"))
+        title = f"{len(vain)} queued behind jobs that failed: {listed(vain, 3)}"
+        found.append(Problem(title, f"{submit} cancels and resubmits them"))
     for seen in (s for s in lively if s.state is State.DAMAGED):
         title = f"damaged: {seen.unit.stage} {seen.unit.name}: {seen.reason}"
-        found.append(Problem(title, f"then sor submit {study}"))
-    found += [Problem(f"damaged: {harm}", f"then sor submit {study}") for harm in now.harm]
+        found.append(Problem(title, f"then {submit}"))
+    found += [Problem(f"damaged: {harm}", f"then {submit}") for harm in now.harm]
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
-        found.append(Problem(title, f"sor submit {study} goes on with them once that is fixed"))
-    found += _around(now, nodes, study)
+        found.append(Problem(title, f"{submit} continues with them once that is fixed"))
+    found += _around(now, nodes, submit)
     to_do = sum(seen.state != State.DONE for seen in now.units)
     if to_do and not found and now.kept is None and not any(seen.state in ACTIVE for seen in now.units):
-        title = f"nothing is at work, and {to_do:,} units are to be done"
-        found.append(Problem(title, f"sor submit {study}", grave=False))
+        title = f"nothing is queued or running, and {to_do:,} units are not done"
+        found.append(Problem(title, submit, grave=False))
     return found
 
 
-def _failed(lively: Sequence[UnitStatus], words: Mapping[str, Sequence[str]], study: str) -> list[Problem]:
+def _failed(lively: Sequence[UnitStatus], words: Mapping[str, Sequence[str]], submit: str) -> list[Problem]:
     by_cause: dict[Cause, list[UnitStatus]] = {}
     for seen in lively:
         if seen.cause:
@@ -84,31 +81,33 @@ def _failed(lively: Sequence[UnitStatus], words: Mapping[str, Sequence[str]], st
         others = f" and {len(units) - 1} more" if len(units) > 1 else ""
         title = f"{len(units)} failed, {cause}: {first.unit.stage} {first.unit.name}{others}: "
         title += plain(first.reason or "")
-        advice = f"sor logs {study} {first.unit.id}   {ANSWERS[cause].advice}; then sor submit {study}"
+        logs = command(first.root, "logs", first.unit.id)
+        advice = f"{logs}   {ANSWERS[cause].advice}; then {submit}"
         found.append(Problem(title, advice, words.get(first.unit.id, ())))
     return found
 
 
-def _stalled(lively: Sequence[UnitStatus], study: str) -> list[Problem]:
+def _stalled(lively: Sequence[UnitStatus], submit: str) -> list[Problem]:
     return [
         Problem(
             f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
-            f"sor cancel {study} {seen.unit.id}   then sor submit {study} begins it again",
+            f"{command(seen.root, 'cancel', seen.unit.id)}   then {submit} restarts it",
         )
         for seen in lively
         if seen.state is State.STALLED
     ]
 
 
-def _around(now: StudyStatus, nodes: Verdict, study: str) -> list[Problem]:
+def _around(now: StudyStatus, nodes: Verdict, submit: str) -> list[Problem]:
     """Return problems with nodes, the keeper, or orphaned jobs."""
     found = [
-        Problem(line, "sinfo -R says what is known of nodes", grave=False) for line in nodes_lines(nodes)
+        Problem(line, "sinfo -R lists known problems of nodes", grave=False) for line in nodes_lines(nodes)
     ]
     if now.former:
         ids = ", ".join(job.id or job.submission for job in now.former[:6])
-        title = f"{len(now.former)} jobs work for units that the study no longer has: {ids}"
-        found.append(Problem(title, f"sor cancel {study} ends them, and all others", grave=False))
+        title = f"{len(now.former)} jobs of units that the study no longer has: {ids}"
+        cancel = command(now.root, "cancel")
+        found.append(Problem(title, f"{cancel} ends these and all other jobs of the study", grave=False))
     if now.keeper and now.keeper.attempt.ended is None and now.kept is None:
-        found.append(Problem(keeper_line(now).plain, f"sor submit {study} starts another one"))
+        found.append(Problem(keeper_line(now).plain, f"{submit} starts another one"))
     return found

@@ -170,7 +170,7 @@ def summarize(
         flops_planned=outline.planned,
         left=sum(known, ZERO) if known else None,
         unknown=tuple(s.name for s in stages if s.left is None),
-        problems=problems(project.study.name, now, nodes, rest, facts.words),
+        problems=problems(now, nodes, rest, facts.words),
         unread=facts.unread,
         grid=grid(outline.places, now.units, shares, facts, outline.tasks),
         work=work,

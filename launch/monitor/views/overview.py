@@ -87,10 +87,10 @@ def _studies(views: Sequence[StudyView], chosen: int, width: int, most: int) -> 
 def _standing(view: StudyView) -> tuple[Text, Text, Text]:
     """Summarize a study in three cells: progress, time left, problems."""
     if view.summary is None or view.now is None:
-        return Text("-"), Text("no answer yet" if view.trouble else "asking", "yellow"), Text()
+        return Text("-"), Text("no answer yet" if view.trouble else "polling", "yellow"), Text()
     stages, wrong = view.summary.stages, len(view.summary.problems)
     done, total = sum(s.counts[State.DONE] for s in stages), sum(s.total for s in stages)
-    trouble = Text(f"! {wrong} to see to" if wrong else "", "red")
+    trouble = Text(f"! {wrong} need attention" if wrong else "", "red")
     return Text(f"{done:,} of {total:,} done"), _until(view.summary, short_form=True), trouble
 
 
@@ -102,13 +102,13 @@ def head(view: StudyView, width: int) -> list[Text]:
         lines = [name.append("   first poll in progress", "dim")]
     else:
         late = age > 2 * view.interval + 5
-        lines = [name.append(f"   seen {duration(age)} ago", "yellow" if late else "dim")]
+        lines = [name.append(f"   updated {duration(age)} ago", "yellow" if late else "dim")]
         if view.asked is not None and time.time() - view.asked > 5:
-            lines[0].append(f", asking for {duration(time.time() - view.asked)}", "yellow")
+            lines[0].append(f", polling for {duration(time.time() - view.asked)}", "yellow")
         elif width >= WIDE:
             lines[0].append(f", polled every {duration(view.interval)}", "dim")
     if view.trouble:
-        lines.append(Text(f"! nothing newer: {view.trouble}", "yellow"))
+        lines.append(Text(f"! no newer data: {view.trouble}", "yellow"))
     if view.summary:
         lines += _figures(view.summary, width)
     return lines
@@ -121,9 +121,9 @@ def _figures(summary: Summary, width: int) -> list[Text]:
     left = summary.gpu_hours_left
     if summary.gpu_hours or left.mid:
         span = f" ({about(left.low)}–{about(left.high)})" if left.high > left.low and width >= 70 else ""
-        plan = "" if summary.measured else " by plan"
+        plan = "" if summary.measured else " (plan)"
         parts.append(
-            Text(f"{summary.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} to go{plan}")
+            Text(f"{summary.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} left{plan}")
         )
     if summary.flops_planned:
         share = percent(summary.flops / summary.flops_planned)
@@ -141,7 +141,7 @@ def _until(summary: Summary, short_form: bool = False) -> Text:
     known = summary.left
     unknown = ", ".join(summary.unknown)
     if known is None or not known.mid:
-        return Text("time left unknown" if unknown else "soon done")
+        return Text("time left unknown" if unknown else "almost done")
     if short_form:
         return Text(f"{'over ' if unknown else ''}{duration(known.mid)} left")
     if unknown:
@@ -167,7 +167,7 @@ def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
         lines += [Text(f"  ┃ {line}", "dim") for line in words]
         if index < advised:
             lines.append(Text(f"  {problem.advice}"))
-    return [*lines, *([Text(f"! and {rest} more to see to", "bold red")] if rest else [])]
+    return [*lines, *([Text(f"! {rest} more need attention", "bold red")] if rest else [])]
 
 
 def _stages(summary: Summary, width: int) -> list[Text]:

@@ -27,6 +27,7 @@ from launch.monitor.views.text import (
     sparkline,
 )
 from launch.monitor.views.unit_table import elapsed, heard, job_of, rate_of, saying, tries
+from launch.state.command_line import command
 from launch.state.states import State
 from launch.state.status import UnitStatus
 from launch.views import STYLES, amount, memory, memory_used, needs
@@ -66,7 +67,8 @@ def detail(
 
 def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     """Return name, state and reason; node and progress; what to do."""
-    unit, at, study = seen.unit, view.taken, view.project.study.name
+    unit, at = seen.unit, view.taken
+    submit = command(seen.root, "submit")
     work = view.summary.work.get(unit.id) if view.summary else None
     said = saying(seen, at)
     lines = [Text.assemble((f"{unit.stage} {unit.name}", "bold"), (f"   {unit.id}", "dim"))]
@@ -75,22 +77,20 @@ def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
     took = view.summary.took.get(unit.id) if view.summary else None
     where += [f"run {tries(seen, took)}"] if tries(seen, took) else []
-    where += [f"{'at work for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
-    where += [f"last heard of {heard(seen, at)} ago"] if heard(seen, at) else []
+    where += [f"{'running for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
+    where += [f"last heartbeat {heard(seen, at)} ago"] if heard(seen, at) else []
     lines += [Text(", ".join(where))] if where else []
     asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
-    plan = f"asks for {needs(unit)}, {memory(asked)} of memory a node, {unit.resources.hours:g} h"
+    plan = f"requests {needs(unit)}, {memory(asked)} of memory per node, {unit.resources.hours:g} h"
     lines.append(Text(plan + (f", {amount(unit.flops)} FLOPs" if unit.flops else ""), "dim"))
     if work and work.share is not None:
         drawn = bar([(work.share, "█", "blue"), (1 - work.share, "·", "dim")], min(30, width // 3))
         drawn.append(f" {percent(work.share)}  {rate_of(work)}")
         lines.append(drawn.append(f"  left {around(work.left)}" if work.left else ""))
     if seen.cause:
-        lines.append(Text(f"{ANSWERS[seen.cause].advice}; then sor submit {study}", "yellow"))
+        lines.append(Text(f"{ANSWERS[seen.cause].advice}; then {submit}", "yellow"))
     if seen.state == State.STALLED:
-        lines.append(
-            Text(f"sor cancel {study} {unit.id}, then sor submit {study}, begins it again", "yellow")
-        )
+        lines.append(Text(f"{command(seen.root, 'cancel', unit.id)}, then {submit}, restarts it", "yellow"))
     return lines
 
 
@@ -118,11 +118,11 @@ def _runs(story: Story, most: int) -> list[Text]:
     """Return a table of the last runs and how they ended."""
     if not story.runs:
         return []
-    rows = [[Text(t, "dim") for t in ("run", "ended", "took", "memory", "on", "end")]]
+    rows = [[Text(t, "dim") for t in ("run", "ended", "took", "memory", "node", "outcome")]]
     for run in story.runs[-most:]:
         name = f"{run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
         ended = time.strftime("%d %b %H:%M", time.localtime(run.ended))
-        end = f"{run.cause}: {plain(run.error)}" if run.error else "went well"
+        end = f"{run.cause}: {plain(run.error)}" if run.error else "succeeded"
         took = duration(run.seconds) if run.seconds is not None else "?"
         style = "" if run.error is None else "yellow"
         held = memory_used(run.memory, run.asked)
