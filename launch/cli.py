@@ -353,7 +353,7 @@ def _chosen(now: StudyStatus, wanted: list[str]) -> list[UnitStatus]:
         fits = [u for u in now.units if name in (u.unit.id, u.unit.name, f"{u.unit.stage}/{u.unit.name}")]
         if not fits:
             listing = command(now.root, "plan", "--json")
-            raise typer.BadParameter(f"{name!r} is not a unit: '{listing}' lists them")
+            raise typer.BadParameter(f"{name!r} is not a unit. To list them: {listing}")
         if len(fits) > 1:
             places = [f"{u.unit.stage}/{u.unit.name}" for u in fits]
             apart = places if len(set(places)) == len(places) else [u.unit.id for u in fits]

@@ -172,12 +172,12 @@ def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None
         if slurm_cluster:
             cancel = f"SLURM_CLUSTERS={slurm_cluster} {cancel}"
         elif file == here[0]:  # and another of its clusters is named now
-            cancel, but = f"env -u SLURM_CLUSTERS {cancel}", ", with no 'clusters' in that file"
+            cancel, but = f"env -u SLURM_CLUSTERS {cancel}", " (without 'clusters' in that file)"
         names = ", ".join(f"{file} (Slurm cluster {other})" if other else file for file, other in elsewhere)
         raise StudyError([Mistake(
             project.root.path, "",
             f"units of this study were submitted to {names}, and no end of these jobs is recorded: "
-            f"continue there, or cancel them with '{cancel}'{but}",
+            f"continue there, or cancel them{but}: {cancel}",
         )])  # fmt: skip
 
 

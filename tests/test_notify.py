@@ -161,7 +161,7 @@ def test_what_can_never_start() -> None:
     memory, stuck = Memory(), seen(A, State.WAITING, live=live, in_vain=True, reason=reason)
     [said] = memory.news(stuck, seen(B, State.RUNNING))
     assert said.startswith(f"stuck: train a stuck: its job {why}: ")
-    assert said.endswith("What to do: name another one; then 'sor submit s --runs .' replaces it")
+    assert said.endswith("What to do: name another one; then sor submit s --runs .")
     assert memory.news(stuck, seen(B, State.RUNNING)) == []
 
 

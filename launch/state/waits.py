@@ -54,7 +54,7 @@ def advice(units: Sequence[UnitStatus]) -> str:
     if live and live.dead:
         first = f"{live.advice}; then " if live.advice else ""
         submit = command(units[0].root, "submit")
-        return f"{first}'{submit}' replaces {'them' if len(units) > 1 else 'it'}"
+        return f"{first}{submit}"
     jobs = [job for seen in units for job in seen.jobs if job.array]
     arrays = ",".join(dict.fromkeys(str(job.array) for job in jobs))
     where = f"--clusters={jobs[0].slurm_cluster} " if jobs and jobs[0].slurm_cluster else ""
