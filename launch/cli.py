@@ -46,7 +46,7 @@ RunsOpt = Annotated[
 IntervalOpt = Annotated[
     float | None, typer.Option(min=1, help="Seconds between polls; default 5, or 30 where Slurm is asked.")
 ]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, as described in the README.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/scripts.md describes.")]
 # Allocations between garbage collections. Thousands of units produce no garbage, and the default
 # threshold would cost a third of the time.
 GARBAGE = 1_000_000

@@ -170,8 +170,8 @@ def test_a_report_of_lm_eval_results_alone(demo: Demo, tmp_path: Path) -> None:
     assert str(tmp_path) in printed
 
 
-def test_the_python_of_the_readme(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+def test_the_python_of_the_docs(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (CHECKOUT / "docs/compute.md").read_text(encoding="utf-8")
     code = text.partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(demo.root.path.parent.parent)
     train = demo.unit("train", "toy-l-r0").path.name

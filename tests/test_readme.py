@@ -1,4 +1,4 @@
-"""What the README says can be done, done: its own study, its commands, its Python."""
+"""What the README and the pages of docs/ say can be done, done: their study, their commands."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from small_study import publish, wait_for
 from launch.study_run import open_project
 
 CHECKOUT = Path(__file__).parent.parent
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def block(language: str, having: str) -> str:
-    """The README's first code block of a language that contains some text."""
-    blocks = (fenced.partition("\n") for fenced in README.split("```")[1::2])
+    """The first code block of a language that contains some text, in the README or docs/."""
+    blocks = (fenced.partition("\n") for fenced in TEXT.split("```")[1::2])
     return next(text for name, _, text in blocks if name == language and having in text)
 
 
@@ -39,7 +40,7 @@ def sor(folder: Path, *args: str, code: int = 0) -> str:
 
 
 def test_the_study_of_the_readme_can_be_planned_and_submitted(folder: Path) -> None:
-    commands = re.findall(r"^sor (\w+) mine.yaml", block("sh", "mine.yaml"), re.MULTILINE)
+    commands = re.findall(r"^sor (\w+) mine.yaml", block("sh", "sor plan mine.yaml"), re.MULTILINE)
     assert commands == ["plan", "submit", "status", "report"]
     plan = json.loads(sor(folder, "plan", "mine.yaml", "--json"))
     assert sum(u["stage"] == "train" for u in plan["units"]) == 2 * 4
@@ -77,7 +78,9 @@ def test_the_commands_for_scripts_wait_and_tell(
 
 def test_every_shipped_study_is_named() -> None:
     shipped = {p.stem for p in (CHECKOUT / "configs/studies").glob("*.yaml")}
-    assert shipped == set(re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE))
+    assert shipped == set(
+        re.findall(r"^\| `([\w-]+)` \|", PAGES[0].read_text(encoding="utf-8"), re.MULTILINE)
+    )
 
 
 def test_doctor_finds_the_machine_fit(folder: Path) -> None:
