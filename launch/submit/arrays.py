@@ -8,15 +8,15 @@ eligible jobs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, reduce
+from functools import cache
 from math import ceil, log2
-from operator import and_, or_
 
 from jobs.core.unit import Resources, Unit
 from launch.submit.throttles import LATER, NO_LIMIT, Caps
 
+Positions = frozenset[int]  # of units in the plan
 PLAIN = -1
 FEW = 32  # units; fewer are not worth a separate array for a shorter time limit
 
@@ -121,7 +121,7 @@ def plan_arrays(
 
 
 class _Pending:
-    """Graph of the units that are not done. A set of them is an integer: bit p is the unit at position p.
+    """Graph of the units that are not done, by their positions.
 
     Attributes:
         waits: the inputs of a unit, less those that other inputs need.
@@ -136,25 +136,25 @@ class _Pending:
         self, units: Sequence[Unit], submit: frozenset[str], live: Mapping[str, tuple[str, ...]]
     ) -> None:
         self.units = [u for u in units if u.id in submit or u.id in live]
-        self.waits: list[int] = []
-        self.needs: list[int] = []
+        self.waits: list[Positions] = []
+        self.needs: list[Positions] = []
         self.levels: defaultdict[int, list[int]] = defaultdict(list)
         self.places: defaultdict[int, list[tuple[int | str, int]]] = defaultdict(list)
-        self.load: defaultdict[tuple[int, int], int] = defaultdict(int)
+        self.load: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
         at: dict[str, tuple[int, int]] = {}  # position and level
         for position, unit in enumerate(self.units):
             # A live unit was submitted before this plan: it does not wait for units in it.
             inputs = [at[i.id] for i in unit.inputs if i.id in live or (unit.id in submit and i.id in submit)]
-            read = _set(p for p, _ in inputs)
-            before = reduce(or_, (self.needs[p] for p, _ in inputs), 0)
-            self.waits.append(read & ~before)
+            read = frozenset(p for p, _ in inputs)
+            before = frozenset[int]().union(*(self.needs[p] for p, _ in inputs))
+            self.waits.append(read - before)
             self.needs.append(read | before)
             level = max((level for _, level in inputs), default=-1) + 1
             if unit.id in live:
                 level, ids = -1, live[unit.id]
                 split = (id.partition("_") for id in ids)
                 self.places[position] = [(array, int(index) if index else PLAIN) for array, _, index in split]
-                self.load[len(ids), len(ids) * _gpus(unit.resources)] |= 1 << position
+                self.load[len(ids), len(ids) * _gpus(unit.resources)].add(position)
             else:
                 self.levels[level].append(position)
             at[unit.id] = position, level
@@ -167,7 +167,6 @@ class _Planner:
         self.caps = Caps(rules.max_jobs, rules.max_gpus, pending.load)
         self.arrays: list[Array] = []
         self.held: dict[int, str] = {}
-        self.out = 0  # the held ones, as a set
 
     def plan(self) -> ArrayPlan:
         pending, workers = self.pending, self._fill()
@@ -176,8 +175,8 @@ class _Planner:
             for p in positions:
                 if p in self.held:
                     continue
-                if missing := pending.needs[p] & self.out:
-                    first = pending.units[next(_positions(missing))]
+                if missing := pending.needs[p] & self.held.keys():
+                    first = pending.units[min(missing)]
                     self._hold(p, f"it needs {first.stage} {first.name}, which cannot be submitted yet")
                 else:
                     shapes[_shape(pending.units[p], workers[p])].append(p)
@@ -209,7 +208,6 @@ class _Planner:
 
     def _hold(self, position: int, why: str) -> None:
         self.held[position] = why
-        self.out |= 1 << position
 
     def _add_all(self, workers: dict[int, int]) -> None:
         """Add as few arrays as possible for units of one shape, given with their workers.
@@ -218,14 +216,14 @@ class _Planner:
         element of one array: they take its index.
         """
         size = self.size
-        jobs: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # unit and worker, by their waits
+        jobs = defaultdict[Positions, list[tuple[int, int]]](list)  # unit and worker, by their waits
         for p, count in workers.items():
             jobs[self.pending.waits[p]] += [(p, worker) for worker in range(count)]
         for (shared, array), family in self._families(jobs).items():
             rounds = _rounds([len(jobs[waits]) for waits in family], size) if size > 1 else 0
             for r in range(rounds):
                 chosen = [waits for waits in family if len(jobs[waits]) > r]
-                own = (next(_positions(waits & ~shared)) for waits in chosen)
+                own = [p for waits in chosen for p in waits - shared]  # one each
                 indices = [self.pending.places[p][0][1] for p in own]
                 self._add(shared, array, {i: jobs[w][r] for i, w in zip(indices, chosen, strict=True)})
             for waits in family:
@@ -233,35 +231,37 @@ class _Planner:
                 for start in range(0, len(rest), size):
                     self._add(waits, None, dict(enumerate(rest[start : start + size])))
 
-    def _families(self, sets: Collection[int]) -> dict[tuple[int, int | str | None], list[int]]:
+    def _families(
+        self, sets: Collection[Positions]
+    ) -> dict[tuple[Positions, int | str | None], list[Positions]]:
         """Group sets of units that differ in an element of one array, by what they share and that array.
 
         The differing unit of a set is the one that is in the fewest of the others.
         """
-        readers = Counter(p for units in sets for p in _positions(units))
-        families: defaultdict[tuple[int, int | str | None], list[int]] = defaultdict(list)
+        readers = Counter(p for units in sets for p in units)
+        families = defaultdict[tuple[Positions, int | str | None], list[Positions]](list)
         for units in sets:
-            places = {p: self.pending.places[p] for p in _positions(units)}
+            places = {p: self.pending.places[p] for p in sorted(units)}
             single = [p for p, at in places.items() if len(at) == 1 and at[0][1] != PLAIN]
             own = min(single, key=readers.__getitem__, default=None)
             if own is None:
                 families[units, None].append(units)
             else:
-                families[units & ~(1 << own), self.pending.places[own][0][0]].append(units)
+                families[units - {own}, self.pending.places[own][0][0]].append(units)
         return families
 
-    def _add(self, shared: int, alike: int | str | None, jobs: dict[int, tuple[int, int]]) -> None:
+    def _add(self, shared: Positions, alike: int | str | None, jobs: dict[int, tuple[int, int]]) -> None:
         """Add an array, or hold its units if the caps leave no room for one of its jobs.
 
         Args:
-            shared: the set that all elements wait for.
+            shared: what all elements wait for.
             alike: the array of which each element waits for the one with its own index, if any.
             jobs: unit and worker, by index.
         """
         positions = list(dict.fromkeys(p for p, _ in jobs.values()))
         units = [self.pending.units[p] for p in positions]
-        needed = reduce(and_, (self.pending.needs[p] for p in positions))
-        if why := self.caps.admit(_set(positions), needed, len(jobs), _gpus(units[0].resources)):
+        needed = frozenset.intersection(*(self.pending.needs[p] for p in positions))
+        if why := self.caps.admit(frozenset(positions), needed, len(jobs), _gpus(units[0].resources)):
             for p in positions:
                 self._hold(p, why)
             return
@@ -278,13 +278,13 @@ class _Planner:
         made = Array(units[0].stage, resources, tuple(elements), after, either, len(jobs), self.plain)
         self.arrays.append(made)
 
-    def _conditions(self, shared: int, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
+    def _conditions(self, shared: Positions, alike: int | str | None) -> tuple[tuple[Condition, ...], bool]:
         """Return the conditions of an array, and whether one of them is enough.
 
         A unit with several workers is done when the first of them succeeds. But Slurm has no "or" within an
         "and", and under caps the others must not continue alongside later jobs: then all have to end.
         """
-        places, inputs = self.pending.places, list(_positions(shared))
+        places, inputs = self.pending.places, sorted(shared)
         either = not self.caps.given and alike is None and len(inputs) == 1 and len(places[inputs[0]]) > 1
         found: defaultdict[tuple[str, int | str], list[int]] = defaultdict(list)
         for p in inputs:
@@ -356,15 +356,3 @@ def _by_hours(hours: Mapping[int, float]) -> Iterator[list[int]]:
 def _gpus(resources: Resources) -> int:
     """Return the GPUs of one job."""
     return resources.nodes * resources.gpus_per_node
-
-
-def _set(positions: Iterable[int]) -> int:
-    return reduce(or_, (1 << p for p in positions), 0)
-
-
-def _positions(units: int) -> Iterator[int]:
-    """Return the positions in a set, in order."""
-    while units:
-        lowest = units & -units
-        yield lowest.bit_length() - 1
-        units ^= lowest

@@ -1,13 +1,13 @@
 """Caps of a study on jobs and GPUs at once, shared out among its arrays as throttles.
 
 Pure. A throttle is fixed when its array is submitted, so arrays that may run at the same time share the caps;
-if one waits for all of the other, they need not. A set of units is an integer, one bit per unit.
+if one waits for all of the other, they need not. Units are given by their positions in the plan.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -24,8 +24,8 @@ class _Phase:
         arrays: the jobs of each, and the GPUs of one job.
     """
 
-    own: int
-    needed: int
+    own: frozenset[int]
+    needed: frozenset[int]
     arrays: tuple[tuple[int, int], ...]
 
 
@@ -38,7 +38,7 @@ class Caps:
     """
 
     def __init__(
-        self, max_jobs: int | None, max_gpus: int | None, load: Mapping[tuple[int, int], int]
+        self, max_jobs: int | None, max_gpus: int | None, load: Mapping[tuple[int, int], Set[int]]
     ) -> None:
         self.given = (max_jobs, max_gpus) != (None, None)
         self._jobs = NO_LIMIT if max_jobs is None else max_jobs
@@ -46,7 +46,7 @@ class Caps:
         self._load = load
         self._phases: list[_Phase] = []
 
-    def admit(self, own: int, needed: int, jobs: int, gpus: int) -> str | None:
+    def admit(self, own: frozenset[int], needed: frozenset[int], jobs: int, gpus: int) -> str | None:
         """Admit an array, or return why one job of each concurrent array would be too many.
 
         Args:
@@ -56,7 +56,7 @@ class Caps:
         if gpus > self._gpus:
             return f"one job needs {gpus} GPUs, and this study may use {self._gpus} at once (max_gpus)"
         kept, phase = len(self._phases), _Phase(own, needed, ((jobs, gpus),))
-        while kept and self._phases[kept - 1].own & ~phase.needed:  # it may run alongside some of these
+        while kept and not self._phases[kept - 1].own <= phase.needed:  # it may run alongside some of these
             kept -= 1
             beside = self._phases[kept]
             phase = _Phase(beside.own | phase.own, beside.needed & phase.needed, beside.arrays + phase.arrays)
@@ -76,7 +76,7 @@ class Caps:
         """Return the jobs and GPUs that live units leave to a phase; what all of it needs is over by then."""
         jobs, gpus = self._jobs, self._gpus
         for (unit_jobs, unit_gpus), units in self._load.items():
-            beside = (units & ~phase.needed).bit_count()
+            beside = len(units - phase.needed)
             jobs, gpus = jobs - beside * unit_jobs, gpus - beside * unit_gpus
         return jobs, max(gpus, 0)  # pending live jobs count, too
 
