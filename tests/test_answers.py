@@ -107,7 +107,7 @@ def test_a_refusal_keeps_all_its_lines_and_a_busy_controller_is_none(
 def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Have PATH begin with an sbatch and a squeue of shell."""
     (folder / "bin").mkdir()
-    row = r"77\x1fPENDING\x1fNone\x1fN/A\x1f\x1fmain\x1f"
+    row = r"77\x1fPENDING\x1fNone\x1fN/A\x1f\x1fmain\x1f\x1f\x1f"
     queue = f'[ -e {folder}/taken ] && printf "{row}%s\\n" prepare-a-1 || true'
     for name, lines in (("sbatch", script), ("squeue", queue)):
         (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
@@ -126,7 +126,7 @@ def test_without_an_id_the_job_is_found_by_its_name(tmp_path: Path, monkeypatch:
     (tmp_path / "taken").unlink()
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Welcome to 24\n", encoding="utf-8")
     with pytest.raises(
-        SlurmUnavailable, match=r"no line with a job's id.*prepare-a-1 .*It said: Welcome to 24"
+        SlurmUnavailable, match=r"no line with a job's id.*prepare-a-1 .*sbatch printed: Welcome to 24"
     ):
         SlurmClient().submit(SCRIPT)
 
@@ -139,7 +139,7 @@ def test_refused_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert str(error.value) == "--> Verifying access...FAILED; ask for it"
     for lines in ("echo 77; exit 3", "kill -9 $$", "exit 1"):  # it may have been taken
         (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
-        with pytest.raises(SlurmUnavailable, match=r"exited with code .* is not known"):
+        with pytest.raises(SlurmUnavailable, match=r"exited with code .* it is unknown"):
             SlurmClient().submit(SCRIPT)
 
 

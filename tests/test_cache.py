@@ -157,7 +157,7 @@ class World:
 
     def _line(self, id: str, submission: str, state: str, reason: str, nodes: str = "") -> None:
         start = "N/A" if state == "PENDING" else str(int(time.time()))
-        fields = (id, state, reason, start, nodes, "main", submission)
+        fields = (id, state, reason, start, nodes, "main", "", "", submission)
         self.client.queued[id] = SEPARATOR.join(fields)
 
 

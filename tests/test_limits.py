@@ -27,7 +27,7 @@ from launch.slurm.limits import (
     parse_partitions,
     parse_qos,
 )
-from launch.slurm.parse import PLACES, Config, NodeGroup, Place, parse_places
+from launch.slurm.parse import Config, NodeGroup, Place, parse_queue, places
 from launch.slurm.text import SEPARATOR
 from launch.state.states import State
 from launch.study.cluster import load_cluster
@@ -395,20 +395,20 @@ def test_each_stage_has_its_own_options(tmp_path: Path) -> None:
     assert (found.notices(["pack", "train"]), len(found.notices(["train", "report"]))) == ([], 1)
 
 
-TAKEN = lines(
-    PLACES,
-    dict(zip(PLACES, ("5_[0-9%2]", "PENDING", "gh", "theirs", "normal"), strict=True)),
-    dict(zip(PLACES, ("6_0", "RUNNING", "gh", "ours", "normal"), strict=True)),
-    dict(zip(PLACES, ("7", "PENDING", "gh-dev,medium", "project", "long"), strict=True)),
-    dict(zip(PLACES, ("8", "COMPLETED", "gh", "ours", "normal"), strict=True)),
-    dict(zip(PLACES, ("9", "PENDING", "medium", "theirs", "over"), strict=True)),
+TAKEN = "\n".join(
+    SEPARATOR.join((id, state, "None", "N/A", "", partition, account, qos, "name"))
+    for id, state, partition, account, qos in (
+        ("5_[0-9%2]", "PENDING", "gh", "theirs", "normal"),
+        ("6_0", "RUNNING", "gh", "ours", "normal"),
+        ("7", "PENDING", "gh-dev,medium", "project", "long"),
+        ("8", "COMPLETED", "gh", "ours", "normal"),
+        ("9", "PENDING", "medium", "theirs", "over"),
+    )
 )
 
 
 def rooms(found: ClusterLimits, *stages: str, keeper: str | None = None) -> dict[str, int]:
-    taken = parse_places(TAKEN)
-    assert taken.malformed == ()
-    rules = found.rules(stages, taken.rows, keeper)
+    rules = found.rules(stages, places(parse_queue(TAKEN)), keeper)
     assert rules.room == 10_000 - 13 - (keeper is not None)
     assert len({pool.name for pool in rules.pools}) == len(rules.pools)
     return {pool.name: pool.room for pool in rules.pools}

@@ -261,7 +261,8 @@ def test_all_studies_share_one_squeue(watch: Callable[..., Poller], squeue: Path
         project.ledger.submitted(f"prepare-{name}-1", "7")
         made.append(project)
     rows = "".join(
-        rf"7\037RUNNING\037None\0372\037n1\037main\037prepare-{name}-1\n" for name in ("one", "two", "three")
+        rf"7\037RUNNING\037None\0372\037n1\037main\037\037\037prepare-{name}-1\n"
+        for name in ("one", "two", "three")
     )
     squeue.write_text(f"printf '{rows}'", encoding="utf-8")
     poller = watch(*made, interval=60)
@@ -293,7 +294,7 @@ def test_what_is_submitted_while_slurm_is_asked_has_not_ended(
     wait_for(lambda: all(map(states, poller.views())), "a look at each")
     (seen,) = snapshot(poller.views()[1]).units
     assert (seen.state, seen.reason) == (State.WAITING, None)
-    row = r"7\037PENDING\037None\0372\037\037main\037prepare-small-2\n"
+    row = r"7\037PENDING\037None\0372\037\037main\037\037\037prepare-small-2\n"
     squeue.write_text(f"printf '{row}'", encoding="utf-8")
     poller.poll_now()
     wait_for(lambda: states(poller.views()[1]) == [State.QUEUED], "the job")

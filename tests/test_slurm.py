@@ -28,6 +28,7 @@ from launch.slurm.parse import (
     NoAccounting,
     NotSetUp,
     PastJob,
+    Place,
     QueuedJob,
     expand,
     latest,
@@ -36,6 +37,7 @@ from launch.slurm.parse import (
     parse_history,
     parse_nodes,
     parse_queue,
+    places,
 )
 from launch.slurm.text import SEPARATOR, parse_duration
 from launch.state.errors import SlurmUnavailable
@@ -46,11 +48,11 @@ T = TypeVar("T")
 
 # Captured from Slurm 22.05.8; "¦" stands for the separator, which cannot be seen.
 QUEUE = """\
-12¦COMPLETED¦None¦1795397658¦n[1-4]¦main¦wrap
-3_2¦FAILED¦NonZeroExitCode¦1795397630¦n1¦main¦wrap
-1¦PENDING¦PartitionNodeLimit¦N/A¦¦small,big¦wrap
-2_[3-11%3]¦PENDING¦JobHeldUser¦N/A¦¦main¦odd|name¦x "q"
-4¦PENDING¦Priority¦1795398000¦¦main¦two
+12¦COMPLETED¦None¦1795397658¦n[1-4]¦main¦ours¦normal¦wrap
+3_2¦FAILED¦NonZeroExitCode¦1795397630¦n1¦main¦ours¦normal¦wrap
+1¦PENDING¦PartitionNodeLimit¦N/A¦¦small,big¦ours¦normal¦wrap
+2_[3-11%3]¦PENDING¦JobHeldUser¦N/A¦¦main¦ours¦normal¦odd|name¦x "q"
+4¦PENDING¦Priority¦1795398000¦¦main¦ours¦normal¦two
 lines
 """
 HISTORY = """\
@@ -106,12 +108,22 @@ def test_the_queue() -> None:
     assert table.malformed == ("lines",)
     jobs = {id: job for job in table.rows for id in job.ids}
     assert list(jobs) == ["12", "3_2", "1", *(f"2_{i}" for i in range(3, 12)), "4"]
-    assert jobs["12"] == QueuedJob("12", None, "COMPLETED", None, 1795397658, "n[1-4]", "main", "wrap")
+    assert jobs["12"] == QueuedJob(
+        "12", None, "COMPLETED", None, 1795397658, "n[1-4]", "main", "ours", "normal", "wrap"
+    )
     assert (jobs["1"].reason, jobs["1"].partition) == ("PartitionNodeLimit", "small,big")
     assert jobs["1"].start is None
     assert jobs["1"].nodes is None
     assert jobs["2_3"].name == real('odd|name¦x "q"')
     assert jobs["4"].start == 1795398000
+
+
+def test_the_places_in_the_queue_are_those_of_live_jobs_and_of_lines_that_make_no_sense() -> None:
+    found = places(parse_queue(real(QUEUE)))
+    assert [(place.array, list(place.elements or ())) for place in found] == [
+        ("1", []), ("2", list(range(3, 12))), ("4", []), ("", []),
+    ]  # fmt: skip
+    assert found[0] == Place("1", None, ("small", "big"), "ours", "normal")
 
 
 def test_the_history() -> None:
@@ -127,13 +139,14 @@ def test_the_history() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "", "17", "x¦RUNNING¦None¦1¦n1¦main¦name", "17¦RUNNING¦None¦soon¦n1¦main¦name",
-        "17_[1,3,...43...]¦PENDING¦None¦1¦¦main¦name", "17_[]¦PENDING¦None¦1¦¦main¦name", "CLUSTER: other",
-        "17¦RUNNING¦None¦1¦n1",
+        "", "17", "CLUSTER: other", "17¦RUNNING¦None¦1¦n1",
+        "x¦RUNNING¦None¦1¦n1¦main¦ours¦normal¦name", "17¦RUNNING¦None¦soon¦n1¦main¦ours¦normal¦name",
+        "17_[1,3,...43...]¦PENDING¦None¦1¦¦main¦ours¦normal¦name",
+        "17_[]¦PENDING¦None¦1¦¦main¦ours¦normal¦name",
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_job_is_handed_back_and_its_neighbours_are_read(line: str) -> None:
-    good = "18_3¦RUNNING¦None¦1¦n1¦main¦name"
+    good = "18_3¦RUNNING¦None¦1¦n1¦main¦ours¦normal¦name"
     table = parse_queue(real(f"{good}\n{line}\n{good}\n"))
     assert [job.ids for job in table.rows] == [["18_3"], ["18_3"]]
     assert table.malformed == ((real(line),) if line else ())

@@ -38,11 +38,9 @@ from launch.slurm.parse import (
     Config,
     NodeGroup,
     PastJob,
-    Place,
     QueuedJob,
     Refused,
     expand,
-    parse_places,
     parse_queue,
 )
 from launch.slurm.text import SEPARATOR, Table
@@ -112,13 +110,10 @@ class Paper(SlurmClient):
     def queue(self) -> Table[QueuedJob]:
         self.at_look()
         told = (
-            (id, state, reason, "N/A", "", "main", name) for id, (name, state, reason) in self.jobs.items()
+            (id, state, reason, "N/A", "", "main", "", "", name)
+            for id, (name, state, reason) in self.jobs.items()
         )
         return parse_queue("\n".join(map(SEPARATOR.join, told)))
-
-    def places(self) -> Table[Place]:
-        told = ((id, state, "main", "", "") for id, (_, state, _) in self.jobs.items())
-        return parse_places("\n".join(map(SEPARATOR.join, told)))
 
     def history(self, since: int) -> Table[PastJob]:
         return Table(())

@@ -17,7 +17,8 @@ from contextlib import suppress
 from functools import lru_cache
 
 from launch.slurm.client import SlurmClient
-from launch.slurm.parse import ENDED, PastJob, Place, QueuedJob, elements_of, latest, live_state
+from launch.slurm.parse import ENDED, PastJob, Place, QueuedJob, elements_of, latest, live_state, places
+from launch.slurm.text import Table
 from launch.state.backend import LiveJobs
 from launch.state.errors import SlurmUnavailable
 from launch.state.ledger import Attempt, Job
@@ -51,6 +52,7 @@ class Slurm:
 
     def __init__(self, client: SlurmClient) -> None:
         self.client = client
+        self._queue: Table[QueuedJob] | None = None  # the last answer
         # All by job name and id:
         self._ended: dict[tuple[str, str], QueuedJob] = {}  # in the last answer
         self._past: dict[tuple[str, str], PastJob] = {}  # from accounting, of jobs that had left the queue
@@ -59,16 +61,15 @@ class Slurm:
         self._again = 0.0  # when it may be asked again about those that it did not know
 
     def places(self, without: Collection[str]) -> list[Place]:
-        """Return the places in the queue that this user has taken, in any study, but for some job ids."""
-        table = self.client.places()
+        """Return the places that this user has taken in the queue last polled, but for some job ids."""
         found = list[Place]()
-        for place in table.rows:
+        for place in places(self._queue or self.client.queue()):
             if place.elements is None:
                 found += [place] if place.array not in without else []
             else:
                 kept = [i for i in place.elements if f"{place.array}_{i}" not in without]
                 found.append(place._replace(elements=kept))
-        return found + [Place("", None, (), "", "")] * len(table.malformed)
+        return found
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
         rows = self._rows({job.submission for a in attempts.values() for job in a.jobs})
@@ -97,7 +98,7 @@ class Slurm:
         Raises:
             SlurmUnavailable: a line about one of them cannot be parsed, or the queue cannot be read.
         """
-        table = self.client.queue()
+        table = self._queue = self.client.queue()
         for line in table.malformed:
             if line.endswith(tuple(names)):
                 raise SlurmUnavailable(f"cannot parse squeue's line about a job of this study: {line!r}")

@@ -26,7 +26,6 @@ from launch.slurm.parse import (
     NodeGroup,
     NotSetUp,
     PastJob,
-    Place,
     QueuedJob,
     Refused,
 )
@@ -69,11 +68,6 @@ class SlurmClient:
         """
         form = f"--format={SEPARATOR.join(parse.QUEUE)}"
         return parse.parse_queue(self._ask("squeue", "--all", "--noheader", "--me", "--states=all", form))
-
-    def places(self) -> Table[Place]:
-        """Return the places in the queue that this user has taken, in any study."""
-        form = f"--format={SEPARATOR.join(parse.PLACES)}"
-        return parse.parse_places(self._ask("squeue", "--all", "--noheader", "--me", form))
 
     def history(self, since: int) -> Table[PastJob]:
         """Return runs of this user's jobs since a time after 0; some seconds behind, without pending jobs.

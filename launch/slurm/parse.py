@@ -74,6 +74,7 @@ class QueuedJob(NamedTuple):
         start: actual start, or Slurm's estimate of it.
         nodes: in Slurm's notation, as `n[1-4]`.
         partition: the one where it runs, or all that it may start in, separated by commas.
+        account, qos: empty without accounting.
     """
 
     array: str
@@ -83,6 +84,8 @@ class QueuedJob(NamedTuple):
     start: int | None
     nodes: str | None
     partition: str
+    account: str
+    qos: str
     name: str
 
     @property
@@ -175,10 +178,9 @@ class NodeGroup:
     memory: int = sys.maxsize
 
 
-QUEUE = ("%i", "%T", "%r", "%S", "%N", "%P", "%j")
+QUEUE = ("%i", "%T", "%r", "%S", "%N", "%P", "%a", "%q", "%j")
 HISTORY = ("JobID", "State", "ExitCode", "Submit", "JobName")
 MEMORY = ("JobID", "ReqMem", "MaxRSS", "NTasks", "NNodes", "JobName")
-PLACES = ("%i", "%T", "%P", "%a", "%q")
 ENERGY = ("JobID", "ConsumedEnergyRaw", "JobName")
 NODES = ("%R", "%D", "%c", "%m", "%G")
 
@@ -188,8 +190,8 @@ def parse_queue(text: str) -> Table[QueuedJob]:
 
     @cache  # the elements of an array differ in little more than their ids, and there may be 50,000
     def rest(text: str) -> tuple[Any, ...]:
-        state, reason, start, nodes, partition, name = split_fields(text, len(QUEUE) - 1)
-        return state, text_of(reason), number(start), text_of(nodes), partition, name
+        state, reason, start, nodes, *rest = split_fields(text, len(QUEUE) - 1)
+        return state, text_of(reason), number(start), text_of(nodes), *rest
 
     def row(f: Sequence[str]) -> list[QueuedJob]:
         return [QueuedJob(*elements_of(f[0]), *rest(f[1]))]
@@ -197,14 +199,11 @@ def parse_queue(text: str) -> Table[QueuedJob]:
     return parse_table(text, 2, row)
 
 
-def parse_places(text: str) -> Table[Place]:
-    """Parse squeue's lines in the format `PLACES`; ended jobs take no place."""
-
-    def row(f: Sequence[str]) -> list[Place]:
-        id, state, partitions, account, qos = f
-        return [] if state in ENDED else [Place(*elements_of(id), names(partitions), account, qos)]
-
-    return parse_table(text, len(PLACES), row)
+def places(queue: Table[QueuedJob]) -> list[Place]:
+    """Return the places that are taken in the queue; a line that cannot be parsed counts as one."""
+    live = [row for row in queue.rows if row.state not in ENDED]
+    taken = [Place(row.array, row.elements, names(row.partition), row.account, row.qos) for row in live]
+    return taken + [Place("", None, (), "", "")] * len(queue.malformed)
 
 
 def parse_history(text: str) -> Table[PastJob]:
