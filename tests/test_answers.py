@@ -126,7 +126,7 @@ def test_without_an_id_the_job_is_found_by_its_name(tmp_path: Path, monkeypatch:
     (tmp_path / "taken").unlink()
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Welcome to 24\n", encoding="utf-8")
     with pytest.raises(
-        SlurmUnavailable, match=r"no line with a job's id.*prepare-a-1 .*sbatch printed: Welcome to 24"
+        SlurmUnavailable, match=r"no line with a job's id.*prepare-a-1: .*sbatch printed: Welcome to 24"
     ):
         SlurmClient().submit(SCRIPT)
 
