@@ -10,7 +10,7 @@ import pytest
 from made_results import benchmark, evaluation
 from small_study import publish
 
-from analysis.report import usage_line
+from analysis.report import _span, usage_line
 from analysis.results.usage import USAGE, usage
 from jobs.core.unit import Resources, Unit
 from jobs.store import journal
@@ -55,9 +55,9 @@ def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: P
         }
     }  # fmt: skip
     line = usage_line(usage(tmp_path))
-    assert line == "it took 6 GPU hours (train 6) in 3 runs, 2 of them interrupted"
+    assert line == "used: 6 h of GPU time (train 6 h); 3 runs, 2 of them interrupted"
     line = usage_line(usage(tmp_path, {"train": KWH}))
-    assert line == "it took 6 GPU hours (train 6) and 1 kWh of its nodes in 3 runs, 2 of them interrupted"
+    assert line == "used: 6 h of GPU time (train 6 h), 1 kWh of its nodes; 3 runs, 2 of them interrupted"
 
 
 def test_each_worker_runs_by_itself_and_an_attempt_that_is_repeated_counts_again(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_each_worker_runs_by_itself_and_an_attempt_that_is_repeated_counts_again
     ran(tmp_path, unit, [(1, 0, 0, 0, 60.0, None), (1, 0, 1, 0, 30.0, "x"), (2, 0, 1, 0, 90.0, None)])
     found = rows(tmp_path)["generate"]
     assert (found["runs"], found["interrupted"], found["hours"] * 3600) == (3, 1, pytest.approx(180))
-    assert "hours of jobs without GPUs" in usage_line(usage(tmp_path))
+    assert "of job time, without GPUs" in usage_line(usage(tmp_path))
 
 
 def test_flops_are_those_of_published_results(tmp_path: Path) -> None:
@@ -83,3 +83,11 @@ def test_flops_are_those_of_published_results(tmp_path: Path) -> None:
 def test_of_another_folder_nothing_is_known(tmp_path: Path) -> None:
     assert list(usage(tmp_path).columns) == list(USAGE)
     assert usage_line(usage(tmp_path)) == ""
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(0.004, "14 s"), (0.5, "30 min"), (1.0, "1 h"), (12.34, "12.3 h"), (2469.5, "2,470 h")],
+)
+def test_spans_have_a_unit_that_reads(hours: float, words: str) -> None:
+    assert _span(hours) == words
