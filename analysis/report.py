@@ -48,6 +48,7 @@ from analysis.statistics.frontier import (
 )
 from analysis.statistics.matched import gains, kept, matched
 from jobs.core.plain import PlainConsole
+from jobs.core.wording import span
 from jobs.store.rundir import StudyDir, UnitDir, study_of
 
 if TYPE_CHECKING:
@@ -230,17 +231,10 @@ def usage_line(table: pd.DataFrame) -> str:
     unit = "gpu_hours" if table["gpu_hours"].any() else "hours"
     what = "GPU time" if unit == "gpu_hours" else "job time, without GPUs"
     stages = zip(table["stage"], table[unit], strict=True)
-    parts = ", ".join(f"{stage} {_span(hours)}" for stage, hours in stages if hours)
+    parts = ", ".join(f"{stage} {span(hours)}" for stage, hours in stages if hours)
     total, runs, interrupted = (table[name].sum() for name in (unit, "runs", "interrupted"))
     energy = f", {table['joules'].sum() / 3.6e6:.2g} kWh of its nodes" if table["joules"].any() else ""
-    return f"used: {_span(total)} of {what} ({parts}){energy}; {runs} runs, {interrupted} of them interrupted"
-
-
-def _span(hours: float) -> str:
-    """Format a duration in the largest unit of which it has one."""
-    if hours >= 1:
-        return f"{hours:,.3g} h" if hours < 100 else f"{hours:,.0f} h"
-    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+    return f"used: {span(total)} of {what} ({parts}){energy}; {runs} runs, {interrupted} of them interrupted"
 
 
 def _trained_on(table: pd.DataFrame) -> list[str]:

@@ -255,12 +255,20 @@ def cancel(
     unit: Annotated[list[str] | None, typer.Argument(metavar="[UNIT ...]")] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before cancelling all.")] = False,
 ) -> None:
     """Cancel the jobs of a study, or of some units. Finished results stay."""
+    from jobs.core.plain import PlainConsole
+    from jobs.core.wording import count
+    from launch.commands.submit import ask
     from launch.commands.submit import cancel as cancel_units
 
     project = _open(study, cluster, runs)
     now = project.poll()
+    if not unit and not yes and (live := [seen for seen in now.units if seen.live or seen.unconfirmed]):
+        question = f"Cancel {count(len(live), 'unit')} of {now.root.path.name}?"
+        if (refused := ask(question, PlainConsole())) is not None:
+            sys.exit(refused)
     ended = cancel_units(project, now, _chosen(now, unit) if unit else None)
     print(f"cancelled: {', '.join(ended)}" if ended else "nothing to cancel: no job is queued or running")
 

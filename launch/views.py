@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,14 +18,14 @@ from rich.text import Text
 from jobs.core.causes import ANSWERS, Run
 from jobs.core.plain import plain
 from jobs.core.unit import STAGES, Unit
+from jobs.core.wording import count, span
 from launch.local.scheduler import Event, Running
 from launch.state.command_line import command
 from launch.state.reconcile import Difference
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, current_progress
 from launch.state.waits import Waiting, waiting
-from launch.state.wording import count
-from launch.study.plan import gpu_hours, totals
+from launch.study.plan import MARGIN, gpu_hours, totals
 from launch.submit.bad_nodes import Verdict
 
 STYLES = {
@@ -116,8 +117,8 @@ def _sum_row(table: Table, name: str, units: list[Unit], style: str = "") -> Non
     table.add_row(name, str(sums["units"]), flops, hours, style=style)
 
 
-def difference_view(difference: Difference) -> RenderableType:
-    """Render what `sor submit` is about to do."""
+def difference_view(difference: Difference, cluster: str) -> RenderableType:
+    """Render what `sor submit` is about to do, and its estimated cost."""
     lines = [Text(f"{difference.done} done, {len(difference.active)} queued or running")]
     if vain := difference.withdraw:
         line = f"- cancel {len(vain)} jobs that would wait forever: {listed(vain)}"
@@ -137,7 +138,22 @@ def difference_view(difference: Difference) -> RenderableType:
             again = sum(s.attempt is not None for s in found)
             retried = f" ({again} again)" if again else ""
             lines.append(Text(f"+ {stage} {len(found)}{retried}: {listed(found)}", "green"))
+    if difference.submit:
+        lines.append(Text(cost([seen.unit for seen in difference.submit], cluster), "bold"))
     return Group(*lines)
+
+
+def cost(units: Sequence[Unit], cluster: str) -> str:
+    """Describe the estimated cost of units, and the largest job."""
+    gpu, jobs = (
+        sum(map(gpu_hours, units)),
+        sum(u.resources.hours * u.resources.workers for u in units) / MARGIN,
+    )
+    largest = max(units, key=lambda u: (u.resources.nodes * u.resources.gpus_per_node, u.resources.hours))
+    job = replace(largest, resources=replace(largest.resources, workers=1))
+    used = f"{span(gpu)} of GPUs" if gpu else f"{span(jobs)} of jobs"
+    limit = span(largest.resources.hours)
+    return f"{count(len(units), 'unit')} on {cluster}: about {used}; largest job: {needs(job)}, up to {limit}"
 
 
 def held_view(held: Sequence[tuple[Unit, str]]) -> RenderableType:

@@ -165,7 +165,7 @@ def test_the_environment_names_the_cluster_once_and_the_ledger_keeps_it(
     assert (listed.returncode, "a study runs on one cluster" in listed.stderr) == (2, True)
     doctor = small.run("doctor", "--cluster", str(small.file), "--runs", str(tmp_path), SLURM_CLUSTERS="none")
     assert doctor.returncode == 1
-    assert small.sor("cancel", tmp_path).returncode == 0
+    assert small.sor("cancel", tmp_path, "--yes").returncode == 0
     assert names("other") == 0
     assert small.sor("submit", tmp_path, "--yes", SLURM_CLUSTERS="lab").returncode == 0
     assert (names("lab"), names("other")) == (len(small.inputs), 0)

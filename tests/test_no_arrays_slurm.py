@@ -41,7 +41,7 @@ def test_a_study_runs_without_arrays(
     assert ids == set(map(int, jobs)) - {max(map(int, jobs))}
     assert "nothing to submit" in submitter.submit(runs).stdout
 
-    assert submitter.sor("cancel", runs).returncode == 0
+    assert submitter.sor("cancel", runs, "--yes").returncode == 0
     wait_for(lambda: queue() == [], "the jobs to be gone")
     submitter = Submitter.make(cluster, tmp_path)
     assert submitter.sor("submit", runs, "--yes", "--only", "prepare").returncode == 0

@@ -104,5 +104,5 @@ def test_the_study_of_the_readme_goes_to_slurm(
     assert "you can log out" in printed[0]
     assert "queued" in printed[1]
     assert printed[2].splitlines()[-1] == "nothing to submit: the rest is queued or running"
-    assert "prepare mine" in sor(folder, "cancel", "mine.yaml")
+    assert "prepare mine" in sor(folder, "cancel", "mine.yaml", "--yes")
     wait_for(lambda: slurm.run("squeue", "--noheader") == "", "the queue to be empty")

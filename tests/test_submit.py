@@ -342,21 +342,23 @@ def test_nothing_is_done_before_a_person_agrees(
     project = project_of(tmp_path, paper, a)
     questions = list[str]()
 
-    def ask(question: str, console: PlainConsole) -> bool:
+    def ask(question: str, console: PlainConsole, default: bool) -> bool:
         assert isinstance(console, PlainConsole)
+        assert not default
         questions.append(question)
         return len(questions) > 1
 
     monkeypatch.setattr(Confirm, "ask", ask)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
-    assert submit(project, yes=False, only=None) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said == [
+    assert submit(project, yes=False, only=None) == 2
+    said, refused = capsys.readouterr()
+    assert said.splitlines() == [
         "0 done, 0 queued or running", "+ prepare 1: a",
-        "not submitted: there is no terminal to ask for confirmation. Add --yes to submit",
+        "1 unit on made: about 30 min of jobs; largest job: 1 core, up to 1 h",
     ]  # fmt: skip
+    assert refused == "sor: nothing was done: there is no terminal to ask for confirmation. Add --yes\n"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    assert submit(project, yes=False, only=None) == 0
+    assert submit(project, yes=False, only=None) == 1
     assert not project.root.path.exists()
     assert submit(project, yes=False, only="train") == 0
     assert (questions, paper.taken) == (["Submit?"], [])  # there is nothing of that stage
@@ -490,7 +492,9 @@ def test_scripts_are_written_out_unless_somebody_submits(
     monkeypatch.setenv("COLUMNS", "40")
     project, out = project_of(tmp_path, paper, a, unit(tmp_path, "b", a)), tmp_path / "out"
     assert preview(project, None, None) == 0
-    assert capsys.readouterr().out.splitlines() == ["0 done, 0 queued or running", "+ prepare 2: a, b"]
+    shown = capsys.readouterr().out.split("\n", 2)
+    assert shown[:2] == ["0 done, 0 queued or running", "+ prepare 2: a, b"]
+    assert " ".join(shown[2].split()) == "2 units on made: about 1 h of jobs; largest job: 1 core, up to 1 h"
     assert preview(project, "train", None) == 0
     assert capsys.readouterr().out.splitlines() == ["0 done, 0 queued or running"]
     assert not project.root.path.exists()

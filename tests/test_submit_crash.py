@@ -192,7 +192,7 @@ def test_what_slurm_never_took_can_be_cancelled(held: Submitter, tmp_path: Path)
     assert (second["state"], second["reason"]) == ("queued", "is being submitted")
     make_old(tmp_path)
     assert held.poll(tmp_path).units[1].state == State.WAITING
-    done = held.sor("cancel", tmp_path)
+    done = held.sor("cancel", tmp_path, "--yes")
     assert done.stdout == "cancelled: prepare small, collate small\n"
     ended = [seen.attempt.ended for seen in held.poll(tmp_path).units if seen.attempt]
     assert ended == ["cancelled", "cancelled"]
@@ -243,7 +243,7 @@ def test_whatever_sbatch_says_besides_each_job_is_submitted_once(
     monkeypatch.setenv("PATH", before("sbatch", tmp_path / "bin", WRAPPED[name]))
     held.check(tmp_path)
     held.check_again(tmp_path)
-    done = held.sor("cancel", tmp_path)
+    done = held.sor("cancel", tmp_path, "--yes")
     assert (done.returncode, held.jobs(tmp_path)) == (0, [])
 
 
@@ -256,7 +256,7 @@ def test_jobs_whose_ids_a_banner_took_the_place_of_are_found_and_cancelled(
     ledger.write_text(re.sub(r'"job": "\d+"', '"job": "\\\\n-----\\\\n  Welcome"', text), encoding="utf-8")
     held.check(tmp_path)
     held.check_again(tmp_path)
-    assert len(held.sor("cancel", tmp_path).stdout.split(",")) == len(held.inputs)
+    assert len(held.sor("cancel", tmp_path, "--yes").stdout.split(",")) == len(held.inputs)
     assert held.jobs(tmp_path) == []
 
 
@@ -321,7 +321,7 @@ def test_cancel_stops_a_submit_under_way(held: Submitter, tmp_path: Path) -> Non
     wait = f"touch {tmp_path}/asked; until [ -e {go} ]; do sleep 0.1; done"
     process = submitting(held, runs, before_sbatch(tmp_path / "wait", "prepare", wait))
     wait_for((tmp_path / "asked").exists, "sbatch to be asked")
-    done = held.sor("cancel", runs)
+    done = held.sor("cancel", runs, "--yes")
     assert (done.returncode, done.stdout) == (0, "cancelled: prepare small\n"), done.stderr
     go.touch()
     said, _ = process.communicate(timeout=60)

@@ -226,7 +226,7 @@ def test_without_an_answer_of_the_accounts(accounted: Cluster, tmp_path: Path) -
         (tmp_path / "a.hold").unlink()
         assert submit(project, yes=True, only=None) == 0
         reached(project, "a done")
-        assert small.sor("cancel", tmp_path / "held").returncode == 0
+        assert small.sor("cancel", tmp_path / "held", "--yes").returncode == 0
         assert not small.jobs(tmp_path / "held")
     finally:
         accounted.start_slurmdbd()
@@ -261,18 +261,18 @@ def test_cancelled_by_unit_by_array_and_all(lab: Cluster, tmp_path: Path) -> Non
     small.check(tmp_path)
     units = {f"{s.unit.stage}/{s.unit.name}": s.unit.id for s in small.poll(tmp_path).units}
     packs = [name for name in units if name.startswith("pack/")]
-    for names in (["train/s-r0"], packs, []):
+    for names in (["train/s-r0"], packs, ["--yes"]):
         before = dict(small.jobs(tmp_path))
         done = small.sor("cancel", tmp_path, *names)
         assert (done.returncode, done.stderr) == (0, "")
-        gone = {units[name] for name in names or units}
+        gone = {units[name] for name in (units if names == ["--yes"] else names)}
         assert done.stdout.count(",") == len(gone) - 1
         assert dict(small.jobs(tmp_path)) == {u: job for u, job in before.items() if u not in gone}
         cancelled = [s for s in small.poll(tmp_path).units if s.attempt and s.attempt.ended == "cancelled"]
         assert {s.unit.id for s in cancelled} == gone
         assert {s.state for s in cancelled} == {State.WAITING}
         small.check(tmp_path)
-    small.sor("cancel", tmp_path)
+    small.sor("cancel", tmp_path, "--yes")
     assert small.sor("cancel", tmp_path).stdout == "nothing to cancel: no job is queued or running\n"
 
 

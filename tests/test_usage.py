@@ -10,9 +10,10 @@ import pytest
 from made_results import benchmark, evaluation
 from small_study import publish
 
-from analysis.report import _span, usage_line
+from analysis.report import usage_line
 from analysis.results.usage import USAGE, usage
 from jobs.core.unit import Resources, Unit
+from jobs.core.wording import span
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 
@@ -90,4 +91,4 @@ def test_of_another_folder_nothing_is_known(tmp_path: Path) -> None:
     [(0.004, "14 s"), (0.5, "30 min"), (1.0, "1 h"), (12.34, "12.3 h"), (2469.5, "2,470 h")],
 )
 def test_spans_have_a_unit_that_reads(hours: float, words: str) -> None:
-    assert _span(hours) == words
+    assert span(hours) == words

@@ -42,7 +42,7 @@ PATIENCE = 60.0  # seconds that `sor cancel` of some units waits for a running s
 
 
 def submit(project: Project, *, yes: bool, only: str | None) -> int:
-    """Reconcile a study and return the exit code.
+    """Reconcile a study and return the exit code; 1 if the user declines, 2 if nobody can be asked.
 
     Raises:
         Locked: another process is submitting it.
@@ -55,10 +55,12 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         trust.check(project.root)
         now = project.poll()
         difference = reconcile(now, only)
-        console.print(difference_view(difference))
+        console.print(difference_view(difference, project.cluster.name))
         sure = not any(s.unconfirmed for s in now.units)
-        if (sure and _idle(project, now, difference, console)) or not _agreed(console):
+        if sure and _idle(project, now, difference, console):
             return 0
+        if (refused := ask("Submit?", console)) is not None:
+            return refused
     trust.prepare(project.root, _copied(project))
     if warning := trust.replaceable(project.root):
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)
@@ -74,7 +76,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         now = settled(project, console)
         difference = reconcile(now, only)
         if yes:
-            console.print(difference_view(difference))
+            console.print(difference_view(difference, project.cluster.name))
         if _idle(project, now, difference, console):
             return 0
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
@@ -108,7 +110,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
         raise Refusal("--out writes scripts for Slurm: name a cluster, for example --cluster generic")
     console, now = PlainConsole(), project.poll()
     difference = reconcile(now, only)
-    console.print(difference_view(difference))
+    console.print(difference_view(difference, project.cluster.name))
     if out is None:
         return 0
     if now.submitting is not None:
@@ -139,11 +141,16 @@ def _refuse_secrets(resolved: dict[str, Any]) -> None:
         )
 
 
-def _agreed(console: Console) -> bool:
+def ask(question: str, console: Console) -> int | None:
+    """Ask for confirmation.
+
+    Returns:
+        None if the user agrees; the exit code otherwise: 1 if declined, 2 if there is no terminal to ask.
+    """
     if not sys.stdin.isatty():
-        console.print("not submitted: there is no terminal to ask for confirmation. Add --yes to submit")
-        return False
-    return Confirm.ask("Submit?", console=console)
+        say("sor: nothing was done: there is no terminal to ask for confirmation. Add --yes", error=True)
+        return 2
+    return None if Confirm.ask(question, console=console, default=False) else 1
 
 
 def _idle(project: Project, now: StudyStatus, difference: Difference, console: Console) -> bool:

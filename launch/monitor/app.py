@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from jobs.core.causes import named
 from jobs.core.plain import PlainConsole, printable, say
+from jobs.core.wording import count
 from launch.monitor.actions import carry_out
 from launch.monitor.background import BackgroundCall
 from launch.monitor.data.summary import Summary, summarize
@@ -31,7 +32,6 @@ from launch.monitor.views.overview import overview
 from launch.notify.hook import Notifier
 from launch.state.log_files import words_of
 from launch.state.status import StudyStatus, UnitStatus
-from launch.state.wording import count
 from launch.study_run import Project
 from launch.submit.bad_nodes import Verdict
 

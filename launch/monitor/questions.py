@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.core.wording import count
 from launch.monitor.data.study_view import StudyView
 from launch.state.command_line import command
 from launch.state.reconcile import reconcile
 from launch.state.status import UnitStatus
-from launch.state.wording import count
 
 NAMED = 4  # units listed by name in a question
 UNKNOWN = "the study has not been polled yet"

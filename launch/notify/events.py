@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.core.causes import ANSWERS
 from jobs.core.plain import plain
+from jobs.core.wording import count
 from launch.state.command_line import command
 from launch.state.exit_code import Outlook, in_hand, lost, outlook
 from launch.state.log_files import WIDEST
@@ -21,7 +22,6 @@ from launch.state.pending_reasons import Wait, in_words, meaning
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import advice, held, stuck
-from launch.state.wording import count
 from launch.submit.bad_nodes import WHILE, BadNode, Verdict
 
 QUIET = 3600.0  # seconds between messages under a topic that may keep producing news

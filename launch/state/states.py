@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from launch.state.wording import some
+from jobs.core.wording import some
 
 STALLED_AFTER = 900.0  # seconds without a heartbeat from a job that sent some before
 

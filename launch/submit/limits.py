@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from jobs.core.unit import Resources, Unit
+from jobs.core.wording import count, some
 from jobs.store.checkpoints import Checkpoints, why_not
 from jobs.store.rundir import StudyDir
 from launch.slurm.client import SlurmClient
@@ -23,7 +24,6 @@ from launch.slurm.levels import Level, Quota, level, service_of, smallest
 from launch.slurm.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
 from launch.slurm.parse import Config, NodeGroup, Place
 from launch.state.errors import SlurmUnavailable
-from launch.state.wording import count, some
 from launch.study.cluster import Cluster
 from launch.study.memory import TWICE
 from launch.study.plan import MARGIN

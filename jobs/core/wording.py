@@ -1,4 +1,4 @@
-"""Numbers and lists in messages."""
+"""Numbers, lists and durations in messages."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def count(number: int, noun: str) -> str:
 def some(names: Sequence[object]) -> str:
     """Return the first name and the number of further ones."""
     return str(names[0]) if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def span(hours: float) -> str:
+    """Format hours in the largest unit of which there is at least one: 14 s, 30 min, 1.5 h, 2,470 h."""
+    if hours >= 1:
+        return f"{hours:.3g} h" if hours < 100 else f"{hours:,.0f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
