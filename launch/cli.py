@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.core.trust import private_umask
+from launch import completion
 from launch.encoding import use_utf8
 from launch.state.command_line import RUNS
 
@@ -24,15 +25,21 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Scale or Reason: run a whole distillation study, and answer its question.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-StudyArg = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a name in configs/studies.")]
+StudyArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", autocompletion=completion.studies,
+        help="A YAML file, a name in configs/studies, or the name of a study that was submitted.",
+    ),
+]  # fmt: skip
 ClusterOpt = Annotated[
     str | None,
     typer.Option(
-        "--cluster", metavar="NAME", envvar="SOR_CLUSTER",
+        "--cluster", metavar="NAME", envvar="SOR_CLUSTER", autocompletion=completion.clusters,
         help="A name in configs/clusters, or a YAML file. Default: where it runs already, else 'local'.",
     ),
 ]  # fmt: skip
@@ -94,6 +101,31 @@ def answer(arguments: list[str]) -> None:
         sys.exit(1 if isinstance(error, Locked | SlurmUnavailable) else 2)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"sor {version('scale-or-reason')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Run a whole distillation study on Slurm or on this machine, and answer its question."""
+
+
+@app.command()
+def studies(cluster: ClusterOpt = None, runs: RunsOpt = RUNS) -> None:
+    """List the studies that were submitted, with their state, and the shipped ones."""
+    from launch.commands.studies import print_studies
+
+    sys.exit(print_studies(runs, cluster))
+
+
 @app.command()
 def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show the units of a study, their resources, and what is done already."""
@@ -153,7 +185,10 @@ def status(
     ] = False,
     interval: IntervalOpt = None,
     units: Annotated[
-        list[str] | None, typer.Argument(metavar="[UNIT]...", help="Show these units with all their runs.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[UNIT]...", autocompletion=completion.units, help="Show these units with all their runs."
+        ),
     ] = None,
 ) -> None:
     """Show the state of a study, also by the exit code.
@@ -227,7 +262,12 @@ def monitor(
 def logs(
     study: StudyArg,
     unit: Annotated[
-        str | None, typer.Argument(metavar="[UNIT]", help="Its name or id, as 'sor plan STUDY --json' lists.")
+        str | None,
+        typer.Argument(
+            metavar="[UNIT]",
+            autocompletion=completion.units,
+            help="Its name or id.",
+        ),
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
@@ -252,7 +292,9 @@ def logs(
 @app.command()
 def cancel(
     study: StudyArg,
-    unit: Annotated[list[str] | None, typer.Argument(metavar="[UNIT ...]")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Argument(metavar="[UNIT ...]", autocompletion=completion.units)
+    ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before cancelling all.")] = False,

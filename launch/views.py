@@ -21,6 +21,7 @@ from jobs.core.unit import STAGES, Unit
 from jobs.core.wording import count, span
 from launch.local.scheduler import Event, Running
 from launch.state.command_line import command
+from launch.state.exit_code import Outlook, outlook
 from launch.state.reconcile import Difference
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, current_progress
@@ -176,17 +177,18 @@ def listed(seen: Sequence[UnitStatus], most: int = 6) -> str:
 
 
 def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -> RenderableType:
-    """Render counts per stage, running units, and what needs attention.
+    """Render a headline, counts per stage, running units, what needs attention, and the next step.
 
     Args:
         logs: the last log lines of units, by id; if not empty, failed units without lines are only named.
     """
-    states = [s for s in State if s is not State.DAMAGED or now.of(s)]
+    states = [s for s in State if now.of(s)]
     table = _columns(("stage",), ("total", *states))
     for row in now.stages():
         counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in states]
         table.add_row(row["stage"], str(row["total"]), *counts)
-    parts: list[RenderableType] = [table]
+    says, next_step = headline(now)
+    parts: list[RenderableType] = [says, "", table]
     running = now.of(State.RUNNING, State.STALLED)
     parts += ["", running_table((s.unit, s.progress) for s in running)] if running else []
     failed = now.of(State.FAILED)
@@ -200,7 +202,23 @@ def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
     parts += [Text(f"damaged: {plain(harm)}", "bold magenta") for harm in now.harm]
     parts += [keeper_line(now)] if now.keeper else []
+    parts += [f"next: {next_step}"] if next_step else []
     return Group(*parts)
+
+
+def headline(now: StudyStatus) -> tuple[Text, str | None]:
+    """Return where a study stands, in a line, and the command that continues it if a person has to."""
+    name, end, total = now.root.path.name, outlook(now), len(now.units)
+    if end is Outlook.DONE:
+        return Text(f"{name}: done, {count(total, 'unit')}", "bold green"), command(now.root, "report")
+    counts = {state: len(now.of(state)) for state in State}
+    parts = [f"{n} {state}" for state, n in counts.items() if n and state is not State.DONE]
+    says = f"{counts[State.DONE]} of {count(total, 'unit')} done, {', '.join(parts)}"
+    if end is Outlook.CONTINUES:
+        return Text(f"{name}: in progress: {says}", "bold blue"), command(now.root, "monitor")
+    if not any(seen.attempt for seen in now.units):
+        return Text(f"{name}: not submitted yet: {says}", "bold"), command(now.root, "submit")
+    return Text(f"{name}: needs attention: {says}", "bold red"), command(now.root, "submit")
 
 
 def waiting_line(found: Waiting) -> Text:

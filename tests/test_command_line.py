@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -92,4 +93,77 @@ def test_every_command_that_a_session_prints_works_when_pasted(tmp_path: Path) -
                     run(line.replace("sor monitor", "sor monitor --once"), codes=(0, 2, 3, 4))
     verbs = {line.split()[1] for line in tried}
     assert verbs >= {"submit", "status", "logs", "plan"}, tried
-    assert all("my study" in line for line in tried if "--help" not in line), tried
+    assert all("my study" in line for line in tried if not line.endswith(" -h")), tried
+
+
+def completed(shell: str, line: str, folder: Path) -> list[str]:
+    """What `sor` completes the last word of a line with, in one of the two ways in which shells ask."""
+    words = {"complete_bash": {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}}.get(
+        shell, {"_TYPER_COMPLETE_ARGS": line}
+    )
+    environment = {**os.environ, "_SOR_COMPLETE": shell, "PYTHONPATH": str(TESTS), **words}
+    done = subprocess.run(
+        [str(SOR)], cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    return [word for word in re.findall(r"[\w./-]+", done.stdout) if word != "_files"]
+
+
+@pytest.mark.parametrize("shell", ["complete_bash", "complete_zsh"])
+def test_shells_complete_commands_studies_clusters_and_units(shell: str, tmp_path: Path) -> None:
+    write_study(tmp_path)
+    (tmp_path / "runs/done-before").mkdir(parents=True)
+    write_json(tmp_path / "runs/done-before/study.json", {})
+    assert "status" in completed(shell, "sor sta", tmp_path)
+    assert "demo" in completed(shell, "sor status de", tmp_path)
+    assert "done-before" in completed(shell, "sor status do", tmp_path)
+    assert "small.yaml" in completed(shell, "sor plan sm", tmp_path)
+    assert "leonardo" in completed(shell, "sor plan demo --cluster leo", tmp_path)
+    assert {"train/s-r0", "train/s-r50"} <= set(completed(shell, "sor logs small.yaml train/s", tmp_path))
+    assert completed(shell, "sor logs no-such-study train/", tmp_path) == []
+
+
+def test_a_real_bash_completes(tmp_path: Path) -> None:
+    script = (
+        "source <(sor --show-completion bash); COMP_WORDS=(sor status scale); COMP_CWORD=2; "
+        '_sor_completion sor; echo "${COMPREPLY[*]}"'
+    )
+    environment = {**os.environ, "PATH": f"{SOR.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.split() == ["scale-or-reason"]
+
+
+def test_studies_are_listed_with_their_state(tmp_path: Path) -> None:
+    with watched_study(tmp_path / "study") as file:
+
+        def sor(*words: str) -> subprocess.CompletedProcess[str]:
+            environment = {**os.environ, "PYTHONPATH": str(TESTS), "SOR_RUNS": "runs"}
+            return subprocess.run(
+                [str(SOR), *words], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
+                check=False,
+            )  # fmt: skip
+
+        before = sor("studies")
+        assert (before.returncode, before.stdout.splitlines()[0]) == (0, "no study was submitted in runs")
+        assert re.search(r"^demo +Tiny models", before.stdout, re.MULTILINE)
+        (file.parent / "study.fail").touch()
+        sor("submit", str(file), "--yes")
+        after = sor("studies")
+        assert after.returncode == 0
+        assert re.match(r"small: needs attention: 0 of \d+ units done, .*1 failed", after.stdout)
+        (tmp_path / "runs/broken").mkdir()
+        write_json(tmp_path / "runs/broken/study.json", {"name": "broken"})
+        broken = sor("studies")
+        assert broken.returncode == 1
+        assert "skipped runs/broken" in broken.stdout
+
+
+def test_the_version_is_printed() -> None:
+    done = subprocess.run([str(SOR), "--version"], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == f"sor {version('scale-or-reason')}\n"

@@ -32,7 +32,7 @@ NEVER, REDO = (
     {"live": LiveJobs(State.QUEUED, (), "asks for more", dead=True, again=again), "in_vain": True}
     for again in (False, True)
 )
-DONE, ON, YOU = Outlook.DONE, Outlook.GOES_ON, Outlook.NEEDS_YOU
+DONE, ON, YOU = Outlook.DONE, Outlook.CONTINUES, Outlook.NEEDS_ATTENTION
 
 
 def seen(unit: Unit, state: State, started: float = 100.0, **more: Any) -> UnitStatus:

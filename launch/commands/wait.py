@@ -41,7 +41,7 @@ def wait(project: Project, interval: float) -> StudyStatus:
             notifier.silent(answered)
         else:
             answered, silent = time.time(), False
-            over = outlook(now) != Outlook.GOES_ON
+            over = outlook(now) != Outlook.CONTINUES
             if over:
                 notifier.close()  # finish earlier messages, so that the last one is not skipped
             notifier.report(now, nodes)

@@ -53,7 +53,7 @@ def ask_cancel(
     now, name = view.now, view.project.study.name
     if now is None:
         return UNKNOWN
-    hit = _in_hand(now.units if units is None else units)
+    hit = _cancelable(now.units if units is None else units)
     if units is None:
         if not (hit or now.kept or now.former):
             return f"no job of {name} is queued or running: nothing to cancel"
@@ -63,7 +63,7 @@ def ask_cancel(
         return _question(
             f"Cancel the study {name}: {', '.join(what)}?", ("y", "yes", Action("cancel", study))
         )
-    every = _in_hand(listed)
+    every = _cancelable(listed)
     if not hit and not every:
         return "neither queued nor running: nothing to cancel"
     answers = [("y", "yes", Action("cancel", study, _ids(hit)))] if hit else []
@@ -95,7 +95,7 @@ def _question(text: str, *answers: tuple[str, str, Action]) -> Question:
     return Question(f"{text}\n{keys}, n: no", tuple((key, action) for key, _, action in answers))
 
 
-def _in_hand(units: Sequence[UnitStatus]) -> list[UnitStatus]:
+def _cancelable(units: Sequence[UnitStatus]) -> list[UnitStatus]:
     """Return the units that `sor cancel` would end."""
     return [seen for seen in units if seen.live is not None or seen.unconfirmed]
 

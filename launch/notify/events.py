@@ -16,7 +16,7 @@ from jobs.core.causes import ANSWERS
 from jobs.core.plain import plain
 from jobs.core.wording import count
 from launch.state.command_line import command
-from launch.state.exit_code import Outlook, in_hand, lost, outlook
+from launch.state.exit_code import Outlook, in_progress, lost, outlook
 from launch.state.log_files import WIDEST
 from launch.state.pending_reasons import Wait, in_words, meaning
 from launch.state.states import State
@@ -129,7 +129,7 @@ def _problems(now: StudyStatus, told: Sent) -> list[News]:
     return [
         News(topic, tuple(map(_key, units)), _problem(units, now))
         for topic, units in groups.items()
-        if told.due(topic) or not in_hand(now)
+        if told.due(topic) or not in_progress(now)
     ]
 
 
@@ -166,7 +166,7 @@ def _left(now: StudyStatus) -> list[News]:
         why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
         return [News("keeper", (f"keeper {attempt.number}",), f"no keeper continues the study: {why}")]
     started = max((int(seen.attempt.started) for seen in now.units if seen.attempt), default=None)
-    if started is None or in_hand(now) or lost(now):
+    if started is None or in_progress(now) or lost(now):
         return []
     waiting = f"{len(now.of(State.WAITING))} of {len(now.units)} units wait"
     text = f"{waiting}, and none is queued or running. To continue: {command(now.root, 'submit')}"

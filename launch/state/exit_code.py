@@ -18,8 +18,8 @@ class Outlook(IntEnum):
     """Exit codes of `sor status`; 1 and 2 are taken by errors of the program itself."""
 
     DONE = 0
-    GOES_ON = 3
-    NEEDS_YOU = 4
+    CONTINUES = 3
+    NEEDS_ATTENTION = 4
 
 
 def outlook(now: StudyStatus) -> Outlook:
@@ -29,15 +29,15 @@ def outlook(now: StudyStatus) -> Outlook:
     another submit would most likely find no room for them, either.
     """
     if all(seen.state == State.DONE for seen in now.units):
-        return Outlook.NEEDS_YOU if now.harm else Outlook.DONE
-    if now.of(State.STALLED, State.DAMAGED) or now.harm or not in_hand(now):
-        return Outlook.NEEDS_YOU
+        return Outlook.NEEDS_ATTENTION if now.harm else Outlook.DONE
+    if now.of(State.STALLED, State.DAMAGED) or now.harm or not in_progress(now):
+        return Outlook.NEEDS_ATTENTION
     if lost(now) or held(now) or stuck(now):
-        return Outlook.NEEDS_YOU
-    return Outlook.GOES_ON
+        return Outlook.NEEDS_ATTENTION
+    return Outlook.CONTINUES
 
 
-def in_hand(now: StudyStatus) -> bool:
+def in_progress(now: StudyStatus) -> bool:
     """Return whether anything is in progress: a keeper, a submit, or queued or running jobs."""
     return now.kept is not None or now.submitting is not None or bool(now.of(*ACTIVE))
 

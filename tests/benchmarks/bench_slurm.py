@@ -128,7 +128,7 @@ def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
 
     def status() -> None:
         done = subprocess.run([SOR, "status", *named], stdout=subprocess.DEVNULL, check=False)
-        assert done.returncode == Outlook.NEEDS_YOU  # to release its jobs
+        assert done.returncode == Outlook.NEEDS_ATTENTION  # to release its jobs
 
     started.clear()
     ours, theirs = processor(look, resource.RUSAGE_SELF), processor(squeue, resource.RUSAGE_CHILDREN)

@@ -1,0 +1,49 @@
+"""`sor studies`: what can be run, and where each submitted study stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.core.plain import PlainConsole
+from launch.state.errors import SlurmUnavailable
+from launch.study.presets import CONFIGS, StudyError, known_names
+from launch.study_run import started_projects
+from launch.views import headline
+
+
+def print_studies(runs: Path, cluster: str | None) -> int:
+    """Print the studies of the run folder, the latest first, and the shipped ones; return the exit code.
+
+    Returns:
+        1 if a study's state is unknown, since Slurm does not answer or it cannot be opened.
+    """
+    console, code = PlainConsole(), 0
+    try:
+        projects, troubles = started_projects(runs, cluster)
+    except StudyError:
+        projects, troubles = [], []
+    for project in projects:
+        try:
+            console.print(headline(project.poll())[0], soft_wrap=True)
+        except SlurmUnavailable as error:
+            troubles.append(f"{project.study.name}: {error}")
+    for trouble in troubles:
+        console.print(trouble, style="yellow", soft_wrap=True)
+        code = 1
+    if not projects:
+        console.print(f"no study was submitted in {runs}")
+    console.print("")
+    _print_shipped(console)
+    return code
+
+
+def _print_shipped(console: Console) -> None:
+    """Print the shipped studies with the first line of each file."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name in known_names("studies"):
+        with (CONFIGS / "studies" / f"{name}.yaml").open(encoding="utf-8") as file:
+            table.add_row(name, file.readline().removeprefix("#").strip())
+    console.print(table)
