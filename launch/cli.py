@@ -119,6 +119,26 @@ def options(
 
 
 @app.command()
+def init(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The study file to write.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option("--from", metavar="NAME", autocompletion=completion.studies, help="A shipped study."),
+    ] = "demo",
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a cluster file for this machine's Slurm instead."),
+    ] = None,
+) -> None:
+    """Write a study file, or a cluster file, to start from."""
+    from launch.commands.init import write_cluster, write_study
+
+    if (file is None) == (cluster is None):
+        raise typer.BadParameter("give either FILE, for a study, or --cluster FILE")
+    print(write_cluster(cluster) if cluster else write_study(file or Path(), preset))
+
+
+@app.command()
 def studies(cluster: ClusterOpt = None, runs: RunsOpt = RUNS) -> None:
     """List the studies that were submitted, with their state, and the shipped ones."""
     from launch.commands.studies import print_studies

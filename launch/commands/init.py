@@ -1,0 +1,183 @@
+"""`sor init`: write a study file or a cluster file to start from. Existing files are never overwritten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from jobs.core.gpus import gpu
+from launch.slurm.client import SlurmClient
+from launch.slurm.limits import Association, Partition
+from launch.slurm.parse import NoAccounting, NodeGroup
+from launch.study.cluster import load_cluster
+from launch.study.presets import CONFIGS, Mistake, StudyError, known_names
+
+HOURS = 24.0  # requested at most where the partition sets no limit
+CORES = 8  # at most, per GPU, where the cluster has none
+TEMPLATE = """\
+# Cluster {name}, written by 'sor init --cluster' from what Slurm reports.
+backend: slurm
+gpu: {gpu}
+# Assumptions of the time estimates: the fraction of the GPU's peak that a stage reaches, and one core's rate.
+efficiency: {{generate: 0.10, train: 0.35, evaluate: 0.10}}
+cpu_gflops: 15
+cpus_per_gpu: {cores}
+max_hours: {hours}   # upper bound on requested time; {limit}
+mtbf_hours: 24   # mean time between failures without warning; lower values give more checkpoints
+slurm:
+  template: {template}   # in sbatch_templates: plain, modules, apptainer, pyxis, or your own
+  sbatch: {sbatch}
+{more}
+  # keeper: 300   # a job that continues the study unattended; only where jobs may submit jobs
+"""
+
+
+def write_study(file: Path, preset: str) -> str:
+    """Write a copy of a shipped study and return the commands that come next.
+
+    Raises:
+        StudyError: there is no such study, or the file exists.
+    """
+    known = known_names("studies")
+    if preset not in known:
+        raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
+    text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
+    _write(file, f"# A copy of the shipped study {preset}, to edit.\n{text}")
+    return f"wrote {file}. See its units: sor plan {file}"
+
+
+def write_cluster(file: Path) -> str:
+    """Ask this machine's Slurm, write a cluster file for it, and return the command that comes next.
+
+    Raises:
+        StudyError: the file exists, or Slurm has no partition that can be used.
+        SlurmUnavailable: Slurm does not answer.
+    """
+    client = SlurmClient()
+    config = client.config()
+    accounts: list[str] = []
+    if config.accounting:
+        try:
+            rows = client.associations(config.cluster).rows
+        except NoAccounting:
+            rows = ()
+        accounts = _accounts(rows)
+    partitions, nodes = client.partitions().rows, client.nodes().rows
+    _write(file, cluster_text(config.cluster, partitions, nodes, accounts))
+    load_cluster(str(file))
+    return f"wrote {file}. Check it, with a short job on a node: sor doctor --cluster {file}"
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        with file.open("x", encoding="utf-8") as made:
+            made.write(text)
+    except FileExistsError:
+        raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")]) from None
+
+
+def _accounts(rows: Sequence[Association]) -> list[str]:
+    return list(dict.fromkeys(row.account for row in rows if row.user))
+
+
+def cluster_text(
+    name: str, partitions: Sequence[Partition], nodes: Sequence[NodeGroup], accounts: Sequence[str]
+) -> str:
+    """Return a commented cluster file. Pure, but for the programs and modules that it mentions.
+
+    Args:
+        name: of the cluster.
+        accounts: that the user may use.
+
+    Raises:
+        StudyError: no partition accepts jobs.
+    """
+    usable = [p for p in partitions if p.state in ("UP", "DOWN") and p.nodes]
+    if not usable:
+        raise StudyError([Mistake(Path(name), "", "no partition of this cluster accepts jobs")])
+    with_gpus = [p for p in usable if _gpus(p, nodes)]
+    main = _chosen(with_gpus or usable, nodes)
+    kinds = _gpus(main, nodes)
+    sbatch = {"partition": main.name, **({"account": accounts[0]} if len(accounts) == 1 else {})}
+    more = [f"  # partition {p.name}: {_described(p, nodes)}" for p in usable]
+    if accounts[1:]:
+        more.append(f"  # your accounts: {', '.join(accounts)}; without 'account' in sbatch, Slurm's default")
+    more += _gpu_option(kinds)
+    if with_gpus and (without := [p for p in usable if p not in with_gpus]):
+        more += _cpu_stages(_chosen(without, nodes))
+    modules = "MODULESHOME" in os.environ or "LMOD_CMD" in os.environ
+    if modules:
+        more.append("  variables: {modules: []}   # names that 'module avail' lists, as [cuda, python]")
+    for program in ("apptainer", "singularity"):
+        if shutil.which(program):
+            more.append(f"  # {program} is installed: with the template apptainer, jobs run in a container")
+    return TEMPLATE.format(
+        name=name,
+        gpu=_gpu_line(kinds),
+        cores=_cores([g for g in nodes if g.partition == main.name and (g.gpus or not with_gpus)]),
+        hours=f"{main.max_seconds / 3600 if main.max_seconds else HOURS:g}",
+        limit=f"partition {main.name} {'allows no more' if main.max_seconds else 'has no limit'}",
+        template="modules" if modules else "plain",
+        sbatch=_flow(sbatch),
+        more="\n".join(more),
+    )
+
+
+def _gpus(partition: Partition, nodes: Sequence[NodeGroup]) -> Counter[str]:
+    """Return how many GPUs of each type a partition has."""
+    found = Counter[str]()
+    for group in nodes:
+        if group.partition == partition.name:
+            found.update({kind: group.count * count for kind, count in group.gpus})
+    return found
+
+
+def _chosen(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Partition:
+    """Return the default partition if it is among these, else the one with the most GPUs, or nodes."""
+    return max(partitions, key=lambda p: (p.default, _gpus(p, nodes).total(), p.nodes))
+
+
+def _gpu_line(kinds: Counter[str]) -> str:
+    """Return the GPU's name in the table of rates, or a default with a comment that asks for it."""
+    for kind, _ in kinds.most_common():
+        with suppress(ValueError):
+            return gpu(kind)
+    why = f"Slurm calls its GPUs {', '.join(kinds)}" if kinds else "there are no GPUs"
+    return f"h100   # {why}: set a name from jobs/core/gpus.py"
+
+
+def _gpu_option(kinds: Counter[str]) -> list[str]:
+    """Return how GPUs are requested: by type only where a partition has several."""
+    if len(kinds) < 2:
+        return []
+    kind, *others = (kind for kind, _ in kinds.most_common())
+    return [f"  gpu_option: gres=gpu:{kind}:{{gpus}}   # the partition also has {', '.join(others)}"]
+
+
+def _cpu_stages(partition: Partition) -> list[str]:
+    """Return the settings of the stages that need no GPU."""
+    stages = ("prepare", "collate", "pack", "report")
+    return ["  stages:", *(f"    {stage}: {_flow({'partition': partition.name})}" for stage in stages)]
+
+
+def _flow(options: dict[str, str]) -> str:
+    """Return options as YAML in one line."""
+    return str(yaml.safe_dump(options, default_flow_style=True, sort_keys=False, width=10_000)).strip()
+
+
+def _cores(groups: Sequence[NodeGroup]) -> int:
+    """Return the cores that nodes have per GPU."""
+    per_gpu = [group.cpus // sum(count for _, count in group.gpus) for group in groups if group.gpus]
+    return max(1, min(per_gpu, default=min([CORES, *(group.cpus for group in groups)])))
+
+
+def _described(partition: Partition, nodes: Sequence[NodeGroup]) -> str:
+    gpus = ", ".join(f"{count} {kind} GPUs" for kind, count in _gpus(partition, nodes).items()) or "no GPUs"
+    limit = f", up to {partition.max_seconds / 3600:g} h" if partition.max_seconds else ""
+    return f"{partition.nodes} nodes, {gpus}{limit}{', the default' if partition.default else ''}"

@@ -1,0 +1,98 @@
+"""`sor init`: study files and cluster files to start from."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster import Cluster
+from small_study import sor
+
+from launch.commands.init import cluster_text, write_study
+from launch.slurm.limits import Partition
+from launch.slurm.parse import NodeGroup
+from launch.study.cluster import load_cluster
+from launch.study.presets import StudyError
+from launch.study.schema import load_study
+
+GPU = Partition("gpu", False, "UP", 10, None, 86_400)
+CPU = Partition("on", True, "UP", 300, None, None)
+NODES = (
+    NodeGroup("gpu", 8, 64, (("a100", 4),), 500_000), NodeGroup("gpu", 2, 128, (("h100", 8),), 1_000_000),
+    NodeGroup("on", 300, 64, (), 257_000),
+)  # fmt: skip
+
+
+def written(tmp_path: Path, text: str) -> dict[str, Any]:
+    """The file, after it was loaded as a cluster."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    load_cluster(str(file))
+    return dict(yaml.safe_load(text))
+
+
+def test_gpus_decide_the_partition_and_stages_without_get_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MODULESHOME", "LMOD_CMD"):
+        monkeypatch.delenv(name, raising=False)
+    text = cluster_text("lab", (CPU, GPU), NODES, ["mine"])
+    found = written(tmp_path, text)
+    assert (found["gpu"], found["cpus_per_gpu"], found["max_hours"]) == ("a100", 16, 24)
+    assert found["slurm"] == {
+        "template": "plain", "sbatch": {"partition": "gpu", "account": "mine"},
+        "gpu_option": "gres=gpu:a100:{gpus}",
+        "stages": {stage: {"partition": "on"} for stage in ("prepare", "collate", "pack", "report")},
+    }  # fmt: skip
+    several = cluster_text("lab", (CPU, GPU), NODES, ["mine", "other"])
+    assert "your accounts: mine, other; without" in several
+    assert written(tmp_path, several)["slurm"] == {**found["slurm"], "sbatch": {"partition": "gpu"}}
+    assert "partition gpu: 10 nodes, 32 a100 GPUs, 16 h100 GPUs, up to 24 h" in text
+    assert len(text.splitlines()) <= 40
+
+
+def test_a_cluster_without_gpus_or_with_unknown_ones_or_with_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMOD_CMD", "/usr/share/lmod")
+    found = written(tmp_path, cluster_text("lab", (CPU,), (NodeGroup("on", 300, 4, (), 1),), []))
+    assert found["slurm"] == {
+        "template": "modules", "sbatch": {"partition": "on"}, "variables": {"modules": []},
+    }  # fmt: skip
+    assert (found["cpus_per_gpu"], found["max_hours"]) == (4, 24)
+    odd = cluster_text("lab", (GPU,), (NodeGroup("gpu", 1, 8, (("xpu9", 2),), 1),), [])
+    assert "gpu: h100   # Slurm calls its GPUs xpu9: set a name" in odd
+    down = Partition("gpu", False, "DRAIN", 10, None, None)
+    with pytest.raises(StudyError, match="no partition of this cluster accepts jobs"):
+        cluster_text("lab", (down,), NODES, [])
+
+
+def test_a_shipped_study_is_copied_and_never_over_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    assert write_study(file, "smollm") == f"wrote {file}. See its units: sor plan {file}"
+    assert load_study(str(file)).name == "mine"
+    with pytest.raises(StudyError, match="exists already"):
+        write_study(file, "demo")
+    with pytest.raises(StudyError, match="no such study; --from takes demo, scale-or-reason, smollm"):
+        write_study(tmp_path / "other.yaml", "paper")
+    done = sor("init")
+    assert done.returncode == 2
+    assert "give either FILE, for a study, or --cluster FILE" in done.stderr
+
+
+def test_doctor_passes_the_cluster_file_of_a_real_slurm(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    file = tmp_path / "mine.yaml"
+    made: subprocess.CompletedProcess[str] = sor("init", "--cluster", file)
+    assert made.stdout == f"wrote {file}. Check it, with a short job on a node: sor doctor --cluster {file}\n"
+    assert re.search(r"^  sbatch: \{partition: main", file.read_text(encoding="utf-8"), re.MULTILINE)
+    checked = sor("doctor", "--cluster", file, "--runs", tmp_path / "runs")
+    problems = re.findall(r"^problem +(.*)", checked.stdout, re.MULTILINE)
+    assert [re.match(r"torch .* is a CPU build", words) is not None for words in problems] in ([], [True])
+    assert "partitions and accounts accept jobs of every stage" in checked.stdout
