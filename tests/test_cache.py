@@ -21,7 +21,7 @@ from launch.slurm.client import SlurmClient
 from launch.slurm.parse import PastJob, QueuedJob
 from launch.slurm.text import SEPARATOR, Table
 from launch.state.cache import StatusCache
-from launch.state.ledger import Ledger, Started
+from launch.state.ledger import Attempt, Job, Ledger, Started
 from launch.state.reconcile import reconcile
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, poll
@@ -266,3 +266,26 @@ def test_a_job_that_slurm_will_never_start_is_withdrawn(tmp_path: Path, reason: 
     assert [s.unit.name for s in difference.withdraw] == ["a"]
     assert "a" in [s.unit.name for s in difference.submit]
     assert "it is canceled and resubmitted with the next submit" in str(world.seen("a").reason)
+
+
+def test_places_are_counted_in_the_queue_of_the_last_poll() -> None:
+    class Asked(Sent):
+        queues = 0
+
+        def queue(self) -> Table[QueuedJob]:
+            self.queues += 1
+            return super().queue()
+
+    client, line = Asked(), ("7_[0-2]", "PENDING", "None", "N/A", "", "main", "ours", "normal", "name")
+    client.queued["7"] = SEPARATOR.join(line)
+    backend, attempt = Slurm(client), Attempt(1, 0.0, "made.yaml", (Job("name", "7", "here", 0),))
+    assert backend.live({"a": attempt})
+    assert [(p.array, list(p.elements or ()), p.account) for p in backend.places({"7_1"})] == [
+        ("7", [0, 2], "ours")
+    ]
+    assert client.queues == 1
+    client.queued.clear()
+    assert (backend.places(()), client.queues) == ([], 2)  # something was submitted since the poll
+    backend.live({"a": attempt})
+    assert (backend.live({}), client.queues) == ({}, 3)  # a later poll that needed no queue
+    assert (backend.places(()), client.queues) == ([], 4)

@@ -52,7 +52,7 @@ class Slurm:
 
     def __init__(self, client: SlurmClient) -> None:
         self.client = client
-        self._queue: Table[QueuedJob] | None = None  # the last answer
+        self._queue: Table[QueuedJob] | None = None  # of the last poll
         # All by job name and id:
         self._ended: dict[tuple[str, str], QueuedJob] = {}  # in the last answer
         self._past: dict[tuple[str, str], PastJob] = {}  # from accounting, of jobs that had left the queue
@@ -61,9 +61,13 @@ class Slurm:
         self._again = 0.0  # when it may be asked again about those that it did not know
 
     def places(self, without: Collection[str]) -> list[Place]:
-        """Return the places that this user has taken in the queue last polled, but for some job ids."""
+        """Return the places that this user has taken in the queue, in any study, but for some job ids.
+
+        They are counted in the queue as the last poll found it, if that asked for it.
+        """
+        queue, self._queue = self._queue or self.client.queue(), None  # submissions follow, which change it
         found = list[Place]()
-        for place in places(self._queue or self.client.queue()):
+        for place in places(queue):
             if place.elements is None:
                 found += [place] if place.array not in without else []
             else:
@@ -72,6 +76,9 @@ class Slurm:
         return found
 
     def live(self, attempts: Mapping[str, Attempt]) -> dict[str, LiveJobs]:
+        self._queue = None
+        if not attempts:
+            return {}
         rows = self._rows({job.submission for a in attempts.values() for job in a.jobs})
         alive: dict[str, dict[str, dict[int | None, Telling]]] = {}
         for row in rows:

@@ -186,7 +186,7 @@ def poll(
     started = {id: a for id, a in attempts.items() if id in planned and id not in published}
     former = {id: a for id, a in attempts.items() if a.ended is None and id not in planned and id != KEEPER}
     asked = started | former | ({KEEPER: keeper} if keeper and keeper.ended is None else {})
-    live = backend.live(asked) if asked else {}
+    live = backend.live(asked)
     if KEEPER in asked and KEEPER not in live and cache.attempts(root).get(KEEPER) != keeper:
         return poll(units, root, backend, cache)  # it submitted the next, and ended meanwhile
     over = [planned[id] for id in started if id not in live]
