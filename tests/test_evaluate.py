@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from jobs.runtime.context import Context
 from jobs.runtime.signals import Interrupted
 from jobs.stages import evaluate
 from jobs.stages.pack import encode
+from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, read_json, read_jsonl, write_json
 
 STUDENT = {"name": "tiny ift", "size": "tiny", "share": 0.0, "order": "sequential", "seed": 0}
@@ -90,11 +92,12 @@ def loaded(ctx: Context, include: Path) -> tuple[Any, Any]:
     return load(str(ctx.input("train") / "model"), None, ctx.unit.execution), evaluate._manager(include)
 
 
-def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_a_model_whose_answer_is_known_scores_as_known(engine: str, benchmarks: Path, tmp_path: Path) -> None:
     wanted = [
         *tasks("stops"), *tasks("easy"), *tasks("digit", filter="answer"), *tasks("choose", metric="acc"),
     ]  # fmt: skip
-    ctx = prepare(tmp_path / "s", SAYS, benchmarks, wanted)
+    ctx = prepare(tmp_path / "s", SAYS, benchmarks, wanted, engine)
     evaluate.run(ctx)
     result = read_json(ctx.folder.result)
     assert result["student"] == STUDENT
@@ -105,7 +108,8 @@ def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path,
         "stops": 0.3, "easy": 0.0, "digit": 0.0, "choose": 0.3,
     }  # fmt: skip
     assert found["stops"]["stderr"] == pytest.approx((0.3 * 0.7 / 9) ** 0.5)
-    assert all(b["n"] == 10 and b["domain"] == "math" for b in found.values())
+    assert all(b["n"] == 10 for b in found.values())
+    assert all(b["domain"] == "math" and b["format"] == "open-ended" for b in found.values())
     # <think> \n 2 + 5 </think> and then 7 . 8 9 end, of which the stop string leaves 7 and the point
     assert (found["easy"]["reasoning_tokens"], found["easy"]["output_tokens"]) == (6, 11)
     assert (found["stops"]["reasoning_tokens"], found["stops"]["output_tokens"]) == (6, 8)
@@ -126,6 +130,14 @@ def test_a_model_whose_answer_is_known_scores_as_known_on_vllm(benchmarks: Path,
     ]
     samples = list(read_jsonl(ctx.folder.out / "lm_eval" / files[-1]))
     assert samples[0]["resps"] == [["7"]]
+    results = [read_json(ctx.folder.out / "lm_eval" / name) for name in files[:4]]
+    assert {name: r["results"][name]["alias"] for r in results for name in r["results"]} == {
+        name: name for name in found
+    }
+    for own in results:
+        assert own["config"]["model_args"] == {"pretrained": str(model)}
+        assert own["chat_template"] == tiny.TEMPLATE
+        assert list(own["task_hashes"]) == list(own["results"]), "saved without the samples"
 
 
 @pytest.mark.parametrize(("says", "thought"), [("2+5</think>7.89", 4), ("</think>7.89", 1)])
@@ -181,6 +193,43 @@ def test_a_finished_benchmark_is_not_run_again(
     assert benchmark["marked"]
     assert benchmark["accuracy"] == 0.3
     assert "loaded by" not in capsys.readouterr().out  # nothing was left that needs the model
+
+
+def test_progress_names_the_benchmark_and_counts_those_that_are_kept(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[Any, ...]]()
+
+    def update(_: Progress, *what: Any, **more: Any) -> None:
+        told.append((*what, more))
+
+    monkeypatch.setattr(Progress, "update", update)
+    wanted = [*tasks("easy", "stops"), *tasks("choose", metric="acc")]
+    ctx = prepare(tmp_path / "s", "7", benchmarks, wanted, "transformers")
+    evaluate.run(ctx)
+    begun = [what for what in told if what[:2] == (0, 1)]
+    assert begun == [
+        (0, 1, "requests", {"kept": 0, "benchmark": "easy (1 of 3)"}),
+        (0, 1, "requests", {"kept": 1, "benchmark": "stops (2 of 3)"}),
+        (0, 1, "requests", {"kept": 2, "benchmark": "choose (3 of 3)"}),
+    ]
+    asked = {(total, unit, more["benchmark"]) for _, total, unit, more in told if total != 1}
+    assert asked == {
+        (10, "requests", "easy (1 of 3)"), (10, "requests", "stops (2 of 3)"),
+        (20, "requests", "choose (3 of 3)"),
+    }  # fmt: skip
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_thrown_away(
+    benchmarks: Path, tmp_path: Path
+) -> None:
+    ctx = prepare(tmp_path / "s", "7", benchmarks, tasks("easy"), "transformers")
+    left = ctx.folder.work / f".easy.0.0.{os.getpid()}" / "lm_eval" / "samples_easy_2000.jsonl"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    evaluate.run(ctx)
+    assert not list(ctx.folder.work.rglob(left.name))
+    assert not list(ctx.folder.out.rglob(left.name))
 
 
 def test_a_group_of_lm_evals_own_tasks_has_no_folder(tmp_path: Path) -> None:
@@ -264,6 +313,133 @@ def test_a_group_of_tasks_is_one_benchmark(benchmarks: Path, tmp_path: Path) -> 
     assert sum(i["correct"] for i in items) == 3
 
 
+def test_a_task_that_runs_code_needs_the_users_word(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "unsafe"
+    write_task(folder, "unsafe", [{"prompt": "1+?", "answer": "7"}], source="made here")
+    with (folder / "unsafe.yaml").open("a", encoding="utf-8") as file:
+        file.write("unsafe_code: true\n")
+    ctx = prepare(tmp_path / "s", "7", folder, tasks("unsafe"), "transformers")
+    for word in ("", "0"):
+        monkeypatch.setenv("HF_ALLOW_CODE_EVAL", word)
+        with pytest.raises(ValueError, match="unsafe"):
+            evaluate.run(ctx)
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    evaluate.run(ctx)
+    assert ctx.folder.done
+
+
+def test_a_folder_of_tasks_replaces_lm_evals_own(benchmarks: Path, tmp_path: Path) -> None:
+    logger = logging.getLogger("lm_eval")
+    logger.setLevel(logging.NOTSET)
+    folder = tmp_path / "own"
+    write_task(folder, "own", [{"prompt": "1+?", "answer": "7"}], source="made here")
+    assert evaluate._manager(folder).all_tasks == ["own"]
+    assert logger.level == logging.ERROR
+
+
+def test_a_task_is_loaded_with_the_studys_examples_or_its_own(tmp_path: Path) -> None:
+    write_task(tmp_path, "shots", [{"prompt": "1+?", "answer": "7"}], source="made here")
+    with (tmp_path / "shots.yaml").open("a", encoding="utf-8") as file:
+        file.write("num_fewshot: 3\n")
+    for given, used in ((None, 3), (0, 0), (2, 2)):
+        (leaf,) = evaluate._load(evaluate._manager(tmp_path), tasks("shots", fewshot=given)[0])
+        assert leaf.get_config("num_fewshot") == used
+    (leaf,) = evaluate._load(evaluate._manager(tmp_path), {**tasks("shots")[0], "fewshot": 1})
+    assert leaf.task_name == "shots"
+
+
+def test_a_task_that_lm_eval_does_not_report_so_is_refused_before_it_runs(tmp_path: Path) -> None:
+    items = [{"prompt": "1+?", "answer": "7"}]
+    for number in range(12):
+        write_task(tmp_path, f"task{number:02d}", items, source="made here", extract="([0-9])")
+    with (tmp_path / "task00.yaml").open("a", encoding="utf-8") as file:
+        file.write("tag: many\n")
+    manager = evaluate._manager(tmp_path)
+
+    def refused(name: str, **given: Any) -> str:
+        with pytest.raises(ValueError, match=name) as caught:
+            evaluate._load(manager, tasks(name, **given)[0])
+        return str(caught.value)
+
+    close = ", ".join(f"task{number:02d}" for number in (10, 9, 8, 7, 6))
+    assert refused("task0") == f"lm-eval has no task 'task0'; close to it: {close}"
+    first = ", ".join(["many", *(f"task{number:02d}" for number in range(9))])
+    assert refused("gsm8k") == f"lm-eval has no task 'gsm8k'; close to it: {first}"
+    assert refused("many") == "'many' is lm-eval's tag for task00: name these one by one"
+    assert refused("task01", metric="acc") == (
+        "benchmark task01: lm-eval reports no metric 'acc' with filter 'none'; as metric,filter it reports "
+        "exact_match,answer"
+    )
+
+
+def test_a_summary_counts_the_wanted_metric_and_filter_of_all_leaves(tmp_path: Path) -> None:
+    from jobs.evaluation.lm_eval_model import Usage
+
+    model = tiny.save(tmp_path / "model")
+    first = [
+        {"doc_id": 0, "filter": "answer", "acc": True},
+        {"doc_id": 0, "filter": "none", "acc": False},
+        {"doc_id": 3, "filter": "answer", "acc": [True, False, False, True]},
+    ]
+    second = [{"doc_id": 3, "filter": "answer", "acc": 1.0}, {"doc_id": 4, "filter": "answer", "f1": 1.0}]
+    results: dict[str, Any] = {
+        "results": {
+            "both": {
+                "alias": "both", "acc,answer": 0.75, "acc_stderr,answer": 0.2, "acc,none": 0.0,
+                "acc_stderr,none": 0.1, "f1,answer": 1.0,
+            },
+            "first": {"acc,answer": 0.5},
+        },
+        "versions": {"both": 2.0, "first": 3.0},
+        "samples": {"both": first, "leaf": second},
+    }  # fmt: skip
+    usage = {
+        ("both", 0): Usage(prompts=[10, 20], outputs=[4, 5], reasoning=[1, 2]),
+        ("both", 3): Usage(prompts=[30], outputs=[6], reasoning=[3], scored=[7, 8]),
+        ("leaf", 3): Usage(scored=[9]),
+    }
+    task = {"task": "both", "metric": "acc", "filter": "answer"}
+    benchmark, items = evaluate.summarise(results, usage, task, model)
+    assert items == [
+        {"task": "both", "item": "0", "correct": 1.0, "prompt_tokens": 30, "output_tokens": 9,
+         "reasoning_tokens": 3},
+        {"task": "both", "item": "3", "correct": 0.5, "prompt_tokens": 45, "output_tokens": 6,
+         "reasoning_tokens": 3},
+        {"task": "both", "item": "leaf/3", "correct": 1.0, "prompt_tokens": 9, "output_tokens": 0,
+         "reasoning_tokens": 0},
+    ]  # fmt: skip
+    flops = sum(tiny.generation_flops(model, prompt, new) for prompt, new in ((10, 4), (20, 5), (30, 6)))
+    flops += tiny.flops(model, [(n, n, n) for n in (7, 8, 9)])
+    assert benchmark == {
+        "metric": "acc", "filter": "answer", "accuracy": 0.75, "stderr": 0.2, "n": 3, "task_version": 2.0,
+        "prompt_tokens": 28.0, "output_tokens": 5.0, "reasoning_tokens": 2.0, "flops_per_item": flops / 3,
+    }  # fmt: skip
+    results["results"]["both"]["acc_stderr,answer"] = "N/A"
+    assert evaluate.summarise(results, usage, task, model)[0]["stderr"] is None
+    with pytest.raises(ValueError, match="exact_match") as caught:
+        evaluate.summarise(results, usage, {**task, "metric": "exact_match"}, model)
+    assert str(caught.value) == (
+        "benchmark both: lm-eval reports no metric 'exact_match' with filter 'answer'; as metric,filter it "
+        "reports acc,answer; acc,none; f1,answer"
+    )
+    with pytest.raises(ValueError, match=r"benchmark other: .* it reports $"):
+        evaluate.summarise(results, usage, {**task, "task": "other"}, model)
+
+
+def test_files_that_lm_eval_could_not_write_are_an_error(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.loggers import EvaluationTracker
+
+    monkeypatch.setattr(EvaluationTracker, "save_results_samples", lambda *_, **__: None)
+    ctx = prepare(tmp_path / "s", "7", benchmarks, tasks("easy"), "transformers")
+    with pytest.raises(RuntimeError, match=r"could not write all .*lm_eval holds \['results'\] only"):
+        evaluate.run(ctx)
+    assert not ctx.folder.done
+
+
 def test_mistakes_are_named(benchmarks: Path, tmp_path: Path) -> None:
     ctx = prepare(tmp_path / "a", "7", benchmarks, tasks("eazy"), "transformers")
     with pytest.raises(ValueError, match="no task 'eazy'; close to it: easy"):
@@ -284,5 +460,27 @@ def test_the_hub_is_left_alone_where_all_data_are_local(
     evaluate.prepare_environment(tmp_path)
     assert "HF_HUB_OFFLINE" not in os.environ
     (tmp_path / "b.yaml").unlink()
+    evaluate.prepare_environment(tmp_path)
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    evaluate.prepare_environment(tmp_path)
+    assert os.environ["HF_HUB_OFFLINE"] == "0", "what the user has set stays"
+
+
+def test_a_folder_that_reads_from_the_hub_is_found_however_the_task_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    (tmp_path / "deep").mkdir()
+    for text in ("openai/gsm8k", "'openai/gsm8k'", '"jsonl"', "  gsm8k  # not json"):
+        (tmp_path / "deep" / "a.yaml").write_text(f"task: a\ndataset_path: {text}\n", encoding="utf-8")
+        evaluate.prepare_environment(tmp_path)
+        assert "HF_HUB_OFFLINE" not in os.environ
+        assert "HF_DATASETS_OFFLINE" not in os.environ
+    builders = ("json", "csv", "parquet", "text", "arrow")
+    lines = "".join(f"- dataset_path: no\n  x:\ndataset_path: '{name}'\n" for name in builders)
+    (tmp_path / "deep" / "a.yaml").write_text(lines, encoding="utf-8")
     evaluate.prepare_environment(tmp_path)
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
