@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,16 @@ import tiny
 from small_study import wait_for
 
 from jobs.core.unit import Unit
+from jobs.data.leases import Claims
 from jobs.data.prompts import load_prompts, prompt_id
+from jobs.engines.base import Engine, row_seed
+from jobs.engines.load import load
+from jobs.runtime.context import Context
+from jobs.runtime.signals import Interrupted
 from jobs.stages import generate
-from jobs.store.rundir import read_json, read_jsonl
+from jobs.stages.generate import Pool, Worker
+from jobs.store.progress import Progress
+from jobs.store.rundir import read_json, read_jsonl, write_json, write_jsonl
 
 # What a worker of an array runs, with smaller chunks, batches and leases than a cluster's.
 WORKER = """
@@ -88,9 +98,13 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.glob("chunks/*.jsonl")) for row in read_jsonl(path)]
 
 
-def test_each_prompt_gets_both_modes_in_order_from_vllm(model: Path, tmp_path: Path) -> None:
-    ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 20), "auto"))
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_each_prompt_gets_both_modes_in_order(
+    engine: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 20), engine))
     generate.run(ctx)
+    assert "prompts left" not in capsys.readouterr().out
     rows = rows_of(ctx.folder.out)
     assert [(r["prompt"], r["mode"]) for r in rows] == [
         (f"{i}*{i + 1}=?", mode) for i in range(20) for mode in ("ift", "reasoning")
@@ -101,7 +115,7 @@ def test_each_prompt_gets_both_modes_in_order_from_vllm(model: Path, tmp_path: P
     assert sum(a["text"] != b["text"] for a, b in zip(rows[::2], rows[1::2], strict=True)) > 15
     result = read_json(ctx.folder.result)
     assert (result["prompts"], result["rows"]) == (20, 40)
-    assert result["engine"].startswith("vllm")
+    assert result["engine"].startswith(engine)
     assert sum(result["finish"]["ift"].values()) == 20
     for mode in ("ift", "reasoning"):
         for part in ("prompt", "reasoning", "answer"):
@@ -112,6 +126,12 @@ def test_each_prompt_gets_both_modes_in_order_from_vllm(model: Path, tmp_path: P
         assert flops == sum(tiny.generation_flops(model, prompt, new) for prompt, new in own)
     assert result["flops"] == sum(result["flops_by_mode"].values())
     assert result["seconds"] > 0
+    assert all(r["seed"] == row_seed(1, r["id"], r["mode"]) for r in rows)
+    assert read_json(ctx.folder.progress)["done"] == 40
+    assert not list((ctx.folder.work / "parts").iterdir())
+    assert [p.name for p in (ctx.folder.work / "chunks").iterdir()] == ["00000.jsonl"]
+    (worker,) = (ctx.folder.work / "workers").iterdir()
+    assert re.fullmatch(r"0\.0-0-[0-9a-f]{8}\.json", worker.name)
 
 
 @pytest.mark.slow
@@ -178,6 +198,347 @@ def test_two_workers_share_the_chunks_and_a_third_has_nothing_to_do(model: Path,
     generate.run(ctx)
     assert time.monotonic() - began < 1
     assert ctx.folder.result.stat().st_mtime_ns == stamp
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Engine:
+    return load(str(model), None, {"engine": "transformers"})
+
+
+class Clock:
+    """Time that passes where a test says so, in the place of generate's `time`."""
+
+    def __init__(self, asleep: Callable[[], object] = lambda: None) -> None:
+        self.now = 20.0  # not long after the machine started
+        self.slept: list[float] = []
+        self.asleep = asleep
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.asleep()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What progress is told."""
+    told: list[tuple[Any, ...]] = []
+
+    def update(_: Progress, *what: Any, **more: Any) -> None:
+        told.append((*what, more))
+
+    monkeypatch.setattr(Progress, "update", update)
+    return told
+
+
+def chunked(
+    root: Path, model: Path, prompts: int, monkeypatch: pytest.MonkeyPatch, rows: int = 2, **mode: Any
+) -> tuple[Context, Pool]:
+    """A unit whose prompts are drawn, in chunks of `rows`."""
+    monkeypatch.setattr(generate, "CHUNK_ROWS", rows)
+    ctx = tiny.context(root / "s", unit(model, write_prompts(root / "p.jsonl", prompts), **mode))
+    return ctx, Pool(ctx.folder.work, generate._draw_prompts(ctx))
+
+
+def worker_of(ctx: Context, pool: Pool, engine: Engine, owner: str = "me", began: float = 0.0) -> Worker:
+    return Worker(ctx, pool, Claims(pool.work / "claims", owner), owner, engine, began)
+
+
+def expire(pool: Pool) -> None:
+    for path in (pool.work / "claims").iterdir():
+        os.utime(path, (0, 0))
+
+
+def test_prompts_are_drawn_once_in_chunks(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 5, monkeypatch)
+    assert [pool.prompts.metadata.row_group(c).num_rows for c in range(pool.chunks)] == [2, 2, 1]
+    assert [p.name for p in pool.work.iterdir()] == ["prompts.parquet"]
+    assert pool.path(12) == pool.work / "chunks" / "00012.jsonl"
+    (tmp_path / "p.jsonl").unlink()
+    assert generate._draw_prompts(ctx).read().equals(pool.prompts.read())
+    assert pool.missing() == [0, 1, 2]
+    for folder, name in (("chunks", "00001.jsonl"), ("chunks", ".00002.me"), ("parts", "00002.b.jsonl")):
+        (pool.work / folder).mkdir(exist_ok=True)
+        (pool.work / folder / name).touch()
+    (pool.work / "parts" / "00002.a.jsonl").touch()
+    assert pool.missing() == [0, 2]
+    assert [p.name for p in pool.parts(2)] == ["00002.a.jsonl", "00002.b.jsonl"]
+
+
+def test_the_rows_that_others_have_finished_are_not_generated_again(
+    model: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch, max_tokens=8)
+    first = worker_of(ctx, pool, engine, "first")
+    first.work()
+    rows = {c: list(read_jsonl(pool.path(c))) for c in range(2)}
+    for c in range(2):
+        pool.path(c).unlink()
+    expire(pool)
+    marked = [{**row, "text": "kept"} for row in [*rows[0], rows[1][0], rows[1][3]]]
+    for name, some in (
+        ("00000.a", marked[:1]),
+        ("00000.b", marked[1:4]),
+        ("00001.a", marked[4:5]),
+        ("00001.b", marked[5:]),
+    ):
+        part = pool.work / "parts" / f"{name}.jsonl"
+        part.write_text("".join(json.dumps(row) + "\n" for row in some) + '{"id": "', encoding="utf-8")
+    worker_of(ctx, pool, engine, "second").work()
+    assert list(read_jsonl(pool.path(0))) == marked[:4]
+    assert list(read_jsonl(pool.path(1))) == [marked[4], *rows[1][1:3], marked[5]]
+    assert not list((pool.work / "parts").iterdir())
+
+
+def test_a_chunk_that_is_published_while_it_is_claimed_is_left_to_who_was_faster(
+    model: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch, max_tokens=8)
+    worker = worker_of(ctx, pool, engine)
+    pool.path(0).write_text("theirs\n", encoding="utf-8")
+
+    class Late(Pool):
+        """Has looked for chunks before the other worker published its own."""
+
+        def missing(self) -> list[int]:
+            return [0, *super().missing()]
+
+        def parts(self, chunk: int) -> list[Path]:
+            return [*super().parts(chunk), self.work / "parts" / f"{chunk:05d}.gone.jsonl"]
+
+    worker.pool = Late(pool.work, pool.prompts)
+    worker.work()
+    assert pool.path(0).read_text(encoding="utf-8") == "theirs\n"
+    assert len(list(read_jsonl(pool.path(1)))) == 4, "the next chunk is not made"
+    assert not worker.held
+    assert not list((pool.work / "parts").iterdir())
+
+
+def test_a_finished_row_is_on_disk_at_once(
+    model: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 2, monkeypatch, max_tokens=8)
+    worker = worker_of(ctx, pool, engine)
+    requests = list(worker._requests())
+    assert [(r.key.chunk, r.key.mode, r.max_tokens) for r in requests] == [
+        (0, mode, 8) for _ in range(2) for mode in ("ift", "reasoning")
+    ]
+    ids = engine.encode("<think>\n1+1\n</think>\n\n2")
+    answer = engine.completion(requests[1], ids, "stop")
+    worker._add(answer)
+    (part,) = pool.parts(0)
+    assert part.name == "00000.me.jsonl"
+    assert list(read_jsonl(part)) == [
+        {
+            "id": prompt_id("0*1=?"),
+            "prompt": "0*1=?",
+            "mode": "reasoning",
+            "text": "<think>\n1+1\n</think>\n\n2",
+            "reasoning": "1+1",
+            "answer": "2",
+            "tokens": {"prompt": 8, "reasoning": answer.reasoning_tokens, "answer": answer.answer_tokens},
+            "finish": "stop",
+            "seed": row_seed(1, prompt_id("0*1=?"), "reasoning"),
+        }
+    ]
+    assert answer.reasoning_tokens + answer.answer_tokens == len(ids)
+    assert answer.reasoning_tokens > answer.answer_tokens > 0
+
+
+def test_a_step_renews_leases_and_tells_progress_every_twenty_seconds(
+    model: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[tuple[Any, ...]]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(generate, "time", clock)
+    ctx, pool = chunked(tmp_path, model, 6, monkeypatch, max_tokens=8)
+    worker = worker_of(ctx, pool, engine, began=3.04)
+    pool.path(1).touch()
+    requests = list(worker._requests())
+    assert {r.key.chunk for r in requests} == {0, 2}
+    for request in requests[:3]:
+        worker._add(engine.completion(request, engine.encode("2"), "stop"))
+    claim = pool.work / "claims" / "00000.0"
+    record = pool.work / "workers" / "me.json"
+
+    def renewed(force: bool = False) -> bool:
+        os.utime(claim, (0, 0))
+        told.clear()
+        worker._tick(force)
+        fresh = claim.stat().st_mtime > 0
+        assert fresh == bool(told)
+        return fresh
+
+    assert renewed()
+    assert told == [(4 + 3, 12, "rows", {"force": False})]
+    assert read_json(record) == {"engine": engine.name, "seconds": 17.0}
+    clock.now = 39.9
+    assert not renewed()
+    assert renewed(force=True)
+    assert told == [(4 + 3, 12, "rows", {"force": True})]
+    assert read_json(record)["seconds"] == 36.9
+    clock.now = 59.8
+    assert not renewed()
+    clock.now = 59.9
+    assert renewed()
+    monkeypatch.setattr(generate, "LEASE_SECONDS", 60.0)
+    clock.now = 69.8
+    assert not renewed()
+    clock.now = 69.9
+    assert renewed()
+    assert ctx.progress.beats == 7
+    ctx.preemption.reason = "enough"
+    with pytest.raises(Interrupted, match="enough"):
+        worker._tick()
+
+
+def test_a_worker_waits_for_chunks_that_others_hold(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch)
+    other, mine = (Claims(pool.work / "claims", name) for name in ("other", "mine"))
+    assert generate._wait(ctx, pool, mine)
+    assert (other.take([0, 1]), other.take([0, 1])) == (0, 1)
+    (pool.work / "chunks").mkdir()
+    clock = Clock(lambda: pool.path(len(clock.slept) - 1).touch())  # the other one finishes one after another
+    monkeypatch.setattr(generate, "time", clock)
+    beats = ctx.progress.beats
+    assert generate._wait(ctx, pool, mine) is False
+    assert clock.slept == [5.0, 5.0]
+    assert ctx.progress.beats == beats + 2
+    pool.path(1).unlink()
+    monkeypatch.setattr(generate, "LEASE_SECONDS", 60.0)
+    clock.asleep = other.give_back  # it dies
+    assert generate._wait(ctx, pool, mine) is True
+    assert clock.slept[2:] == [3.0]
+    ctx.preemption.reason = "enough"
+    with pytest.raises(Interrupted, match="enough"):
+        generate._wait(ctx, pool, mine)
+
+
+def test_told_to_stop_a_worker_gives_its_chunks_back(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch, max_tokens=300)
+
+    def tell() -> None:
+        wait_for(lambda: list(pool.work.glob("parts/*")), "a chunk")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    with pytest.raises(Interrupted):
+        generate.run(ctx)
+    thread.join()
+    claimed = list((pool.work / "claims").glob("0*"))
+    assert claimed
+    assert {path.stat().st_mtime for path in claimed} == {0}
+    generate.run(Context(ctx.unit, ctx.folder, attempt=1))
+    assert len(rows_of(ctx.folder.out)) == 8
+
+
+def test_modes_are_told_apart_by_the_first_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template reads the switch only where the question holds a 0."""
+    template = tiny.TEMPLATE.replace("enable_thinking is defined", "'0' in messages[0].content")
+    template = template.replace("not enable_thinking", "enable_thinking is defined and not enable_thinking")
+    model = tiny.save(tmp_path / "model", template=template)
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch)
+    worker = worker_of(ctx, pool, load(str(model), None, {"engine": "transformers"}))
+    with pytest.raises(ValueError, match="ask the teacher the same"):
+        worker._check_switch(["1", "2"])
+    worker._check_switch(["1", "0"])
+    worker._check_switch(["1", "2"])
+
+
+def test_a_revision_is_that_of_the_model_and_of_its_config(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoConfig
+
+    config, engine = AutoConfig.from_pretrained(model), load(str(model), None, {"engine": "transformers"})
+    loaded = list[tuple[Any, ...]]()
+
+    def load_engine(*what: Any) -> Engine:
+        loaded.append(what)
+        return engine
+
+    def load_config(path: str, revision: str) -> Any:
+        loaded.append((path, revision))
+        return config
+
+    monkeypatch.setattr(generate, "load", load_engine)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", load_config)
+    made = unit(Path("org/name"), write_prompts(tmp_path / "p.jsonl", 1), max_tokens=4)
+    made.config["revision"] = "v2"
+    made.execution["files"] = {"org/name": str(model)}
+    ctx = tiny.context(tmp_path / "s", made)
+    generate.run(ctx)
+    assert loaded == [(str(model), "v2", made.execution), (str(model), "v2")]
+
+
+def row(mode: str, prompt: int, reasoning: int, answer: int, finish: str = "stop") -> dict[str, Any]:
+    tokens = {"prompt": prompt, "reasoning": reasoning, "answer": answer}
+    return {"mode": mode, "tokens": tokens, "finish": finish}
+
+
+def test_the_result_sums_all_chunks_and_workers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch)
+    chunks = [
+        [row("ift", 5, 0, 3), row("reasoning", 6, 10, 2), row("reasoning", 7, 9, 0, "length")],
+        [row("ift", 8, 0, 0, "length"), row("ift", 9, 1, 0)],
+    ]
+    workers = [("a", "vllm 1", 1.26), ("b", "transformers 2", 2.0), ("c", "vllm 1", 3.0)]
+    for folder in ("chunks", "workers"):
+        (pool.work / folder).mkdir()
+    for number, rows in enumerate(chunks):
+        write_jsonl(pool.path(number), rows)
+    for name, engine, seconds in workers:
+        write_json(pool.work / "workers" / f"{name}.json", {"engine": engine, "seconds": seconds})
+    (pool.work / "workers" / ".d.json").write_text("torn", encoding="utf-8")
+    generate._publish(ctx, pool)
+    flops = {
+        "ift": tiny.generation_flops(model, 5, 3) + tiny.generation_flops(model, 9, 1),
+        "reasoning": tiny.generation_flops(model, 6, 12) + tiny.generation_flops(model, 7, 9),
+    }
+    assert read_json(ctx.folder.result) == {
+        "prompts": 4,
+        "rows": 5,
+        "tokens": {
+            "ift": {"prompt": 22, "reasoning": 1, "answer": 3},
+            "reasoning": {"prompt": 13, "reasoning": 19, "answer": 2},
+        },
+        "finish": {"ift": {"stop": 2, "length": 1}, "reasoning": {"stop": 1, "length": 1}},
+        "flops": sum(flops.values()),
+        "flops_by_mode": flops,
+        "seconds": 6.3,
+        "engine": "transformers 2, vllm 1",
+    }
+    assert sorted(p.name for p in (ctx.folder.out / "chunks").iterdir()) == ["00000.jsonl", "00001.jsonl"]
+
+
+def test_a_worker_says_once_how_many_prompts_leave_less_than_max_tokens(
+    model: Path, engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # <|user|>, <|end|> and <|assistant|> take 3 of 512 tokens, an empty thinking 6
+    rooms = {"1": 61, "2": 60, "3": 2, "4": 1, "5": 0}
+    lines = [{"q": digit * (512 - 3 - room)} for digit, room in rooms.items()]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    ctx = tiny.context(tmp_path / "s", unit(model, tmp_path / "p.jsonl"))
+    pool = Pool(ctx.folder.work, generate._draw_prompts(ctx))
+    worker = worker_of(ctx, pool, engine)
+    worker.work()
+    said = "8 prompts left less than max_tokens of the model's context for their answer\n"
+    assert capsys.readouterr().out == said
+    worker.work()
+    assert capsys.readouterr().out == ""
+    found = {r["prompt"][0]: r for r in read_jsonl(pool.path(0)) if r["mode"] == "reasoning"}
+    assert made(found["4"]) == 1
+    assert (made(found["5"]), found["5"]["finish"], found["5"]["tokens"]["prompt"]) == (0, "length", 512)
 
 
 def test_a_prompt_that_fills_the_context_counts_as_cut_off(model: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ class Worker:
         self.thinking = Thinking.of(self.config.get("thinking"))
         self.chats = chats(engine.tokenizer, self.thinking, self.config["modes"])
         for folder in ("parts", "chunks", "workers"):
-            (pool.work / folder).mkdir(parents=True, exist_ok=True)
+            (pool.work / folder).mkdir(exist_ok=True)
         longest = max(mode["max_tokens"] for mode in self.config["modes"].values())
         if longest >= engine.max_length:
             raise ValueError(
@@ -270,7 +270,7 @@ def _draw_prompts(ctx: Context) -> pq.ParquetFile:
     """Return the unit's prompts, drawn by the first worker and the same for all."""
     path = ctx.folder.work / "prompts.parquet"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         aside = path.with_name(f".prompts.{uuid.uuid4().hex}")
         table = load_prompts(ctx.unit.config["prompts"], ctx.resolve)
         pq.write_table(table, aside, row_group_size=CHUNK_ROWS)
