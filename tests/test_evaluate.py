@@ -240,6 +240,9 @@ def test_a_group_of_lm_evals_own_tasks_has_no_folder(tmp_path: Path) -> None:
     write_json(kept / "benchmark.json", {"task": "gsm8k", "accuracy": 0.25})
     evaluate.run(ctx)
     assert read_json(ctx.folder.result)["benchmarks"] == [{"task": "gsm8k", "accuracy": 0.25}]
+
+
+def test_lm_evals_own_tasks_are_found_without_a_folder() -> None:
     assert "gsm8k" in evaluate._manager(None).all_tasks
 
 
