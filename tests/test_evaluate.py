@@ -278,6 +278,7 @@ def test_a_benchmark_that_another_copy_of_the_job_has_finished_stays(
     evaluate._run_task(ctx, *loaded(ctx, benchmarks), config, "easy (1 of 1)")
     assert read_json(kept)["marked"]
     assert [p.name for p in ctx.folder.work.iterdir()] == ["easy"]
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["benchmark.json", "items.jsonl", "lm_eval"]
 
 
 def test_limit_and_examples_reach_lm_eval(benchmarks: Path, tmp_path: Path) -> None:
@@ -340,6 +341,18 @@ def test_a_folder_of_tasks_replaces_lm_evals_own(benchmarks: Path, tmp_path: Pat
     write_task(folder, "own", [{"prompt": "1+?", "answer": "7"}], source="made here")
     assert evaluate._manager(folder).all_tasks == ["own"]
     assert logger.level == logging.ERROR
+
+
+def test_lm_evals_own_tasks_are_not_read_for_a_folder(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def index(**_: Any) -> None:
+        raise AssertionError("lm-eval builds an index of its own")
+
+    monkeypatch.setattr("lm_eval.evaluator.TaskManager", index)
+    ctx = prepare(tmp_path / "s", "7", benchmarks, tasks("easy"), "transformers")
+    evaluate.run(ctx)
+    assert ctx.folder.done
 
 
 def test_a_task_is_loaded_with_the_studys_examples_or_its_own(tmp_path: Path) -> None:
