@@ -76,7 +76,7 @@ def _manager(include: Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     # Indexing lm-eval's own tasks takes 12 s; a group with its own folder does not need them.
-    return TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
+    return TaskManager(include_path=include, include_defaults=include is None)
 
 
 def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], title: str) -> None:
