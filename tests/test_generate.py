@@ -364,10 +364,10 @@ def test_a_step_renews_leases_and_tells_progress_every_twenty_seconds(
     claim = pool.work / "claims" / "00000.0"
     record = pool.work / "workers" / "me.json"
 
-    def renewed(force: bool = False) -> bool:
+    def renewed(**how: bool) -> bool:
         os.utime(claim, (0, 0))
         told.clear()
-        worker._tick(force)
+        worker._tick(**how)
         fresh = claim.stat().st_mtime > 0
         assert fresh == bool(told)
         return fresh
@@ -384,12 +384,15 @@ def test_a_step_renews_leases_and_tells_progress_every_twenty_seconds(
     assert not renewed()
     clock.now = 59.9
     assert renewed()
-    monkeypatch.setattr(generate, "LEASE_SECONDS", 60.0)
+    monkeypatch.setattr(generate, "LEASE_SECONDS", 60.0)  # renewed six times before it expires
     clock.now = 69.8
     assert not renewed()
     clock.now = 69.9
     assert renewed()
-    assert ctx.progress.beats == 7
+    monkeypatch.setattr(generate, "LEASE_SECONDS", 600.0)
+    clock.now = 89.9
+    assert renewed()
+    assert ctx.progress.beats == 8
     ctx.preemption.reason = "enough"
     with pytest.raises(Interrupted, match="enough"):
         worker._tick()
