@@ -524,7 +524,7 @@ def test_the_result_sums_all_chunks_and_workers(
     assert sorted(p.name for p in (ctx.folder.out / "chunks").iterdir()) == ["00000.jsonl", "00001.jsonl"]
 
 
-def test_a_worker_says_once_how_many_prompts_leave_less_than_max_tokens(
+def test_a_worker_says_how_many_prompts_of_its_work_leave_less_than_max_tokens(
     model: Path, engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # <|user|>, <|end|> and <|assistant|> take 3 of 512 tokens, an empty thinking 6
@@ -536,6 +536,10 @@ def test_a_worker_says_once_how_many_prompts_leave_less_than_max_tokens(
     worker = worker_of(ctx, pool, engine)
     worker.work()
     said = "8 prompts left less than max_tokens of the model's context for their answer\n"
+    assert capsys.readouterr().out == said
+    pool.path(0).unlink()
+    expire(pool)
+    worker.work()  # counts anew
     assert capsys.readouterr().out == said
     worker.work()
     assert capsys.readouterr().out == ""

@@ -16,7 +16,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from io import FileIO
 from itertools import chain
@@ -163,9 +163,10 @@ class Worker:
         table = self.pool.prompts.read_row_group(number)
         prompts = dict(zip(table.column("id").to_pylist(), table.column("prompt").to_pylist(), strict=True))
         rows: dict[tuple[str, str], dict[str, Any]] = {}
-        with suppress(FileNotFoundError):  # parts are removed when the chunk is published
-            for path in self.pool.parts(number):  # of any owner, so that nothing is generated twice
-                rows |= {(row["id"], row["mode"]): row for row in read_jsonl(path)}
+        # Of any owner, so that nothing is generated twice. Parts that are removed meanwhile, as the chunk is
+        # published, read as empty.
+        for path in self.pool.parts(number):
+            rows |= {(row["id"], row["mode"]): row for row in read_jsonl(path)}
         if self.pool.path(number).exists():
             return None
         part = self.pool.work / "parts" / f"{number:05d}.{self.owner}.jsonl"
