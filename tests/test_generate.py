@@ -269,6 +269,17 @@ def test_prompts_are_drawn_once_in_chunks(
     assert [p.name for p in pool.parts(2)] == ["00002.a.jsonl", "00002.b.jsonl"]
 
 
+def test_prompts_are_read_where_the_submission_found_them_into_a_folder_that_others_made(
+    model: Path, tmp_path: Path
+) -> None:
+    made = unit(model, Path("p.jsonl"))
+    made.execution["files"] = {"p.jsonl": str(write_prompts(tmp_path / "there.jsonl", 2))}
+    ctx = tiny.context(tmp_path / "s", made)
+    ctx.folder.work.mkdir()
+    prompts = generate._draw_prompts(ctx).read()
+    assert prompts.column("prompt").to_pylist() == ["0*1=?", "1*2=?"]
+
+
 def test_the_rows_that_others_have_finished_are_not_generated_again(
     model: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
