@@ -4,9 +4,9 @@
 
 mutmut makes the changes ("mutants") in a copy of the project below .mutants/. A mutant that no test notices
 is printed as a difference, unless mutants.yaml explains it, or only the wording of a message (or an encoding)
-differs. Its tests are the fast ones of the files named here: what only a cluster, a training or another
-process would notice survives. The figures of the last run of each module are printed at the end, and stand in
-docs/contributing.md.
+differs. Its tests are the fast ones of the files named here, without vLLM, which takes half a minute to load:
+what only a cluster, a training or another process would notice survives. The figures of the last run of each
+module are printed at the end, and stand in docs/contributing.md.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ source_paths = ["launch", "jobs", "analysis"]
 only_mutate = ["{module}"]
 also_copy = [{others}]
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"]
-pytest_add_cli_args_test_selection = [{tests}, "-m", "not slow and not slurm"]
+pytest_add_cli_args_test_selection = [{tests}, "-m", "not slow and not slurm", "-k", "not vllm"]
 process_isolation = "forkserver"
 timeout_multiplier = 3.0
 timeout_constant = 4.0
