@@ -75,7 +75,7 @@ cli()
 # Differences that no test on a machine of UTF-8 sees (test_encoding runs the programs on others), colors, and
 # whether zip asserts what always holds.
 ENCODING = re.compile(r",? ?(?:encoding|strict|style)=[\w\"-]+,?|, (?=\))")
-KILLED, SURVIVED, UNTESTED = "killed", "survived", "untested"
+KILLED, SURVIVED, UNTESTED, NOT_RUN = "killed", "survived", "untested", "not run"
 EXPLAINED, WORDING = "explained", "wording"
 FIGURES = "figures.json"
 
@@ -133,8 +133,8 @@ def _summarize(module: str, work: Path) -> None:
     explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text(encoding="utf-8")).get(module, {})
     figures: Counter[str] = Counter()
     for mutant, code in ends.items():
-        state = {0: SURVIVED, 5: UNTESTED, 33: UNTESTED}.get(code, KILLED)
-        if state != KILLED:
+        state = {None: NOT_RUN, 0: SURVIVED, 5: UNTESTED, 33: UNTESTED}.get(code, KILLED)
+        if state in (SURVIVED, UNTESTED):
             difference = get_diff_for_mutant(mutant, path=Path(module))
             if _wording(difference):
                 state = WORDING
@@ -148,7 +148,7 @@ def _summarize(module: str, work: Path) -> None:
 
 def _table() -> str:
     """Return the figures of the last run of each module as a Markdown table."""
-    columns = (KILLED, SURVIVED, UNTESTED, EXPLAINED, WORDING)
+    columns = (KILLED, SURVIVED, UNTESTED, NOT_RUN, EXPLAINED, WORDING)
     lines = [f"| module | mutants | {' | '.join(columns)} |", "| --- " * (len(columns) + 2) + "|"]
     for module in MODULES:
         path = _work(module) / FIGURES
