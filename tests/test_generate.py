@@ -620,5 +620,5 @@ def test_prompts_are_distinct_and_drawn_by_their_seed(tmp_path: Path) -> None:
         draw({**spec, "column": "text"})
     with pytest.raises(ValueError, match="column 'n' must hold text and holds int64"):
         draw({**spec, "column": "n"})
-    with pytest.raises(ValueError, match="there is no"):
+    with pytest.raises(ValueError, match="no such path"):
         draw({**spec, "path": "none.jsonl"})
