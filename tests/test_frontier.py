@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_results import at, benchmark, each_row, evaluation, results_table
 
 from analysis.results.collect import DataWarning, collect
-from analysis.statistics.bootstrap import intervals, resample
+from analysis.statistics.bootstrap import Resampled, intervals, quantile, resample
 from analysis.statistics.frontier import (
     average,
     both_orders,
@@ -383,3 +383,180 @@ def test_intervals_of_a_family_are_those_of_its_largest_distance() -> None:
     apart = intervals(far, far + draws[:, :2], np.array(["one", "two"]))
     assert apart["p_all"][1] == pytest.approx(0.0124, abs=0.003)
     assert math.isnan(intervals(np.array([0.1]), np.full((9, 1), math.nan))["low"][0])
+
+
+def test_means_are_of_the_named_benchmarks_and_unknown_below_twenty_items() -> None:
+    accuracy = np.arange(12.0).reshape(2, 3, 2) / 100
+    items = np.array([[12.0, 8.0], [12.0, 7.0], [math.inf, 1.0]])
+    resampled = Resampled(("a", "b", "c"), ("s", "t"), accuracy, items)
+    found = resampled.mean(["c", "b", "a"], ["s", "t"])
+    assert found == pytest.approx(np.array([[0.045, math.nan, 0.005], [0.105, math.nan, 0.065]]), nan_ok=True)
+    (t,) = resampled.mean(["c"], ["s"]).T
+    assert t.tolist() == [0.04, 0.10]
+    assert np.isnan(resampled.mean(["a", "b", "c"], ["t"])).all()
+
+
+def drawn_of(rows: list[dict[str, object]], scores: dict[str, pd.DataFrame] | None = None) -> Resampled:
+    """So many resamples that the error of their standard deviation is half a percent."""
+    return resample(with_configuration(results_table(rows)), scores or {}, 20_000)
+
+
+def seeds_of(*accuracies: float, **other: object) -> list[dict[str, object]]:
+    return [
+        rows_of("a" + (f"-s{seed}" if seed else ""), 1, accuracy, seed=seed, **other)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+# Of 1 right among 50, p(1-p)/(n+4) at p = (1+2)/(50+4), minus p(1-p)/n at p = 1/50.
+ADDED = 3 / 54 * 51 / 54 / 54 - 0.02 * 0.98 / 50
+AS_T = {n: n / (n - 3) for n in (25, 50, 100)}  # the variance of Student's t of n-1, times n/(n-1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "items", "variance"),
+    [
+        (seeds_of(0.4, stderr=0.06, n=100), 100, 0.06**2 * AS_T[100]),
+        (seeds_of(0.4, stderr=None, n=100), 100, 0.4 * 0.6 / 100 * AS_T[100]),
+        (seeds_of(0.4, stderr=0.0, n=100), 100, 0.4 * 0.6 / 100 * AS_T[100]),
+        (seeds_of(0.2, stderr=0.08, n=None), 25, 0.08**2 * AS_T[25]),  # the error of 25 items
+        (seeds_of(0.02, stderr=0.03, n=50), 50, (0.03**2 + ADDED) * AS_T[50]),
+        (seeds_of(0.02, stderr=0.03, n=50, metric="bleu,none"), math.inf, 0.03**2),
+        (seeds_of(1.0, stderr=None, n=1), 1, 0.6 * 0.4 / 5),  # (1+2)/(1+4) of Agresti and Coull
+        (seeds_of(0.37, 0.43, stderr=0.03, n=100), 100, (0.03**2 + 0.0018 / 2) * AS_T[100]),
+        (seeds_of(0.02, 0.02, stderr=0.03, n=50), 50, (0.03**2 + ADDED) * AS_T[50]),
+    ],
+)
+def test_without_scores_of_items_errors_are_those_stated(
+    rows: list[dict[str, object]], items: float, variance: float
+) -> None:
+    drawn = drawn_of(rows)
+    accuracy = drawn.accuracy[:, 0, 0]
+    assert drawn.items == pytest.approx(np.array([[items]]))
+    assert accuracy.std() == pytest.approx(math.sqrt(variance), rel=0.02)
+    assert accuracy.mean() == pytest.approx(
+        np.mean([row["accuracy"] for row in rows]), abs=math.sqrt(variance) / 40
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"stderr": None, "n": None},
+        {"stderr": 0.0, "n": None},
+        {"stderr": None, "n": 0},
+        {"accuracy": math.nan},
+    ],
+)
+def test_what_has_no_error_is_unknown_in_each_resample(other: dict[str, object]) -> None:
+    drawn = drawn_of([rows_of("a", 1, 0.5) | other, rows_of("b", 1, 0.5)])
+    assert np.isnan(drawn.accuracy[:, :, 0]).all(axis=0).tolist() == [True, False]
+    assert np.isnan(drawn.items).tolist() == [[True], [False]]
+
+
+def test_few_items_have_the_tails_of_students_t() -> None:
+    """Half of all t values with 1 degree of freedom are beyond 1, and √n times p's error is √(n-1) of t."""
+    drawn = drawn_of(seeds_of(0.5, stderr=0.05, n=2))
+    assert np.median(np.abs(drawn.accuracy[:, 0, 0] - 0.5)) == pytest.approx(0.05 * math.sqrt(2), rel=0.03)
+
+
+def answers(*right: int, items: int) -> pd.DataFrame:
+    """Scores of students a, b, …: the first items are the right ones."""
+    return pd.DataFrame(
+        [[float(i < r) for i in range(items)] for r in right], index=list("abcd"[: len(right)])
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "extra"),
+    [(10, 0.0), (1, 3 / 29 * 26 / 29 / 29 - 0.04 * 0.96 / 25), (25, 27 / 29 * 2 / 29 / 29)],
+)
+def test_scores_of_items_have_the_error_of_their_mean(right: int, extra: float) -> None:
+    """The variance of p, stretched as that of Student's t, is p(1-p)/(n-3)."""
+    p = right / 25
+    drawn = drawn_of([rows_of("a", 1, p, n=25, stderr=0.3)], {"s": answers(right, items=25)}).accuracy
+    assert drawn.mean() == pytest.approx(p, abs=0.003)
+    assert drawn.std() == pytest.approx(math.sqrt(p * (1 - p) / 22 + extra), rel=0.02)
+
+
+def test_students_share_their_items_and_benchmarks_do_not() -> None:
+    table = pd.concat([answers(10, items=25), 1 - answers(10, items=25).rename({"a": "b"})])
+    rows = [
+        rows_of(student, 1, accuracy, n=25, benchmark=name)
+        for student, accuracy in (("a", 0.4), ("b", 0.6)) for name in "st"
+    ]  # fmt: skip
+    drawn = drawn_of(rows, {"s": table, "t": table}).accuracy
+    assert drawn.sum(axis=1) == pytest.approx(1.0)
+    assert np.corrcoef(drawn[:, 0, 0], drawn[:, 0, 1])[0, 1] == pytest.approx(0, abs=0.03)
+
+
+def test_of_items_with_missing_scores_the_rest_counts() -> None:
+    """Of 40 items 20 are scored; of so many resampled ones, scored is 1/E(1/count) on average."""
+    table = answers(8, 20, items=40)
+    table.iloc[:, 20:] = math.nan
+    drawn = drawn_of([rows_of("a", 1, 0.4, n=40), rows_of("b", 1, 1.0, n=40)], {"s": table}).accuracy[:, :, 0]
+    chances = {k: math.comb(40, k) / 2**40 for k in range(1, 41)}
+    variance = 0.4 * 0.6 * sum(chance / k for k, chance in chances.items()) * 40 / 37
+    assert drawn.mean(axis=0) == pytest.approx([0.4, 1.0], abs=0.004)
+    assert drawn.std(axis=0) == pytest.approx(
+        [math.sqrt(variance), math.sqrt(42 / 44 * 2 / 44 / 44)], rel=0.02
+    )
+
+
+def test_seeds_are_drawn_once_for_all_benchmarks_and_equal_ones_do_not_matter() -> None:
+    rows = [row for name in "stu" for row in seeds_of(0.5, 0.5, benchmark=name, n=10**6)]
+    of_one = pd.DataFrame({"x": [0.4, 0.6]}, index=["a", "a-s1"])
+    drawn = drawn_of(rows, {"s": of_one, "t": 1 - of_one, "u": 0 * of_one + 0.5}).accuracy[:, 0]
+    assert drawn[:, 0] + drawn[:, 1] == pytest.approx(1.0)
+    assert drawn[:, 2] == pytest.approx(0.5)
+    # Both seeds are drawn as often as the same one twice: the mean is 0.5, or √2 · 0.1 off.
+    shares = np.unique(drawn[:, 0].round(6), return_counts=True)
+    assert shares[0].tolist() == pytest.approx([0.5 - math.sqrt(0.02), 0.5, 0.5 + math.sqrt(0.02)], abs=1e-6)
+    assert shares[1] / 20_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
+
+
+def test_the_same_seed_draws_the_same_resamples() -> None:
+    results = with_configuration(results_table(seeds_of(0.4, 0.5)))
+    first, again, other = (resample(results, {}, 5, seed).accuracy.tolist() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_benchmarks_of_few_items_are_named() -> None:
+    rows = [rows_of("a", 1, 0.5, benchmark=name, n=n) for name, n in (("s", 19), ("t", 20), ("u", 3))]
+    with pytest.warns(DataWarning, match=r"Fewer than 20 items: .*: s, u\.$"):
+        drawn_of(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        drawn_of(rows[1:2])
+
+
+def test_intervals_worked_out_by_hand() -> None:
+    """The largest of four distances is the 95 % quantile; deviations of ±1 have the standard error √(4/3)."""
+    value = np.array([0.5, 0.3, 0.2, -0.1, 0.0])
+    off = np.array([[1, 1, 0, math.nan, 1], [1, -1, 0, 0, -1], [-1, 2, 0, 0, 1], [-1, -2, 0, 0, -1]])
+    table = intervals(value, value + 0.1 * off, np.array(["x", "x", "x", "x", "y"]))
+    two = math.sqrt(10 / 3)  # of the second one's deviations: its largest distance is 2/two of its errors
+    wide = 2 / two * math.sqrt(4 / 3)  # as that is wider than the first one's 1/√(4/3), both have it
+    expected = {
+        "stderr": [0.1 * math.sqrt(4 / 3), 0.1 * two, 0.0, math.nan, 0.1 * math.sqrt(4 / 3)],
+        "low": [0.4, 0.1, 0.2, math.nan, -0.1],
+        "high": [0.6, 0.5, 0.2, math.nan, 0.1],
+        "low_all": [0.5 - 0.1 * wide, 0.1, 0.2, math.nan, -0.1],
+        "high_all": [0.5 + 0.1 * wide, 0.5, 0.2, math.nan, 0.1],
+        "p_all": [0.2, 0.2, 0.2, math.nan, 1.0],
+    }
+    assert list(table) == list(expected)
+    for name, values in expected.items():
+        assert table[name].tolist() == pytest.approx(values, nan_ok=True), name
+
+
+def test_a_distance_that_is_reached_counts_against_a_difference() -> None:
+    """Of four resamples two are as far from the estimate as it is from 0: p is (1 + 2) / (1 + 4)."""
+    off = np.array([[1.0], [-1.0], [0.25], [-0.25]])
+    table = intervals(np.array([1.0]), 1 + off)
+    assert table["p_all"].tolist() == [0.6]
+
+
+def test_the_quantile_is_the_next_larger_of_the_resamples() -> None:
+    table = np.stack([np.arange(100.0), np.arange(100.0)[::-1] ** 2], axis=1)
+    assert quantile(table).tolist() == [95.0, 95.0**2]
