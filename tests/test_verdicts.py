@@ -12,7 +12,17 @@ from made_results import at, each_row, results_table
 
 from analysis.report import derive
 from analysis.statistics.bootstrap import MIN_ITEMS, intervals, resample
-from analysis.statistics.claims import BETTER, NEAR_FRONTIER, NO, OPEN, REACHES, YES, claims
+from analysis.statistics.claims import (
+    BETTER,
+    NEAR_FRONTIER,
+    NO,
+    OPEN,
+    REACHES,
+    YES,
+    claims,
+    nothing_to_compare,
+    verdict,
+)  # fmt: skip
 from analysis.statistics.frontier import frontier_table, redrawn, standing, with_configuration
 from analysis.statistics.matched import matched
 
@@ -174,6 +184,195 @@ def test_plain_answers_near_the_frontier(gaps: list[tuple[float, float, float]],
     table = points(dict.fromkeys(SIZES[:3], (0.0, 1.0)))
     by_student = {f"{size}-0.0": gap for size, gap in zip(SIZES, gaps, strict=False)}
     assert answer(claims(table, stood(table, gap=by_student), NOTHING, NOTHING), NEAR_FRONTIER)[0] == expected
+
+
+def test_an_interval_is_wholly_at_most_a_value_or_wholly_above_it_or_neither() -> None:
+    low = pd.Series([0.1, 0.2, 0.3, 0.1, math.nan], index=list("abcde"))
+    high = pd.Series([0.2, 0.3, 0.4, 0.3, math.nan], index=list("abcde"))
+    assert verdict(low, high, 0.2).to_dict() == {"a": YES, "b": OPEN, "c": NO, "d": OPEN, "e": OPEN}
+
+
+@pytest.mark.parametrize(
+    ("students", "why"),
+    [
+        ([], "no student can be compared"),
+        ([(0.0, 0.5)], "there is one student only"),
+        ([(0.0, 0.5), (0.0, 0.6)], "all students had one kind of supervision"),
+        ([(1.0, 0.5), (1.0, 0.6)], "all students had one kind of supervision"),
+        ([(0.25, 0.5), (0.5, 0.6)], "all students had one kind of supervision"),
+        ([(0.0, 0.5), (math.nan, 0.6)], "all students had one kind of supervision"),
+        ([(0.0, 0.5), (1.0, 0.5)], "all accuracies are equal"),
+        ([(0.0, 0.5), (0.5, 0.6)], ""),
+        ([(0.5, 0.5), (1.0, 0.6)], ""),
+        ([(0.0, 0.5), (1.0, 0.5), (1.0, 0.6)], ""),
+    ],
+)
+def test_what_allows_no_comparison_is_said(students: list[tuple[float, float]], why: str) -> None:
+    assert nothing_to_compare(pd.DataFrame(students, columns=["share", "accuracy"])) == why
+
+
+def test_plain_answers_are_counted_over_all_groups_but_not_where_all_are_equal() -> None:
+    table = points(dict.fromkeys(SIZES[:4], (0.0, 1.0)))
+    every = pd.concat(
+        [table.assign(scope="equal", accuracy=0.5), table, table.assign(scope="b", kind="benchmark")]
+    )
+    values = [(0.01, 0.0, 0.01), (0.03, 0.02, 0.04), (0.005, -0.01, 0.02), (0.02, 0.011, 0.04)]
+    gaps = {f"{size}-0.0": gap for size, gap in zip(SIZES, values, strict=False)}
+    found = claims(every, stood(every, gap=gaps), NOTHING, NOTHING)
+    counts = "surely yes 1, surely no 2; near is at most 1 points below; estimated 4"
+    assert answer(found, NEAR_FRONTIER) == (OPEN, f"of 8 (students × groups) {counts}")
+    assert found.loc[found["question"] == NEAR_FRONTIER, "scope"].tolist() == ["all groups"]
+
+
+def test_without_groups_the_questions_are_about_benchmarks() -> None:
+    table = points({"1B": (0.0, 1.0)}).assign(kind="benchmark")
+    found = claims(table, stood(table, gap={"1B-0.0": SAME}), NOTHING, NOTHING)
+    assert found["scope"].tolist() == ["all benchmarks", SCOPE]
+    counts = "surely yes 1, surely no 0; near is at most 1 points below; estimated 1"
+    assert answer(found, NEAR_FRONTIER) == (YES, f"of 1 (students × benchmarks) {counts}")
+
+
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [((0.0,), "there is one student only"), ((0.0, 1.0), "no other student costs as little")],
+)
+def test_plain_answers_that_nobody_is_held_against_are_open(shares: tuple[float, ...], why: str) -> None:
+    table = points({"1B": shares})
+    gaps = {"1B-0.0": (-math.inf,) * 3}
+    found, evidence = answer(claims(table, stood(table, gap=gaps), NOTHING, NOTHING), NEAR_FRONTIER)
+    assert (found, evidence.split("; ")[0]) == (OPEN, why)
+
+
+def test_the_evidence_on_reasoning_names_sizes_differences_and_what_is_left_out() -> None:
+    table = points(dict.fromkeys(SIZES, (0.0, 1.0)))
+    made = compared({"0.5B": SURE, "1.5B": (0.1, math.nan, 0.2), "3B": LOSS}, ("3B",))
+    listed = "difference in points: 0.5B +10.0 [+5.0, +15.0], 1.5B +10.0 [error not known]"
+    beyond = "1 of them beyond plain students' compute"
+    found = claims(table, stood(table), made, NOTHING)
+    assert answer(found, BETTER) == (OPEN, f"{listed}; 3 of 5 sizes not compared, {beyond}")
+    assert answer(claims(table, stood(table), made[2:], NOTHING), BETTER) == (
+        OPEN, f"none can be compared; 5 of 5 sizes not compared, {beyond}",
+    )  # fmt: skip
+    assert answer(claims(table, stood(table), made[:1], NOTHING), BETTER)[1].endswith(
+        "[+5.0, +15.0]; 4 of 5 sizes not compared"
+    )
+
+
+def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
+    table = points({"1B": (0.0, 0.5, 1.0)})
+    every = pd.concat([table, table.assign(scope="other")])
+    behind = stood(every, gap={"1B-1.0": WORSE})
+    ahead = stood(every, plain_gap={"1B-1.0": AHEAD}).assign(axis="inference_flops")
+    sure, loss = compared({"1B": SURE}), compared({"1B": LOSS})
+    made = [
+        sure, sure.assign(scope="other", axis="inference_flops"),
+        loss.assign(axis="inference_flops"), loss.assign(scope="other"), loss.assign(share=0.5),
+    ]  # fmt: skip
+    found = claims(every, pd.concat([behind, ahead]), pd.concat(made), NOTHING)
+    assert list(found) == ["question", "axis", "scope", "answer", "evidence"]
+    by_axis = found.set_index(["question", "axis", "scope"])["answer"].to_dict()
+    assert by_axis == {
+        (NEAR_FRONTIER, "training", "all groups"): NO, (NEAR_FRONTIER, "inference", "all groups"): NO,
+        (BETTER, "training", SCOPE): YES, (BETTER, "training", "other"): NO,
+        (BETTER, "inference", SCOPE): NO, (BETTER, "inference", "other"): YES,
+        (OF_PLAIN, "training", SCOPE): NO, (OF_PLAIN, "training", "other"): NO,
+        (OF_PLAIN, "inference", SCOPE): "yes, from 1B", (OF_PLAIN, "inference", "other"): "yes, from 1B",
+        (OF_ALL, "training", SCOPE): NO, (OF_ALL, "training", "other"): NO,
+        (OF_ALL, "inference", SCOPE): NO, (OF_ALL, "inference", "other"): NO,
+    }  # fmt: skip
+
+
+def test_students_of_one_size_that_disagree_leave_it_open() -> None:
+    table = points({"1B": (0.0, 1.0)})
+    made = pd.concat([compared({"1B": SURE}), compared({"1B": LOSS})])
+    found, evidence = answer(claims(table, stood(table), made, NOTHING), BETTER)
+    assert found == OPEN
+    assert evidence == "difference in points: 1B +10.0 [+5.0, +15.0], 1B -10.0 [-15.0, -5.0]"
+
+
+def test_equal_accuracies_are_no_evidence_against_reasoning() -> None:
+    table = points({"1B": (0.0, 1.0)})
+    made = compared({"1B": (0.0, -0.1, 0.0)})
+    found = answer(claims(table, stood(table), made, NOTHING), BETTER)
+    assert found == (OPEN, "all accuracies are equal; difference in points: 1B +0.0 [-10.0, +0.0]")
+
+
+def test_the_evidence_on_a_frontier_says_for_each_size_how_far_below_it_is() -> None:
+    """A size of two students is on the frontier if one of them is; one without known compute is open."""
+    table = points(dict.fromkeys(SIZES, (0.0, 1.0)))
+    twin = table[table["student"] == "14B-1.0"].assign(student="twin")
+    every = pd.concat([table, twin])
+    gaps = {"0.5B-1.0": (-math.inf,) * 3, "1.5B-1.0": WORSE, "3B-1.0": SAME, "14B-1.0": WORSE, "twin": AHEAD}
+    rows = stood(every, plain_gap=gaps)
+    found = claims(every, rows[rows["student"] != "7B-1.0"], NOTHING, NOTHING)
+    assert answer(found, OF_PLAIN) == (
+        "yes, from 14B or earlier",
+        "points below it: 0.5B on it no other costs as little, 1.5B below it +2.0 [+1.0, +3.0], "
+        "3B either +0.0 [-1.0, +1.0], 7B either of unknown compute, "
+        "14B on it +2.0 [+1.0, +3.0], -2.0 [-3.0, -1.0]",
+    )
+
+
+def test_what_is_on_the_frontier_from_the_second_size_on_may_be_so_earlier() -> None:
+    table = points(dict.fromkeys(SIZES[:2], (0.0, 1.0)))
+    for first, expected in ((SAME, "yes, from 1.5B or earlier"), (WORSE, "yes, from 1.5B")):
+        gaps = {"0.5B-1.0": first, "1.5B-1.0": AHEAD}
+        found = claims(table, stood(table, plain_gap=gaps), NOTHING, NOTHING)
+        assert answer(found, OF_PLAIN)[0] == expected
+
+
+def test_the_frontier_of_all_is_held_against_mixtures_and_that_of_plain_answers_is_not() -> None:
+    """Plain answers are as good as reasoning, the mixture is not: only the second question has an answer."""
+    table = points({"1B": (0.0, 0.5, 1.0)}).assign(accuracy=[0.5, 0.6, 0.5])
+    found = claims(table, stood(table), NOTHING, NOTHING)
+    below = "points below it: 1B below it +50.0 [+40.0, +60.0]"
+    assert answer(found, OF_PLAIN) == (OPEN, f"all accuracies are equal; {below}")
+    assert answer(found, OF_ALL) == (NO, below)
+    free = stood(table, plain_gap={"1B-1.0": (-math.inf,) * 3}).assign(axis="inference_flops")
+    alone = claims(table.assign(accuracy=[0.4, 0.6, 0.5]), free, NOTHING, NOTHING).set_index("question")
+    assert alone.loc[OF_PLAIN, "answer"] == OPEN
+    assert alone.loc[OF_PLAIN, "evidence"] == (
+        "no other student costs as little; points below it: 1B on it no other costs as little"
+    )
+
+
+def keeping(**other: Any) -> dict[str, Any]:
+    """A row of `kept` of a gain that is sure, of which surely more than half is kept."""
+    row = {"kind": "group", "scope": SCOPE, "share": 0.25, "order": "shuffled", "gain": 0.2, "kept": 0.7}
+    row |= {"gain_low_all": 0.1, "gain_high_all": 0.3, "training": 0.55, "inference": 0.45}
+    row |= {"over_half": 0.04, "over_half_low_all": 0.01, "over_half_high_all": 0.07}
+    return row | other
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (keeping(), YES),
+        (keeping(over_half_low_all=0.0), OPEN),
+        (keeping(over_half=-0.1, over_half_low_all=-0.2, over_half_high_all=-0.01), NO),
+        (keeping(over_half=-0.1, over_half_low_all=-0.2, over_half_high_all=0.0), OPEN),
+        (keeping(gain_low_all=0.0), OPEN),
+        (keeping(gain_low_all=math.nan), OPEN),
+    ],
+)
+def test_a_mixture_keeps_most_of_a_gain_that_is_sure(row: dict[str, Any], expected: str) -> None:
+    table = points({"1B": (0.0, 1.0)})
+    found = claims(table, stood(table), NOTHING, pd.DataFrame([row, keeping(kind="benchmark")]))
+    question = "Does the mixture of 25 % reasoning, shuffled keep most of reasoning's gain?"
+    (claim,) = each_row(found[found["axis"] == ""])
+    assert (claim.question, claim.scope, claim.answer) == (question, SCOPE, expected)
+
+
+def test_the_evidence_on_a_mixture_tells_the_gain_and_the_compute() -> None:
+    table = points({"1B": (0.0, 1.0)})
+    rows = pd.DataFrame([keeping(), keeping(gain_low_all=-0.1)])
+    found = claims(table, stood(table), NOTHING, rows)
+    compute = "at 55% of its training FLOPs, 45% of its inference FLOPs"
+    half = "+4.0 [+1.0, +7.0] points above half of it"
+    assert found.loc[found["axis"] == "", "evidence"].tolist() == [
+        f"70% of reasoning's +20.0 [+10.0, +30.0] points; {half}, {compute}",
+        f"reasoning has no sure gain of which to keep a part: +20.0 [-10.0, +30.0] points, {compute}",
+    ]
 
 
 def made_study(shares: tuple[float, ...], accuracy: Any, items: int = 2000, sizes: int = 3) -> pd.DataFrame:
