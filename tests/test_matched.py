@@ -63,6 +63,18 @@ def test_after_the_best_plain_student_the_frontier_stays_level() -> None:
     assert at_compute(np.array([5.0]), np.array([0.4]), np.array([1.0, 9.0])).tolist() == [0.4, 0.4]
 
 
+def test_what_reaches_an_accuracy_is_unknown_where_either_is() -> None:
+    unknown, wanted = np.array([0.1, math.nan]), np.array([0.3, math.nan, 0.05])
+    for count in (1, 2):
+        flops = np.array([1.0, 10.0])[:count]
+        assert np.isnan(break_even(flops, unknown[-count:], wanted)).all()
+        known = break_even(flops, np.array([0.1, 0.5])[:count], wanted)
+        assert np.isnan(known).tolist() == [False, True, False]
+    together = break_even(np.array([5.0]), np.array([[0.1], [math.nan]]), np.array([[0.1, 0.2]] * 2))
+    assert together[0].tolist() == [0.0, math.inf]
+    assert np.isnan(together[1]).all()
+
+
 SIZES = {"0.5B": 0.5, "1.5B": 1.5, "3B": 3.0, "7B": 7.0, "14B": 14.0}
 GROUPS = [
     ("math", "open-ended"),
