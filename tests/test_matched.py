@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import results_table
+from made_results import each_row, results_table
 
 from analysis.report import analyse, derive
-from analysis.statistics.matched import at_compute, break_even
+from analysis.results.collect import DataWarning
+from analysis.statistics.matched import at_compute, break_even, gains
 
 FLOPS = np.array([1e3, 1.0, 1e2, 10.0])  # in no order; the third dearest is beaten by a cheaper one
 ACCURACY = np.array([0.7, 0.1, 0.2, 0.3])
@@ -73,6 +74,64 @@ def test_what_reaches_an_accuracy_is_unknown_where_either_is() -> None:
     together = break_even(np.array([5.0]), np.array([[0.1], [math.nan]]), np.array([[0.1, 0.2]] * 2))
     assert together[0].tolist() == [0.0, math.inf]
     assert np.isnan(together[1]).all()
+
+
+SIGNS = np.array([[1, 1, 3], [1, -1, -1], [-1, 1, -1], [-1, -1, -1]])  # deviations in four resamples
+OF_SIGNS = math.sqrt(4 / 3)  # the standard error of ±1 in four
+
+
+def points(scope: str, kind: str, students: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
+    """Share, training and inference FLOPs, accuracy and size of each student."""
+    columns = ["share", "training_flops", "inference_flops", "accuracy", "size"]
+    table = pd.DataFrame.from_dict(students, orient="index", columns=columns).rename_axis("student")
+    return table.reset_index().assign(kind=kind, scope=scope, order="sequential")
+
+
+def test_gains_of_each_benchmark_and_size_are_one_family() -> None:
+    """Two students of a size have two gains, and no extra tokens where answers are scored."""
+    students = {
+        "plain": (0.0, 1.0, 1.0, 0.3, "1B"), "full": (1.0, 2.0, 1.0, 0.5, "1B"),
+        "again": (1.0, 3.0, 1.0, 0.6, "1B"), "mixed": (0.5, 2.0, 1.0, 0.9, "1B"),
+        "other": (1.0, 3.0, 1.0, 0.6, "3B"),
+    }  # fmt: skip
+    tokens = pd.Series([20.0, 50.0, 60.0, 20.0, 70.0])
+    table = pd.concat(
+        [
+            points("all", "average", students).assign(output_tokens=20.0),
+            points("s", "benchmark", students).assign(output_tokens=tokens),
+            points("scored", "benchmark", students).drop(index=[2, 4]).assign(output_tokens=0.0),
+        ],
+        ignore_index=True,
+    )
+    results = results_table(
+        [
+            {"student": "plain", "benchmark": name, "domain": domain, "format": form}
+            for name, domain, form in (("s", "math", "open-ended"), ("scored", "general", "multiple-choice"))
+        ]
+    )
+    off, far = 0.01 * SIGNS[:, [0, 0, 1, 0, 0]], 0.01 * SIGNS[:, [0, 2, 0]]
+    off[:, 0] = far[:, 0] = 0.0
+    drawn = {"s": table.loc[5:9, "accuracy"].to_numpy() + off, "scored": np.array([0.3, 0.5, 0.9]) + far}
+    with pytest.warns(DataWarning, match="1B"):
+        found = gains(results, table, drawn)
+    columns = ["benchmark", "group", "size", "training_flops", "extra_tokens", "gain"]
+    assert list(found)[:6] == columns
+    made = [tuple(row[1:7]) for row in each_row(found.fillna({"extra_tokens": -1.0}))]
+    assert made == [
+        ("s", "math, open-ended", "1B", 2.0, 2.5, pytest.approx(0.2)),
+        ("s", "math, open-ended", "1B", 3.0, 3.0, pytest.approx(0.3)),
+        ("scored", "general, multiple-choice", "1B", 2.0, -1.0, pytest.approx(0.2)),
+    ]
+    assert found["stderr"].tolist() == pytest.approx([0.01 * OF_SIGNS, 0.01 * OF_SIGNS, 0.02])
+    assert found["high"].tolist() == pytest.approx([0.21, 0.31, 0.23])
+    wide = 1.5 * 0.01 * OF_SIGNS
+    assert found["high_all"].tolist() == pytest.approx([0.2 + wide, 0.3 + wide, 0.23])
+
+
+def test_without_reasoning_and_plain_answers_of_one_size_there_is_no_gain() -> None:
+    table = points("s", "benchmark", {"a": (0.0, 1.0, 1.0, 0.3, "1B"), "b": (1.0, 1.0, 1.0, 0.3, "3B")})
+    results = results_table([{"student": "a", "benchmark": "s"}])
+    assert gains(results, table.assign(output_tokens=1.0), {"s": np.full((4, 2), 0.5)}).empty
 
 
 SIZES = {"0.5B": 0.5, "1.5B": 1.5, "3B": 3.0, "7B": 7.0, "14B": 14.0}

@@ -198,19 +198,20 @@ def gains(results: pd.DataFrame, points: pd.DataFrame, drawn: Redrawn) -> pd.Dat
         results: Table of `collect`.
 
     Returns:
-        benchmark, group, size, extra_tokens (as a multiple of plain answers'), gain, and the columns of
-        `intervals`, all rows one family.
+        benchmark, group, size, training_flops, extra_tokens (as a multiple of plain answers'; NaN if these
+        have none, as where answers are scored and not generated), gain, and the columns of `intervals`, all
+        rows one family.
     """
     group = results.drop_duplicates("benchmark").set_index("benchmark")
     rows, draws = [], []
     for scope, own in points[points["kind"] == "benchmark"].groupby("scope", sort=False):
         own = own.reset_index(drop=True)
-        pairs = _trios(own, own[own["share"] == 1])[:, [0, 2]]
+        pairs = _trios(own, own[own["share"] == 1])[:, :2]
         for plain, full in (own.loc[list(pair)].to_dict("records") for pair in pairs):
             rows.append(
                 {"benchmark": scope, "group": f"{group['domain'][scope]}, {group['format'][scope]}",
                  "size": full["size"], "training_flops": full["training_flops"],
-                 "extra_tokens": full["output_tokens"] / plain["output_tokens"],
+                 "extra_tokens": full["output_tokens"] / (plain["output_tokens"] or np.nan),
                  "gain": full["accuracy"] - plain["accuracy"]}
             )  # fmt: skip
         draws += [drawn[str(scope)][:, full] - drawn[str(scope)][:, plain] for plain, full in pairs]
