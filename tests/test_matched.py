@@ -13,7 +13,7 @@ from made_results import each_row, results_table
 
 from analysis.report import analyse, derive
 from analysis.results.collect import DataWarning
-from analysis.statistics.matched import at_compute, break_even, gains
+from analysis.statistics.matched import at_compute, break_even, gains, kept, matched
 
 FLOPS = np.array([1e3, 1.0, 1e2, 10.0])  # in no order; the third dearest is beaten by a cheaper one
 ACCURACY = np.array([0.7, 0.1, 0.2, 0.3])
@@ -85,6 +85,161 @@ def points(scope: str, kind: str, students: dict[str, tuple[Any, ...]]) -> pd.Da
     columns = ["share", "training_flops", "inference_flops", "accuracy", "size"]
     table = pd.DataFrame.from_dict(students, orient="index", columns=columns).rename_axis("student")
     return table.reset_index().assign(kind=kind, scope=scope, order="sequential")
+
+
+def compared_by_hand() -> pd.DataFrame:
+    """Plain answers rise from 0.2 at 1 FLOP to 0.6 at 100; in the other scope there is one plain student."""
+    table = points("s", "group", {
+        "low": (0.0, 1.0, 5.0, 0.2, "1B"), "high": (0.0, 100.0, math.nan, 0.6, "3B"),
+        "inside": (0.5, 10.0, math.nan, 0.5, "1B"), "above": (1.0, 1000.0, 5.0, 0.7, "3B"),
+        "below": (1.0, 0.1, 0.0, 0.1, "1B"), "lost": (1.0, 10.0, 5.0, math.nan, "1B"),
+        "of no share": (math.nan, 10.0, 5.0, 0.5, "1B"),
+    })  # fmt: skip
+    other = {"low": (0.0, 10.0, 1.0, 0.2, "1B"), "inside": (0.5, 10.0, math.nan, 0.3, "1B")}
+    alone = points("no plain", "group", {"inside": (0.5, 10.0, 1.0, 0.5, "1B")})
+    both = pd.concat([alone, table, points("t", "benchmark", other)], ignore_index=True)
+    off = np.zeros((4, 7))
+    off[:, 2], off[:, 3], off[:, 4] = 0.1 * SIGNS[:, 0], 0.1 * SIGNS[:, 1], 0.01 * SIGNS[:, 2]
+    drawn = {
+        "no plain": np.full((4, 1), 0.5),
+        "s": table["accuracy"].to_numpy() + off,
+        "t": np.array([0.2, 0.3]) + 0.05 * SIGNS[:, [0, 1]],
+    }
+    return matched(both, drawn)
+
+
+def test_comparisons_at_matched_compute_are_those_worked_out_by_hand() -> None:
+    found = compared_by_hand()
+    assert list(found) == [
+        "kind", "scope", "student", "size", "share", "order", "accuracy", "axis", "flops", "plain",
+        "difference", "extrapolated", "break_even", "break_even_low", "break_even_high", "stderr", "low",
+        "high", "low_all", "high_all", "p_all",
+    ]  # fmt: skip
+    assert list(found.index) == list(range(5))
+    names = ["axis", "scope", "kind", "student", "size", "share", "extrapolated"]
+    assert found[names].to_numpy().tolist() == [
+        ["training_flops", "s", "group", "inside", "1B", 0.5, ""],
+        ["training_flops", "s", "group", "above", "3B", 1.0, "above"],
+        ["training_flops", "s", "group", "below", "1B", 1.0, "below"],
+        ["training_flops", "t", "benchmark", "inside", "1B", 0.5, ""],
+        ["inference_flops", "s", "group", "above", "3B", 1.0, ""],
+    ]
+    numbers = ["flops", "accuracy", "plain", "difference", "break_even", "break_even_low", "break_even_high"]
+    expected = [
+        [10, 0.5, 0.4, 0.1, 100**0.75, 10, 100],  # 0.4 and 0.6 in the resamples
+        [1000, 0.7, 0.8, -0.1, math.inf, 100, math.inf],
+        [0.1, 0.1, 0.0, 0.1, 0, 0, 0],
+        [10, 0.3, 0.2, 0.1, math.inf, 0, math.inf],
+        [5, 0.7, 0.2, 0.5, math.inf, math.inf, math.inf],
+    ]
+    assert found[numbers].to_numpy(dtype=float) == pytest.approx(np.array(expected))
+
+
+def test_what_is_extrapolated_is_a_family_for_itself_in_each_kind_of_scope() -> None:
+    """In its family the student below has the farthest deviation: 1.5 of its standard errors."""
+    found = compared_by_hand()
+    se = 0.1 * OF_SIGNS
+    assert found["low"].tolist() == pytest.approx([0.0, -0.2, 0.07, 0.0, 0.4])
+    assert found["high_all"].tolist() == pytest.approx([0.2, -0.1 + 1.5 * se, 0.13, 0.2, 0.6])
+    assert found["low_all"].tolist() == pytest.approx([0.0, -0.1 - 1.5 * se, 0.07, 0.0, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ([0.0, 0.0, math.nan], r"all known students are trained on plain answers alone"),
+        ([0.5, 1.0, math.nan], r"no student is known to be trained on plain answers alone"),
+        ([math.nan] * 3, r"no student is known to be trained on plain answers alone"),
+    ],
+)
+def test_one_kind_of_answers_is_not_compared(shares: list[float], words: str) -> None:
+    table = points("s", "group", {str(i): (share, 1.0, 1.0, 0.5, "1B") for i, share in enumerate(shares)})
+    with pytest.warns(DataWarning, match=words):
+        assert matched(table, {"s": np.full((4, 3), 0.5)}).empty
+
+
+def test_students_of_unknown_compute_are_not_compared() -> None:
+    students = {"a": (0.0, math.nan, math.nan, 0.5, "1B"), "b": (1.0, 1.0, 1.0, 0.5, "1B")}
+    assert matched(points("s", "group", students), {"s": np.full((4, 2), 0.5)}).empty
+
+
+def mixtures(scope: str, kind: str, gain: float) -> pd.DataFrame:
+    """Two sizes with all three kinds of answers, and two with two of them."""
+    return points(scope, kind, {
+        "plain 1": (0.0, 1.0, 10.0, 0.2, "1B"), "mixed 1": (0.25, 3.0, 25.0, 0.3, "1B"),
+        "full 1": (1.0, 4.0, 40.0, 0.2 + gain, "1B"), "plain 3": (0.0, 2.0, 10.0, 0.3, "3B"),
+        "mixed 3": (0.25, 5.0, 25.0, 0.45, "3B"), "full 3": (1.0, 6.0, 60.0, 0.3 + 2 * gain, "3B"),
+        "plain 7": (0.0, 2.0, 10.0, 0.9, "7B"), "mixed 7": (0.25, 9.0, 90.0, 0.1, "7B"),
+        "full 14": (1.0, 9.0, 90.0, 0.9, "14B"), "mixed 14": (0.25, 9.0, 90.0, 0.1, "14B"),
+        "half 1": (0.5, 3.0, 25.0, 0.4, "1B"),
+    })  # fmt: skip
+
+
+def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
+    tables = [mixtures("s", "group", 0.2), mixtures("t", "group", 0.1), mixtures("u", "benchmark", 0.2)]
+    off = np.zeros((4, 11))
+    off[:, 1], off[:, 4] = 0.02 * SIGNS[:, 1], 0.04 * SIGNS[:, 1]  # of the mean: 0.03
+    off[:, 2], off[:, 5] = 0.05 * SIGNS[:, 0], 0.05 * SIGNS[:, 0]
+    far = np.zeros((4, 11))
+    far[:, 2] = far[:, 5] = 0.01 * SIGNS[:, 2]
+    drawn = {
+        scope: table["accuracy"].to_numpy() + noise
+        for scope, table, noise in zip("stu", tables, (off, far, off), strict=True)
+    }
+    found = kept(pd.concat(tables, ignore_index=True), drawn)
+    assert list(found) == [
+        "kind", "scope", "share", "order", "sizes", "gain", "kept", "kept_low", "kept_high", "training",
+        "inference", "over_half", "gain_low_all", "gain_high_all", "over_half_stderr", "over_half_low",
+        "over_half_high", "over_half_low_all", "over_half_high_all", "over_half_p_all",
+    ]  # fmt: skip
+    names = ["scope", "kind", "share", "order", "sizes"]
+    assert found[names].to_numpy().tolist() == [
+        [scope, kind, share, "sequential", sizes]
+        for scope, kind in (("s", "group"), ("t", "group"), ("u", "benchmark"))
+        for share, sizes in ((0.25, 2), (0.5, 1))
+    ]
+    quarter = found[found["share"] == 0.25].set_index("scope")
+    assert quarter["gain"].tolist() == pytest.approx([0.3, 0.15, 0.3])
+    assert quarter["kept"].tolist() == pytest.approx([0.125 / 0.3, 0.125 / 0.15, 0.125 / 0.3])
+    assert quarter["kept_low"].tolist() == pytest.approx([0.095 / 0.35, 0.125 / 0.18, 0.095 / 0.35])
+    assert quarter["kept_high"].tolist() == pytest.approx([0.155 / 0.25, 0.125 / 0.14, 0.155 / 0.25])
+    assert quarter["training"].tolist() == pytest.approx([0.8] * 3)
+    assert quarter["inference"].tolist() == pytest.approx([0.5] * 3)
+    assert quarter["over_half"].tolist() == pytest.approx([-0.025, 0.05, -0.025])
+    wide = 1.5 * 0.05 * OF_SIGNS  # among groups the other scope has the farthest deviation
+    assert quarter["gain_low_all"].tolist() == pytest.approx([0.3 - wide, 0.12, 0.25])
+    assert quarter["gain_high_all"].tolist() == pytest.approx([0.3 + wide, 0.18, 0.35])
+    farthest = 0.03 + 0.05 / 2  # of the part less half of the gain
+    assert quarter["over_half_low"].tolist() == pytest.approx([-0.025 - farthest, 0.035, -0.025 - farthest])
+
+
+def test_of_a_gain_that_is_not_sure_no_part_is_told() -> None:
+    table = mixtures("s", "group", 0.2)
+    off = np.zeros((4, 11))
+    off[:, 2] = off[:, 5] = 0.3 * SIGNS[:, 0]  # down to a gain of 0
+    for scale, unknown in ((1.0, True), (0.99, False)):
+        found = kept(table, {"s": table["accuracy"].to_numpy() + scale * off}).query("share == 0.25")
+        assert found[["kept", "kept_low", "kept_high"]].isna().all(axis=None) == unknown
+        assert found["gain"].tolist() == pytest.approx([0.3])
+
+
+def test_mixtures_of_unknown_order_are_kept_apart_and_without_any_nothing_is() -> None:
+    table = mixtures("s", "group", 0.2)
+    drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 11]}
+    table.loc[table["student"] == "mixed 3", "order"] = None
+    found = kept(table, drawn).query("share == 0.25")
+    assert found[["order", "sizes"]].fillna("none").to_numpy().tolist() == [["sequential", 1], ["none", 1]]
+    assert kept(table.assign(share=table["share"].round()), drawn).empty
+
+
+def test_mixtures_are_held_against_the_first_of_several_students_of_a_size() -> None:
+    first = mixtures("s", "group", 0.2)
+    again = first[first["student"].isin(["plain 3", "full 1"])].assign(accuracy=0.0, student="again")
+    table = pd.concat([first, again], ignore_index=True)
+    drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 13]}
+    words = r"one kind of answers, mixtures are held against the first: 1B, 3B\.$"
+    with pytest.warns(DataWarning, match=words):
+        assert kept(table, drawn)["gain"].tolist() == pytest.approx([0.3, 0.2])
 
 
 def test_gains_of_each_benchmark_and_size_are_one_family() -> None:
