@@ -260,26 +260,34 @@ def test_the_evidence_on_reasoning_names_sizes_differences_and_what_is_left_out(
 
 def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
     table = points({"1B": (0.0, 0.5, 1.0)})
-    every = pd.concat([table, table.assign(scope="other")])
+    every = pd.concat([table, table.assign(scope="a")])
     behind = stood(every, gap={"1B-1.0": WORSE})
     ahead = stood(every, plain_gap={"1B-1.0": AHEAD}).assign(axis="inference_flops")
     sure, loss = compared({"1B": SURE}), compared({"1B": LOSS})
     made = [
-        sure, sure.assign(scope="other", axis="inference_flops"),
-        loss.assign(axis="inference_flops"), loss.assign(scope="other"), loss.assign(share=0.5),
+        sure, sure.assign(scope="a", axis="inference_flops"),
+        loss.assign(axis="inference_flops"), loss.assign(scope="a"), loss.assign(share=0.5),
     ]  # fmt: skip
     found = claims(every, pd.concat([behind, ahead]), pd.concat(made), NOTHING)
     assert list(found) == ["question", "axis", "scope", "answer", "evidence"]
+    assert found["scope"].drop_duplicates().tolist() == ["all groups", SCOPE, "a"]  # as in the points
     by_axis = found.set_index(["question", "axis", "scope"])["answer"].to_dict()
     assert by_axis == {
         (NEAR_FRONTIER, "training", "all groups"): NO, (NEAR_FRONTIER, "inference", "all groups"): NO,
-        (BETTER, "training", SCOPE): YES, (BETTER, "training", "other"): NO,
-        (BETTER, "inference", SCOPE): NO, (BETTER, "inference", "other"): YES,
-        (OF_PLAIN, "training", SCOPE): NO, (OF_PLAIN, "training", "other"): NO,
-        (OF_PLAIN, "inference", SCOPE): "yes, from 1B", (OF_PLAIN, "inference", "other"): "yes, from 1B",
-        (OF_ALL, "training", SCOPE): NO, (OF_ALL, "training", "other"): NO,
-        (OF_ALL, "inference", SCOPE): NO, (OF_ALL, "inference", "other"): NO,
+        (BETTER, "training", SCOPE): YES, (BETTER, "training", "a"): NO,
+        (BETTER, "inference", SCOPE): NO, (BETTER, "inference", "a"): YES,
+        (OF_PLAIN, "training", SCOPE): NO, (OF_PLAIN, "training", "a"): NO,
+        (OF_PLAIN, "inference", SCOPE): "yes, from 1B", (OF_PLAIN, "inference", "a"): "yes, from 1B",
+        (OF_ALL, "training", SCOPE): NO, (OF_ALL, "training", "a"): NO,
+        (OF_ALL, "inference", SCOPE): NO, (OF_ALL, "inference", "a"): NO,
     }  # fmt: skip
+
+
+def test_sizes_that_were_not_trained_on_reasoning_are_not_asked_about() -> None:
+    table = points({"1B": (0.0, 1.0), "3B": (0.0, 0.5), "7B": (0.0,)})
+    found = claims(table, stood(table, plain_gap={"1B-1.0": AHEAD}), compared({"1B": SURE}), NOTHING)
+    assert answer(found, BETTER) == (YES, "difference in points: 1B +10.0 [+5.0, +15.0]")
+    assert answer(found, OF_PLAIN)[0] == "yes, from 1B"
 
 
 def test_students_of_one_size_that_disagree_leave_it_open() -> None:

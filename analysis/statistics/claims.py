@@ -74,12 +74,10 @@ def verdict(low: pd.Series[float], high: pd.Series[float], at: float) -> pd.Seri
 
 def nothing_to_compare(own: pd.DataFrame) -> str:
     """Return why students of one scope allow no comparison of supervision; empty if they do."""
-    kinds = set(
-        np.select([own["share"] == 0, own["share"] == 1, own["share"] > 0], ["plain", "full", "mix"], "")
-    )
     if len(own) < 2:
         return "there is one student only" if len(own) else "no student can be compared"
-    if len(kinds - {""}) < 2:
+    shares = own["share"].dropna()
+    if shares.where(shares.isin([0, 1])).nunique(dropna=False) < 2:  # all mixtures are one kind
         return "all students had one kind of supervision"
     return "all accuracies are equal" if own["accuracy"].nunique() == 1 else ""
 
