@@ -31,6 +31,7 @@ OF_PLAIN, OF_ALL = REACHES
 SCOPE = "math, open-ended"
 NOTHING = pd.DataFrame()
 WORSE, SAME, AHEAD = (0.02, 0.01, 0.03), (0.0, -0.01, 0.01), (-0.02, -0.03, -0.01)  # a gap and its interval
+FAR = (0.5, 0.4, 0.6)
 
 
 def points(shares: dict[str, tuple[float, ...]]) -> pd.DataFrame:
@@ -49,7 +50,7 @@ def stood(table: pd.DataFrame, **gaps: dict[str, tuple[float, float, float]]) ->
     """`standing` of these points; `gaps` are by column and student, by default far below."""
     rows = table[["kind", "scope", "student"]].assign(axis="training_flops", probability=0.5)
     for name in ("gap", "plain_gap"):
-        values = [gaps.get(name, {}).get(student, (0.5, 0.4, 0.6)) for student in rows["student"]]
+        values = [gaps.get(name, {}).get(student, FAR) for student in rows["student"]]
         rows[[name, f"{name}_low", f"{name}_high"]] = values
     return rows
 
@@ -93,7 +94,7 @@ SURE, UNSURE, LOSS = (0.1, 0.05, 0.15), (0.1, -0.01, 0.2), (-0.1, -0.15, -0.05)
         ([SURE], 0, YES),
         ([(0.1, 0.0, 0.2)], 0, OPEN),
         ([(-0.1, -0.2, 0.0)], 0, NO),
-        ([(0.0, 0.0, 0.0), SURE, UNSURE], 0, OPEN),  # equal in every item
+        ([(0.0, 0.0, 0.0), SURE], 0, OPEN),  # equal in every item
         ([(0.1, math.nan, math.nan)], 0, OPEN),
     ],
 )
@@ -226,10 +227,13 @@ def test_plain_answers_are_counted_over_all_groups_but_not_where_all_are_equal()
 
 def test_without_groups_the_questions_are_about_benchmarks() -> None:
     table = points({"1B": (0.0, 1.0)}).assign(kind="benchmark")
-    found = claims(table, stood(table, gap={"1B-0.0": SAME}), NOTHING, NOTHING)
-    assert found["scope"].tolist() == ["all benchmarks", SCOPE]
-    counts = "surely yes 1, surely no 0; near is at most 1 points below; estimated 1"
-    assert answer(found, NEAR_FRONTIER) == (YES, f"of 1 (students × benchmarks) {counts}")
+    for gap, found, counted in ((SAME, YES, "yes 1, surely no 0"), (FAR, NO, "yes 0, surely no 1")):
+        made = claims(table, stood(table, gap={"1B-0.0": gap}), NOTHING, NOTHING)
+        assert made["scope"].tolist() == ["all benchmarks", SCOPE]
+        estimated = f"near is at most 1 points below; estimated {int(found == YES)}"
+        assert answer(made, NEAR_FRONTIER) == (
+            found, f"of 1 (students × benchmarks) surely {counted}; {estimated}",
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -241,6 +245,13 @@ def test_plain_answers_that_nobody_is_held_against_are_open(shares: tuple[float,
     gaps = {"1B-0.0": (-math.inf,) * 3}
     found, evidence = answer(claims(table, stood(table, gap=gaps), NOTHING, NOTHING), NEAR_FRONTIER)
     assert (found, evidence.split("; ")[0]) == (OPEN, why)
+
+
+def test_why_plain_answers_are_open_is_told_of_the_first_scope() -> None:
+    both = points({"1B": (0.0,), "3B": (0.0,)})
+    table = pd.concat([both, both[:1].assign(scope="a")])
+    evidence = answer(claims(table, stood(table), NOTHING, NOTHING), NEAR_FRONTIER)[1]
+    assert evidence.startswith("all students had one kind of supervision; of 3 ")
 
 
 def test_the_evidence_on_reasoning_names_sizes_differences_and_what_is_left_out() -> None:
