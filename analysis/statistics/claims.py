@@ -136,7 +136,7 @@ def _reaches(rows: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Ite
     for question, gap in REACHES.items():
         rivals = rows["share"] == 0 if gap == "plain_gap" else mixed
         if sizes and rivals.any():
-            asked = rows[(rows["share"] == 1) | (rivals if gap == "plain_gap" else rows["share"] < 1)]
+            asked = rows[(rows["share"] == 1) | rivals] if gap == "plain_gap" else rows
             yield _reached(question, gap, asked, axis, scope, sizes)
 
 
