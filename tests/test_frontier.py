@@ -479,14 +479,22 @@ def test_scores_of_items_have_the_error_of_their_mean(right: int, extra: float) 
     assert drawn.std() == pytest.approx(math.sqrt(p * (1 - p) / 22 + extra), rel=0.02)
 
 
+def test_resamples_of_few_right_answers_are_skewed_as_the_binomial_is() -> None:
+    drawn = drawn_of([rows_of("a", 1, 0.2, n=25)], {"s": answers(5, items=25)}).accuracy
+    assert ((drawn - 0.2) ** 3).mean() > 0.2 * 0.8 * 0.6 / 25**2 / 2  # half of the binomial one
+
+
 def test_students_share_their_items_and_benchmarks_do_not() -> None:
+    """Of two students one is right where the other is not; a third has the same score in each item."""
     table = pd.concat([answers(10, items=25), 1 - answers(10, items=25).rename({"a": "b"})])
+    table.loc["c"] = 0.3
     rows = [
         rows_of(student, 1, accuracy, n=25, benchmark=name)
-        for student, accuracy in (("a", 0.4), ("b", 0.6)) for name in "st"
+        for student, accuracy in (("a", 0.4), ("b", 0.6), ("c", 0.3)) for name in "st"
     ]  # fmt: skip
     drawn = drawn_of(rows, {"s": table, "t": table}).accuracy
-    assert drawn.sum(axis=1) == pytest.approx(1.0)
+    assert drawn[:, 0] + drawn[:, 1] == pytest.approx(1.0)
+    assert drawn[:, 2] == pytest.approx(0.3)
     assert np.corrcoef(drawn[:, 0, 0], drawn[:, 0, 1])[0, 1] == pytest.approx(0, abs=0.03)
 
 
@@ -515,6 +523,17 @@ def test_seeds_are_drawn_once_for_all_benchmarks_and_equal_ones_do_not_matter() 
     assert shares[1] / 20_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
 
 
+def test_the_weights_of_seeds_are_stretched_from_their_mean() -> None:
+    """Of three draws of three seeds, all are the third one once in 27 times, and none is 8 times."""
+    of_one = pd.DataFrame({"x": [0.4, 0.4, 0.7]}, index=["a", "a-s1", "a-s2"])
+    drawn = drawn_of(seeds_of(0.4, 0.4, 0.7, n=10**6), {"s": of_one}).accuracy[:, 0, 0]
+    values, counts = np.unique(drawn.round(4), return_counts=True)
+    assert values.tolist() == pytest.approx(
+        [0.5 + math.sqrt(1.5) * off for off in (-0.1, 0, 0.1, 0.2)], abs=1e-4
+    )
+    assert counts / 20_000 == pytest.approx(np.array([8, 12, 6, 1]) / 27, abs=0.015)
+
+
 def test_the_same_seed_draws_the_same_resamples() -> None:
     results = with_configuration(results_table(seeds_of(0.4, 0.5)))
     first, again, other = (resample(results, {}, 5, seed).accuracy.tolist() for seed in (1, 1, 2))
@@ -532,18 +551,20 @@ def test_benchmarks_of_few_items_are_named() -> None:
 
 def test_intervals_worked_out_by_hand() -> None:
     """The largest of four distances is the 95 % quantile; deviations of ±1 have the standard error √(4/3)."""
-    value = np.array([0.5, 0.3, 0.2, -0.1, 0.0])
+    value = np.array([0.5, 0.18, 0.2, -0.1, 0.0])
     off = np.array([[1, 1, 0, math.nan, 1], [1, -1, 0, 0, -1], [-1, 2, 0, 0, 1], [-1, -2, 0, 0, -1]])
-    table = intervals(value, value + 0.1 * off, np.array(["x", "x", "x", "x", "y"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # though the third one's error, by which distances are divided, is 0
+        table = intervals(value, value + 0.1 * off, np.array(["x", "x", "x", "x", "y"]))
     two = math.sqrt(10 / 3)  # of the second one's deviations: its largest distance is 2/two of its errors
     wide = 2 / two * math.sqrt(4 / 3)  # as that is wider than the first one's 1/√(4/3), both have it
     expected = {
         "stderr": [0.1 * math.sqrt(4 / 3), 0.1 * two, 0.0, math.nan, 0.1 * math.sqrt(4 / 3)],
-        "low": [0.4, 0.1, 0.2, math.nan, -0.1],
-        "high": [0.6, 0.5, 0.2, math.nan, 0.1],
-        "low_all": [0.5 - 0.1 * wide, 0.1, 0.2, math.nan, -0.1],
-        "high_all": [0.5 + 0.1 * wide, 0.5, 0.2, math.nan, 0.1],
-        "p_all": [0.2, 0.2, 0.2, math.nan, 1.0],
+        "low": [0.4, -0.02, 0.2, math.nan, -0.1],
+        "high": [0.6, 0.38, 0.2, math.nan, 0.1],
+        "low_all": [0.5 - 0.1 * wide, -0.02, 0.2, math.nan, -0.1],
+        "high_all": [0.5 + 0.1 * wide, 0.38, 0.2, math.nan, 0.1],
+        "p_all": [0.2, 0.6, 0.2, math.nan, 1.0],
     }
     assert list(table) == list(expected)
     for name, values in expected.items():

@@ -156,7 +156,10 @@ def _seed_weights(count: int, resamples: int, rng: np.random.Generator) -> Array
 
 
 def _error(rows: pd.DataFrame, items: bool) -> float:
-    """Return the standard error not covered by resampled items and seeds; all of it without items."""
+    """Return the standard error not covered by resampled items and seeds; all of it without items.
+
+    NaN if it is unknown, or stated as 0 with an unknown number of items.
+    """
     p, n = rows["accuracy"].mean(), rows["n"].astype("float64").mean()
     if not is_accuracy(rows["metric"].iloc[0]):
         n = np.nan  # p(1-p)/n is the variance of proportions only
@@ -166,8 +169,7 @@ def _error(rows: pd.DataFrame, items: bool) -> float:
     known = rows["stderr"].pow(2).mean()
     of_items = known if known > 0 else _variance(p, n)
     of_seeds = rows["accuracy"].var() / len(rows) if len(rows) > 1 else 0.0
-    total = of_items + extra + of_seeds
-    return float(np.sqrt(total)) if total > 0 else np.nan  # unknown, or 0 with an unknown number of items
+    return float(np.sqrt(of_items + extra + of_seeds))
 
 
 def _variance(p: float, n: float) -> float:
