@@ -97,13 +97,13 @@ def compared_by_hand() -> pd.DataFrame:
     })  # fmt: skip
     other = {"low": (0.0, 10.0, 1.0, 0.2, "1B"), "inside": (0.5, 10.0, math.nan, 0.3, "1B")}
     alone = points("no plain", "group", {"inside": (0.5, 10.0, 1.0, 0.5, "1B")})
-    both = pd.concat([alone, table, points("t", "benchmark", other)], ignore_index=True)
+    both = pd.concat([alone, table, points("a", "benchmark", other)], ignore_index=True)
     off = np.zeros((4, 7))
     off[:, 2], off[:, 3], off[:, 4] = 0.1 * SIGNS[:, 0], 0.1 * SIGNS[:, 1], 0.01 * SIGNS[:, 2]
     drawn = {
         "no plain": np.full((4, 1), 0.5),
         "s": table["accuracy"].to_numpy() + off,
-        "t": np.array([0.2, 0.3]) + 0.05 * SIGNS[:, [0, 1]],
+        "a": np.array([0.2, 0.3]) + 0.05 * SIGNS[:, [0, 1]],
     }
     return matched(both, drawn)
 
@@ -121,7 +121,7 @@ def test_comparisons_at_matched_compute_are_those_worked_out_by_hand() -> None:
         ["training_flops", "s", "group", "inside", "1B", 0.5, ""],
         ["training_flops", "s", "group", "above", "3B", 1.0, "above"],
         ["training_flops", "s", "group", "below", "1B", 1.0, "below"],
-        ["training_flops", "t", "benchmark", "inside", "1B", 0.5, ""],
+        ["training_flops", "a", "benchmark", "inside", "1B", 0.5, ""],
         ["inference_flops", "s", "group", "above", "3B", 1.0, ""],
     ]
     numbers = ["flops", "accuracy", "plain", "difference", "break_even", "break_even_low", "break_even_high"]
@@ -176,7 +176,7 @@ def mixtures(scope: str, kind: str, gain: float) -> pd.DataFrame:
 
 
 def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
-    tables = [mixtures("s", "group", 0.2), mixtures("t", "group", 0.1), mixtures("u", "benchmark", 0.2)]
+    tables = [mixtures("u", "group", 0.2), mixtures("t", "group", 0.1), mixtures("s", "benchmark", 0.2)]
     off = np.zeros((4, 11))
     off[:, 1], off[:, 4] = 0.02 * SIGNS[:, 1], 0.04 * SIGNS[:, 1]  # of the mean: 0.03
     off[:, 2], off[:, 5] = 0.05 * SIGNS[:, 0], 0.05 * SIGNS[:, 0]
@@ -184,7 +184,7 @@ def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
     far[:, 2] = far[:, 5] = 0.01 * SIGNS[:, 2]
     drawn = {
         scope: table["accuracy"].to_numpy() + noise
-        for scope, table, noise in zip("stu", tables, (off, far, off), strict=True)
+        for scope, table, noise in zip("uts", tables, (off, far, off), strict=True)
     }
     found = kept(pd.concat(tables, ignore_index=True), drawn)
     assert list(found) == [
@@ -195,7 +195,7 @@ def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
     names = ["scope", "kind", "share", "order", "sizes"]
     assert found[names].to_numpy().tolist() == [
         [scope, kind, share, "sequential", sizes]
-        for scope, kind in (("s", "group"), ("t", "group"), ("u", "benchmark"))
+        for scope, kind in (("u", "group"), ("t", "group"), ("s", "benchmark"))
         for share, sizes in ((0.25, 2), (0.5, 1))
     ]
     quarter = found[found["share"] == 0.25].set_index("scope")
@@ -254,19 +254,19 @@ def test_gains_of_each_benchmark_and_size_are_one_family() -> None:
         [
             points("all", "average", students).assign(output_tokens=20.0),
             points("s", "benchmark", students).assign(output_tokens=tokens),
-            points("scored", "benchmark", students).drop(index=[2, 4]).assign(output_tokens=0.0),
+            points("a", "benchmark", students).drop(index=[2, 4]).assign(output_tokens=0.0),
         ],
         ignore_index=True,
     )
     results = results_table(
         [
             {"student": "plain", "benchmark": name, "domain": domain, "format": form}
-            for name, domain, form in (("s", "math", "open-ended"), ("scored", "general", "multiple-choice"))
+            for name, domain, form in (("s", "math", "open-ended"), ("a", "general", "multiple-choice"))
         ]
     )
     off, far = 0.01 * SIGNS[:, [0, 0, 1, 0, 0]], 0.01 * SIGNS[:, [0, 2, 0]]
     off[:, 0] = far[:, 0] = 0.0
-    drawn = {"s": table.loc[5:9, "accuracy"].to_numpy() + off, "scored": np.array([0.3, 0.5, 0.9]) + far}
+    drawn = {"s": table.loc[5:9, "accuracy"].to_numpy() + off, "a": np.array([0.3, 0.5, 0.9]) + far}
     with pytest.warns(DataWarning, match="1B"):
         found = gains(results, table, drawn)
     columns = ["benchmark", "group", "size", "training_flops", "extra_tokens", "gain"]
@@ -275,7 +275,7 @@ def test_gains_of_each_benchmark_and_size_are_one_family() -> None:
     assert made == [
         ("s", "math, open-ended", "1B", 2.0, 2.5, pytest.approx(0.2)),
         ("s", "math, open-ended", "1B", 3.0, 3.0, pytest.approx(0.3)),
-        ("scored", "general, multiple-choice", "1B", 2.0, -1.0, pytest.approx(0.2)),
+        ("a", "general, multiple-choice", "1B", 2.0, -1.0, pytest.approx(0.2)),
     ]
     assert found["stderr"].tolist() == pytest.approx([0.01 * OF_SIGNS, 0.01 * OF_SIGNS, 0.02])
     assert found["high"].tolist() == pytest.approx([0.21, 0.31, 0.23])

@@ -58,14 +58,12 @@ def break_even(flops: Array, accuracy: Array, wanted: Array) -> Array:
     """
     x, heights = _envelope(flops, accuracy)
     first = (heights[..., None, :] < wanted[..., :, None]).sum(axis=-1)  # index of the first that reaches it
-    found = np.where(first == 0, 0.0, np.inf)
-    if len(x) > 1:
-        inside = np.clip(first, 1, len(x) - 1)
-        left = np.take_along_axis(_nodes(heights)[0], inside - 1, axis=-1)
-        low, high = (np.take_along_axis(heights, node, axis=-1) for node in (left, inside))
-        with np.errstate(all="ignore"):  # values without a segment are not used
-            between = np.exp(x[left] + (wanted - low) / (high - low) * (x[inside] - x[left]))
-        found = np.where((first == 0) | (first == len(x)), found, between)
+    inside = np.minimum(first, len(x) - 1)
+    left = np.take_along_axis(_nodes(heights)[0], inside - 1, axis=-1)
+    low, high = (np.take_along_axis(heights, node, axis=-1) for node in (left, inside))
+    with np.errstate(all="ignore"):  # values without a segment are replaced below
+        found = np.exp(x[left] + (wanted - low) / (high - low) * (x[inside] - x[left]))
+    found = np.where(first == 0, 0.0, np.where(first == len(x), np.inf, found))
     unknown = np.isnan(heights).any(axis=-1, keepdims=True) | np.isnan(wanted)
     return np.where(unknown, np.nan, found)
 
