@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def test_many_redrawn_frontiers_at_once_are_each_of_them_alone() -> None:
                 assert np.interp(np.log(found), np.log(x), y) == pytest.approx(goal)
 
 
+def test_the_nearest_segment_is_the_one_that_is_continued() -> None:
+    found = at_compute(np.array([1.0, 10.0, 100.0]), np.array([0.3, 0.4, 0.7]), np.array([0.1, 0.01, 200.0]))
+    assert found == pytest.approx([0.2, 0.1, 0.7 + 0.3 * math.log10(2)])
+
+
 def test_after_the_best_plain_student_the_frontier_stays_level() -> None:
     found = at_compute(np.array([1.0, 10.0, 100.0]), np.array([0.1, 0.4, 0.3]), np.array([30.0, 100.0, 1e4]))
     assert found == pytest.approx([0.4, 0.4, 0.4])
@@ -68,8 +74,12 @@ def test_what_reaches_an_accuracy_is_unknown_where_either_is() -> None:
     unknown, wanted = np.array([0.1, math.nan]), np.array([0.3, math.nan, 0.05])
     for count in (1, 2):
         flops = np.array([1.0, 10.0])[:count]
-        assert np.isnan(break_even(flops, unknown[-count:], wanted)).all()
-        known = break_even(flops, np.array([0.1, 0.5])[:count], wanted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # though nothing is between students of equal accuracy
+            assert np.isnan(break_even(flops, unknown[-count:], wanted)).all()
+            known = break_even(flops, np.array([0.1, 0.5])[:count], wanted)
+            level = break_even(flops, np.array([0.1, 0.1])[:count], np.array([0.1, 0.2]))
+        assert level.tolist() == [0.0, math.inf]
         assert np.isnan(known).tolist() == [False, True, False]
     together = break_even(np.array([5.0]), np.array([[0.1], [math.nan]]), np.array([[0.1, 0.2]] * 2))
     assert together[0].tolist() == [0.0, math.inf]
@@ -171,16 +181,16 @@ def mixtures(scope: str, kind: str, gain: float) -> pd.DataFrame:
         "mixed 3": (0.25, 5.0, 25.0, 0.45, "3B"), "full 3": (1.0, 6.0, 60.0, 0.3 + 2 * gain, "3B"),
         "plain 7": (0.0, 2.0, 10.0, 0.9, "7B"), "mixed 7": (0.25, 9.0, 90.0, 0.1, "7B"),
         "full 14": (1.0, 9.0, 90.0, 0.9, "14B"), "mixed 14": (0.25, 9.0, 90.0, 0.1, "14B"),
-        "half 1": (0.5, 3.0, 25.0, 0.4, "1B"),
+        "half 1": (0.5, 3.0, 25.0, 0.4, "1B"), "tenth 14": (0.1, 9.0, 90.0, 0.1, "14B"),
     })  # fmt: skip
 
 
 def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
     tables = [mixtures("u", "group", 0.2), mixtures("t", "group", 0.1), mixtures("s", "benchmark", 0.2)]
-    off = np.zeros((4, 11))
+    off = np.zeros((4, 12))
     off[:, 1], off[:, 4] = 0.02 * SIGNS[:, 1], 0.04 * SIGNS[:, 1]  # of the mean: 0.03
     off[:, 2], off[:, 5] = 0.05 * SIGNS[:, 0], 0.05 * SIGNS[:, 0]
-    far = np.zeros((4, 11))
+    far = np.zeros((4, 12))
     far[:, 2] = far[:, 5] = 0.01 * SIGNS[:, 2]
     drawn = {
         scope: table["accuracy"].to_numpy() + noise
@@ -215,7 +225,7 @@ def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
 
 def test_of_a_gain_that_is_not_sure_no_part_is_told() -> None:
     table = mixtures("s", "group", 0.2)
-    off = np.zeros((4, 11))
+    off = np.zeros((4, 12))
     off[:, 2] = off[:, 5] = 0.3 * SIGNS[:, 0]  # down to a gain of 0
     for scale, unknown in ((1.0, True), (0.99, False)):
         found = kept(table, {"s": table["accuracy"].to_numpy() + scale * off}).query("share == 0.25")
@@ -225,7 +235,7 @@ def test_of_a_gain_that_is_not_sure_no_part_is_told() -> None:
 
 def test_mixtures_of_unknown_order_are_kept_apart_and_without_any_nothing_is() -> None:
     table = mixtures("s", "group", 0.2)
-    drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 11]}
+    drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 12]}
     table.loc[table["student"] == "mixed 3", "order"] = None
     found = kept(table, drawn).query("share == 0.25")
     assert found[["order", "sizes"]].fillna("none").to_numpy().tolist() == [["sequential", 1], ["none", 1]]
@@ -236,7 +246,7 @@ def test_mixtures_are_held_against_the_first_of_several_students_of_a_size() -> 
     first = mixtures("s", "group", 0.2)
     again = first[first["student"].isin(["plain 3", "full 1"])].assign(accuracy=0.0, student="again")
     table = pd.concat([first, again], ignore_index=True)
-    drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 13]}
+    drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 14]}
     words = r"one kind of answers, mixtures are held against the first: 1B, 3B\.$"
     with pytest.warns(DataWarning, match=words):
         assert kept(table, drawn)["gain"].tolist() == pytest.approx([0.3, 0.2])
@@ -260,8 +270,9 @@ def test_gains_of_each_benchmark_and_size_are_one_family() -> None:
     )
     results = results_table(
         [
-            {"student": "plain", "benchmark": name, "domain": domain, "format": form}
+            {"student": student, "benchmark": name, "domain": domain, "format": form}
             for name, domain, form in (("s", "math", "open-ended"), ("a", "general", "multiple-choice"))
+            for student in ("plain", "full")
         ]
     )
     off, far = 0.01 * SIGNS[:, [0, 0, 1, 0, 0]], 0.01 * SIGNS[:, [0, 2, 0]]

@@ -70,7 +70,7 @@ def break_even(flops: Array, accuracy: Array, wanted: Array) -> Array:
 
 def _envelope(flops: Array, accuracy: Array) -> tuple[Array, Array]:
     """Return distinct log FLOPs in ascending order, and the best accuracy up to each."""
-    order = np.argsort(flops, kind="stable")
+    order = np.argsort(flops)
     distinct, starts = np.unique(flops[order], return_index=True)
     best = np.maximum.reduceat(accuracy[..., order], starts, axis=-1)
     return np.log(distinct), np.maximum.accumulate(best, axis=-1)
