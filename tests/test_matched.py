@@ -223,6 +223,17 @@ def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
     assert quarter["over_half_low"].tolist() == pytest.approx([-0.025 - farthest, 0.035, -0.025 - farthest])
 
 
+def test_the_bounds_of_a_part_leave_out_a_fortieth_of_the_resamples_on_each_side() -> None:
+    students = {
+        "a": (0.0, 1.0, 1.0, 0.2, "1B"),
+        "b": (0.5, 1.0, 1.0, 0.4, "1B"),
+        "c": (1.0, 1.0, 1.0, 0.6, "1B"),
+    }
+    drawn = np.array([0.2, 0.4, 0.6]) + 0.004 * np.arange(-20, 21)[:, None] * [0, 1, 0]
+    found = kept(points("s", "group", students), {"s": drawn[::-1]})
+    assert found[["kept", "kept_low", "kept_high"]].to_numpy()[0] == pytest.approx([0.5, 0.31, 0.69])
+
+
 def test_of_a_gain_that_is_not_sure_no_part_is_told() -> None:
     table = mixtures("s", "group", 0.2)
     off = np.zeros((4, 12))
