@@ -221,6 +221,8 @@ def test_what_mixtures_keep_is_what_is_worked_out_by_hand() -> None:
     assert quarter["gain_high_all"].tolist() == pytest.approx([0.3 + wide, 0.18, 0.35])
     farthest = 0.03 + 0.05 / 2  # of the part less half of the gain
     assert quarter["over_half_low"].tolist() == pytest.approx([-0.025 - farthest, 0.035, -0.025 - farthest])
+    wide = 1.5 * math.hypot(0.03, 0.05 / 2) * OF_SIGNS
+    assert quarter["over_half_low_all"].tolist() == pytest.approx([-0.025 - wide, 0.035, -0.025 - farthest])
 
 
 def test_the_bounds_of_a_part_leave_out_a_fortieth_of_the_resamples_on_each_side() -> None:
@@ -229,7 +231,7 @@ def test_the_bounds_of_a_part_leave_out_a_fortieth_of_the_resamples_on_each_side
         "b": (0.5, 1.0, 1.0, 0.4, "1B"),
         "c": (1.0, 1.0, 1.0, 0.6, "1B"),
     }
-    drawn = np.array([0.2, 0.4, 0.6]) + 0.004 * np.arange(-20, 21)[:, None] * [0, 1, 0]
+    drawn = np.array([0.2, 0.4, 0.6]) + 0.002 * np.arange(-40, 41)[:, None] * [0, 1, 0]
     found = kept(points("s", "group", students), {"s": drawn[::-1]})
     assert found[["kept", "kept_low", "kept_high"]].to_numpy()[0] == pytest.approx([0.5, 0.31, 0.69])
 
@@ -242,6 +244,21 @@ def test_of_a_gain_that_is_not_sure_no_part_is_told() -> None:
         found = kept(table, {"s": table["accuracy"].to_numpy() + scale * off}).query("share == 0.25")
         assert found[["kept", "kept_low", "kept_high"]].isna().all(axis=None) == unknown
         assert found["gain"].tolist() == pytest.approx([0.3])
+
+
+def test_of_no_gain_at_all_no_part_is_told() -> None:
+    students = {
+        "a": (0.0, 1.0, 1.0, 0.5, "1B"),
+        "b": (0.5, 1.0, 1.0, 0.5, "1B"),
+        "c": (1.0, 1.0, 1.0, 0.5, "1B"),
+    }
+    for better in (0.0, 0.1):
+        table = points("s", "group", students).assign(accuracy=[0.5, 0.5 + better, 0.5])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = kept(table, {"s": np.tile(table["accuracy"].to_numpy(), (4, 1))})
+        assert found[["kept", "kept_low", "kept_high"]].isna().all(axis=None)
+        assert found[["gain", "gain_low_all", "gain_high_all"]].to_numpy().tolist() == [[0.0] * 3]
 
 
 def test_mixtures_of_unknown_order_are_kept_apart_and_without_any_nothing_is() -> None:

@@ -199,7 +199,7 @@ def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -
     benchmarks = {scope: sorted(set(rows["benchmark"])) for _, scope, rows in over}
     return {
         str(scope): resampled.mean(own["student"].tolist(), benchmarks[str(scope)])
-        for scope, own in points.groupby("scope", sort=False)
+        for scope, own in points.groupby("scope")
     }
 
 
