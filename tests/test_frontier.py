@@ -25,6 +25,7 @@ from analysis.statistics.frontier import (
     size_order,
     standing,
     supervision,
+    unbeaten,
     with_configuration,
 )  # fmt: skip
 
@@ -60,8 +61,17 @@ def test_pareto_of_one_cost_and_of_two_is_that_of_an_independent_package(
 
 
 def test_known_frontier_with_ties_and_gaps() -> None:
-    table = pd.DataFrame({"x": [1, 1, 2, 2, 3, None, 4], "y": [0.1, 0.1, 0.1, 0.3, 0.2, 0.9, None]})
-    assert pareto(table, "x", "y").tolist() == [True, True, False, True, False, False, False]
+    table = pd.DataFrame({"cost": [1, 1, 2, 2, 3, None, 4], "y": [0.1, 0.1, 0.1, 0.3, 0.2, 0.9, None]})
+    assert pareto(table, "cost", "y").tolist() == [True, True, False, True, False, False, False]
+
+
+def test_many_sets_of_heights_at_once_are_each_of_them_alone() -> None:
+    rng = np.random.default_rng(3)
+    costs, heights = rng.integers(0, 3, (6, 2)).astype(float), rng.integers(0, 3, (2, 20, 6)).astype(float)
+    costs[0, 1] = heights[0, :5, 3] = math.nan
+    together = unbeaten(costs, heights)
+    alone = [[unbeaten(costs, own).tolist() for own in half] for half in heights]
+    assert together.tolist() == alone
 
 
 def test_means_weigh_benchmarks_alike_and_carry_their_errors(tmp_path: Path) -> None:
@@ -88,6 +98,11 @@ def test_a_student_that_lacks_a_benchmark_is_left_out_of_the_mean_only(tmp_path:
     assert students["all benchmarks"] == students["general, open-ended"] == students["t"] == {"whole"}
     assert students["benchmarks of all students"] == {"whole", "part"}
     assert students["s"] == {"whole", "part"}
+    kinds = table.drop_duplicates("scope").set_index("scope")["kind"].to_dict()
+    assert kinds == {
+        "all benchmarks": "average", "benchmarks of all students": "average",
+        "general, open-ended": "group", "s": "benchmark", "t": "benchmark",
+    }  # fmt: skip
 
 
 def test_of_many_missing_benchmarks_the_first_four_are_named() -> None:
@@ -134,7 +149,10 @@ def test_every_scope_has_its_own_frontier(tmp_path: Path) -> None:
 
     evaluation(tmp_path, "cheap", 10, both(0.1, 0.5, 7e9))
     evaluation(tmp_path, "dear", 20, both(0.7, 0.4, 6e9), share=1.0)
-    table = frontier_table(collect(tmp_path)).set_index(["scope", "student"])
+    table = frontier_table(collect(tmp_path))
+    assert list(table)[:4] == ["kind", "scope", "student", "size"]
+    assert list(table.index) == list(range(10))
+    table = table.set_index(["scope", "student"])
     names = ["all benchmarks", "general, multiple-choice", "math, open-ended", "facts", "sums"]
     assert list(dict.fromkeys(table.index.get_level_values("scope"))) == names
     assert list(table.loc["facts"].index) == ["cheap", "dear"]

@@ -170,10 +170,9 @@ def frontier_table(results: pd.DataFrame) -> pd.DataFrame:
     tables, told = [], dict[str, list[str]]()
     for kind, scope, rows in scopes(over_seeds(results)):
         points = average(rows)
-        if kind != "benchmark":
-            for student, missing in lacking(rows).items():
-                if missing:
-                    told.setdefault(f"{student} lacks {few(missing, 4)}", []).append(scope)
+        for student, missing in lacking(rows).items():
+            if missing:
+                told.setdefault(f"{student} lacks {few(missing, 4)}", []).append(scope)
         for axis, mark in MARKS.items():
             points[mark] = pareto(points, COSTS[axis], "accuracy")
         points.insert(0, "kind", kind)
