@@ -45,9 +45,9 @@ MODULES: Mapping[str, str] = {  # module -> the test files that are to notice it
     "jobs/stages/pack.py": "pack",
     "jobs/stages/evaluate.py": "evaluate",
     "jobs/core/flops.py": "flops studies",
-    "analysis/statistics/frontier.py": "frontier verdicts",
-    "analysis/statistics/matched.py": "matched verdicts",
-    "analysis/statistics/bootstrap.py": "frontier matched coverage verdicts",
+    "analysis/statistics/frontier.py": "frontier",
+    "analysis/statistics/matched.py": "matched",
+    "analysis/statistics/bootstrap.py": "frontier verdicts",
     "analysis/statistics/claims.py": "verdicts",
 }
 SETTINGS = """
@@ -62,13 +62,20 @@ timeout_multiplier = 3.0
 timeout_constant = 4.0
 """
 # A text is changed once, not into small and into capital letters, too: it is either read by something or not.
+# And a mutant's fast tests run first: the fork server would take them in no order.
 RUN = """
 from mutmut.mutation import mutators as m
+from mutmut.state import state
+from mutmut.workers.isolation import ForkServerRunner as server
 def once(text):
     yield from list(m.operator_string(text))[:1]
 for place, (kind, change) in enumerate(m.mutation_operators):
     if change is m.operator_string:
         m.mutation_operators[place] = (kind, once)
+submit = server.submit
+def fast_first(self, mutant, tests, *limits):
+    submit(self, mutant, sorted(tests, key=state().duration_by_test.get), *limits)
+server.submit = fast_first
 from mutmut.__main__ import cli
 cli()
 """
