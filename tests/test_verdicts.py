@@ -384,13 +384,15 @@ def test_a_mixture_keeps_most_of_a_gain_that_is_sure(row: dict[str, Any], expect
 
 def test_the_evidence_on_a_mixture_tells_the_gain_and_the_compute() -> None:
     table = points({"1B": (0.0, 1.0)})
-    rows = pd.DataFrame([keeping(), keeping(gain_low_all=-0.1)])
+    rows = pd.DataFrame([keeping(), keeping(gain_low_all=-0.1), keeping(training=math.nan)])
     found = claims(table, stood(table), NOTHING, rows)
     compute = "at 55% of its training FLOPs, 45% of its inference FLOPs"
+    unknown = compute.replace("55%", "an unknown part")
     half = "+4.0 [+1.0, +7.0] points above half of it"
     assert found.loc[found["axis"] == "", "evidence"].tolist() == [
         f"70% of reasoning's +20.0 [+10.0, +30.0] points; {half}, {compute}",
         f"reasoning has no sure gain of which to keep a part: +20.0 [-10.0, +30.0] points, {compute}",
+        f"70% of reasoning's +20.0 [+10.0, +30.0] points; {half}, {unknown}",
     ]
 
 

@@ -178,9 +178,8 @@ def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
     rows = kept[kept["kind"] == level] if len(kept) else kept
     for row in rows.to_dict("records"):
         gain = _interval(row["gain"], row["gain_low_all"], row["gain_high_all"])
-        compute = (
-            f"{row['training']:.0%} of its training FLOPs, {row['inference']:.0%} of its inference FLOPs"
-        )
+        training, inference = _part(row["training"]), _part(row["inference"])
+        compute = f"{training} of its training FLOPs, {inference} of its inference FLOPs"
         if row["gain_low_all"] > 0:
             half = _interval(row["over_half"], row["over_half_low_all"], row["over_half_high_all"])
             answer = YES if row["over_half_low_all"] > 0 else NO if row["over_half_high_all"] < 0 else OPEN
@@ -190,6 +189,10 @@ def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
         mixture = supervision(row["share"], row["order"])
         question = f"Does the mixture of {mixture} keep most of reasoning's gain?"
         yield Claim(question, "", str(row["scope"]), answer, f"{part}, at {compute}")
+
+
+def _part(value: float) -> str:
+    return "an unknown part" if math.isnan(value) else f"{value:.0%}"
 
 
 def _interval(value: float, low: float, high: float) -> str:
