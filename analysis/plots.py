@@ -29,7 +29,7 @@ PANEL = (3.1, 2.5)  # inches
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """Meaning of colors and markers, the same in all panels of a figure.
 
     Up to seven sizes use the most distinguishable colors; more use a scale from dark to light. Mixtures
@@ -41,7 +41,7 @@ class Look:
     both_orders: bool  # both orders of mixtures occur: shuffled ones are drawn hollow
 
     @classmethod
-    def of(cls, points: pd.DataFrame) -> Look:
+    def of(cls, points: pd.DataFrame) -> Style:
         sizes = size_order(points)
         shares = sorted(points["share"].dropna().unique())
         mixed = [share for share in shares if 0 < share < 1]
@@ -112,7 +112,7 @@ def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataF
     Returns:
         A figure; students on the frontier are drawn in full color, others pale; bars are standard errors.
     """
-    look = Look.of(points)
+    style = Style.of(points)
     figure, panels = _panels(points)
     for axes, rows in panels:
         known = rows.dropna(subset=[x, "accuracy"])
@@ -132,8 +132,8 @@ def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataF
             low, high = ([*band[name], *band[name].tail(1)] for name in ("band_low", "band_high"))
             edges = [*band[x], *[axes.get_xlim()[1]][: len(band)]]
             axes.fill_between(edges, low, high, step="post", color="#dddddd", lw=0, zorder=0.5)
-        look.draw(axes, known, x, known[AXES[x]])
-    sizes, shares = look.legend()
+        style.draw(axes, known, x, known[AXES[x]])
+    sizes, shares = style.legend()
     line = Line2D([], [], color=GREY, lw=1, label="frontier" + ("" if standing is None else ", 95 % band"))
     _finish(figure, f"Accuracy against {LABELS[x]}", LABELS[x], [[*sizes, line], shares])
     return figure
@@ -148,21 +148,21 @@ def mixtures(points: pd.DataFrame) -> Figure:
         points: Rows of `analysis.statistics.frontier.frontier_table`; those without a share are dropped.
     """
     points = points.dropna(subset=["share", "accuracy"])
-    look = Look.of(points)
+    style = Style.of(points)
     figure, panels = _panels(points)
     for axes, rows in panels:
         for size, own in rows.groupby("size"):
-            color = look.colors[str(size)]
-            for order, line in _orders(own) if look.both_orders else [("", own)]:
+            color = style.colors[str(size)]
+            for order, line in _orders(own) if style.both_orders else [("", own)]:
                 means = line.groupby("share")["accuracy"].mean()
                 dashes = "--" if order == "shuffled" else "-"
                 axes.plot(means.index, means, dashes, color=color, lw=1.3, zorder=1)
-        look.draw(axes, rows, "share", pd.Series(True, rows.index))
+        style.draw(axes, rows, "share", pd.Series(True, rows.index))
         axes.set_xticks(sorted(points["share"].unique()))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.0f}"))
         axes.set_xlim(-0.06, 1.06)
     title = "Accuracy against the share of reasoning in the training data"
-    _finish(figure, title, "share of reasoning, %", look.legend())
+    _finish(figure, title, "share of reasoning, %", style.legend())
     return figure
 
 
@@ -174,23 +174,23 @@ def gains(table: pd.DataFrame) -> Figure:
             labeled with the benchmark; bars are individual 95 % intervals.
     """
     table = table[table["extra_tokens"] > 0].assign(scope=table["group"], share=1.0, order="")
-    look = Look.of(table)
+    style = Style.of(table)
     figure, panels = _panels(table)
     for axes, rows in panels:
         _log_axis(axes, rows["extra_tokens"])
         axes.axhline(0, color=GREY, lw=0.8)
         for size, own in rows.groupby("size"):
-            color = look.colors[str(size)]
+            color = style.colors[str(size)]
             axes.vlines(own["extra_tokens"], own["low"], own["high"], color, lw=0.7, alpha=0.6)
             axes.plot(own["extra_tokens"], own["gain"], "s", color=color, ms=4)
-        named = rows[rows["size"] == list(look.colors)[-1]]
+        named = rows[rows["size"] == list(style.colors)[-1]]
         for x, y, name in named[["extra_tokens", "gain", "benchmark"]].itertuples(index=False):
             axes.annotate(
                 short(str(name)), (x, y), (4, 3), textcoords="offset points", fontsize=6, color=GREY,
                 parse_math=False,
             )  # fmt: skip
     label = "tokens per answer, times those of plain answers"
-    _finish(figure, "Gain from reasoning against its extra tokens", label, look.legend()[:1], "gain, points")
+    _finish(figure, "Gain from reasoning against its extra tokens", label, style.legend()[:1], "gain, points")
     return figure
 
 

@@ -289,7 +289,7 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         return json.loads(table.to_json(orient="records", double_precision=15))
 
     results, points, compared = found.results, found.tables["frontier"], found.tables["matched"]
-    look = plots.Look.of(points)
+    style = plots.Style.of(points)
     if len(compared):
         words = {"supervision": _trained_on(compared), "break_even": _break_even(compared)}
         compared = compared.assign(**words)
@@ -302,9 +302,9 @@ def _page_data(path: Path, found: Report) -> dict[str, Any]:
         **{name: records(found.tables[name]) for name in ("standing", "claims", "dropped", "usage")},
         "near": NEAR,
         "sizes": size_order(points),
-        "colors": look.colors,
-        "markers": [[share, marker, supervision(share)] for share, marker in look.markers.items()],
-        "both_orders": look.both_orders,
+        "colors": style.colors,
+        "markers": [[share, marker, supervision(share)] for share, marker in style.markers.items()],
+        "both_orders": style.both_orders,
         "warnings": list(found.warnings),
         "provenance": _provenance(path, results),
     }

@@ -31,7 +31,7 @@ def written(root: StudyDir, units: list[Unit], before: int = 0, readers: tuple[s
         "name": "prepare-small-1", "cluster": "made.yaml", "slurm_cluster": "east",
         "numbers": {u.id: before for u in units}, "readers": {u.id: list(readers) for u in units},
     }  # fmt: skip
-    write_json(folder / by_hand.TOLD, told)
+    write_json(folder / by_hand.NOTE, told)
     return folder
 
 

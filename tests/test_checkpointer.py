@@ -230,7 +230,7 @@ def test_it_stops_with_the_others(tmp_path: Path, clock: Clock, monkeypatch: pyt
     ctx = context(tmp_path, rank=0, world_size=2)
     saving, _ = begun(ctx, clock)
     others_say(monkeypatch, 0, 1, 0, 0)
-    with pytest.raises(Interrupted, match="another of its processes was told to stop"):
+    with pytest.raises(Interrupted, match="another of its processes was asked to stop"):
         saving.boundary(Totals(step=4))
     assert newest(ctx).meta().world_size == 2
 

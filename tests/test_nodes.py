@@ -56,7 +56,7 @@ def test_nodes_are_avoided_only_where_they_are_few(bad: int, size: int, needs: i
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What jobs on node n7 told."""
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
     return StudyDir(tmp_path).node("n7")
@@ -65,7 +65,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def work(folder: Path, error: BaseException | None = None, local_rank: int = 0) -> None:
     """Some work, as a job does it."""
     context = pytest.raises(type(error)) if error else nullcontext()
-    with context, node_failures.told(StudyDir(folder), "a", local_rank):
+    with context, node_failures.recorded(StudyDir(folder), "a", local_rank):
         if error:
             raise error
 

@@ -239,13 +239,13 @@ def test_more_sizes_and_mixtures_than_colors_and_markers_are_told_apart(tmp_path
         for size in range(1, 13) for share in shares
     ]  # fmt: skip
     points = frontier_table(results_table(made))
-    look = plots.Look.of(points)
+    look = plots.Style.of(points)
     assert len(set(look.colors.values())) == 12
     assert len(set(look.markers.values())) == 21
     axes = plots.frontier(points[points["kind"] == "average"]).axes[0]
     shapes = {corners(marks).tobytes() for marks in axes.collections if len(offsets(marks))}
     assert len(shapes) >= 21
-    assert len(plots.Look.of(points[points["size"].isin(["1B", "2B"])]).colors) == 2
+    assert len(plots.Style.of(points[points["size"].isin(["1B", "2B"])]).colors) == 2
 
 
 def test_names_of_all_kinds_are_drawn_and_printed_as_they_are(tmp_path: Path) -> None:

@@ -160,13 +160,13 @@ def _check(table: pd.DataFrame) -> None:
         ("_shots", "numbers of shots"), ("_template", "chat templates or system prompts"),
     )  # fmt: skip
     for column, what in unlike:
-        told = []
+        noted = []
         for benchmark, values in table.groupby("benchmark")[column] if column in table else ():
             found = sorted(map(str, values.replace("", pd.NA).dropna().unique()))
             if len(found) > 1:
-                told.append(f"{benchmark} ({' and '.join(found)})")
-        if told:
-            warn(f"Results of different {what} are compared: {few(told)}.")
+                noted.append(f"{benchmark} ({' and '.join(found)})")
+        if noted:
+            warn(f"Results of different {what} are compared: {few(noted)}.")
     for column in ("training_flops", "inference_flops"):
         what, flops = column.replace("_flops", " FLOPs"), table[column]
         if flops.notna().any() and (unknown := sorted(set(table["student"][flops.isna()]))):

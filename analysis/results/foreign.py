@@ -93,12 +93,12 @@ def newest(table: pd.DataFrame) -> pd.DataFrame:
     table = table.sort_values("_time", kind="stable")
     last = table.drop_duplicates(key, keep="last")
     several = table[table.duplicated(key, keep="last")]
-    told = [
+    noted = [
         f"{student}, {benchmark} ({len(older) + 1} results; not {older['source'].iloc[-1]})"
         for (student, benchmark), older in several.groupby(key)
     ]
-    if told:
-        warn(f"The newest of several results is taken: {few(told)}.")
+    if noted:
+        warn(f"The newest of several results is taken: {few(noted)}.")
     return last
 
 
@@ -114,9 +114,9 @@ def _usable(root: Path, table: pd.DataFrame) -> pd.DataFrame:
     if reasons:
         warn(f"Left out, {listed}.")
     scored = used[["benchmark", "metric", "_others"]].drop_duplicates("benchmark")
-    told = [f"{name} by {metric} (also {few(more, 4)})" for name, metric, more in scored.to_numpy() if more]
-    if told:
-        warn(f"Scored by one of several metrics: {few(told)}.")
+    noted = [f"{name} by {metric} (also {few(more, 4)})" for name, metric, more in scored.to_numpy() if more]
+    if noted:
+        warn(f"Scored by one of several metrics: {few(noted)}.")
     return used
 
 
@@ -134,8 +134,8 @@ def _nested(table: pd.DataFrame) -> pd.DataFrame:
         else:
             holder |= dict.fromkeys(own[benchmark], benchmark)
     if within:
-        told = (f"{part} (within {whole})" for part, whole in within.items())
-        warn(f"Items of several benchmarks are counted once in means, these are not added: {few(told)}.")
+        noted = (f"{part} (within {whole})" for part, whole in within.items())
+        warn(f"Items of several benchmarks are counted once in means, these are not added: {few(noted)}.")
     return table.assign(within=table["benchmark"].map(within))
 
 

@@ -58,14 +58,14 @@ def item_scores(path: str | Path, results: pd.DataFrame) -> Scores:
             "other students'. That makes intervals of differences wider than pairing would."
         )
     tables = {benchmark: pd.DataFrame(own).T for benchmark, own in sorted(found.items())}
-    told = [
+    noted = [
         f"{benchmark} ({' and '.join(map(str, sorted(set(table.notna().sum(axis=1)))))} of {table.shape[1]})"
         for benchmark, table in tables.items()
         if table.isna().any(axis=None)
     ]
-    if told:
+    if noted:
         warn(
-            f"Students were scored on different items: {few(told)}. "
+            f"Students were scored on different items: {few(noted)}. "
             "Those they share are paired; each accuracy is over its own."
         )
     return tables

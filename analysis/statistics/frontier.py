@@ -89,13 +89,13 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         groups["stderr"].agg(lambda own: own.pow(2).mean(skipna=False)) + between.fillna(0.0)
     )
     table["seeds"] = groups.size()
-    told = [
+    noted = [
         f"{name} ({' and '.join(map(str, sorted(set(counts))))})"
         for name, counts in table["seeds"].groupby("configuration")
         if counts.nunique() > 1
     ]
-    if told:
-        warn(f"Benchmarks are means over different numbers of seeds: {few(told)}.")
+    if noted:
+        warn(f"Benchmarks are means over different numbers of seeds: {few(noted)}.")
     return table.reset_index().assign(student=lambda t: t["configuration"])
 
 
@@ -167,29 +167,29 @@ def frontier_table(results: pd.DataFrame) -> pd.DataFrame:
         kind, scope, the columns of `average`, and on_training_frontier, on_inference_frontier and
         on_both_frontier; scopes in the order of `scopes`, configurations by training FLOPs.
     """
-    tables, told = [], dict[str, list[str]]()
+    tables, noted = [], dict[str, list[str]]()
     for kind, scope, rows in scopes(over_seeds(results)):
         points = average(rows)
         for student, missing in lacking(rows).items():
             if missing:
-                told.setdefault(f"{student} lacks {few(missing, 4)}", []).append(scope)
+                noted.setdefault(f"{student} lacks {few(missing, 4)}", []).append(scope)
         for axis, mark in MARKS.items():
             points[mark] = pareto(points, COSTS[axis], "accuracy")
         points.insert(0, "kind", kind)
         points.insert(1, "scope", scope)
         tables.append(points.sort_values(["training_flops", "student"]))
-    if told:
-        warn(f"Left out of means: {few(f'{why} ({few(names)})' for why, names in told.items())}.")
+    if noted:
+        warn(f"Left out of means: {few(f'{why} ({few(names)})' for why, names in noted.items())}.")
     _warn_scores(results)
     return pd.concat(tables, ignore_index=True)
 
 
 def _warn_scores(results: pd.DataFrame) -> None:
     used = results[["benchmark", "metric"]].drop_duplicates()
-    if told := [
+    if noted := [
         f"{benchmark} ({metric})" for benchmark, metric in used.to_numpy() if not is_accuracy(metric)
     ]:
-        warn(f"No shares of items, hence in no mean of accuracies: {few(told)}.")
+        warn(f"No shares of items, hence in no mean of accuracies: {few(noted)}.")
 
 
 def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:

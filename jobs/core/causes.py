@@ -150,27 +150,27 @@ def runs(lines: Iterable[dict[str, Any]]) -> list[Run]:
     ranks = defaultdict[tuple[int, int, int], list[dict[str, Any]]](list)
     for line in lines:
         ranks[line["attempt"], line["restart"], line["worker"]].append(line)
-    return [_run(told) for told in ranks.values()]
+    return [_run(lines) for lines in ranks.values()]
 
 
-def _run(told: list[dict[str, Any]]) -> Run:
-    first = first_error(told) or told[0]
+def _run(lines: list[dict[str, Any]]) -> Run:
+    first = first_error(lines) or lines[0]
     held = Counter[str | None]()
-    for rank in told:
+    for rank in lines:
         held[rank["host"]] += rank.get("memory") or 0
     return Run(
         memory=max(held.values()) or None,
-        asked=max(rank.get("asked") or 0 for rank in told) or None,
+        asked=max(rank.get("asked") or 0 for rank in lines) or None,
         cause=Cause(first["cause"]) if first["error"] else None,
         error=first["error"],
-        kept=max(int(rank["kept"]) for rank in told),
+        kept=max(int(rank["kept"]) for rank in lines),
         micro_batch=first["micro_batch"],
         attempt=first["attempt"],
         restart=first["restart"],
         worker=first["worker"],
-        seconds=max((rank["seconds"] for rank in told if rank["seconds"] is not None), default=None),
+        seconds=max((rank["seconds"] for rank in lines if rank["seconds"] is not None), default=None),
         host=first["host"],
-        ended=max(rank["time"] for rank in told),
+        ended=max(rank["time"] for rank in lines),
     )
 
 

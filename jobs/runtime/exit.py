@@ -49,18 +49,18 @@ class Ending:
         ended = [e for e in lines if (e["attempt"], e["restart"], e["worker"]) == before]
         limit = self._killed_at()
         if ctx.restart and (not ended or (limit and all(e["cause"] != Cause.MEMORY for e in ended))):
-            told = _last_told(ctx.folder.progress)
-            if "restart" in told:
-                ours = (told["attempt"], told["restart"], 0) == before
+            last = _last_progress(ctx.folder.progress)
+            if "restart" in last:
+                ours = (last["attempt"], last["restart"], 0) == before
             else:  # an older version's
-                ours = ctx.worker == 0 and told["started"] > max((e["time"] for e in lines), default=0)
+                ours = ctx.worker == 0 and last["started"] > max((e["time"] for e in lines), default=0)
             silent = {
                 "restart": ctx.restart - 1,
                 "rank": 0,
                 "host": None,
-                "seconds": round(told["updated"] - told["started"], 1) if ours else None,
-                "kept": told["kept"],
-                "memory": told.get("memory") if ours else None,
+                "seconds": round(last["updated"] - last["started"], 1) if ours else None,
+                "kept": last["kept"],
+                "memory": last.get("memory") if ours else None,
                 "asked": limit,
             }
             line = self._line(Cause.KILLED, WORDLESS)
@@ -100,12 +100,12 @@ class Ending:
         """
         if isinstance(error, Superseded):
             os._exit(0 if self.ctx.folder.done else 1)
-        told = str(error) if isinstance(error, Interrupted) else self.ctx.preemption.reason
-        if told is not None:
-            cause = cause_of(told)
+        last = str(error) if isinstance(error, Interrupted) else self.ctx.preemption.reason
+        if last is not None:
+            cause = cause_of(last)
             if cause == Cause.TIME_LIMIT and not self._near_limit():
                 cause = Cause.PREEMPTED  # some clusters announce preemption with the same signal
-            self.fail(cause, told, interrupted=True)
+            self.fail(cause, last, interrupted=True)
         self.fail(cause_of(error), f"{type(error).__name__}: {error}")
 
     def fail(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
@@ -181,9 +181,9 @@ class Ending:
         }
 
 
-def _last_told(progress: Path) -> dict[str, Any]:
+def _last_progress(progress: Path) -> dict[str, Any]:
     """Return the last progress record: what was kept, and when that run started and last wrote."""
-    told: dict[str, Any] = {"kept": 0, "started": 0.0}
+    last: dict[str, Any] = {"kept": 0, "started": 0.0}
     with suppress(Damaged):  # this run overwrites the file anyway
-        told |= read_progress(progress) or {}
-    return told
+        last |= read_progress(progress) or {}
+    return last

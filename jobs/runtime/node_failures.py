@@ -22,7 +22,7 @@ FAST = 60.0  # seconds; work that ran longer clears the node, however it ended
 
 
 @contextmanager
-def told(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
+def recorded(root: StudyDir, unit: str, local_rank: int) -> Iterator[None]:
     """Record how the work on unit ID `unit` ends, from one process per node."""
     node = os.environ.get("SLURMD_NODENAME")  # Slurm's node name, which may differ from the hostname
     if node is None or local_rank != 0:

@@ -73,7 +73,7 @@ def run_unit(
             ending.check_budget()
         floor = float(os.environ.get("SOR_HANG_SECONDS", FLOOR))
         Watchdog(ctx.progress, lambda words: ending.fail(Cause.HANG, words), floor).start()
-        with node_failures.told(StudyDir(Path(root)), unit.id, ctx.local_rank), ending.dated():
+        with node_failures.recorded(StudyDir(Path(root)), unit.id, ctx.local_rank), ending.dated():
             importlib.import_module(STAGE_MODULES[unit.stage]).run(ctx)
     except BaseException as error:
         print(hide(traceback.format_exc()), file=sys.stderr, flush=True)

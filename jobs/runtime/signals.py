@@ -27,10 +27,10 @@ class Interrupted(Exception):
 
 
 class Preemption:
-    """Whether this process was told to stop.
+    """Whether this process was asked to stop.
 
     Attributes:
-        reason: Why; None if it was not told to stop.
+        reason: Why; None if it was not asked to stop.
         lost: Whether the work was cut off, so that none of it is kept.
     """
 
@@ -44,7 +44,7 @@ class Preemption:
             signal.signal(number, self._note)
 
     def check(self) -> None:
-        """Stop here if told to.
+        """Stop here if asked to.
 
         Raises:
             Interrupted: A signal came.

@@ -54,14 +54,14 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         progress = self._progress
         beats, within, longest = progress.beats, progress.within, 0.0
-        silence, looked = 0.0, time.monotonic()
-        for look in itertools.count():
-            if look % MEASURED == 0:
+        silence, polled = 0.0, time.monotonic()
+        for poll in itertools.count():
+            if poll % MEASURED == 0:
                 progress.memory.update()
             time.sleep(POLL)
             now = time.monotonic()
-            silence += min(now - looked, 2 * POLL)  # time spent suspended does not count as silence
-            looked = now
+            silence += min(now - polled, 2 * POLL)  # time spent suspended does not count as silence
+            polled = now
             if progress.beats != beats:
                 longest = max(longest, silence) if within else longest
                 beats, within, silence = progress.beats, progress.within, 0.0

@@ -83,7 +83,7 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
     """Run one benchmark and write its files to work/TASK.
 
     Raises:
-        Interrupted: The job was told to stop; the benchmark starts over in the next run.
+        Interrupted: The job was asked to stop; the benchmark starts over in the next run.
     """
     from jobs.evaluation.lm_eval_model import EngineLM
 

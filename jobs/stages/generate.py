@@ -237,7 +237,7 @@ class Worker:
         """Refresh leases and progress; called at every step of the model.
 
         Raises:
-            Interrupted: This worker was told to stop. Finished rows are kept.
+            Interrupted: This worker was asked to stop. Finished rows are kept.
         """
         self.ctx.preemption.check()
         self.ctx.progress.beat()
@@ -285,7 +285,7 @@ def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
     While others hold all remaining chunks, this worker stays, to take over the chunk of one that dies.
 
     Raises:
-        Interrupted: This worker was told to stop.
+        Interrupted: This worker was asked to stop.
     """
     while missing := pool.missing():
         ctx.preemption.check()

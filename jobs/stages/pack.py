@@ -179,10 +179,12 @@ def encode(
     """
     asked = [chat.ask(prompt) for prompt in prompts]
     parts = zip(reasoning, answers, asked, strict=True)
-    told = [chat.thinking.written(thought, answer, prompt) + chat.end for thought, answer, prompt in parts]
+    answered = [
+        chat.thinking.written(thought, answer, prompt) + chat.end for thought, answer, prompt in parts
+    ]
     if not asked:
         return
-    ids = tokenizer(asked + told, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(asked + answered, add_special_tokens=False)["input_ids"]
     yield from (Row(p, a) for p, a in zip(ids[: len(asked)], ids[len(asked) :], strict=True))
 
 

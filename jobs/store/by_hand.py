@@ -22,7 +22,7 @@ from typing import Any
 from jobs.store.records import BadLine, open_regular
 from jobs.store.rundir import Damaged, StudyDir, UnitDir, read_json
 
-TOLD = "by_hand.json"  # in a submission's folder: what its jobs need to know
+NOTE = "by_hand.json"  # in a submission's folder: what its jobs need to know
 ELEMENTS = "elements.jsonl"
 NAME = re.compile(r"\d+\.json")
 JOB = re.compile(r"\d+(;[A-Za-z0-9_.-]+)?", re.ASCII)  # job ID, with the cluster's name if several
@@ -102,13 +102,13 @@ def enter(submission: Path, root: StudyDir, unit: str) -> int:
     All processes of the job, and its requeued runs, get the same number. Results made from an earlier result
     of the array's units are set aside.
     """
-    told = read_json(submission / TOLD)
+    note = read_json(submission / NOTE)
     id = ";".join(
         filter(
-            None, (os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"], told["slurm_cluster"])
+            None, (os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"], note["slurm_cluster"])
         )
     )
-    name = os.environ.get("SLURM_JOB_NAME", told["name"])
+    name = os.environ.get("SLURM_JOB_NAME", note["name"])
     number = 0
     root.by_hand.mkdir(exist_ok=True)
 
@@ -119,7 +119,7 @@ def enter(submission: Path, root: StudyDir, unit: str) -> int:
             if unit in record["attempts"]:
                 number = record["attempts"][unit][0]
                 return None
-        last = last_attempts([{"reserved": told["numbers"]}, *before])
+        last = last_attempts([{"reserved": note["numbers"]}, *before])
         entered = {u for record in mine for u in record["attempts"]}
         to_do = _to_do(submission, root)
         if unit not in to_do:  # another worker has finished the unit
@@ -127,13 +127,13 @@ def enter(submission: Path, root: StudyDir, unit: str) -> int:
             return None
         attempts = {u: (last.get(u, 0) + 1, to_do[u]) for u in to_do.keys() - entered | {unit}}
         number = attempts[unit][0]
-        where = {"cluster": told["cluster"], "host": socket.gethostname()}
+        where = {"cluster": note["cluster"], "host": socket.gethostname()}
         return {"submission": name, "job": id, "time": time.time(), **where, "attempts": attempts}
 
     if made := _add(root.by_hand, entry):
         _link_logs(submission, root, name)
         entered = read_json(made)["attempts"]
-        for path in sorted({path for u in entered for path in told["readers"][u]}):
+        for path in sorted({path for u in entered for path in note["readers"][u]}):
             _set_aside(UnitDir(root.path / path), made)
     return number
 

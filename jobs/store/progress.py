@@ -88,8 +88,8 @@ class Progress:
         assert self._path is not None
         self._written = now
         skew = ahead(self._path.parent)
-        told = {"started": self._started + skew, "updated": now + skew, "memory": self.memory.most or None}
-        write_json(self._path, {**self._record, **self._run, **told, **more})
+        times = {"started": self._started + skew, "updated": now + skew, "memory": self.memory.most or None}
+        write_json(self._path, {**self._record, **self._run, **times, **more})
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:

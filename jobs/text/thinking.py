@@ -53,10 +53,10 @@ class Thinking:
         if not self.close or state == "closed":
             return Parts("", text, True)
         before, close, after = text.partition(self.close)
-        begun = before.lstrip()
-        if state == "free" and not close and not begun.startswith(self.open):
+        reasoned = before.lstrip()
+        if state == "free" and not close and not reasoned.startswith(self.open):
             return Parts("", text, False)
-        reasoning = (begun.removeprefix(self.open) if state == "free" else before).strip("\n")
+        reasoning = (reasoned.removeprefix(self.open) if state == "free" else before).strip("\n")
         return Parts(reasoning, after.lstrip("\n"), bool(close))
 
     def stray(self, *parts: str) -> bool:

@@ -94,10 +94,10 @@ class Saving:
         return prepared, totals
 
     def boundary(self, totals: Totals) -> None:
-        """Between two steps, make a flushed checkpoint current, save if due, and stop if told to.
+        """Between two steps, make a flushed checkpoint current, save if due, and stop if asked to.
 
         Raises:
-            Interrupted: A process was told to stop; the work so far is saved.
+            Interrupted: A process was asked to stop; the work so far is saved.
             Superseded: A newer run of the unit has started.
         """
         due = self._first and time.monotonic() >= self._due
@@ -160,7 +160,7 @@ class Saving:
         return agreed(self._accelerator, values)
 
     def _interrupted(self) -> Interrupted:
-        return Interrupted(self._ctx.preemption.reason or "another of its processes was told to stop")
+        return Interrupted(self._ctx.preemption.reason or "another of its processes was asked to stop")
 
     def _superseded(self) -> Superseded:
         return Superseded(f"a newer run than {self._ctx.run} has started, or the unit is done")

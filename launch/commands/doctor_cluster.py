@@ -63,7 +63,7 @@ class Job:
 def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> Iterator[Finding]:
     """Check a cluster, first without a job, then, if all is well, with one.
 
-    `tell` receives what is being waited for.
+    `report` receives what is being waited for.
     """
     template = f"its template is '{cluster.slurm.template}'"
     yield ok(f"cluster {cluster.name}: its file is valid; {template}")
@@ -226,7 +226,7 @@ def broken_off(state: str, log: str) -> Finding:
         how = f"ended as {state} before it was through"
     said = "\n".join(["; its last words:", *(f"           {line}" for line in words)]) if words else ""
     return problem(
-        f"a job {how}: look at the template, its variables in the cluster file, and its Python{said}",
+        f"a job {how}: check the template, its variables in the cluster file, and its Python{said}",
     )
 
 

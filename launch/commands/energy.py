@@ -21,12 +21,12 @@ def energy(project: Project) -> Mapping[str, int]:
     if not sent or not isinstance(project.backend, Slurm):
         return {}
     try:
-        told = project.backend.client.energy(int(min(sent.values())) - 60).rows  # clocks may differ
+        rows = project.backend.client.energy(int(min(sent.values())) - 60).rows  # clocks may differ
     except SlurmUnavailable:
         return {}
     steps = defaultdict[tuple[str, str], Counter[str]](Counter)  # by the job's id and name
     job, name = "", ""
-    for row in told:  # steps follow their job, whose id may have been reused
+    for row in rows:  # steps follow their job, whose id may have been reused
         if row.step is None:
             job, name = row.job, row.name
         elif row.joules is not None and row.job == job and name in sent:

@@ -17,7 +17,7 @@ INTERVALS = {"local": 5.0, "slurm": 30.0}  # seconds between polls, each of whic
 
 
 def wait(project: Project, interval: float) -> StudyStatus:
-    """Wait until the study is done or needs attention, and return its snapshot.
+    """Wait until the study is done or needs attention, and return its status.
 
     Args:
         interval: seconds between polls.
@@ -34,7 +34,7 @@ def wait(project: Project, interval: float) -> StudyStatus:
             nodes = verdict(project) if notifier.on else Verdict()
         except NotSetUp:
             raise
-        except SlurmUnavailable as error:  # the study goes on during an outage, and so does the wait
+        except SlurmUnavailable as error:  # the study continues during an outage, and so does the wait
             if not silent:
                 _say(f"{error} Still waiting")
             silent = True

@@ -56,7 +56,7 @@ class Foreground:
     Args:
         cores: how many it may use.
         gpus: those that it may use, as CUDA_VISIBLE_DEVICES names them.
-        tell: called for every event.
+        report: called for every event.
         tick: called after every poll of the jobs.
 
     Attributes:

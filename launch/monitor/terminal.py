@@ -33,10 +33,10 @@ SEQUENCES = {
     "1~": "home", "7~": "home", "4~": "end", "8~": "end", "5~": "pageup", "6~": "pagedown",
 }  # fmt: skip
 SEQUENCE = re.compile(r"\x1b[\[O]([0-?]*[ -/]*[@-~])")
-BEGUN = re.compile(r"\x1b([\[O][0-?]*[ -/]*)?")  # the start of a sequence, or Esc
+STARTED = re.compile(r"\x1b([\[O][0-?]*[ -/]*)?")  # the start of a sequence, or Esc
 
 ENDS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
-TOLD = (*ENDS, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+HANDLED = (*ENDS, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
 
 class Gone(RuntimeError):
@@ -54,7 +54,7 @@ def decode(text: str) -> tuple[list[str], str]:
         if found := SEQUENCE.match(text, at):
             keys += [SEQUENCES[found[1]]] if found[1] in SEQUENCES else []
             at = found.end()
-        elif BEGUN.fullmatch(text, at):
+        elif STARTED.fullmatch(text, at):
             break
         else:
             key = NAMES.get(text[at], text[at])
@@ -81,7 +81,7 @@ class Terminal:
         for end in self._pipe:
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, lambda *_: None) for number in TOLD}
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in HANDLED}
         self._take()
         return self
 
@@ -118,8 +118,8 @@ class Terminal:
             The keys and signals received; SIGHUP also if the terminal was closed.
         """
         ready = select.select([self._source, self._pipe[0]], [], [], timeout)[0]
-        told = os.read(self._pipe[0], CHUNK) if self._pipe[0] in ready else b""
-        signals = {signal.Signals(number) for number in told if number}
+        received = os.read(self._pipe[0], CHUNK) if self._pipe[0] in ready else b""
+        signals = {signal.Signals(number) for number in received if number}
         if self._source not in ready:
             return [], signals
         keys, rest = list[str](), ""

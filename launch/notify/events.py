@@ -75,24 +75,24 @@ class Sent:
         return self.topics.get(topic, 0.0) <= self.at - QUIET
 
 
-def news(now: StudyStatus, nodes: Verdict, told: Sent) -> list[News]:
+def news(now: StudyStatus, nodes: Verdict, sent: Sent) -> list[News]:
     """Return the messages to send now."""
     if now.units and outlook(now) == Outlook.DONE:
         found = [_all_done(now)]
     else:
-        found = [*_stages(now, told), *_problems(now, told), *_left(now)]
-    found += _nodes(nodes, told)
-    return [each for each in found if not told.keys.issuperset(each.keys)]
+        found = [*_stages(now, sent), *_problems(now, sent), *_left(now)]
+    found += _nodes(nodes, sent)
+    return [each for each in found if not sent.keys.issuperset(each.keys)]
 
 
-def silence(since: float, told: Sent) -> list[News]:
+def silence(since: float, sent: Sent) -> list[News]:
     """Return the message about an outage since a given time: at most one a day."""
-    if told.at - since < LONG:
+    if sent.at - since < LONG:
         return []
     clock = time.strftime("%d %b %H:%M", time.localtime(since))
     text = f"no answer from Slurm or the file system since {clock}; jobs continue meanwhile"
     each = News("silent", (f"silent {since // DAY:.0f}",), text)
-    return [] if told.keys.issuperset(each.keys) else [each]
+    return [] if sent.keys.issuperset(each.keys) else [each]
 
 
 def _all_done(now: StudyStatus) -> News:
@@ -102,8 +102,8 @@ def _all_done(now: StudyStatus) -> News:
     return News("done", keys, f"all {len(now.units)} units are done")
 
 
-def _stages(now: StudyStatus, told: Sent) -> list[News]:
-    new = {stage: key for stage, at in _ended(now).items() if (key := f"stage {stage} {at}") not in told.keys}
+def _stages(now: StudyStatus, sent: Sent) -> list[News]:
+    new = {stage: key for stage, at in _ended(now).items() if (key := f"stage {stage} {at}") not in sent.keys}
     are = "are" if len(new) > 1 else "is"
     text = f"{', '.join(new)} {are} done, {len(now.of(State.DONE))} of {len(now.units)} units"
     return [News("stage", tuple(new.values()), text)] if new else []
@@ -120,16 +120,16 @@ def _ended(now: StudyStatus) -> dict[str, int]:
     return {stage: at for stage, at in last.items() if stage not in unfinished}
 
 
-def _problems(now: StudyStatus, told: Sent) -> list[News]:
+def _problems(now: StudyStatus, sent: Sent) -> list[News]:
     """Report failed, stalled, held, damaged or stuck units, grouped by stage and cause."""
     groups = defaultdict[str, list[UnitStatus]](list)
     for seen in (*now.of(State.STALLED, State.DAMAGED), *lost(now), *held(now), *stuck(now)):
-        if _key(seen) not in told.keys:
+        if _key(seen) not in sent.keys:
             groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
     return [
         News(topic, tuple(map(_key, units)), _problem(units, now))
         for topic, units in groups.items()
-        if told.due(topic) or not in_progress(now)
+        if sent.due(topic) or not in_progress(now)
     ]
 
 
@@ -173,13 +173,13 @@ def _left(now: StudyStatus) -> list[News]:
     return [News("waiting", (f"waiting {started}",), text)]
 
 
-def _nodes(nodes: Verdict, told: Sent) -> list[News]:
+def _nodes(nodes: Verdict, sent: Sent) -> list[News]:
     """Report nodes that are avoided, and too many bad ones: one message each, each node once a day."""
     kinds = {"avoided": nodes.avoid, "bad, but too many to avoid": nodes.many}
     found = []
     for what, bad in kinds.items():
-        new = [node for node in bad if _day(what, node) not in told.keys]
-        if new and told.due(f"nodes {what}"):
+        new = [node for node in bad if _day(what, node) not in sent.keys]
+        if new and sent.due(f"nodes {what}"):
             names, error = ", ".join(node.name for node in new), _words(new[-1].error)
             text = f"nodes on which jobs fail at once are {what}: {names}. The last error: {error}"
             found.append(News(f"nodes {what}", tuple(_day(what, node) for node in new), text))

@@ -56,11 +56,11 @@ class Notifier:
 
     def report(self, now: StudyStatus, nodes: Verdict) -> None:
         """Send news in the background; what is new while a send is running waits for the next call."""
-        self._start(lambda told: news(now, nodes, told))
+        self._start(lambda sent: news(now, nodes, sent))
 
     def silent(self, since: float) -> None:
         """Report in the background that there was no answer since a time, in seconds since the epoch."""
-        self._start(lambda told: silence(since, told))
+        self._start(lambda sent: silence(since, sent))
 
     def close(self) -> None:
         """Wait until messages are sent, at most as long as a few may take."""
@@ -83,10 +83,10 @@ class Notifier:
             if not found():
                 return
             with Lock(self._root.notified_lock):
-                told = True
+                sent = True
                 for each in found():  # another program may have sent it meanwhile
-                    told = told and self._send(hook, each)
-                    self._note(each, told)
+                    sent = sent and self._send(hook, each)
+                    self._note(each, sent)
         except Locked:  # another program is sending; what it leaves is found at the next poll
             return
         except Exception as error:  # no error in here may stop the calling program
@@ -101,8 +101,8 @@ class Notifier:
         self._failing = False
         return True
 
-    def _note(self, each: News, told: bool) -> None:
-        record = {"told": told, "event": each.event, "topic": each.topic, "keys": each.keys}
+    def _note(self, each: News, sent: bool) -> None:
+        record = {"told": sent, "event": each.event, "topic": each.topic, "keys": each.keys}
         journal.append(self._root.notified, record)
 
     def _complain(self, why: str) -> None:

@@ -130,8 +130,8 @@ class Slurm:
             return
         self._asked, self._again = lacking, time.monotonic() + AGAIN
         with suppress(SlurmUnavailable):  # without accounting, or its answer, the reason stays unknown
-            told = self.client.history(int(since) - 60).rows  # accounting lags by seconds
-            last = latest(row for row in told if (row.name, row.id) in jobs)
+            rows = self.client.history(int(since) - 60).rows  # accounting lags by seconds
+            last = latest(row for row in rows if (row.name, row.id) in jobs)
             self._past |= {(job.name, id): job for id, job in last.items() if job.state in ENDED}
             killed = [job.id for job in last.values() if job.state in ENDED and _killed(job)]
             self._memory |= self.client.memory(killed, int(since) - 60) if killed else {}

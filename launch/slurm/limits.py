@@ -148,8 +148,8 @@ def parse_partitions(text: str) -> Table[Partition]:
 
 def parse_associations(text: str, services: str) -> Table[Association]:
     """Parse sacctmgr's lines in the formats `ASSOCIATION` and, for users, `SERVICES`."""
-    told = parse_table(services, len(SERVICES), lambda f: [f])
-    qos = {id: (names(listed), text_of(default)) for id, listed, default in told.rows}
+    defaults = parse_table(services, len(SERVICES), lambda f: [f])
+    qos = {id: (names(listed), text_of(default)) for id, listed, default in defaults.rows}
 
     def row(f: Sequence[str]) -> list[Association]:
         own = Limits(number(f[4]), number(f[5]), job=_tres(f[9]), job_seconds=parse_duration(f[10]))
@@ -158,7 +158,7 @@ def parse_associations(text: str, services: str) -> Table[Association]:
         return [Association(f[1], text_of(f[2]), text_of(f[3]), own, group, *rest)]
 
     found = parse_table(text, len(ASSOCIATION), row)
-    return Table(found.rows, (*told.malformed, *found.malformed))
+    return Table(found.rows, (*defaults.malformed, *found.malformed))
 
 
 def parse_qos(text: str) -> Table[Qos]:

@@ -1,4 +1,4 @@
-"""Exit codes that report to scripts how a study will go on without intervention. Pure.
+"""Exit codes that report to scripts how a study will continue without intervention. Pure.
 
 A study that continues by itself is left alone; one that can never finish by itself needs a person, even while
 other units are still queued or running.

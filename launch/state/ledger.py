@@ -214,8 +214,8 @@ def _entered(records: Sequence[by_hand.Record]) -> dict[str, Attempt]:
 
 def _attempts(records: Sequence[dict[str, Any]], entered: Sequence[by_hand.Record]) -> dict[str, Attempt]:
     # A malformed id is ignored: the job is found by its submission's name.
-    told = ((r["submission"], r["job"]) for r in records if r["event"] == "submitted")
-    taken = {name: id for name, job in told if (id := parse_id(job))}
+    ids = ((r["submission"], r["job"]) for r in records if r["event"] == "submitted")
+    taken = {name: id for name, job in ids if (id := parse_id(job))}
     last = _entered(entered)
     former: Attempt | None = None  # the keeper before the last one
     for record in records:

@@ -49,7 +49,7 @@ RESERVED = {  # options of sbatch that a cluster file must not set, and why
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
                     "it comes from what each unit needs, which the study's models say"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), IN_GPU_OPTION),
-    "begin": "a job that waits for its time counts as one that was put back into the queue",
+    "begin": "a job that waits for its time counts as one that was requeued",
     "time": "it comes from each unit's estimate, and 'max_hours' is its limit",
     "kill-on-invalid-dep": "jobs would vanish unexplained when one before them fails",
 }  # fmt: skip
@@ -208,11 +208,11 @@ class Cluster(Strict):
         if gpus:
             name, _, value = slurm.gpu_option.partition("=")
             options[name], keys[name] = value.replace("{gpus}", str(gpus)), "slurm.gpu_option"
-        told = {mistake.key for mistake in wrong}
+        named = {mistake.key for mistake in wrong}
         wrong += [
             Mistake(self._file, keys[name], why)
             for name, value in options.items()
-            if keys[name] not in told and (why := unusable(name, value))
+            if keys[name] not in named and (why := unusable(name, value))
         ]
         if wrong:
             raise StudyError(wrong)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.core.unit import Unit
 from jobs.runtime.array_task import BY_HAND, ELEMENTS, line
-from jobs.store.by_hand import TOLD
+from jobs.store.by_hand import NOTE
 from jobs.store.rundir import write_json
 from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
@@ -129,14 +129,14 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
         name = new_name(f"{array.stage}-{project.study.name}")
         _write(array, project, folder, code, {}, None, (), name)
         units = {e.unit.id for e in array.elements}
-        told = {
+        note = {
             "name": name,
             "cluster": project.cluster.source,
             "slurm_cluster": project.cluster.slurm_cluster,
             "numbers": {id: numbers[id] - 1 for id in units},
             "readers": {id: readers[id] for id in units},
         }
-        write_json(folder / TOLD, told)
+        write_json(folder / NOTE, note)
         after = dependency(array, [f"${{a{i}}}" for i in range(number)])
         option = f' --dependency="{after}"' if after else ""
         lines.append(f'submit{option} {folder.name}/{SCRIPT}; a{number}=$id; echo "{in_words(array)}: $id"')

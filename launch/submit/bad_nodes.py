@@ -92,10 +92,10 @@ def _told(root: StudyDir) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, .
     return found, tuple(harm)
 
 
-def looks_bad(told: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:
-    """Return the nodes with enough failures in a row; `told` holds those since the last success on each."""
+def looks_bad(by_node: Mapping[str, Sequence[Mapping[str, Any]]], now: float) -> list[BadNode]:
+    """Return the nodes with enough failures in a row. `by_node` holds those since a node's last success."""
     bad = []
-    for name, failures in told.items():
+    for name, failures in by_node.items():
         recent = [f for f in failures if f["time"] > now - WHILE]
         if len(recent) >= ROW and len({f["unit"] for f in recent}) > 1:
             last = recent[-1]

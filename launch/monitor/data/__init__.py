@@ -1,1 +1,1 @@
-"""The figures that the monitor shows, computed from snapshots and unit files."""
+"""The figures that the monitor shows, computed from each poll and from units' files."""

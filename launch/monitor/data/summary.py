@@ -1,4 +1,4 @@
-"""Figures computed from a snapshot: the progress of stages, study and students. Pure.
+"""Figures computed from a study's status: the progress of stages, study and students. Pure.
 
 A poll of tens of thousands of units must be cheap: what does not change between polls is computed once and
 passed from summary to summary; of the rest, only running units are processed one by one.
@@ -144,9 +144,9 @@ def summarize(
 
     Args:
         nodes: the nodes that its next submissions avoid.
-        facts: already updated with the same snapshot.
+        facts: already updated with the same status.
         before: the summary of the previous poll; None at the first.
-        at: when the snapshot was taken, in seconds since the epoch.
+        at: when the study was polled, in seconds since the epoch.
     """
     outline = before.outline if before and before.outline.units is project.units else outlined(project)
     done, quiet = State.DONE, (State.DONE, State.WAITING, State.QUEUED)
@@ -243,15 +243,15 @@ def _room(busy: list[UnitStatus], wanted: list[int]) -> float:
 
 
 def _work(seen: UnitStatus, facts: UnitFiles, before: Summary | None) -> Work:
-    told, unit = seen.progress, seen.unit
-    if told is None:
+    progress, unit = seen.progress, seen.unit
+    if progress is None:
         return Work(None, None, None, "", None)
     was, took = before.work.get(unit.id) if before else None, facts.took.get(unit.id)
-    track = follow(was.track if was else None, unit, told, took.kept if took else 0)
+    track = follow(was.track if was else None, unit, progress, took.kept if took else 0)
     if seen.state == State.STALLED:
         return Work(track, track.share, None, "", None)
-    tokens = told.get("tokens_per_second")
-    rate, per = (tokens, "tokens") if tokens else (count_rate(track), str(told["unit"]))
+    tokens = progress.get("tokens_per_second")
+    rate, per = (tokens, "tokens") if tokens else (count_rate(track), str(progress["unit"]))
     return Work(track, track.share, rate, per, own_left(track))
 
 

@@ -49,7 +49,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Story:
-    """Data on a unit's page that no snapshot holds.
+    """Data on a unit's page that a poll does not read.
 
     Args:
         runs: finished ones, oldest first.
@@ -69,15 +69,15 @@ def read_story(seen: UnitStatus, gpu: str) -> Story:
     Args:
         gpu: the cluster's GPU type.
     """
-    metrics, told = list[dict[str, Any]](), list[dict[str, Any]]()
+    metrics, attempts = list[dict[str, Any]](), list[dict[str, Any]]()
     with suppress(OSError, Damaged):  # the unit's reason says so, too
         metrics = list(read_jsonl(path, METRICS)) if (path := metrics_of(seen.folder)) else []
     with suppress(OSError, Damaged):
-        told = journal.read(seen.folder.attempts, ATTEMPT)
+        attempts = journal.read(seen.folder.attempts, ATTEMPT)
     last, gpus = metrics[-1] if metrics else None, seen.unit.resources.gpus
     peak = peak_flops(gpu, seen.unit.config["recipe"]["dtype"]) * gpus if last and gpus else None
     return Story(
-        runs(told),
+        runs(attempts),
         [line["loss"] for line in metrics],
         [line["tokens_per_second"] for line in metrics],
         last["flops"] / last["seconds"] / peak if last and peak else None,

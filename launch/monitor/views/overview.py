@@ -60,8 +60,8 @@ def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -
     stages, found = _stages(summary, width), summary.problems
     rest = height - len(lines) - len(stages) - len(apart)
     students = len(summary.grid.rows) + 1 + (10 if height >= 36 else 0) if summary.grid.cells else 0
-    told = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
-    lines += [*(apart if told else []), *told, *apart, *stages]
+    shown = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
+    lines += [*(apart if shown else []), *shown, *apart, *stages]
     lines += _with_gap(apart, _students(summary.grid, width, height - len(lines) - len(apart)))
     busy = [seen for seen in summary.lively if seen.unit.id in summary.work]
     room = height - len(lines) - len(apart) - 1

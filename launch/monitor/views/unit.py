@@ -132,8 +132,8 @@ def _runs(story: Story, most: int) -> list[Text]:
 
 def _config(unit: Unit) -> list[Text]:
     """Return the configuration, a line per key, short values first: they distinguish units."""
-    told = {**unit.config, **unit.execution}
-    lines = [(key, plain(_in_words(value))) for key, value in told.items() if value is not None]
+    settings = {**unit.config, **unit.execution}
+    lines = [(key, plain(_in_words(value))) for key, value in settings.items() if value is not None]
     return [
         Text.assemble((f"{key}  ", "dim"), value) for key, value in sorted(lines, key=lambda x: len(x[1]))
     ]

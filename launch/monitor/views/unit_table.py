@@ -69,14 +69,14 @@ def _facts(seen: UnitStatus, work: Work | None, took: Took | None, at: float) ->
 
 def saying(seen: UnitStatus, at: float) -> str:
     """Return the reason for a unit's state, or the progress that a running unit reports."""
-    told = seen.progress or {}
+    progress = seen.progress or {}
     if seen.state != State.RUNNING:
         return plain(why(seen, at))
-    if not told:
+    if not progress:
         return "starting"
-    words = [str(told[key]) for key in ("phase", "benchmark") if key in told]
-    words += [f"loss {told['loss']:.3f}"] if told.get("loss") is not None else []
-    return plain(", ".join([*words, f"{told['done']:,} of {told['total']:,} {told['unit']}"]))
+    words = [str(progress[key]) for key in ("phase", "benchmark") if key in progress]
+    words += [f"loss {progress['loss']:.3f}"] if progress.get("loss") is not None else []
+    return plain(", ".join([*words, f"{progress['done']:,} of {progress['total']:,} {progress['unit']}"]))
 
 
 def unit_table(
