@@ -327,8 +327,9 @@ def cancel(
 
     project = _open(study, cluster, runs)
     now = project.poll()
-    if not unit and not yes and (live := [seen for seen in now.units if seen.live or seen.unconfirmed]):
-        question = f"Cancel {count(len(live), 'unit')} of {now.root.path.name}?"
+    live = [seen for seen in now.units if seen.live or seen.unconfirmed]
+    if not unit and not yes and (live or now.kept or now.former):
+        question = f"Cancel all jobs of {now.root.path.name}, of {count(len(live), 'unit')}?"
         if (refused := ask(question, PlainConsole())) is not None:
             sys.exit(refused)
     ended = cancel_units(project, now, _chosen(now, unit) if unit else None)

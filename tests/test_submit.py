@@ -506,7 +506,7 @@ def test_scripts_are_written_out_unless_somebody_submits(
     said = capsys.readouterr().out
     for line in (  # paths and commands are never wrapped
         f"1 scripts; run this one to submit all in order: {out / 'submit_all.sh'}",
-        "'sor' learns of an array when its first job starts: submitted before that, the study runs twice",
+        "until an array's first job starts, sor does not know of it, and would submit its units, too",
     ):
         assert line in said.splitlines()
     assert "1 unit not submitted yet: the queue has room for 1 more of your jobs" in " ".join(said.split())

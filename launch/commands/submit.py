@@ -122,7 +122,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     console.print(
         f"{len(planned.arrays)} scripts; run this one to submit all in order: {script}", soft_wrap=True
     )
-    words = "'sor' learns of an array when its first job starts: submitted before that, the study runs twice"
+    words = "until an array's first job starts, sor does not know of it, and would submit its units, too"
     console.print(words, soft_wrap=True)
     return 0
 
