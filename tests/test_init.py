@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import yaml
 from cluster import Cluster
 from small_study import sor
 
-from launch.commands.init import cluster_text, write_study
-from launch.slurm.limits import Partition
+from launch.commands.init import _may_use, cluster_text, write_study
+from launch.slurm.limits import Access, Partition
 from launch.slurm.parse import NodeGroup
 from launch.study.cluster import load_cluster
 from launch.study.presets import StudyError
@@ -66,9 +67,29 @@ def test_a_cluster_without_gpus_or_with_unknown_ones_or_with_modules(
     assert (found["cpus_per_gpu"], found["max_hours"]) == (4, 24)
     odd = cluster_text("lab", (GPU,), (NodeGroup("gpu", 1, 8, (("xpu9", 2),), 1),), [])
     assert "gpu: h100   # Slurm calls its GPUs xpu9: set a name" in odd
+    sliced = NodeGroup("gpu", 4, 64, (("a100", 2), ("a100_1g.5gb", 14)), 500_000)  # more slices than GPUs
+    mig = written(tmp_path, cluster_text("lab", (GPU,), (sliced,), []))
+    assert (mig["gpu"], mig["slurm"]["gpu_option"]) == ("a100", "gres=gpu:a100:{gpus}")
+    hidden = cluster_text("lab", (GPU,), (NodeGroup("gpu", 1, 72, (), 1),), [])  # GPUs without a GRES
+    assert "gpu: h100   # Slurm lists no GPUs here: set a name" in hidden
     down = Partition("gpu", False, "DRAIN", 10, None, None)
     with pytest.raises(StudyError, match="no partition of this cluster accepts jobs"):
         cluster_text("lab", (down,), NODES, [])
+
+
+def test_partitions_that_are_closed_to_all_of_the_accounts_are_left_out() -> None:
+    theirs = replace(GPU, accounts=Access(allowed=("theirs",)))
+    assert [_may_use(theirs, accounts) for accounts in (["ours"], ["ours", "theirs"], [])] == [
+        False,
+        True,
+        True,
+    ]
+    denied = replace(GPU, accounts=Access(denied=("ours",)))
+    assert [_may_use(denied, accounts) for accounts in (["ours"], ["ours", "theirs"], [])] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_shipped_study_is_copied_and_never_over_a_file(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ PAID = {"partition": "paid", "account": "theirs"}
 def test_what_is_refused_and_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, needs: Any, words: str
 ) -> None:
-    monkeypatch.setattr(limits, "_groups", lambda: frozenset({"users"}))
+    monkeypatch.setattr(limits, "user_groups", lambda: frozenset({"users"}))
     assert refusal(made(tmp_path, **options), unit(**needs)).startswith(words)
 
 
@@ -160,7 +160,7 @@ def test_what_is_refused_and_why(
 def test_what_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, hours: float, allowed: float
 ) -> None:
-    monkeypatch.setattr(limits, "_groups", lambda: frozenset({"users", "members"}))
+    monkeypatch.setattr(limits, "user_groups", lambda: frozenset({"users", "members"}))
     found = made(tmp_path, **options)
     [admitted] = found.admit([unit(hours=hours)])
     assert admitted.resources.hours == allowed

@@ -17,6 +17,7 @@ from launch.slurm.limits import Association, Partition
 from launch.slurm.parse import NoAccounting, NodeGroup
 from launch.study.cluster import load_cluster
 from launch.study.presets import CONFIGS, Mistake, StudyError, known_names
+from launch.submit.limits import user_groups
 
 HOURS = 24.0  # requested at most where the partition sets no limit
 CORES = 8  # at most, per GPU, where the cluster has none
@@ -69,7 +70,8 @@ def write_cluster(file: Path) -> str:
             rows = ()
         accounts = _accounts(rows)
     partitions, nodes = client.partitions().rows, client.nodes().rows
-    _write(file, cluster_text(config.cluster, partitions, nodes, accounts))
+    mine = [p for p in partitions if _may_use(p, accounts)]
+    _write(file, cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
     return f"wrote {file}. Check it, with a short job on a node: sor doctor --cluster {file}"
 
@@ -84,6 +86,16 @@ def _write(file: Path, text: str) -> None:
 
 def _accounts(rows: Sequence[Association]) -> list[str]:
     return list(dict.fromkeys(row.account for row in rows if row.user))
+
+
+def _may_use(partition: Partition, accounts: Sequence[str]) -> bool:
+    """Return whether a partition is open to the user's groups and to one of the accounts."""
+    groups, found = user_groups(), set(accounts) - set(partition.accounts.denied)
+    if partition.groups.allowed and groups and not groups & set(partition.groups.allowed):
+        return False
+    return not accounts or bool(
+        found & set(partition.accounts.allowed) if partition.accounts.allowed else found
+    )
 
 
 def cluster_text(
@@ -104,11 +116,14 @@ def cluster_text(
     with_gpus = [p for p in usable if _gpus(p, nodes)]
     main = _chosen(with_gpus or usable, nodes)
     kinds = _gpus(main, nodes)
+    kind, rated = _main_gpu(kinds)
     sbatch = {"partition": main.name, **({"account": accounts[0]} if len(accounts) == 1 else {})}
     more = [f"  # partition {p.name}: {_described(p, nodes)}" for p in usable]
     if accounts[1:]:
         more.append(f"  # your accounts: {', '.join(accounts)}; without 'account' in sbatch, Slurm's default")
-    more += _gpu_option(kinds)
+    if len(kinds) > 1:
+        others = ", ".join(other for other in kinds if other != kind)
+        more.append(f"  gpu_option: gres=gpu:{kind}:{{gpus}}   # the partition also has {others}")
     if with_gpus and (without := [p for p in usable if p not in with_gpus]):
         more += _cpu_stages(_chosen(without, nodes))
     modules = "MODULESHOME" in os.environ or "LMOD_CMD" in os.environ
@@ -119,7 +134,7 @@ def cluster_text(
             more.append(f"  # {program} is installed: with the template apptainer, jobs run in a container")
     return TEMPLATE.format(
         name=name,
-        gpu=_gpu_line(kinds),
+        gpu=rated,
         cores=_cores([g for g in nodes if g.partition == main.name and (g.gpus or not with_gpus)]),
         hours=f"{main.max_seconds / 3600 if main.max_seconds else HOURS:g}",
         limit=f"partition {main.name} {'allows no more' if main.max_seconds else 'has no limit'}",
@@ -143,21 +158,16 @@ def _chosen(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Part
     return max(partitions, key=lambda p: (p.default, _gpus(p, nodes).total(), p.nodes))
 
 
-def _gpu_line(kinds: Counter[str]) -> str:
-    """Return the GPU's name in the table of rates, or a default with a comment that asks for it."""
+def _main_gpu(kinds: Counter[str]) -> tuple[str, str]:
+    """Return the type of GPU to use, as Slurm calls it, and its name in the table of rates.
+
+    Slices of GPUs are in no table; where nothing is, the name is a default with a comment that asks for it.
+    """
     for kind, _ in kinds.most_common():
         with suppress(ValueError):
-            return gpu(kind)
-    why = f"Slurm calls its GPUs {', '.join(kinds)}" if kinds else "there are no GPUs"
-    return f"h100   # {why}: set a name from jobs/core/gpus.py"
-
-
-def _gpu_option(kinds: Counter[str]) -> list[str]:
-    """Return how GPUs are requested: by type only where a partition has several."""
-    if len(kinds) < 2:
-        return []
-    kind, *others = (kind for kind, _ in kinds.most_common())
-    return [f"  gpu_option: gres=gpu:{kind}:{{gpus}}   # the partition also has {', '.join(others)}"]
+            return kind, gpu(kind)
+    why = f"Slurm calls its GPUs {', '.join(kinds)}" if kinds else "Slurm lists no GPUs here"
+    return next(iter(kinds), ""), f"h100   # {why}: set a name from jobs/core/gpus.py"
 
 
 def _cpu_stages(partition: Partition) -> list[str]:

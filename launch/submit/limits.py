@@ -211,7 +211,7 @@ class ClusterLimits:
                 f"{name} is in state {partition.state} and accepts no jobs: name another one in the cluster "
                 "file, or submit again once an administrator has brought it up"
             )
-        groups = _groups()
+        groups = user_groups()
         if partition.groups.allowed and groups and not groups & set(partition.groups.allowed):
             raise NeverRuns(f"{name} is for the groups {', '.join(partition.groups.allowed)} only: {ADVICE}")
         if at.own:
@@ -366,7 +366,7 @@ def _no_account(
 
 
 @cache
-def _groups() -> frozenset[str]:
+def user_groups() -> frozenset[str]:
     """Return the names of this user's groups; none for root, whom every partition accepts."""
     user = pwd.getpwuid(os.getuid())
     found = []
