@@ -21,7 +21,7 @@ from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
 from launch.submit.array_options import array_spec, dependency
-from launch.submit.arrays import FEW, Array, ArrayPlan, Rules, plan_arrays
+from launch.submit.arrays import FEW, Array, ArrayPlan, Pool, Rules, plan_arrays
 from launch.submit.throttles import LATER
 
 FREE = Rules(max_array_size=100_001, room=None, max_jobs=None, max_gpus=None)
@@ -125,6 +125,20 @@ def test_shared_and_own_inputs_together() -> None:
     assert lines([*packs, other, *half, *trains])[3:] == ["t 0-3 afterok:1:2_0:2_1,aftercorr:0"]
 
 
+def test_the_index_is_that_of_the_input_with_the_fewest_readers() -> None:
+    halves, packs = many("generate", 2), many("pack", 3)
+    trains = each("train", packs, halves[0])
+    assert lines([*halves, *packs, *trains]) == ["g 0-1", "p 0-2", "t 0-2 afterok:0_0,aftercorr:1"]
+
+
+def test_arrays_of_two_go_element_by_element_too_and_jobs_without_arrays_cannot() -> None:
+    packs = many("pack", 2)
+    units = [*packs, *each("train", packs)]
+    assert lines(units, replace(FREE, max_array_size=2)) == ["p 0-1", "t 0-1 aftercorr:0"]
+    alone = ["p None", "p None", "t None afterok:0", "t None afterok:1"]
+    assert lines(units, replace(FREE, max_array_size=0)) == alone
+
+
 def test_what_cannot_be_said_together_becomes_more_arrays() -> None:
     a, b = many("pack", 3), many("collate", 3)
     crossed = [unit("train", n, a[n], b[2 - n]) for n in range(3)]
@@ -173,6 +187,13 @@ def test_workers() -> None:
     assert lines(units, replace(FREE, max_array_size=2))[0] == "g 0-1"
     alone = planned(units, replace(FREE, room=1))
     assert (texts(alone.arrays), alone.arrays[0].resources.workers) == (["g 0"], 1)
+
+
+def test_an_array_of_one_units_workers_says_how_many_and_holds_no_other_unit() -> None:
+    pair = many("generate", 2, workers=2)
+    found = planned([unit("generate", "g", workers=3), *pair, *many("pack", 2)]).arrays
+    assert texts(found) == ["g 0-2", "g 0-1", "g 0-1", "p 0-1"]
+    assert [array.resources.workers for array in found] == [3, 2, 2, 1]
 
 
 def test_under_caps_all_workers_end_before_what_comes_next() -> None:
@@ -225,6 +246,15 @@ def test_what_the_queue_has_no_room_for_is_held() -> None:
         "the queue has room for 6 more of your jobs: submitted later, by the keeper or the next submit"
     }
     assert planned(packs, replace(FREE, room=0)).arrays == ()
+
+
+def test_a_stage_without_room_holds_back_no_other_stage() -> None:
+    pool = Pool("QOS t", 1, frozenset({"train"}))
+    found = planned([*many("train", 2), *many("pack", 3)], replace(FREE, pools=(pool,)))
+    assert texts(found.arrays) == ["t 0", "p 0-2"]
+    assert [(u.name, why) for u, why in found.held] == [
+        ("1", f"QOS t has room for 1 more of your jobs: {LATER}")
+    ]
 
 
 def test_arrays_that_may_run_together_share_the_caps() -> None:

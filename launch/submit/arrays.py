@@ -268,7 +268,7 @@ class _Planner:
         after, either = self._conditions(shared, alike)
         elements = []
         for index, (p, worker) in sorted(jobs.items()):
-            self.pending.places[p].append((len(self.arrays), PLAIN if self.plain else index))
+            self.pending.places[p].append((len(self.arrays), index))
             elements.append(Element(index, self.pending.units[p], worker))
         workers = len(jobs) if len(units) == 1 else 1
         most = {
