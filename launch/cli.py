@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from launch.encoding import use_utf8
 from launch.state.command_line import RUNS
 
 if TYPE_CHECKING:
-    from launch.state.status import StudyStatus, UnitStatus
+    from launch.state.status import StudyStatus
     from launch.study_run import Project
 
 app = typer.Typer(
@@ -149,16 +149,9 @@ def studies(cluster: ClusterOpt = None, runs: RunsOpt = RUNS) -> None:
 @app.command()
 def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json: JsonOpt = False) -> None:
     """Show the units of a study, their resources, and what is done already."""
-    now = _open(study, cluster, runs).poll()
-    if not json:
-        from launch.views import plan_view
+    from launch.commands.plan import print_plan
 
-        _print(plan_view(now))
-        return
-    from launch.study.plan import totals
-
-    units = [_planned(seen) for seen in now.units]
-    _print_json({"study": now.root.path.name, "units": units, "totals": totals([s.unit for s in now.units])})
+    print_plan(_open(study, cluster, runs).poll(), json)
 
 
 @app.command()
@@ -216,44 +209,13 @@ def status(
     0: all is done. 3: it continues by itself. 4: it needs attention: something failed, stalled, or is to be
     submitted.
     """
-    from launch.state.exit_code import outlook
-    from launch.state.log_files import last_words
+    from launch.commands.status import print_status
 
     project = _open(study, cluster, runs)
     if interval and not wait:
         raise typer.BadParameter("needs --wait", param_hint="--interval")
     now = _waited(project, interval) if wait else project.poll()
-    logs = last_words(now)
-    if json:
-        chosen = _chosen(now, units) if units else now.units
-        listed = [seen.to_json(logs.get(seen.unit.id)) for seen in chosen]
-        root = str(now.root.path.absolute())
-        _print_json({"study": now.root.path.name, "root": root, "stages": now.stages(), "units": listed})
-    elif units:
-        from contextlib import suppress
-
-        from jobs.core.causes import runs as ended
-        from jobs.store import journal
-        from jobs.store.rundir import Damaged
-        from jobs.store.schema import ATTEMPT
-        from launch.views import unit_view
-
-        for seen in _chosen(now, units):
-            lines = list[dict[str, Any]]()
-            with suppress(Damaged):  # reported by the unit's state
-                lines = journal.read(seen.folder.attempts, ATTEMPT)
-            _print(unit_view(seen, ended(lines), logs.get(seen.unit.id, ())))
-    else:
-        from launch.state.errors import SlurmUnavailable
-        from launch.submit.bad_nodes import verdict
-        from launch.views import nodes_view, status_view
-
-        _print(status_view(now, logs))
-        try:
-            _print(nodes_view(verdict(project)))
-        except SlurmUnavailable as error:  # the status itself is printed already
-            _complain(str(error))
-    sys.exit(outlook(now))
+    sys.exit(print_status(project, now, units or (), json))
 
 
 @app.command()
@@ -283,11 +245,7 @@ def logs(
     study: StudyArg,
     unit: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[UNIT]",
-            autocompletion=completion.units,
-            help="Its name or id.",
-        ),
+        typer.Argument(metavar="[UNIT]", autocompletion=completion.units, help="Its name or id."),
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
@@ -298,6 +256,7 @@ def logs(
 ) -> None:
     """Print the log of a unit's last attempt, all ranks."""
     from launch.commands.logs import print_failed, print_logs
+    from launch.commands.units import chosen
 
     if failed == (unit is not None):
         raise typer.BadParameter("give either a unit or --failed")
@@ -305,7 +264,7 @@ def logs(
     now = project.poll()
     if unit is None:
         sys.exit(print_failed(now))
-    [seen] = _chosen(now, [unit])
+    [seen] = chosen(now, [unit])
     sys.exit(print_logs(seen, project, follow))
 
 
@@ -324,6 +283,7 @@ def cancel(
     from jobs.core.wording import count
     from launch.commands.submit import ask
     from launch.commands.submit import cancel as cancel_units
+    from launch.commands.units import chosen
 
     project = _open(study, cluster, runs)
     now = project.poll()
@@ -332,7 +292,7 @@ def cancel(
         question = f"Cancel all jobs of {now.root.path.name}, of {count(len(live), 'unit')}?"
         if (refused := ask(question, PlainConsole())) is not None:
             sys.exit(refused)
-    ended = cancel_units(project, now, _chosen(now, unit) if unit else None)
+    ended = cancel_units(project, now, chosen(now, unit) if unit else None)
     print(f"cancelled: {', '.join(ended)}" if ended else "nothing to cancel: no job is queued or running")
 
 
@@ -346,32 +306,11 @@ def report(
     ] = None,
 ) -> None:
     """Write the report and print the frontier."""
-    from analysis.report import print_report, write_report
-    from jobs.store.rundir import StudyDir
-    from launch.state.states import State
+    from launch.commands.report import report_folder, report_study
 
-    folder, units, joules = Path(study), None, None
-    if not folder.is_dir():
-        from launch.commands.energy import energy
-        from launch.state.command_line import command
-
-        project = _open(study, cluster, runs)
-        now = project.poll()
-        evaluations = [seen for seen in now.units if seen.unit.stage == "evaluate"]
-        done = [seen for seen in evaluations if seen.state == State.DONE]
-        if not done:
-            look = command(now.root, "status")
-            _complain(f"none of {len(evaluations)} evaluations is done yet. Their state: {look}")
-            sys.exit(1)
-        if len(done) < len(evaluations):
-            print(f"partial report: {len(done)} of {len(evaluations)} evaluations are done")
-        folder, units, joules = now.root.path, {seen.unit.id for seen in done}, energy(project)
-    try:
-        written = write_report(folder, out or StudyDir(folder).written_report, units, joules)
-    except ValueError as error:
-        _complain(str(error))
-        sys.exit(2)
-    print_report(written)
+    if Path(study).is_dir():
+        sys.exit(report_folder(Path(study), out))
+    sys.exit(report_study(_open(study, cluster, runs), out))
 
 
 @app.command()
@@ -406,51 +345,7 @@ def _waited(project: Project, interval: float | None) -> StudyStatus:
         sys.exit(130)
 
 
-def _planned(seen: UnitStatus) -> dict[str, Any]:
-    """Return a unit as `sor plan --json` prints it."""
-    from dataclasses import asdict
-
-    unit = seen.unit
-    needs = {"after": [i.id for i in unit.inputs], "resources": asdict(unit.resources), "flops": unit.flops}
-    return {"id": unit.id, "stage": unit.stage, "name": unit.name, **needs, "state": seen.state}
-
-
-def _chosen(now: StudyStatus, wanted: list[str]) -> list[UnitStatus]:
-    """Return the units named by id, by name, or by stage/name."""
-    from launch.state.command_line import command
-
-    found = []
-    for name in wanted:
-        fits = [u for u in now.units if name in (u.unit.id, u.unit.name, f"{u.unit.stage}/{u.unit.name}")]
-        if not fits:
-            listing = command(now.root, "plan", "--json")
-            raise typer.BadParameter(f"{name!r} is not a unit. To list them: {listing}")
-        if len(fits) > 1:
-            places = [f"{u.unit.stage}/{u.unit.name}" for u in fits]
-            apart = places if len(set(places)) == len(places) else [u.unit.id for u in fits]
-            which = ", ".join(apart)
-            raise typer.BadParameter(f"{name!r} names several units: give one of {which}")
-        found += fits
-    return found
-
-
 def _complain(words: str) -> None:
-    """Print an error message to standard error."""
-    from jobs.core.plain import say
+    from launch.commands.output import complain
 
-    say("\n".join(f"sor: {line}" for line in words.splitlines()), error=True)
-
-
-def _print(renderable: Any) -> None:
-    from jobs.core.plain import PlainConsole
-
-    console = PlainConsole()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = PlainConsole(width=200)  # a file has no width: do not truncate its lines
-    console.print(renderable)
-
-
-def _print_json(data: Any) -> None:
-    import json
-
-    print(json.dumps(data, indent=1))
+    complain(words)
