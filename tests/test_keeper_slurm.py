@@ -167,8 +167,8 @@ def test_what_may_help_is_repeated_and_what_may_not_is_not(lab: Cluster, tmp_pat
     fail = tmp_path / "study" / "study.fail"
     fail.touch()
     assert submit(project, yes=True, only=None) == 0
-    ends(project, r"failed is not restarted: prepare small: RuntimeError: study was told to fail")
-    assert "no keeper any more: what failed is not restarted: prepare small" in status(project)
+    ends(project, r"failed units are not retried: prepare small: RuntimeError: study was told to fail")
+    assert "no keeper any more: failed units are not retried: prepare small" in status(project)
     seen = project.poll().of(State.FAILED)[0]
     assert seen.attempt is not None
     assert seen.attempt.number == 1

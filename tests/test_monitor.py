@@ -305,7 +305,7 @@ def test_a_job_that_is_preempted_and_begins_again_while_it_is_open(
         person.sees(State.RUNNING, "1 of")
         job, node = slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %N").split()
         preempt(slurm, node)
-        person.sees(f"> {State.PREEMPTED}", "was put back into the queue")
+        person.sees(f"> {State.PREEMPTED}", "was requeued")
         wait_for(lambda: slurm.run("squeue", "--noheader", "--states=RUNNING") == "", "the other job to end")
         slurm.run("scontrol", "update", f"job={job}", "StartTime=now")
         person.sees(f"> {State.RUNNING}")

@@ -329,7 +329,7 @@ def test_what_slurm_refuses_is_told_and_what_it_took_before_stays(
         "sor: Slurm refused a submission:", "sor:   not today", "sor:   ask the help desk",
     ]  # fmt: skip
     assert told.err.splitlines()[3].endswith(f"To submit the rest: {command(project.root, 'submit')}")
-    assert "nobody has to stay" not in told.out
+    assert "you can log out" not in told.out
     attempts = project.ledger.attempts()
     assert attempts[a.id].ended == ("refused" if refused == "prepare" else None)
     assert KEEPER not in attempts
