@@ -203,7 +203,7 @@ def test_what_a_job_left_is_judged() -> None:
     ("settings", "said"),
     [
         ({"secrets": ["NOWHERE_SET"]}, r"the secret NOWHERE_SET has no value: export it"),
-        ({"sbatch": {"partition": "none"}}, r"no partition 'none': there are main, low"),
+        ({"sbatch": {"partition": "none"}}, r"no partition 'none'; available: main, low"),
         ({"sbatch": {"account": "none"}}, r"account 'none' is not one of yours .*students"),
         ({"required": ["constraint"]}, r"slurm.sbatch.constraint: is needed here: export SBATCH_CONSTRAINT"),
     ],
@@ -215,7 +215,7 @@ def test_what_needs_no_job_comes_first(
     assert code == 1
     assert re.search(said, one(found, "problem"))
     assert found[-1] == ("warning", "no compute node was tested: fix the problems above first")
-    assert not any("Slurm took" in text for _, text in found)
+    assert not any("submitted job" in text for _, text in found)
 
 
 def test_a_path_that_jobs_cannot_use(runs: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_path_that_jobs_cannot_use(runs: Path, tmp_path: Path) -> None:
 def test_without_a_cluster_it_says_how_to_test_one(runs: Path) -> None:
     said = sor("doctor", "--runs", runs, PYTHONPATH=CODE).stdout
     assert said.splitlines()[-1].startswith("sor doctor --cluster generic")
-    assert "Slurm took" not in said
+    assert "submitted job" not in said
 
 
 # What runs in the job

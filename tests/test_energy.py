@@ -82,7 +82,7 @@ def test_slurm_tells_what_all_runs_of_a_stage_used(metered: Cluster, tmp_path: P
         if made.stage != "report":
             publish(project.root, made, made_up(made))
     shown = sor("report", study, "--runs", tmp_path / "runs")
-    assert f" and {used / KWH:.2g} kWh of its nodes in " in " ".join(shown.stdout.split()), shown
+    assert f", {used / KWH:.2g} kWh of its nodes; " in " ".join(shown.stdout.split()), shown
 
 
 def made_up(unit: Unit) -> dict[str, Any]:
