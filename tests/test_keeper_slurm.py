@@ -246,5 +246,5 @@ def test_one_whose_successor_slurm_does_not_take_goes_on(
     hold.unlink()
     ends(project, ALL_DONE)
     logs = [log.read_text(encoding="utf-8") for log in project.root.path.glob("submissions/keeper-*/*.out")]
-    assert sum(log.count("trying again") for log in logs) >= 2
+    assert sum(log.count("retrying in") for log in logs) >= 2
     assert len(project.poll().of(State.DONE)) == len(project.units)
