@@ -160,7 +160,7 @@ def test_the_environment_names_the_cluster_once_and_the_ledger_keeps_it(
         assert (done.returncode, "nothing to submit" in done.stdout) == (0, True), done.stderr
     elsewhere = small.sor("submit", tmp_path, "--yes", SLURM_CLUSTERS="lab")
     assert elsewhere.returncode == 2
-    assert f"SLURM_CLUSTERS=other sor cancel small --cluster {small.file}" in elsewhere.stderr
+    assert f"SLURM_CLUSTERS=other sor cancel {small.study} --cluster {small.file}" in elsewhere.stderr
     listed = small.sor("submit", tmp_path, "--yes", SLURM_CLUSTERS="lab,other")
     assert (listed.returncode, "a study runs on one cluster" in listed.stderr) == (2, True)
     doctor = small.run("doctor", "--cluster", str(small.file), "--runs", str(tmp_path), SLURM_CLUSTERS="none")

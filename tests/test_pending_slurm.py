@@ -50,7 +50,7 @@ def test_a_partition_that_is_down_is_named_and_one_that_is_too_short_needs_a_per
     said = f"requests more time than its partition allows: {PARTITION}"
     assert said in waited.stdout
     assert (
-        "'max_hours', or name another partition, in the cluster file; then 'sor submit small'"
+        "'max_hours', or name another partition, in the cluster file; then sor submit "
         in waited.stdout
     )
     assert said in submitter.sor("monitor", runs, "--once").stdout
