@@ -19,7 +19,7 @@ from launch.state.cache import StatusCache
 from launch.state.ledger import KEEPER, Attempt, Job, Ledger, Started
 from launch.state.lock import Lock
 from launch.state.states import State
-from launch.state.status import NEVER, REMOVED, UnitStatus, current_progress, end_of, poll
+from launch.state.status import NEVER, REMOVED, UnitStatus, _appeared, current_progress, end_of, poll
 
 
 class Machine:
@@ -387,3 +387,32 @@ def test_how_a_run_ended_is_told_by_its_worker_by_another_one_or_by_nobody(
     journal.own(folder.attempts).write_text('{"attempt": "1"}\n', encoding="utf-8")
     found = end_of(folder, attempt)
     assert (found.cause, found.kept, "line 1: " in str(found.error)) == (Cause.CODE, 0, True)
+
+
+def test_a_keeper_that_is_gone_is_polled_once(root: StudyDir) -> None:
+    begin(root, KEEPER)
+    polls = list[None]()
+    now = poll([], root, Machine(at_look=lambda: polls.append(None)))
+    assert (now.kept, len(polls)) == (None, 1)  # the ledger knows of no newer one
+
+
+def test_a_result_that_appears_is_one_of_a_folder_that_can_be_listed(root: StudyDir) -> None:
+    a = Unit("train", "a", {})
+    assert not _appeared(root.unit(a))  # there is no folder
+    root.unit(a).path.mkdir(parents=True)
+    root.unit(a).out.write_text("not a folder", encoding="utf-8")
+    assert not _appeared(root.unit(a))
+    root.unit(a).out.unlink()
+    root.unit(a).path.rmdir()
+    root.unit(a).path.write_text("not a folder either", encoding="utf-8")
+    assert not _appeared(root.unit(a))
+
+
+def test_a_line_about_an_end_that_lacks_a_field_is_damage(root: StudyDir) -> None:
+    a = Unit("train", "a", {})
+    begin(root, a)
+    root.unit(a).path.mkdir(parents=True, exist_ok=True)
+    journal.append(root.unit(a).attempts, {"attempt": 1, "error": "no"})
+    (found,) = poll([a], root, Machine()).units
+    assert found.state is State.DAMAGED
+    assert 'there is no "' in str(found.reason)
