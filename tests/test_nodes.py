@@ -56,7 +56,7 @@ def test_nodes_are_avoided_only_where_they_are_few(bad: int, size: int, needs: i
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What jobs on node n7 told."""
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
     return StudyDir(tmp_path).node("n7")
