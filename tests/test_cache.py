@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -289,3 +289,20 @@ def test_places_are_counted_in_the_queue_of_the_last_poll() -> None:
     backend.live({"a": attempt})
     assert (backend.live({}), client.queues) == ({}, 3)  # a later poll that needed no queue
     assert (backend.places(()), client.queues) == ([], 4)
+
+
+def test_a_job_that_has_ended_is_not_cancelled() -> None:
+    class Cancelling(Sent):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cancelled: list[str] = []
+
+        def cancel(self, jobs: Sequence[str]) -> None:
+            self.cancelled += jobs
+
+    client = Cancelling()
+    for index, state in enumerate(("COMPLETED", "RUNNING", "PENDING")):
+        fields = (f"7_{index}", state, "None", "N/A", "", "main", "", "", "name")
+        client.queued[f"7_{index}"] = SEPARATOR.join(fields)
+    Slurm(client).cancel([Job("name", "7", "here", index) for index in range(2)])
+    assert client.cancelled == ["7_[1]"]

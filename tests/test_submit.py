@@ -55,6 +55,7 @@ from launch.state.states import State
 from launch.state.status import NEVER, StudyStatus
 from launch.study_run import Project
 from launch.submit import array_jobs, trust
+from launch.submit.array_jobs import submit_one
 from launch.submit.limits import Refusal
 from launch.submit.steps import WITHDRAWN
 
@@ -590,3 +591,17 @@ def test_cancel_stops_where_somebody_takes_its_lock(paper: Paper, tmp_path: Path
     with pytest.raises(Lost):
         cancel(project, now, None if all_units else now.units)
     assert paper.ended == []
+
+
+def test_nothing_is_submitted_once_another_process_has_taken_over(paper: Paper, tmp_path: Path) -> None:
+    a = unit(tmp_path, "a")
+    project = project_of(tmp_path, paper, a)
+
+    def fence() -> None:
+        """Another process takes over when the intent has just been recorded."""
+        if project.ledger.attempts():
+            raise Lost("taken over")
+
+    with pytest.raises(Lost, match="taken over"):
+        submit_one(replace(project, fence=fence), "prepare-a-1", [Started(a.id, 1)])
+    assert paper.taken == []
