@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -162,6 +163,9 @@ def test_studies_are_listed_with_their_state(tmp_path: Path) -> None:
         broken = sor("studies")
         assert broken.returncode == 1
         assert "skipped runs/broken" in broken.stdout
+        shutil.rmtree(tmp_path / "runs/small")
+        alone = sor("studies")
+        assert (alone.returncode, "skipped runs/broken" in alone.stdout) == (1, True)
 
 
 def test_the_version_is_printed() -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.core.plain import PlainConsole
+from jobs.store.rundir import Damaged
 from launch.state.errors import SlurmUnavailable
 from launch.study.presets import CONFIGS, StudyError, known_names
 from launch.study_run import started_projects
@@ -23,17 +24,17 @@ def print_studies(runs: Path, cluster: str | None) -> int:
     console, code = PlainConsole(), 0
     try:
         projects, troubles = started_projects(runs, cluster)
-    except StudyError:
-        projects, troubles = [], []
+    except StudyError as error:
+        projects, troubles = [], [str(error)] if any(runs.glob("*/study.json")) else []
     for project in projects:
         try:
             console.print(headline(project.poll())[0], soft_wrap=True)
-        except SlurmUnavailable as error:
+        except (SlurmUnavailable, Damaged) as error:
             troubles.append(f"{project.study.name}: {error}")
     for trouble in troubles:
         console.print(trouble, style="yellow", soft_wrap=True)
         code = 1
-    if not projects:
+    if not projects and not troubles:
         console.print(f"no study was submitted in {runs}")
     console.print("")
     _print_shipped(console)
