@@ -33,7 +33,7 @@ StudyArg = Annotated[
     str,
     typer.Argument(
         metavar="STUDY", autocompletion=completion.studies,
-        help="A YAML file, a name in configs/studies, or the name of a study that was submitted.",
+        help="A YAML file, a name in configs/studies, or the name or run directory of a submitted study.",
     ),
 ]  # fmt: skip
 ClusterOpt = Annotated[
@@ -123,7 +123,7 @@ def init(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The study file to write.")] = None,
     preset: Annotated[
         str,
-        typer.Option("--from", metavar="NAME", autocompletion=completion.studies, help="A shipped study."),
+        typer.Option("--from", metavar="NAME", autocompletion=completion.presets, help="A shipped study."),
     ] = "demo",
     cluster: Annotated[
         Path | None,
@@ -276,7 +276,7 @@ def cancel(
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before cancelling all.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Cancel the jobs of a study, or of some units. Finished results stay."""
     from jobs.core.plain import PlainConsole
@@ -289,7 +289,7 @@ def cancel(
     now = project.poll()
     live = [seen for seen in now.units if seen.live or seen.unconfirmed]
     if not unit and not yes and (live or now.kept or now.former):
-        question = f"Cancel all jobs of {now.root.path.name}, of {count(len(live), 'unit')}?"
+        question = f"Cancel all jobs of {now.root.path.name} ({count(len(live), 'unit')})?"
         if (refused := ask(question, PlainConsole())) is not None:
             sys.exit(refused)
     ended = cancel_units(project, now, chosen(now, unit) if unit else None)

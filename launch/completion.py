@@ -21,6 +21,13 @@ def studies(incomplete: str) -> list[str]:
     return _fitting({*known_names("studies"), *submitted, *files}, incomplete)
 
 
+def presets(incomplete: str) -> list[str]:
+    """Return the shipped studies."""
+    from launch.study.presets import known_names
+
+    return _fitting(set(known_names("studies")), incomplete)
+
+
 def clusters(incomplete: str) -> list[str]:
     """Return the shipped clusters, and YAML files here."""
     from launch.study.presets import known_names

@@ -21,9 +21,10 @@ from jobs.store.schema import HANDED_OVER
 from launch.local.backend import Local
 from launch.slurm.backend import Slurm
 from launch.slurm.client import SlurmClient
+from launch.slurm.shared import SharedClient
 from launch.state.backend import Backend
 from launch.state.cache import StatusCache
-from launch.state.command_line import call_it, command
+from launch.state.command_line import command, note_typed
 from launch.state.ledger import Attempt, Ledger, unfenced
 from launch.state.status import StudyStatus, poll
 from launch.study.cluster import Cluster, load_cluster, restored
@@ -31,6 +32,7 @@ from launch.study.estimate import Lengths
 from launch.study.plan import collating, plan
 from launch.study.presets import Mistake, StudyError
 from launch.study.schema import Study, find_study, load_study
+from launch.study.textfile import is_file
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,20 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
     """Read a study and everything that it refers to.
 
     Args:
-        study_name: a YAML file, a name in configs/studies, or the name of a study that was submitted.
+        study_name: a YAML file, a name in configs/studies, or the name or the run directory of a study that
+            was submitted.
         cluster_name: where it runs; None: where it was last submitted, this machine before the first time.
 
     Raises:
         StudyError: the study or the cluster has errors, or its jobs are elsewhere.
     """
-    file, before = find_study(study_name), StudyDir(runs / study_name)
-    if file is None and Path(study_name).name == study_name and before.study.is_file():
-        study = last_submitted(before)
-    else:
-        study = load_study(study_name)
-    root = StudyDir(runs / study.name)
-    call_it(root, study_name)
+    file, before = find_study(study_name), None
+    if file is None:
+        folders = [Path(study_name), *([runs / study_name] if Path(study_name).name == study_name else [])]
+        before = next((root for root in map(StudyDir, folders) if is_file(root.study)), None)
+    study = last_submitted(before) if before else load_study(study_name)
+    root = before or StudyDir(runs / study.name)
+    note_typed(root, study_name, cluster_name)
     return replace(_where_it_runs(study, root, cluster_name), file=file)
 
 
@@ -150,6 +153,18 @@ def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[s
 def backend_of(cluster: Cluster, root: StudyDir) -> Backend:
     """Return the backend that runs a study's jobs."""
     return Local(root) if cluster.backend == "local" else Slurm(SlurmClient(cluster=cluster.slurm_cluster))
+
+
+def sharing(project: Project, clients: dict[str | None, SharedClient]) -> Project:
+    """Return the project with a Slurm backend that shares its answers with other projects.
+
+    Args:
+        clients: by cluster; a missing one is added.
+    """
+    if not isinstance(project.backend, Slurm):
+        return project
+    cluster = project.backend.client.cluster
+    return replace(project, backend=Slurm(clients.setdefault(cluster, SharedClient(cluster))))
 
 
 def _refuse_elsewhere(project: Project, attempts: Mapping[str, Attempt]) -> None:

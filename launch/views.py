@@ -126,7 +126,7 @@ def difference_view(difference: Difference, cluster: str) -> RenderableType:
         lines.append(Text(line, "yellow"))
     if difference.former:
         ids = ", ".join(job.id or job.submission for job in difference.former)
-        line = f"! jobs of units that the study no longer has, which cancelling the study ends, too: {ids}"
+        line = f"! jobs of units that the study no longer has, which canceling the study ends, too: {ids}"
         lines.append(Text(line, "yellow"))
     for seen in difference.damaged:
         line = f"! damaged, skipped: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}"
@@ -152,7 +152,7 @@ def cost(units: Sequence[Unit], cluster: str) -> str:
     )
     largest = max(units, key=lambda u: (u.resources.nodes * u.resources.gpus_per_node, u.resources.hours))
     job = replace(largest, resources=replace(largest.resources, workers=1))
-    used = f"{span(gpu)} of GPUs" if gpu else f"{span(jobs)} of jobs"
+    used = f"{span(gpu)} of GPU time" if gpu else f"{span(jobs)} of job time"
     limit = span(largest.resources.hours)
     return f"{count(len(units), 'unit')} on {cluster}: about {used}; largest job: {needs(job)}, up to {limit}"
 
@@ -202,7 +202,7 @@ def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
     parts += [Text(f"damaged: {plain(harm)}", "bold magenta") for harm in now.harm]
     parts += [keeper_line(now)] if now.keeper else []
-    parts += [f"next: {next_step}"] if next_step else []
+    parts += [_kept_whole(Text(f"next: {next_step}"))] if next_step else []
     return Group(*parts)
 
 
@@ -227,7 +227,7 @@ def waiting_line(found: Waiting) -> Text:
     which = f"{stages.pop()} {listed(found.units)}" if len(stages) == 1 else listed(found.units)
     style = "red" if found.advice else "yellow"
     line = Text(f"cannot start: {which}: {plain(found.words)}", style)
-    return line.append(f"\n  {found.advice}", "default") if found.advice else line
+    return _kept_whole(line.append(f"\n  {found.advice}", "default")) if found.advice else line
 
 
 def keeper_line(now: StudyStatus) -> Text:
@@ -243,7 +243,9 @@ def keeper_line(now: StudyStatus) -> Text:
         return Text(f"no keeper any more: {last.reason}", "dim")
     log = f"its log is in submissions/{job.submission}"
     again = command(now.root, "submit")
-    return Text(f"no keeper any more: job {job.id} is gone ({log}). To continue: {again}", "yellow")
+    return _kept_whole(
+        Text(f"no keeper any more: job {job.id} is gone ({log}). To continue: {again}", "yellow")
+    )
 
 
 def nodes_view(found: Verdict) -> RenderableType:
@@ -276,7 +278,13 @@ def problem(seen: UnitStatus, log: Iterable[str] = ()) -> Text:
         said.append(f"  {seen.cause}: {ANSWERS[seen.cause].advice}\n")
     for line in log:
         said.append(f"  | {line}\n", "dim")
-    return said.append(f"  {command(seen.root, 'logs', seen.unit.id)}")
+    return _kept_whole(said.append(f"  {command(seen.root, 'logs', seen.unit.id)}"))
+
+
+def _kept_whole(text: Text) -> Text:
+    """Leave wrapping to the terminal: a command in the text must stay one line when it is copied."""
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
 
 
 def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -> RenderableType:

@@ -14,30 +14,34 @@ import pytest
 from small_study import SOR, TESTS, publish, watched_study, write_study
 
 from jobs.store.rundir import StudyDir, write_json
-from launch.state.command_line import call_it, command
+from launch.state.command_line import command, note_typed
 from launch.study.presets import StudyError
 from launch.study_run import open_project
 
 
-def test_a_command_names_the_run_directory_where_it_is_not_the_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SOR_RUNS", raising=False)
+def test_a_command_names_the_run_directory_of_a_study_that_nobody_named(tmp_path: Path) -> None:
+    assert command(StudyDir(Path("runs/demo")), "submit") == "sor submit runs/demo"
+    assert command(StudyDir(Path("my runs/demo")), "logs", "a b") == "sor logs 'my runs/demo' 'a b'"
+
+
+def test_a_command_repeats_what_the_user_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SOR_RUNS", "SOR_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert command(StudyDir(Path("runs/demo")), "submit") == "sor submit demo"
-    assert command(StudyDir(tmp_path / "runs/demo"), "submit") == "sor submit demo"
-    other = StudyDir(Path("my runs/demo"))
-    assert command(other, "logs", "a b") == "sor logs demo 'a b' --runs 'my runs'"
+    own, other = StudyDir(Path("runs/small")), StudyDir(Path("my runs/small"))
+    note_typed(own, "dir with space/small.yaml", None)
+    assert command(own, "submit") == "sor submit 'dir with space/small.yaml'"
+    note_typed(other, "small.yaml", "lab.yaml")
+    assert command(other, "status") == "sor status small.yaml --cluster lab.yaml --runs 'my runs'"
+    elsewhere = "sor cancel small.yaml --cluster b.yaml --runs 'my runs'"
+    assert command(other, "cancel", "--cluster", "b.yaml") == elsewhere
     monkeypatch.setenv("SOR_RUNS", "my runs")
-    assert command(other, "status") == "sor status demo"
-    assert command(StudyDir(Path("runs/demo")), "status") == "sor status demo --runs runs"
-
-
-def test_a_command_names_the_file_that_the_user_typed(tmp_path: Path) -> None:
-    root = StudyDir(tmp_path / "runs/small")
-    call_it(root, "dir with space/small.yaml")
-    wanted = ["sor", "submit", "dir with space/small.yaml", "--runs", str(tmp_path / "runs")]
-    assert shlex.split(command(root, "submit")) == wanted
+    monkeypatch.setenv("SOR_CLUSTER", "lab.yaml")
+    assert command(other, "status") == "sor status small.yaml"
+    assert command(own, "status") == "sor status 'dir with space/small.yaml' --runs runs"
+    absolute = StudyDir(tmp_path / "my runs/small")
+    note_typed(absolute, "small.yaml", "lab.yaml")
+    assert command(absolute, "status") == "sor status small.yaml"
 
 
 def test_a_submitted_study_is_opened_by_its_name_as_it_was_last_submitted(tmp_path: Path) -> None:
@@ -51,6 +55,10 @@ def test_a_submitted_study_is_opened_by_its_name_as_it_was_last_submitted(tmp_pa
     again = open_project("small", None, runs)
     assert (again.file, again.study, again.units) == (None, first.study, first.units)
     assert command(again.root, "status") == shlex.join(["sor", "status", "small", "--runs", str(runs)])
+    assert command(StudyDir(first.root.path), "plan").startswith("sor plan small")
+    same = open_project(str(first.root.path), None, tmp_path / "other runs")
+    assert (same.root, same.units) == (first.root, first.units)
+    assert command(same.root, "status") == f"sor status {first.root.path}"
     with pytest.raises(StudyError, match="no such study"):
         open_project("../runs/small", None, runs)
     write_json(first.root.study, {"name": "small", "former": 1})
@@ -58,6 +66,7 @@ def test_a_submitted_study_is_opened_by_its_name_as_it_was_last_submitted(tmp_pa
         open_project("small", None, runs)
 
 
+LONG = "a folder for run directories whose name does not fit into one line of a terminal"
 COMMAND = re.compile(
     r"\bsor (?:plan|submit|status|monitor|logs|cancel|report|doctor)\b(?:'[^'\n]*'|[^'\n,;|])*"
 )
@@ -68,7 +77,8 @@ def test_every_command_that_a_session_prints_works_when_pasted(tmp_path: Path) -
 
     def run(line: str, codes: tuple[int, ...] = (0, 3, 4)) -> str:
         words = shlex.split(line.replace("sor", str(SOR), 1))
-        environment = {**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "300"}
+        width = "600" if "monitor" in words else "80"  # a screen cuts its lines off, other output does not
+        environment = {**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": width}
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
         )
@@ -78,23 +88,28 @@ def test_every_command_that_a_session_prints_works_when_pasted(tmp_path: Path) -
         return said
 
     with watched_study(tmp_path / "my study") as file:
-        study = f"'{file.relative_to(tmp_path)}' --runs 'other runs'"
+        study = f"'{file.relative_to(tmp_path)}' --runs '{LONG}'"
         (file.parent / "study.fail").touch()
         run(f"sor submit {study} --yes", codes=(1,))
         for verb in ("status", "plan", "monitor --once", "logs --failed", "submit", "submit --dry-run"):
             name, *options = verb.split()
-            run(f"sor {name} {study} {' '.join(options)}", codes=(0, 2, 3, 4))
+            run(f"sor {name} {study} {' '.join(options)}", codes=(2,) if verb == "submit" else (0, 3, 4))
         run(f"sor report {study}", codes=(1,))
         run(f"sor logs {study} nobody", codes=(2,))
         for said in list(printed):
             for line in COMMAND.findall(said):
-                line = re.split(r"   | (?:then|lists|continues|restarts|replaces)\b", line)[0].strip()
+                line = line.partition("   ")[0].strip()
                 if line not in tried and "[OPTIONS]" not in line:
                     tried.add(line)
-                    run(line.replace("sor monitor", "sor monitor --once"), codes=(0, 2, 3, 4))
+                    asks = line.startswith("sor submit") and not line.endswith("-h")
+                    done = run(line.replace("sor monitor", "sor monitor --once"), (2,) if asks else (0, 3, 4))
+                    assert not asks or "there is no terminal to ask" in done
     verbs = {line.split()[1] for line in tried}
     assert verbs >= {"submit", "status", "logs", "plan"}, tried
-    assert all("my study" in line for line in tried if not line.endswith(" -h")), tried
+    bad = [
+        line for line in tried if not line.endswith(" -h") and (LONG not in line or "my study" not in line)
+    ]
+    assert bad == []
 
 
 def completed(shell: str, line: str, folder: Path) -> list[str]:

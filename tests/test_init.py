@@ -52,7 +52,7 @@ def test_gpus_decide_the_partition_and_stages_without_get_another(
     several = cluster_text("lab", (CPU, GPU), NODES, ["mine", "other"])
     assert "your accounts: mine, other; without" in several
     assert written(tmp_path, several)["slurm"] == {**found["slurm"], "sbatch": {"partition": "gpu"}}
-    assert "partition gpu: 10 nodes, 32 a100 GPUs, 16 h100 GPUs, up to 24 h" in text
+    assert "partition gpu: 10 nodes, 32 a100 GPUs, 16 h100 GPUs, at most 24 h per job" in text
     assert len(text.splitlines()) <= 40
 
 
@@ -94,7 +94,7 @@ def test_partitions_that_are_closed_to_all_of_the_accounts_are_left_out() -> Non
 
 def test_a_shipped_study_is_copied_and_never_over_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    assert write_study(file, "smollm") == f"wrote {file}. See its units: sor plan {file}"
+    assert write_study(file, "smollm") == f"wrote {file}. To see its units: sor plan {file}"
     assert load_study(str(file)).name == "mine"
     with pytest.raises(StudyError, match="exists already"):
         write_study(file, "demo")
@@ -111,7 +111,9 @@ def test_doctor_passes_the_cluster_file_of_a_real_slurm(
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     file = tmp_path / "mine.yaml"
     made: subprocess.CompletedProcess[str] = sor("init", "--cluster", file)
-    assert made.stdout == f"wrote {file}. Check it, with a short job on a node: sor doctor --cluster {file}\n"
+    assert (
+        made.stdout == f"wrote {file}. To check it, with a short job on a node: sor doctor --cluster {file}\n"
+    )
     assert re.search(r"^  sbatch: \{partition: main", file.read_text(encoding="utf-8"), re.MULTILINE)
     checked = sor("doctor", "--cluster", file, "--runs", tmp_path / "runs")
     problems = re.findall(r"^problem +(.*)", checked.stdout, re.MULTILINE)

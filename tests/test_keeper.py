@@ -121,7 +121,7 @@ def test_the_next_one_waits_for_any_array_or_for_any_place(root: StudyDir) -> No
     elements = tuple(Element(i, B, i) for i in range(MANY))
     new = Array("train", B.resources, elements, (), False, MANY)
     alone = Array("train", C.resources, elements[:1], (), False, 1, plain=True)
-    found = next_keeper.places(reconcile(now), [("13", alone), ("14", new)])
+    found = next_keeper.in_queue(reconcile(now), [("13", alone), ("14", new)])
     assert first_end(found, room=False) == "afterany:12?afterany:13?afterany:14"
     each = str(first_end(found, room=True)).split("?")
     assert each[:4] == ["afterany:12_0", "afterany:12_1", "afterany:13", "afterany:14_0"]

@@ -60,7 +60,7 @@ def test_the_first_failed_units_with_their_logs_and_the_others_by_name(
     )
     assert "  | [bold]red[/bold] \n  | new\n" in text
     assert "2 more failed: d, e" in text
-    assert text.count("sor logs s") == 3
+    assert text.count(f"sor logs {root.path} ") == 3
     assert "\x07" not in text
     assert "\x1b" not in text
 

@@ -90,7 +90,7 @@ def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> Non
     assert said[1] == [
         "failed: evaluate e0 failed: out of memory: ran out of memory. What to do: the next submit requests "
         "twice as much; the cluster file can set more (stages: {STAGE: {mem: …}}). Blocked by failures: "
-        f"1 unit. Its log: sor logs s {id} --runs ."
+        f"1 unit. Its log: sor logs s {id}"
     ]
     [later] = memory.news(*failed[:39], units[39], b, at=AT + 60 + QUIET)
     assert later.startswith(
@@ -129,7 +129,7 @@ def test_keepers_that_go() -> None:
     memory = Memory()
     dismissed = memory.news(a, b, keeper=keeper("cancelled", lives=False))
     assert dismissed[1:] == [
-        "waiting: 1 of 2 units wait, and none is queued or running. To continue: sor submit s --runs ."
+        "waiting: 1 of 2 units wait, and none is queued or running. To continue: sor submit s"
     ]
     assert memory.news(a, b) == []
     assert [e.split(":")[0] for e in Memory().news(a, seen(B, State.DONE), keeper=keeper("over", False))] == [
@@ -161,7 +161,7 @@ def test_what_can_never_start() -> None:
     memory, stuck = Memory(), seen(A, State.WAITING, live=live, in_vain=True, reason=reason)
     [said] = memory.news(stuck, seen(B, State.RUNNING))
     assert said.startswith(f"stuck: train a stuck: its job {why}: ")
-    assert said.endswith("What to do: name another one; then sor submit s --runs .")
+    assert said.endswith("What to do: name another one; then sor submit s")
     assert memory.news(stuck, seen(B, State.RUNNING)) == []
 
 

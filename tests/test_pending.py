@@ -145,12 +145,12 @@ def shown(
         (
             how("QOSMaxWallDurationPerJobLimit"),
             "cannot start: train a: requests more time than its QOS allows for one job (QOSMaxWall.*Limit)",
-            "request less in the preset, or name another .*; then sor submit s --runs .",
+            "request less in the preset, or name another .*; then sor submit s",
         ),
         (
             how("launch failed requeued held"),
             "cannot start: train a: is held by Slurm, which could not start it on a node",
-            "sor submit s --runs .",
+            "sor submit s",
         ),
         (how("JobHeldUser"), "cannot start: train a: you hold it", "scontrol release 7"),
         (

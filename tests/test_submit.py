@@ -355,7 +355,7 @@ def test_nothing_is_done_before_a_person_agrees(
     said, refused = capsys.readouterr()
     assert said.splitlines() == [
         "0 done, 0 queued or running", "+ prepare 1: a",
-        "1 unit on made: about 30 min of jobs; largest job: 1 core, up to 1 h",
+        "1 unit on made: about 30 min of job time; largest job: 1 core, up to 1 h",
     ]  # fmt: skip
     assert refused == "sor: nothing was done: there is no terminal to ask for confirmation. Add --yes\n"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
@@ -495,7 +495,9 @@ def test_scripts_are_written_out_unless_somebody_submits(
     assert preview(project, None, None) == 0
     shown = capsys.readouterr().out.split("\n", 2)
     assert shown[:2] == ["0 done, 0 queued or running", "+ prepare 2: a, b"]
-    assert " ".join(shown[2].split()) == "2 units on made: about 1 h of jobs; largest job: 1 core, up to 1 h"
+    assert (
+        " ".join(shown[2].split()) == "2 units on made: about 1 h of job time; largest job: 1 core, up to 1 h"
+    )
     assert preview(project, "train", None) == 0
     assert capsys.readouterr().out.splitlines() == ["0 done, 0 queued or running"]
     assert not project.root.path.exists()

@@ -25,7 +25,7 @@ INDEX = 0  # a submission has one element
 WARNING = 30.0  # seconds before the time limit at which the ranks are signaled
 
 
-class Poller:
+class Watcher:
     """Starts the ranks of a job, forwards signals to them, and kills them at the time limit."""
 
     def __init__(self, submission: Path) -> None:
@@ -74,7 +74,7 @@ def main() -> None:
     private_umask()
     submission = Path(sys.argv[1])
     if len(sys.argv) == 2:
-        Poller(submission).run()
+        Watcher(submission).run()
         return
     job, rank = sys.argv[2], int(sys.argv[3])
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent before the time limit; would kill the process

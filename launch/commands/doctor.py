@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain
@@ -22,6 +21,7 @@ from jobs.core.plain import PlainConsole
 from jobs.runtime.node_check import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.store.provenance import hardware, version
 from launch.commands.doctor_cluster import UNTESTED, of_cluster, ok, problem, warning
+from launch.commands.partitions import described
 from launch.local.machine import visible_gpus
 from launch.slurm.client import SlurmClient
 from launch.slurm.levels import level
@@ -139,16 +139,10 @@ def _slurm(slurm_cluster: str | None = None) -> Iterator[Finding]:
 
 def _partitions(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Iterator[Finding]:
     for partition in partitions:
-        groups = [group for group in nodes if group.partition == partition.name]
-        gpus = Counter[str]()
-        for group in groups:
-            gpus.update({kind: group.count * count for kind, count in group.gpus})
-        held = ", ".join(f"{count} {kind} GPUs" for kind, count in gpus.items()) or "no GPUs"
-        limit = f", at most {partition.max_seconds / 3600:g} h a job" if partition.max_seconds else ""
         name = f"partition {partition.name}{' (the default)' if partition.default else ''}"
         yield Finding(
             "ok" if partition.state == "UP" else "warning",
-            f"{name}: {partition.nodes} nodes, {held}{limit}"
+            f"{name}: {described(partition, nodes)}"
             f"{'' if partition.state == 'UP' else f'; state {partition.state}'}",
         )
     if not any(partition.default for partition in partitions):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 import yaml
 
 from jobs.core.gpus import gpu
+from launch.commands.partitions import described, gpus_of
 from launch.slurm.client import SlurmClient
-from launch.slurm.limits import Association, Partition
-from launch.slurm.parse import NoAccounting, NodeGroup
+from launch.slurm.limits import Partition
+from launch.slurm.parse import NodeGroup
+from launch.state.errors import SlurmUnavailable
 from launch.study.cluster import load_cluster
 from launch.study.presets import CONFIGS, Mistake, StudyError, known_names
 from launch.submit.limits import user_groups
@@ -50,7 +53,7 @@ def write_study(file: Path, preset: str) -> str:
         raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
     text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
     _write(file, f"# A copy of the shipped study {preset}, to edit.\n{text}")
-    return f"wrote {file}. See its units: sor plan {file}"
+    return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
 def write_cluster(file: Path) -> str:
@@ -63,17 +66,15 @@ def write_cluster(file: Path) -> str:
     client = SlurmClient()
     config = client.config()
     accounts: list[str] = []
-    if config.accounting:
-        try:
-            rows = client.associations(config.cluster).rows
-        except NoAccounting:
-            rows = ()
-        accounts = _accounts(rows)
+    with suppress(SlurmUnavailable):  # without accounting, or its answer, none are known
+        rows = client.associations(config.cluster).rows if config.accounting else ()
+        accounts = list(dict.fromkeys(row.account for row in rows if row.user))
     partitions, nodes = client.partitions().rows, client.nodes().rows
     mine = [p for p in partitions if _may_use(p, accounts)]
     _write(file, cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
-    return f"wrote {file}. Check it, with a short job on a node: sor doctor --cluster {file}"
+    check = shlex.join(["sor", "doctor", "--cluster", str(file)])
+    return f"wrote {file}. To check it, with a short job on a node: {check}"
 
 
 def _write(file: Path, text: str) -> None:
@@ -84,18 +85,10 @@ def _write(file: Path, text: str) -> None:
         raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")]) from None
 
 
-def _accounts(rows: Sequence[Association]) -> list[str]:
-    return list(dict.fromkeys(row.account for row in rows if row.user))
-
-
 def _may_use(partition: Partition, accounts: Sequence[str]) -> bool:
     """Return whether a partition is open to the user's groups and to one of the accounts."""
-    groups, found = user_groups(), set(accounts) - set(partition.accounts.denied)
-    if partition.groups.allowed and groups and not groups & set(partition.groups.allowed):
-        return False
-    return not accounts or bool(
-        found & set(partition.accounts.allowed) if partition.accounts.allowed else found
-    )
+    groups, own = user_groups(), set(accounts)
+    return (not groups or partition.groups.admits(groups)) and (not own or partition.accounts.admits(own))
 
 
 def cluster_text(
@@ -113,12 +106,15 @@ def cluster_text(
     usable = [p for p in partitions if p.state in ("UP", "DOWN") and p.nodes]
     if not usable:
         raise StudyError([Mistake(Path(name), "", "no partition of this cluster accepts jobs")])
-    with_gpus = [p for p in usable if _gpus(p, nodes)]
+    with_gpus = [p for p in usable if gpus_of(p, nodes)]
     main = _chosen(with_gpus or usable, nodes)
-    kinds = _gpus(main, nodes)
+    kinds = gpus_of(main, nodes)
     kind, rated = _main_gpu(kinds)
     sbatch = {"partition": main.name, **({"account": accounts[0]} if len(accounts) == 1 else {})}
-    more = [f"  # partition {p.name}: {_described(p, nodes)}" for p in usable]
+    more = [
+        f"  # partition {p.name}{' (the default)' if p.default else ''}: {described(p, nodes)}"
+        for p in usable
+    ]
     if accounts[1:]:
         more.append(f"  # your accounts: {', '.join(accounts)}; without 'account' in sbatch, Slurm's default")
     if len(kinds) > 1:
@@ -144,18 +140,9 @@ def cluster_text(
     )
 
 
-def _gpus(partition: Partition, nodes: Sequence[NodeGroup]) -> Counter[str]:
-    """Return how many GPUs of each type a partition has."""
-    found = Counter[str]()
-    for group in nodes:
-        if group.partition == partition.name:
-            found.update({kind: group.count * count for kind, count in group.gpus})
-    return found
-
-
 def _chosen(partitions: Sequence[Partition], nodes: Sequence[NodeGroup]) -> Partition:
     """Return the default partition if it is among these, else the one with the most GPUs, or nodes."""
-    return max(partitions, key=lambda p: (p.default, _gpus(p, nodes).total(), p.nodes))
+    return max(partitions, key=lambda p: (p.default, gpus_of(p, nodes).total(), p.nodes))
 
 
 def _main_gpu(kinds: Counter[str]) -> tuple[str, str]:
@@ -185,9 +172,3 @@ def _cores(groups: Sequence[NodeGroup]) -> int:
     """Return the cores that nodes have per GPU."""
     per_gpu = [group.cpus // sum(count for _, count in group.gpus) for group in groups if group.gpus]
     return max(1, min(per_gpu, default=min([CORES, *(group.cpus for group in groups)])))
-
-
-def _described(partition: Partition, nodes: Sequence[NodeGroup]) -> str:
-    gpus = ", ".join(f"{count} {kind} GPUs" for kind, count in _gpus(partition, nodes).items()) or "no GPUs"
-    limit = f", up to {partition.max_seconds / 3600:g} h" if partition.max_seconds else ""
-    return f"{partition.nodes} nodes, {gpus}{limit}{', the default' if partition.default else ''}"

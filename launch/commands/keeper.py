@@ -44,7 +44,7 @@ from launch.submit.arrays import Array
 from launch.submit.bad_nodes import Verdict, verdict
 from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import Refusal
-from launch.submit.next_keeper import digest, places, submit_next, waits_for_room
+from launch.submit.next_keeper import digest, in_queue, submit_next, waits_for_room
 from launch.submit.steps import WITHDRAWN, arrays, settled, withdraw
 
 BUDGET = 3  # attempts per unit since the user submitted, including that one
@@ -135,14 +135,14 @@ def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
         Why no keeper follows; None if one does.
     """
     trust.check(root)
-    person: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
+    as_submitted: dict[str, Any] = read_json(root.submitted, HANDED_OVER)
     project = replace(reopen_project(root), fence=fence)
-    if digest(project.units) != person["units"]:
+    if digest(project.units) != as_submitted["units"]:
         return f"the study's files have changed since. To continue with them: {command(root, 'submit')}"
     now = settled(project, PlainConsole(width=200))
-    everything = reconcile(now, person["only"])
-    nodes, started = verdict(project), project.ledger.attempts_since(person["time"] - ahead(root.path))
-    wanted = helpful(everything, person["asked"], nodes.units, started)
+    everything = reconcile(now, as_submitted["only"])
+    nodes, started = verdict(project), project.ledger.attempts_since(as_submitted["time"] - ahead(root.path))
+    wanted = helpful(everything, as_submitted["asked"], nodes.units, started)
     planned, code = arrays(project, now, wanted), snapshot(root, keeper=True)
     withdraw(project, wanted.withdraw, "withdrawn", WITHDRAWN)
     submitted, refused = list[tuple[str, Array]](), None
@@ -160,7 +160,7 @@ def _reconcile(root: StudyDir, fence: Callable[[], None]) -> str | None:
     if not (submitted or everything.active or room):
         return refused or _why_over(now, everything, planned.held)
     assert now.keeper is not None
-    number, live = now.keeper.attempt.number + 1, places(everything, submitted)
+    number, live = now.keeper.attempt.number + 1, in_queue(everything, submitted)
     print(f"the next keeper is job {submit_next(project, number, live, code, room, nodes.names)}")
     return None
 

@@ -10,11 +10,11 @@ from jobs.core.plain import PlainConsole, say
 
 
 def show(renderable: Any) -> None:
-    """Print a renderable; a file has no width, so that its lines are not truncated."""
+    """Print a renderable, nothing of it cut off; a file has no width, so that lines are not wrapped."""
     console = PlainConsole()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = PlainConsole(width=200)
-    console.print(renderable)
+    console.print(renderable, crop=False)
 
 
 def show_json(data: Any) -> None:

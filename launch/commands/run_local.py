@@ -92,6 +92,6 @@ def _printing() -> Iterator[None]:
 def _say(console: Console, words: str) -> None:
     """Print, ignoring a closed terminal or pipe: jobs must be asked to save all the same."""
     try:
-        console.print(words)
+        console.print(words, soft_wrap=True)
     except (OSError, SystemExit):
         mute()

@@ -9,9 +9,10 @@ from rich.table import Table
 
 from jobs.core.plain import PlainConsole
 from jobs.store.rundir import Damaged
+from launch.slurm.shared import SharedClient
 from launch.state.errors import SlurmUnavailable
 from launch.study.presets import CONFIGS, StudyError, known_names
-from launch.study_run import started_projects
+from launch.study_run import sharing, started_projects
 from launch.views import headline
 
 
@@ -26,9 +27,10 @@ def print_studies(runs: Path, cluster: str | None) -> int:
         projects, troubles = started_projects(runs, cluster)
     except StudyError as error:
         projects, troubles = [], [str(error)] if any(runs.glob("*/study.json")) else []
+    clients = dict[str | None, SharedClient]()
     for project in projects:
         try:
-            console.print(headline(project.poll())[0], soft_wrap=True)
+            console.print(headline(sharing(project, clients).poll())[0], soft_wrap=True)
         except (SlurmUnavailable, Damaged) as error:
             troubles.append(f"{project.study.name}: {error}")
     for trouble in troubles:

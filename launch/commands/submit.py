@@ -192,7 +192,7 @@ def _apply(
         submit_arrays(planned.arrays, project, code, nodes.names, report)
         if next_keeper.wanted(project, difference):
             number = now.keeper.attempt.number + 1 if now.keeper else 1
-            live, room = next_keeper.places(difference, submitted), next_keeper.waits_for_room(planned.held)
+            live, room = next_keeper.in_queue(difference, submitted), next_keeper.waits_for_room(planned.held)
             id = next_keeper.submit_next(project, number, live, code, room, nodes.names)
             console.print(f"  {id:>10}  keeper")
     except Refused as error:
@@ -202,7 +202,8 @@ def _apply(
         return 1
     console.print(held_view(planned.held))
     if planned.arrays:
-        console.print(f"submitted: you can log out. To watch: {command(project.root, 'monitor')}")
+        watch = f"submitted: you can log out. To watch: {command(project.root, 'monitor')}"
+        console.print(watch, soft_wrap=True)
     return 0
 
 

@@ -54,7 +54,7 @@ class Local:
         root = self._root.path.absolute()
         work = line(INDEX, unit, root, attempt, worker, gpus=list(gpus))
         (folder / ELEMENTS).write_text(work, encoding="utf-8")
-        with (folder / "poller.log").open("ab") as log:
+        with (folder / "watcher.log").open("ab") as log:
             # In a session of its own: Ctrl-C or the end of the terminal must not reach the job; `cancel`
             # asks it to save.
             process = subprocess.Popen(

@@ -75,7 +75,7 @@ class Foreground:
         report: Callable[[Event], None],
         tick: Callable[[], None],
     ) -> None:
-        self._backend, self._ledger, self._tell, self._tick = backend, ledger, report, tick
+        self._backend, self._ledger, self._report, self._tick = backend, ledger, report, tick
         self._cores, self._gpus = cores, tuple(gpus)
         self.running: dict[str, Running] = {}
         self.done: set[str] = set()
@@ -159,7 +159,7 @@ class Foreground:
             self._ledger.submitted(name, id)
             running.jobs = (*running.jobs, Job(name, id, socket.gethostname()))
             attempt = running.attempt = attempt._replace(jobs=running.jobs)
-        self._tell(Event("started", unit, f"job {', '.join(j.id or '' for j in running.jobs)}"))
+        self._report(Event("started", unit, f"job {', '.join(j.id or '' for j in running.jobs)}"))
 
     def _take(self, seen: UnitStatus, attempt: Attempt) -> Running:
         """Reserve room for one worker of a unit."""
@@ -187,7 +187,7 @@ class Foreground:
             del self.running[id]
             if seen.folder.done:
                 self.done.add(id)
-                self._tell(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
+                self._report(Event("done", seen.unit, f"{time.time() - running.started:.0f} s"))
             elif self._ledger.attempts()[id].ended == "cancelled":
                 self._fail(seen, attempt, "cancelled")
             else:
@@ -203,7 +203,7 @@ class Foreground:
         if goes_on(failed, seen.unit.execution.get("micro_batch")):
             self._waiting.append(seen._replace(attempt=attempt, live=None))
             self._waiting.sort(key=_order)
-            self._tell(Event("again", seen.unit, f"{end.cause}: {reason}"))
+            self._report(Event("again", seen.unit, f"{end.cause}: {reason}"))
         else:
             self._fail(seen, attempt, reason)
 
@@ -217,7 +217,7 @@ class Foreground:
 
     def _fail(self, seen: UnitStatus, attempt: Attempt | None, reason: str) -> None:
         self.failures.append(seen._replace(state=State.FAILED, reason=reason, attempt=attempt, live=None))
-        self._tell(Event("failed", seen.unit, reason))
+        self._report(Event("failed", seen.unit, reason))
 
 
 def _order(seen: UnitStatus) -> tuple[int, int]:

@@ -38,7 +38,7 @@ from launch.submit.bad_nodes import Verdict
 PULSE = 10.0  # seconds between redraws when idle, to update the ages shown
 LOG_PULSE = 1.0  # seconds between refreshes of the log on display
 WIDE, LONG = 200, 50  # columns and rows of output to a file
-DOING = {"cancel": "cancelling", "submit": "submitting"}
+DOING = {"cancel": "canceling", "submit": "submitting"}
 
 
 def monitor(projects: Sequence[Project], interval: float | None, once: bool, said: Sequence[str] = ()) -> int:

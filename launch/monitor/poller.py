@@ -18,15 +18,12 @@ from jobs.core.causes import named
 from jobs.store.rundir import Damaged
 from launch.commands.wait import INTERVALS
 from launch.monitor.data.study_view import StudyView
-from launch.slurm.backend import Slurm
-from launch.slurm.client import SlurmClient
-from launch.slurm.parse import NodeGroup, PastJob, QueuedJob
-from launch.slurm.text import Table
+from launch.slurm.shared import SharedClient
 from launch.state.cache import StatusCache
 from launch.state.errors import SlurmUnavailable
 from launch.state.status import StudyStatus
 from launch.study.presets import StudyError
-from launch.study_run import Project, last_submitted, planned_again
+from launch.study_run import Project, last_submitted, planned_again, sharing
 from launch.submit.bad_nodes import Verdict, verdict
 
 if TYPE_CHECKING:
@@ -37,44 +34,8 @@ WAITED = 20.0  # the same for the time that a poll waited for Slurm and the file
 LONGEST = 300.0  # but at most this many seconds
 SOONEST = 2.0  # minimum seconds between polls, even on request
 POLLS = 8  # polls over which CPU time is averaged
-NODES = 3600.0  # seconds for which a cluster's nodes are cached
 
 WorkOut = Callable[[Project, StudyStatus, Verdict, "Summary | None", float], "Summary"]
-
-
-class Shared(SlurmClient):
-    """A Slurm controller that caches answers for one round of polls, shared by all studies."""
-
-    def __init__(self, cluster: str | None = None) -> None:
-        super().__init__(cluster=cluster)
-        self._nodes: Table[NodeGroup] | None = None
-        self._nodes_until = 0.0
-        self.new_round()
-
-    def new_round(self) -> None:
-        """Discard the cached queue and history."""
-        self._queue: Table[QueuedJob] | SlurmUnavailable | None = None
-        self._history: tuple[int, Table[PastJob]] | None = None
-
-    def queue(self) -> Table[QueuedJob]:
-        if self._queue is None:
-            try:
-                self._queue = super().queue()
-            except SlurmUnavailable as error:  # cached, so that the next study does not wait for it again
-                self._queue = error
-        if isinstance(self._queue, SlurmUnavailable):
-            raise self._queue
-        return self._queue
-
-    def history(self, since: int) -> Table[PastJob]:
-        if self._history is None or since < self._history[0]:
-            self._history = since, super().history(since)
-        return self._history[1]
-
-    def nodes(self) -> Table[NodeGroup]:
-        if self._nodes is None or time.monotonic() > self._nodes_until:
-            self._nodes, self._nodes_until = super().nodes(), time.monotonic() + NODES
-        return self._nodes
 
 
 class Poller:
@@ -94,27 +55,20 @@ class Poller:
         self.changed = threading.Event()
         self._floor = interval or max(INTERVALS[project.cluster.backend] for project in projects)
         self._work_out = work_out
-        self._slurms: dict[str | None, Shared] = {}  # by cluster
-        self._asking = [self._sharing(project) for project in projects]
+        self._slurms: dict[str | None, SharedClient] = {}  # by cluster
+        self._asking = [sharing(project, self._slurms) for project in projects]
         self._caches = [StatusCache() for _ in projects]
         self._plans = [_plan_of(project) for project in projects]
-        self._sights = [
+        self._views = [
             StudyView(project, None, Verdict(), None, 0.0, None, None, self._floor) for project in projects
         ]
         self._wanted, self._closed = threading.Event(), threading.Event()
         # A daemon thread: the program may exit while a poll hangs.
         threading.Thread(target=self._run, name="poller", daemon=True).start()
 
-    def _sharing(self, project: Project) -> Project:
-        """Return the project with a Slurm backend that shares its answers with other studies."""
-        if not isinstance(project.backend, Slurm):
-            return project
-        cluster = project.backend.client.cluster
-        return replace(project, backend=Slurm(self._slurms.setdefault(cluster, Shared(cluster))))
-
     def views(self) -> tuple[StudyView, ...]:
         """Return the latest state of each study, without blocking."""
-        return tuple(self._sights)
+        return tuple(self._views)
 
     def poll_now(self) -> None:
         """Poll without waiting for the interval to pass."""
@@ -137,7 +91,7 @@ class Poller:
             if interval:  # not the first poll, when nothing is cached
                 computed.append(busy)
             interval = pace(self._floor, mean(computed or [0.0]), waited)
-            self._sights = [replace(view, interval=interval) for view in self._sights]
+            self._views = [replace(view, interval=interval) for view in self._views]
             self.changed.set()
             least = min(interval, max(SOONEST, waited))
             self._closed.wait(least)
@@ -148,17 +102,17 @@ class Poller:
         began = time.time()
         for slurm in self._slurms.values():
             slurm.new_round()
-        self._sights = [replace(view, asked=began) for view in self._sights]
+        self._views = [replace(view, asked=began) for view in self._views]
         for project, cache in zip(self._asking, self._caches, strict=True):
             with suppress(OSError, Damaged):  # the poll reports it, too
                 cache.read(project.root)
-        for number in range(len(self._sights)):
-            self._sights[number] = self._poll(number, began)
+        for number in range(len(self._views)):
+            self._views[number] = self._poll(number, began)
             self.changed.set()
 
     def _poll(self, number: int, began: float) -> StudyView:
         """Poll one study. All errors are reported: if the thread died, stale data would pass as current."""
-        view = self._sights[number]
+        view = self._views[number]
         try:
             self._plan_again(number)
             project = self._asking[number]

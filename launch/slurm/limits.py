@@ -6,7 +6,7 @@ Pure: text in, frozen dataclasses out, as in parse.py. Durations are seconds, an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +50,10 @@ class Access:
 
     allowed: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+
+    def admits(self, names: Set[str]) -> bool:
+        """Return whether one of these groups, accounts or QOS has access."""
+        return not names.isdisjoint(self.allowed) if self.allowed else bool(names - set(self.denied))
 
 
 @dataclass(frozen=True)

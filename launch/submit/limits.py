@@ -212,7 +212,7 @@ class ClusterLimits:
                 "file, or submit again once an administrator has brought it up"
             )
         groups = user_groups()
-        if partition.groups.allowed and groups and not groups & set(partition.groups.allowed):
+        if groups and not partition.groups.admits(groups):
             raise NeverRuns(f"{name} is for the groups {', '.join(partition.groups.allowed)} only: {ADVICE}")
         if at.own:
             accounts = {at.own.account, *(row.account for row in at.above)}

@@ -111,7 +111,7 @@ def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
     return any(LATER in why for _, why in held)
 
 
-def places(difference: Difference, submitted: Sequence[tuple[str, Array]]) -> list[tuple[str, int | None]]:
+def in_queue(difference: Difference, submitted: Sequence[tuple[str, Array]]) -> list[tuple[str, int | None]]:
     """Return the jobs in the queue, as array and index: live ones, then those of arrays just submitted."""
     live = [(job.array, job.element) for s in difference.active if s.live for job in s.live.jobs if job.array]
     new = [(id, None if array.plain else e.index) for id, array in submitted for e in array.elements]

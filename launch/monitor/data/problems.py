@@ -54,14 +54,14 @@ def problems(
     known = {seen.unit.id for w in shown for seen in w.units}
     if vain := [s for s in now.units if s.in_vain and s.unit.id not in known]:
         title = f"{len(vain)} queued behind jobs that failed: {listed(vain, 3)}"
-        found.append(Problem(title, f"{submit} cancels and resubmits them"))
+        found.append(Problem(title, f"to cancel and resubmit them: {submit}"))
     for seen in (s for s in lively if s.state is State.DAMAGED):
         title = f"damaged: {seen.unit.stage} {seen.unit.name}: {seen.reason}"
         found.append(Problem(title, f"then {submit}"))
     found += [Problem(f"damaged: {harm}", f"then {submit}") for harm in now.harm]
     if blocked := [s for s in lively if s.state is State.BLOCKED]:
         title = f"{len(blocked)} blocked: {blocked[0].unit.stage} {blocked[0].unit.name} {blocked[0].reason}"
-        found.append(Problem(title, f"{submit} continues with them once that is fixed"))
+        found.append(Problem(title, f"once that is fixed: {submit}"))
     found += _around(now, nodes, submit)
     to_do = sum(seen.state != State.DONE for seen in now.units)
     if to_do and not found and now.kept is None and not any(seen.state in ACTIVE for seen in now.units):
@@ -91,7 +91,7 @@ def _stalled(lively: Sequence[UnitStatus], submit: str) -> list[Problem]:
     return [
         Problem(
             f"stalled: {seen.unit.stage} {seen.unit.name}: {plain(seen.reason or '')}",
-            f"{command(seen.root, 'cancel', seen.unit.id)}   then {submit} restarts it",
+            f"to restart it: {command(seen.root, 'cancel', seen.unit.id)}   then {submit}",
         )
         for seen in lively
         if seen.state is State.STALLED
@@ -107,7 +107,7 @@ def _around(now: StudyStatus, nodes: Verdict, submit: str) -> list[Problem]:
         ids = ", ".join(job.id or job.submission for job in now.former[:6])
         title = f"{len(now.former)} jobs of units that the study no longer has: {ids}"
         cancel = command(now.root, "cancel")
-        found.append(Problem(title, f"{cancel} ends these and all other jobs of the study", grave=False))
+        found.append(Problem(title, f"to cancel these and all others: {cancel}", grave=False))
     if now.keeper and now.keeper.attempt.ended is None and now.kept is None:
-        found.append(Problem(keeper_line(now).plain, f"{submit} starts another one"))
+        found.append(Problem(keeper_line(now).plain, f"to start another one: {submit}"))
     return found

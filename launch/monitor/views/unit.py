@@ -90,7 +90,9 @@ def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     if seen.cause:
         lines.append(Text(f"{ANSWERS[seen.cause].advice}; then {submit}", "yellow"))
     if seen.state == State.STALLED:
-        lines.append(Text(f"{command(seen.root, 'cancel', unit.id)}, then {submit}, restarts it", "yellow"))
+        lines.append(
+            Text(f"to restart it: {command(seen.root, 'cancel', unit.id)}   then {submit}", "yellow")
+        )
     return lines
 
 
