@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,6 +87,27 @@ KILLED, FROZEN = partial(_signal, signal.SIGKILL), partial(_signal, signal.SIGST
 def disk_full() -> None:
     """From now on this process cannot write what is larger than a few lines."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def busy_gloo() -> None:
+    """From now on a training's process group still has a tensor to release when it has been torn down.
+
+    Its thread needs the GIL for that, and here nothing gives it away, as on a machine that is short of cores.
+    """
+    real = train.part
+
+    def part(accelerator: Any) -> None:
+        group = torch.distributed.group.WORLD
+        real(accelerator)
+        sys.setswitchinterval(1000)
+        tensor = torch.ones(30_000_000)
+        work = group.allreduce([tensor])
+        del work, tensor
+        until = time.perf_counter() + 1
+        while time.perf_counter() < until:
+            pass
+
+    vars(train)["part"] = part
 
 
 class Study:

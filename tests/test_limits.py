@@ -257,7 +257,7 @@ def test_limits_in_words() -> None:
     limits = Limits(3, 4, Tres(5, 6, 7), Tres(8, 9, 10), 5400)
     assert in_words(limits) == (
         "at most 4 jobs in the queue, 3 jobs running, 5 GPUs in use, 6 cores in use, 7 nodes in use, "
-        "8 GPUs a job, 9 cores a job, 10 nodes a job, 1.5 h a job"
+        "8 GPUs per job, 9 cores per job, 10 nodes per job, 1.5 h per job"
     )
     assert in_words(Limits()) == "no limits"
     assert in_words(Limits(jobs=0)) == "at most 0 jobs running"

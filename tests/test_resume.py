@@ -16,6 +16,7 @@ from small_training import (
     KILLED,
     PREEMPTED,
     Study,
+    busy_gloo,
     disk_full,
     load,
     losses,
@@ -181,6 +182,10 @@ def test_a_run_that_comes_back_finds_that_a_newer_one_has_begun(
     assert wait(older) == "Superseded"
     assert wait(newer) == "done"
     same(study, unit, whole) if processes == 1 else alike(study, unit, whole)
+
+
+def test_a_process_group_that_is_busy_does_not_keep_a_training_from_its_end(study: Study) -> None:
+    assert study.run(study.unit("parted", {}, {"micro_batch": 2}, 2), 1, until=1, event=busy_gloo) == "done"
 
 
 def frozen(pid: int) -> bool:

@@ -324,7 +324,7 @@ def test_limits_of_a_real_cluster(slurm: Cluster, controller: SlurmClient) -> No
         assert rows.malformed == services.malformed == ()
         own = next(row for row in rows.rows if row.user and row.account == config.ACCOUNT)
         words = in_words(level(own, rows.rows, services.rows).limits)
-        assert words == "at most 3 jobs in the queue, 2 jobs running, 16 GPUs in use, 2 h a job"
+        assert words == "at most 3 jobs in the queue, 2 jobs running, 16 GPUs in use, 2 h per job"
         eventually(lambda: refused(slurm, "--hold", "--array=0-3"))  # the controller hears of it a bit later
     finally:
         slurm.run(*set_limits, *account, "MaxSubmitJobs=-1", "GrpTRES=gres/gpu=-1")
@@ -491,7 +491,7 @@ def test_doctor_on_a_cluster(slurm: Cluster, controller: SlurmClient) -> None:
     assert said.returncode == 0
     for line in (
         r"ok +Slurm \d+\.\d+\.\d+, cluster lab, answered in \d",
-        r"ok +partition main \(the default\): 2 nodes, 8 h100 GPUs, at most 168 h a job",
+        r"ok +partition main \(the default\): 2 nodes, 8 h100 GPUs, at most 168 h per job",
         r"ok +limits of the cluster: array indices up to 100000",
         r"ok +account students: no limits; QOS normal",
     ):

@@ -95,11 +95,16 @@ def agreed(accelerator: Any, values: Sequence[int]) -> list[int]:
 def part(accelerator: Any) -> None:
     """Tear down the process group once all processes have arrived.
 
-    The barrier comes last because it holds no tensor: a gloo thread that releases a tensor needs the GIL,
-    which is held while the teardown waits for that thread.
+    Whatever releases the group last waits for its threads. DDP's reducer would do that while it holds the
+    GIL, which a gloo thread needs to release a tensor: both would wait for ever. So the group is kept until
+    the process ends; Python releases it without the GIL.
     """
     import torch
 
     if torch.distributed.is_initialized():
+        _parted.append(torch.distributed.group.WORLD)
         torch.distributed.barrier()
     accelerator.end_training()
+
+
+_parted = list[Any]()

@@ -384,9 +384,9 @@ def in_words(found: Limits) -> str:
     """Return a description of the limits for a person."""
     numbers = {
         "jobs in the queue": found.submitted, "jobs running": found.jobs, "GPUs in use": found.held.gpus,
-        "cores in use": found.held.cpus, "nodes in use": found.held.nodes, "GPUs a job": found.job.gpus,
-        "cores a job": found.job.cpus, "nodes a job": found.job.nodes,
-        "h a job": found.job_seconds and found.job_seconds / 3600,
+        "cores in use": found.held.cpus, "nodes in use": found.held.nodes, "GPUs per job": found.job.gpus,
+        "cores per job": found.job.cpus, "nodes per job": found.job.nodes,
+        "h per job": found.job_seconds and found.job_seconds / 3600,
     }  # fmt: skip
     words = [f"{number:g} {what}" for what, number in numbers.items() if number is not None]
     return f"at most {', '.join(words)}" if words else "no limits"
