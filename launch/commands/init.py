@@ -52,7 +52,7 @@ def write_study(file: Path, preset: str) -> str:
     if preset not in known:
         raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
     text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
-    _write(file, f"# A copy of the shipped study {preset}, to edit.\n{text}")
+    write_new(file, f"# A copy of the shipped study {preset}, to edit.\n{text}")
     return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
@@ -71,13 +71,18 @@ def write_cluster(file: Path) -> str:
         accounts = list(dict.fromkeys(row.account for row in rows if row.user))
     partitions, nodes = client.partitions().rows, client.nodes().rows
     mine = [p for p in partitions if _may_use(p, accounts)]
-    _write(file, cluster_text(config.cluster, mine, nodes, accounts))
+    write_new(file, cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
     check = shlex.join(["sor", "doctor", "--cluster", str(file)])
     return f"wrote {file}. To check it, with a short job on a node: {check}"
 
 
-def _write(file: Path, text: str) -> None:
+def write_new(file: Path, text: str) -> None:
+    """Write a file that does not exist.
+
+    Raises:
+        StudyError: it exists.
+    """
     try:
         with file.open("x", encoding="utf-8") as made:
             made.write(text)
