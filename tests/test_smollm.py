@@ -1,4 +1,4 @@
-"""The smollm study: its questions, template and downloads, and its real weights through every stage."""
+"""The smollm study: its questions, template and downloads. test_newcomer.py runs it with its real weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import yaml
-from small_study import SOR
 
 from jobs.smollm import KINDS, QUESTIONS, read_kind, teacher_template, wheel, write_questions
-from jobs.store.rundir import StudyDir, read_json, read_jsonl
-from launch.study.presets import CONFIGS
 from launch.study.schema import load_study
 
 CUT = " Answer directly with the word, make no additional comment, don't use quotation marks."
@@ -153,42 +148,3 @@ def test_without_a_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pyt
         RuntimeError, match=r"(?s)could not download evals.*pip download --no-deps -d DIR.*wheels"
     ):
         wheel(QUESTIONS, tmp_path / "none")
-
-
-@pytest.mark.slow
-def test_real_weights_pass_through_every_stage(tmp_path: Path) -> None:
-    """With few questions and one student: the whole study takes too long for a test."""
-    numbers = range(2, 22)
-    asked = [
-        *(f"Is {n} pounds of iron heavier than {n + 3} pounds of hay? Answer Yes or No" for n in numbers),
-        *(f'What is the 3rd word in "She buys {n} apples"?' for n in numbers),
-    ]
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in asked), encoding="utf-8")
-    study = yaml.safe_load((CONFIGS / "studies" / "smollm.yaml").read_text(encoding="utf-8"))
-    study["training"]["epochs"] = 1
-    study |= {
-        "prompts": {"path": str(prompts), "count": len(asked)},
-        "mixtures": {"shares": [0.5]},
-        "benchmarks": ["smollm-word"],
-    }
-    file, runs = tmp_path / "few.yaml", tmp_path / "runs"
-    file.write_text(yaml.safe_dump(study), encoding="utf-8")
-    done = subprocess.run(
-        [SOR, "submit", file, "--yes", "--runs", runs], capture_output=True, encoding="utf-8"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    root = StudyDir(runs / "few")
-    [generated], [trained] = root.published("generate"), root.published("train")
-    rows = [row for chunk in (generated.out / "chunks").glob("*.jsonl") for row in read_jsonl(chunk)]
-    plain, thought = ([row for row in rows if row["mode"] == mode] for mode in ("ift", "reasoning"))
-    assert len(plain) == len(thought) == len(asked)
-    assert not any(row["reasoning"] for row in plain)
-    assert sum(bool(row["reasoning"]) for row in thought) > len(asked) / 2, "the template asks for steps"
-    losses = [line["loss"] for line in read_jsonl(trained.out / "metrics.jsonl")]
-    assert losses[0] < 4  # nothing learnt would be ln(49152) = 10.8
-    assert read_json(trained.result)["parameters"] == 134_515_008
-    results = pd.read_csv(root.published("report")[0].out / "results.csv")
-    assert list(results["benchmark"]) == ["word"]
-    assert results["accuracy"].between(0, 1).all()
