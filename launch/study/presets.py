@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from jobs.core.paths import DATA
 from launch.study.textfile import UNSHOWABLE, Position, Unusable, read_text, showable
@@ -82,7 +90,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-Name = Annotated[str, BeforeValidator(_word)]
+Name = Annotated[
+    str, BeforeValidator(_word), WithJsonSchema({"type": "string", "pattern": f"^{WORD.pattern}$"})
+]
 Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1)]  # one nonempty line
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
@@ -174,13 +184,14 @@ def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> tuple[str,
         if isinstance(part, int):
             continue
         annotation = at.model_fields[part].annotation
-        at = next((m for m in _models_in(annotation)), None)
+        at = next((m for m in models_in(annotation)), None)
         if at is None:
             return ()
     return tuple(at.model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in models_in(arg)]

@@ -58,9 +58,9 @@ def read_text(file: Path) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found, before = error.object[error.start], error.object[: error.start].decode("utf-8")
+        byte, before = error.object[error.start], error.object[: error.start].decode("utf-8")
         at = position(before, len(before))
-        raise Unusable(f"not UTF-8: byte 0x{found:02x}; save the file as UTF-8", at) from None
+        raise Unusable(f"not UTF-8: byte 0x{byte:02x}; save the file as UTF-8", at) from None
     if found := CONTROL.search(text):
         at = position(text, found.start())
         raise Unusable(f"a control character, U+{ord(found[0]):04X}: remove it", at)
