@@ -25,6 +25,7 @@ from launch.submit.limits import user_groups
 HOURS = 24.0  # requested at most where the partition sets no limit
 CORES = 8  # at most, per GPU, where the cluster has none
 TEMPLATE = """\
+{schema}
 # Cluster {name}, written by 'sor init --cluster' from what Slurm reports.
 backend: slurm
 gpu: {gpu}
@@ -52,7 +53,8 @@ def write_study(file: Path, preset: str) -> str:
     if preset not in known:
         raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
     text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
-    _write(file, f"# A copy of the shipped study {preset}, to edit.\n{text}")
+    own = text.partition("\n")[2]  # its first line names the schema by a path from configs/studies
+    _write(file, f"{_schema_line('study')}\n# A copy of the shipped study {preset}, to edit.\n{own}")
     return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
@@ -75,6 +77,11 @@ def write_cluster(file: Path) -> str:
     load_cluster(str(file))
     check = shlex.join(["sor", "doctor", "--cluster", str(file)])
     return f"wrote {file}. To check it, with a short job on a node: {check}"
+
+
+def _schema_line(kind: str) -> str:
+    """Return the comment that names a file's JSON Schema to editors, wherever the file is."""
+    return f"# yaml-language-server: $schema={(CONFIGS / 'schema' / f'{kind}.json').as_uri()}"
 
 
 def _write(file: Path, text: str) -> None:
@@ -129,6 +136,7 @@ def cluster_text(
         if shutil.which(program):
             more.append(f"  # {program} is installed: with the template apptainer, jobs run in a container")
     return TEMPLATE.format(
+        schema=_schema_line("cluster"),
         name=name,
         gpu=rated,
         cores=_cores([g for g in nodes if g.partition == main.name and (g.gpus or not with_gpus)]),
