@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from launch.study.presets import Count, Name, Positive, Strict, Text, Whole
 
@@ -37,7 +37,7 @@ class Training(Strict):
     """Blocks in one forward pass of a process. `batch` is a multiple of it times all processes."""
     zero: Annotated[Whole, Field(ge=0, le=3)] | None = None
     """DeepSpeed's ZeRO stage, as in configs/deepspeed; without it, DeepSpeed is not used."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: StrictBool = False
     """Whether activations are recomputed in the backward pass: less memory, more time."""
     nodes: Some = 1
     """Nodes of the job."""

@@ -40,6 +40,7 @@ from launch.study.textfile import is_file
 Share = Annotated[Real, Field(ge=0, le=1), AfterValidator(lambda share: share + 0.0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what numpy, torch and vLLM all accept
 Beta = Annotated[Real, Field(ge=0, lt=1)]
+TASK = r"^[^./][^/]*$"  # a task's name is also that of a folder
 
 
 class Prepare(Strict):
@@ -152,7 +153,7 @@ class Recipe(Strict):
 class Task(Strict):
     """One benchmark, as lm-eval names it, and which of its metrics counts."""
 
-    task: Annotated[Text, Field(pattern=r"^[^./][^/]*$", max_length=200)]  # also names a folder
+    task: Annotated[Text, Field(pattern=TASK, max_length=200, json_schema_extra={"pattern": TASK})]
     """Name of the task in lm-eval, or in the group's `include`. Example: `gsm8k_cot_zeroshot`."""
     metric: Text = "exact_match"
     """Metric that counts, as lm-eval's results name it. Example: `prompt_level_strict_acc`."""
