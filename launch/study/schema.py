@@ -210,6 +210,7 @@ class Expect(Strict):
 class Study(Strict):
     """A study: teacher, students, mixtures and benchmarks; presets are named by their files."""
 
+    # `load_study` has read the presets: here are models and groups where the file has names.
     name: Name
     """Name of the study and of its run directory: up to 60 letters, digits, `.`, `_` and `-`. Without it, the
     file's name. Example: `my-study`."""
