@@ -25,7 +25,6 @@ from launch.submit.limits import user_groups
 HOURS = 24.0  # requested at most where the partition sets no limit
 CORES = 8  # at most, per GPU, where the cluster has none
 TEMPLATE = """\
-{schema}
 # Cluster {name}, written by 'sor init --cluster' from what Slurm reports.
 backend: slurm
 gpu: {gpu}
@@ -54,7 +53,7 @@ def write_study(file: Path, preset: str) -> str:
         raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
     text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
     own = text.partition("\n")[2]  # its first line names the schema by a path from configs/studies
-    _write(file, f"{_schema_line('study')}\n# A copy of the shipped study {preset}, to edit.\n{own}")
+    _write(file, "study", f"# A copy of the shipped study {preset}, to edit.\n{own}")
     return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
@@ -73,21 +72,18 @@ def write_cluster(file: Path) -> str:
         accounts = list(dict.fromkeys(row.account for row in rows if row.user))
     partitions, nodes = client.partitions().rows, client.nodes().rows
     mine = [p for p in partitions if _may_use(p, accounts)]
-    _write(file, cluster_text(config.cluster, mine, nodes, accounts))
+    _write(file, "cluster", cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
     check = shlex.join(["sor", "doctor", "--cluster", str(file)])
     return f"wrote {file}. To check it, with a short job on a node: {check}"
 
 
-def _schema_line(kind: str) -> str:
-    """Return the comment that names a file's JSON Schema to editors, wherever the file is."""
-    return f"# yaml-language-server: $schema={(CONFIGS / 'schema' / f'{kind}.json').as_uri()}"
-
-
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, kind: str, text: str) -> None:
+    """Write a file below a line by which editors find the JSON Schema of its kind, wherever the file is."""
+    schema = CONFIGS / "schema" / f"{kind}.json"
     try:
         with file.open("x", encoding="utf-8") as made:
-            made.write(text)
+            made.write(f"# yaml-language-server: $schema={schema.as_uri()}\n{text}")
     except FileExistsError:
         raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")]) from None
 
@@ -136,7 +132,6 @@ def cluster_text(
         if shutil.which(program):
             more.append(f"  # {program} is installed: with the template apptainer, jobs run in a container")
     return TEMPLATE.format(
-        schema=_schema_line("cluster"),
         name=name,
         gpu=rated,
         cores=_cores([g for g in nodes if g.partition == main.name and (g.gpus or not with_gpus)]),
