@@ -120,22 +120,32 @@ def options(
 
 @app.command()
 def init(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The study file to write.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The file to write.")] = None,
     preset: Annotated[
         str,
         typer.Option("--from", metavar="NAME", autocompletion=completion.presets, help="A shipped study."),
     ] = "demo",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Write a model's preset instead: ORG/NAME[@REVISION], or a folder."
+        ),
+    ] = None,
     cluster: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a cluster file for this machine's Slurm instead."),
     ] = None,
 ) -> None:
-    """Write a study file, or a cluster file, to start from."""
+    """Write a study file, a model's preset, or a cluster file, to start from."""
     from launch.commands.init import write_cluster, write_study
+    from launch.commands.init_model import write_model
 
-    if (file is None) == (cluster is None):
-        raise typer.BadParameter("give either FILE, for a study, or --cluster FILE")
-    print(write_cluster(cluster) if cluster else write_study(file or Path(), preset))
+    if (file is None) == (cluster is None) or (cluster and model):
+        raise typer.BadParameter("give FILE, for a study; FILE and --model, for a preset; or --cluster FILE")
+    if cluster:
+        print(write_cluster(cluster))
+    elif file:
+        print(write_model(file, model) if model else write_study(file, preset))
 
 
 @app.command()

@@ -26,6 +26,7 @@ from launch.state.backend import Backend
 from launch.state.cache import StatusCache
 from launch.state.command_line import command, note_typed
 from launch.state.ledger import Attempt, Ledger, unfenced
+from launch.state.origin import moved_from
 from launch.state.status import StudyStatus, poll
 from launch.study.cluster import Cluster, load_cluster, restored
 from launch.study.estimate import Lengths
@@ -71,6 +72,10 @@ def open_project(study_name: str, cluster_name: str | None, runs: Path) -> Proje
     if file is None:
         folders = [Path(study_name), *([runs / study_name] if Path(study_name).name == study_name else [])]
         before = next((root for root in map(StudyDir, folders) if is_file(root.study)), None)
+        if before is None and (moved := moved_from(runs, Path(study_name))):
+            note_typed(moved, moved.path.name, cluster_name)
+            words = "no such file any more. What was submitted from it opens by its name:"
+            raise StudyError([Mistake(Path(study_name), "", f"{words} {command(moved, 'status')}")])
     study = last_submitted(before) if before else load_study(study_name)
     root = before or StudyDir(runs / study.name)
     note_typed(root, study_name, cluster_name)

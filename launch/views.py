@@ -35,6 +35,7 @@ STYLES = {
     State.DAMAGED: "bold magenta",
 }  # fmt: skip
 SIGNS = {
+    "imports": ("…", "dim"),
     "started": ("▶", "blue"),
     "done": ("✓", "green"),
     "again": ("↻", "yellow"),

@@ -49,6 +49,7 @@ from jobs.stages import pack, train
 from jobs.stages.train import build
 from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl, write_json
+from jobs.training import distributed
 from jobs.training.checkpointer import Saving
 from jobs.training.schedule import Recipe
 from launch.local.backend import Local
@@ -94,7 +95,7 @@ def busy_gloo() -> None:
 
     Its thread needs the GIL for that, and here nothing gives it away, as on a machine that is short of cores.
     """
-    real = train.part
+    real = distributed.part
 
     def part(accelerator: Any) -> None:
         group = torch.distributed.group.WORLD

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core.causes import Cause
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 PACKAGES = sorted(
@@ -55,3 +57,20 @@ def test_files_and_targets_that_a_page_names(page: Path) -> None:
         assert (ROOT / name).exists(), name
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_errors_that_a_page_explains_are_those_that_are_printed() -> None:
+    text = (ROOT / "docs/questions.md").read_text("utf-8")
+    sources = "".join(
+        p.read_text("utf-8") for package in ("launch", "jobs") for p in (ROOT / package).rglob("*.py")
+    )
+    quoted = re.findall(r"\*\*`([^`]+)`\*\*", text)
+    assert len(quoted) > 8
+    for words in quoted:
+        assert words.rstrip(" …") in sources, words
+
+
+def test_every_cause_of_a_failure_is_explained() -> None:
+    text = (ROOT / "docs/questions.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([\w ]+) \|", text.partition("| --- |")[2], re.MULTILINE)
+    assert rows == [cause.value for cause in Cause]

@@ -47,11 +47,11 @@ def answers(engine: Engine, **sampling: Any) -> list[Completion]:
 
 def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
     assert vllm.name.startswith("vllm")
-    assert load._why_not_vllm() == ""
+    assert load.why_not_vllm() == ""
 
 
-WHY_NOT = "import os, sys; from jobs.engines import load; print(load._why_not_vllm()); "
-ON_GPUS = "os.environ['CUDA_VISIBLE_DEVICES'] = '2,3'; load._why_not_vllm()"
+WHY_NOT = "import os, sys; from jobs.engines import load; print(load.why_not_vllm()); "
+ON_GPUS = "os.environ['CUDA_VISIBLE_DEVICES'] = '2,3'; load.why_not_vllm()"
 
 
 def asked(program: str, path: Path) -> subprocess.CompletedProcess[str]:

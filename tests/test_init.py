@@ -102,7 +102,7 @@ def test_a_shipped_study_is_copied_and_never_over_a_file(tmp_path: Path) -> None
         write_study(tmp_path / "other.yaml", "paper")
     done = sor("init")
     assert done.returncode == 2
-    assert "give either FILE, for a study, or --cluster FILE" in done.stderr
+    assert "give FILE, for a study; FILE and --model, for a preset; or --cluster FILE" in done.stderr
 
 
 def test_doctor_passes_the_cluster_file_of_a_real_slurm(

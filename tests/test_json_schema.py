@@ -18,7 +18,8 @@ from small_study import sor
 from test_cli import loaded_by
 from test_init import CPU, GPU, NODES
 
-from launch.commands.init import _write, cluster_text, write_study
+from launch.commands.init import cluster_text, write_new, write_study
+from launch.commands.init_model import write_model
 from launch.study.cluster import load_cluster
 from launch.study.json_schema import KINDS, descriptions, json_schema
 from launch.study.presets import CONFIGS, Strict, StudyError, read_yaml
@@ -187,8 +188,10 @@ def test_a_shipped_file_names_its_schema_and_fits_it(kind: str, path: Path) -> N
 
 def test_made_files_name_the_schema_wherever_they_are(tmp_path: Path) -> None:
     write_study(tmp_path / "study.yaml", "demo")
-    _write(tmp_path / "cluster.yaml", "cluster", cluster_text("lab", (CPU, GPU), NODES, []))
-    for kind in ("study", "cluster"):
+    write_new(tmp_path / "cluster.yaml", "cluster", cluster_text("lab", (CPU, GPU), NODES, []))
+    (tmp_path / "config.json").write_text(json.dumps(GOOD["model"]["architecture"]), encoding="utf-8")
+    write_model(tmp_path / "model.yaml", str(tmp_path))
+    for kind in ("study", "cluster", "model"):
         lines = (tmp_path / f"{kind}.yaml").read_text(encoding="utf-8").splitlines()
         assert [n for n, line in enumerate(lines) if "$schema=" in line] == [0]
         address = lines[0].removeprefix("# yaml-language-server: $schema=")
@@ -199,7 +202,7 @@ def test_made_files_name_the_schema_wherever_they_are(tmp_path: Path) -> None:
 def test_a_folder_with_spaces_is_named_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Editors end the address at the first space."""
     monkeypatch.setattr("launch.commands.init.CONFIGS", tmp_path / "my configs#1")
-    _write(tmp_path / "mine.yaml", "study", "a: 1\n")
+    write_new(tmp_path / "mine.yaml", "study", "a: 1\n")
     line, rest = (tmp_path / "mine.yaml").read_text(encoding="utf-8").split("\n", 1)
     assert re.fullmatch(r"\S+ \S+ \$schema=file:///\S+/my%20configs%231/schema/study\.json", line)
     assert rest == "a: 1\n"

@@ -294,7 +294,7 @@ def test_a_webhook_is_told_and_its_url_stays_a_secret(
     text = "mine: all 1 units are done"
     message = {
         "study": "mine", "event": "done", "text": text, "content": text, "type": "application/json",
-        "path": f"/services/T0/{SECRET}",
+        "path": f"/services/T0/{SECRET}", "allowed_mentions": {"parse": []},
     }  # fmt: skip
     assert webhook.said == [message] * 3
     for words in (URL.format(port=1, secret=SECRET), f"http://127.0.0.1:x/{SECRET}", f"https:// {SECRET}"):

@@ -139,6 +139,32 @@ def test_submitted_by_hand_it_is_what_sor_submit_does(
         assert len(runs(tmp_path, u.name)) == 2 * u.resources.world_size
 
 
+def test_scripts_that_were_written_where_no_slurm_is_run_where_one_is(
+    slurm: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = unit(tmp_path, "a")
+    written, out = project(tmp_path, tmp_path / "runs", [a, unit(tmp_path, "b", a)]), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(tmp_path / "none"))
+        assert preview(written, None, out) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("no Slurm on this machine: the scripts assume arrays of up to 1000 elements")
+        patch.setenv("PATH", str(tmp_path))
+        assert preview(written, None, tmp_path / "not even installed") == 0
+        assert "no Slurm on this machine" in capsys.readouterr().out
+    assert preview(written, None, tmp_path / "with") == 0
+    assert "no Slurm on this machine" not in capsys.readouterr().out
+    with_and_without = [
+        [handed_over(f, written.root.path) for f in sorted(tmp_path.glob(f"{name}/0*"))]
+        for name in ("out", "with")
+    ]
+    assert with_and_without[0] == with_and_without[1]
+    done = by_hand(out)
+    assert done.returncode == 0, done.stderr
+    wait_until_empty(slurm)
+    assert [s.state for s in written.poll().units] == [State.DONE] * 2
+
+
 def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
     cluster = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))

@@ -49,6 +49,38 @@ def test_the_study_of_the_readme_can_be_planned_and_submitted(folder: Path) -> N
     assert not (folder / "runs").exists()
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The files of docs/models-and-data.md, each under the name in its first line."""
+    page = (CHECKOUT / "docs" / "models-and-data.md").read_text(encoding="utf-8")
+    page = page.replace("/path/to/tasks", str(tmp_path / "tasks"))
+    (tmp_path / "tasks").mkdir()
+    for name, text in re.findall(r"```yaml\n# (\S+)\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    rows = re.findall(r"```\n(\{.*?\n)```", page, re.DOTALL)
+    (tmp_path / "tasks" / "capitals.jsonl").write_text(rows[0], encoding="utf-8")
+    (tmp_path / "answers.jsonl").write_text(rows[1], encoding="utf-8")
+    return tmp_path
+
+
+def test_a_study_with_a_model_a_benchmark_and_data_of_ones_own(own: Path) -> None:
+    commands = re.findall(r"^sor (.*? own.yaml[^#]*)", block("sh", "own.yaml"), re.MULTILINE)
+    assert commands[0].split() == ["plan", "own.yaml"]
+    printed = [sor(own, *command.split()) for command in commands]
+    assert re.search(r"train +3 ", printed[0])
+    assert "+ evaluate 3: smollm2-360m-r0.capitals" in printed[1]
+
+
+def test_lm_eval_scores_a_task_of_ones_own(own: Path) -> None:
+    from jobs.stages.evaluate import _load, _manager
+
+    (task,) = _load(_manager(own / "tasks"), {"task": "capitals", "metric": "exact_match", "filter": "none"})
+    (first, *_) = task.test_docs()
+    assert task.doc_to_text(first) == "What is the capital of Japan? Answer with its name only."
+    assert task.process_results(first, ["tokyo"]) == {"exact_match": 1.0}
+    assert task.process_results(first, ["Kyoto"]) == {"exact_match": 0.0}
+
+
 def test_the_contract_names_the_keys_that_are_printed(folder: Path) -> None:
     for verb in ("plan", "status"):
         described = block("", f'"{"totals" if verb == "plan" else "stages"}"')

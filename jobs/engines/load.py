@@ -35,7 +35,7 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
             found = "it contains no config.json" if folder.is_dir() else "no such folder"
             raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
     wanted = execution.get("engine") or "auto"
-    missing = _why_not_vllm() if wanted != "transformers" else ""
+    missing = why_not_vllm() if wanted != "transformers" else ""
     if wanted == "vllm" and missing:
         raise ValueError(f"engine vllm: {missing}. Install it, or use engine auto or transformers.")
     length = execution.get("max_model_len")
@@ -51,6 +51,14 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
     because = f" ({missing})" if missing else ""
     print(f"{model}: loaded by {engine.name}, context {engine.max_length} tokens{because}", flush=True)
     return engine
+
+
+def import_engines() -> None:
+    """Import what loading a model needs."""
+    quiet()
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    why_not_vllm()
 
 
 def quiet() -> None:
@@ -69,8 +77,8 @@ class BrokenEngine(RuntimeError):
     """vLLM is installed but does not work; a silent fallback would take many times as long."""
 
 
-def _why_not_vllm() -> str:
-    """Return why vLLM is not meant to be used here; empty if it is.
+def why_not_vllm() -> str:
+    """Return why vLLM is not meant to be used here; empty if it is, and then it has been imported.
 
     Raises:
         BrokenEngine: vLLM should work, but cannot be imported or finds none of the job's GPUs.

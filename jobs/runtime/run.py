@@ -106,3 +106,5 @@ def set_environment(place: Place, cpus: int) -> None:
     }
     for name, value in threads.items():
         os.environ.setdefault(name, value)
+    if "torch" in sys.modules:  # in a forked job, which has read the variables already
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"].split(",")[0]))

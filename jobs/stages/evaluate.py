@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from jobs.core.flops import architecture, forward_flops, generate_flops
 from jobs.core.paths import DATA
 from jobs.engines.base import Engine
-from jobs.engines.load import load, quiet
+from jobs.engines.load import import_engines, load, quiet
 from jobs.runtime.context import Context
 from jobs.store.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
 
@@ -65,14 +67,36 @@ def prepare_environment(include: Path | None) -> None:
     if all(source in LOCAL_DATA for source in sources):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
             os.environ.setdefault(name, "1")
+            for library in ("huggingface_hub.constants", "datasets.config"):
+                if library in sys.modules:  # in a forked job, which has read the variables already
+                    vars(sys.modules[library])[name] = os.environ[name] == "1"
 
 
 def _finished(ctx: Context, task: dict[str, Any]) -> Path:
     return ctx.folder.work / str(task["task"])
 
 
+def imports() -> None:
+    """Import what every evaluation needs."""
+    quiet()
+    import_engines()
+    _harness()
+
+
+def _harness() -> None:
+    """Import lm-eval, and run its `pip list`, which takes seconds, once instead of for each benchmark."""
+    from torch.utils import collect_env
+
+    import jobs.evaluation.lm_eval_model  # noqa: F401
+
+    if not hasattr(collect_env.get_pretty_env_info, "cache_info"):
+        collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)
+    collect_env.get_pretty_env_info()
+
+
 def _manager(include: Path | None) -> Any:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    _harness()
     from lm_eval.tasks import TaskManager
 
     # Indexing lm-eval's own tasks takes 12 s; a group with its own folder does not need them.

@@ -29,7 +29,7 @@ from jobs.core.unit import MODES
 from jobs.data.leases import LEASE_SECONDS, Claims
 from jobs.data.prompts import load_prompts
 from jobs.engines.base import Completion, Engine, Request, row_seed
-from jobs.engines.load import load, quiet
+from jobs.engines.load import import_engines, load, quiet
 from jobs.runtime.context import Context
 from jobs.store.rundir import fsync_dir, link_once, read_json, read_jsonl, write_json
 from jobs.text.chat import Chat
@@ -61,6 +61,11 @@ def run(ctx: Context) -> None:
                 raise
     if not ctx.folder.done:
         _publish(ctx, pool)
+
+
+def imports() -> None:
+    """Import what every generation needs."""
+    import_engines()
 
 
 @dataclass(frozen=True)

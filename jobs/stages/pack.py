@@ -44,6 +44,11 @@ class Row:
         return len(self.prompt) + len(self.answer)
 
 
+def imports() -> None:
+    """Import what every packing needs."""
+    from transformers import AutoTokenizer  # noqa: F401
+
+
 def run(ctx: Context) -> None:
     """Pack the mixture described by the unit's config."""
     from transformers import AutoTokenizer

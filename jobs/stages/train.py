@@ -25,7 +25,7 @@ from jobs.store.progress import Progress
 from jobs.store.rundir import append_jsonl
 from jobs.text.chat import Chat
 from jobs.training.checkpointer import Saving
-from jobs.training.distributed import accelerate, part, summed
+from jobs.training.distributed import accelerate, import_training, part, summed
 from jobs.training.schedule import Recipe, Totals, rate, steps, training_order
 
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
@@ -65,6 +65,13 @@ def run(ctx: Context) -> None:
         ctx.publish(staged, {**about, "parameters": trained.num_parameters(), **asdict(totals)})
         shutil.rmtree(ctx.folder.checkpoints, ignore_errors=True)
     part(accelerator)
+
+
+def imports() -> None:
+    """Import what every training needs."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    import_training()
 
 
 def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> Any:

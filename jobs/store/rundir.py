@@ -136,6 +136,7 @@ class StudyDir:
     path: Path
 
     study = At("study.json")  # resolved: presets and defaults filled in
+    origin = At("origin.json")  # the file that it was submitted from
     submitted = At("submitted.json")  # the user's last submission, for the keeper to continue
     nodes = At("nodes")  # NAME.jsonl: consecutive fast failures on this node
     by_hand = At("by_hand")  # records of jobs whose scripts come from --out

@@ -4,11 +4,21 @@ ZeRO, and their collective operations.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from jobs.training.schedule import Recipe, micro_steps
+
+
+def import_training() -> None:
+    """Import what any training needs."""
+    import accelerate
+    import torch  # noqa: F401
+
+    if accelerate.utils.is_deepspeed_available():
+        importlib.import_module("deepspeed")
 
 
 def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:

@@ -53,7 +53,7 @@ def write_study(file: Path, preset: str) -> str:
         raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
     text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
     own = text.partition("\n")[2]  # its first line names the schema by a path from configs/studies
-    _write(file, "study", f"# A copy of the shipped study {preset}, to edit.\n{own}")
+    write_new(file, "study", f"# A copy of the shipped study {preset}, to edit.\n{own}")
     return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
@@ -72,14 +72,18 @@ def write_cluster(file: Path) -> str:
         accounts = list(dict.fromkeys(row.account for row in rows if row.user))
     partitions, nodes = client.partitions().rows, client.nodes().rows
     mine = [p for p in partitions if _may_use(p, accounts)]
-    _write(file, "cluster", cluster_text(config.cluster, mine, nodes, accounts))
+    write_new(file, "cluster", cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
     check = shlex.join(["sor", "doctor", "--cluster", str(file)])
     return f"wrote {file}. To check it, with a short job on a node: {check}"
 
 
-def _write(file: Path, kind: str, text: str) -> None:
-    """Write a file below a line by which editors find the JSON Schema of its kind, wherever the file is."""
+def write_new(file: Path, kind: str, text: str) -> None:
+    """Write a file that does not exist, below a line by which editors find the JSON Schema of its kind.
+
+    Raises:
+        StudyError: it exists.
+    """
     schema = CONFIGS / "schema" / f"{kind}.json"
     try:
         with file.open("x", encoding="utf-8") as made:

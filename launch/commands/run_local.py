@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 
+from jobs.core.wording import count
 from launch.local.backend import Local
 from launch.local.machine import visible_gpus
 from launch.local.scheduler import Event, Foreground
@@ -73,7 +74,13 @@ def run_here(
         again = command(project.root, "submit")
         console.print(f"\n{len(run.failures)} failed{blocked}. To retry: {again}", soft_wrap=True)
         return 1
-    console.print(f"all done: {project.root.path}", soft_wrap=True)
+    left = len({unit.id for unit in units} - run.done)
+    if left:
+        again = command(project.root, "submit")
+        console.print(f"done, {count(left, 'unit')} left. To continue: {again}", soft_wrap=True)
+    else:
+        report_command = command(project.root, "report")
+        console.print(f"all done: {project.root.path}. Its report: {report_command}", soft_wrap=True)
     return 0
 
 

@@ -19,11 +19,14 @@ from rich.prompt import Confirm
 
 from jobs.core.plain import PlainConsole, say
 from jobs.core.secrets import exposed
+from jobs.core.unit import STAGES
 from jobs.store.rundir import write_json
 from launch.commands.run_local import run_here
 from launch.local.stopping import Stopping
+from launch.slurm.assumed import ASSUMED, AssumedClient
 from launch.slurm.backend import Slurm
-from launch.slurm.parse import Refused
+from launch.slurm.parse import NotSetUp, Refused
+from launch.state import origin
 from launch.state.command_line import command
 from launch.state.lock import Lock
 from launch.state.reconcile import Difference, reconcile
@@ -48,9 +51,12 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         Locked: another process is submitting it.
         Refusal: some units would never run on the cluster, or could not resume; or other users can write to
             the run directory.
+        StudyError: the run directory belongs to another file's study.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     console = PlainConsole()
+    if project.file:
+        origin.refuse_another(project.root, project.file)
     if not yes:
         trust.check(project.root)
         now = project.poll()
@@ -89,6 +95,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             planned = arrays(project, now, difference, asked)
         project.fence()
         write_json(project.root.study, resolved)
+        if project.file:
+            origin.record(project.root, project.file)
         next_keeper.record(project, only, difference.submit)
         next_keeper.dismiss(project, now, "a person submitted the study again")
         withdraw(project, difference.withdraw, "withdrawn", WITHDRAWN)
@@ -102,13 +110,19 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
 def preview(project: Project, only: str | None, out: Path | None) -> int:
     """Show what `submit` would do, write its scripts to `out` if given, and return the exit code.
 
+    Scripts can be written without Slurm, under assumptions that are printed.
+
     Raises:
         Refusal: there is nothing to write scripts for, or `out` is not empty.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     if out is not None and project.cluster.backend == "local":
         raise Refusal("--out writes scripts for Slurm: name a cluster, for example --cluster generic")
-    console, now = PlainConsole(), project.poll()
+    console = PlainConsole()
+    if out is not None and _without_slurm(project):
+        project = _assumed(project)
+        console.print(ASSUMED, style="yellow", soft_wrap=True)
+    now = project.poll()
     difference = reconcile(now, only)
     console.print(difference_view(difference, project.cluster.name))
     if out is None:
@@ -125,6 +139,22 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     words = "until an array's first job starts, sor does not know of it, and would submit its units, too"
     console.print(words, soft_wrap=True)
     return 0
+
+
+def _without_slurm(project: Project) -> bool:
+    assert isinstance(project.backend, Slurm)
+    try:
+        project.backend.client.config()
+    except NotSetUp:
+        return True
+    return False
+
+
+def _assumed(project: Project) -> Project:
+    """Return the project with a backend that answers in place of Slurm."""
+    options = (project.cluster.sbatch_options(stage, 0).get("partition") for stage in STAGES)
+    named = [name for option in options if option for name in str(option).split(",")]
+    return replace(project, backend=Slurm(AssumedClient(dict.fromkeys(named or ["default"]))))
 
 
 def _copied(project: Project) -> list[Path]:

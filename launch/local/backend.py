@@ -21,8 +21,9 @@ from jobs.core.paths import CODE
 from jobs.core.place import foreign
 from jobs.core.unit import Unit
 from jobs.runtime.array_task import ELEMENTS, element, line
-from jobs.runtime.local_job import INDEX
+from jobs.runtime.local_job import INDEX, NAME
 from jobs.store.rundir import StudyDir
+from launch.local.warm_start import WarmStart
 from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt, Job
 from launch.state.states import State
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
     import psutil  # loaded where processes are looked for: commands for a cluster never need it
 
 GRACE = 30.0  # seconds that a canceled job has to save its state, as by Slurm's default
-PROGRAM = "jobs.runtime.local_job"
-PROGRAMS = {PROGRAM, "jobs.local_job"}  # the latter in jobs started by an earlier version
+NAMES = {NAME, "jobs.local_job"}  # the latter in jobs started by an earlier version
 
 
 class Local:
     """Jobs of one study on this machine.
 
     A job is the process that supervises its ranks; the unique name of its submission is in its command line.
+    Jobs without GPUs are copies of a process that has imported what they need, once their stage is `ready`.
+    GPUs must not be touched before a process is copied, which cannot be ensured for every library.
     """
 
     settle = 0.0
@@ -46,6 +48,21 @@ class Local:
     def __init__(self, root: StudyDir) -> None:
         self._root = root
         self._started: list[subprocess.Popen[bytes]] = []  # kept, so that they are reaped when they end
+        self._warm: WarmStart | None = None
+
+    def ready(self, unit: Unit) -> bool:
+        """Return whether a unit's job can be started now; if not, what it needs is imported meanwhile."""
+        if unit.resources.gpus:
+            return True
+        if self._warm is None:
+            self._warm = WarmStart(_environment(()))
+        return self._warm.ready(unit.stage)
+
+    def close(self) -> None:
+        """Import nothing more. Jobs go on."""
+        if self._warm:
+            self._warm.close()
+            self._warm = None
 
     def submit(self, unit: Unit, submission: str, attempt: int, worker: int, gpus: Sequence[str]) -> str:
         """Start one worker's job on these GPUs and return its id."""
@@ -54,11 +71,16 @@ class Local:
         root = self._root.path.absolute()
         work = line(INDEX, unit, root, attempt, worker, gpus=list(gpus))
         (folder / ELEMENTS).write_text(work, encoding="utf-8")
-        with (folder / "watcher.log").open("ab") as log:
+        output = folder / "watcher.log"
+        if self._warm and self.ready(unit) and not gpus:
+            job = self._warm.fork(folder, output)
+            if job:
+                return job
+        with output.open("ab") as log:
             # In a session of its own: Ctrl-C or the end of the terminal must not reach the job; `cancel`
             # asks it to save.
             process = subprocess.Popen(
-                [sys.executable, "-m", PROGRAM, str(folder)], env=_environment(gpus),
+                [sys.executable, "-m", NAME, str(folder)], env=_environment(gpus),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self._started.append(process)
@@ -125,8 +147,9 @@ class Local:
                 command = process.cmdline()
                 if not command and job.id and process.ppid() not in (0, 2):
                     return job  # just started; kernel threads have no command either
-                # Ranks have more arguments.
-                if PROGRAMS & set(command) and command[-1].endswith(f"/{job.submission}"):
+                # Ranks have more arguments. In a forked job, all of it is one argument, and may be cut up.
+                words = " ".join(filter(None, command))
+                if NAMES & set(words.split()) and words.endswith(f"/{job.submission}"):
                     return job._replace(array=str(pid))
         return None
 

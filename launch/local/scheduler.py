@@ -6,11 +6,12 @@ whose input failed is skipped; the others continue. Units that ended for a trans
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from jobs.core.causes import Run, goes_on, last_run
@@ -26,6 +27,7 @@ from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, end_of
 
 TICK = 0.2  # seconds between polls of the running jobs
+PATIENCE = 2.0  # seconds that jobs wait for imports without a word
 PEERS_GRACE = 30.0  # seconds for the other ranks to end once one has failed
 
 
@@ -43,7 +45,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Event:
-    """An event that the user wants to see: "started", "done", "again" or "failed"."""
+    """An event that the user wants to see: "imports", "started", "done", "again" or "failed"."""
 
     kind: str
     unit: Unit
@@ -82,6 +84,7 @@ class Foreground:
         self.failures: list[UnitStatus] = []
         self.blocked: list[UnitStatus] = []
         self._waiting: list[UnitStatus] = []
+        self._importing: dict[str, float] = {}  # since when a unit could start but for imports, by stage
         self._failed: dict[str, list[Run]] = {}  # how attempts ended, by the unit's id
 
     def run(self, now: StudyStatus, difference: Difference) -> None:
@@ -90,12 +93,13 @@ class Foreground:
         for seen in difference.active:  # from an earlier submit that was killed: wait for them, too
             self._adopt(seen)
         self.done = {s.unit.id for s in now.of(State.DONE)}
-        while self._waiting or self.running:
-            self._reap()
-            self._start()
-            self._tick()
-            if self.running:
-                time.sleep(TICK)
+        with closing(self._backend):
+            while self._waiting or self.running:
+                self._reap()
+                self._start()
+                self._tick()
+                if self.running or self._waiting:
+                    time.sleep(TICK)
 
     def cancel(self, hurried: threading.Event) -> None:
         """End the running jobs; see `Local.cancel`."""
@@ -127,11 +131,21 @@ class Foreground:
                 self._waiting.remove(seen)
                 self._fail(seen, None, impossible)
             elif inputs <= self.done and (kind := seen.unit.resources.gpus > 0) not in full:
-                if self._room(seen.unit):
+                if self._room(seen.unit) and self._ready(seen.unit):
                     self._waiting.remove(seen)
                     self._submit(seen)
                 else:
                     full.add(kind)  # smaller ones would starve it
+        if self._waiting and not full:
+            self._backend.ready(self._waiting[0].unit)  # or will be, by the time that its inputs are done
+
+    def _ready(self, unit: Unit) -> bool:
+        ready = self._backend.ready(unit)
+        since = self._importing.setdefault(unit.stage, time.monotonic())
+        if not ready and time.monotonic() > since + PATIENCE:
+            self._importing[unit.stage] = math.inf
+            self._report(Event("imports", unit, "waits for imports, done once for all jobs"))
+        return ready
 
     def _free(self) -> tuple[int, list[str]]:
         """Return how many cores, and which GPUs, no running unit holds."""

@@ -1,8 +1,9 @@
 """Sends news of a study to the user's hook, each once, whichever program finds it.
 
 The hook is SOR_NOTIFY, in the environment or the secrets file, so that every program that polls a study has
-it, keepers included: a command, or the URL of a webhook, which is as secret as a password and appears in no
-message. A program never waits for the hook or fails because of it. events.py decides what to report.
+it, keepers included: a command, or the URL of a webhook (webhook.py), which is as secret as a password and
+appears in no message. A program never waits for the hook or fails because of it. events.py decides what to
+report.
 """
 
 from __future__ import annotations
@@ -20,17 +21,14 @@ from jobs.core.secrets import secret
 from jobs.store import journal
 from jobs.store.rundir import Damaged, StudyDir
 from jobs.store.schema import NOTE
+from launch.notify import webhook
 from launch.notify.events import News, Sent, news, silence
+from launch.notify.webhook import LIMIT, HookError
 from launch.state.lock import Lock, Locked
 from launch.state.status import StudyStatus
 from launch.submit.bad_nodes import Verdict
 
 HOOK = "SOR_NOTIFY"
-LIMIT = 10.0  # seconds that a hook may take
-
-
-class HookError(RuntimeError):
-    """The hook rejected a message or failed; the error's text reveals nothing of the hook."""
 
 
 class Notifier:
@@ -120,7 +118,7 @@ def send(hook: str, study: str, each: News) -> None:
     text = f"{study}: {each.text}"
     said = {"study": study, "event": each.event, "text": text}
     if hook.startswith(("http://", "https://")):
-        _post(hook, json.dumps({**said, "content": text}))  # Discord's name for the text
+        webhook.send(hook, webhook.post(hook, study, each.event, text))
     else:
         _run(hook, json.dumps(said), text)
 
@@ -140,22 +138,3 @@ def _run(command: str, said: str, text: str) -> None:
         raise HookError(f"the command took more than {LIMIT:.0f} s") from None
     if process.returncode:
         raise HookError(f"the command ended with exit code {process.returncode}")
-
-
-def _post(url: str, said: str) -> None:
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
-
-    # Some services refuse Python's default user agent.
-    headers = {"Content-Type": "application/json", "User-Agent": "scale-or-reason"}
-    try:
-        with urlopen(Request(url, said.encode(), headers), timeout=LIMIT) as answer:
-            answer.read(1)
-    except HTTPError as error:
-        raise HookError(f"the webhook answered {error.code}") from None
-    except URLError as error:
-        reason = error.reason
-        why = reason.strerror if isinstance(reason, OSError) else None
-        raise HookError(f"the webhook cannot be reached: {why or type(reason).__name__}") from None
-    except Exception as error:  # its message may contain the URL
-        raise HookError(f"the webhook cannot be used: {type(error).__name__}") from None

@@ -208,7 +208,7 @@ class SlurmClient:
                 preexec_fn=_die_with_parent if command[0] == "sbatch" else None,
             )  # fmt: skip
         except FileNotFoundError as error:
-            raise SlurmUnavailable(f"'{command[0]}' is not installed here: use a login node") from error
+            raise NotSetUp(f"'{command[0]}' is not installed here: use a login node") from error
         except subprocess.TimeoutExpired as error:
             said = "; ".join(
                 words(b"\n".join(filter(None, (error.stderr, error.stdout))).decode(errors="replace"))

@@ -48,7 +48,7 @@ def live_state(state: str) -> State | None:
 
 
 class NotSetUp(SlurmUnavailable):
-    """Slurm's programs are installed, but configured for no cluster."""
+    """There is no Slurm on this machine: it is not installed, or configured for no cluster."""
 
 
 class Refused(RuntimeError):

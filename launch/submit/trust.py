@@ -92,7 +92,7 @@ def replaceable(root: StudyDir) -> str | None:
 
 def _trusted(root: StudyDir) -> Iterator[tuple[Path, os.stat_result]]:
     yield root.path, root.path.stat()
-    files = (root.ledger, root.study, root.submitted, root.nodes, root.code, root.by_hand)
+    files = (root.ledger, root.study, root.origin, root.submitted, root.nodes, root.code, root.by_hand)
     names = {*STAGES, "submissions", *(path.name for path in files)}
     for folder, wanted in ((root.path, names), (root.code, None)):
         with suppress(FileNotFoundError), os.scandir(folder) as entries:

@@ -1,0 +1,47 @@
+"""Which file a run directory's study comes from, so that two files of one name are told apart."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from jobs.store.records import TEXT
+from jobs.store.rundir import StudyDir, read_json, write_json
+from launch.study.presets import Mistake, StudyError
+from launch.study.textfile import is_file
+
+ORIGIN = {"file": TEXT}
+
+
+def refuse_another(root: StudyDir, file: Path) -> None:
+    """Refuse a file whose study would share the run directory with that of another one.
+
+    A file that has moved or was edited is no other one.
+
+    Raises:
+        StudyError: the study was submitted from another file, which is still there and differs.
+    """
+    if not root.origin.is_file():  # submitted by an earlier version, or never
+        return
+    before = Path(read_json(root.origin, ORIGIN)["file"])
+    if not is_file(before) or before.resolve() == file.resolve() or before.read_bytes() == file.read_bytes():
+        return
+    raise StudyError([Mistake(
+        file, "name",
+        f"{root.path} belongs to another file with this name, {before}. Give this study a name of its own "
+        "('name: …'), or a folder of run directories (--runs DIR). If it is to replace the other one: "
+        f"rm {shlex.quote(str(before))}",
+    )])  # fmt: skip
+
+
+def record(root: StudyDir, file: Path) -> None:
+    """Record that a study is submitted from a file."""
+    write_json(root.origin, {"file": str(file.absolute())})
+
+
+def moved_from(runs: Path, file: Path) -> StudyDir | None:
+    """Return the run directory of a study that was submitted from a file which is gone."""
+    for origin in sorted(runs.glob(f"*/{StudyDir(runs).origin.name}")):
+        if is_file(origin) and read_json(origin, ORIGIN)["file"] == str(file.absolute()):
+            return StudyDir(origin.parent)
+    return None

@@ -1,0 +1,97 @@
+"""The config.json of a model: from a folder, or from the Hugging Face hub.
+
+The hub is asked once, when a file is written from the answer; planning a study never needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.core.secrets import secret
+
+CONFIG = "config.json"
+HUB = "https://huggingface.co"
+LIMIT = 20.0  # seconds that an answer may take
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model as its config.json describes it.
+
+    Args:
+        model: as a preset names it: the folder's absolute path, or the hub's name.
+        revision: the commit; None for a folder.
+    """
+
+    model: str
+    revision: str | None
+    config: dict[str, Any]
+
+
+def describe(name: str, revision: str | None = None) -> Described:
+    """Find a model's config.json.
+
+    Args:
+        name: a folder in Hugging Face format, or ORG/NAME on the hub.
+        revision: a commit, branch or tag of the hub's model; None: its main branch.
+
+    Raises:
+        ValueError: there is no such model, or the hub cannot be asked; the message says what to do.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir() or name.startswith((".", "~", "/")) or name.count("/") != 1:
+        path = folder / CONFIG
+        if not path.is_file():
+            raise ValueError(
+                f"{path}: no such file; give a folder in Hugging Face format, or ORG/NAME of the hub"
+            )
+        return Described(str(folder.absolute()), None, _parsed(path.read_bytes(), str(path)))
+    hub = os.environ.get("HF_ENDPOINT") or HUB
+    about = _parsed(_get(f"{hub}/api/models/{name}/revision/{revision or 'main'}", name), f"{hub}, {name}")
+    commit = str(about.get("sha") or "")
+    if not commit:
+        raise ValueError(f"{hub} names no commit of {name}")
+    return Described(
+        name, commit, _parsed(_get(f"{hub}/{name}/resolve/{commit}/{CONFIG}", name), f"{name}, {CONFIG}")
+    )
+
+
+def _get(url: str, name: str) -> bytes:
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    token = secret("HF_TOKEN")
+    headers = {"User-Agent": "scale-or-reason"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    instead = "download it where there is a network, and give its folder"
+    try:
+        with urlopen(Request(url, headers=headers), timeout=LIMIT) as answer:
+            return bytes(answer.read())
+    except HTTPError as error:
+        if error.code in (401, 403, 404):
+            why = (
+                "set HF_TOKEN, with access, if it is private or gated"
+                if not token
+                else "has HF_TOKEN access to it?"
+            )
+            raise ValueError(f"the hub has no {name}, or does not show it ({error.code}): {why}") from None
+        raise ValueError(
+            f"the hub answered {error.code} about {name}: try again later, or {instead}"
+        ) from None
+    except (URLError, OSError) as error:
+        raise ValueError(
+            f"the hub cannot be reached ({getattr(error, 'reason', error)}): {instead}"
+        ) from None
+
+
+def _parsed(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        raise ValueError(f"{where}: not JSON") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: not a mapping of keys")
+    return found

@@ -1,0 +1,163 @@
+"""`sor init FILE --model`: presets from a config.json, in a folder or on a hub, played by a local server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_study import sor
+
+from launch.commands.init_model import write_model
+from launch.study.presets import CONFIGS, StudyError
+from launch.study.schema import load_study
+
+COMMIT = "060db6499f32faf8b98477b0a26969ef7d8b9987"
+# As published; unlike a preset, with much that does not change shapes.
+QWEN: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+    "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 896, "initializer_range": 0.02,
+    "intermediate_size": 4864, "max_position_embeddings": 32768, "max_window_layers": 24,
+    "model_type": "qwen2", "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16", "transformers_version": "4.40.1", "use_cache": True, "use_mrope": False,
+    "use_sliding_window": False, "vocab_size": 151936,
+}  # fmt: skip
+MOE: dict[str, Any] = {
+    "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+    "num_experts": 128, "num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": [],
+    "vocab_size": 151936, "tie_word_embeddings": False, "max_position_embeddings": 40960,
+    "attention_bias": False, "rope_scaling": None,
+}  # fmt: skip
+MISTRAL = {**QWEN, "model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+HUB = {"Qwen/Qwen2.5-0.5B": QWEN, "Qwen/Qwen3-30B-A3B": MOE, "mistralai/Mistral-7B-v0.3": MISTRAL}
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[tuple[str, str | None]]]:
+    """What is asked: path and token. One model is gated, one breaks the hub."""
+    asked = list[tuple[str, str | None]]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            parts = self.path.strip("/").split("/")
+            name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+            code = 401 if name == "meta/gated" else 500 if name == "a/broken" else 200 if name in HUB else 404
+            known = json.dumps({"sha": COMMIT} if parts[0] == "api" else HUB.get(name))
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(known.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+STUDY = """\
+pairs: {{path: {rows}}}
+students: [student.yaml]
+mixtures: {{shares: [0, 1]}}
+benchmarks: [general-open-ended]
+expect: {{prompt: 20, ift: 5, reasoning: 60}}
+"""
+
+
+def student(folder: Path) -> Any:
+    """The preset, after it was loaded as a study's student."""
+    (folder / "rows.jsonl").write_text('{"prompt": "a", "ift": "b", "reasoning": "c"}\n', encoding="utf-8")
+    (folder / "study.yaml").write_text(STUDY.format(rows=folder / "rows.jsonl"), encoding="utf-8")
+    return load_study(str(folder / "study.yaml")).students[0]
+
+
+def test_a_model_of_the_hub_at_its_commit(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
+    said = write_model(tmp_path / "student.yaml", "Qwen/Qwen2.5-0.5B")
+    assert said.endswith("students: [student.yaml]")
+    found = student(tmp_path)
+    assert (found.model, found.revision, found.size) == ("Qwen/Qwen2.5-0.5B", COMMIT, "494M")
+    shipped = yaml.safe_load((CONFIGS / "models/qwen2.5-0.5b.yaml").read_text(encoding="utf-8"))
+    assert found.architecture == shipped["architecture"]
+    assert (found.training.learning_rate, found.training.zero) == (2e-5, 1)
+    assert found.serving.max_model_len == 20480
+    path = f"/Qwen/Qwen2.5-0.5B/resolve/{COMMIT}/config.json"
+    assert [each for each, _ in hub] == ["/api/models/Qwen/Qwen2.5-0.5B/revision/main", path]
+
+
+def test_experts_and_a_revision_and_a_token(
+    tmp_path: Path, hub: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    write_model(tmp_path / "student.yaml", "Qwen/Qwen3-30B-A3B@v1")
+    found = student(tmp_path)
+    assert (found.size, found.training.zero, found.training.gpus_per_node) == ("30.5B", 3, 8)
+    assert found.architecture["mlp_only_layers"] == []
+    assert hub[0] == ("/api/models/Qwen/Qwen3-30B-A3B/revision/v1", "Bearer hf_secret")
+    assert "hf_secret" not in (tmp_path / "student.yaml").read_text(encoding="utf-8")
+
+
+def test_a_folder(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
+    model = tmp_path / "my models" / "small"
+    model.mkdir(parents=True)
+    shape = {**QWEN, "hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256}
+    (model / "config.json").write_text(json.dumps({**shape, "num_attention_heads": 4}), encoding="utf-8")
+    done = sor("init", tmp_path / "student.yaml", "--model", model)
+    assert done.returncode == 0, done.stderr
+    found = student(tmp_path)
+    assert (found.model, found.revision, found.serving.max_model_len) == (str(model), None, 256)
+    assert hub == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a/nothing", r"the hub has no a/nothing, or does not show it \(404\): set HF_TOKEN"),
+        ("meta/gated", r"does not show it \(401\): set HF_TOKEN, with access"),
+        ("a/broken", r"the hub answered 500 about a/broken: try again later, or download it"),
+        ("mistralai/Mistral-7B-v0.3", r"model_type: found 'mistral'; known architectures are llama, qwen2"),
+        ("./nowhere", r"nowhere/config\.json: no such file; give a folder in Hugging Face format"),
+        ("nowhere", r"nowhere/config\.json: no such file"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(StudyError, match=why):
+        write_model(tmp_path / "student.yaml", name)
+    assert not (tmp_path / "student.yaml").exists()
+
+
+def test_without_a_network_or_with_something_else_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        StudyError, match=r"the hub cannot be reached .*: download it where there is a network"
+    ):
+        write_model(tmp_path / "student.yaml", "Qwen/Qwen2.5-0.5B")
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for text in ("<html>", "[]"):
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(StudyError, match=r"not JSON|not a mapping of keys"):
+            write_model(tmp_path / "student.yaml", str(folder))
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "student.yaml").write_text("mine", encoding="utf-8")
+    with pytest.raises(StudyError, match="exists already"):
+        write_model(tmp_path / "student.yaml", "Qwen/Qwen2.5-0.5B")
+    assert (tmp_path / "student.yaml").read_text(encoding="utf-8") == "mine"
+    assert sor("init", "--cluster", tmp_path / "c.yaml", "--model", "a/b").returncode == 2
