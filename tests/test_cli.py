@@ -179,7 +179,7 @@ def test_all_mistakes_at_once_and_nothing_written(command: str, study: Path, out
     lines = done.stderr.splitlines()
     assert len(lines) == len(MISTAKES)
     for key in ("mixtures.shares.0", "training.epoch", "students", "expect.prompt"):
-        named = re.compile(rf"sor: {re.escape(str(study))}:\d+: {re.escape(key)}: .{{10}}")
+        named = re.compile(rf"sor: {re.escape(str(study))}:\d+:\d+: {re.escape(key)}: .{{10}}")
         assert len([line for line in lines if named.match(line)]) == 1
     assert not out.exists()
 

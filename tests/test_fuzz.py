@@ -11,9 +11,12 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -27,13 +30,15 @@ from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
+from launch.study.json_schema import json_schema
 from launch.study.plan import plan
-from launch.study.schema import load_study
+from launch.study.presets import StudyError, known_names, read_yaml
+from launch.study.schema import _preset, load_study
 
 pytestmark = pytest.mark.filterwarnings("error::pandas.errors.PandasChangeWarning")
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
-SHARES = {"yaml": 0.8, "runs": 0.1, "results": 0.08, "reports": 0.02}  # of the examples, by test
+SHARES = {"yaml": 0.7, "schemas": 0.1, "runs": 0.1, "results": 0.08, "reports": 0.02}  # of the examples
 OWN = "raise SystemExit('this was run')\ndef make(staged, args, progress): ...\n"
 CONTROLS = {chr(c) for c in (*range(32), *range(127, 160))} - {"\n"}
 
@@ -85,6 +90,33 @@ def test_files_that_people_write(files: Files, json_too: bool) -> None:
         check(call(folder, "plan", "study.yaml", "--runs", "runs", "--cluster", "cluster.yaml", *more))
         assert set(os.listdir(folder)) == before
         assert "own" not in sys.modules
+
+
+READ: dict[str, Callable[[Path], Any]] = {  # how a file is read, by its kind
+    "study": lambda file: load_study(str(file)),
+    "cluster": lambda file: load_cluster(str(file)),
+    "model": lambda file: _preset(file, "students", file.name),
+    "evals": lambda file: _preset(file, "benchmarks", file.name),
+}
+VALIDATORS = {kind: jsonschema.Draft7Validator(json_schema(kind)) for kind in READ}
+
+
+@some("schemas")
+@given(changed(BASES))
+def test_what_a_schema_refuses_is_refused(files: Files) -> None:
+    """An editor that marks a file that `sor plan` takes would be switched off."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "own.py").write_text(OWN, encoding="utf-8")
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        for file in files:
+            preset = "model" if Path(file).stem in known_names("models") else "evals"
+            kind = Path(file).stem if file in ("study.yaml", "cluster.yaml") else preset
+            with suppress(StudyError):  # of one that is no YAML, nothing can be said
+                if not VALIDATORS[kind].is_valid(read_yaml(folder / file).data):
+                    with pytest.raises(StudyError):
+                        READ[kind](folder / file)
 
 
 def foreign(*results: dict[str, Any]) -> dict[str, Any]:

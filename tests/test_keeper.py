@@ -220,5 +220,5 @@ def test_a_template_of_an_earlier_version_is_told_the_new_name(
     monkeypatch.setattr("launch.study.templates.FOLDER", tmp_path)
     text = "cd {{study}}\nsrun {{python}} -m jobs.element {{submission}}\n"
     (tmp_path / "own.sh").write_text(text, encoding="utf-8")
-    with pytest.raises(StudyError, match=r"own\.sh:2: .*jobs\.element is called .* now: write {{module}}"):
+    with pytest.raises(StudyError, match=r"own\.sh:2:20: .*jobs\.element is called .* now: write {{module}}"):
         load_cluster(str(write_cluster(tmp_path / "mine.yaml", template="own")))

@@ -28,9 +28,10 @@ from launch.state.status import poll
 from launch.study import memory
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.estimate import Lengths
+from launch.study.model import Model
 from launch.study.plan import plan
 from launch.study.presets import CONFIGS, StudyError
-from launch.study.schema import Model, load_study
+from launch.study.schema import load_study
 from launch.submit.limits import NeverRuns, fitted
 from launch.views import unit_view
 

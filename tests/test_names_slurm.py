@@ -47,7 +47,7 @@ def test_a_name_that_no_folder_should_bear_is_refused_with_what_is_possible(
     file = write_study(tmp_path, name=name)
     with pytest.raises(StudyError) as error:
         load_study(str(file))
-    assert re.match(rf"{file}:\d+: name: found {re.escape(repr(name))}; ", str(error.value))
+    assert re.match(rf"{file}:\d+:\d+: name: found {re.escape(repr(name))}; ", str(error.value))
     assert "up to 60 of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit" in str(error.value)
 
 

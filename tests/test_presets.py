@@ -78,9 +78,9 @@ def test_a_mistake_names_the_line_of_the_preset(tmp_path: Path) -> None:
         load_study(str(file))
     [mistake] = error.value.mistakes
     assert (mistake.file, mistake.key) == (tmp_path / "m.yaml", "architecture.num_hidden_layers")
-    assert mistake.line is not None
-    line = mistake.file.read_text(encoding="utf-8").splitlines()[mistake.line - 1]
-    assert line.strip() == "num_hidden_layers: 0"
+    assert mistake.at is not None
+    line = mistake.file.read_text(encoding="utf-8").splitlines()[mistake.at.line - 1]
+    assert line[mistake.at.column - 1 :] == "num_hidden_layers: 0"
 
 
 TOY: dict[str, Any] = yaml.safe_load((CONFIGS / "studies/demo.yaml").read_text(encoding="utf-8"))["prepare"][
@@ -179,10 +179,11 @@ def test_the_study_names_file_and_line(tmp_path: Path) -> None:
     file.write_text(text.replace("learning_rate: 3e-3", "learning_rat: 3e-3"), encoding="utf-8")
     with pytest.raises(StudyError) as error:
         load_study(str(file))
-    line = text.splitlines().index(next(ln for ln in text.splitlines() if "learning_rate" in ln)) + 1
-    assert [(m.key, m.line) for m in error.value.mistakes] == [
-        ("prepare.args.teacher.learning_rat", line),
-        ("prepare.args.teacher.learning_rate", line),
+    line = next(ln for ln in text.splitlines() if "learning_rate" in ln)
+    number = text.splitlines().index(line) + 1
+    assert [(m.key, m.at) for m in error.value.mistakes] == [
+        ("prepare.args.teacher.learning_rat", (number, line.index("learning_rate") + 1)),
+        ("prepare.args.teacher.learning_rate", (number, line.index("teacher") + 1)),
     ]
 
 

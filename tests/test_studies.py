@@ -310,7 +310,7 @@ def test_a_benchmark_is_in_a_study_once(groups: dict[str, Any], key: str, words:
     [found] = error.value.mistakes
     assert found.key == key
     assert words in found.message
-    assert found.line is not None
+    assert found.at is not None
 
 
 @pytest.mark.parametrize("study", ["demo", "smollm", "scale-or-reason"])

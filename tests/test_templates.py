@@ -81,15 +81,15 @@ def test_every_value_reaches_the_program_as_it_is(template: Callable[[str], str]
         assert said.split("\0")[:-1] == [value, f"--x={value}", value, *NASTY, "end"]
 
 
-def test_a_placeholder_without_a_value_is_named_with_its_line(template: Callable[[str], str]) -> None:
+def test_a_placeholder_without_a_value_is_named_with_its_place(template: Callable[[str], str]) -> None:
     name = template("true\necho {{image}} {{code}}\n# {{a-b}} {{image}}\n")
     with pytest.raises(StudyError) as error:
         render(name, {"code": "x", "imag": "y"})
     first, second = str(error.value).splitlines()
     assert re.search(
-        r"own\.sh:2: \{\{image\}\} has no value: .*'slurm.variables'; known are code, imag$", first
+        r"own\.sh:2:6: \{\{image\}\} has no value: .*'slurm.variables'; known are code, imag$", first
     )
-    assert "own.sh:3: {{a-b}} has no value" in second
+    assert "own.sh:3:3: {{a-b}} has no value" in second
     with pytest.raises(StudyError, match=r"other\.sh: no such template; there are own$"):
         render("other", {})
 

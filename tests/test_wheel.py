@@ -95,6 +95,7 @@ def test_its_code_is_copied_like_that_of_a_checkout(run: Callable[..., str], tmp
         "jobs/runtime/run.py",
         "launch/cli.py",
         "configs/studies/demo.yaml",
+        "configs/schema/study.json",
         "configs/evals/tasks/_letter",
     )
     for name in (*names, "sbatch_templates/again.bash", "analysis/report.html"):

@@ -28,7 +28,6 @@ from jobs.core.trust import private_umask
 from jobs.runtime import local_job
 from jobs.runtime.run import STAGE_MODULES
 
-
 PROGRAM = "jobs.runtime.warm_start"
 
 

@@ -52,7 +52,8 @@ def write_study(file: Path, preset: str) -> str:
     if preset not in known:
         raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
     text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
-    write_new(file, f"# A copy of the shipped study {preset}, to edit.\n{text}")
+    own = text.partition("\n")[2]  # its first line names the schema by a path from configs/studies
+    write_new(file, "study", f"# A copy of the shipped study {preset}, to edit.\n{own}")
     return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
@@ -71,21 +72,22 @@ def write_cluster(file: Path) -> str:
         accounts = list(dict.fromkeys(row.account for row in rows if row.user))
     partitions, nodes = client.partitions().rows, client.nodes().rows
     mine = [p for p in partitions if _may_use(p, accounts)]
-    write_new(file, cluster_text(config.cluster, mine, nodes, accounts))
+    write_new(file, "cluster", cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
     check = shlex.join(["sor", "doctor", "--cluster", str(file)])
     return f"wrote {file}. To check it, with a short job on a node: {check}"
 
 
-def write_new(file: Path, text: str) -> None:
-    """Write a file that does not exist.
+def write_new(file: Path, kind: str, text: str) -> None:
+    """Write a file that does not exist, below a line by which editors find the JSON Schema of its kind.
 
     Raises:
         StudyError: it exists.
     """
+    schema = CONFIGS / "schema" / f"{kind}.json"
     try:
         with file.open("x", encoding="utf-8") as made:
-            made.write(text)
+            made.write(f"# yaml-language-server: $schema={schema.as_uri()}\n{text}")
     except FileExistsError:
         raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")]) from None
 

@@ -45,7 +45,7 @@ def write_model(file: Path, name: str) -> str:
         text = model_text(describe(model, revision or None))
     except ValueError as error:
         raise StudyError([Mistake(Path(name), "", str(error))]) from None
-    write_new(file, text)
+    write_new(file, "model", text)
     return f"wrote {file}. To use it, name it in a study beside it: students: [{shlex.quote(file.name)}]"
 
 

@@ -44,9 +44,9 @@ def print_studies(runs: Path, cluster: str | None) -> int:
 
 
 def _print_shipped(console: Console) -> None:
-    """Print the shipped studies with the first line of each file."""
+    """Print the shipped studies with the first words of each file, below the line that names its schema."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name in known_names("studies"):
-        with (CONFIGS / "studies" / f"{name}.yaml").open(encoding="utf-8") as file:
-            table.add_row(name, file.readline().removeprefix("#").strip())
+        lines = (CONFIGS / "studies" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        table.add_row(name, lines[1].removeprefix("#").strip())
     console.print(table)

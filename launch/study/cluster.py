@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
-from jobs.core.gpus import peak_flops
+from jobs.core.gpus import PEAKS, peak_flops
 from jobs.core.unit import STAGES, Resources
 from launch.study.header import OPTION, unusable, unusable_variables
 from launch.study.presets import (
@@ -40,6 +40,7 @@ ONE_CLUSTER = (
     "a study runs on one cluster, since its jobs wait for each other, and Slurm lets no job wait for one on "
     "another cluster: name one, for all stages, in 'sbatch'"
 )
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CLUSTER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 IN_GPU_OPTION = "say it in 'gpu_option'"
 RESERVED = {  # options of sbatch that a cluster file must not set, and why
@@ -78,7 +79,7 @@ def _words(value: Any) -> str | tuple[str, ...]:
 
 
 def _secret(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+    if not isinstance(value, str) or not VARIABLE.fullmatch(value):
         raise ValueError("the name of an environment variable is needed here, never a value")
     return value
 
@@ -87,53 +88,103 @@ def _memory(value: Any) -> Any:
     return "off" if value is False else value  # YAML reads a bare `off` as false
 
 
-Memory = Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"]
+# The JSON Schemas say what the functions before them accept: pydantic knows only what they return.
 MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have only one of them
-Options = dict[str, Annotated[str | bool, BeforeValidator(_option)]]
-Words = Annotated[str | tuple[str, ...], BeforeValidator(_words)]
+Memory = Annotated[
+    Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"],
+    BeforeValidator(_memory),
+    WithJsonSchema({"enum": [*MEMORY, "off", False]}),
+]
+WORD = {"type": ["string", "number"]}
+Options = Annotated[
+    dict[str, Annotated[str | bool, BeforeValidator(_option)]],
+    WithJsonSchema({
+        "type": "object",
+        "propertyNames": {"pattern": f"^{OPTION.pattern}$", "not": {"enum": list(RESERVED)}},
+        "additionalProperties": {"type": [*WORD["type"], "boolean", "null"]},
+    }),
+]  # fmt: skip
+Words = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [WORD, {"type": "array", "items": WORD}]}),
+]
+Secret = Annotated[
+    str, BeforeValidator(_secret), WithJsonSchema({"type": "string", "pattern": f"^{VARIABLE.pattern}$"})
+]
+Gpu = Annotated[
+    str,
+    AfterValidator(_known_gpu),
+    WithJsonSchema({"anyOf": [{"enum": list(PEAKS)}, {"type": "string"}]}),
+]
 
 
 class Efficiency(Strict):
-    """Share of the peak FLOP/s that each stage reaches."""
+    """Shares of the GPU's peak FLOP/s that the stages reach."""
 
     generate: Positive
+    """Generation by the teacher. Example: `0.1`."""
     train: Positive
+    """Training. Example: `0.35`."""
     evaluate: Positive
+    """Evaluation. Example: `0.1`."""
 
 
 class Slurm(Strict):
-    """How jobs are submitted.
-
-    Options of sbatch go by their long names; `true` is an option without a value, and `false` or nothing
-    drops one that `sbatch` sets for all stages. `memory` names the option that requests each unit's memory;
-    an option of MEMORY given for a stage, even as `false`, replaces it. With `keeper`, a job continues the
-    study after jobs have ended, at most one in that many seconds.
-    """
+    """How jobs are submitted; only with `backend: slurm`."""
 
     sbatch: Options = Field(default={})
-    stages: dict[str, Options] = Field(default={})
+    """Options of sbatch for all jobs, by their long names; `true` is an option without a value.
+    Example: `{partition: gpu, account: mine, exclusive: true}`."""
+    stages: dict[str, Options] = Field(
+        default={}, json_schema_extra={"propertyNames": {"enum": list(STAGES)}}
+    )
+    """The same for the jobs of one stage, over those of `sbatch`; `false` drops an option.
+    Example: `{pack: {partition: cpu, constraint: false}}`."""
     gpu_option: Annotated[str, Field(pattern=r"^[a-z-]+=.*\{gpus\}")] = "gpus-per-node={gpus}"
-    memory: Annotated[Memory, BeforeValidator(_memory)] = "mem"
+    """Option of sbatch that requests the GPUs of a node; `{gpus}` stands for their number.
+    Example: `"gres=gpu:a100:{gpus}"`."""
+    memory: Memory = "mem"
+    """Option of sbatch that requests the estimated memory: by node, core or GPU, or `off` where jobs must not
+    request any. One of these options in `sbatch` or `stages`, even as `false`, replaces the estimate."""
     template: Name = "plain"
+    """Shell around a job, in sbatch_templates: plain, modules, apptainer, pyxis, or one of your own."""
     variables: dict[str, Words] = Field(default={})
+    """Values of the template's own variables. Example: `{modules: [cuda/12.4]}`."""
     required: OneOrMore[str] = ()
+    """Options of sbatch that must be set, here or in Slurm's variable SBATCH_NAME. Example: `[account]`."""
     max_jobs: Count | None = None
+    """Jobs of a study that run at once, at most; without it, what Slurm allows. Example: `100`."""
     max_gpus: Count | None = None
-    secrets: OneOrMore[Annotated[str, BeforeValidator(_secret)]] = ()
+    """GPUs that a study's jobs hold at once, at most; without it, what Slurm allows. Example: `64`."""
+    secrets: OneOrMore[Secret] = ()
+    """Names of environment variables with secrets that jobs need. Values come from the environment, or from
+    ~/.config/scale-or-reason/secrets (mode 0600). Example: `[HF_TOKEN]`."""
     keeper: Count | None = None
+    """Seconds between keepers, at least: jobs of one core that start when others have ended, and submit what
+    did not fit into the queue or failed because of the infrastructure. They have the options of the stage
+    `report`, and notify if SOR_NOTIFY is set. Only where jobs may submit jobs, which `sor doctor` checks.
+    Example: `300`."""
 
 
 class Cluster(Strict):
-    """A preset from configs/clusters, or the user's own file."""
+    """A cluster: where jobs run, and the machine's figures for estimates, which become time limits."""
 
     name: Name
+    """Name of the cluster: up to 60 letters, digits, `.`, `_` and `-`. Without it, the file's name."""
     backend: Literal["local", "slurm"]
-    gpu: Annotated[str, AfterValidator(_known_gpu)]
+    """Jobs of Slurm, or processes of this machine."""
+    gpu: Gpu
+    """GPU, by its name in jobs/core/gpus.py, or as Slurm or torch calls it. Examples: `a100`, `h100-pcie`."""
     efficiency: Efficiency
     cpu_gflops: Positive
+    """Rate of one core, in GFLOP/s, for stages without a GPU. Example: `15`."""
     cpus_per_gpu: Count
+    """Cores requested with each GPU. Example: `8`."""
     max_hours: Positive
-    mtbf_hours: Positive = 24.0  # mean time between failures; sets how often checkpoints are made
+    """Hours that a job requests, at most; no more than the partition allows. Example: `24`."""
+    mtbf_hours: Positive = 24.0
+    """Mean hours between failures without warning; lower values give more checkpoints."""
     slurm: Slurm = Slurm()
     _file: Path = PrivateAttr(default=Path())
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from jobs.core.flops import architecture
 from launch.study.estimate import ROWS, Lengths
-from launch.study.schema import EvalGroup, Model
+from launch.study.model import Model
+from launch.study.schema import EvalGroup
 
 GIB = 1024
 STEP = 256  # MiB; requests are rounded up to a multiple, so that similar units share an array

@@ -30,8 +30,9 @@ from launch.study.estimate import (
     reporting_hours,
     training_flops,
 )
+from launch.study.model import Model
 from launch.study.presets import CONFIGS
-from launch.study.schema import EvalGroup, Model, Source, Study
+from launch.study.schema import EvalGroup, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
 LEAST = 0.5  # hours; the minimum time limit

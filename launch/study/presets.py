@@ -1,6 +1,6 @@
 """YAML files -> frozen schemas: what study files, cluster files and those of configs/ have in common.
 
-Every mistake is reported with file, key, what was found and what is allowed.
+Every mistake is reported with file, line, column, key, what was found and what is allowed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from jobs.core.paths import DATA
-from launch.study.textfile import UNSHOWABLE, Unusable, read_text, showable
+from launch.study.textfile import UNSHOWABLE, Position, Unusable, read_text, showable
 from launch.study.yamlfile import Document, parse_yaml
 
 CONFIGS = DATA / "configs"
@@ -25,15 +33,15 @@ SHOWN = 80  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake in a file, with its line (from 1) if known."""
+    """A mistake in a file, with its line and column if known."""
 
     file: Path
     key: str
     message: str
-    line: int | None = None
+    at: Position | None = None
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else str(self.file)
+        where = f"{self.file}:{self.at}" if self.at else str(self.file)
         return showable(": ".join(filter(None, (where, self.key, self.message))))
 
 
@@ -82,7 +90,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-Name = Annotated[str, BeforeValidator(_word)]
+Name = Annotated[
+    str, BeforeValidator(_word), WithJsonSchema({"type": "string", "pattern": f"^{WORD.pattern}$"})
+]
 Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1)]  # one nonempty line
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
@@ -107,7 +117,7 @@ def read_yaml(file: Path) -> Document:
     try:
         document = parse_yaml(read_text(file))
     except Unusable as error:
-        raise StudyError([Mistake(file, ".".join(error.key), error.message, error.line)]) from None
+        raise StudyError([Mistake(file, ".".join(error.key), error.message, error.at)]) from None
     return replace(document, data={"name": file.stem, **document.data})
 
 
@@ -130,14 +140,14 @@ def validate(schema: type[S], document: Document, file: Path) -> S:
             place = document.place(wrong["loc"])
             message = _in_words(schema, wrong) + _quotes_needed(wrong, document.words.get(place))
             key = ".".join(map(str, wrong["loc"]))
-            mistakes.append(Mistake(file, key, message, document.lines.get(place)))
+            mistakes.append(Mistake(file, key, message, document.positions.get(place)))
         raise StudyError(mistakes) from None
 
 
 def located(mistakes: Iterable[Mistake], document: Document, file: Path) -> list[Mistake]:
-    """Return the mistakes, those of this file with the lines of their keys."""
+    """Return the mistakes, those of this file with the positions of their keys."""
     return [
-        m if m.line or m.file != file else replace(m, line=document.line(m.key.split("."))) for m in mistakes
+        m if m.at or m.file != file else replace(m, at=document.position(m.key.split("."))) for m in mistakes
     ]
 
 
@@ -174,13 +184,14 @@ def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> tuple[str,
         if isinstance(part, int):
             continue
         annotation = at.model_fields[part].annotation
-        at = next((m for m in _models_in(annotation)), None)
+        at = next((m for m in models_in(annotation)), None)
         if at is None:
             return ()
     return tuple(at.model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in models_in(arg)]

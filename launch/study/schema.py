@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from launch.study.crosscheck import ALIAS, crosscheck, repeated
+from launch.study.model import Model
 from launch.study.presets import (
     CONFIGS,
     SHOWN,
@@ -39,28 +40,43 @@ from launch.study.textfile import is_file
 Share = Annotated[Real, Field(ge=0, le=1), AfterValidator(lambda share: share + 0.0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what numpy, torch and vLLM all accept
 Beta = Annotated[Real, Field(ge=0, lt=1)]
-Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
+TASK = r"^[^./][^/]*$"  # a task's name is also that of a folder
 
 
 class Prepare(Strict):
-    """Work before all other stages, by the user's own function; `hours` is its time limit."""
+    """A function that makes the study's inputs, below `@prepare/`, before all other stages."""
 
-    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:function
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """The function, as MODULE:NAME; it is called with the folder to write to, `args` and a progress meter.
+    Example: `jobs.toy:prepare`."""
     args: dict[str, Any] = Field(default={})
+    """Its arguments, checked if the function annotates them with a TypedDict. Example: `{seed: 0}`."""
     hours: Positive = 1.0
+    """Time limit, in hours."""
 
 
 class Source(Strict):
-    """A source of texts: a local file, or a dataset of a hub at a revision."""
+    """A source of rows: a local file, or a dataset of a hub at a revision."""
 
     path: Text | None = None
+    """File of rows: JSON Lines or one JSON array, in UTF-8, also gzipped, or Parquet; `@prepare/…` is a file
+    that the `prepare` function makes. Give either it or `dataset`.
+    Examples: `rows.jsonl`, `"@prepare/prompts.jsonl"`."""
     dataset: Text | None = None
+    """Dataset on the hub; needs a `revision`. Example: `Scale-or-Reason/math-reasoning-ift-pairs`."""
     subset: Text | None = None
+    """Configuration of the dataset, where it has several."""
     revision: Text | None = None
+    """Commit, tag or branch of the dataset; a commit cannot change.
+    Example: `b6f8168a6564de238a459f647a7f928e95876c78`."""
     split: Text = "train"
+    """Split of the dataset."""
     column: Text = "prompt"
+    """Column of the prompts. Pairs always have the columns `prompt`, `reasoning` and `ift`."""
     count: Count | None = None
+    """Rows to draw, without replacement; without it, all. Estimates need it. Example: `3400`."""
     seed: Seed = 0
+    """Seed of that draw."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
@@ -73,131 +89,85 @@ class Source(Strict):
 
 
 class Sampling(Strict):
-    """How tokens are sampled; temperature 0 takes the likeliest one."""
+    """How tokens are sampled."""
 
     temperature: Annotated[Real, Field(ge=0)] = 0.0
+    """Temperature; 0 takes the likeliest token. Example: `0.6`."""
     top_p: Annotated[Real, Field(gt=0, le=1)] = 1.0
+    """Probability mass of the likeliest tokens that are sampled from. Example: `0.95`."""
     top_k: Annotated[Whole, Field(ge=-1)] = -1
+    """Likeliest tokens that are sampled from; -1 or 0: all. Example: `20`."""
 
 
 class Mode(Sampling):
     """One of the teacher's two answer modes: chat template arguments and sampling."""
 
     chat_template_kwargs: dict[str, Any]
+    """Arguments of the teacher's chat template, which switch its thinking.
+    Example: `{enable_thinking: true}`."""
     max_tokens: Count
+    """Tokens of an answer, at most, its reasoning included. Example: `16384`."""
 
 
 class Modes(Strict):
-    """Plain answers (instruction fine-tuning data) and answers with reasoning."""
+    """How the teacher is asked, without and with its reasoning."""
 
     ift: Mode
+    """Plain answers (instruction fine-tuning data)."""
     reasoning: Mode
-
-
-class Thinking(Strict):
-    """The tags around a reasoning trace; both empty for a model that writes none."""
-
-    open: str = "<think>"
-    close: str = "</think>"
-
-    @model_validator(mode="after")
-    def _a_pair(self) -> Thinking:
-        if bool(self.open) != bool(self.close) or (self.open and self.open == self.close):
-            found = f"found {self.open!r} and {self.close!r}"
-            raise ValueError(f"{found}; 'open' and 'close' are two unlike tags, or both are empty")
-        return self
-
-
-class Training(Strict):
-    """Model-specific training settings: size, memory, speed."""
-
-    learning_rate: Positive
-    micro_batch: Count = 1
-    zero: Annotated[Whole, Field(ge=0, le=3)] | None = None
-    gradient_checkpointing: bool = False
-    nodes: Some = 1
-    tasks_per_node: Some = 1
-    gpus_per_node: Annotated[Whole, Field(ge=0, le=1000)] = 0
-    cpus: Some = 1  # per task, where there is no GPU
-
-
-class Serving(Strict):
-    """How one model generates: engine, GPUs it is spread over, independent workers that share the work."""
-
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    max_model_len: Count | None = None
-    nodes: Some = 1
-    gpus: Annotated[Whole, Field(ge=0, le=1000)] = 0  # per worker and node
-    workers: Some = 1
-    cpus: Some = 1  # where there is no GPU
-
-
-class Model(Strict):
-    """A preset from configs/models: a teacher, a student, or both.
-
-    With `init: random` the weights are drawn from `architecture`; otherwise `model` is loaded, and
-    `architecture` serves to count FLOPs before anything is downloaded.
-    """
-
-    name: Name
-    size: Text
-    model: Text | None = None
-    revision: Text | None = None
-    tokenizer: Text | None = None
-    tokenizer_revision: Text | None = None
-    init: Literal["pretrained", "random"] = "pretrained"
-    architecture: dict[str, Any]
-    thinking: Thinking = Thinking()
-    training: Training | None = None
-    serving: Serving = Serving()
-
-    @model_validator(mode="after")
-    def _has_weights(self) -> Model:
-        if self.init == "pretrained" and self.model is None:
-            raise ValueError("'model' is missing: a hub's name, a folder, or @prepare/… (or 'init: random')")
-        if self.init == "random" and self.tokenizer is None:
-            raise ValueError("'init: random' needs a 'tokenizer': a hub's name, a folder, or @prepare/…")
-        return self
-
-    @property
-    def tokens_with(self) -> tuple[str, str | None]:
-        """The location and revision of the tokenizer: its own, or those of the weights."""
-        found = (self.tokenizer, self.tokenizer_revision) if self.tokenizer else (self.model, self.revision)
-        assert found[0] is not None
-        return found[0], found[1]
+    """Answers with their reasoning."""
 
 
 class Mixtures(Strict):
-    """The mixtures to train on: shares of reasoning rows and their orders, each with every seed."""
+    """Mixtures of plain answers and answers with reasoning; each student learns each, with each seed."""
 
     shares: OneOrMore[Share]
+    """Shares of rows with reasoning, from 0 (plain answers only) to 1. Example: `[0, 0.25, 0.5, 0.75, 1]`."""
     order: OneOrMore[Literal["sequential", "shuffled"]] = ("sequential",)
+    """Plain answers first and reasoning after, or both shuffled."""
 
 
 class Recipe(Strict):
-    """Training settings of all students; `batch` times `block` is the tokens of a step."""
+    """Training settings of all students; their learning rates are in their presets."""
 
     epochs: Count = 1
-    batch: Count = 32  # blocks per optimizer step
-    block: Count = 4096  # tokens per packed block
+    """Passes over the rows."""
+    batch: Count = 32
+    """Blocks of an optimizer step, over all processes; times `block`, its tokens."""
+    block: Count = 4096
+    """Tokens of a packed block; prompts with a longer row in either mode are dropped."""
     warmup: Share = 0.03
+    """Share of the steps in which the learning rate rises to its peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls to 0 after the warmup, or that it stays."""
     weight_decay: Annotated[Real, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """Decay rates of AdamW's two averages."""
     clip: Positive = 1.0
+    """Norm to which gradients are clipped."""
     dtype: Literal["bf16", "fp32"] = "bf16"
+    """Precision of the training's arithmetic and of the trained weights."""
 
 
 class Task(Strict):
     """One benchmark, as lm-eval names it, and which of its metrics counts."""
 
-    task: Annotated[Text, Field(pattern=r"^[^./][^/]*$", max_length=200)]  # also names a folder
+    task: Annotated[Text, Field(pattern=TASK, max_length=200, json_schema_extra={"pattern": TASK})]
+    """Name of the task in lm-eval, or in the group's `include`. Example: `gsm8k_cot_zeroshot`."""
     metric: Text = "exact_match"
+    """Metric that counts, as lm-eval's results name it. Example: `prompt_level_strict_acc`."""
     filter: Text = "none"
+    """Filter that answers pass before the metric, as lm-eval names it. Example: `flexible-extract`."""
     fewshot: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    """Solved examples before each question."""
     limit: Count | None = None
-    items: Count  # how many it has, for estimates
+    """Items to ask, from the first one; without it, all. Example: `200`."""
+    items: Count
+    """Items that the benchmark has; only estimates use it. Example: `1319`."""
     choices: Annotated[Whole, Field(gt=1, le=1000)] | None = None
+    """Choices of each item, where their likelihoods are compared; only estimates use it. Without it, they
+    count generated answers. Example: `4`."""
 
 
 def _each_once(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
@@ -207,39 +177,59 @@ def _each_once(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
 
 
 class EvalGroup(Strict):
-    """A preset from configs/evals: benchmarks of one domain and format, evaluated together."""
+    """Benchmarks of one domain and format, evaluated together: a file in configs/evals, or of one's own."""
 
     name: Name
+    """Name in units and tables: up to 60 letters, digits, `.`, `_` and `-`. Without it, the file's name."""
     domain: Literal["general", "math"]
+    """Domain, by which the report groups benchmarks."""
     format: Literal["multiple-choice", "open-ended"]
+    """Format of the questions, by which the report groups benchmarks."""
     include: Text | None = None
+    """Folder with task files of one's own, instead of lm-eval's tasks: a full path, a path in the code's
+    folder, or `@prepare/…`. Examples: `configs/evals/tasks`, `"@prepare/benchmarks"`."""
     max_tokens: Count
+    """Tokens of an answer, at most, its reasoning included. Example: `16384`."""
     sampling: Sampling = Sampling()
+    """How students sample their answers."""
     tasks: Annotated[tuple[Task, ...], Field(min_length=1), AfterValidator(_each_once)]
+    """The benchmarks, each once."""
 
 
 class Expect(Strict):
-    """Mean tokens per row, for estimates before the data exists."""
+    """Mean tokens of a row, for estimates before the data exists."""
 
     prompt: Count
+    """Tokens of a prompt. Example: `150`."""
     ift: Count
+    """Tokens of a plain answer. Example: `500`."""
     reasoning: Count
+    """Tokens of an answer with its reasoning. Example: `3300`."""
 
 
 class Study(Strict):
-    """A study with its presets filled in."""
+    """A study: teacher, students, mixtures and benchmarks; presets are named by their files."""
 
+    # `load_study` has read the presets: here are models and groups where the file has names.
     name: Name
+    """Name of the study and of its run directory: up to 60 letters, digits, `.`, `_` and `-`. Without it, the
+    file's name. Example: `my-study`."""
     prepare: Prepare | None = None
     teacher: Model | None = None
+    """Model that answers the prompts. Give it with `prompts` and `modes`, or give `pairs`."""
     prompts: OneOrMore[Source] | None = None
+    """Sources of prompts; blank and repeated ones are left out."""
     modes: Modes | None = None
     pairs: OneOrMore[Source] | None = None
+    """Sources of prompts with both answers, instead of `teacher`, `prompts` and `modes`."""
     students: Annotated[tuple[Model, ...], Field(min_length=1)]
+    """Models to train, of several sizes. Example: `[qwen2.5-0.5b, qwen2.5-7b]`."""
     mixtures: Mixtures
     training: Recipe = Recipe()
     benchmarks: Annotated[tuple[EvalGroup, ...], Field(min_length=1)]
+    """Groups of benchmarks that each student is evaluated on. Example: `math-open-ended`."""
     seeds: OneOrMore[Seed] = (0,)
+    """Seeds of mixtures and trainings. The first one also seeds generation. Example: `[0, 1, 2]`."""
     expect: Expect
 
     @model_validator(mode="after")

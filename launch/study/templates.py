@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from jobs.core.paths import DATA
 from launch.study.presets import Mistake, StudyError
-from launch.study.textfile import Unusable, is_file, read_text
+from launch.study.textfile import Position, Unusable, is_file, position, read_text
 
 FOLDER = DATA / "sbatch_templates"
 AGAIN = FOLDER / "again.bash"  # prepended to every template
@@ -28,16 +28,16 @@ GIVEN = (  # variables that the toolkit sets for every template
 )
 
 
-def placeholders(name: str) -> dict[str, int]:
-    """Return the names in a template, each with the first line it occurs on.
+def placeholders(name: str) -> dict[str, Position]:
+    """Return the names in a template, each with the first place it occurs at.
 
     Raises:
         StudyError: there is no such template.
     """
-    found: dict[str, int] = {}
-    for number, line in enumerate(_read(name).splitlines(), 1):
-        for match in PLACEHOLDER.finditer(line):
-            found.setdefault(match[1], number)
+    found: dict[str, Position] = {}
+    text = _read(name)
+    for match in PLACEHOLDER.finditer(text):
+        found.setdefault(match[1], position(text, match.start()))
     return found
 
 
@@ -48,9 +48,10 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
         StudyError: there is no such template, or a placeholder has no value.
     """
     known = f"give it one in the cluster file's 'slurm.variables'; known are {', '.join(variables)}"
+    text = _read(name)
     mistakes = [
-        Mistake(FOLDER / f"{name}.sh", "", f"{{{{{placeholder}}}}} has no value: {known}", line)
-        for placeholder, line in placeholders(name).items()
+        Mistake(FOLDER / f"{name}.sh", "", f"{{{{{placeholder}}}}} has no value: {known}", at)
+        for placeholder, at in placeholders(name).items()
         if placeholder not in variables
     ]
     mistakes += [
@@ -58,14 +59,13 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
             FOLDER / f"{name}.sh",
             "",
             f"{FORMER} is called jobs.runtime.array_task now: write {{{{module}}}}",
-            n,
+            position(text, match.start()),
         )
-        for n, line in enumerate(_read(name).splitlines(), 1)
-        if FORMER in line
+        for match in re.finditer(re.escape(FORMER), text)
     ]
     if mistakes:
         raise StudyError(mistakes)
-    return _filled(_read(name), variables)
+    return _filled(text, variables)
 
 
 def again(variables: Mapping[str, str | Sequence[str]]) -> str:
@@ -89,4 +89,4 @@ def _read(name: str) -> str:
     try:
         return read_text(file)
     except Unusable as error:
-        raise StudyError([Mistake(file, "", error.message, error.line)]) from None
+        raise StudyError([Mistake(file, "", error.message, error.at)]) from None

@@ -1,4 +1,4 @@
-"""Reads small text files written by users (YAML, templates) whole, or rejects them with line and reason."""
+"""Reads small text files written by users (YAML, templates) whole, or rejects them with place and reason."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 MOST = 1 << 20  # bytes; files written by hand are far smaller
 KINDS = {
@@ -21,16 +22,26 @@ CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U
 UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+class Position(NamedTuple):
+    """A place in a text: line and column, both from 1; columns count characters."""
+
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
+
 class Unusable(ValueError):
     """A file that cannot be used.
 
     Args:
-        line: from 1; None: the whole file.
+        at: where; None: the whole file.
         key: the path of keys to the place, for YAML.
     """
 
-    def __init__(self, message: str, line: int | None = None, key: tuple[str, ...] = ()) -> None:
-        self.message, self.line, self.key = message, line, key
+    def __init__(self, message: str, at: Position | None = None, key: tuple[str, ...] = ()) -> None:
+        self.message, self.at, self.key = message, at, key
         super().__init__(message)
 
 
@@ -47,12 +58,18 @@ def read_text(file: Path) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Unusable(f"not UTF-8: byte 0x{data[error.start]:02x}; save the file as UTF-8", line) from None
+        byte, before = error.object[error.start], error.object[: error.start].decode("utf-8")
+        at = position(before, len(before))
+        raise Unusable(f"not UTF-8: byte 0x{byte:02x}; save the file as UTF-8", at) from None
     if found := CONTROL.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise Unusable(f"a control character, U+{ord(found[0]):04X}: remove it", line)
+        at = position(text, found.start())
+        raise Unusable(f"a control character, U+{ord(found[0]):04X}: remove it", at)
     return text
+
+
+def position(text: str, index: int) -> Position:
+    """Return the place of a character of a text."""
+    return Position(text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
 
 
 def _read(file: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""One YAML document -> mappings, lists, strings, finite numbers, booleans and null, each with its line.
+"""One YAML document -> mappings, lists, strings, finite numbers, booleans and null, each with its position.
 
 Values are built from PyYAML's events, since its own constructors keep the last of two equal keys, turn
 strings into dates and sexagesimal numbers, expand aliases without limit, and raise many kinds of errors.
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from launch.study.textfile import Unusable
+from launch.study.textfile import Position, Unusable
 
 try:
     from yaml import CSafeLoader as SafeLoader  # ten times as fast
@@ -49,27 +49,27 @@ class Document:
     """The contents of a file.
 
     Args:
-        lines: of each key and list item, from 1.
+        positions: of each key and list item.
         words: the spelling of booleans other than `true` and `false`.
     """
 
     data: dict[str, Any]
-    lines: dict[Place, int] = field(default_factory=dict)
+    positions: dict[Place, Position] = field(default_factory=dict)
     words: dict[Place, str] = field(default_factory=dict)
 
-    def line(self, keys: Iterable[Any]) -> int | None:
-        """Return the line of the value at these keys, or of its closest known parent.
+    def position(self, keys: Iterable[Any]) -> Position | None:
+        """Return the position of the value at these keys, or of its closest known parent.
 
         Returns:
             None if unknown.
         """
-        return self.lines.get(self.place(keys))
+        return self.positions.get(self.place(keys))
 
     def place(self, keys: Iterable[Any]) -> Place:
         """Return the longest prefix of these keys that the file has; one value may stand for a list."""
         at: Place = ()
         for key in map(str, keys):
-            if (*at, key) in self.lines:
+            if (*at, key) in self.positions:
                 at = (*at, key)
             elif key != "0":
                 break
@@ -90,20 +90,20 @@ def parse_yaml(text: str) -> Document:
         words = " ".join(filter(None, (error.context, error.problem)))
         line = text.splitlines()[mark.line : mark.line + 1] if mark else []
         hint = "; YAML is indented with spaces, not tabs" if any(INDENTED.match(one) for one in line) else ""
-        raise Unusable(f"not YAML: {words}{hint}", mark.line + 1 if mark else None) from None
+        raise Unusable(f"not YAML: {words}{hint}", _position(mark) if mark else None) from None
     except yaml.YAMLError as error:
         raise Unusable(f"not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         what = "nothing" if data is None else f"a {'list' if isinstance(data, list) else 'single value'}"
         raise Unusable(f"a mapping of keys is needed, found {what}")
-    return Document(data, builder.lines, builder.words)
+    return Document(data, builder.positions, builder.words)
 
 
 class _Builder:
     """Builds the values of one document from its events."""
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[Place, int] = {}
+        self.positions: dict[Place, Position] = {}
         self.words: dict[Place, str] = {}
         self._events = yaml.parse(text, SafeLoader)
         self._anchors: dict[str, tuple[Any, int] | None] = {}  # value and size; None while it is built
@@ -117,7 +117,7 @@ class _Builder:
         next(self._events)  # the document ends
         after = next(self._events)
         if not isinstance(after, yaml.StreamEndEvent):
-            raise Unusable("a second document begins; a file holds one", _line(after))
+            raise Unusable("a second document begins; a file holds one", _at(after))
         return data
 
     def _value(self, event: Any, at: Place) -> Any:
@@ -126,7 +126,7 @@ class _Builder:
         tag = event.tag
         if tag is not None and tag not in TAGS:
             shown = tag.replace("tag:yaml.org,2002:", "!!")
-            raise Unusable(f"the tag {shown} is not allowed; values need none", _line(event), at)
+            raise Unusable(f"the tag {shown} is not allowed; values need none", _at(event), at)
         if event.anchor:
             self._anchors[event.anchor] = None
         before = self._size
@@ -134,7 +134,7 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, at)
         elif len(at) >= DEPTH:
-            raise Unusable(f"nested more than {DEPTH} deep", _line(event), at[:3])
+            raise Unusable(f"nested more than {DEPTH} deep", _at(event), at[:3])
         elif isinstance(event, yaml.SequenceStartEvent):
             value = self._list(at)
         else:
@@ -147,14 +147,14 @@ class _Builder:
         self._size += by
         if self._size > VALUES:
             words = f"more than {VALUES:,} values, those of aliases counted each time"
-            raise Unusable(words, _line(event), at[:3])
+            raise Unusable(words, _at(event), at[:3])
 
     def _alias(self, event: Any, at: Place) -> Any:
         if event.anchor not in self._anchors:
-            raise Unusable(f"*{event.anchor} is nothing: no &{event.anchor} before it", _line(event), at)
+            raise Unusable(f"*{event.anchor} is nothing: no &{event.anchor} before it", _at(event), at)
         found = self._anchors[event.anchor]
         if found is None:
-            raise Unusable(f"&{event.anchor} contains itself", _line(event), at)
+            raise Unusable(f"&{event.anchor} contains itself", _at(event), at)
         self._grow(found[1], event, at)
         return found[0]
 
@@ -162,25 +162,25 @@ class _Builder:
         found: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             place = (*at, str(len(found)))
-            self.lines[place] = _line(event)
+            self.positions[place] = _at(event)
             found.append(self._value(event, place))
         return found
 
     def _mapping(self, at: Place) -> dict[str, Any]:
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        seen: dict[str, int] = {}
+        seen: dict[str, Position] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                raise Unusable("a key must be a single word, not a list, mapping or alias", _line(event), at)
-            key, line = _text(event, at), _line(event)
+                raise Unusable("a key must be a single word, not a list, mapping or alias", _at(event), at)
+            key, here = _text(event, at), _at(event)
             place = (*at, key)
             if key in seen:
-                raise Unusable(f"given twice, first in line {seen[key]}: keep one of them", line, place)
-            self.lines[place] = seen[key] = line
+                raise Unusable(f"given twice, first in line {seen[key].line}: keep one of them", here, place)
+            self.positions[place] = seen[key] = here
             value = self._value(next(self._events), place)
             if key == "<<" and event.implicit[0]:
-                merged = _merged(value, line, place)
+                merged = _merged(value, here, place)
             else:
                 found[key] = value
         return {**merged, **found}
@@ -196,41 +196,44 @@ class _Builder:
                 self.words[at] = text
             return BOOLEANS[text]
         if WHOLE.fullmatch(text):
-            return _whole(text, _line(event), at)
+            return _whole(text, _at(event), at)
         if REAL.fullmatch(text) or ENDLESS.fullmatch(text):
             number = float(text.replace("_", "")) if not ENDLESS.fullmatch(text) else math.inf
             if not math.isfinite(number):
                 words = f"found {text[:40]}; a finite number is needed (a text stands in quotes)"
-                raise Unusable(words, _line(event), at)
+                raise Unusable(words, _at(event), at)
             return number
         return text
 
 
-def _line(event: Any) -> int:
-    line: int = event.start_mark.line
-    return line + 1
+def _at(event: Any) -> Position:
+    return _position(event.start_mark)
+
+
+def _position(mark: Any) -> Position:
+    return Position(mark.line + 1, mark.column + 1)
 
 
 def _text(event: Any, at: Place) -> str:
     text: str = event.value
     if NUL_OR_HALF.search(text):
-        raise Unusable("a null byte or half of a surrogate pair in a text: remove it", _line(event), at)
+        raise Unusable("a null byte or half of a surrogate pair in a text: remove it", _at(event), at)
     return text
 
 
-def _whole(text: str, line: int, at: Place) -> int:
+def _whole(text: str, position: Position, at: Place) -> int:
     plain = text.replace("_", "")
     if len(plain) > DIGITS + 2:
-        raise Unusable(f"a number of more than {DIGITS} digits (a text stands in quotes)", line, at)
+        raise Unusable(f"a number of more than {DIGITS} digits (a text stands in quotes)", position, at)
     try:
         return int(plain, 0)
     except ValueError:  # 0x_
-        raise Unusable(f"found {text}; no number (a text stands in quotes)", line, at) from None
+        raise Unusable(f"found {text}; no number (a text stands in quotes)", position, at) from None
 
 
-def _merged(value: Any, line: int, at: Place) -> dict[str, Any]:
+def _merged(value: Any, position: Position, at: Place) -> dict[str, Any]:
     """Return what `<<` merges in: a mapping, or several, of which the first that holds a key counts."""
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, dict) for part in parts):
-        raise Unusable("'<<' takes a mapping, or a list of them", line, at)
+        raise Unusable("'<<' takes a mapping, or a list of them", position, at)
     return {key: part[key] for part in reversed(parts) for key in part}

@@ -1,0 +1,108 @@
+"""The model file: a preset for a teacher, a student, or both."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, model_validator
+
+from launch.study.presets import Count, Name, Positive, Strict, Text, Whole
+
+Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
+Gpus = Annotated[Whole, Field(ge=0, le=1000)]
+
+
+class Thinking(Strict):
+    """The tags around a reasoning trace; both empty for a model that writes none."""
+
+    open: str = "<think>"
+    """Tag before the trace."""
+    close: str = "</think>"
+    """Tag after the trace, before the answer."""
+
+    @model_validator(mode="after")
+    def _a_pair(self) -> Thinking:
+        if bool(self.open) != bool(self.close) or (self.open and self.open == self.close):
+            found = f"found {self.open!r} and {self.close!r}"
+            raise ValueError(f"{found}; 'open' and 'close' are two unlike tags, or both are empty")
+        return self
+
+
+class Training(Strict):
+    """How a student is trained: learning rate, memory, speed. A model without it can only teach."""
+
+    learning_rate: Positive
+    """Peak learning rate, after the warmup. Example: `2e-5`."""
+    micro_batch: Count = 1
+    """Blocks in one forward pass of a process. `batch` is a multiple of it times all processes."""
+    zero: Annotated[Whole, Field(ge=0, le=3)] | None = None
+    """DeepSpeed's ZeRO stage, as in configs/deepspeed; without it, DeepSpeed is not used."""
+    gradient_checkpointing: StrictBool = False
+    """Whether activations are recomputed in the backward pass: less memory, more time."""
+    nodes: Some = 1
+    """Nodes of the job."""
+    tasks_per_node: Some = 1
+    """Processes on each node, where there is no GPU; with GPUs, there is one for each."""
+    gpus_per_node: Gpus = 0
+    """GPUs on each node; 0 trains on cores."""
+    cpus: Some = 1
+    """Cores of each process, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu`."""
+
+
+class Serving(Strict):
+    """How the model generates, as a teacher and in evaluations: engine, GPUs, copies that share the work."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """Engine; `auto` takes vLLM if it is installed and can run the model, else transformers."""
+    max_model_len: Count | None = None
+    """Tokens of a prompt with its answer, at most; without it, the model's context. Example: `20480`."""
+    nodes: Some = 1
+    """Nodes that each copy of the model is spread over."""
+    gpus: Gpus = 0
+    """GPUs of each copy on each node (tensor parallelism); 0 generates on cores."""
+    workers: Some = 1
+    """Copies of a teacher that share the prompts, each in a job of its own. Example: `16`."""
+    cpus: Some = 1
+    """Cores of each copy, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu` for each."""
+
+
+class Model(Strict):
+    """A model, as a teacher, a student, or both: a file in configs/models, or of one's own."""
+
+    name: Name
+    """Name in units and tables: up to 60 letters, digits, `.`, `_` and `-`. Without it, the file's name."""
+    size: Text
+    """Size, as tables and figures show it. Example: `1.5B`."""
+    model: Text | None = None
+    """Weights: a name on the hub, a folder, or `@prepare/…` of the study's `prepare` function. Needed unless
+    `init: random`. Examples: `Qwen/Qwen2.5-1.5B`, `"@prepare/teacher"`."""
+    revision: Text | None = None
+    """Commit, tag or branch of `model` on the hub; a commit cannot change."""
+    tokenizer: Text | None = None
+    """Tokenizer, if not that of `model`: a name on the hub, a folder, or `@prepare/…`. Students that name the
+    same one share packed rows. Example: `Qwen/Qwen2.5-0.5B`."""
+    tokenizer_revision: Text | None = None
+    """Commit, tag or branch of `tokenizer` on the hub."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """Whether a student starts from the weights of `model`, or from random ones; those need a `tokenizer`."""
+    architecture: dict[str, Any]
+    """The model's `config.json`, or its keys that decide shapes: FLOPs and memory are counted from it before
+    anything is downloaded, and random weights are drawn from it."""
+    thinking: Thinking = Thinking()
+    training: Training | None = None
+    serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Model:
+        if self.init == "pretrained" and self.model is None:
+            raise ValueError("'model' is missing: a hub's name, a folder, or @prepare/… (or 'init: random')")
+        if self.init == "random" and self.tokenizer is None:
+            raise ValueError("'init: random' needs a 'tokenizer': a hub's name, a folder, or @prepare/…")
+        return self
+
+    @property
+    def tokens_with(self) -> tuple[str, str | None]:
+        """The location and revision of the tokenizer: its own, or those of the weights."""
+        found = (self.tokenizer, self.tokenizer_revision) if self.tokenizer else (self.model, self.revision)
+        assert found[0] is not None
+        return found[0], found[1]
