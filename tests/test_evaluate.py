@@ -192,7 +192,7 @@ def test_a_finished_benchmark_is_not_run_again(
     (benchmark,) = read_json(done.folder.result)["benchmarks"]
     assert benchmark["marked"]
     assert benchmark["accuracy"] == 0.3
-    assert "loaded by" not in capsys.readouterr().out  # nothing was left that needs the model
+    assert "s to load" not in capsys.readouterr().out  # nothing was left that needs the model
 
 
 def test_progress_names_the_benchmark_and_counts_those_that_are_kept(

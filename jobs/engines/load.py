@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
         if not (folder / "config.json").is_file():
             found = "it contains no config.json" if folder.is_dir() else "no such folder"
             raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
+    began = time.monotonic()
     wanted = execution.get("engine") or "auto"
     missing = why_not_vllm() if wanted != "transformers" else ""
     if wanted == "vllm" and missing:
         raise ValueError(f"engine vllm: {missing}. Install it, or use engine auto or transformers.")
+    imported = time.monotonic()
     length = execution.get("max_model_len")
     engine: Engine
     if missing or wanted == "transformers":
@@ -49,7 +52,8 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
 
         engine = VllmEngine(model, revision, length, execution.get("tensor_parallel") or 1)
     because = f" ({missing})" if missing else ""
-    print(f"{model}: loaded by {engine.name}, context {engine.max_length} tokens{because}", flush=True)
+    took = f"{imported - began:.1f} s for imports, {time.monotonic() - imported:.1f} s to load"
+    print(f"{model}: {engine.name}, context {engine.max_length} tokens{because}; {took}", flush=True)
     return engine
 
 
