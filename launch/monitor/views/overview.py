@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from launch.monitor.data.problems import Problem
-from launch.monitor.data.students import Cell, Grid
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.summary import Stage, Summary
-from launch.monitor.views.frontier import plot
+from launch.monitor.views.students import students
 from launch.monitor.views.text import (
     BAR,
     Lines,
     about,
     around,
     bar,
-    beside,
+    cells,
     columns,
     duration,
     flow,
@@ -30,20 +29,12 @@ from launch.monitor.views.text import (
     rate_in_words,
     shorten,
 )
-from launch.monitor.views.text import cells as measured
 from launch.monitor.views.unit_table import rows_of
 from launch.monitor.views.wrap import wrapped
 from launch.state.states import State
 from launch.views import SHORT, STYLES, amount
 
 LEAST_BAR = 8
-APART = 4  # rows beyond the grid from which its caption and a plot are apart from it
-CAPTIONS = (  # of the grid, from long to short
-    "columns: share of reasoning in the training data; cells: accuracy in %, * on the frontier, or progress",
-    "columns: share of reasoning in training; cells: accuracy in %",
-    "share of reasoning in training",
-    "of reasoning",
-)
 LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
 WIDE = 100  # columns needed to show intervals and full words
 COUNTED = (  # columns of the stage table
@@ -72,7 +63,7 @@ def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -
     below += min(len(busy), 10) + 2 if height >= 50 else 0
     shown = _problems(found, width, min(max(rest - below - len(apart), len(found[:3]) + 1), rest, 20))
     lines += [*(apart if shown else []), *shown, *apart, *stages]
-    lines += _with_gap(apart, _students(summary.grid, width, height - len(lines) - len(apart)))
+    lines += _with_gap(apart, students(summary.grid, width, height - len(lines) - len(apart)))
     room = height - len(lines) - len(apart) - 1
     lines += _with_gap(apart, rows_of(view, busy[:room], None, width) if busy and room > 1 else [])
     return Lines(lines, width, height)
@@ -200,7 +191,7 @@ def _stages(summary: Summary, width: int) -> list[Text]:
             shown = [s for s in shown if s not in LEFT_OUT[wanted]]
         rows = _stage_rows(summary, shown, wanted)
         gap, right = 1 + ("words" in wanted), range(2, 3 + len(shown) + ("rate" in wanted))
-        room = width - max(map(measured, columns(rows, right, gap)))
+        room = width - max(map(cells, columns(rows, right, gap)))
         if room >= LEAST_BAR:
             for row, stage in zip(rows[1:], summary.stages, strict=True):
                 row[1] = _bar(stage, min(room, 40))
@@ -253,47 +244,3 @@ def _bar(stage: Stage, width: int) -> Text:
         (wrong, BAR[State.FAILED], "red"),
     ]
     return bar(parts, width)
-
-
-def _students(grid: Grid, width: int, room: int) -> list[Text]:
-    """Return the grid with a caption, and the frontier plot if there is space."""
-    if not grid.cells or room < 2:
-        return []
-    rows = [[Text("student", "dim"), *(Text(c, "dim") for c in grid.columns)]]
-    for row, title in enumerate(grid.rows):
-        cells = (grid.cells.get((row, column)) for column in range(len(grid.columns)))
-        rows.append([Text(title), *(_cell(cell, width >= WIDE) for cell in cells)])
-    table = columns(rows[:room], right=range(1, len(rows[0])), gap=2 if width >= WIDE else 1)
-    wide = max(map(measured, table))
-    if room >= len(rows) + APART:
-        above = next((Text(words, "dim") for words in CAPTIONS if len(words) <= width), Text())
-        return [above, *_with_plot(grid, table, wide, width, room - 1)]
-    beside_it = next((words for words in CAPTIONS if measured(table[0]) + 3 + len(words) <= width), "")
-    table[0].append(f"   {beside_it}", "dim")
-    return table
-
-
-def _with_plot(grid: Grid, table: list[Text], wide: int, width: int, room: int) -> list[Text]:
-    """Return the grid with the frontier plot beside it, or below it if it does not fit there."""
-    if drawn := plot(grid, min(width - wide - 3, 70), min(room, 18)):
-        return beside(table, drawn)
-    drawn = plot(grid, min(width, 70), min(room - len(table) - 1, 14))
-    return [*table, Text(), *drawn] if drawn else table
-
-
-def _cell(cell: Cell | None, wide: bool) -> Text:
-    """Summarize a student: its accuracy in percent, or its training progress."""
-    if cell is None:
-        return Text()
-    wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED, State.DAMAGED)
-    if cell.accuracy is not None and not wrong:
-        part = f" {cell.evaluated}/{cell.groups}" if cell.evaluated < cell.groups else ""
-        mark = part or ("*" if cell.best else " ")
-        return Text(f"{100 * cell.accuracy:.1f}{mark}", "bold green" if cell.best else "")
-    if wrong or cell.state == State.PREEMPTED:
-        return Text(cell.state if wide else SHORT[cell.state], STYLES[cell.state])
-    if cell.trained == 1:
-        return Text("trained", "green")
-    if cell.trained or cell.state == State.RUNNING:
-        return Text(percent(cell.trained), STYLES[State.RUNNING])
-    return Text("queued" if cell.state == State.QUEUED else "·", STYLES[cell.state])
