@@ -295,7 +295,7 @@ def problem(seen: UnitStatus, log: Sequence[str] = ()) -> Text:
         said.append(f"  {seen.cause}: {ANSWERS[seen.cause].advice}\n")
     for line in log:
         said.append(f"  | {line}\n", "dim")
-    if log or seen.state is not State.FAILED:  # without a log, the command would fail
+    if log or seen.state is State.STALLED:  # without a log, the command would fail
         said.append(f"  {command(seen.root, 'logs', seen.unit.id)}\n")
     said.rstrip()
     return _kept_whole(said)

@@ -12,7 +12,7 @@ from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story
 from launch.monitor.screen import GAP, Page, Screen
 from launch.monitor.views.help import help_page
-from launch.monitor.views.overview import head, overview
+from launch.monitor.views.overview import overview, title
 from launch.monitor.views.text import Lines, panes
 from launch.monitor.views.unit import NOTHING, detail
 from launch.monitor.views.unit_table import unit_table
@@ -57,11 +57,6 @@ def frame(screen: Screen, views: Sequence[StudyView], inside: Inside, console: C
     return [*body, *[""] * (room - len(body)), *below]
 
 
-def above(view: StudyView, width: int) -> list[Text]:
-    """Return what stands above the units: the study, and why there is no newer data."""
-    return head(view, width)[: 2 if view.trouble else 1]
-
-
 def _rows(console: Console, shown: RenderableType) -> list[str]:
     with console.capture() as captured:
         console.print(shown, highlight=False)
@@ -74,7 +69,7 @@ def _body(screen: Screen, views: Sequence[StudyView], inside: Inside, height: in
         return help_page(width, height)
     if screen.page == Page.STUDIES or view.now is None:
         return overview(views, screen.study, width, height)
-    top = above(view, width)
+    top = title(view, width)
     height -= len(top)
     log = inside.log[: max(1, len(inside.log) - screen.back)]
     if seen and screen.beside:

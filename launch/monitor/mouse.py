@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launch.monitor.data.study_view import StudyView
-from launch.monitor.frame import above, foot
+from launch.monitor.frame import foot
 from launch.monitor.screen import Page, Pressed, Screen, choose, press
 from launch.monitor.terminal import Click
-from launch.monitor.views.overview import listed
+from launch.monitor.views.overview import listed, title
 from launch.monitor.views.unit_table import visible
 
 
@@ -33,6 +33,6 @@ def _row(screen: Screen, at: Click, views: Sequence[StudyView]) -> int | None:
     elif not screen.rows or (at.column >= screen.table if screen.beside else screen.page == Page.UNIT):
         return None
     else:
-        top = len(above(views[screen.study], screen.width))
+        top = len(title(views[screen.study], screen.width))
         shown, first = visible(len(screen.rows), screen.at, height - top), top + 1  # below the heading
     return shown[at.row - first] if first <= at.row < first + len(shown) else None

@@ -36,6 +36,7 @@ from launch.views import SHORT, STYLES, amount
 
 LEAST_BAR = 8
 LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
+TROUBLE = 3  # rows of an error at most
 WIDE = 100  # columns needed to show intervals and full words
 COUNTED = (  # columns of the stage table
     State.RUNNING, State.QUEUED, State.WAITING, State.PREEMPTED, State.STALLED, State.FAILED, State.BLOCKED,
@@ -102,7 +103,15 @@ def _standing(view: StudyView) -> tuple[Text, Text, Text]:
 
 
 def head(view: StudyView, width: int) -> list[Text]:
-    """Return the header: study, cluster, age of the data, resources used, estimated end."""
+    """Return the header: its title, who is submitting the study, resources used, estimated end."""
+    lines = title(view, width)
+    if view.now and view.now.submitting:
+        lines.append(Text(f"being submitted by {view.now.submitting.who}", "cyan"))
+    return lines + (_figures(view.summary, width) if view.summary else [])
+
+
+def title(view: StudyView, width: int) -> list[Text]:
+    """Return the study, its cluster, the age of the data and, if so, why there is no newer data."""
     name = Text.assemble((view.project.study.name, "bold"), f" on {view.project.cluster.name}")
     age = time.time() - view.taken
     if view.now is None:
@@ -116,11 +125,8 @@ def head(view: StudyView, width: int) -> list[Text]:
         elif width >= WIDE:
             lines[0].append(f", polled every {in_words(duration(view.interval))}", "dim")
     if view.trouble:
-        lines.append(Text(f"! no newer data: {view.trouble}", "yellow"))
-    if view.now and view.now.submitting:
-        lines.append(Text(f"being submitted by {view.now.submitting.who}", "cyan"))
-    if view.summary:
-        lines += _figures(view.summary, width)
+        rows = wrapped(f"! no newer data: {view.trouble}", width)
+        lines += [Text(row, "yellow") for row in rows[:TROUBLE]]
     return lines
 
 

@@ -6,6 +6,7 @@ Characters that an ASCII terminal cannot show are replaced by ASCII ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from statistics import fmean
 
 from rich.cells import cell_len
@@ -42,15 +43,19 @@ class Lines:
 
 def columns(rows: Sequence[Sequence[Text]], right: Iterable[int] = (), gap: int = 2) -> list[Text]:
     """Align rows of cells into columns; those in `right` are right-aligned."""
-    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    sizes = [[cells(cell) for cell in row] for row in rows]
+    widths = [max(column) for column in zip(*sizes, strict=True)]
     flush, lines = set(right), []
-    for row in rows:
-        line = Text()
-        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            pad = " " * (width - cells(cell))
-            line.append_text(Text(pad) + cell if index in flush else cell + Text(pad))
-            line.append(" " * gap)
-        line.rstrip()
+    for row, size in zip(rows, sizes, strict=True):
+        line, space = Text(), 0  # spaces are added with what follows them, which is faster
+        for index, cell in enumerate(row):
+            pad = widths[index] - size[index]
+            if size[index]:
+                before = space + (pad if index in flush else 0)
+                (line.append(" " * before) if before else line).append_text(cell)
+                space = gap + (0 if index in flush else pad)
+            else:
+                space += pad + gap
         lines.append(line)
     return lines
 
@@ -65,10 +70,11 @@ def beside(left: Sequence[Text], right: Sequence[Text], gap: int = 3) -> list[Te
 
 def panes(left: Lines, right: Lines, width: int) -> list[Text]:
     """Place two blocks side by side with a line between them, the left one padded to `width` cells."""
-    count = max(len(left.lines), len(right.lines))
-    ours, theirs = (lines + [Text()] * (count - len(lines)) for lines in (left.lines, right.lines))
-    padded = [line + Text(" " * (width - cells(line))) for line in ours]
-    return columns([[a, Text("│", "dim"), b] for a, b in zip(padded, theirs, strict=True)], gap=1)
+    lines = list[Text]()
+    for ours, theirs in zip_longest(left.lines, right.lines, fillvalue=Text()):
+        line = ours.copy().append(" " * (width - cells(ours)))
+        lines.append(line.append(" │ ", "dim").append_text(theirs))
+    return lines
 
 
 def flow(parts: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
