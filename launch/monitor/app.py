@@ -139,7 +139,8 @@ class App:
             if self._changed or time.monotonic() - self._drawn >= PULSE:
                 self._draw()
             self._read_unit()
-            keys, signals = self._terminal.wait(self._pulse if self._open and self._screen.follow else PULSE)
+            followed = self._open and self._screen.follow
+            keys, signals = self._terminal.wait(min(self._pulse, PULSE) if followed else PULSE)
             if ended := signals & ENDS:
                 return 128 + min(ended)
             self._changed |= bool(keys or signals)
@@ -172,8 +173,10 @@ class App:
 
     @property
     def _pulse(self) -> float:
-        """Seconds between rereads of the unit whose page is shown."""
-        return LOG_PULSE if self._screen.page == Page.UNIT else PULSE
+        """Seconds between rereads of the unit that is shown: its page follows the log, a table the polls."""
+        if self._screen.page == Page.UNIT:
+            return LOG_PULSE
+        return max(PULSE, self._poller.views()[self._screen.study].interval)
 
     def _forward(self) -> None:
         """Send notifications and wake the loop after each poll."""
@@ -206,7 +209,7 @@ class App:
         self._terminal.show(frame(self._screen, views, inside, console))
 
     def _read_unit(self) -> None:
-        """Reread the open unit's files: once a second while its log is followed, rarely beside the table."""
+        """Reread the open unit's files while its log is followed."""
         seen, gpu = self._open, self._projects[self._screen.study].cluster.gpu
         if seen is None or self._reading.busy:
             return
