@@ -21,6 +21,7 @@ TITLES = {
     "done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "run": 120, "heartbeat": 130, "node": 140,
     "memory": 150,
 }  # fmt: skip
+ROOMY, NAME = 150, 40  # narrower tables leave room for the reason: names have so many cells at most
 SHOWN = ("job", "node", "for", "run", "done", "rate", "left", "memory", "heartbeat")
 FLUSH = ("for", "run", "done", "left", "memory", "heartbeat")
 
@@ -124,6 +125,8 @@ def rows_of(view: StudyView, shown: Sequence[UnitStatus], selected: int | None, 
     took = view.summary.took if view.summary else {}
     titles = [title for title in SHOWN if width >= TITLES[title]]
     longest = max(18, 2 * width // 5)
+    if width < ROOMY:
+        longest = min(longest, NAME)
     lines = [
         [Text("state", "dim"), Text("unit", "dim"), *(Text(t, "dim") for t in titles), Text("why", "dim")]
     ]
