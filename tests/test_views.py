@@ -20,6 +20,7 @@ from jobs.core.causes import Cause, Run
 from jobs.store.rundir import append_jsonl
 from launch.monitor.data.eta import Span
 from launch.monitor.data.problems import Problem
+from launch.monitor.data.problems import problems as found_problems
 from launch.monitor.data.students import Cell, Grid
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story, read_story
@@ -31,8 +32,9 @@ from launch.monitor.views.unit_table import unit_table
 from launch.state.ledger import Attempt, Job
 from launch.state.lock import Held
 from launch.state.states import State
-from launch.state.status import Keeper, UnitStatus
+from launch.state.status import Keeper, StudyStatus, UnitStatus
 from launch.submit.bad_nodes import BadNode, Verdict
+from launch.views import status_view
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 15), (100, 30), (20, 5)]
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -126,6 +128,17 @@ def test_each_problem_has_a_command(tmp_path: Path, view: StudyView) -> None:
     assert "no keeper any more: job 99 is gone" in titles[3]
     for problem in (*found, *problems(view)):
         assert any("sor " in line or "sinfo" in line for line in problem.advice)
+
+
+def test_only_a_log_that_exists_is_named(tmp_path: Path) -> None:
+    project = made.paper(tmp_path)
+    failed = made.seen(project.root, project.units[0], State.FAILED, reason="E: x")
+    now = StudyStatus(project.root, (failed,))
+    for said, named in (((), False), (("a line",), True)):
+        [problem] = found_problems(now, Verdict(), [failed], {failed.unit.id: said})
+        assert ("sor logs" in "\n".join(problem.advice)) == named
+        shown = "\n".join(screen(status_view(now, {failed.unit.id: list(said)}), 200, 60))
+        assert ("sor logs" in shown) == named
 
 
 def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
