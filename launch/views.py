@@ -19,9 +19,11 @@ from jobs.core.causes import ANSWERS, Run
 from jobs.core.plain import plain
 from jobs.core.unit import STAGES, Unit
 from jobs.core.wording import count, span
+from launch.columns import Columns
 from launch.local.scheduler import Event, Running
 from launch.state.command_line import command
 from launch.state.exit_code import Outlook, outlook
+from launch.state.ledger import Job
 from launch.state.reconcile import Difference
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, current_progress
@@ -33,6 +35,11 @@ STYLES = {
     State.WAITING: "dim", State.QUEUED: "cyan", State.RUNNING: "blue", State.STALLED: "magenta",
     State.PREEMPTED: "yellow", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red",
     State.DAMAGED: "bold magenta",
+}  # fmt: skip
+SHORT = {  # headings of narrow columns
+    State.WAITING: "wait", State.QUEUED: "queue", State.RUNNING: "run", State.STALLED: "stall",
+    State.PREEMPTED: "again", State.DONE: "done", State.FAILED: "fail", State.BLOCKED: "block",
+    State.DAMAGED: "damage",
 }  # fmt: skip
 SIGNS = {
     "imports": ("…", "dim"),
@@ -84,7 +91,11 @@ def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] =
 
 def plan_view(now: StudyStatus) -> RenderableType:
     """Render the units of a study by stage: requested resources, estimated compute, state."""
-    table = _columns(("stage", "unit", "needs"), ("memory", "limit (h)", "GPU hours", "FLOPs"), ("state",))
+    table = Columns(
+        ("stage", "unit", "needs", "memory", "limit (h)", "GPU hours", "FLOPs", "state"),
+        numbers=("memory", "limit (h)", "GPU hours", "FLOPs"),
+        optional=("limit (h)", "FLOPs", "memory", "needs", "GPU hours"),
+    )
     last = ""
     for seen in now.units:
         unit = seen.unit
@@ -92,7 +103,7 @@ def plan_view(now: StudyStatus) -> RenderableType:
         flops = amount(unit.flops) if unit.flops is not None or unit.stage == "generate" else "-"
         stage = unit.stage if unit.stage != last else ""
         last = unit.stage
-        table.add_row(
+        table.add(
             stage, unit.name, needs(unit), memory(unit.resources.memory), f"{unit.resources.hours:g}", hours,
             flops,
             Text(seen.state, STYLES[seen.state]),
@@ -184,10 +195,11 @@ def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -
         logs: the last log lines of units, by id; if not empty, failed units without lines are only named.
     """
     states = [s for s in State if now.of(s)]
-    table = _columns(("stage",), ("total", *states))
+    titles = ("total", *map(str, states))
+    table = Columns(("stage", *titles), numbers=titles, short={str(s): SHORT[s] for s in states})
     for row in now.stages():
         counts = [Text(str(row[s] or "·"), STYLES[s] if row[s] else "dim") for s in states]
-        table.add_row(row["stage"], str(row["total"]), *counts)
+        table.add(row["stage"], str(row["total"]), *counts)
     says, next_step = headline(now)
     parts: list[RenderableType] = [says, "", table]
     running = now.of(State.RUNNING, State.STALLED)
@@ -203,6 +215,8 @@ def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
     parts += [Text(f"damaged: {plain(harm)}", "bold magenta") for harm in now.harm]
     parts += [keeper_line(now)] if now.keeper else []
+    if now.submitting:
+        parts.append(Text(f"being submitted by {now.submitting.who}", "cyan"))
     parts += [_kept_whole(Text(f"next: {next_step}"))] if next_step else []
     return Group(*parts)
 
@@ -219,7 +233,9 @@ def headline(now: StudyStatus) -> tuple[Text, str | None]:
         return Text(f"{name}: in progress: {says}", "bold blue"), command(now.root, "monitor")
     if not any(seen.attempt for seen in now.units):
         return Text(f"{name}: not submitted yet: {says}", "bold"), command(now.root, "submit")
-    return Text(f"{name}: needs attention: {says}", "bold red"), command(now.root, "submit")
+    # A second submit would be refused.
+    verb = "monitor" if now.submitting else "submit"
+    return Text(f"{name}: needs attention: {says}", "bold red"), command(now.root, verb)
 
 
 def waiting_line(found: Waiting) -> Text:
@@ -242,11 +258,12 @@ def keeper_line(now: StudyStatus) -> Text:
         )
     if last.ended is not None:
         return Text(f"no keeper any more: {last.reason}", "dim")
-    log = f"its log is in submissions/{job.submission}"
-    again = command(now.root, "submit")
-    return _kept_whole(
-        Text(f"no keeper any more: job {job.id} is gone ({log}). To continue: {again}", "yellow")
-    )
+    return _kept_whole(Text(f"{keeper_gone(job)}. To continue: {command(now.root, 'submit')}", "yellow"))
+
+
+def keeper_gone(job: Job) -> str:
+    """Say that the keeper's job has ended without a next one, and where its log is."""
+    return f"no keeper any more: job {job.id} is gone (its log is in submissions/{job.submission})"
 
 
 def nodes_view(found: Verdict) -> RenderableType:
@@ -271,7 +288,7 @@ def nodes_lines(found: Verdict) -> list[str]:
     return lines
 
 
-def problem(seen: UnitStatus, log: Iterable[str] = ()) -> Text:
+def problem(seen: UnitStatus, log: Sequence[str] = ()) -> Text:
     """Render a unit that needs attention: what happened, what to do, and the end of its log."""
     where = f"{seen.unit.stage} {seen.unit.name}"
     said = Text(f"{seen.state}: {where}: {plain(seen.reason or '')}\n", "red")
@@ -279,7 +296,10 @@ def problem(seen: UnitStatus, log: Iterable[str] = ()) -> Text:
         said.append(f"  {seen.cause}: {ANSWERS[seen.cause].advice}\n")
     for line in log:
         said.append(f"  | {line}\n", "dim")
-    return _kept_whole(said.append(f"  {command(seen.root, 'logs', seen.unit.id)}"))
+    if log or seen.state is State.STALLED:  # without a log, the command would fail
+        said.append(f"  {command(seen.root, 'logs', seen.unit.id)}\n")
+    said.rstrip()
+    return _kept_whole(said)
 
 
 def _kept_whole(text: Text) -> Text:
@@ -313,12 +333,13 @@ def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -
     return Group(*about, *running, *([table] if ended else []), *(Text(f"  | {line}", "dim") for line in log))
 
 
-def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
+def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Columns:
     """Return a table of running units with their progress."""
-    table = Table(box=None, pad_edge=False, show_header=False)
+    titles = ("", "stage", "unit", "progress", "count", "facts")
+    table = Columns(titles, optional=("progress", "stage", "facts"), heading=False)
     for unit, p in units:
         if p is None:
-            table.add_row(Text("▶", "blue"), unit.stage, unit.name, "", "starting", "")
+            table.add(Text("▶", "blue"), unit.stage, unit.name, "", "starting: no report yet", "")
             continue
         bar = ProgressBar(total=max(p["total"], 1), completed=p["done"], width=24)
         facts = [p["phase"]] if "phase" in p else []
@@ -326,7 +347,7 @@ def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Table:
         facts += [f"{p['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in p else []
         facts += [f"memory {memory(p['memory'])}"] if p.get("memory") else []
         count = f"{p['done']:,} of {p['total']:,} {p['unit']}"
-        table.add_row(Text("▶", "blue"), unit.stage, unit.name, bar, count, ", ".join(facts))
+        table.add(Text("▶", "blue"), unit.stage, unit.name, bar, count, ", ".join(facts))
     return table
 
 

@@ -25,6 +25,8 @@ from launch.submit.bad_nodes import Verdict
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
+STARTING = 1  # the group of benchmarks whose evaluations have not reported yet
+LOADING = (10, 3)  # the training and the group of an evaluation that still loads its model
 
 
 def paper(folder: Path, name: str = "scale-or-reason") -> Project:
@@ -91,7 +93,9 @@ def view(
 ) -> StudyView:
     """The study as seen at `at`."""
     keeper = more.pop("keeper", None)
-    now = StudyStatus(project.root, tuple(units), more.pop("former", ()), keeper)
+    now = StudyStatus(
+        project.root, tuple(units), more.pop("former", ()), keeper, more.pop("submitting", None)
+    )
     facts = UnitFiles(project.root)
     facts.update(now, budget=60)
     rest: dict[str, Any] = {"nodes": Verdict(), "asked": None, "trouble": None, "interval": 30.0, **more}
@@ -137,7 +141,13 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> UnitStatus:
         return seen(root, unit, state)
     if state == State.RUNNING:
         told = progress(
-            300 + 100 * i, 4000, "steps", loss=0.812, tokens_per_second=123456.0, phase="training"
+            300 + 100 * i,
+            4000,
+            "steps",
+            loss=0.812,
+            tokens_per_second=123456.0,
+            phase="training",
+            memory=98_304,
         )
         return seen(root, unit, state, progress=told)
     if state == State.STALLED:
@@ -176,7 +186,11 @@ def _evaluation(root: StudyDir, unit: Unit, i: int) -> UnitStatus:
         )
         return seen(root, unit, State.DONE)
     if trained == State.DONE:
+        if group == STARTING:
+            return seen(root, unit, State.RUNNING)
         told = progress(30 + 10 * group, 1000, "requests", benchmark="2 of 5 mmlu_pro", kept=1)
+        if (i, group) == LOADING:
+            told = progress(0, 1000, "requests", phase="loading the model", memory=2_150)
         return seen(root, unit, State.RUNNING, progress=told)
     if trained == State.FAILED:
         return seen(root, unit, State.BLOCKED, reason=f"needs train {unit.inputs[0].name}, which failed")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jobs.core.plain import ESCAPES
 from launch.monitor.data.study_view import StudyView
-from launch.monitor.frame import HELP, LEAST, Inside, frame
+from launch.monitor.frame import LEAST, Inside, frame
 from launch.monitor.screen import Screen, press
 
 PAGES = ("", "enter", "enter enter", "?", "/ f a i", "enter c", "u", "c", "s", "enter s")
@@ -81,11 +81,6 @@ def test_below_stands_what_is_asked_said_or_can_be_typed(views: list[StudyView])
     assert drawn(Screen(busy="cancelling x"), views, (80, 24))[-1] == "cancelling x …"
     long = drawn(Screen(message="word " * 5000), views, (80, 24))
     assert views[0].project.study.name in long[0]  # a long message leaves room for what it is about
-
-
-def test_help_fits_into_a_small_terminal(views: list[StudyView]) -> None:
-    rows = drawn(screen(views, "?"), views, (80, 24))
-    assert all(any(keys in row and what in row for row in rows) for keys, what in HELP)
 
 
 def test_reading_back_in_a_log(views: list[StudyView], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from jobs.store.records import COUNT, TIME, Damaged
 from jobs.store.rundir import StudyDir
 from jobs.store.schema import ATTEMPT
 from launch.state.ledger import Ledger, Started
-from launch.state.lock import held_since
+from launch.state.lock import holder
 
 SHAPE = {"time": TIME, "host": COUNT, "n": COUNT}
 MANY = 20
@@ -147,18 +147,18 @@ def test_a_login_node_whose_clock_is_wrong(tmp_path: Path, off: float) -> None:
 from pathlib import Path
 from jobs.store.rundir import StudyDir, UnitDir
 from launch.state.ledger import Ledger
-from launch.state.lock import held_since
+from launch.state.lock import holder
 from launch.state.status import current_progress
 root, folder = StudyDir(Path(sys.argv[2])), UnitDir(Path(sys.argv[3]))
 attempt = Ledger(root.ledger).attempts()[folder.id]
 progress = current_progress(folder, attempt)
-print(time.time() - progress["updated"], time.time() - attempt.started, held_since(root.lock) is not None)
+print(time.time() - progress["updated"], time.time() - attempt.started, holder(root.lock) is not None)
 """, off, tmp_path, folder.path))  # fmt: skip
     silence, age, held = said.split()
     assert abs(float(silence)) < 300
     assert abs(float(age)) < 300
     assert held == "True"
-    assert held_since(root.lock) is not None
+    assert holder(root.lock) is not None
 
 
 def test_a_folder_that_cannot_be_written_has_this_machines_clock(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from launch.monitor.terminal import CLEAR, LEAVE, TAKE, Gone, Terminal, decode
+from launch.monitor.terminal import CLEAR, LEAVE, TAKE, Click, Gone, Key, Terminal, decode
 
 LONG = 20.0  # seconds that nothing here takes
 
@@ -67,9 +67,15 @@ def person() -> Iterator[Person]:
         ("q\x1b", ["q"], "\x1b"),
         ("q\x1b[", ["q"], "\x1b["),
         ("\x1b[5", [], "\x1b[5"),
+        ("\x1b[<0;12;5M\x1b[<0;12;5m", [Click(11, 4)], ""),  # pressed, and released
+        ("\x1b[<64;1;1M\x1b[<65;1;1M\x1b[<69;1;1M", ["wheelup", "wheeldown", "wheeldown"], ""),
+        ("\x1b[<2;3;4M\x1b[<35;3;4M", [], ""),  # another button, a movement
+        ("\x1b[<0;12", [], "\x1b[<0;12"),
+        ("\x1b[M q!j", ["j"], ""),  # as old terminals report the mouse: no key is meant by its position
+        ("\x1b[M q", [], "\x1b[M q"),
     ],
 )
-def test_keys_by_name(text: str, keys: list[str], rest: str) -> None:
+def test_keys_by_name(text: str, keys: list[Key], rest: str) -> None:
     assert decode(text) == (keys, rest)
 
 

@@ -22,7 +22,8 @@ from jobs.store import journal
 from jobs.store.records import Damaged
 from launch.state import lock as locks
 from launch.state.ledger import Ledger, Started
-from launch.state.lock import STALE, Lock, Locked, Lost, held_since
+from launch.state.lock import STALE, Lock, Locked, Lost
+from launch.state.lock import holder as who_holds
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = """
@@ -289,21 +290,22 @@ def test_who_is_patient_gets_the_lock_of_an_owner_that_ends(tmp_path: Path) -> N
 
 def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    assert held_since(path) is None
+    assert who_holds(path) is None
     before = time.time()
     with Lock(path):
         os.utime(path, (0, 0))
-        found = held_since(path)
+        found = who_holds(path)
         assert found is not None
-        assert before <= found <= time.time()
+        assert before <= found.since <= time.time()
+        assert f"(process {os.getpid()})" in found.who
         assert list(tmp_path.iterdir()) == [path]
     for host, pid, age, held in (
         (socket.gethostname(), dead_pid(), 0, False), ("other", 1, 0, True), ("other", 1, 2 * STALE, False)
     ):  # fmt: skip
         write(path, age, host=host, pid=pid, began=5.0)
-        assert held_since(path) == (5.0 if held else None)
+        assert (found.since if (found := who_holds(path)) else None) == (5.0 if held else None)
     path.write_text("", encoding="utf-8")
-    assert held_since(path) is None
+    assert who_holds(path) is None
 
 
 def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from small_slurm import preempt, write_cluster
 from small_study import TESTS, runs, sor, student, wait_for, write_study
 from tmux import PROMPT, Tmux, terminal
 
-from launch.monitor.frame import HELP
+from launch.monitor.views.help import KEYS, STATES
 from launch.state.states import State
 
-SCREEN_OF_SHELL = "1 0"  # the cursor is shown, the other screen is not
+SCREEN_OF_SHELL = "1 0 0"  # the cursor is shown, the other screen is not, and the mouse is the terminal's
+SCREEN_OF_MONITOR = "0 1 1"
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +72,9 @@ def test_a_person_looks_around(person: Tmux) -> None:
     person.presses("Enter", "Enter")
     person.sees("RuntimeError: study was told to fail", "f follow")
     person.presses("u")
-    person.sees("in another terminal, sor submit")
+    person.sees("in another terminal:", "sor submit")
     person.presses("?")
-    person.sees(*(what for _, what in HELP))
+    person.sees(*(what for _, what in KEYS), *STATES.values())
     person.presses("x")
     person.resize(200, 60)
     person.sees("study says hello")
@@ -89,6 +90,49 @@ def test_a_person_looks_around(person: Tmux) -> None:
     person.sees("what was there", PROMPT)
     assert person.state() == SCREEN_OF_SHELL
     assert person.mode() == before
+
+
+def test_a_person_with_a_mouse_and_a_large_terminal(person: Tmux) -> None:
+    person.resize(200, 60)
+    person.runs("sor monitor")
+    person.sees("small on local", "other", "q quit", without=PROMPT)
+    person.clicks(5, 1)
+    person.sees("> other", "other on local")
+    person.clicks(5, 0)
+    person.sees("> small", "small on local")
+    person.clicks(5, 0)  # a second click opens it
+    shown = person.sees(
+        "> failed   prepare small", "RuntimeError: study was told to fail", "study says hello"
+    )
+    log = next(line for line in shown.splitlines() if "study says hello" in line)
+    assert "│" in log  # beside the units
+    person.scrolls()
+    shown = person.sees("no log yet", "> blocked")
+    row = next(number for number, line in enumerate(shown.splitlines()) if "prepare small" in line)
+    person.clicks(5, row)
+    person.sees("> failed   prepare small", "study says hello")
+    person.scrolls(down=False)
+    person.sees("this is the first unit of the list")
+    person.types("q")
+    person.sees(PROMPT)
+    assert person.state() == SCREEN_OF_SHELL
+
+
+def test_a_submit_in_another_terminal_is_seen(tmp_path: Path) -> None:
+    file = write_study(tmp_path, {"s": student()})
+    (tmp_path / "study.hold").touch()
+    with terminal(SOR_RUNS=str(tmp_path / "runs")) as submitter, terminal() as person:
+        submitter.runs(f"sor submit {file} --yes")
+        wait_for(lambda: runs(tmp_path), "the first job to run")
+        person.runs(f"sor monitor {file} --interval 1 --runs {tmp_path / 'runs'}")
+        shown = person.sees("being submitted by", "running", "q quit")
+        assert "nothing is queued or running" not in shown
+        person.presses("u")
+        person.sees("is being submitted already, by")
+        submitter.presses("C-c")
+        submitter.sees("To continue: sor submit", PROMPT)
+        person.sees("small on local", without="being submitted by")
+        person.presses("q")
 
 
 def test_left_open_it_tells_of_news_once(person: Tmux, tmp_path: Path) -> None:
@@ -114,7 +158,7 @@ def test_however_it_ends_the_terminal_is_as_before(person: Tmux, ran: Path, how:
     before = person.mode()
     person.runs("echo what was there; sor monitor; echo code $?")
     person.sees("q quit")
-    assert person.state() == "0 1"
+    assert person.state() == SCREEN_OF_MONITOR
     if how == "C-c":
         person.presses("C-c")
     else:
@@ -156,7 +200,7 @@ def test_suspended_and_brought_back(person: Tmux) -> None:
     assert person.sees("\necho is on").count("echo is on") == 2
     person.runs("fg")
     person.sees("Esc back", without=PROMPT)
-    assert person.state() == "0 1"
+    assert person.state() == SCREEN_OF_MONITOR
     person.presses("q")
     person.sees("echo is on", PROMPT)
 

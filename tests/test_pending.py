@@ -135,7 +135,7 @@ def shown(
     )
     now = StudyStatus(ROOT, (unit._replace(live=live),))
     lines = [waiting_line(w).plain for w in waiting(now)]
-    found = [(p.title, p.advice, p.grave) for p in problems(now, Verdict(), (), {})]
+    found = [(p.title, " ".join(p.advice), p.grave) for p in problems(now, Verdict(), (), {})]
     return "\n".join(lines), found
 
 

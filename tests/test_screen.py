@@ -15,9 +15,10 @@ from jobs.core.unit import Unit
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_list import Sort, listing
 from launch.monitor.questions import Action
-from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
+from launch.monitor.screen import KEYS, LOG_LINES, MOVES, Page, Screen, press, settled
 from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt, Job
+from launch.state.lock import Held
 from launch.state.states import ACTIVE, State
 from launch.state.status import Keeper, StudyStatus, UnitStatus
 from launch.study_run import Project, open_project
@@ -91,7 +92,7 @@ def test_from_studies_to_a_unit_and_back(views: list[StudyView]) -> None:
     chosen = screen.seen()
     assert chosen is not None
     assert chosen.unit.name == "b"
-    assert after(views, "enter", screen=screen) == screen
+    assert replace(after(views, "enter", screen=screen), message="") == screen
     assert after(views, "esc", screen=screen).page == Page.UNITS
     assert after(views, "esc", "backspace", screen=screen).page == Page.STUDIES
     assert after(views, "esc", "esc", "esc", screen=screen).page == Page.STUDIES
@@ -329,7 +330,7 @@ def test_a_study_on_this_machine_is_submitted_elsewhere(tmp_path: Path) -> None:
     local = open_project(str(write_study(tmp_path / "study")), None, tmp_path / "runs")
     screen = after([shown(local, [])], "u")
     assert screen.question is None
-    assert "in another terminal, sor submit" in screen.message
+    assert "in another terminal: sor submit" in screen.message
 
 
 @pytest.mark.parametrize("key", ["c", "u"])
@@ -354,10 +355,29 @@ def test_before_the_first_answer(views: list[StudyView], keys: str) -> None:
 def test_a_message_stays_until_the_next_key(views: list[StudyView]) -> None:
     screen = Screen(message="done")
     assert settled(screen, views).message == "done"
-    assert after(views, "j", screen=screen).message == ""
+    assert after(views, "enter", screen=screen).message == ""
 
 
-def test_keys_without_a_meaning_change_nothing(views: list[StudyView]) -> None:
-    for page in ("", "enter", "enter enter"):
-        screen = after(views, *page.split())
-        assert after(views, "x", "é", "f9", screen=screen) == screen
+@pytest.mark.parametrize("page", ["", "enter", "enter enter", "/ zzz enter", "enter end", "enter enter end"])
+@pytest.mark.parametrize("key", [*KEYS, *MOVES, "x", "é"])
+def test_a_key_that_does_nothing_says_why(views: list[StudyView], page: str, key: str) -> None:
+    keys = [letter for word in page.split() for letter in (word if word == "zzz" else [word])]
+    screen = replace(after(views, *keys), message="")
+    pressed, action = press(screen, key, views)
+    if replace(pressed, message="", question=None) == screen and not action:
+        assert pressed.message or pressed.question
+
+
+def test_a_study_that_is_being_submitted_is_not_submitted_twice_but_may_be_canceled(
+    project: Project,
+) -> None:
+    held = Held(0.0, "ada on login1 (process 4711)")
+    waits = [seen(project, one, State.WAITING) for one in project.units]
+    submitting = [shown(project, waits, submitting=held)]
+    refused = after(submitting, "u")
+    assert refused.message == "small is being submitted already, by ada on login1 (process 4711)"
+    screen = after(submitting, "c")
+    assert asked(screen) == (
+        "Cancel the study small: the submit of ada on login1 (process 4711)?\ny: yes, n: no"
+    )
+    assert press(screen, "y", submitting)[1] == Action("cancel", 0)

@@ -19,6 +19,7 @@ from jobs.store.rundir import StudyDir
 from launch.state.backend import LiveJobs
 from launch.state.exit_code import Outlook, outlook
 from launch.state.ledger import Attempt, Job, Started
+from launch.state.lock import Held
 from launch.state.states import State
 from launch.state.status import Keeper, StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
@@ -47,12 +48,16 @@ def keeper(ended: str | None = None, lives: bool = True) -> Keeper:
     return Keeper(attempt, LiveJobs(State.QUEUED, attempt.jobs) if lives else None)
 
 
+def since(time: float) -> dict[str, Held]:
+    return {"submitting": Held(time, "somebody")}
+
+
 # Of two units, each with its state and what else is known; what is known of the study.
 CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any], Outlook]] = {
     "all done": ((State.DONE,), (State.DONE,), {}, DONE),
     "all done, the keeper to end": ((State.DONE,), (State.DONE,), {"keeper": keeper()}, DONE),
     "never submitted": ((State.WAITING, {"attempt": None}), (State.WAITING, {"attempt": None}), {}, YOU),
-    "being submitted": ((State.WAITING,), (State.WAITING,), {"submitting": 200.0}, ON),
+    "being submitted": ((State.WAITING,), (State.WAITING,), since(200.0), ON),
     "queued": ((State.DONE,), (State.QUEUED,), {}, ON),
     "running": ((State.RUNNING,), (State.QUEUED,), {}, ON),
     "preempted": ((State.PREEMPTED,), (State.QUEUED,), {}, ON),
@@ -62,7 +67,7 @@ CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any], Outlook
     "asks for too much": ((State.RUNNING,), (State.WAITING, NEVER), {"keeper": keeper()}, YOU),
     "its input failed": ((State.RUNNING,), (State.WAITING, REDO), {}, YOU),
     "its input failed, a keeper": ((State.RUNNING,), (State.WAITING, REDO), {"keeper": keeper()}, ON),
-    "its input failed, submitted now": ((State.RUNNING,), (State.WAITING, REDO), {"submitting": 1.0}, ON),
+    "its input failed, submitted now": ((State.RUNNING,), (State.WAITING, REDO), since(1.0), ON),
     "hours used up": ((State.RUNNING,), (State.QUEUED, {"reason": "AssocGrpBillingMinutes"}), {}, YOU),
     "partition down": ((State.RUNNING,), (State.QUEUED, {"reason": "PartitionDown, gpu"}), {}, ON),
     "no room yet": ((State.RUNNING,), (State.WAITING,), {}, ON),
@@ -74,9 +79,9 @@ CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any], Outlook
     "failed beside others": ((State.FAILED, PASSES), (State.RUNNING,), {}, YOU),
     "failed, and a keeper repeats it": ((State.FAILED, PASSES), (State.BLOCKED,), {"keeper": keeper()}, ON),
     "failed, which no keeper repeats": ((State.FAILED, STAYS), (State.RUNNING,), {"keeper": keeper()}, YOU),
-    "failed before, submitted now": ((State.FAILED, STAYS), (State.BLOCKED,), {"submitting": 200.0}, ON),
-    "failed since then": ((State.FAILED, STAYS), (State.RUNNING,), {"submitting": 50.0}, YOU),
-    "failed since then, repeated": ((State.FAILED, PASSES), (State.WAITING,), {"submitting": 50.0}, ON),
+    "failed before, submitted now": ((State.FAILED, STAYS), (State.BLOCKED,), since(200.0), ON),
+    "failed since then": ((State.FAILED, STAYS), (State.RUNNING,), since(50.0), YOU),
+    "failed since then, repeated": ((State.FAILED, PASSES), (State.WAITING,), since(50.0), ON),
 }  # fmt: skip
 
 

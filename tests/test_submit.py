@@ -49,7 +49,7 @@ from launch.state.command_line import command
 from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import JobId
 from launch.state.ledger import KEEPER, Started
-from launch.state.lock import Lock, Locked, Lost, held_since
+from launch.state.lock import Lock, Locked, Lost, holder
 from launch.state.reconcile import reconcile
 from launch.state.states import State
 from launch.state.status import NEVER, StudyStatus
@@ -200,7 +200,7 @@ def test_what_is_missing_is_submitted_once(
     assert '"name": "small"' in project.root.study.read_text(encoding="utf-8")
     assert not project.root.submitted.exists()
     assert str(project.root.code / "keeper-False") in paper.script
-    assert held_since(project.root.lock) is None
+    assert holder(project.root.lock) is None
     assert paper.asked == 1
 
     assert submit(project, yes=True, only=None) == 0

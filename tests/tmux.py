@@ -42,6 +42,15 @@ class Tmux:
         """Keys by their names in tmux."""
         self._tmux("send-keys", *keys)
 
+    def clicks(self, column: int, row: int) -> None:
+        """The left button, in a terminal that reports the mouse; cells are counted from 0."""
+        at = f"{column + 1};{row + 1}"
+        self.types(f"\x1b[<0;{at}M\x1b[<0;{at}m")
+
+    def scrolls(self, down: bool = True) -> None:
+        """One step of the wheel."""
+        self.types(f"\x1b[<{64 + down};1;1M")
+
     def runs(self, command: str) -> None:
         self.types(f"{command}\n")
 
@@ -73,8 +82,9 @@ class Tmux:
         self._tmux("resize-window", "-x", str(width), "-y", str(height))
 
     def state(self) -> str:
-        """Whether it shows the cursor, and the other screen."""
-        return self._tmux("display-message", "-p", "#{cursor_flag} #{alternate_on}").strip()
+        """Whether it shows the cursor, and the other screen, and whether it reports the mouse."""
+        flags = "#{cursor_flag} #{alternate_on} #{mouse_any_flag}"
+        return self._tmux("display-message", "-p", flags).strip()
 
     def mode(self) -> str:
         """What the shell says of the terminal's settings."""

@@ -24,10 +24,11 @@ from launch.monitor.background import BackgroundCall
 from launch.monitor.data.summary import Summary, summarize
 from launch.monitor.data.unit_files import UnitFiles, read_story
 from launch.monitor.frame import Inside, frame
+from launch.monitor.mouse import click
 from launch.monitor.poller import Poller, WorkOut
 from launch.monitor.questions import Action
 from launch.monitor.screen import LOG_LINES, Page, Screen, press, settled
-from launch.monitor.terminal import ENDS, Gone, Terminal
+from launch.monitor.terminal import ENDS, Click, Gone, Key, Terminal
 from launch.monitor.views.overview import overview
 from launch.notify.hook import Notifier
 from launch.state.log_files import words_of
@@ -138,7 +139,8 @@ class App:
             if self._changed or time.monotonic() - self._drawn >= PULSE:
                 self._draw()
             self._read_unit()
-            keys, signals = self._terminal.wait(LOG_PULSE if self._open and self._screen.follow else PULSE)
+            followed = self._open and self._screen.follow
+            keys, signals = self._terminal.wait(min(self._pulse, PULSE) if followed else PULSE)
             if ended := signals & ENDS:
                 return 128 + min(ended)
             self._changed |= bool(keys or signals)
@@ -165,8 +167,16 @@ class App:
 
     @property
     def _open(self) -> UnitStatus | None:
-        """The unit whose page is open, if any."""
-        return self._screen.seen() if self._screen.page == Page.UNIT else None
+        """The unit whose page is shown, if any."""
+        screen = self._screen
+        return screen.seen() if screen.page == Page.UNIT or screen.beside else None
+
+    @property
+    def _pulse(self) -> float:
+        """Seconds between rereads of the unit that is shown: its page follows the log, a table the polls."""
+        if self._screen.page == Page.UNIT:
+            return LOG_PULSE
+        return max(PULSE, self._poller.views()[self._screen.study].interval)
 
     def _forward(self) -> None:
         """Send notifications and wake the loop after each poll."""
@@ -190,8 +200,8 @@ class App:
         self._changed, self._drawn = False, time.monotonic()
         views = self._poller.views()
         width, height = self._terminal.size
-        screen = settled(replace(self._screen, height=height), views)
-        inside = self._inside if screen.page == Page.UNIT and screen.unit == self._inside.unit else Inside()
+        screen = settled(replace(self._screen, width=width, height=height), views)
+        inside = self._inside if screen.unit == self._inside.unit else Inside()
         self._screen = replace(screen, back=min(screen.back, len(inside.log)))
         console = PlainConsole(
             file=self._stream, force_terminal=True, width=width, height=height, legacy_windows=False
@@ -199,22 +209,25 @@ class App:
         self._terminal.show(frame(self._screen, views, inside, console))
 
     def _read_unit(self) -> None:
-        """Reread the open unit's files, once a second while its log is followed."""
+        """Reread the open unit's files while its log is followed."""
         seen, gpu = self._open, self._projects[self._screen.study].cluster.gpu
         if seen is None or self._reading.busy:
             return
-        due = self._screen.follow and time.monotonic() - self._read >= LOG_PULSE
+        due = self._screen.follow and time.monotonic() - self._read >= self._pulse
         if due or seen.unit.id != self._inside.unit:
             self._read = time.monotonic()
             self._reading.start(lambda: _read(seen, gpu))
 
-    def _press(self, key: str) -> bool:
-        """Handle a key, and return whether to quit."""
-        if key == "ctrl-z":
-            self._terminal.suspend()
-        if key == "ctrl-l":
-            self._terminal.clear()
-        self._screen, action = press(self._screen, key, self._poller.views())
+    def _press(self, key: Key) -> bool:
+        """Handle a key or a click, and return whether to quit."""
+        if key in ("ctrl-z", "ctrl-l"):
+            self._terminal.suspend() if key == "ctrl-z" else self._terminal.clear()
+            return False
+        views = self._poller.views()
+        if isinstance(key, Click):
+            self._screen, action = click(self._screen, key, views)
+        else:
+            self._screen, action = press(self._screen, key, views)
         if action is None:
             return False
         if action.kind == "refresh":

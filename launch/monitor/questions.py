@@ -55,10 +55,11 @@ def ask_cancel(
         return UNKNOWN
     hit = _cancelable(now.units if units is None else units)
     if units is None:
-        if not (hit or now.kept or now.former):
+        if not (hit or now.kept or now.former or now.submitting):
             return f"no job of {name} is queued or running: nothing to cancel"
         what = [_jobs(hit)] if hit else []
         what += ["its keeper"] if now.kept else []
+        what += [f"the submit of {now.submitting.who}"] if now.submitting else []
         what += [f"{count(len(now.former), 'job')} of units that it no longer has"] if now.former else []
         return _question(
             f"Cancel the study {name}: {', '.join(what)}?", ("y", "yes", Action("cancel", study))
@@ -75,11 +76,13 @@ def ask_cancel(
 def ask_submit(view: StudyView, study: int) -> Question | str:
     """Return the question to ask before resubmitting a study, or why it is not submitted."""
     name = view.project.study.name
-    if view.project.cluster.backend == "local":
-        submit = command(view.project.root, "submit")
-        return f"a study on this machine runs in the foreground: in another terminal, {submit}"
     if view.now is None:
         return UNKNOWN
+    if running := view.now.submitting:
+        return f"{name} is being submitted already, by {running.who}"
+    if view.project.cluster.backend == "local":
+        submit = command(view.project.root, "submit")
+        return f"a study on this machine runs in the foreground; in another terminal: {submit}"
     what = reconcile(view.now)
     if what.nothing:
         return f"nothing to submit: {what.done} done, {len(what.active)} queued or running"

@@ -15,6 +15,9 @@ from launch.monitor.questions import Action, Question, ask_cancel, ask_submit
 from launch.state.status import UnitStatus
 
 LOG_LINES = 200  # lines at the end of a log that can be scrolled through
+WHEEL = 3  # rows for each step of the mouse wheel
+BESIDE = (150, 30)  # the smallest terminal that shows the selected unit beside the table
+GAP = 3  # cells between the two
 
 
 class Page(StrEnum):
@@ -36,7 +39,7 @@ class Screen:
         wanted: words that units must match; `typing` while they are entered.
         follow: whether the log is refreshed; `back`: number of lines scrolled up from its end.
         busy: the action in progress, in words; no other one starts meanwhile.
-        height: of the terminal, in rows.
+        width, height: of the terminal, in cells.
     """
 
     page: Page = Page.STUDIES
@@ -53,7 +56,18 @@ class Screen:
     question: Question | None = None
     message: str = ""
     busy: str = ""
+    width: int = 80
     height: int = 24
+
+    @property
+    def beside(self) -> bool:
+        """Whether the selected unit's page stands beside the table."""
+        return self.page != Page.STUDIES and self.width >= BESIDE[0] and self.height >= BESIDE[1]
+
+    @property
+    def table(self) -> int:
+        """The width of a table beside a unit's page, in cells."""
+        return self.width // 2 - GAP
 
     @property
     def rows(self) -> tuple[UnitStatus, ...]:
@@ -69,6 +83,7 @@ class Screen:
 
 
 Pressed = tuple[Screen, Action | None]
+NO_UNIT = "no unit is listed"
 
 
 def settled(screen: Screen, views: Sequence[StudyView]) -> Screen:
@@ -93,7 +108,7 @@ def press(screen: Screen, key: str, views: Sequence[StudyView]) -> Pressed:
     """Return the screen after a key press, and the requested action.
 
     Args:
-        key: its name or character, as decoded by terminal.py.
+        key: its name or character, or that of the mouse wheel, as decoded by terminal.py.
         views: all studies, at least one.
     """
     after, action = _press(replace(screen, message=""), key, views)
@@ -111,8 +126,17 @@ def _press(screen: Screen, key: str, views: Sequence[StudyView]) -> Pressed:
         return _type(screen, key), None
     if key in MOVES:
         return _move(screen, MOVES[key](max(1, screen.height // 2)), len(views)), None
-    does = KEYS.get(key)
-    return does(screen, views) if does else (screen, None)
+    if does := KEYS.get(key):
+        return does(screen, views)
+    return _said(screen, f"{key} has no meaning here: ? lists the keys")
+
+
+def choose(screen: Screen, number: int, views: Sequence[StudyView]) -> Screen:
+    """Return the screen with another study selected, or, where units are listed, another unit."""
+    screen = replace(screen, message="")
+    return settled(
+        _at_study(screen, number) if screen.page == Page.STUDIES else _at_row(screen, number), views
+    )
 
 
 def _answer(screen: Screen, question: Question, key: str) -> Pressed:
@@ -138,16 +162,32 @@ MOVES: dict[str, Callable[[int], int]] = {
     "up": lambda page: -1, "k": lambda page: -1, "down": lambda page: 1, "j": lambda page: 1,
     "pageup": lambda page: -page, "pagedown": lambda page: page,
     "home": lambda page: -FAR, "end": lambda page: FAR,
+    "wheelup": lambda page: -WHEEL, "wheeldown": lambda page: WHEEL,
 }  # fmt: skip
 
 
 def _move(screen: Screen, by: int, studies: int) -> Screen:
+    which = "last" if by > 0 else "first"
     if screen.page == Page.STUDIES:
-        return _at_study(screen, max(0, min(screen.study + by, studies - 1)))
+        number = max(0, min(screen.study + by, studies - 1))
+        only = "the only study: Enter opens its units" if studies == 1 else f"the {which} study"
+        return _at_study(screen, number) if number != screen.study else _say(screen, f"this is {only}")
     if screen.page == Page.UNITS:
-        return _at_row(screen, screen.at + by)
+        return _to_row(screen, by)
     back = max(0, min(screen.back - by, LOG_LINES))
+    if back == screen.back:
+        return _say(
+            screen, "this is the end of the log" if by > 0 else "no earlier lines of the log are read"
+        )
     return replace(screen, back=back, follow=screen.follow and back == 0)
+
+
+def _to_row(screen: Screen, by: int) -> Screen:
+    if not screen.rows:
+        return _say(screen, NO_UNIT)
+    if not 0 < screen.at + (by > 0) < len(screen.rows):
+        return _say(screen, f"this is the {'last' if by > 0 else 'first'} unit of the list")
+    return _at_row(screen, screen.at + by)
 
 
 def _at_row(screen: Screen, row: int) -> Screen:
@@ -167,9 +207,11 @@ def _at_study(screen: Screen, number: int) -> Screen:
 def _enter(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.page == Page.STUDIES:
         return replace(screen, page=Page.UNITS), None
-    if screen.page == Page.UNITS and screen.rows:
-        return replace(screen, page=Page.UNIT, follow=True, back=0), None
-    return screen, None
+    if screen.page == Page.UNIT:
+        return _said(screen, "this unit is open already: Esc goes back")
+    if not screen.rows:
+        return _said(screen, NO_UNIT)
+    return replace(screen, page=Page.UNIT, follow=True, back=0), None
 
 
 def _back(screen: Screen, views: Sequence[StudyView]) -> Pressed:
@@ -177,6 +219,8 @@ def _back(screen: Screen, views: Sequence[StudyView]) -> Pressed:
         return replace(screen, page=Page.UNITS), None
     if screen.wanted:
         return replace(screen, wanted=""), None
+    if screen.page == Page.STUDIES:
+        return _said(screen, "this is the first page: q quits")
     return replace(screen, page=Page.STUDIES), None
 
 
@@ -190,10 +234,12 @@ def _tab(by: int) -> Callable[[Screen, Sequence[StudyView]], Pressed]:
 
 
 def _other(by: int) -> Callable[[Screen, Sequence[StudyView]], Pressed]:
-    return lambda screen, views: (
-        _at_row(screen, screen.at + by) if screen.page == Page.UNIT else screen,
-        None,
-    )
+    def does(screen: Screen, views: Sequence[StudyView]) -> Pressed:
+        if screen.page != Page.UNIT:
+            return _said(screen, "← and → change the unit while one is open: press Enter first")
+        return _to_row(screen, by), None
+
+    return does
 
 
 def _search(screen: Screen, views: Sequence[StudyView]) -> Pressed:
@@ -202,11 +248,14 @@ def _search(screen: Screen, views: Sequence[StudyView]) -> Pressed:
 
 def _sort(screen: Screen, views: Sequence[StudyView]) -> Pressed:
     if screen.page != Page.UNITS:
-        return screen, None
+        first = "Enter" if screen.page == Page.STUDIES else "Esc"
+        return _said(screen, f"s sorts the table of units: press {first} first")
     return replace(screen, sort=screen.sort.next, message=f"sorted by {screen.sort.next}"), None
 
 
 def _follow(screen: Screen, views: Sequence[StudyView]) -> Pressed:
+    if screen.page != Page.UNIT:
+        return _said(screen, "f follows the log of an open unit: open one with Enter first")
     return replace(screen, follow=not screen.follow, back=0 if not screen.follow else screen.back), None
 
 
@@ -229,13 +278,21 @@ def _submit(screen: Screen, views: Sequence[StudyView]) -> Pressed:
 
 
 def _still_busy(screen: Screen) -> Pressed:
-    return replace(screen, message=f"still {screen.busy}"), None
+    return _said(screen, f"still {screen.busy}")
 
 
 def _asked(screen: Screen, said: Question | str) -> Pressed:
     if isinstance(said, str):
-        return replace(screen, message=said), None
+        return _said(screen, said)
     return replace(screen, question=said), None
+
+
+def _say(screen: Screen, message: str) -> Screen:
+    return replace(screen, message=message)
+
+
+def _said(screen: Screen, message: str) -> Pressed:
+    return _say(screen, message), None
 
 
 KEYS: dict[str, Callable[[Screen, Sequence[StudyView]], Pressed]] = {

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 TAKE = "\x1b[?1049h"  # the alternate screen
-CLEAR = "\x1b[0m\x1b[?25l\x1b[?7l\x1b[2J"  # no cursor; long lines are cut off, not wrapped
-LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+MOUSE = "\x1b[?1000h\x1b[?1006h"  # report buttons and the wheel, with positions as numbers
+CLEAR = f"\x1b[0m\x1b[?25l\x1b[?7l{MOUSE}\x1b[2J"  # no cursor; long lines are cut off, not wrapped
+LEAVE = "\x1b[0m\x1b[?1006l\x1b[?1000l\x1b[?7h\x1b[?25h\x1b[?1049l"
 ESC_WAIT = 0.1  # seconds to wait for the rest of an escape sequence, also over ssh, before taking it for Esc
 CHUNK = 4096
 
@@ -32,6 +33,10 @@ SEQUENCES = {
     "A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end", "Z": "backtab",
     "1~": "home", "7~": "home", "4~": "end", "8~": "end", "5~": "pageup", "6~": "pagedown",
 }  # fmt: skip
+BUTTONS = re.compile(r"<(\d+);(\d+);(\d+)M")
+MODIFIERS = 4 | 8 | 16  # Shift, Alt and Ctrl in the number of a button
+WHEEL = {64: "wheelup", 65: "wheeldown"}
+FORMER = "\x1b[M"  # how terminals that do not know 1006 report the mouse; three characters follow
 SEQUENCE = re.compile(r"\x1b[\[O]([0-?]*[ -/]*[@-~])")
 STARTED = re.compile(r"\x1b([\[O][0-?]*[ -/]*)?")  # the start of a sequence, or Esc
 
@@ -43,16 +48,30 @@ class Gone(RuntimeError):
     """The terminal was closed."""
 
 
-def decode(text: str) -> tuple[list[str], str]:
-    """Decode input into keys, by name or character.
+class Click(NamedTuple):
+    """A press of the left mouse button, in cells from the upper left corner."""
+
+    column: int
+    row: int
+
+
+Key = str | Click
+
+
+def decode(text: str) -> tuple[list[Key], str]:
+    """Decode input into keys, by name or character, and clicks.
 
     Returns:
         The keys, and a remainder that may be the start of another one.
     """
-    keys, at = list[str](), 0
+    keys, at = list[Key](), 0
     while at < len(text):
-        if found := SEQUENCE.match(text, at):
-            keys += [SEQUENCES[found[1]]] if found[1] in SEQUENCES else []
+        if text.startswith(FORMER, at):
+            if len(text) < (after := at + len(FORMER) + 3):
+                break
+            at = after
+        elif found := SEQUENCE.match(text, at):
+            keys += [SEQUENCES[found[1]]] if found[1] in SEQUENCES else _mouse(found[1])
             at = found.end()
         elif STARTED.fullmatch(text, at):
             break
@@ -61,6 +80,16 @@ def decode(text: str) -> tuple[list[str], str]:
             keys += [key] if key.isprintable() else []
             at += 1
     return keys, text[at:]
+
+
+def _mouse(sequence: str) -> list[Key]:
+    """Return a click or a step of the wheel; nothing for other buttons and other sequences."""
+    found = BUTTONS.fullmatch(sequence)
+    if found is None:
+        return []
+    button, column, row = map(int, found.groups())
+    button &= ~MODIFIERS
+    return [WHEEL[button]] if button in WHEEL else [Click(column - 1, row - 1)] if button == 0 else []
 
 
 class Terminal:
@@ -108,7 +137,7 @@ class Terminal:
         with suppress(BlockingIOError):  # the pipe is full, so `wait` returns anyway
             os.write(self._pipe[1], b"\0")
 
-    def wait(self, timeout: float) -> tuple[list[str], set[signal.Signals]]:
+    def wait(self, timeout: float) -> tuple[list[Key], set[signal.Signals]]:
         """Wait for keys, signals or `wake`.
 
         Args:
@@ -122,7 +151,7 @@ class Terminal:
         signals = {signal.Signals(number) for number in received if number}
         if self._source not in ready:
             return [], signals
-        keys, rest = list[str](), ""
+        keys, rest = list[Key](), ""
         while True:
             data = self._read()
             if not data:

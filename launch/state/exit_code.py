@@ -48,7 +48,7 @@ def lost(now: StudyStatus) -> list[UnitStatus]:
 
 
 def _comes_again(seen: UnitStatus, now: StudyStatus) -> bool:
-    if now.submitting is not None and seen.attempt and seen.attempt.started < now.submitting:
+    if now.submitting is not None and seen.attempt and seen.attempt.started < now.submitting.since:
         return True  # the submit in progress has not reached it yet
     return (now.kept is not None or now.submitting is not None) and may_help(seen)
 

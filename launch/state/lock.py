@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.store.clock import ahead
 from jobs.store.records import Damaged, not_a_file, read_json
@@ -175,8 +175,20 @@ class Lock:
                     os.utime(self._path)
 
 
-def held_since(path: Path) -> float | None:
-    """Return since when a lock has been held, in seconds since the epoch.
+class Held(NamedTuple):
+    """A lock that somebody holds.
+
+    Args:
+        since: in seconds since the epoch.
+        who: its owner, in words.
+    """
+
+    since: float
+    who: str
+
+
+def holder(path: Path) -> Held | None:
+    """Return who holds a lock.
 
     Unlike acquiring it, this touches nothing: an owner on another host is judged by this machine's clock.
 
@@ -190,7 +202,7 @@ def held_since(path: Path) -> float | None:
     owner = _owner(path)
     if not owner or not _may_live(owner, time.time() + ahead(path.parent) - touched):
         return None
-    return float(owner.get("began", touched))
+    return Held(float(owner.get("began", touched)), _named(owner))
 
 
 def _named(owner: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from launch.state.backend import Backend, LiveJobs
 from launch.state.cache import StatusCache
 from launch.state.killed import killed_for_memory
 from launch.state.ledger import KEEPER, Attempt, Job, Ledger
-from launch.state.lock import held_since
+from launch.state.lock import Held, holder
 from launch.state.states import Facts, State, in_vain, state_of
 
 NEVER = "not submitted: the submission was interrupted"
@@ -118,14 +118,14 @@ class StudyStatus:
     Args:
         former: live jobs of units that the study no longer has, since it was edited.
         harm: damaged records that cannot be attributed to a unit.
-        submitting: since when a submit, or a run on this machine, is in progress, in seconds since the epoch.
+        submitting: the submit, or the run on this machine, that is in progress.
     """
 
     root: StudyDir
     units: tuple[UnitStatus, ...]
     former: tuple[Job, ...] = ()
     keeper: Keeper | None = None
-    submitting: float | None = None
+    submitting: Held | None = None
     harm: tuple[str, ...] = ()
 
     @property
@@ -177,7 +177,7 @@ def poll(
         SlurmUnavailable: the cluster's scheduler does not answer, so that the live jobs are unknown.
     """
     cache = cache or StatusCache()
-    submitting = held_since(root.lock)  # asked first: if it ends now, its work is in the ledger
+    submitting = holder(root.lock)  # asked first: if it ends now, its work is in the ledger
     attempts = cache.attempts(root)
     keeper = attempts.get(KEEPER)
     published, harmed = _published(units, root)

@@ -15,6 +15,8 @@ from launch.monitor.data.students import Cell, Grid
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LEAST = (24, 5)  # minimum columns and rows of the plot without its axes
+# What the plot shows, and its horizontal axis: in full, and for a narrow plot.
+TITLES = (("accuracy (%), capitals on the frontier", "training FLOPs"), ("accuracy (%)", "FLOPs"))
 LABELS = 7  # width of the accuracy labels, in cells
 
 
@@ -39,15 +41,14 @@ def plot(grid: Grid, width: int, height: int) -> list[Text]:
         x, y = place(cell)
         letter = LETTERS[row % len(LETTERS)]
         field[y][x] = Text(letter.upper(), "bold green") if cell.best else Text(letter, "dim")
-    lines = [Text("accuracy (%), capitals on the frontier", "dim")]
+    title, axis = next((both for both in TITLES if len(both[0]) <= width), TITLES[-1])
+    lines = [Text(title, "dim")]
     for y, cells in enumerate(field):
         label = {0: f"{ys[1]:.1f}", down - 1: f"{ys[0]:.1f}"}.get(y, "")
         lines.append(Text(f"{label:>{LABELS - 2}} ┃", "dim").append_text(Text().join(cells)))
     left, right = (f"{10**x:.1e}".replace("e+", "e") for x in xs)
     lines.append(Text(f"{'':{LABELS - 2}} └{'─' * across}", "dim"))
-    lines.append(
-        Text(f"{'':{LABELS}}{left}{'training FLOPs':^{across - len(left) - len(right)}}{right}", "dim")
-    )
+    lines.append(Text(f"{'':{LABELS}}{left}{axis:^{across - len(left) - len(right)}}{right}", "dim"))
     legend = "  ".join(
         f"{LETTERS[row % len(LETTERS)]} {grid.rows[row]}" for row in sorted({r for r, _ in points})
     )

@@ -8,50 +8,50 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.console import RenderableType
 from rich.text import Text
 
 from launch.monitor.data.problems import Problem
-from launch.monitor.data.students import Cell, Grid
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.summary import Stage, Summary
-from launch.monitor.views.frontier import plot
+from launch.monitor.views.students import students
 from launch.monitor.views.text import (
+    BAR,
     Lines,
     about,
     around,
     bar,
-    beside,
     cells,
     columns,
     duration,
     flow,
+    in_words,
     percent,
     rate_in_words,
     shorten,
 )
 from launch.monitor.views.unit_table import rows_of
+from launch.monitor.views.wrap import wrapped
 from launch.state.states import State
-from launch.views import STYLES, amount
+from launch.views import SHORT, STYLES, amount
 
 LEAST_BAR = 8
 LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
+TROUBLE = 3  # rows of an error at most
 WIDE = 100  # columns needed to show intervals and full words
-COUNTED = {  # column headings of the stage table
-    State.RUNNING: "run", State.QUEUED: "queue", State.WAITING: "wait", State.PREEMPTED: "again",
-    State.STALLED: "stall", State.FAILED: "fail", State.BLOCKED: "block",
-    State.DAMAGED: "damage",
-}  # fmt: skip
+COUNTED = (  # columns of the stage table
+    State.RUNNING, State.QUEUED, State.WAITING, State.PREEMPTED, State.STALLED, State.FAILED, State.BLOCKED,
+    State.DAMAGED,
+)  # fmt: skip
 
 
-def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -> RenderableType:
+def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -> Lines:
     """Render a line per study, and the selected study in full.
 
     Args:
         width, height: available space, in cells.
     """
     view = views[chosen]
-    lines = _studies(views, chosen, width, max(1, height // 5)) if len(views) > 1 else []
+    lines = _studies(views, chosen, width, height)
     lines += head(view, width)
     summary, now = view.summary, view.now
     if summary is None or now is None:
@@ -59,11 +59,12 @@ def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -
     apart = [Text()] if height >= 28 else []
     stages, found = _stages(summary, width), summary.problems
     rest = height - len(lines) - len(stages) - len(apart)
-    students = len(summary.grid.rows) + 1 + (10 if height >= 36 else 0) if summary.grid.cells else 0
-    shown = _problems(found, width, min(max(rest - students - len(apart), len(found[:3]) + 1), rest, 20))
-    lines += [*(apart if shown else []), *shown, *apart, *stages]
-    lines += _with_gap(apart, _students(summary.grid, width, height - len(lines) - len(apart)))
+    below = len(summary.grid.rows) + 1 + (10 if height >= 36 else 0) if summary.grid.cells else 0
     busy = [seen for seen in summary.lively if seen.unit.id in summary.work]
+    below += min(len(busy), 10) + 2 if height >= 50 else 0
+    shown = _problems(found, width, min(max(rest - below - len(apart), len(found[:3]) + 1), rest, 20))
+    lines += [*(apart if shown else []), *shown, *apart, *stages]
+    lines += _with_gap(apart, students(summary.grid, width, height - len(lines) - len(apart)))
     room = height - len(lines) - len(apart) - 1
     lines += _with_gap(apart, rows_of(view, busy[:room], None, width) if busy and room > 1 else [])
     return Lines(lines, width, height)
@@ -73,15 +74,22 @@ def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
     return [*apart, *lines] if lines else []
 
 
-def _studies(views: Sequence[StudyView], chosen: int, width: int, most: int) -> list[Text]:
+def listed(total: int, chosen: int, height: int) -> range:
+    """Return the indices of the studies that the page lists, in its first rows; none if there is only one."""
+    most = max(1, height // 5) if total > 1 else 0
+    first = min(max(0, chosen - most // 2), max(0, total - most))
+    return range(first, min(first + most, total))
+
+
+def _studies(views: Sequence[StudyView], chosen: int, width: int, height: int) -> list[Text]:
     """Return a line per study, or those around the selected one if there are too many."""
-    first = min(max(0, chosen - most // 2), max(0, len(views) - most))
     rows = []
-    for index, view in list(enumerate(views))[first : first + most]:
+    for index in listed(len(views), chosen, height):
+        view = views[index]
         name = Text(f"{'>' if index == chosen else ' '} {shorten(view.project.study.name, width // 3)}")
         name.stylize("bold" if index == chosen else "")
         rows.append([name, *_standing(view)])
-    return [*columns(rows, right=(1,)), Text("─" * width, "dim")]
+    return [*columns(rows, right=(1,)), Text("─" * width, "dim")] if rows else []
 
 
 def _standing(view: StudyView) -> tuple[Text, Text, Text]:
@@ -91,82 +99,93 @@ def _standing(view: StudyView) -> tuple[Text, Text, Text]:
     stages, wrong = view.summary.stages, len(view.summary.problems)
     done, total = sum(s.counts[State.DONE] for s in stages), sum(s.total for s in stages)
     trouble = Text(f"! {wrong} need attention" if wrong else "", "red")
-    return Text(f"{done:,} of {total:,} done"), _until(view.summary, short_form=True), trouble
+    return Text(f"{done:,} of {total:,} done"), _until(view.summary, short_form=True)[0], trouble
 
 
 def head(view: StudyView, width: int) -> list[Text]:
-    """Return the header: study, cluster, age of the data, resources used, estimated end."""
+    """Return the header: its title, who is submitting the study, resources used, estimated end."""
+    lines = title(view, width)
+    if view.now and view.now.submitting:
+        lines.append(Text(f"being submitted by {view.now.submitting.who}", "cyan"))
+    return lines + (_figures(view.summary, width) if view.summary else [])
+
+
+def title(view: StudyView, width: int) -> list[Text]:
+    """Return the study, its cluster, the age of the data and, if so, why there is no newer data."""
     name = Text.assemble((view.project.study.name, "bold"), f" on {view.project.cluster.name}")
     age = time.time() - view.taken
     if view.now is None:
         lines = [name.append("   first poll in progress", "dim")]
     else:
         late = age > 2 * view.interval + 5
-        lines = [name.append(f"   updated {duration(age)} ago", "yellow" if late else "dim")]
+        words = f"   updated {in_words(duration(age))} ago"
+        lines = [name.append(words, "yellow" if late else "dim")]
         if view.asked is not None and time.time() - view.asked > 5:
-            lines[0].append(f", polling for {duration(time.time() - view.asked)}", "yellow")
+            lines[0].append(f", polling for {in_words(duration(time.time() - view.asked))}", "yellow")
         elif width >= WIDE:
-            lines[0].append(f", polled every {duration(view.interval)}", "dim")
+            lines[0].append(f", polled every {in_words(duration(view.interval))}", "dim")
     if view.trouble:
-        lines.append(Text(f"! no newer data: {view.trouble}", "yellow"))
-    if view.summary:
-        lines += _figures(view.summary, width)
+        rows = wrapped(f"! no newer data: {view.trouble}", width)
+        lines += [Text(row, "yellow") for row in rows[:TROUBLE]]
     return lines
 
 
 def _figures(summary: Summary, width: int) -> list[Text]:
     """Return the resources used and left, wrapped to the width."""
-    parts = [Text(f"{duration(summary.elapsed)} so far")] if summary.elapsed is not None else []
-    parts.append(_until(summary))
-    left = summary.gpu_hours_left
-    if summary.gpu_hours or left.mid:
-        span = f" ({about(left.low)}–{about(left.high)})" if left.high > left.low and width >= 70 else ""
-        plan = "" if summary.measured else " (plan)"
-        parts.append(
-            Text(f"{summary.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} left{plan}")
-        )
+    parts = [Text(f"{in_words(duration(summary.elapsed))} so far")] if summary.elapsed is not None else []
+    parts += _until(summary)
     if summary.flops_planned:
         share = percent(summary.flops / summary.flops_planned)
         parts.append(Text(f"{share} of {amount(summary.flops_planned)} FLOPs"))
     else:
         parts.append(Text(f"{amount(summary.flops)} FLOPs done"))
+    left = summary.gpu_hours_left
+    if summary.gpu_hours or left.mid:
+        span = f" ({about(left.low)} to {about(left.high)})" if left.high > left.low and width >= 70 else ""
+        plan = "" if summary.measured else " (plan)"
+        parts.append(
+            Text(f"{summary.gpu_hours:,.0f} GPU hours used, about {about(left.mid)}{span} left{plan}")
+        )
     parts += [Text(f"reading {summary.unread:,} more results", "dim")] if summary.unread else []
     return flow(parts, width)
 
 
-def _until(summary: Summary, short_form: bool = False) -> Text:
-    """Return the estimated time until everything is done."""
+def _until(summary: Summary, short_form: bool = False) -> list[Text]:
+    """Return the estimated time until everything is done, with its range and its end in the long form."""
     if all(s.counts[State.DONE] == s.total for s in summary.stages):
-        return Text("all done", "green")
+        return [Text("all done", "green")]
     known = summary.left
     unknown = ", ".join(summary.unknown)
     if known is None or not known.mid:
-        return Text("time left unknown" if unknown else "almost done")
+        return [Text("time left unknown" if unknown else "almost done")]
     if short_form:
-        return Text(f"{'over ' if unknown else ''}{duration(known.mid)} left")
+        return [Text(f"{'over ' if unknown else ''}{in_words(duration(known.mid))} left")]
+    left = Text(f"{around(known, words=True)} left")
     if unknown:
-        return Text(f"left {around(known)}, without {unknown}: unknown")
+        return [left.append(", and "), Text(f"an unknown time for {unknown}")]
     when = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + known.mid))
-    return Text(f"left {around(known)}, until {when}")
+    return [left, Text(f"until {when}")]
 
 
 def _problems(found: Sequence[Problem], width: int, room: int) -> list[Text]:
-    """List the problems, with advice if there is space, and log lines if there is more."""
+    """List the problems, with advice if there is space for all of it, and log lines if there is more."""
     room = max(room, 0)
     if len(found) > room:
         found, rest = found[: max(room - 1, 0)], len(found) - max(room - 1, 0)
     else:
         rest = 0
-    spare = room - len(found) - bool(rest)
-    advised = min(len(found), spare)
-    each = (spare - advised) // max(1, sum(bool(p.words) for p in found))
+    spare, advice = room - len(found) - bool(rest), list[list[str]]()
+    for problem in found:
+        rows = [row for line in problem.advice for row in wrapped(line, width, 2)]
+        advice.append(rows if len(rows) <= spare else [])  # half a command is none
+        spare -= len(advice[-1])
+    each = spare // max(1, sum(bool(p.words) for p in found))
     lines = []
-    for index, problem in enumerate(found):
+    for problem, rows in zip(found, advice, strict=True):
         lines.append(Text(f"! {problem.title}", "bold red" if problem.grave else "yellow"))
         words = problem.words[-each:] if each > 0 else ()
         lines += [Text(f"  ┃ {line}", "dim") for line in words]
-        if index < advised:
-            lines.append(Text(f"  {problem.advice}"))
+        lines += map(Text, rows)
     return [*lines, *([Text(f"! {rest} more need attention", "bold red")] if rest else [])]
 
 
@@ -193,7 +212,7 @@ def _stage_rows(summary: Summary, shown: Sequence[State], wanted: str) -> list[l
         shown: the states to count.
         wanted: optional parts: "words" (full state names), "rate", "span" (the range of the time left).
     """
-    words = [s.value if "words" in wanted else COUNTED[s] for s in shown]
+    words = [s.value if "words" in wanted else SHORT[s] for s in shown]
     titles = ["stage", "", "done", *words, *(["rate"] if "rate" in wanted else []), "left"]
     rows = [[Text(title, "dim") for title in titles]]
     for stage in summary.stages:
@@ -224,44 +243,10 @@ def _bar(stage: Stage, width: int) -> Text:
     work = max(c[State.DONE] + c[State.RUNNING] + c[State.STALLED] - done, 0.0)
     wrong = c[State.FAILED] + c[State.BLOCKED] + c[State.DAMAGED]
     parts = [
-        (done, "█", "green"),
-        (work, "▓", "blue"),
-        (c[State.PREEMPTED] + c[State.QUEUED], "░", "cyan"),
-        (c[State.WAITING], "·", "dim"),
-        (wrong, "×", "red"),
+        (done, BAR[State.DONE], "green"),
+        (work, BAR[State.RUNNING], "blue"),
+        (c[State.PREEMPTED] + c[State.QUEUED], BAR[State.QUEUED], "cyan"),
+        (c[State.WAITING], BAR[State.WAITING], "dim"),
+        (wrong, BAR[State.FAILED], "red"),
     ]
     return bar(parts, width)
-
-
-def _students(grid: Grid, width: int, room: int) -> list[Text]:
-    """Return the grid with the frontier plot beside it, or below it if it does not fit there."""
-    if not grid.cells or room < 2:
-        return []
-    rows = [[Text("student", "dim"), *(Text(c, "dim") for c in grid.columns)]]
-    for row, title in enumerate(grid.rows):
-        cells = (grid.cells.get((row, column)) for column in range(len(grid.columns)))
-        rows.append([Text(title), *(_cell(cell, width >= WIDE) for cell in cells)])
-    table = columns(rows[:room], right=range(1, len(rows[0])), gap=2 if width >= WIDE else 1)
-    wide = max(len(line) for line in table)
-    if drawn := plot(grid, min(width - wide - 3, 70), min(room, 18)):
-        return beside(table, drawn)
-    drawn = plot(grid, min(width, 70), min(room - len(table) - 1, 14))
-    return [*table, Text(), *drawn] if drawn else table
-
-
-def _cell(cell: Cell | None, wide: bool) -> Text:
-    """Summarize a student: its accuracy in percent, or its training progress."""
-    if cell is None:
-        return Text()
-    wrong = cell.state in (State.FAILED, State.STALLED, State.BLOCKED, State.DAMAGED)
-    if cell.accuracy is not None and not wrong:
-        part = f" {cell.evaluated}/{cell.groups}" if cell.evaluated < cell.groups else ""
-        mark = part or ("*" if cell.best else " ")
-        return Text(f"{100 * cell.accuracy:.1f}{mark}", "bold green" if cell.best else "")
-    if wrong or cell.state == State.PREEMPTED:
-        return Text(cell.state if wide else COUNTED[cell.state], STYLES[cell.state])
-    if cell.trained == 1:
-        return Text("trained", "green")
-    if cell.trained or cell.state == State.RUNNING:
-        return Text(percent(cell.trained), STYLES[State.RUNNING])
-    return Text("queued" if cell.state == State.QUEUED else "·", STYLES[cell.state])

@@ -6,14 +6,20 @@ Characters that an ASCII terminal cannot show are replaced by ASCII ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import zip_longest
+from statistics import fmean
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from launch.monitor.data.eta import Span
+from launch.state.states import State
 
+BAR = {  # the characters of the states in a bar
+    State.DONE: "█", State.RUNNING: "▓", State.STALLED: "▓", State.QUEUED: "░", State.PREEMPTED: "░",
+    State.WAITING: "·", State.FAILED: "×", State.BLOCKED: "×", State.DAMAGED: "×",
+}  # fmt: skip
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = str.maketrans("█▓░·…–×▸✗┃│─└" + BLOCKS[:-1], "#=-.~-x>x||-`" + "__..--^")
 
@@ -37,15 +43,19 @@ class Lines:
 
 def columns(rows: Sequence[Sequence[Text]], right: Iterable[int] = (), gap: int = 2) -> list[Text]:
     """Align rows of cells into columns; those in `right` are right-aligned."""
-    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    sizes = [[cells(cell) for cell in row] for row in rows]
+    widths = [max(column) for column in zip(*sizes, strict=True)]
     flush, lines = set(right), []
-    for row in rows:
-        line = Text()
-        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            pad = " " * (width - cells(cell))
-            line.append_text(Text(pad) + cell if index in flush else cell + Text(pad))
-            line.append(" " * gap)
-        line.rstrip()
+    for row, size in zip(rows, sizes, strict=True):
+        line, space = Text(), 0  # spaces are added with what follows them, which is faster
+        for index, cell in enumerate(row):
+            pad = widths[index] - size[index]
+            if size[index]:
+                before = space + (pad if index in flush else 0)
+                (line.append(" " * before) if before else line).append_text(cell)
+                space = gap + (0 if index in flush else pad)
+            else:
+                space += pad + gap
         lines.append(line)
     return lines
 
@@ -56,6 +66,15 @@ def beside(left: Sequence[Text], right: Sequence[Text], gap: int = 3) -> list[Te
     blank = [Text()]
     rows = zip([*left, *blank * (count - len(left))], [*right, *blank * (count - len(right))], strict=True)
     return columns([list(row) for row in rows], gap=gap)
+
+
+def panes(left: Lines, right: Lines, width: int) -> list[Text]:
+    """Place two blocks side by side with a line between them, the left one padded to `width` cells."""
+    lines = list[Text]()
+    for ours, theirs in zip_longest(left.lines, right.lines, fillvalue=Text()):
+        line = ours.copy().append(" " * (width - cells(ours)))
+        lines.append(line.append(" │ ", "dim").append_text(theirs))
+    return lines
 
 
 def flow(parts: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
@@ -95,15 +114,19 @@ def bar(parts: Sequence[tuple[float, str, str]], width: int) -> Text:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Draw values as a row of blocks, averaging neighbors to fit the width."""
-    if not values:
-        return ""
-    count = min(width, len(values))
-    edges = [round(i * len(values) / count) for i in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    least, most = min(means), max(means)
-    scale = (len(BLOCKS) - 1) / (most - least) if most > least else 0.0
-    return "".join(BLOCKS[round((mean - least) * scale)] for mean in means)
+    """Draw values as a row of blocks, at most one for each value."""
+    return chart(values, min(width, len(values)), 1)[0] if values else ""
+
+
+def chart(values: Sequence[float], width: int, height: int) -> list[str]:
+    """Draw values as columns of blocks, averaging neighbors or repeating values to fill the width."""
+    edges = [(i * len(values) // width, (i + 1) * len(values) // width) for i in range(width)]
+    means = [fmean(values[a : max(b, a + 1)]) for a, b in edges]
+    least, most, full = min(means), max(means), len(BLOCKS)
+    scale = (full * height - 1) / (most - least) if most > least else 0.0
+    levels = [1 + round((mean - least) * scale) for mean in means]
+    rows = range(full * (height - 1), -1, -full)  # what is below each row
+    return ["".join(BLOCKS[min(n - below, full) - 1] if n > below else " " for n in levels) for below in rows]
 
 
 def duration(seconds: float) -> str:
@@ -115,14 +138,22 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def around(span: Span) -> str:
-    """Format a span of seconds: 3.2 h (2.1-5.0 h)."""
-    low, high = duration(span.low), duration(span.high)
+def in_words(short: str) -> str:
+    """Return a formatted duration with its unit in full: 12 minutes."""
+    number, unit = short.split()
+    word = {"s": "second", "min": "minute", "h": "hour", "d": "day"}[unit]
+    return f"{number} {word}{'s' * (number != '1')}"
+
+
+def around(span: Span, words: bool = False) -> str:
+    """Format a span of seconds: 3.2 h (2.1–5.0 h); with `words`, 3.2 hours (2.1 to 5.0 hours)."""
+    low, mid, high = map(duration, (span.low, span.mid, span.high))
+    same = low.split()[1] == high.split()[1]
+    if words:
+        mid, low, high = in_words(mid), in_words(low), in_words(high)
     if low == high:
-        return duration(span.mid)
-    if low.split()[1] == high.split()[1]:
-        low = low.split()[0]
-    return f"{duration(span.mid)} ({low}–{high})"
+        return mid
+    return f"{mid} ({low.split()[0] if same else low}{' to ' if words else '–'}{high})"
 
 
 def rate_in_words(rate: float, per: str) -> str:

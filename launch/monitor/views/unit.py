@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rich.console import RenderableType
 from rich.text import Text
 
 from jobs.core.causes import ANSWERS
 from jobs.core.plain import plain
 from jobs.core.unit import Unit
+from launch.monitor.data.problems import submit_again
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story
 from launch.monitor.views.text import (
@@ -20,26 +20,31 @@ from launch.monitor.views.text import (
     around,
     bar,
     beside,
+    chart,
     columns,
     duration,
+    flow,
+    in_words,
     percent,
     rate_in_words,
     sparkline,
 )
-from launch.monitor.views.unit_table import elapsed, heard, job_of, rate_of, saying, tries
+from launch.monitor.views.unit_table import elapsed, heard, held, job_of, rate_of, requested, saying, tries
+from launch.monitor.views.wrap import wrapped
 from launch.state.command_line import command
 from launch.state.states import State
 from launch.state.status import UnitStatus
 from launch.views import STYLES, amount, memory, memory_used, needs
 
 WIDE = 120  # columns needed to place two blocks side by side
+TALL = 4  # rows from which the loss is a plot instead of a line of blocks
 LABEL = 8
 NOTHING = Story()
 
 
 def detail(
     view: StudyView, seen: UnitStatus, log: Sequence[str], width: int, height: int, story: Story = NOTHING
-) -> RenderableType:
+) -> Lines:
     """Render the page of a unit.
 
     Args:
@@ -49,7 +54,7 @@ def detail(
     """
     half = width // 2 if width >= WIDE else width
     about = _about(view, seen, half)
-    graphs = _graphs(view, seen, story, half)
+    graphs = _graphs(view, seen, story, half, height // 6)
     config = _config(seen.unit)
     left = [*about, *graphs]
     room = max(height // 3, 4)  # for the log
@@ -68,7 +73,7 @@ def detail(
 def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     """Return name, state and reason; node and progress; what to do."""
     unit, at = seen.unit, view.taken
-    submit = command(seen.root, "submit")
+    submit = submit_again(view.now) if view.now else ""
     work = view.summary.work.get(unit.id) if view.summary else None
     said = saying(seen, at)
     lines = [Text.assemble((f"{unit.stage} {unit.name}", "bold"), (f"   {unit.id}", "dim"))]
@@ -77,29 +82,41 @@ def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
     took = view.summary.took.get(unit.id) if view.summary else None
     where += [f"run {tries(seen, took)}"] if tries(seen, took) else []
-    where += [f"{'running for' if work else 'took'} {spent}"] if (spent := elapsed(seen, took, at)) else []
-    where += [f"last heartbeat {heard(seen, at)} ago"] if heard(seen, at) else []
-    lines += [Text(", ".join(where))] if where else []
-    asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
-    plan = f"requests {needs(unit)}, {memory(asked)} of memory per node, {unit.resources.hours:g} h"
-    lines.append(Text(plan + (f", {amount(unit.flops)} FLOPs" if unit.flops else ""), "dim"))
+    if spent := elapsed(seen, took, at):
+        where.append(f"{'running for' if work else 'took'} {in_words(spent)}")
+    where += [f"last heartbeat {in_words(heard(seen, at))} ago"] if heard(seen, at) else []
+    where += [f"memory used {held(seen)}"] if held(seen) else []
+    lines += _listed(where, width)
+    plan = [f"requests {needs(unit)}", f"{memory(requested(seen))} of memory per node"]
+    plan += [f"{unit.resources.hours:g} h", *([f"{amount(unit.flops)} FLOPs"] if unit.flops else [])]
+    lines += _listed(plan, width, "dim")
     if work and work.share is not None:
         drawn = bar([(work.share, "█", "blue"), (1 - work.share, "·", "dim")], min(30, width // 3))
-        drawn.append(f" {percent(work.share)}  {rate_of(work)}")
-        lines.append(drawn.append(f"  left {around(work.left)}" if work.left else ""))
-    if seen.cause:
-        lines.append(Text(f"{ANSWERS[seen.cause].advice}; then {submit}", "yellow"))
+        drawn.append(f" {percent(work.share)}{f'  {rate_of(work)}' if work.rate else ''}")
+        left = [Text(f"{around(work.left, words=True)} left")] if work.left else []
+        lines += flow([drawn, *left], width, gap=2)
+    todo = [f"{ANSWERS[seen.cause].advice}; then{submit}"] if seen.cause else []
     if seen.state == State.STALLED:
-        lines.append(
-            Text(f"to restart it: {command(seen.root, 'cancel', unit.id)}   then {submit}", "yellow")
-        )
-    return lines
+        todo = [f"to restart it: {command(seen.root, 'cancel', unit.id)}", f"then{submit}"]
+    return [*lines, *(Text(row, "yellow") for line in todo for row in wrapped(line, width))]
 
 
-def _graphs(view: StudyView, seen: UnitStatus, story: Story, width: int) -> list[Text]:
-    """Draw loss and rate of a training; for other units, the rate as sampled by the monitor."""
-    lines, room = [], max(width - LABEL - 24, 8)
-    if story.losses:
+def _listed(parts: Sequence[str], width: int, style: str = "") -> list[Text]:
+    """Return parts with commas between them, wrapped at the width."""
+    every = [Text(part, style) for part in [*(f"{part}," for part in parts[:-1]), *parts[-1:]]]
+    return flow(every, width, gap=1)
+
+
+def _graphs(view: StudyView, seen: UnitStatus, story: Story, width: int, height: int) -> list[Text]:
+    """Draw loss and rate of a training; for other units, the rate as sampled by the monitor.
+
+    Args:
+        height: rows for the loss; below `TALL`, it gets one.
+    """
+    lines, room = list[Text](), max(width - LABEL - 24, 8)
+    if len(story.losses) > 1 and height >= TALL:
+        lines += _loss(story.losses, width, height)
+    elif story.losses:
         ends = f"  {story.losses[0]:.3f} to {story.losses[-1]:.3f}"
         lines.append(Text(f"{'loss':{LABEL}}{sparkline(story.losses, room)}{ends}"))
     rates: Sequence[float] = story.rates
@@ -114,6 +131,18 @@ def _graphs(view: StudyView, seen: UnitStatus, story: Story, width: int) -> list
         used = f", {percent(story.utilisation)} MFU" if story.utilisation is not None else ""
         lines.append(Text(f"{'rate':{LABEL}}{sparkline(rates, room)}{most}{used}"))
     return lines
+
+
+def _loss(losses: Sequence[float], width: int, height: int) -> list[Text]:
+    """Plot the loss over the steps so far, below a line with its first and last value."""
+    title = f"loss from the first step to now: {losses[0]:.3f} to {losses[-1]:.3f}"
+    drawn = chart(losses, max(width - LABEL - 2, 8), height - 1)
+    labels = {0: f"{max(losses):.3f}", height - 2: f"{min(losses):.3f}"}
+    rows = [
+        Text.assemble((f"{labels.get(number, ''):>{LABEL}} ┃", "dim"), (row, "blue"))
+        for number, row in enumerate(drawn)
+    ]
+    return [Text(title), *rows]
 
 
 def _runs(story: Story, most: int) -> list[Text]:

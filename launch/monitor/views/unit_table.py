@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import RenderableType
 from rich.text import Text
 
 from jobs.core.plain import plain
@@ -15,12 +14,16 @@ from launch.monitor.views.text import Lines, cells, columns, duration, percent, 
 from launch.state.reasons import why
 from launch.state.states import State
 from launch.state.status import UnitStatus
-from launch.views import STYLES
+from launch.views import STYLES, memory_used
 
 # Columns besides state, unit and reason, and the terminal width from which each is shown.
-TITLES = {"done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "try": 120, "heard": 130, "node": 140}
-SHOWN = ("job", "node", "for", "try", "done", "rate", "left", "heard")
-FLUSH = ("for", "try", "done", "left", "heard")
+TITLES = {
+    "done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "run": 120, "heartbeat": 130, "node": 140,
+    "memory": 150,
+}  # fmt: skip
+ROOMY, NAME = 150, 40  # narrower tables leave room for the reason: names have so many cells at most
+SHOWN = ("job", "node", "for", "run", "done", "rate", "left", "memory", "heartbeat")
+FLUSH = ("for", "run", "done", "left", "memory", "heartbeat")
 
 
 def job_of(seen: UnitStatus) -> str:
@@ -53,17 +56,29 @@ def heard(seen: UnitStatus, at: float) -> str:
     return duration(at - seen.progress["updated"]) if seen.progress and seen.state in AT_WORK else ""
 
 
+def held(seen: UnitStatus) -> str:
+    """Return the memory that a running unit's first process has used at most, and what its job requested."""
+    used = seen.progress.get("memory") if seen.progress and seen.state in AT_WORK else None
+    return memory_used(used, requested(seen)) if used else ""
+
+
+def requested(seen: UnitStatus) -> int:
+    """Return the memory that the unit's last attempt requested, or its next one will, in MiB per node."""
+    return seen.attempt.memory if seen.attempt and seen.attempt.memory else seen.unit.resources.memory
+
+
 def _facts(seen: UnitStatus, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
     """Return the contents of the columns, by title."""
     return {
         "job": job_of(seen),
         "node": seen.live.nodes or "" if seen.live else "",
         "for": elapsed(seen, took, at),
-        "try": tries(seen, took),
+        "run": tries(seen, took),
         "done": percent(work.share) if work and work.share is not None else "",
         "rate": rate_of(work),
         "left": duration(work.left.mid) if work and work.left else "",
-        "heard": heard(seen, at),
+        "memory": held(seen),
+        "heartbeat": f"{age} ago" if (age := heard(seen, at)) else "",
     }
 
 
@@ -73,15 +88,15 @@ def saying(seen: UnitStatus, at: float) -> str:
     if seen.state != State.RUNNING:
         return plain(why(seen, at))
     if not progress:
-        return "starting"
+        return "starting: no report yet"
     words = [str(progress[key]) for key in ("phase", "benchmark") if key in progress]
     words += [f"loss {progress['loss']:.3f}"] if progress.get("loss") is not None else []
-    return plain(", ".join([*words, f"{progress['done']:,} of {progress['total']:,} {progress['unit']}"]))
+    if progress["done"] or not words:  # while a model is loaded there is nothing to count
+        words.append(f"{progress['done']:,} of {progress['total']:,} {progress['unit']}")
+    return plain(", ".join(words))
 
 
-def unit_table(
-    view: StudyView, rows: Sequence[UnitStatus], selected: int, width: int, height: int
-) -> RenderableType:
+def unit_table(view: StudyView, rows: Sequence[UnitStatus], selected: int, width: int, height: int) -> Lines:
     """Render the units of `rows` around the selected one.
 
     Args:
@@ -90,12 +105,18 @@ def unit_table(
     """
     if not rows:
         return Lines([Text("no units", "dim")], width, height)
-    room = max(height - 2, 1)
-    first = min(max(0, selected - room // 2), max(0, len(rows) - room))
-    lines = rows_of(view, rows[first : first + room], selected - first, width)
+    shown = visible(len(rows), selected, height)
+    lines = rows_of(view, rows[shown.start : shown.stop], selected - shown.start, width)
     chosen = rows[selected]
     whole = f"{chosen.unit.stage} {chosen.unit.name}: {saying(chosen, view.taken) or chosen.state}"
     return Lines([*lines, Text(whole, "dim")], width, height)
+
+
+def visible(total: int, selected: int, height: int) -> range:
+    """Return the indices of the units that a table of this height shows, below its heading."""
+    room = max(height - 2, 1)
+    first = min(max(0, selected - room // 2), max(0, total - room))
+    return range(first, min(first + room, total))
 
 
 def rows_of(view: StudyView, shown: Sequence[UnitStatus], selected: int | None, width: int) -> list[Text]:
@@ -104,6 +125,8 @@ def rows_of(view: StudyView, shown: Sequence[UnitStatus], selected: int | None, 
     took = view.summary.took if view.summary else {}
     titles = [title for title in SHOWN if width >= TITLES[title]]
     longest = max(18, 2 * width // 5)
+    if width < ROOMY:
+        longest = min(longest, NAME)
     lines = [
         [Text("state", "dim"), Text("unit", "dim"), *(Text(t, "dim") for t in titles), Text("why", "dim")]
     ]
