@@ -11,6 +11,8 @@ from cluster import Cluster, packages
 from hypothesis import Phase, settings
 from small_study import TESTS, wait_for
 
+from jobs.store import clock
+
 # New examples each time: where CI is set, hypothesis would try the same ones again and again. A failure can
 # be reproduced with the blob that is printed.
 settings.register_profile(
@@ -72,6 +74,12 @@ def _signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _clock() -> None:
+    """The file server's clock is not compared with the time that another test has stopped."""
+    clock._found.clear()
 
 
 @pytest.fixture(scope="session")
