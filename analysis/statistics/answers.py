@@ -65,7 +65,8 @@ def answers(points: pd.DataFrame, standing: pd.DataFrame, matched: pd.DataFrame)
         matched: Table of `analysis.statistics.matched.matched`.
 
     Returns:
-        The columns of `Answer`; empty if no student saw reasoning alone, or none plain answers alone.
+        The columns of `Answer`; no row for an axis without known compute, and none at all if no student saw
+        reasoning alone, or none plain answers alone.
     """
     asked = points[points["kind"] == asked_level(points)]
     found = []
@@ -75,7 +76,7 @@ def answers(points: pd.DataFrame, standing: pd.DataFrame, matched: pd.DataFrame)
                 stood = standing[(standing["scope"] == scope) & (standing["axis"] == axis)]
                 there = matched[(matched["scope"] == scope) & (matched["axis"] == axis)]
                 students = list(_students(own, axis, stood, there))
-                if students and (own["share"] == 0).any():
+                if students and (own["share"] == 0).any() and own[axis].notna().any():
                     found.append(_answer(own, axis, stood, students))
     return pd.DataFrame(found, columns=Answer._fields)
 
