@@ -35,7 +35,7 @@ from analysis.statistics.frontier import (
 )
 from analysis.statistics.matched import gains, kept, matched
 from analysis.statistics.questions import questions
-from analysis.statistics.sentences import sentences
+from analysis.statistics.sentences import findings, sentences
 from analysis.terminal import questions_table, terminal_table, usage_line
 from jobs.core.plain import PlainConsole
 from jobs.store.rundir import study_of
@@ -134,7 +134,7 @@ def _write(path: Path, out: Path, found: Report) -> Path:
         if len(table):
             files.append(f"{name}.csv")
             write_csv(table, out / files[-1])
-    for name, figure in _figures(found.tables):
+    for name, figure in _figures(found.tables, distinct(found.results)):
         _save(figure, out, name)
         files += [f"{name}.svg", f"{name}.png"]
     written = out / "report.html"
@@ -168,15 +168,21 @@ def print_report(report: Report) -> None:
     console.print(f"report: {report.page}", soft_wrap=True)
 
 
-def _figures(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """Yield every figure of a report with its file name."""
-    points, stood, gain = tables["frontier"], tables["standing"], tables["gains"]
-    points = points[points["scope"].isin(distinct(points))]
+def _figures(tables: dict[str, pd.DataFrame], scopes: list[str]) -> Iterator[tuple[str, Figure]]:
+    """Yield every figure of a report, of some scopes, with its file name."""
+    points, stood, gain, asked = (tables[name] for name in ("frontier", "standing", "gains", "answers"))
+    titles = dict(zip(zip(asked["axis"], asked["scope"], strict=True), findings(asked), strict=True))
+    points, stood = (table[table["scope"].isin(scopes)] for table in (points, stood))
     for suffix, kinds in PARTS:
         part = points[points["kind"].isin(kinds)]
         for x in AXES:
             if part[x].notna().any():  # otherwise a warning says so
-                yield f"frontier-{x.removesuffix('_flops')}{suffix}", plots.frontier(part, x, stood)
+                yield (
+                    f"frontier-{x.removesuffix('_flops')}{suffix}",
+                    plots.frontier(
+                        part, x, stood, {scope: said for (axis, scope), said in titles.items() if axis == x}
+                    ),
+                )
         if part["share"].notna().any():
             yield f"mixtures{suffix}", plots.mixtures(part)
     if len(gain) and (gain["extra_tokens"] > 0).any():

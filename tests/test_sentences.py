@@ -194,7 +194,7 @@ def test_inference_compute_is_said_to_be_alike_or_what_differs_is() -> None:
 def test_one_answer_for_many_scopes_counts_them() -> None:
     made = said(*(tables(f"b{i}") for i in range(FEW)))
     assert made[0].startswith(
-        f"At the same training compute, reasoning beats plain answers on all {FEW} benchmarks: on b0, "
+        f"At the same training compute, reasoning beats plain answers on all {FEW} benchmarks: "
     )
 
 
@@ -220,7 +220,8 @@ def students(
     """Rows of two sizes on one benchmark."""
     return [
         {"student": f"{size}-{share}", "size": f"{size}B", "share": share, "benchmark": "b", "n": 500,
-         "accuracy": accuracy or 0.2 + size / 10, "training_flops": 1e20 * size, "inference_flops": 1e9 * size}
+         "accuracy": accuracy or 0.2 + size / 10, "training_flops": 1e20 * size,
+         "inference_flops": 1e9 * size}
         | other
         for size in (1, 3) for share in shares
     ]  # fmt: skip
@@ -274,19 +275,19 @@ def test_few_benchmarks_are_asked_about_one_by_one_and_many_in_groups() -> None:
 
 def test_a_scope_that_repeats_another_is_not_shown_beside_it() -> None:
     rows = students((0.0, 1.0))
-    assert distinct(frontier_table(results_table(rows))) == ["all benchmarks"]
+    assert distinct(results_table(rows)) == ["all benchmarks"]
     twice = [
         row | {"benchmark": name, "accuracy": row["accuracy"] + shift}
         for row in rows
         for name, shift in (("a", 0), ("b", 0.1))
     ]
-    assert distinct(frontier_table(results_table(twice))) == [
+    assert distinct(results_table(twice)) == [
         "all benchmarks",
         "a",
         "b",
     ]  # not the only group
     apart = [row | {"domain": row["benchmark"]} for row in twice]
-    assert distinct(frontier_table(results_table(apart))) == ["all benchmarks", "a", "b"]  # not groups of one
+    assert distinct(results_table(apart)) == ["all benchmarks", "a", "b"]  # not groups of one
     mixed = [
         *apart,
         *(
@@ -295,7 +296,7 @@ def test_a_scope_that_repeats_another_is_not_shown_beside_it() -> None:
             if row["domain"] == "a"
         ),
     ]
-    assert "a, open-ended" in distinct(frontier_table(results_table(mixed)))
+    assert "a, open-ended" in distinct(results_table(mixed))
 
 
 def test_questions_have_their_answers_side_by_side_and_the_reason_where_they_differ() -> None:

@@ -20,6 +20,7 @@ from analysis.statistics.frontier import (
     supervision,
     trained_on,
 )
+from analysis.statistics.sentences import findings
 
 HERE = Path(__file__).parent
 PARTS = {
@@ -69,16 +70,17 @@ def _data(path: Path, results: pd.DataFrame, tables: dict[str, pd.DataFrame]) ->
     if len(compared):
         words = {"supervision": trained_on(compared), "break_even": _break_even(compared)}
         compared = compared.assign(**words)
-    shown = ("standing", "answers", "questions", "dropped", "usage")
+    shown = ("standing", "questions", "dropped", "usage")
     return {
         "study": path.resolve().name,
         "counts": {**results[["student", "benchmark"]].nunique().to_dict(), "row": len(results)},
         "points": records(points.assign(supervision=trained_on(points))),
-        "scopes": distinct(points),
+        "scopes": distinct(results),
         "level": asked_level(points),
         "results": records(results),
         "matched": records(compared),
         **{name: records(tables[name]) for name in shown},
+        "answers": records(tables["answers"].assign(finding=findings(tables["answers"]))),
         "near": NEAR,
         "sizes": size_order(points),
         "colors": style.colors,

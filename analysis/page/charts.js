@@ -108,22 +108,17 @@ function labels(panel, rows, at) {
   }
 }
 
-const FINDINGS = {
-  reasoning: a => `reasoning beats plain answers at ${a.ahead}`, "plain answers": a => `plain answers beat reasoning at ${a.behind}`,
-  "depends on the size": a => [["behind", a.behind], ["ahead", a.ahead], ["better than all plain students", a.further]].filter(p => p[1])
-    .map(([word, sizes]) => `${word} at ${sizes}`).join(", ").replace(/^/, "reasoning is "),
-  "too close to tell": () => "reasoning and plain answers are too close to tell", "not enough evidence": () => "not enough evidence",
-  "cannot be compared": a => a.further ? `reasoning at ${a.further} is better than all plain students, which cost less` : "no plain student has the compute of a reasoning student",
-};
 function finding(scope) {
   const asked = each.length === 1 ? each[0] : scope;  // the mean over one benchmark is that benchmark
   const found = data.answers.find(a => a.scope === asked && a.axis === state.x);
-  return found ? FINDINGS[found.answer](found) : "";
+  return found ? found.finding : "";
 }
 // A figure for each shown scope; `fill` draws into its box.
 function panels(box, rows, fill) {
   box.replaceChildren();
-  const scopes = shownScopes(), boxes = scopes.map(scope => {
+  const scopes = shownScopes();
+  box.classList.toggle("pairs", [2, 4].includes(scopes.length));
+  const boxes = scopes.map(scope => {
     const own = make("div"), said = box.id === "frontier" ? finding(scope) : "";
     box.append(make("figure", { "data-scope": scope }, make("figcaption", {}, scope, make("span", {}, said && `: ${said}`)), own));
     return [own, rows.filter(r => r.scope === scope)];

@@ -199,17 +199,22 @@ def asked_level(points: pd.DataFrame) -> str:
     return "benchmark" if 0 < scopes.get("benchmark", 0) <= FEW or "group" not in scopes else "group"
 
 
-def distinct(points: pd.DataFrame) -> list[str]:
+def distinct(results: pd.DataFrame) -> list[str]:
     """Return the scopes, in order, without those that repeat another one, such as the only group of a study.
 
-    Of equal scopes a mean over all is kept rather than a benchmark, and a benchmark rather than a group.
+    Of scopes with the same benchmarks a mean over all is kept rather than a benchmark, and a benchmark rather
+    than a group.
     """
-    columns = ["student", "accuracy", "n", "benchmarks"]
-    kept = dict[tuple[object, ...], str]()
-    for kind in ("average", "benchmark", "group"):
-        for scope, own in points[points["kind"] == kind].groupby("scope", sort=False):
-            kept.setdefault(tuple(own[columns].itertuples(index=False, name=None)), str(scope))
-    return [scope for scope in dict.fromkeys(points["scope"]) if scope in kept.values()]
+    found = [
+        (kind, scope, frozenset(rows["benchmark"]))
+        for kind, scope, rows in scopes(with_configuration(results))
+    ]
+    kept = dict[frozenset[str], str]()
+    for wanted in ("average", "benchmark", "group"):
+        for kind, scope, benchmarks in found:
+            if kind == wanted:
+                kept.setdefault(benchmarks, scope)
+    return [scope for _, scope, benchmarks in found if kept[benchmarks] == scope]
 
 
 def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:

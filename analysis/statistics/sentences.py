@@ -52,7 +52,7 @@ def _sentence(answer: str, rows: list[Row], total: int) -> str:
     every = f"all {len(rows)} {rows[0]['kind']}s"
     names = every if len(rows) == total > 2 else joined([spoken(row["scope"]) for row in rows])
     row = max(rows, key=lambda r: abs(r["accuracy"] - r["plain"]) if r["plain"] >= 0 else -1.0)
-    at = f"on {spoken(row['scope'])}, " if len(rows) > 1 else ""
+    at = f"for example, on {spoken(row['scope'])}, " if len(rows) > 1 else ""
     pair = (
         f"{percent(row['accuracy'])} with reasoning in the {row['size']} student against about "
         f"{percent(row['plain'])} with plain answers"
@@ -62,9 +62,7 @@ def _sentence(answer: str, rows: list[Row], total: int) -> str:
     if answer == PLAIN:
         return f"plain answers beat reasoning on {names}: {at}{pair}"
     if answer == BY_SIZE:
-        words = {"behind": "behind", "ahead": "ahead", "further": "better than every plain student"}
-        states = joined([f"{word} at {row[column]}" for column, word in words.items() if row[column]])
-        return f"it depends on the size on {names}: {at}reasoning is {states}"
+        return f"it depends on the size on {names}: {at}reasoning is {_states(row)}"
     if answer == CLOSE:
         return f"on {names} the two are too close to tell: {at}{pair}{_cheaper(row)}"
     if answer == OPEN:
@@ -120,6 +118,33 @@ def _best(points: pd.DataFrame) -> list[str]:
         return []
     top = whole.sort_values("accuracy").iloc[-1]
     return [f"The highest accuracy over {AVERAGE} is {percent(top['accuracy'])} ({top['student']})."]
+
+
+def findings(answers: pd.DataFrame) -> list[str]:
+    """Return the finding of each row of `answers.answers` in a few words, as the title of a chart."""
+    return [_finding(row) for row in answers.to_dict("records")]
+
+
+def _finding(row: Row) -> str:
+    if row["answer"] == REASONING:
+        return f"reasoning beats plain answers at {row['ahead']}"
+    if row["answer"] == PLAIN:
+        return f"plain answers beat reasoning at {row['behind']}"
+    if row["answer"] == BY_SIZE:
+        return f"reasoning is {_states(row)}"
+    if row["answer"] == CLOSE:
+        return "reasoning and plain answers are too close to tell"
+    if row["answer"] == OPEN:
+        return "not enough evidence"
+    if row["further"]:
+        return f"reasoning at {row['further']} is better than all plain students, which cost less"
+    return _why_none(row)
+
+
+def _states(row: Row) -> str:
+    """List at which sizes reasoning is behind, ahead, or better than all plain students."""
+    words = {"behind": "behind", "ahead": "ahead", "further": "better than every plain student"}
+    return joined([f"{word} at {row[column]}" for column, word in words.items() if row[column]])
 
 
 def percent(value: float) -> str:
