@@ -102,6 +102,16 @@ def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_p
     assert "torch 2.13.0" in stages["train"]["packages"]
 
 
+def test_units_of_one_origin_are_one_row(study: Study, tmp_path: Path) -> None:
+    root, _ = study
+    before = page_data(write_report(root, tmp_path / "before"))["provenance"]
+    assert [(entry["stage"], entry["count"]) for entry in before] == [("train", "9"), ("evaluate", "9")]
+    for file in root.glob("*/*/out/provenance.json"):
+        write_json(file, read_json(file) | {"code": {"commit": "0123", "dirty": False}})
+    (entry,) = page_data(write_report(root, tmp_path / "after"))["provenance"]
+    assert (entry["stage"], entry["count"], entry["commit"]) == ("train, evaluate", "18", "0123")
+
+
 def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
     root, both = tmp_path / "run", [benchmark("easy", 0.5), benchmark("hard", 0.5, domain="math")]
     evaluation(root, "whole", 10, both)
@@ -214,6 +224,34 @@ def test_a_figure_draws_every_student_once_and_its_frontier(study: Study) -> Non
     colors = {row.size: marks[(row.inference_flops, row.accuracy)][1] for row in each_row(on)}
     assert len(set(colors.values())) == len(set(on["size"]))
     assert axes.get_xscale() == "log"
+
+
+def test_titles_say_the_finding_in_lines_that_fit_and_are_not_cut(study: Study) -> None:
+    points = frontier_table(collect(study[0]))
+    said = "reasoning is behind at 0.5B and 1.5B and better than every plain student at 7B and 14B"
+    plain = plots.frontier(points[points["kind"] == "benchmark"])
+    figure = plots.frontier(points[points["kind"] == "benchmark"], findings={"easy": said})
+    title, other = (axes.get_title("left") for axes in figure.axes)
+    assert title.splitlines()[0] == "easy"
+    assert " ".join(title.splitlines()[1:]) == said
+    assert max(map(len, title.splitlines())) <= plots.TITLE
+    assert other == HARD
+    assert figure.get_size_inches()[1] > plain.get_size_inches()[1]  # panels keep their height
+
+
+def test_the_steps_of_a_frontier_are_labeled_with_sizes_where_there_is_room(study: Study) -> None:
+    points = frontier_table(collect(study[0]))
+    easy = points[points["scope"] == "easy"]
+    axes = plots.frontier(easy).axes[0]
+    on = easy[easy["on_training_frontier"]]
+    written = [text.get_text() for text in axes.texts]
+    assert written
+    assert set(written) <= set(on["size"])
+    near = easy.assign(
+        training_flops=1e18 * (1 + easy["accuracy"] / 100), accuracy=0.5 + easy["accuracy"] / 1e3
+    )
+    crowded = plots.frontier(near.assign(on_training_frontier=True)).axes[0]
+    assert 0 < len(crowded.texts) < len(near)
 
 
 def test_mixture_curves_join_each_size(study: Study) -> None:
@@ -411,6 +449,17 @@ def test_the_page_fits_a_narrow_window(study: Study, tmp_path: Path) -> None:
     seen = visited(page_of(write_report(study[0], tmp_path / "out")), tmp_path, 500)
     assert seen["wide"] <= 0
     assert len(seen["panels"]) == 2
+
+
+def test_the_terminal_begins_with_the_sentences_of_the_page(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    report = write_report(study[0], tmp_path / "out")
+    print_report(report)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert report.sentences
+    assert printed.startswith(" ".join(report.sentences))
 
 
 def test_questions_fit_a_terminal(study: Study) -> None:

@@ -149,6 +149,13 @@ def test_what_is_sure_comes_first_with_its_numbers() -> None:
     ]
 
 
+@pytest.mark.parametrize("sure", [SURE, LOSS])
+def test_sizes_that_are_too_close_are_not_claimed(sure: tuple[float, float, float]) -> None:
+    places = {"1B": (*sure, ""), "3B": (*UNSURE, ""), "7B": (*UNSURE, ""), "9B": (*SURE, "above")}
+    assert said(tables(places=places))[0].endswith("; at 3B and 7B it is too close to tell.")
+    assert "too close" not in said(tables(places={"1B": (*sure, "")}))[0]
+
+
 def test_a_plain_student_that_surely_leads_at_less_compute_is_named() -> None:
     leads = tables(places={"1B": (*UNSURE, "")}, gaps={"plain-1B": (-0.2, -0.3, -0.1)})
     assert said(leads)[0].endswith(", which in the 1B student get 40.0 % for 50 % of that compute.")

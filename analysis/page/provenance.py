@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.results.collect import lineage
 from analysis.results.files import Unreadable, read_object, section
+from jobs.core.unit import STAGES
 from jobs.store.rundir import StudyDir, UnitDir
 
 
@@ -32,11 +33,17 @@ def provenance(path: Path, results: pd.DataFrame) -> list[dict[str, str]]:
         packages = {"python": record.get("python"), **section(record, "packages")}
         versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
         entries[commit, "; ".join(machine) or "unknown", versions or "unknown"][stage] += 1
-    return [
-        {"stage": ", ".join(stages), "commit": commit, "hardware": hardware, "packages": packages,
-         "count": str(stages.total())}
+    rows = [
+        {"stage": ", ".join(sorted(stages, key=_place)), "commit": commit, "hardware": hardware,
+         "packages": packages, "count": str(stages.total())}
         for (commit, hardware, packages), stages in entries.items()
     ]  # fmt: skip
+    return sorted(rows, key=lambda row: _place(row["stage"].partition(",")[0]))
+
+
+def _place(stage: str) -> int:
+    """Return a stage's place in a study; results from elsewhere come last."""
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 def _records(path: Path, sources: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

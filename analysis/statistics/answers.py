@@ -33,6 +33,7 @@ class Answer(NamedTuple):
     detail: str  # all students with reasoning, in words
     ahead: str  # sizes at which reasoning is surely better, and so on
     behind: str
+    even: str
     further: str  # sizes that cost more than every plain student, and are surely better than all of them
     size: str  # the example: the clearest comparison of those that decided
     accuracy: float
@@ -130,11 +131,13 @@ def _answer(own: pd.DataFrame, axis: str, standing: pd.DataFrame, students: list
         answer, example = (OPEN if UNSURE in having else NONE), students[0]
     plain = own[own["share"] == 0]
     size, accuracy, part = _cheap(plain, axis, standing, students, example)
-    names = {state: joined([s.size for s in having.get(state, [])]) for state in (AHEAD, BEHIND, FURTHER)}
+    names = {
+        state: joined([s.size for s in having.get(state, [])]) for state in (AHEAD, BEHIND, EVEN, FURTHER)
+    }
     return Answer(
         kind=str(own["kind"].iloc[0]), scope=str(own["scope"].iloc[0]), axis=axis, answer=answer,
-        detail=_detail(having), ahead=names[AHEAD], behind=names[BEHIND], further=names[FURTHER],
-        size=example.size, accuracy=example.accuracy, plain=example.plain,
+        detail=_detail(having), ahead=names[AHEAD], behind=names[BEHIND], even=names[EVEN],
+        further=names[FURTHER], size=example.size, accuracy=example.accuracy, plain=example.plain,
         best_plain=plain["accuracy"].max(), cheap_size=size, cheap_accuracy=accuracy, cheap_part=part,
         times=_times(own, axis),
     )  # fmt: skip

@@ -58,9 +58,9 @@ def _sentence(answer: str, rows: list[Row], total: int) -> str:
         f"{percent(row['plain'])} with plain answers"
     )
     if answer == REASONING:
-        return f"reasoning beats plain answers on {names}: {at}{pair}{_limit(row)}"
+        return f"reasoning beats plain answers on {names}: {at}{pair}{_limit(row)}{_even(row)}"
     if answer == PLAIN:
-        return f"plain answers beat reasoning on {names}: {at}{pair}"
+        return f"plain answers beat reasoning on {names}: {at}{pair}{_even(row)}"
     if answer == BY_SIZE:
         return f"it depends on the size on {names}: {at}reasoning is {_states(row)}"
     if answer == CLOSE:
@@ -76,6 +76,11 @@ def _limit(row: Row) -> str:
     if row["best_plain"] < row["accuracy"]:
         return f", which get no student beyond {percent(row['best_plain'])}"
     return ""
+
+
+def _even(row: Row) -> str:
+    """Restrict an answer to the sizes that decided."""
+    return f"; at {row['even']} it is too close to tell" if row["even"] else ""
 
 
 def _cheaper(row: Row) -> str:
