@@ -36,7 +36,7 @@ const points = v => missing(v) ? "–" : (v > 0 ? "+" : "") + (100 * v).toFixed(
 const between = (low, high) => missing(low) || missing(high) ? "–" : `[${points(low)}, ${points(high)}]`;
 const many = (n, name) => `${whole(n)} ${name}${n === 1 ? "" : "s"}`;
 // Hours in the largest unit of which there is at least one, as `span` of jobs/core/wording.py.
-const span = h => h >= 100 ? `${whole(h)} h` : h >= 1 ? `${+h.toPrecision(3)} h` : h * 60 >= 1 ? `${whole(h * 60)} min` : h > 0 ? `${whole(h * 3600)} s` : "–";
+const span = h => h >= 100 ? `${whole(h)} h` : h >= 1 ? `${+h.toPrecision(3)} h` : h * 60 >= 1 ? `${whole(h * 60)} min` : h * 3600 >= 0.5 ? `${whole(h * 3600)} s` : h > 0 ? "under 1 s" : "–";
 const energy = joules => missing(joules) || !joules ? "–" : joules < 3.6e6 ? `${+(joules / 3600).toPrecision(3)} Wh` : `${+(joules / 3.6e6).toPrecision(3)} kWh`;
 const standing = new Map(data.standing.map(s => [`${s.scope}\n${s.axis}\n${s.student}`, s]));
 const stand = (r, axis = state.x) => standing.get(`${r.scope}\n${axis}\n${r.student}`) ?? {};

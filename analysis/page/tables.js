@@ -99,7 +99,7 @@ function drawUsage() {
 function drawDropped() {
   $("dropped-part").hidden = !data.dropped.length;
   if (data.dropped.every(r => !r.dropped)) {
-    $("dropped").replaceChildren(make("p", {}, `Nothing was dropped: every student of one mixture learned from all ${many(Math.max(...data.dropped.map(r => r.prompts)), "prompt")}.`));
+    $("dropped").replaceChildren(make("p", {}, `Nothing was dropped: all ${many(Math.max(...data.dropped.map(r => r.prompts)), "prompt")} were kept, in both modes.`));
     return;
   }
   table($("dropped"), [["stage", "stage", text], ["rows", "rows", text], ["prompts", "prompts", whole, number], ["kept", "kept", whole, number],
