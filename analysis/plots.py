@@ -7,7 +7,10 @@ of Okabe and Ito (2008); marker shapes also encode the supervision.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
+from types import MappingProxyType
 
 import pandas as pd
 from matplotlib import colormaps
@@ -24,6 +27,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 MARKERS = ("^", "D", "v", "P", "p", "X")  # of mixtures; plain answers are circles, reasoning squares
 LONGEST = 60  # characters of a name in a figure
 LABELS = {"training_flops": "training FLOPs", "inference_flops": "inference FLOPs per item"}
+TITLE, TITLE_LINE = 36, 0.17  # characters of a line of a panel's title; its height in inches
 GREY = "#444444"
 PANEL = (3.1, 2.5)  # inches
 
@@ -96,24 +100,36 @@ def _marker(name: str) -> MarkerStyle:
     return MarkerStyle(name) if points == name else MarkerStyle((int(points), 1, 0))
 
 
+def wrapped(text: str) -> str:
+    """Break a text into lines that fit above a panel."""
+    return fill(text if len(text) <= 3 * TITLE else f"{text[: 3 * TITLE - 1]}…", TITLE)
+
+
 def short(name: str) -> str:
     """Shorten a name to leave room for the figure."""
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
-def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataFrame | None = None) -> Figure:
+def frontier(
+    points: pd.DataFrame,
+    x: str = "training_flops",
+    standing: pd.DataFrame | None = None,
+    findings: Mapping[str, str] | None = None,
+) -> Figure:
     """Plot accuracy against compute, one panel per scope in `points`, the frontier as a step line.
 
     Args:
         points: Rows of `analysis.statistics.frontier.frontier_table`, of all or some of its scopes.
         x: "training_flops" or "inference_flops" (per item).
         standing: Table of `analysis.statistics.frontier.standing`, for the frontier's 95 % band.
+        findings: What a panel shows, by scope; it is added to the panel's title.
 
     Returns:
-        A figure; students on the frontier are drawn in full color, others pale; bars are standard errors.
+        A figure; students on the frontier are drawn in full color with their size, others pale; bars are
+        standard errors.
     """
     style = Style.of(points)
-    figure, panels = _panels(points)
+    figure, panels = _panels(points, findings or {})
     for axes, rows in panels:
         known = rows.dropna(subset=[x, "accuracy"])
         known = known[known[x] > 0]
@@ -133,6 +149,7 @@ def frontier(points: pd.DataFrame, x: str = "training_flops", standing: pd.DataF
             edges = [*band[x], *[axes.get_xlim()[1]][: len(band)]]
             axes.fill_between(edges, low, high, step="post", color="#dddddd", lw=0, zorder=0.5)
         style.draw(axes, known, x, known[AXES[x]])
+        _name(axes, steps, x)
     sizes, shares = style.legend()
     line = Line2D([], [], color=GREY, lw=1, label="frontier" + ("" if standing is None else ", 95 % band"))
     _finish(figure, f"Accuracy against {LABELS[x]}", LABELS[x], [[*sizes, line], shares])
@@ -178,6 +195,7 @@ def gains(table: pd.DataFrame) -> Figure:
     figure, panels = _panels(table)
     for axes, rows in panels:
         _log_axis(axes, rows["extra_tokens"])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda times, _: f"{times:g}"))
         axes.axhline(0, color=GREY, lw=0.8)
         for size, own in rows.groupby("size"):
             color = style.colors[str(size)]
@@ -207,7 +225,7 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
     rows_named, columns_named = ([short(name) for name in labels] for labels in (wide.index, wide.columns))
     left, below = (0.3 + 0.065 * max(map(len, labels)) for labels in (rows_named, columns_named))
     width, height = max(0.4 * wide.shape[1], 3.2), 0.22 * len(wide)  # of the map alone, in inches
-    right, top = left + width + 0.2, below + height + 0.6
+    right, top = max(left + width + 0.2, 5.2), below + height + 0.6  # as wide as the title
     figure = Figure(figsize=(right, top))
     axes = figure.add_axes((left / right, below / top, width / right, height / top))
     axes.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -222,7 +240,7 @@ def probabilities(standing: pd.DataFrame, axis: str = "training_flops") -> Figur
                 axes.text(j, i, shown, ha="center", va="center", fontsize=7, color=color)
     what = {**LABELS, "both": "training and inference FLOPs"}[axis]
     title = f"How often on the frontier, % of resamples (blank: below 1)\n{what}"
-    axes.set_title(title, fontsize=10, loc="left")
+    figure.text(0.1 / right, 1 - 0.1 / top, title, fontsize=10, va="top")
     return figure
 
 
@@ -235,8 +253,29 @@ def _orders(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(order), pd.concat([pure, own])) for order, own in mixed.groupby("order", dropna=False)]
 
 
-def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """Create a figure with a titled panel per scope, in table order; `_finish` lays it out."""
+def _name(axes: Axes, steps: pd.DataFrame, x: str) -> None:
+    """Label the steps of a frontier with their sizes; of steps that are close, the first."""
+    low, high = axes.get_xlim()
+    wide, last = math.log10(high / low), -math.inf
+    tall = axes.get_ylim()[1] - axes.get_ylim()[0]
+    level = -math.inf
+    for at, accuracy, size in steps[[x, "accuracy", "size"]].dropna().itertuples(index=False):
+        place = math.log10(at / low) / wide
+        if place - last > 0.16 or accuracy - level > 0.12 * tall:
+            axes.annotate(
+                short(str(size)), (at, accuracy), (5, -4), textcoords="offset points", fontsize=7.5,
+                color=GREY, va="top", parse_math=False,
+            )  # fmt: skip
+            last, level = place, accuracy
+
+
+def _panels(
+    points: pd.DataFrame, findings: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """Create a figure with a titled panel per scope, in table order; `_finish` lays it out.
+
+    Titles are the scopes with their findings, broken into lines rather than cut.
+    """
     names = list(dict.fromkeys(points["scope"]))
     columns = min(len(names), 3 if len(names) < 8 else 4)
     rows = math.ceil(len(names) / columns)
@@ -245,7 +284,8 @@ def _panels(points: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
         # A fixed y avoids a slow search for the title's position; names must not be parsed as formulas.
-        axes.set_title(short(name), fontsize=10, loc="left", y=1.0, parse_math=False)
+        title = "\n".join(filter(None, (wrapped(str(name)), wrapped(findings.get(name, "")))))
+        axes.set_title(title, fontsize=10, loc="left", y=1.0, parse_math=False)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy * 100:.3g}"))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.spines[["top", "right"]].set_visible(False)
@@ -282,12 +322,14 @@ def _finish(
     longest = max(map(len, lines))
     blank = Line2D([], [], ls="", label=" ")
     padded = [line + [blank] * (longest - len(line)) for line in lines]
-    top, bottom = 0.62 + 0.2 * len(lines), 0.55
-    height = panels + top + bottom - 0.5
+    titles = max(axes.get_title("left").count("\n") for axes in figure.axes)  # lines beyond the first
+    rows = round(panels / PANEL[1])
+    top, bottom = 0.62 + 0.2 * len(lines) + TITLE_LINE * titles, 0.55
+    height = panels + top + bottom - 0.5 + TITLE_LINE * titles * (rows - 1)
     figure.set_size_inches(width, height)
     figure.subplots_adjust(
         left=0.62 / width, right=1 - 0.12 / width, top=1 - top / height, bottom=bottom / height,
-        wspace=0.16, hspace=0.36,
+        wspace=0.16, hspace=0.36 + TITLE_LINE * titles / (panels / rows / 1.36),
     )  # fmt: skip
     legend_box = figure.legend(
         handles=[line[i] for i in range(longest) for line in padded],  # matplotlib fills column by column

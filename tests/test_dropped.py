@@ -51,6 +51,8 @@ def test_counts_of_both_stages_are_in_the_report(tmp_path: Path) -> None:
         "in both modes alike: collate kept 3,360 of 3,400 prompts (38 truncated, 2 empty); "
         "pack for org/tokens, 4096 tokens kept 3,348 of 3,360 prompts (12 too long)"
     )
+    none = table.assign(dropped=0, kept=table["prompts"])
+    assert dropped_line(none) == "dropped: none of the 3,400 prompts, in either mode"
     report = write_report(tmp_path / "s", tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "dropped.csv")["dropped"].sum() == 52
     assert report.page

@@ -414,7 +414,7 @@ def test_what_is_extrapolated_is_said_and_no_evidence() -> None:
     }
     claim = found["claims"].query("question.str.startswith('Is reasoning better') and axis == 'training'")
     assert set(claim["answer"]) == {"not enough evidence"}  # better at both sizes that can be compared
-    words = "3 of 5 sizes not compared, 3 of them beyond plain students' compute"
+    words = "3 of 5 sizes not compared: no plain student has such compute"
     assert claim["evidence"].str.contains(words).all()
 
 

@@ -11,6 +11,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import debian
 import numpy as np
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from analysis import plots
-from analysis.report import Report, analyse, claims_table, print_report, run, terminal_table, write_report
+from analysis.report import Report, analyse, print_report, run, write_report
 from analysis.results.collect import collect
 from analysis.results.csv_files import write_csv
 from analysis.statistics.frontier import frontier_table
+from analysis.terminal import questions_table, terminal_table
 from jobs.core.unit import Unit
 from jobs.runtime.context import Context
 from jobs.store import journal
@@ -98,6 +100,16 @@ def test_files_hold_what_was_collected_and_the_page_is_whole(study: Study, tmp_p
     assert stages["train"]["commit"] == "0123456789abcdef with uncommitted changes"
     assert "2 × NVIDIA H100" in stages["train"]["hardware"]
     assert "torch 2.13.0" in stages["train"]["packages"]
+
+
+def test_units_of_one_origin_are_one_row(study: Study, tmp_path: Path) -> None:
+    root, _ = study
+    before = page_data(write_report(root, tmp_path / "before"))["provenance"]
+    assert [(entry["stage"], entry["count"]) for entry in before] == [("train", "9"), ("evaluate", "9")]
+    for file in root.glob("*/*/out/provenance.json"):
+        write_json(file, read_json(file) | {"code": {"commit": "0123", "dirty": False}})
+    (entry,) = page_data(write_report(root, tmp_path / "after"))["provenance"]
+    assert (entry["stage"], entry["count"], entry["commit"]) == ("train, evaluate", "18", "0123")
 
 
 def test_what_is_missing_is_said_in_the_report(tmp_path: Path) -> None:
@@ -214,6 +226,34 @@ def test_a_figure_draws_every_student_once_and_its_frontier(study: Study) -> Non
     assert axes.get_xscale() == "log"
 
 
+def test_titles_say_the_finding_in_lines_that_fit_and_are_not_cut(study: Study) -> None:
+    points = frontier_table(collect(study[0]))
+    said = "reasoning is behind at 0.5B and 1.5B and better than every plain student at 7B and 14B"
+    plain = plots.frontier(points[points["kind"] == "benchmark"])
+    figure = plots.frontier(points[points["kind"] == "benchmark"], findings={"easy": said})
+    title, other = (axes.get_title("left") for axes in figure.axes)
+    assert title.splitlines()[0] == "easy"
+    assert " ".join(title.splitlines()[1:]) == said
+    assert max(map(len, title.splitlines())) <= plots.TITLE
+    assert other == HARD
+    assert figure.get_size_inches()[1] > plain.get_size_inches()[1]  # panels keep their height
+
+
+def test_the_steps_of_a_frontier_are_labeled_with_sizes_where_there_is_room(study: Study) -> None:
+    points = frontier_table(collect(study[0]))
+    easy = points[points["scope"] == "easy"]
+    axes = plots.frontier(easy).axes[0]
+    on = easy[easy["on_training_frontier"]]
+    written = [text.get_text() for text in axes.texts]
+    assert written
+    assert set(written) <= set(on["size"])
+    near = easy.assign(
+        training_flops=1e18 * (1 + easy["accuracy"] / 100), accuracy=0.5 + easy["accuracy"] / 1e3
+    )
+    crowded = plots.frontier(near.assign(on_training_frontier=True)).axes[0]
+    assert 0 < len(crowded.texts) < len(near)
+
+
 def test_mixture_curves_join_each_size(study: Study) -> None:
     figure = plots.mixtures(frontier_table(collect(study[0])))
     curves = [line for line in figure.axes[0].lines if len(xs(line)) > 1]
@@ -293,28 +333,39 @@ VISIT = """
 <script>
 {
 const seen = {}, text = id => document.getElementById(id).textContent;
-const points = () => document.querySelectorAll("#frontier .point").length;
-const titles = ["frontier-title", "points-title", "matched-title"];
-const note = name => { seen[name] = [points(), ...titles.map(text)]; };
+const all = query => [...document.querySelectorAll(query)];
+const titles = ["chart-title", "points-title", "matched-title"];
+const note = name => { seen[name] = [all("#frontier .point").length, ...titles.map(text), location.hash]; };
+const scope = document.getElementById("scope");
+const choose = value => { scope.value = value; scope.dispatchEvent(new Event("change")); };
+const press = name => all("#legend button").find(b => b.textContent === name).click();
 note("at first");
+seen.answer = all("#answer p").map(p => p.textContent);
+seen.panels = all("#frontier figcaption").map(f => f.textContent);
+seen.names = all("#frontier figure:first-child text.name").map(t => t.textContent);
+seen.ticks = all("#frontier figure:first-child text.tick").map(t => t.textContent);
 const first = document.querySelector("#frontier .point");
 first.dispatchEvent(new MouseEvent("mouseenter"));
 seen.tip = [document.getElementById("tip").hidden, text("tip")];
 first.dispatchEvent(new MouseEvent("mouseleave"));
 seen.left = document.getElementById("tip").hidden;
+press("3B"); press("plain answers");
+note("hidden");
+press("3B"); press("plain answers");
 document.querySelector("input[value=inference_flops]").click();
 note("inference");
-const scope = document.getElementById("scope");
 seen.scopes = [...scope.options].map(o => o.value);
-scope.value = "math, open-ended";
-scope.dispatchEvent(new Event("change"));
-note("group");
+choose(scope.options[3].value);
+note("one");
 seen.band = document.querySelector("#frontier .band").getAttribute("d");
-const rows = table => [...document.querySelectorAll(`#${table} tbody tr`)];
+const rows = table => all(`#${table} tbody tr`);
 const cells = table => rows(table).map(r => [...r.cells].map(c => c.textContent));
-seen.claims = rows("claims").map(r => r.cells[3].textContent);
+const asked = all("#questions tr[data-question]");
+seen.questions = asked.map(r => [r.dataset.question, ...[...r.cells].map(c => c.textContent)]);
 seen.rows = cells("points");
 seen.usage = cells("usage");
+seen.links = all("#files a").map(a => decodeURIComponent(a.getAttribute("href")));
+seen.wide = document.documentElement.scrollWidth - innerWidth;
 const pre = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) });
 document.body.replaceChildren(pre);
 }
@@ -322,50 +373,71 @@ document.body.replaceChildren(pre);
 """
 
 
-def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
+def visited(page: Path, folder: Path, width: int = 1200) -> dict[str, Any]:
+    """Open the page in a browser, do what VISIT does, and return what it saw."""
     browser = next(filter(None, map(shutil.which, ("google-chrome", "chromium-browser"))), "chromium")
     if browser == "chromium" and (why := debian.install("browser", ["chromium"], ["chromium"])):
         pytest.skip(why)
+    visit = folder / "visit.html"
+    visit.write_text(page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8")
+    options = [
+        "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile",
+        f"--window-size={width},900", "--dump-dom",
+    ]  # fmt: skip
+    made = subprocess.run(
+        [browser, *options, visit.as_uri()], capture_output=True, encoding="utf-8", timeout=120, check=True
+    )
+    (found,) = re.findall(r"<pre>(.*)</pre>", made.stdout, re.DOTALL)
+    seen: dict[str, Any] = json.loads(html.unescape(found))
+    return seen
+
+
+def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     folder = StudyDir(study[0]).unit(study[1][0])
     run: dict[str, Any] = {"attempt": 1, "restart": 0, "worker": 0, "rank": 0, "time": 9.0, "kept": 0}
     run |= {"host": "n1", "micro_batch": None}
-    journal.append(folder.attempts, {**run, "seconds": 5400.0, "error": None, "cause": None})
+    journal.append(folder.attempts, {**run, "seconds": 3.1, "error": None, "cause": None})
     report = write_report(study[0], tmp_path / "out", joules={"evaluate": 1.8e6})
-    page = tmp_path / "visit.html"
-    page.write_text(
-        page_of(report).read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8"
-    )
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path}/profile",
-        "--dump-dom",
-    ]
-    made = subprocess.run(
-        [browser, *options, page.as_uri()], capture_output=True, encoding="utf-8", timeout=120, check=True
-    )
-    (found,) = re.findall(r"<pre>(.*)</pre>", made.stdout, re.DOTALL)
-    seen = json.loads(html.unescape(found))
-    title = "Accuracy against {}: {}"
-    assert seen["at first"][:2] == [9, title.format("training FLOPs", "all benchmarks")]
-    assert seen["at first"][3] == "At the same training FLOPs: all benchmarks"
+    seen = visited(page_of(report), tmp_path)
+    points, found = report.tables["frontier"], report.tables["questions"]
+    assert seen["answer"] == list(report.sentences)
+    assert seen["at first"] == [
+        18, "Accuracy against training FLOPs", "Students: each benchmark",
+        "At the same training compute: each benchmark", "",
+    ]  # fmt: skip
+    assert [text.split(":")[0] for text in seen["panels"]] == ["easy", HARD]
+    assert seen["panels"][1].startswith(f"{HARD}: reasoning")
+    on = points[(points["scope"] == "easy") & points["on_training_frontier"]]
+    assert set(seen["names"]) >= set(on["size"])
+    assert len(seen["ticks"]) >= 3
     hidden, tip = seen["tip"]
     assert not hidden
     assert "trained on" in tip
-    assert "on the frontier in" in tip
+    assert "% of resamples" in tip
     assert seen["left"]
-    assert seen["inference"][1] == title.format("inference FLOPs per item", "all benchmarks")
-    assert seen["group"][:2] == [9, title.format("inference FLOPs per item", "math, open-ended")]
-    assert seen["group"][2] == "Students: math, open-ended"
-    assert seen["scopes"] == list(dict.fromkeys(report.tables["frontier"]["scope"]))
+    assert seen["hidden"][0] == 2 * 4  # of nine students, two sizes with two kinds
+    assert seen["hidden"][-1] == "#hide=size+3B&hide=share+0"
+    assert seen["inference"][1] == "Accuracy against inference FLOPs per item"
+    assert seen["one"][:-1] == [
+        9, "Accuracy against inference FLOPs per item", f"Students: {HARD}",
+        f"At the same inference compute: {HARD}",
+    ]  # fmt: skip
+    assert parse_qs(seen["one"][-1][1:]) == {"compute": ["inference_flops"], "over": [HARD]}
+    # a group of one benchmark is not offered beside it
+    assert seen["scopes"] == ["", "all benchmarks", "easy", HARD]
     assert re.fullmatch(r"M[\d.,HVLZ]+", seen["band"])
-    assert seen["claims"] == report.tables["claims"]["answer"].tolist()
-    assert seen["usage"] == [["evaluate", "1", "1", "0", "1.5", "0.0", "0.0", "2.00 × 10¹¹", "0.50"]]
+    assert [row[:2] for row in seen["questions"]] == found[["question", "scope"]].to_numpy().tolist()
+    for row, training, inference in zip(
+        seen["questions"], found["training"], found["inference"], strict=True
+    ):
+        assert row[2].startswith(training)
+        assert row[-1].startswith(inference)
+    assert seen["usage"] == [["evaluate", "1", "1", "0", "3 s", "2.00 × 10¹¹", "500 Wh"]]
+    assert set(seen["links"]) == {file.name for file in page_of(report).parent.iterdir()} - {"report.html"}
     rows = {row[0]: row for row in seen["rows"]}
     stood = (
         report.tables["standing"]
-        .query("scope == 'math, open-ended' and axis == 'inference_flops'")
+        .query(f"scope == {HARD!r} and axis == 'inference_flops'")
         .set_index("student")
     )
     for student, row in rows.items():
@@ -373,9 +445,26 @@ def test_the_page_in_a_browser(study: Study, tmp_path: Path) -> None:
     assert rows["0.5B-0%"][-1] == "yes"
 
 
-def test_claims_fit_a_terminal(study: Study) -> None:
+def test_the_page_fits_a_narrow_window(study: Study, tmp_path: Path) -> None:
+    seen = visited(page_of(write_report(study[0], tmp_path / "out")), tmp_path, 500)
+    assert seen["wide"] <= 0
+    assert len(seen["panels"]) == 2
+
+
+def test_the_terminal_begins_with_the_sentences_of_the_page(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    report = write_report(study[0], tmp_path / "out")
+    print_report(report)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert report.sentences
+    assert printed.startswith(" ".join(report.sentences))
+
+
+def test_questions_fit_a_terminal(study: Study) -> None:
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(claims_table(analyse(study[0]).tables["claims"]))
+    console.print(questions_table(analyse(study[0]).tables["questions"]))
     text = " ".join(console.export_text().split())
     assert "…" not in text
     assert "Is plain fine-tuning on or near" in text

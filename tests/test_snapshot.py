@@ -19,7 +19,9 @@ from launch.submit.code_snapshot import snapshot, untracked
 
 PRINT = "import json, jobs.store.provenance as p; print(json.dumps([p.__file__, p.provenance()['code']]))"
 
-SHIPPED = ("jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "configs/evals/_g")
+SHIPPED = (
+    "jobs/a.py", "jobs/sub/b.py", "analysis/c.html", "analysis/c.css", "analysis/c.js", "configs/evals/_g",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from made_results import benchmark, evaluation
 from small_study import publish
 
-from analysis.report import usage_line
 from analysis.results.usage import USAGE, usage
+from analysis.terminal import usage_line
 from jobs.core.unit import Resources, Unit
 from jobs.core.wording import span
 from jobs.store import journal

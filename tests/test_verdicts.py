@@ -23,7 +23,7 @@ from analysis.statistics.claims import (
     nothing_to_compare,
     verdict,
 )  # fmt: skip
-from analysis.statistics.frontier import frontier_table, redrawn, standing, with_configuration
+from analysis.statistics.frontier import FEW, frontier_table, redrawn, standing, with_configuration
 from analysis.statistics.matched import matched
 
 SIZES = ("0.5B", "1.5B", "3B", "7B", "14B")
@@ -126,13 +126,13 @@ def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
     )  # fmt: skip
     gaps = {"1B-1.0": (0.02, 0.011, 0.032)}
     made = claims(table, stood(table, gap=gaps, plain_gap=gaps), compared({"1B": (0.1, 0.053, 0.148)}), kept)
-    assert "1B +10.0 [+5.3, +14.8]" in answer(made, BETTER)[1]
-    assert "1B below it +2.0 [+1.1, +3.2]" in answer(made, OF_PLAIN)[1]
+    assert "1B 10 points ahead (5.3 to 14.8)" in answer(made, BETTER)[1]
+    assert "1B below it, 2 points behind (1.1 to 3.2)" in answer(made, OF_PLAIN)[1]
     (mixture,) = each_row(made[made["question"].str.contains("keep most")])
     assert mixture.answer == YES
     assert (
-        "70% of reasoning's +20.0 [+11.0, +29.0] points; +4.0 [+1.3, +6.7] points above half"
-        in mixture.evidence
+        "keeps 70 % of reasoning's gain of 20 points (11.0 to 29.0); "
+        "against half of it, 4 points ahead (1.3 to 6.7)" in mixture.evidence
     )
 
 
@@ -215,25 +215,30 @@ def test_what_allows_no_comparison_is_said(students: list[tuple[float, float]], 
 def test_plain_answers_are_counted_over_all_groups_but_not_where_all_are_equal() -> None:
     table = points(dict.fromkeys(SIZES[:4], (0.0, 1.0)))
     every = pd.concat(
-        [table.assign(scope="equal", accuracy=0.5), table, table.assign(scope="b", kind="benchmark")]
+        [table.assign(scope="equal", accuracy=0.5), table]
+        + [table.assign(scope=f"b{i}", kind="benchmark") for i in range(FEW + 1)]
     )
     values = [(0.01, 0.0, 0.01), (0.03, 0.02, 0.04), (0.005, -0.01, 0.02), (0.02, 0.011, 0.04)]
     gaps = {f"{size}-0.0": gap for size, gap in zip(SIZES, values, strict=False)}
     found = claims(every, stood(every, gap=gaps), NOTHING, NOTHING)
-    counts = "surely yes 1, surely no 2; near is at most 1 points below; estimated 4"
-    assert answer(found, NEAR_FRONTIER) == (OPEN, f"of 8 (students × groups) {counts}")
+    counts = "1 surely at most 1 point below the frontier, 2 surely further below, 5 unclear"
+    assert answer(found, NEAR_FRONTIER) == (
+        OPEN, f"of 8 cases (a plain student on a group), {counts}; by the estimates alone, 4 near",
+    )  # fmt: skip
     assert found.loc[found["question"] == NEAR_FRONTIER, "scope"].tolist() == ["all groups"]
 
 
 def test_without_groups_the_questions_are_about_benchmarks() -> None:
     table = points({"1B": (0.0, 1.0)}).assign(kind="benchmark")
-    for gap, found, counted in ((SAME, YES, "yes 1, surely no 0"), (FAR, NO, "yes 0, surely no 1")):
+    for gap, found, counted in ((SAME, YES, (1, 0)), (FAR, NO, (0, 1))):
         made = claims(table, stood(table, gap={"1B-0.0": gap}), NOTHING, NOTHING)
         assert made["scope"].tolist() == ["all benchmarks", SCOPE]
-        estimated = f"near is at most 1 points below; estimated {int(found == YES)}"
+        near, below = counted
         assert answer(made, NEAR_FRONTIER) == (
-            found, f"of 1 (students × benchmarks) surely {counted}; {estimated}",
-        )  # fmt: skip
+            found,
+            f"of 1 case (a plain student on a benchmark), {near} surely at most 1 point below the frontier, "
+            f"{below} surely further below, 0 unclear; by the estimates alone, {near} near",
+        )
 
 
 @pytest.mark.parametrize(
@@ -257,16 +262,20 @@ def test_why_plain_answers_are_open_is_told_of_the_first_scope() -> None:
 def test_the_evidence_on_reasoning_names_sizes_differences_and_what_is_left_out() -> None:
     table = points(dict.fromkeys(SIZES, (0.0, 1.0)))
     made = compared({"0.5B": SURE, "1.5B": (0.1, math.nan, 0.2), "3B": LOSS}, ("3B",))
-    listed = "difference in points: 0.5B +10.0 [+5.0, +15.0], 1.5B +10.0 [error not known]"
-    beyond = "1 of them beyond plain students' compute"
+    listed = "0.5B 10 points ahead (5.0 to 15.0); 1.5B 10 points ahead (error not known)"
+    beyond = "1 of them because no plain student has such compute"
     found = claims(table, stood(table), made, NOTHING)
     assert answer(found, BETTER) == (OPEN, f"{listed}; 3 of 5 sizes not compared, {beyond}")
     assert answer(claims(table, stood(table), made[2:], NOTHING), BETTER) == (
-        OPEN, f"none can be compared; 5 of 5 sizes not compared, {beyond}",
+        OPEN, f"no size can be compared; 5 of 5 sizes not compared, {beyond}",
     )  # fmt: skip
     assert answer(claims(table, stood(table), made[:1], NOTHING), BETTER)[1].endswith(
-        "[+5.0, +15.0]; 4 of 5 sizes not compared"
+        "(5.0 to 15.0); 4 of 5 sizes not compared"
     )
+    assert answer(
+        claims(table[:4], stood(table[:4]), compared({"0.5B": SURE, "1.5B": SURE}, ("1.5B",)), NOTHING),
+        BETTER,
+    )[1].endswith("(5.0 to 15.0); 1 of 2 sizes not compared: no plain student has such compute")
 
 
 def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
@@ -297,7 +306,7 @@ def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
 def test_sizes_that_were_not_trained_on_reasoning_are_not_asked_about() -> None:
     table = points({"1B": (0.0, 1.0), "3B": (0.0, 0.5), "7B": (0.0,)})
     found = claims(table, stood(table, plain_gap={"1B-1.0": AHEAD}), compared({"1B": SURE}), NOTHING)
-    assert answer(found, BETTER) == (YES, "difference in points: 1B +10.0 [+5.0, +15.0]")
+    assert answer(found, BETTER) == (YES, "1B 10 points ahead (5.0 to 15.0)")
     assert answer(found, OF_PLAIN)[0] == "yes, from 1B"
 
 
@@ -306,14 +315,14 @@ def test_students_of_one_size_that_disagree_leave_it_open() -> None:
     made = pd.concat([compared({"1B": SURE}), compared({"1B": LOSS})])
     found, evidence = answer(claims(table, stood(table), made, NOTHING), BETTER)
     assert found == OPEN
-    assert evidence == "difference in points: 1B +10.0 [+5.0, +15.0], 1B -10.0 [-15.0, -5.0]"
+    assert evidence == "1B 10 points ahead (5.0 to 15.0); 1B 10 points behind (5.0 to 15.0)"
 
 
 def test_equal_accuracies_are_no_evidence_against_reasoning() -> None:
     table = points({"1B": (0.0, 1.0)})
     made = compared({"1B": (0.0, -0.1, 0.0)})
     found = answer(claims(table, stood(table), made, NOTHING), BETTER)
-    assert found == (OPEN, "all accuracies are equal; difference in points: 1B +0.0 [-10.0, +0.0]")
+    assert found == (OPEN, "all accuracies are equal; 1B 0 points ahead (-10.0 to 0.0)")
 
 
 def test_the_evidence_on_a_frontier_says_for_each_size_how_far_below_it_is() -> None:
@@ -326,9 +335,9 @@ def test_the_evidence_on_a_frontier_says_for_each_size_how_far_below_it_is() -> 
     found = claims(every, rows[rows["student"] != "7B-1.0"], NOTHING, NOTHING)
     assert answer(found, OF_PLAIN) == (
         "yes, from 14B or earlier",
-        "points below it: 0.5B on it no other costs as little, 1.5B below it +2.0 [+1.0, +3.0], "
-        "3B either +0.0 [-1.0, +1.0], 7B either of unknown compute, "
-        "14B on it +2.0 [+1.0, +3.0], -2.0 [-3.0, -1.0]",
+        "0.5B on it, no other costs as little; 1.5B below it, 2 points behind (1.0 to 3.0); "
+        "3B unclear, 0 points ahead (-1.0 to 1.0); 7B unclear, compute not known; "
+        "14B on it, 2 points behind (1.0 to 3.0), 2 points ahead (1.0 to 3.0)",
     )
 
 
@@ -344,14 +353,14 @@ def test_the_frontier_of_all_is_held_against_mixtures_and_that_of_plain_answers_
     """Plain answers are as good as reasoning, the mixture is not: only the second question has an answer."""
     table = points({"1B": (0.0, 0.5, 1.0)}).assign(accuracy=[0.5, 0.6, 0.5])
     found = claims(table, stood(table), NOTHING, NOTHING)
-    below = "points below it: 1B below it +50.0 [+40.0, +60.0]"
+    below = "1B below it, 50 points behind (40.0 to 60.0)"
     assert answer(found, OF_PLAIN) == (OPEN, f"all accuracies are equal; {below}")
     assert answer(found, OF_ALL) == (NO, below)
     free = stood(table, plain_gap={"1B-1.0": (-math.inf,) * 3}).assign(axis="inference_flops")
     alone = claims(table.assign(accuracy=[0.4, 0.5, 0.5]), free, NOTHING, NOTHING).set_index("question")
     assert alone.loc[[OF_PLAIN, OF_ALL], "answer"].tolist() == [OPEN, NO]
     assert alone.loc[OF_PLAIN, "evidence"] == (
-        "no other student costs as little; points below it: 1B on it no other costs as little"
+        "no other student costs as little; 1B on it, no other costs as little"
     )
 
 
@@ -386,13 +395,13 @@ def test_the_evidence_on_a_mixture_tells_the_gain_and_the_compute() -> None:
     table = points({"1B": (0.0, 1.0)})
     rows = pd.DataFrame([keeping(), keeping(gain_low_all=-0.1), keeping(training=math.nan)])
     found = claims(table, stood(table), NOTHING, rows)
-    compute = "at 55% of its training FLOPs, 45% of its inference FLOPs"
-    unknown = compute.replace("55%", "an unknown part")
-    half = "+4.0 [+1.0, +7.0] points above half of it"
+    compute = "at 55 % of its training and 45 % of its inference compute"
+    unknown = compute.replace("55 %", "an unknown part")
+    half = "against half of it, 4 points ahead (1.0 to 7.0)"
     assert found.loc[found["axis"] == "", "evidence"].tolist() == [
-        f"70% of reasoning's +20.0 [+10.0, +30.0] points; {half}, {compute}",
-        f"reasoning has no sure gain of which to keep a part: +20.0 [-10.0, +30.0] points, {compute}",
-        f"70% of reasoning's +20.0 [+10.0, +30.0] points; {half}, {unknown}",
+        f"keeps 70 % of reasoning's gain of 20 points (10.0 to 30.0); {half}; {compute}",
+        f"reasoning has no sure gain of which to keep a part: 20 points (-10.0 to 30.0); {compute}",
+        f"keeps 70 % of reasoning's gain of 20 points (10.0 to 30.0); {half}; {unknown}",
     ]
 
 
@@ -433,7 +442,7 @@ def test_nothing_is_answered_where_nothing_can_be_known(results: pd.DataFrame) -
 
 @pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
 def test_enough_items_are_evidence() -> None:
-    found = derive(made_study((0.0, 0.5, 1.0), rising), {})["claims"]
+    found = derive(made_study((0.0, 0.5, 1.0), rising), {})["claims"].query("scope != 'b1'")
     assert answer(found, BETTER)[0] == YES
     assert answer(found, OF_PLAIN)[0] == answer(found, OF_ALL)[0] == "yes, from 0.5B"
 

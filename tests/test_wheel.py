@@ -98,6 +98,7 @@ def test_its_code_is_copied_like_that_of_a_checkout(run: Callable[..., str], tmp
         "configs/schema/study.json",
         "configs/evals/tasks/_letter",
     )
-    for name in (*names, "sbatch_templates/again.bash", "analysis/report.html"):
+    page = (f"analysis/page/{name}" for name in ("page.html", "style.css", "charts.js"))
+    for name in (*names, "sbatch_templates/again.bash", *page):
         assert (copy / name).read_bytes() == (CHECKOUT / name).read_bytes()
     assert not (copy / "scale_or_reason").exists()

@@ -57,6 +57,8 @@ def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
 
 def dropped_line(table: pd.DataFrame) -> str:
     """Format the table of `dropped` in one line; empty if nothing is known."""
+    if len(table) and not table["dropped"].any():
+        return f"dropped: none of the {table['prompts'].max():,} prompts, in either mode"
     parts = []
     for (stage, whose), own in table.groupby(["stage", "rows"], sort=False):
         counts = own[own["dropped"] > 0].sort_values("dropped", ascending=False)

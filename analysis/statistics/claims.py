@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.frontier import AXES, NEAR, size_order, supervision
+from analysis.statistics.frontier import AXES, NEAR, asked_level, size_order, supervision
+from jobs.core.wording import count
 
 YES, NO, OPEN = "yes", "no", "not enough evidence"
 WORDS = {"training_flops": "training", "inference_flops": "inference"}
@@ -53,7 +54,7 @@ def claims(
     """
     about = points[["scope", "student", "size", "share", "order", "accuracy"]]
     stood = standing.merge(about, on=["scope", "student"])
-    level = "group" if "group" in set(points["kind"]) else "benchmark"
+    level = asked_level(points)
     asked = points[points["kind"] == level]
     found: list[Claim] = []
     for axis in AXES:
@@ -91,9 +92,10 @@ def _plain_near(rows: pd.DataFrame, axis: str, level: str) -> Iterator[Claim]:
     counts = verdict(plain["gap_low"], plain["gap_high"], NEAR)[useful].value_counts()
     yes, no, total = counts.get(YES, 0), counts.get(NO, 0), len(plain)
     answer = _majority(yes, no, total)
+    cases = count(total, "case") + f" (a plain student on a {level})"
     evidence = (
-        f"of {total} (students × {level}s) surely yes {yes}, surely no {no}; "
-        f"near is at most {NEAR * 100:g} points below; estimated {(plain['gap'] <= NEAR).sum()}"
+        f"of {cases}, {yes} surely at most {_points(NEAR)} below the frontier, {no} surely further below, "
+        f"{total - yes - no} unclear; by the estimates alone, {(plain['gap'] <= NEAR).sum()} near"
     )
     if not np.isfinite(plain.loc[useful, "gap"]).any():
         answer, why = OPEN, next(filter(None, reasons.values()), "no other student costs as little")
@@ -115,15 +117,16 @@ def _better(matched: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> I
     sure = np.select([own["low_all"] > 0, (own["high_all"] <= 0) & (own["low_all"] < 0)], [YES, NO], OPEN)
     answers = pd.Series(sure, index=own.index).groupby(own["size"]).agg(set)
     better, worse = (sum(found == {word} for found in answers) for word in (YES, NO))
-    listed = ", ".join(
-        f"{row['size']} {_interval(row['difference'], row['low_all'], row['high_all'])}"
+    listed = "; ".join(
+        f"{row['size']} {_apart(row['difference'], row['low_all'], row['high_all'])}"
         for row in own.to_dict("records")
     )
-    evidence = f"difference in points: {listed}" if listed else "none can be compared"
+    evidence = listed or "no size can be compared"
     if left_out := len(set(sizes) - set(own["size"])):
         beyond = len(set(rows["size"]) - set(own["size"]))
-        evidence += f"; {left_out} of {len(sizes)} sizes not compared"
-        evidence += f", {beyond} of them beyond plain students' compute" if beyond else ""
+        evidence += f"; {left_out} of {count(len(sizes), 'size')} not compared"
+        of_them = f", {beyond} of them because" if beyond < left_out else ":"
+        evidence += f"{of_them} no plain student has such compute" if beyond else ""
     if len(own) and own[["accuracy", "plain"]].stack().nunique() == 1:
         evidence = f"all accuracies are equal; {evidence}"
         better = worse = 0
@@ -155,16 +158,16 @@ def _reached(question: str, gap: str, rows: pd.DataFrame, axis: str, scope: str,
     if first is not None:
         earlier = first > 0 and on[sizes[first - 1]] == OPEN
         answer = f"{YES}, from {sizes[first]}" + (" or earlier" if earlier else "")
-    words = {YES: "on it", NO: "below it", OPEN: "either"}
+    words = {YES: "on it", NO: "below it", OPEN: "unclear"}
     distances = {
         size: ", ".join(
-            "no other costs as little" if value == -math.inf else _interval(value, low, high)
+            "no other costs as little" if value == -math.inf else _apart(-value, -high, -low)
             for value, low, high in found[[gap, f"{gap}_low", f"{gap}_high"]].to_numpy()
         )
         for size, found in own.groupby("size")
     }
-    evidence = "points below it: " + ", ".join(
-        f"{size} {words[on[size]]} {distances.get(size, 'of unknown compute')}" for size in sizes
+    evidence = "; ".join(
+        f"{size} {words[on[size]]}, {distances.get(size, 'compute not known')}" for size in sizes
     )
     why = nothing_to_compare(rows)
     if not why and not np.isfinite(own[gap]).any():
@@ -177,26 +180,40 @@ def _reached(question: str, gap: str, rows: pd.DataFrame, axis: str, scope: str,
 def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
     rows = kept[kept["kind"] == level] if len(kept) else kept
     for row in rows.to_dict("records"):
-        gain = _interval(row["gain"], row["gain_low_all"], row["gain_high_all"])
+        gain = f"{_points(row['gain'])} {_interval(row['gain_low_all'], row['gain_high_all'])}"
         training, inference = _part(row["training"]), _part(row["inference"])
-        compute = f"{training} of its training FLOPs, {inference} of its inference FLOPs"
+        compute = f"{training} of its training and {inference} of its inference compute"
         if row["gain_low_all"] > 0:
-            half = _interval(row["over_half"], row["over_half_low_all"], row["over_half_high_all"])
             answer = YES if row["over_half_low_all"] > 0 else NO if row["over_half_high_all"] < 0 else OPEN
-            part = f"{row['kept']:.0%} of reasoning's {gain} points; {half} points above half of it"
+            half = _apart(row["over_half"], row["over_half_low_all"], row["over_half_high_all"])
+            part = f"keeps {_part(row['kept'])} of reasoning's gain of {gain}; against half of it, {half}"
         else:
-            answer, part = OPEN, f"reasoning has no sure gain of which to keep a part: {gain} points"
+            answer, part = OPEN, f"reasoning has no sure gain of which to keep a part: {gain}"
         mixture = supervision(row["share"], row["order"])
         question = f"Does the mixture of {mixture} keep most of reasoning's gain?"
-        yield Claim(question, "", str(row["scope"]), answer, f"{part}, at {compute}")
+        yield Claim(question, "", str(row["scope"]), answer, f"{part}; at {compute}")
 
 
 def _part(value: float) -> str:
-    return "an unknown part" if math.isnan(value) else f"{value:.0%}"
+    return "an unknown part" if math.isnan(value) else f"{100 * value:.0f} %"
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    """Format an estimate and its interval in percentage points."""
+def _apart(value: float, low: float, high: float) -> str:
+    """Format how far ahead or behind something is, with the interval in the same direction."""
+    if round(100 * value, 1) < 0:
+        return f"{_points(-value)} behind {_interval(-high, -low)}"
+    return f"{_points(value)} ahead {_interval(low, high)}"
+
+
+def _points(value: float) -> str:
+    """Format a difference of accuracies in percentage points."""
+    shown = f"{round(100 * value, 1) + 0.0:.1f}".removesuffix(".0")  # adding 0 turns -0.0 into 0.0
+    return f"{shown} point{'' if shown == '1' else 's'}"
+
+
+def _interval(low: float, high: float) -> str:
+    """Format an interval in percentage points."""
     if math.isnan(low) or math.isnan(high):
-        return f"{100 * value:+.1f} [error not known]"
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        return "(error not known)"
+    low, high = (round(100 * bound, 1) + 0.0 for bound in (low, high))
+    return f"({low:.1f} to {high:.1f})"

@@ -30,6 +30,7 @@ STANDING = [
 AVERAGE, SHARED = "all benchmarks", "benchmarks of all students"
 Redrawn = dict[str, Array]  # by scope: resamples × its points
 NEAR = 0.01  # "near the frontier": at most one percentage point of accuracy below it
+FEW = 6  # benchmarks that are looked at one by one; more are looked at in groups
 
 
 def pareto(table: pd.DataFrame, x: str | Sequence[str], y: str) -> pd.Series[bool]:
@@ -192,6 +193,30 @@ def _warn_scores(results: pd.DataFrame) -> None:
         warn(f"No shares of items, hence in no mean of accuracies: {few(noted)}.")
 
 
+def asked_level(points: pd.DataFrame) -> str:
+    """Return the kind of scope that questions are asked about: "benchmark" if there are FEW, else "group"."""
+    scopes = points.groupby("kind")["scope"].nunique()
+    return "benchmark" if 0 < scopes.get("benchmark", 0) <= FEW or "group" not in scopes else "group"
+
+
+def distinct(results: pd.DataFrame) -> list[str]:
+    """Return the scopes, in order, without those that repeat another one, such as the only group of a study.
+
+    Of scopes with the same benchmarks a mean over all is kept rather than a benchmark, and a benchmark rather
+    than a group.
+    """
+    found = [
+        (kind, scope, frozenset(rows["benchmark"]))
+        for kind, scope, rows in scopes(with_configuration(results))
+    ]
+    kept = dict[frozenset[str], str]()
+    for wanted in ("average", "benchmark", "group"):
+        for kind, scope, benchmarks in found:
+            if kind == wanted:
+                kept.setdefault(benchmarks, scope)
+    return [scope for _, scope, benchmarks in found if kept[benchmarks] == scope]
+
+
 def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:
     """Return resampled accuracies of `points` (from `frontier_table`) by scope: resamples × its points."""
     over = scopes(with_configuration(results))
@@ -297,6 +322,12 @@ def both_orders(table: pd.DataFrame) -> bool:
     """Whether mixtures of more than one order occur."""
     mixed = table["share"].between(0, 1, inclusive="neither")
     return bool(table.loc[mixed, "order"].nunique() > 1)
+
+
+def trained_on(table: pd.DataFrame) -> list[str]:
+    """Describe each row's supervision; with the order only if mixtures of both orders are compared."""
+    both = both_orders(table)
+    return [supervision(s, o if both else None) for s, o in zip(table["share"], table["order"], strict=True)]
 
 
 def size_order(table: pd.DataFrame) -> list[str]:

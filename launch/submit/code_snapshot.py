@@ -22,7 +22,8 @@ from jobs.store.rundir import Damaged, StudyDir, fsync_dir, fsync_tree, read_jso
 
 FOR_JOBS = ("jobs", "analysis", "configs/evals")
 FOR_KEEPER = ("jobs", "analysis", "launch", "configs", "sbatch_templates")
-SUFFIXES = (".py", ".html", ".yaml", ".sh", ".bash", "")  # of an unpacked archive, which has no list of files
+# Of an unpacked archive, which has no list of files.
+SUFFIXES = (".py", ".html", ".css", ".js", ".yaml", ".sh", ".bash", "")
 
 
 @dataclass(frozen=True)

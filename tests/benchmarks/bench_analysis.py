@@ -81,9 +81,10 @@ def collecting() -> Iterator[Ratio]:
     from lm_eval.utils import make_table
     from made_results import benchmark, evaluation
 
-    from analysis.report import terminal_table, write_report
+    from analysis.report import write_report
     from analysis.results.collect import collect
     from analysis.statistics.frontier import frontier_table
+    from analysis.terminal import terminal_table
 
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
