@@ -61,7 +61,11 @@ Made = Mapping[bool, StudyView]  # with and without a submit in progress
 def drawing(folder: Path) -> Iterator[Made]:
     """A study in the middle of its run, at a fixed time and place."""
     where = {"TZ": "UTC", "SOR_RUNS": str(folder / "runs")}  # so that commands need not name it
-    with mock.patch.dict(os.environ, where), mock.patch("time.time", return_value=NOW + 12):
+    stopped = (
+        mock.patch("time.time", return_value=NOW + 12),
+        mock.patch("jobs.store.clock._ask", return_value=0.0),
+    )
+    with mock.patch.dict(os.environ, where), stopped[0], stopped[1]:
         time.tzset()
         note_typed(made.paper(folder).root, "scale-or-reason", None)
         view = made.in_the_middle(folder)
