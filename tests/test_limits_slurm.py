@@ -23,6 +23,7 @@ from small_study import wait_for
 from jobs.core.unit import Resources, Unit
 from jobs.store import journal
 from launch.commands.submit import submit
+from launch.slurm.client import SlurmClient
 from launch.state.states import State
 from launch.study import templates
 from launch.study.plan import MARGIN
@@ -297,7 +298,7 @@ def short(here: Cluster) -> Iterator[str]:
     """A partition whose own QOS takes four jobs of a user, each of two hours, and no QOS but `normal`."""
     manage = ("sacctmgr", "--immediate", "--quiet")
     here.run(*manage, "add", "qos", "short", "MaxSubmitJobsPerUser=4", "MaxWall=2:00:00")
-    settings = ("QoS=short", "AllowQos=normal", "DenyAccounts=root")
+    settings = ("QoS=short", "AllowQos=normal")
     wait_for(lambda: created(here, *settings), "the controller to know the QOS")
     yield "short"
     here.run("scancel", "--me")
@@ -313,6 +314,21 @@ def created(cluster: Cluster, *settings: str) -> bool:
     except ClusterError:
         return False
     return True
+
+
+@pytest.mark.usefixtures("light")
+def test_a_partition_that_denies_an_account_above(here: Cluster, short: str, tmp_path: Path) -> None:
+    """Newer versions of Slurm let such a job wait for ever; older ones start it."""
+    here.run("scontrol", "update", f"PartitionName={short}", "DenyAccounts=root")
+    project = made_project(tmp_path, units(1), **light_jobs(sbatch={"partition": short}))
+    if SlurmClient().config().denies_below:
+        with pytest.raises(Refusal, match=f"partition short does not take account {config.ACCOUNT}"):
+            submit(project, yes=True, only=None)
+        assert nothing_was_submitted(project, here)
+    else:
+        assert submit(project, yes=True, only=None) == 0
+        wait_for(lambda: not queued(here), "the job to run")
+        assert set(begun(project).values()) == {1}
 
 
 @pytest.mark.usefixtures("light")

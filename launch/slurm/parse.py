@@ -161,6 +161,13 @@ class Config:
     tracks_memory: bool
     all_partitions: bool = False
 
+    @property
+    def denies_below(self) -> bool:
+        """Whether a partition that denies an account denies those below it: 24.11 does, 22.05 does not."""
+        year, _, rest = self.version.partition(".")
+        month = rest.partition(".")[0]
+        return year.isdecimal() and month.isdecimal() and (int(year), int(month)) >= (24, 11)
+
 
 @dataclass(frozen=True)
 class NodeGroup:

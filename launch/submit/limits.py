@@ -215,11 +215,12 @@ class ClusterLimits:
         if groups and not partition.groups.admits(groups):
             raise NeverRuns(f"{name} is for the groups {', '.join(partition.groups.allowed)} only: {ADVICE}")
         if at.own:
-            accounts = {at.own.account, *(row.account for row in at.above)}
-            _refuse(name, "account", at.own.account, partition.accounts, accounts)
+            account, above = at.own.account, {row.account for row in at.above}
+            denied = {account, *above} if self.config.denies_below else {account}
+            _refuse(name, "account", account, partition.accounts, {account, *above}, denied)
         service = service_of(at.own, self._option(stage, "qos"))
         if service and "qos" in self.config.enforced:
-            _refuse(name, "QOS", service, partition.services, {service})
+            _refuse(name, "QOS", service, partition.services, {service}, {service})
 
     def _partitions(self, stage: str) -> list[Partition]:
         wanted = self._option(stage, "partition")
@@ -338,16 +339,17 @@ def _without_bounds(partition: Partition, services: Sequence[Qos]) -> Partition:
     )
 
 
-def _refuse(partition: str, what: str, name: str, access: Access, names: set[str]) -> None:
+def _refuse(partition: str, what: str, name: str, access: Access, names: set[str], denied: set[str]) -> None:
     """Refuse an account or a QOS that a partition does not accept.
 
     Args:
         names: its own and those above, which newer versions of Slurm accept as well.
+        denied: those of them whose denial this version extends to it.
     """
     if access.allowed and not names & set(access.allowed):
         allowed = ", ".join(access.allowed)
         raise NeverRuns(f"{partition} does not take {what} {name}, only {allowed}: {OTHER}")
-    if name in access.denied:
+    if denied & set(access.denied):
         raise NeverRuns(f"{partition} does not take {what} {name}: {OTHER}")
 
 
