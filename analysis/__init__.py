@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from analysis.statistics.claims import claims
     from analysis.statistics.frontier import frontier_table, pareto, redrawn, standing
     from analysis.statistics.matched import gains, kept, matched
+    from analysis.tex import latex
     from jobs.core.flops import forward_flops, generate_flops, train_flops
 
 _OF = {
     "analysis": ("plots",),
+    "analysis.tex": ("latex",),
     "analysis.report": ("Report", "analyse", "write_report"),
     "analysis.results.collect": ("charge_teacher", "collect"),
     "analysis.results.items": ("item_scores",),
@@ -41,8 +43,8 @@ _MODULES = {name: module for module, names in _OF.items() for name in names}
 
 __all__ = [
     "COLUMNS", "Report", "analyse", "charge_teacher", "claims", "collect", "forward_flops", "frontier_table",
-    "gains", "generate_flops", "item_scores", "kept", "matched", "pareto", "plots", "redrawn", "resample",
-    "standing", "train_flops", "usage", "write_report",
+    "gains", "generate_flops", "item_scores", "kept", "latex", "matched", "pareto", "plots", "redrawn",
+    "resample", "standing", "train_flops", "usage", "write_report",
 ]  # fmt: skip
 
 

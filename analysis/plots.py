@@ -30,6 +30,7 @@ LABELS = {"training_flops": "training FLOPs", "inference_flops": "inference FLOP
 TITLE, TITLE_LINE = 36, 0.17  # characters of a line of a panel's title; its height in inches
 GREY = "#444444"
 PANEL = (3.1, 2.5)  # inches
+PAPER = 3.3  # inches; the width of one of a paper's two columns
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def frontier(
     x: str = "training_flops",
     standing: pd.DataFrame | None = None,
     findings: Mapping[str, str] | None = None,
+    across: int | None = None,
 ) -> Figure:
     """Plot accuracy against compute, one panel per scope in `points`, the frontier as a step line.
 
@@ -123,13 +125,15 @@ def frontier(
         x: "training_flops" or "inference_flops" (per item).
         standing: Table of `analysis.statistics.frontier.standing`, for the frontier's 95 % band.
         findings: What a panel shows, by scope; it is added to the panel's title.
+        across: For a paper, whose caption takes the place of the title: 1 panel beside another fits one of
+            two columns, 2 fit the page's width. None: a figure with a title, as wide as it gets.
 
     Returns:
         A figure; students on the frontier are drawn in full color with their size, others pale; bars are
         standard errors.
     """
     style = Style.of(points)
-    figure, panels = _panels(points, findings or {})
+    figure, panels = _panels(points, findings or {}, across)
     for axes, rows in panels:
         known = rows.dropna(subset=[x, "accuracy"])
         known = known[known[x] > 0]
@@ -152,21 +156,23 @@ def frontier(
         _name(axes, steps, x)
     sizes, shares = style.legend()
     line = Line2D([], [], color=GREY, lw=1, label="frontier" + ("" if standing is None else ", 95 % band"))
-    _finish(figure, f"Accuracy against {LABELS[x]}", LABELS[x], [[*sizes, line], shares])
+    title = "" if across else f"Accuracy against {LABELS[x]}"
+    _finish(figure, title, LABELS[x], [[*sizes, line], shares])
     return figure
 
 
-def mixtures(points: pd.DataFrame) -> Figure:
+def mixtures(points: pd.DataFrame, across: int | None = None) -> Figure:
     """Plot accuracy against the share of reasoning rows, one panel per scope, one line per size.
 
     Lines connect means over seeds; if both orders of mixtures occur, shuffled ones are dashed.
 
     Args:
         points: Rows of `analysis.statistics.frontier.frontier_table`; those without a share are dropped.
+        across: As for `frontier`.
     """
     points = points.dropna(subset=["share", "accuracy"])
     style = Style.of(points)
-    figure, panels = _panels(points)
+    figure, panels = _panels(points, across=across)
     for axes, rows in panels:
         for size, own in rows.groupby("size"):
             color = style.colors[str(size)]
@@ -178,21 +184,22 @@ def mixtures(points: pd.DataFrame) -> Figure:
         axes.set_xticks(sorted(points["share"].unique()))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.0f}"))
         axes.set_xlim(-0.06, 1.06)
-    title = "Accuracy against the share of reasoning in the training data"
+    title = "" if across else "Accuracy against the share of reasoning in the training data"
     _finish(figure, title, "share of reasoning, %", style.legend())
     return figure
 
 
-def gains(table: pd.DataFrame) -> Figure:
+def gains(table: pd.DataFrame, across: int | None = None) -> Figure:
     """Plot reasoning's gain over plain answers of the same size against how much longer its answers are.
 
     Args:
         table: Table of `statistics.matched.gains`, one panel per group. Points of the largest size are
             labeled with the benchmark; bars are individual 95 % intervals.
+        across: As for `frontier`.
     """
     table = table[table["extra_tokens"] > 0].assign(scope=table["group"], share=1.0, order="")
     style = Style.of(table)
-    figure, panels = _panels(table)
+    figure, panels = _panels(table, across=across)
     for axes, rows in panels:
         _log_axis(axes, rows["extra_tokens"])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda times, _: f"{times:g}"))
@@ -208,7 +215,8 @@ def gains(table: pd.DataFrame) -> Figure:
                 parse_math=False,
             )  # fmt: skip
     label = "tokens per answer, times those of plain answers"
-    _finish(figure, "Gain from reasoning against its extra tokens", label, style.legend()[:1], "gain, points")
+    title = "" if across else "Gain from reasoning against its extra tokens"
+    _finish(figure, title, label, style.legend()[:1], "gain, points")
     return figure
 
 
@@ -270,16 +278,17 @@ def _name(axes: Axes, steps: pd.DataFrame, x: str) -> None:
 
 
 def _panels(
-    points: pd.DataFrame, findings: Mapping[str, str] = MappingProxyType({})
+    points: pd.DataFrame, findings: Mapping[str, str] = MappingProxyType({}), across: int | None = None
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """Create a figure with a titled panel per scope, in table order; `_finish` lays it out.
 
     Titles are the scopes with their findings, broken into lines rather than cut.
     """
     names = list(dict.fromkeys(points["scope"]))
-    columns = min(len(names), 3 if len(names) < 8 else 4)
+    columns = min(len(names), across or (3 if len(names) < 8 else 4))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(max(PANEL[0] * columns, 2 * PANEL[0]), PANEL[1] * rows))
+    width = PAPER * across if across else max(PANEL[0] * columns, 2 * PANEL[0])
+    figure = Figure(figsize=(width, PANEL[1] * rows))
     found = []
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
@@ -324,7 +333,7 @@ def _finish(
     padded = [line + [blank] * (longest - len(line)) for line in lines]
     titles = max(axes.get_title("left").count("\n") for axes in figure.axes)  # lines beyond the first
     rows = round(panels / PANEL[1])
-    top, bottom = 0.62 + 0.2 * len(lines) + TITLE_LINE * titles, 0.55
+    top, bottom = (0.62 if title else 0.36) + 0.2 * len(lines) + TITLE_LINE * titles, 0.55
     height = panels + top + bottom - 0.5 + TITLE_LINE * titles * (rows - 1)
     figure.set_size_inches(width, height)
     figure.subplots_adjust(
@@ -334,7 +343,7 @@ def _finish(
     legend_box = figure.legend(
         handles=[line[i] for i in range(longest) for line in padded],  # matplotlib fills column by column
         loc="upper center", ncols=longest, frameon=False, fontsize=8.5, handletextpad=0.4,
-        columnspacing=1.2, title=title, title_fontproperties={"size": 12, "weight": "bold"},
+        columnspacing=1.2, title=title or None, title_fontproperties={"size": 12, "weight": "bold"},
     )  # fmt: skip
     for text in legend_box.get_texts():
         text.set_parse_math(False)

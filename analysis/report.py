@@ -38,6 +38,7 @@ from analysis.statistics.questions import questions
 from analysis.statistics.sentences import findings, sentences
 from analysis.terminal import questions_table, terminal_table, usage_line
 from jobs.core.plain import PlainConsole
+from jobs.core.wording import count
 from jobs.store.rundir import study_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,14 @@ class Report:
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
     page: Path | None = None
+
+    def __repr__(self) -> str:
+        """Return what a notebook shows: the answer, and what there is to look at."""
+        students, benchmarks = (self.results[name].nunique() for name in ("student", "benchmark"))
+        size = f"{count(students, 'student')}, {count(benchmarks, 'benchmark')}"
+        tables = ", ".join(f"{name} ({count(len(table), 'row')})" for name, table in self.tables.items())
+        doubts = [f"warning: {words}" for words in self.warnings]
+        return "\n".join([*self.sentences, "", f"{size}; tables: {tables}", *doubts])
 
 
 def analyse(
