@@ -258,7 +258,8 @@ def test_what_the_machine_is_asked_for(root: StudyDir, tmp_path: Path) -> None:
         assert now.submitting is not None
     assert (now.keeper is not None, now.kept) == (True, None)
     quiet = Machine()
-    assert poll([new], StudyDir(tmp_path / "other"), quiet).former == ()
+    now = poll([new], StudyDir(tmp_path / "other"), quiet)
+    assert (now.root.path, now.former, now.keeper, now.kept) == (tmp_path / "other", (), None, None)
     assert quiet.asked == set()
 
 
