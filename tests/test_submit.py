@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 import threading
 import time
@@ -345,7 +346,7 @@ def test_nothing_is_done_before_a_person_agrees(
 
     def ask(question: str, console: PlainConsole, default: bool) -> bool:
         assert isinstance(console, PlainConsole)
-        assert not default
+        assert default is False  # which is shown as what Enter alone means
         questions.append(question)
         return len(questions) > 1
 
@@ -386,6 +387,22 @@ def test_what_others_can_write_into_is_refused(paper: Paper, tmp_path: Path) -> 
     with pytest.raises(Refusal, match="can write to it"):
         preview(project, None, tmp_path / "out")
     assert list(project.root.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", [None, "out"])
+@pytest.mark.parametrize("private", ["study", "cluster"])
+def test_who_may_not_read_a_file_may_not_enter_the_directory_that_it_is_copied_into(
+    paper: Paper, tmp_path: Path, private: str, out: str | None
+) -> None:
+    project = project_of(tmp_path, paper, unit(tmp_path, "a"))
+    project = replace(project, file=tmp_path / "small.yaml")
+    {"study": tmp_path / "small.yaml", "cluster": project.cluster.file}[private].chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        assert (preview(project, None, tmp_path / out) if out else submit(project, yes=True, only=None)) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(project.root.path.stat().st_mode) == 0o700
 
 
 def test_a_training_that_could_not_go_on_where_it_stopped_is_refused(paper: Paper, tmp_path: Path) -> None:
