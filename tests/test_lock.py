@@ -302,8 +302,20 @@ def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
     ):  # fmt: skip
         write(path, age, host=host, pid=pid, began=5.0)
         assert held_since(path) == (5.0 if held else None)
+    write(path, age=50)  # by an earlier version, which did not write when it began
+    assert held_since(path) == path.stat().st_mtime
     path.write_text("", encoding="utf-8")
     assert held_since(path) is None
+
+
+@pytest.mark.parametrize(("age", "held"), [(STALE - 30, True), (STALE + 30, False)])
+@pytest.mark.parametrize("ahead", [-1000.0, 1000.0])
+def test_who_submits_is_seen_whatever_the_clock_of_the_file_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float, age: float, held: bool
+) -> None:
+    monkeypatch.setattr(locks, "ahead", {tmp_path: ahead}.__getitem__)
+    write(tmp_path / "lock", age - ahead, began=5.0)
+    assert held_since(tmp_path / "lock") == (5.0 if held else None)
 
 
 def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:

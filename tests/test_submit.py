@@ -150,7 +150,7 @@ class Paper(SlurmClient):
 def paper(monkeypatch: pytest.MonkeyPatch) -> Paper:
     monkeypatch.setattr(submitting, "snapshot", lambda root, keeper: root.code / f"keeper-{keeper}")
     monkeypatch.setattr(array_jobs, "snapshot", lambda root: root.code)
-    monkeypatch.setattr(submitting, "untracked", lambda: ["own.py"])
+    monkeypatch.setattr(submitting, "untracked", lambda: ["own.py", "b.py"])
     monkeypatch.setattr(backend, "SETTLE", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     return Paper()
@@ -193,7 +193,7 @@ def test_what_is_missing_is_submitted_once(
     said, warned = capsys.readouterr()
     for line in (
         "0 done, 0 queued or running", "+ prepare 3: a, other, b", "         100  prepare, 2 jobs",
-        "! jobs run without own.py, which git does not track: git add what they need",
+        "! jobs run without own.py, b.py, which git does not track: git add what they need",
         f"submitted: you can log out. To watch: {command(project.root, 'monitor')}",
     ):  # fmt: skip
         assert line in said.splitlines()
@@ -480,16 +480,22 @@ def test_a_keeper_is_begun_with_the_jobs_again_where_it_is_gone_and_ended_with_t
     project.root.node("n3").write_text("\n".join(map(json.dumps, bad)), encoding="utf-8")
     assert submit(project, yes=True, only="prepare") == 0
     assert read_json(project.root.submitted)["only"] == "prepare"
-    assert [(o.get("array"), o.get("begin")) for o in paper.taken] == [("0", None), (None, "now+60")]
+    assert [(o.get("array"), o.get("begin"), o.get("dependency")) for o in paper.taken] == [
+        ("0", None, None),
+        (None, "now+60", "afterany:100_0"),  # whose place another unit waits for
+    ]
+    assert project.ledger.attempts()[KEEPER].number == 1
     assert str(project.root.code / "keeper-True") in paper.script
     said = capsys.readouterr().out.splitlines()
     assert [options["exclude"] for options in paper.taken] == ["n3", "n3"]
+    assert [line.split(" until ")[0] for line in said if "avoided" in line] == ["node n3 is avoided"]
     assert said[-4:-2] == ["         100  prepare, 1 jobs", "         101  keeper"]
     assert said[-2].startswith("1 unit not submitted yet: the queue has room for 1 more of your jobs")
     del paper.jobs["101"]
     publish(project.root, b)
     assert submit(project, yes=True, only=None) == 0
     assert (len(paper.taken), "begin" in paper.taken[-1]) == (3, True)
+    assert (paper.taken[-1]["dependency"], project.ledger.attempts()[KEEPER].number) == ("afterany:100", 2)
     said = capsys.readouterr().out.splitlines()
     assert (said[:2], said[-1]) == (["1 done, 1 queued or running", "+ keeper"], "         102  keeper")
     assert submit(project, yes=True, only=None) == 0
