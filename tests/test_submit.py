@@ -214,6 +214,16 @@ def test_what_is_missing_is_submitted_once(
     assert (len(paper.taken), paper.asked) == (2, 1)
 
 
+def test_a_command_is_one_line_in_a_narrow_terminal(
+    paper: Paper, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    project = project_of(tmp_path, paper, unit(tmp_path, "a"))
+    assert submit(project, yes=True, only=None) == 0
+    watch = f"submitted: you can log out. To watch: {command(project.root, 'monitor')}"
+    assert capsys.readouterr().out.splitlines()[-1] == watch
+
+
 def test_before_anything_is_submitted_all_that_is_known_is_written_down_and_what_is_in_the_way_ended(
     paper: Paper, tmp_path: Path
 ) -> None:
