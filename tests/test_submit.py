@@ -193,6 +193,7 @@ def test_what_is_missing_is_submitted_once(
     said, warned = capsys.readouterr()
     for line in (
         "0 done, 0 queued or running", "+ prepare 3: a, other, b", "         100  prepare, 2 jobs",
+        "3 units on made: about 1.5 h of job time; largest job: 1 core, up to 1 h",
         "! jobs run without own.py, b.py, which git does not track: git add what they need",
         f"submitted: you can log out. To watch: {command(project.root, 'monitor')}",
     ):  # fmt: skip
