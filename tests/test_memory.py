@@ -264,7 +264,7 @@ def wrote(root: StudyDir, unit: Unit, cause: str, error: str) -> dict[str, Any]:
         ("code error", "ValueError: no", 2048, "ValueError: no"),
     ],
 )
-def test_of_a_unit_killed_for_memory_again_the_last_limit_is_told(
+def test_of_a_unit_killed_for_memory_again_the_last_limit_is_reported(
     killed: tuple[StudyDir, Unit, Path], cause: str, error: str, noted: int | None, reason: str
 ) -> None:
     root, made, element = killed
