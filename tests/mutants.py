@@ -81,7 +81,7 @@ cli()
 """
 # Differences that no test on a machine of UTF-8 sees (test_encoding runs the programs on others), colors, and
 # whether zip asserts what always holds.
-ENCODING = re.compile(r",? ?(?:encoding|strict|style)=[\w\"-]+,?|, (?=\))")
+ENCODING = re.compile(r",? ?(?:encoding|strict|style)=[\w\"-]+(?:,$)?|, (?=\))", re.MULTILINE)
 KILLED, SURVIVED, UNTESTED, NOT_RUN = "killed", "survived", "untested", "not run"
 EXPLAINED, WORDING = "explained", "wording"
 FIGURES = "figures.json"
@@ -183,14 +183,14 @@ def _wording(difference: str) -> bool:
 
 
 def _texts_removed(code: str) -> str:
-    """Return the code without encodings and without what stands in quotes, where that has spaces."""
+    """Return the code without encodings, what stands in quotes and has spaces, and white space."""
     kept = []
     for line in ENCODING.sub("", code).splitlines():
         parts = line.split('"')
         kept.append(
             '"'.join(part if n % 2 == 0 or " " not in part.strip() else "" for n, part in enumerate(parts))
         )
-    return "\n".join(kept)
+    return "".join("".join(kept).split())
 
 
 if __name__ == "__main__":

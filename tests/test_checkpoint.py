@@ -12,7 +12,7 @@ import pytest
 from small_study import sor, write_study
 from tiny import context
 
-from jobs.core.unit import Unit
+from jobs.core.unit import Resources, Unit
 from jobs.runtime.context import Context
 from jobs.runtime.fence import Fence
 from jobs.store import journal
@@ -33,7 +33,7 @@ from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
-from launch.submit.limits import refuse_resumes
+from launch.submit.limits import Refusal, refuse_resumes
 
 ZERO = {stage: {"deepspeed": {"zero_optimization": {"stage": stage}}} for stage in range(4)}
 PLAIN: dict[str, Any] = {"deepspeed": None}
@@ -198,6 +198,21 @@ def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted
     assert journal.own(root.ledger).read_text(encoding="utf-8") == before
     shutil.rmtree(checkpoints.folder)
     refuse_resumes([train], root)  # nothing is left to go on from: it does not raise
+
+
+def test_all_trainings_that_could_not_resume_are_named_and_no_others(tmp_path: Path) -> None:
+    root, saved_by_two = StudyDir(tmp_path), {"shrunk": 0, "same": 0, "other": 2}
+    units = [
+        Unit("train", name, {"name": name}, execution=ZERO[0], resources=Resources(tasks_per_node=processes))
+        for name, processes in (("new", 1), ("shrunk", 1), ("same", 2), ("other", 2))
+    ]
+    for unit in units[1:]:
+        saved(Checkpoints(root.unit(unit).checkpoints, "1.0"), 4, saved_by_two[unit.name], 2)
+    with pytest.raises(Refusal) as caught:
+        refuse_resumes(units, root)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("train shrunk: its training stands at step 4, saved with ZeRO 0 by 2 processes,")
+    assert second.startswith("train other: its training stands at step 4, saved with ZeRO 2 by 2 processes,")
 
 
 def test_the_newer_run_goes_on_and_nobody_after_the_result(tmp_path: Path) -> None:

@@ -274,6 +274,18 @@ def test_a_newer_run_is_seen_before_anything_is_written(tmp_path: Path, clock: C
     assert names(ctx) == {"metrics.jsonl.1.0.tmp", "step-00000001"}
 
 
+def test_a_step_after_which_nothing_is_written_reads_nothing_from_the_disk(
+    tmp_path: Path, clock: Clock
+) -> None:
+    ctx = context(tmp_path)
+    saving, _ = begun(ctx, clock)
+    Fence(ctx.folder, "2.0")
+    saving.boundary(Totals(step=1))  # a look at the disk would find the newer run
+    clock.now += LONGEST
+    with pytest.raises(Superseded):
+        saving.boundary(Totals(step=2))
+
+
 def test_a_newer_run_is_seen_before_what_is_written_is_current(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
     saving, _ = begun(ctx, clock)

@@ -139,6 +139,17 @@ def test_what_is_refused_and_why(
     assert refusal(made(tmp_path, **options), unit(**needs)).startswith(words)
 
 
+def test_a_partition_refuses_the_qos_of_a_stage_where_the_cluster_enforces_qos(tmp_path: Path) -> None:
+    found, sbatch = made(tmp_path), {"partition": "paid", "account": "ours"}
+    file = cluster_file(tmp_path, sbatch=sbatch, stages={"pack": {"qos": "long"}})
+    found = replace(found, cluster=load_cluster(str(file)))
+    assert refusal(found, unit()).startswith("partition paid does not take QOS long: name another")
+    other = Unit("collate", "a", {}, resources=Resources(hours=0.5))  # whose QOS is that of the account
+    assert found.admit([other]) == [other]
+    free = replace(found, config=replace(found.config, enforced=("associations", "limits")))
+    assert free.admit([unit()]) == [unit()]
+
+
 @pytest.mark.parametrize(
     ("options", "hours", "allowed"),
     [

@@ -123,7 +123,8 @@ def test_another_hosts_lock_counts_while_it_is_fresh(tmp_path: Path) -> None:
 def test_a_lock_that_is_just_being_written_is_respected(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(Locked, match="somebody on an unknown host"), Lock(path):
+    nobody = r"by somebody on an unknown host \(process unknown\) since a moment ago; "
+    with pytest.raises(Locked, match=nobody), Lock(path):
         pass
     os.utime(path, (time.time() - STALE - 1,) * 2)  # its writer died in it
     with Lock(path):
@@ -288,6 +289,12 @@ def test_who_is_patient_gets_the_lock_of_an_owner_that_ends(tmp_path: Path) -> N
         lock.check()
 
 
+def held_since(path: Path) -> float | None:
+    """Since when a lock is held, as it is seen from outside."""
+    found = who_holds(path)
+    return None if found is None else found.since
+
+
 def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert who_holds(path) is None
@@ -303,9 +310,21 @@ def test_who_submits_is_seen_without_a_trace(tmp_path: Path) -> None:
         (socket.gethostname(), dead_pid(), 0, False), ("other", 1, 0, True), ("other", 1, 2 * STALE, False)
     ):  # fmt: skip
         write(path, age, host=host, pid=pid, began=5.0)
-        assert (found.since if (found := who_holds(path)) else None) == (5.0 if held else None)
+        assert held_since(path) == (5.0 if held else None)
+    write(path, age=50)  # by an earlier version, which did not write when it began
+    assert held_since(path) == path.stat().st_mtime
     path.write_text("", encoding="utf-8")
     assert who_holds(path) is None
+
+
+@pytest.mark.parametrize(("age", "held"), [(STALE - 30, True), (STALE + 30, False)])
+@pytest.mark.parametrize("ahead", [-1000.0, 1000.0])
+def test_who_submits_is_seen_whatever_the_clock_of_the_file_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float, age: float, held: bool
+) -> None:
+    monkeypatch.setattr(locks, "ahead", {tmp_path: ahead}.__getitem__)
+    write(tmp_path / "lock", age - ahead, began=5.0)
+    assert held_since(tmp_path / "lock") == (5.0 if held else None)
 
 
 def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:

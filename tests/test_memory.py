@@ -40,6 +40,7 @@ MEASURED = {
     "prepare": 650, "generate": 1950, "collate": 150, "pack": 600, "train": 1330, "evaluate": 1950,
     "report": 250,
 }  # fmt: skip
+LIMIT = "ran out of memory: killed at its limit of {} MiB per node"
 MAIN = Partition("main", True, "UP", 4, None, None)
 
 
@@ -245,15 +246,39 @@ def test_the_next_attempt_asks_for_twice_what_was_not_enough(killed: tuple[Study
     assert with_more(done) == made
 
 
-def test_status_shows_what_a_unit_asked_for_and_used(killed: tuple[StudyDir, Unit, Path]) -> None:
-    root, made, _ = killed
-    root.unit(made).path.mkdir(parents=True)
+def wrote(root: StudyDir, unit: Unit, cause: str, error: str) -> dict[str, Any]:
+    """Have the only process of a unit's first attempt write down how it ended."""
+    root.unit(unit).path.mkdir(parents=True, exist_ok=True)
     line = {
         "attempt": 1, "restart": 0, "worker": 0, "rank": 0, "host": "n1", "time": 1.0, "seconds": 2.0,
-        "cause": "out of memory", "error": "ran out of memory", "kept": 0, "micro_batch": None,
-        "memory": 1000, "asked": 1024,
+        "cause": cause, "error": error, "kept": 0, "micro_batch": None, "memory": 1000, "asked": 1024,
     }  # fmt: skip
-    append_jsonl(root.unit(made).attempts, line)
+    append_jsonl(root.unit(unit).attempts, line)
+    return line
+
+
+@pytest.mark.parametrize(
+    ("cause", "error", "noted", "reason"),
+    [
+        ("out of memory", LIMIT.format(1024), None, LIMIT.format(1024)),
+        ("out of memory", LIMIT.format(1024), 2048, LIMIT.format(2048)),  # its next run was killed, too
+        ("code error", "ValueError: no", 2048, "ValueError: no"),
+    ],
+)
+def test_of_a_unit_killed_for_memory_again_the_last_limit_is_reported(
+    killed: tuple[StudyDir, Unit, Path], cause: str, error: str, noted: int | None, reason: str
+) -> None:
+    root, made, element = killed
+    wrote(root, made, cause, error)
+    if noted:
+        element.with_name("7_3.memory").write_text(f"{noted}\n", encoding="utf-8")
+    [seen] = poll([made], root, Ended(None)).units
+    assert (seen.cause, seen.reason) == (cause, reason)
+
+
+def test_status_shows_what_a_unit_asked_for_and_used(killed: tuple[StudyDir, Unit, Path]) -> None:
+    root, made, _ = killed
+    line = wrote(root, made, "out of memory", "ran out of memory")
     [seen] = poll([made], root, Ended(None)).units
     assert seen.to_json(None)["memory"] == {"asked": 1024, "used": 1000}
     console = Console(width=150)

@@ -190,6 +190,7 @@ def test_what_a_unit_says_is_looked_at_while_its_job_runs_and_once_it_is_over(
     assert (running.state, "not JSON" in str(running.reason)) == (State.RUNNING, True)
     over = seen(None)
     assert (over.state, "not JSON" in str(over.reason)) == (State.DAMAGED, True)
+    assert (running.progress, over.progress) == (None, None)
     publish(root, a)
     assert seen(LiveJobs(State.RUNNING, (job,))).state == State.DONE
     assert seen(None).state == State.DONE
@@ -257,7 +258,8 @@ def test_what_the_machine_is_asked_for(root: StudyDir, tmp_path: Path) -> None:
         assert now.submitting is not None
     assert (now.keeper is not None, now.kept) == (True, None)
     quiet = Machine()
-    assert poll([new], StudyDir(tmp_path / "other"), quiet).former == ()
+    now = poll([new], StudyDir(tmp_path / "other"), quiet)
+    assert (now.root.path, now.former, now.keeper, now.kept) == (tmp_path / "other", (), None, None)
     assert quiet.asked == set()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 import threading
 import time
@@ -149,7 +150,7 @@ class Paper(SlurmClient):
 def paper(monkeypatch: pytest.MonkeyPatch) -> Paper:
     monkeypatch.setattr(submitting, "snapshot", lambda root, keeper: root.code / f"keeper-{keeper}")
     monkeypatch.setattr(array_jobs, "snapshot", lambda root: root.code)
-    monkeypatch.setattr(submitting, "untracked", lambda: ["own.py"])
+    monkeypatch.setattr(submitting, "untracked", lambda: ["own.py", "b.py"])
     monkeypatch.setattr(backend, "SETTLE", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     return Paper()
@@ -192,7 +193,8 @@ def test_what_is_missing_is_submitted_once(
     said, warned = capsys.readouterr()
     for line in (
         "0 done, 0 queued or running", "+ prepare 3: a, other, b", "         100  prepare, 2 jobs",
-        "! jobs run without own.py, which git does not track: git add what they need",
+        "3 units on made: about 1.5 h of job time; largest job: 1 core, up to 1 h",
+        "! jobs run without own.py, b.py, which git does not track: git add what they need",
         f"submitted: you can log out. To watch: {command(project.root, 'monitor')}",
     ):  # fmt: skip
         assert line in said.splitlines()
@@ -211,6 +213,16 @@ def test_what_is_missing_is_submitted_once(
     assert submit(project, yes=True, only=None) == 0
     assert capsys.readouterr().out.splitlines() == ["3 done, 0 queued or running", "nothing to do"]
     assert (len(paper.taken), paper.asked) == (2, 1)
+
+
+def test_a_command_is_one_line_in_a_narrow_terminal(
+    paper: Paper, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    project = project_of(tmp_path, paper, unit(tmp_path, "a"))
+    assert submit(project, yes=True, only=None) == 0
+    watch = f"submitted: you can log out. To watch: {command(project.root, 'monitor')}"
+    assert capsys.readouterr().out.splitlines()[-1] == watch
 
 
 def test_before_anything_is_submitted_all_that_is_known_is_written_down_and_what_is_in_the_way_ended(
@@ -345,7 +357,7 @@ def test_nothing_is_done_before_a_person_agrees(
 
     def ask(question: str, console: PlainConsole, default: bool) -> bool:
         assert isinstance(console, PlainConsole)
-        assert not default
+        assert default is False  # which is shown as what Enter alone means
         questions.append(question)
         return len(questions) > 1
 
@@ -386,6 +398,22 @@ def test_what_others_can_write_into_is_refused(paper: Paper, tmp_path: Path) -> 
     with pytest.raises(Refusal, match="can write to it"):
         preview(project, None, tmp_path / "out")
     assert list(project.root.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", [None, "out"])
+@pytest.mark.parametrize("private", ["study", "cluster"])
+def test_who_may_not_read_a_file_may_not_enter_the_directory_that_it_is_copied_into(
+    paper: Paper, tmp_path: Path, private: str, out: str | None
+) -> None:
+    project = project_of(tmp_path, paper, unit(tmp_path, "a"))
+    project = replace(project, file=tmp_path / "small.yaml")
+    {"study": tmp_path / "small.yaml", "cluster": project.cluster.file}[private].chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        assert (preview(project, None, tmp_path / out) if out else submit(project, yes=True, only=None)) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(project.root.path.stat().st_mode) == 0o700
 
 
 def test_a_training_that_could_not_go_on_where_it_stopped_is_refused(paper: Paper, tmp_path: Path) -> None:
@@ -463,16 +491,22 @@ def test_a_keeper_is_begun_with_the_jobs_again_where_it_is_gone_and_ended_with_t
     project.root.node("n3").write_text("\n".join(map(json.dumps, bad)), encoding="utf-8")
     assert submit(project, yes=True, only="prepare") == 0
     assert read_json(project.root.submitted)["only"] == "prepare"
-    assert [(o.get("array"), o.get("begin")) for o in paper.taken] == [("0", None), (None, "now+60")]
+    assert [(o.get("array"), o.get("begin"), o.get("dependency")) for o in paper.taken] == [
+        ("0", None, None),
+        (None, "now+60", "afterany:100_0"),  # whose place another unit waits for
+    ]
+    assert project.ledger.attempts()[KEEPER].number == 1
     assert str(project.root.code / "keeper-True") in paper.script
     said = capsys.readouterr().out.splitlines()
     assert [options["exclude"] for options in paper.taken] == ["n3", "n3"]
+    assert [line.split(" until ")[0] for line in said if "avoided" in line] == ["node n3 is avoided"]
     assert said[-4:-2] == ["         100  prepare, 1 jobs", "         101  keeper"]
     assert said[-2].startswith("1 unit not submitted yet: the queue has room for 1 more of your jobs")
     del paper.jobs["101"]
     publish(project.root, b)
     assert submit(project, yes=True, only=None) == 0
     assert (len(paper.taken), "begin" in paper.taken[-1]) == (3, True)
+    assert (paper.taken[-1]["dependency"], project.ledger.attempts()[KEEPER].number) == ("afterany:100", 2)
     said = capsys.readouterr().out.splitlines()
     assert (said[:2], said[-1]) == (["1 done, 1 queued or running", "+ keeper"], "         102  keeper")
     assert submit(project, yes=True, only=None) == 0

@@ -212,10 +212,8 @@ def _apply(
         console.print(f"  {id:>10}  {in_words(array)}")
 
     if missing := untracked():
-        console.print(
-            f"! jobs run without {', '.join(missing)}, which git does not track: git add what they need",
-            style="yellow",
-        )
+        words = f"! jobs run without {', '.join(missing)}, which git does not track: git add what they need"
+        console.print(words, style="yellow")
     nodes = verdict(project)
     console.print(nodes_view(nodes))
     try:

@@ -232,10 +232,9 @@ def _ended(
         if words.get(id) != found[id].error:
             found[id] = _end(root.unit(units[id]), attempt, words.get(id))
     for id, end in found.items():
-        if end.written and end.written["cause"] == Cause.MEMORY:  # perhaps from a run before the last one
-            said = killed_for_memory(root, attempts[id], None)
-            if said and said != end.error:
-                found[id] = end._replace(error=said)
+        recorded = end.written and end.written["cause"] == Cause.MEMORY  # perhaps by a run before the last
+        if recorded and (said := killed_for_memory(root, attempts[id], None)):
+            found[id] = end._replace(error=said)
     return found
 
 
