@@ -12,7 +12,6 @@ A job forked by warm_start.py has no such command line and takes its title inste
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,8 +19,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
-
-from setproctitle import setproctitle
 
 from jobs.core.place import Place
 from jobs.core.trust import private_umask
@@ -99,7 +96,9 @@ class Forked:
     """A rank that is a copy of its supervisor, with everything that has been imported."""
 
     def __init__(self, submission: Path, job: str, rank: int, log: Path) -> None:
-        make = multiprocessing.get_context("fork").Process
+        from multiprocessing import get_context
+
+        make = get_context("fork").Process
         self._process = make(target=self._run, args=(submission, job, rank, log))
         # A signal must not run the supervisor's handler in the copy.
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
@@ -113,7 +112,7 @@ class Forked:
         for number in FORWARDED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-        setproctitle(f"{NAME} {submission} {job} {rank}")
+        entitle(f"{NAME} {submission} {job} {rank}")
         redirect(log)
         run_rank(submission, job, rank)
 
@@ -123,6 +122,13 @@ class Forked:
     def send_signal(self, number: int) -> None:
         if self._process.pid and self._process.is_alive():
             os.kill(self._process.pid, number)
+
+
+def entitle(title: str) -> None:
+    """Show a title in place of this process's command line."""
+    from setproctitle import setproctitle  # as multiprocessing, not loaded on a login node
+
+    setproctitle(title)
 
 
 def redirect(log: Path) -> None:

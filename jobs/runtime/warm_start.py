@@ -22,8 +22,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from setproctitle import setproctitle
-
 from jobs.core.trust import private_umask
 from jobs.runtime import local_job
 from jobs.runtime.run import STAGE_MODULES
@@ -34,7 +32,7 @@ PROGRAM = "jobs.runtime.warm_start"
 def main() -> None:
     """Answer requests until standard input closes."""
     private_umask()
-    setproctitle(f"python -m {PROGRAM}")  # it must find the arguments before variables are set
+    local_job.entitle(f"python -m {PROGRAM}")  # it must find the arguments before variables are set
     signal.signal(signal.SIGCHLD, _reap)
     answers = os.dup(1)  # not inheritable by programs, and closed by jobs
     os.dup2(2, 1)  # what libraries print is no answer
@@ -102,7 +100,7 @@ def _job(submission: Path, log: Path, named: int) -> NoReturn:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         local_job.redirect(log)
-        setproctitle(f"{local_job.NAME} {submission}")
+        local_job.entitle(f"{local_job.NAME} {submission}")
         os.write(named, b"1")
         os.close(named)
         local_job.Watcher(submission, local_job.Forked).run()
