@@ -25,7 +25,6 @@ sys.path.append(str(Path(__file__).parent.parent))
 from cluster import Cluster, packages
 from made_large import large_file
 from made_projects import cluster_file, made_project
-from small_study import TESTS
 
 from jobs.core.unit import Unit
 from jobs.runtime.run import run_unit
@@ -128,8 +127,7 @@ def watching(cluster: Cluster, folder: Path) -> Iterator[Ratio]:
         Console(file=io.StringIO()).print(status_view(project.poll()))
 
     def status() -> None:
-        variables = {**os.environ, "PYTHONPATH": str(TESTS)}  # of the study's own function
-        done = subprocess.run([SOR, "status", *named], env=variables, stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run([SOR, "status", *named], stdout=subprocess.DEVNULL, check=False)
         assert done.returncode == Outlook.NEEDS_ATTENTION  # to release its jobs
 
     started.clear()

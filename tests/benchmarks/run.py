@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)  # where the studies' own functions are
 
 import bench_analysis
 import bench_jobs
