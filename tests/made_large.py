@@ -53,12 +53,12 @@ def large_study(folder: Path) -> Large:
         if unit.stage in ("prepare", "collate", "pack") or good & {unit.id, *(i.id for i in unit.inputs)}
         if unit.stage != "report"
     ]
-    begun = [*fine, *over[-FAILED:]]
+    started = [*fine, *over[-FAILED:]]
     ledger = Ledger(root.ledger)
-    for number, unit in enumerate(begun):
+    for number, unit in enumerate(started):
         if number % 1000 == 0:
             name = f"wave-{number}"
-            wave = begun[number : number + 1000]
+            wave = started[number : number + 1000]
             ledger.intent(name, [Started(u.id, 1, i) for i, u in enumerate(wave)])
             ledger.submitted(name, str(4711 + number))
         _write(root, unit, None if number < len(fine) else ERROR)

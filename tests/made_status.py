@@ -62,7 +62,7 @@ def evaluated(root: StudyDir, unit: Unit, flops: float, accuracy: float, seconds
 
 
 def attempt(unit: Unit, number: int = 1, jobs: int = 1, id: str | None = None) -> Attempt:
-    """An attempt that was begun three hours ago."""
+    """An attempt that was started three hours ago."""
     made = tuple(Job("sub", f"{id or 4711}{f'_{i}' if jobs > 1 else ''}", "login1") for i in range(jobs))
     return Attempt(number, NOW - 3 * HOUR, "roihu", made)
 
@@ -108,8 +108,8 @@ def in_the_middle(folder: Path) -> StudyView:
     project = paper(folder)
     root, units = project.root, project.units
     root.path.mkdir(parents=True)
-    begun = {"submission": "prepare-1", "cluster": "generic", "host": "login", "elements": []}
-    journal.append(root.ledger, {"event": "intent", "time": NOW - 80 * HOUR, **begun})
+    started = {"submission": "prepare-1", "cluster": "generic", "host": "login", "elements": []}
+    journal.append(root.ledger, {"event": "intent", "time": NOW - 80 * HOUR, **started})
     trainings = [u for u in units if u.stage == "train"]
     names = {u.name: i for i, u in enumerate(trainings)}
     found = []

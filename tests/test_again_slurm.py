@@ -1,4 +1,4 @@
-"""Jobs of a real Slurm that are interrupted, killed or fail: begun again or not, and with what was kept."""
+"""Jobs of a real Slurm that are interrupted, killed or fail: started again or not, and with what was kept."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Job:
         self.started(1)
 
     def started(self, times: int) -> None:
-        """Wait until all ranks have begun this often."""
+        """Wait until all ranks have started this often."""
         ranks = self.unit.resources.world_size
         wait_for(lambda: len(runs(self.folder, "a")) == times * ranks, f"run {times}")
 
@@ -171,7 +171,7 @@ def test_a_job_whose_ranks_were_killed_is_started_again(slurm: Cluster, tmp_path
         assert journal.read(job.project.root.unit(job.unit).attempts, ATTEMPT)[0]["error"] == WORDLESS
 
 
-def test_of_an_array_only_the_element_that_was_hit_is_begun_again(slurm: Cluster, tmp_path: Path) -> None:
+def test_of_an_array_only_the_element_that_was_hit_is_started_again(slurm: Cluster, tmp_path: Path) -> None:
     units = [unit(tmp_path, name) for name in "ab"]
     for name in "ab":
         (tmp_path / f"{name}.hold").touch()

@@ -74,8 +74,8 @@ class World:
         seen = self.seen(name)
         self.submissions += 1
         submission, id = f"prepare-small-{self.submissions}", str(100 + self.submissions)
-        begun = Started(seen.unit.id, seen.attempt.number + 1 if seen.attempt else 1, 0)
-        self.ledger.intent(submission, [begun])
+        started = Started(seen.unit.id, seen.attempt.number + 1 if seen.attempt else 1, 0)
+        self.ledger.intent(submission, [started])
         if written:
             self.ledger.submitted(submission, id)
         self._line(f"{id}_0", submission, "PENDING", "Priority")

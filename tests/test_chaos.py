@@ -106,7 +106,7 @@ def test_runs_after_the_result_are_seen(tmp_path: Path) -> None:
         began = folder.out.stat().st_ctime + started
         write_json(folder.progress, {"done": 1, "kept": 0, "started": began, "updated": began})
         watch.poll()
-    assert verify.late(done, root, watch) == ["was begun 60.0 s after it was done"]
+    assert verify.late(done, root, watch) == ["was started 60.0 s after it was done"]
 
 
 def test_lost_work_is_what_was_done_twice(tmp_path: Path) -> None:

@@ -123,10 +123,10 @@ def test_a_teacher_need_not_render_answers() -> None:
 
 
 def test_the_beginning_of_an_answer_comes_after_the_thinking() -> None:
-    begun = [{"role": "user", "content": "5?"}, {"role": "assistant", "content": "Answer:"}]
-    assert chat(asks("")).prompt(begun) == "<|user|>5?<|end|><|assistant|>Answer:"
+    started = [{"role": "user", "content": "5?"}, {"role": "assistant", "content": "Answer:"}]
+    assert chat(asks("")).prompt(started) == "<|user|>5?<|end|><|assistant|>Answer:"
     opening = "<|user|>5?<|end|><|assistant|><think>\n\n</think>\n\nAnswer:"
-    assert chat(asks("<think>\n", STRIPPED)).prompt(begun) == opening
+    assert chat(asks("<think>\n", STRIPPED)).prompt(started) == opening
 
 
 def test_a_date_in_a_template_is_the_same_on_every_day() -> None:

@@ -71,8 +71,8 @@ def context(root: Path, run: str = "1.0", zero: int | None = None, **place: int)
     return Context(unit, StudyDir(root).unit(unit), attempt, restart, preemption=Preemption(), **place)
 
 
-def begun(ctx: Context, clock: Clock) -> tuple[Saving, Training]:
-    """A process of a training that has begun, or gone on, and what it trains with."""
+def started(ctx: Context, clock: Clock) -> tuple[Saving, Training]:
+    """A process of a training that has started, or gone on, and what it trains with."""
     training = Training(clock)
     saving = Saving(ctx, training)
     made = ("model", optimizer())
@@ -123,7 +123,7 @@ def test_a_checkpoint_is_written_when_it_is_due_and_current_once_it_is_on_disk(
     tmp_path: Path, clock: Clock
 ) -> None:
     ctx = context(tmp_path, "2.1")
-    saving, training = begun(ctx, clock)
+    saving, training = started(ctx, clock)
     first = (2 * 0.02 * DAY) ** 0.5  # what an imagined cost of 0.02 s lets one wait
     clock.now += first - 0.01
     saving.boundary(Totals(step=1))
@@ -152,11 +152,11 @@ def test_a_checkpoint_is_written_when_it_is_due_and_current_once_it_is_on_disk(
     assert names(ctx) == {"metrics.jsonl.2.1.tmp", "step-00000002", "step-00000005.2.1.tmp"}
 
 
-def test_while_one_is_brought_to_disk_no_other_is_begun(
+def test_while_one_is_brought_to_disk_no_other_is_started(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     clock.now += LONGEST
     others_say(monkeypatch, 0, 0, 1, 0)  # its part is not on disk
     saving.boundary(Totals(step=1))
@@ -177,7 +177,7 @@ def test_what_cannot_be_brought_to_disk_is_never_current(
         raise OSError(f"{folder.name} is not on disk")
 
     ctx = context(tmp_path)
-    saved, _ = begun(ctx, clock)
+    saved, _ = started(ctx, clock)
     monkeypatch.setattr(checkpointer, "fsync_tree", fails)
     clock.now += LONGEST
     saved.boundary(Totals(step=1))
@@ -191,7 +191,7 @@ def test_what_cannot_be_brought_to_disk_is_never_current(
 
 def test_old_ones_are_removed_when_a_new_one_is_current(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     for step in range(1, 6):
         clock.now += LONGEST
         saving.boundary(Totals(step=step))
@@ -203,7 +203,7 @@ def test_old_ones_are_removed_when_a_new_one_is_current(tmp_path: Path, clock: C
 
 def test_told_to_stop_it_saves_where_it_is_and_ends(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     clock.now += LONGEST
     saving.boundary(Totals(step=1))
     ctx.preemption.reason = TOLD
@@ -215,7 +215,7 @@ def test_told_to_stop_it_saves_where_it_is_and_ends(tmp_path: Path, clock: Clock
 
 def test_told_to_stop_after_a_save_it_saves_no_second_time(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
-    saving, training = begun(ctx, clock)
+    saving, training = started(ctx, clock)
     clock.now += LONGEST
     saving.boundary(Totals(step=1))
     ctx.preemption.reason, training.weights, saved_by = TOLD, "changed", clock.now
@@ -228,7 +228,7 @@ def test_told_to_stop_after_a_save_it_saves_no_second_time(tmp_path: Path, clock
 
 def test_it_stops_with_the_others(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = context(tmp_path, rank=0, world_size=2)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     others_say(monkeypatch, 0, 1, 0, 0)
     with pytest.raises(Interrupted, match="another of its processes was asked to stop"):
         saving.boundary(Totals(step=4))
@@ -242,7 +242,7 @@ def test_another_process_than_the_first_writes_its_part_alone(
     aside = checkpoints(ctx).aside("step-00000001")
     aside.mkdir(parents=True)  # by the first
     (ctx.folder.checkpoints / "metrics.jsonl.1.0.tmp").touch()
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     clock.now += LONGEST
     saving.boundary(Totals(step=1))
     assert list(aside.iterdir()) == [], "the first says when one is due"
@@ -258,7 +258,7 @@ def test_another_process_than_the_first_writes_its_part_alone(
 @pytest.mark.parametrize("told", [False, True])
 def test_a_newer_run_is_seen_before_anything_is_written(tmp_path: Path, clock: Clock, told: bool) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     clock.now += LONGEST
     saving.boundary(Totals(step=1))
     on_disk(saving)
@@ -278,7 +278,7 @@ def test_a_step_after_which_nothing_is_written_reads_nothing_from_the_disk(
     tmp_path: Path, clock: Clock
 ) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     Fence(ctx.folder, "2.0")
     saving.boundary(Totals(step=1))  # a look at the disk would find the newer run
     clock.now += LONGEST
@@ -288,7 +288,7 @@ def test_a_step_after_which_nothing_is_written_reads_nothing_from_the_disk(
 
 def test_a_newer_run_is_seen_before_what_is_written_is_current(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     clock.now += LONGEST
     saving.boundary(Totals(step=1))
     Fence(ctx.folder, "2.0")
@@ -302,7 +302,7 @@ def test_a_process_ends_where_another_one_saw_a_newer_run(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = context(tmp_path, rank=0, world_size=2)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     others_say(monkeypatch, 0, 0, 0, 1)
     with pytest.raises(Superseded):
         saving.boundary(Totals(step=1))
@@ -313,7 +313,7 @@ def test_a_process_ends_where_another_one_saw_a_newer_run(
 
 def test_at_its_end_it_looks_for_a_newer_run_and_not_for_a_signal(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     ctx.preemption.reason = TOLD
     saving.close()
     with pytest.raises(RuntimeError):
@@ -323,9 +323,9 @@ def test_at_its_end_it_looks_for_a_newer_run_and_not_for_a_signal(tmp_path: Path
         saving.close()
 
 
-def test_what_fails_since_a_newer_run_has_begun_says_that(tmp_path: Path, clock: Clock) -> None:
+def test_what_fails_since_a_newer_run_has_started_says_that(tmp_path: Path, clock: Clock) -> None:
     ctx = context(tmp_path)
-    saving, _ = begun(ctx, clock)
+    saving, _ = started(ctx, clock)
     for error in (Interrupted("told"), Superseded("by itself")):
         with pytest.raises(type(error), match=str(error)), saving.guarded():
             raise error
@@ -337,7 +337,7 @@ def test_what_fails_since_a_newer_run_has_begun_says_that(tmp_path: Path, clock:
 
 def kept(ctx: Context, clock: Clock, step: int) -> None:
     """Run until a step is saved."""
-    saving, training = begun(ctx, clock)
+    saving, training = started(ctx, clock)
     training.weights = f"after step {step}"
     ctx.preemption.reason = TOLD
     with pytest.raises(Interrupted):
@@ -386,7 +386,7 @@ def test_each_group_keeps_its_settings_whatever_is_read(
 
 def test_a_new_run_begins_without_what_older_ones_left_aside(tmp_path: Path, clock: Clock) -> None:
     older = context(tmp_path, "1.0")
-    begun(older, clock)
+    started(older, clock)
     checkpoints(older).aside("step-00000009").mkdir()
     Saving(context(tmp_path, "1.0"), Training(clock))
     assert names(older) == set()
@@ -422,7 +422,7 @@ def test_processes_go_on_from_where_the_first_does(
 def test_what_cannot_be_read_is_refused(tmp_path: Path, clock: Clock) -> None:
     kept(context(tmp_path, zero=0, world_size=2), clock, 4)
     with pytest.raises(ValueError, match="by 2 processes, which cannot be read with ZeRO 0 by 1 process:"):
-        begun(context(tmp_path, "2.0", zero=0), clock)
+        started(context(tmp_path, "2.0", zero=0), clock)
 
 
 class Conversion:
@@ -486,7 +486,7 @@ def test_what_these_processes_can_read_is_not_converted(
 ) -> None:
     kept(context(tmp_path, zero=zero, world_size=2), clock, 4)
     monkeypatch.setattr(checkpointer, "_convert", lambda *_: pytest.fail("it is converted"))
-    _, training = begun(context(tmp_path, "2.0", zero=zero, world_size=world), clock)
+    _, training = started(context(tmp_path, "2.0", zero=zero, world_size=world), clock)
     assert training.weights == "after step 4"
 
 

@@ -207,8 +207,8 @@ def test_progress_names_the_benchmark_and_counts_those_that_are_kept(
     wanted = [*tasks("easy", "stops"), *tasks("choose", metric="acc")]
     ctx = prepare(tmp_path / "s", "7", benchmarks, wanted, "transformers")
     evaluate.run(ctx)
-    begun = [what for what in told if what[:2] == (0, 1)]
-    assert begun == [
+    started = [what for what in told if what[:2] == (0, 1)]
+    assert started == [
         (0, 1, "requests", {"kept": 0, "benchmark": "easy (1 of 3)"}),
         (0, 1, "requests", {"kept": 1, "benchmark": "stops (2 of 3)"}),
         (0, 1, "requests", {"kept": 2, "benchmark": "choose (3 of 3)"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -110,6 +111,24 @@ def test_experts_and_a_revision_and_a_token(
     assert "hf_secret" not in (tmp_path / "student.yaml").read_text(encoding="utf-8")
 
 
+def test_neither_a_path_nor_the_hub_writes_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a@b\nsize: 1B"
+    odd.mkdir()
+    (odd / "config.json").write_text(json.dumps(QWEN), encoding="utf-8")
+    file = tmp_path / "student.yaml"
+    for model, commit in (
+        (str(odd), None),
+        *(("Qwen/Qwen2.5-0.5B", c) for c in ("1e" + "2" * 38, "x\nsize: 1B")),
+    ):
+        monkeypatch.setattr(sys.modules[__name__], "COMMIT", commit)
+        write_model(file, model)
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert (found["size"], found.get("revision")) == ("494M", commit)
+        file.unlink()
+
+
 def test_a_folder(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
     model = tmp_path / "my models" / "small"
     model.mkdir(parents=True)
@@ -125,10 +144,14 @@ def test_a_folder(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("a/nothing", r"the hub has no a/nothing, or does not show it \(404\): set HF_TOKEN"),
+        (
+            "a/nothing",
+            r"no folder here is called a/nothing, and the hub does not show it \(404\): set HF_TOKEN",
+        ),
         ("meta/gated", r"does not show it \(401\): set HF_TOKEN, with access"),
         ("a/broken", r"the hub answered 500 about a/broken: try again later, or download it"),
         ("mistralai/Mistral-7B-v0.3", r"model_type: found 'mistral'; known architectures are llama, qwen2"),
+        ("a/model of mine", r"no folder here is called a/model of mine, and the hub does not show it"),
         ("./nowhere", r"nowhere/config\.json: no such file; give a folder in Hugging Face format"),
         ("nowhere", r"nowhere/config\.json: no such file"),
     ],

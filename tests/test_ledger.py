@@ -114,13 +114,13 @@ def test_the_cluster_and_the_memory_of_a_submission_are_kept(tmp_path: Path) -> 
     path = tmp_path / "runs" / "study" / "ledger.jsonl"
     ledger = Ledger(path, "mine.yaml", "east")
     ledger.intent("s", [Started(A, 1, 0), Started(A, 1, 1)], memory=2048)
-    begun = ledger.attempts()[A].started
+    started = ledger.attempts()[A].started
     jobs = tuple(Job("s", None, HERE, index, "east") for index in (0, 1))
-    assert ledger.attempts()[A] == Attempt(1, begun, "mine.yaml", jobs, memory=2048)
+    assert ledger.attempts()[A] == Attempt(1, started, "mine.yaml", jobs, memory=2048)
     ledger.submitted("s", "7;west")  # which sbatch chose
     jobs = tuple(Job("s", "7", HERE, index, "west") for index in (0, 1))
-    assert ledger.attempts()[A] == Attempt(1, begun, "mine.yaml", jobs, memory=2048)
-    assert ledger.attempts_since(begun) == {A: 1}
+    assert ledger.attempts()[A] == Attempt(1, started, "mine.yaml", jobs, memory=2048)
+    assert ledger.attempts_since(started) == {A: 1}
     Ledger(path).intent("t", [Started(B, 1)])
     assert (ledger.attempts()[B].jobs, ledger.attempts()[B].cluster) == ((Job("t", None, HERE),), "local")
     last = journal.read(path, {})[-1]

@@ -36,7 +36,7 @@ LIGHT = r"""
 parts='.*"unit": {"id": "\([^"]*\)", "stage": "\([^"]*\)", "name": "\([^"]*\)".*'
 unit=$(sed -n 's|^{"index": '$SLURM_ARRAY_TASK_ID",$parts"'|\2/\3-\1|p' {{submission}}/elements.jsonl)
 cd {{study}}
-echo "$unit" >> begun
+echo "$unit" >> started
 while [ ! -e {{until}} ]; do sleep 0.1; done
 mkdir -p "$unit/out.tmp" && echo '{}' > "$unit/out.tmp/result.json" && mv -T "$unit/out.tmp" "$unit/out"
 """
@@ -56,9 +56,9 @@ def light_jobs(until: Path = Path("/dev/null"), **slurm: Any) -> dict[str, Any]:
     return {"template": "light", "variables": {"until": str(until)}, **slurm}
 
 
-def begun(project: Project) -> Counter[str]:
-    """How often each unit of a project with jobs of shell was begun, by the name of its folder."""
-    return Counter((project.root.path / "begun").read_text(encoding="utf-8").split())
+def started(project: Project) -> Counter[str]:
+    """How often each unit of a project with jobs of shell was started, by the name of its folder."""
+    return Counter((project.root.path / "started").read_text(encoding="utf-8").split())
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def test_a_study_far_larger_than_the_limits_completes_by_repeated_submits(
     assert len(project.units) == STUDY
     submits = through(project, here)
     assert submits >= STUDY / MAX_SUBMIT
-    assert set(begun(project).values()) == {1}
-    assert len(begun(project)) == STUDY
+    assert set(started(project).values()) == {1}
+    assert len(started(project)) == STUDY
     arrays = here.run("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID").splitlines()
     assert max(int(id.partition("_")[2]) for id in arrays) < MAX_ARRAY_SIZE
 
@@ -205,7 +205,7 @@ def test_a_queue_that_other_jobs_have_filled_is_waited_for(
     here.run("scancel", "--me")
     wait_for(lambda: not queued(here), "the others to be gone")
     assert through(project, here) == 1
-    assert set(begun(project).values()) == {1}
+    assert set(started(project).values()) == {1}
 
 
 def others(cluster: Cluster, count: int) -> None:
@@ -235,7 +235,7 @@ def test_caps_of_the_cluster_file_are_kept_by_arrays_and_submits_together(
         assert weight() == most
     (tmp_path / "go").touch()
     through(project, here)
-    assert set(begun(project).values()) == {1}
+    assert set(started(project).values()) == {1}
 
 
 TRAIN = Unit("train", "s", {}, resources=Resources(hours=1))
@@ -328,7 +328,7 @@ def test_a_partition_that_denies_an_account_above(here: Cluster, short: str, tmp
     else:
         assert submit(project, yes=True, only=None) == 0
         wait_for(lambda: not queued(here), "the job to run")
-        assert set(begun(project).values()) == {1}
+        assert set(started(project).values()) == {1}
 
 
 @pytest.mark.usefixtures("light")
@@ -345,7 +345,7 @@ def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
     held = "6 units not submitted yet: QOS short has room for 4 more of your jobs: submitted later"
     assert held in " ".join(capsys.readouterr().out.split())
     assert through(project(), here) == 2
-    assert set(begun(project()).values()) == {1}
+    assert set(started(project()).values()) == {1}
     long = made_project(
         tmp_path / "long",
         [replace(TRAIN, resources=Resources(hours=5))],

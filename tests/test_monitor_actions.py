@@ -22,17 +22,17 @@ LONG = 20.0  # seconds that nothing here takes
 
 
 def test_a_call_beside_the_loop_brings_its_outcome_back_once() -> None:
-    begun, go, back = threading.Event(), threading.Event(), threading.Event()
+    started, go, back = threading.Event(), threading.Event(), threading.Event()
 
     def call() -> str:
-        begun.set()
+        started.set()
         go.wait(LONG)
         return "done"
 
     errand = BackgroundCall[str](back.set)
     assert (errand.busy, errand.take()) == (False, None)
     errand.start(call)
-    assert begun.wait(LONG)
+    assert started.wait(LONG)
     assert (errand.busy, errand.take()) == (True, None)
     go.set()
     assert back.wait(LONG)

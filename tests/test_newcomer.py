@@ -84,8 +84,8 @@ def test_a_first_study_with_real_weights(tmp_path: Path) -> None:
 
     submit = "sor submit mine.yaml --yes"
     process = newcomer.begins(submit)
-    parts = root.path / "generate"
-    wait_for(lambda: list(parts.glob("*/work/parts/*.jsonl")), "the teacher's first answer", 600)
+    generation = root.path / "generate"
+    wait_for(lambda: list(generation.rglob("parts/*.jsonl")), "the teacher's first answer", 600)
     said = newcomer.interrupts(process, submit)
     assert said.splitlines()[-1].endswith("To continue: sor submit mine.yaml")
     assert "next: sor submit mine.yaml" in newcomer.types("sor status mine.yaml", code=4)

@@ -70,9 +70,9 @@ def test_the_end_of_each_stage_and_of_all() -> None:
     a, b, c = (Unit(stage, "s", {}) for stage in ("prepare", "collate", "train"))
     queued = [seen(u, State.QUEUED) for u in (a, b, c)]
     assert memory.news(*queued) == []
-    begun = [seen(a, State.DONE), seen(b, State.DONE), queued[2]]
-    assert memory.news(*begun) == ["stage: prepare, collate are done, 2 of 3 units"]
-    assert memory.news(*begun, at=AT + 9 * DAY) == []
+    started = [seen(a, State.DONE), seen(b, State.DONE), queued[2]]
+    assert memory.news(*started) == ["stage: prepare, collate are done, 2 of 3 units"]
+    assert memory.news(*started, at=AT + 9 * DAY) == []
     done = [seen(u, State.DONE) for u in (a, b, c)]
     assert memory.news(*done) == ["done: all 3 units are done"]
     assert memory.news(*done) == []

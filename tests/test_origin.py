@@ -30,7 +30,7 @@ def edited(file: Path, to: Path) -> Path:
 
 def test_another_file_of_the_same_name_is_refused_before_anything_changes(file: Path, tmp_path: Path) -> None:
     other = edited(file, tmp_path / "two")
-    for more in ((), ("--yes",)):
+    for more in ((), ("--yes",), ("--dry-run",)):
         done = sor("submit", other, *more)
         assert done.returncode == 2
         assert (

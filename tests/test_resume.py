@@ -164,16 +164,16 @@ def test_a_run_refuses_what_it_cannot_read(study: Study) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_run_that_comes_back_finds_that_a_newer_one_has_begun(
-    study: Study, whole: Unit, begun: bool, processes: int
+@pytest.mark.parametrize("started", [False, True])
+def test_a_run_that_comes_back_finds_that_a_newer_one_has_started(
+    study: Study, whole: Unit, started: bool, processes: int
 ) -> None:
-    unit = study.unit(f"back-{begun}-{processes}", {"epochs": 2}, OFTEN, processes)
+    unit = study.unit(f"back-{started}-{processes}", {"epochs": 2}, OFTEN, processes)
     folder = study.root.unit(unit)
     older = study.start(unit, 1, until=5, event=FROZEN)
     wait_for(lambda: all(frozen(process.pid) for process in older), "the older run to be cut off", 60)
     newer = study.start(unit, 2)
-    if begun:
+    if started:
         wait_for((folder.runs / "2.0").exists, "the newer run to begin")
     else:
         assert wait(newer) == "done"

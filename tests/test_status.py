@@ -37,7 +37,7 @@ DONE, ON, YOU = Outlook.DONE, Outlook.CONTINUES, Outlook.NEEDS_ATTENTION
 
 
 def seen(unit: Unit, state: State, started: float = 100.0, **more: Any) -> UnitStatus:
-    """A unit that was begun once, unless it is told otherwise."""
+    """A unit that was started once, unless it is told otherwise."""
     attempt = Attempt(1, started, "generic", (Job("s", "1", "here", 0),))
     facts = {"reason": None, "attempt": attempt, "live": None, "in_vain": False, "published": False, **more}
     return UnitStatus(unit, StudyDir(Path("s")), state, progress=None, **facts)

@@ -162,7 +162,7 @@ def project_of(folder: Path, paper: Paper, *units: Unit, **settings: object) -> 
     return project
 
 
-def begun(project: Project, unit: Unit, array: str | None, number: int = 1) -> str:
+def started(project: Project, unit: Unit, array: str | None, number: int = 1) -> str:
     """Write an attempt of one job into the ledger; returns its submission's name."""
     name = f"prepare-{unit.name}-{number}"
     project.ledger.intent(name, [Started(unit.id, number, 0)])
@@ -232,15 +232,15 @@ def test_before_anything_is_submitted_all_that_is_known_is_written_down_and_what
     b = unit(tmp_path, "b", a)
     c, made, made_by_hand = unit(tmp_path, "c", b), unit(tmp_path, "made", a), unit(tmp_path, "by-hand", a)
     project = project_of(tmp_path, paper, a, running, lost, old, b, c, made, made_by_hand)
-    begun(project, a, "7")
+    started(project, a, "7")
     failed(project, a, "RuntimeError: no", "time limit")
-    paper.add("55", begun(project, running, None), 0, state="RUNNING")
-    begun(project, lost, None)
-    begun(project, old, "6")
+    paper.add("55", started(project, running, None), 0, state="RUNNING")
+    started(project, lost, None)
+    started(project, old, "6")
     project.ledger.ended("failed", [(old.id, 1, "why")])
-    paper.add("8", begun(project, b, "8"), 0, reason="DependencyNeverSatisfied")
-    paper.add("9", begun(project, c, "9"), 0, reason="Dependency")
-    begun(project, made, "10")
+    paper.add("8", started(project, b, "8"), 0, reason="DependencyNeverSatisfied")
+    paper.add("9", started(project, c, "9"), 0, reason="Dependency")
+    started(project, made, "10")
     for each in (made, made_by_hand):
         publish(project.root, each)
         project.root.unit(each).work.mkdir()
@@ -285,7 +285,7 @@ def test_jobs_of_this_machine_are_waited_for(
     monkeypatch.setattr(here, "live", lambda attempts: {a.id: LiveJobs(State.RUNNING, attempts[a.id].jobs)})
     cluster = project.cluster.model_copy(update={"backend": "local"})
     project = replace(project, cluster=cluster, backend=here)
-    begun(project, a, "7")
+    started(project, a, "7")
     waited = list[object]()
 
     def run_here(*told: object) -> int:
@@ -311,7 +311,7 @@ def test_a_submission_that_shows_up_late_is_waited_for(
     a = unit(tmp_path, "a")
     project = project_of(tmp_path, paper, a)
     project.backend.settle = 60.0
-    name = begun(project, a, None)
+    name = started(project, a, None)
     slept = list[float]()
 
     def sleep(seconds: float) -> None:
@@ -381,7 +381,7 @@ def test_nothing_is_done_before_a_person_agrees(
     assert submit(project, yes=False, only=None) == 0
     assert len(questions) == 2
     paper.jobs.clear()
-    begun(project, a, None, 2)  # whose end is not known without the lock
+    started(project, a, None, 2)  # whose end is not known without the lock
     assert submit(project, yes=False, only="train") == 0
     assert (len(questions), project.ledger.attempts()[a.id].ended) == (3, "lost")
 
@@ -419,7 +419,7 @@ def test_who_may_not_read_a_file_may_not_enter_the_directory_that_it_is_copied_i
 def test_a_training_that_could_not_go_on_where_it_stopped_is_refused(paper: Paper, tmp_path: Path) -> None:
     train = Unit("train", "t", {}, execution={"deepspeed": None})
     project = project_of(tmp_path, paper, train)
-    begun(project, train, "7")
+    started(project, train, "7")
     failed(project, train, "its node failed", "node failure")
     checkpoints = Checkpoints(project.root.unit(train).checkpoints, "1.0")
     aside = checkpoints.aside("step-00000004")
@@ -480,7 +480,7 @@ def test_without_accounts_limits_are_left_to_slurm(
     assert len(paper.taken) == 1
 
 
-def test_a_keeper_is_begun_with_the_jobs_again_where_it_is_gone_and_ended_with_them(
+def test_a_keeper_is_started_with_the_jobs_again_where_it_is_gone_and_ended_with_them(
     paper: Paper, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = unit(tmp_path, "a"), unit(tmp_path, "b")

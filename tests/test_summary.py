@@ -117,8 +117,8 @@ def test_the_time_of_a_stage_is_its_work_over_what_goes_on_at_once() -> None:
 def project(tmp_path: Path) -> Project:
     found = made.paper(tmp_path)
     found.root.path.mkdir(parents=True)
-    begun = {"submission": "prepare-1", "cluster": "generic", "host": "login", "elements": []}
-    journal.append(found.root.ledger, {"event": "intent", "time": NOW - 10 * HOUR, **begun})
+    started = {"submission": "prepare-1", "cluster": "generic", "host": "login", "elements": []}
+    journal.append(found.root.ledger, {"event": "intent", "time": NOW - 10 * HOUR, **started})
     return found
 
 

@@ -20,6 +20,7 @@ from jobs.store import journal
 from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, append_jsonl, read_jsonl
 from jobs.store.schema import ATTEMPT
+from launch.local import warm_start as client
 from launch.local.backend import Local
 from launch.state.ledger import Attempt, Job
 
@@ -120,6 +121,37 @@ def test_jobs_outlive_the_process_that_they_are_copies_of(
     (tmp_path / "a.hold").unlink()
     wait_for(lambda: not alive(), "the job to end")
     assert root.unit(held).done
+
+
+def test_a_process_that_does_not_answer_starts_no_job_beside_another(
+    root: StudyDir, local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LONGEST", 0.5)
+    a = unit(tmp_path, "a")
+    ready(local, a)
+    process = server(local)
+    os.kill(process.pid, signal.SIGSTOP)
+    alive = submitted(local, a, "prepare-a-1234")
+    assert process.wait(10) == -signal.SIGKILL
+    wait_for(lambda: not alive(), "the job to end")
+    assert root.unit(a).done
+    assert len(runs(tmp_path, "a")) == 1
+
+
+def test_a_job_that_was_started_without_an_answer_is_found_and_no_other_started(
+    root: StudyDir, local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = unit(tmp_path, "a")
+    (tmp_path / "a.hold").touch()
+    ready(local, a)
+    monkeypatch.setattr(client.WarmStart, "_answer", lambda *_: time.sleep(2))  # it is lost
+    alive = submitted(local, a, "prepare-a-1234")
+    wait_for(lambda: runs(tmp_path, "a"), "the job to run")
+    assert alive()
+    (tmp_path / "a.hold").unlink()
+    wait_for(lambda: not alive(), "the job to end")
+    assert root.unit(a).done
+    assert len(runs(tmp_path, "a")) == 1
 
 
 def test_a_killed_job_takes_no_other_with_it(root: StudyDir, local: Local, tmp_path: Path) -> None:

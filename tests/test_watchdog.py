@@ -24,7 +24,7 @@ def test_the_limit_is_learned_and_never_short() -> None:
 
 @pytest.fixture
 def progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Progress:
-    """Of a rank that has begun and is not at its end."""
+    """Of a rank that has started and is not at its end."""
     for name in ("POLL", "PEERS"):
         monkeypatch.setattr(watchdog, name, 0.02)
     found = Progress(tmp_path / "progress.json")

@@ -28,9 +28,7 @@ from jobs.runtime.run import run_unit
 NAME = "jobs.runtime.local_job"  # in the command line or title of a job
 INDEX = 0  # a submission has one element
 WARNING = 30.0  # seconds before the time limit at which the ranks are signaled
-
-
-FORWARDED = (signal.SIGTERM, signal.SIGALRM)
+FORWARDED = (signal.SIGTERM, signal.SIGALRM)  # signals that the supervisor passes on to the ranks
 
 
 class Process(Protocol):

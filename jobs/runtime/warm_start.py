@@ -82,12 +82,13 @@ def _fork(submission: Path, log: Path, answers: int) -> int:
         os.close(reading)
         os.close(answers)
         _job(submission, log, writing)
-    _jobs.add(pid)
     os.close(writing)
     try:
         named = os.read(reading, 1)
     finally:
         os.close(reading)
+    _jobs.add(pid)
+    _reap()  # it may have ended before it was known here
     if not named:
         raise RuntimeError(f"the job of {submission} ended as it started")
     return pid
@@ -101,7 +102,7 @@ def _job(submission: Path, log: Path, named: int) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         local_job.redirect(log)
         local_job.entitle(f"{local_job.NAME} {submission}")
-        os.write(named, b"1")
+        os.write(named, b"1")  # fails if nobody waits for this job any more: another has taken its place
         os.close(named)
         local_job.Watcher(submission, local_job.Forked).run()
         code = 0

@@ -66,10 +66,12 @@ def prepare_environment(include: Path | None) -> None:
     sources = [s for text in texts for s in re.findall(r"^dataset_path:\s*[\"']?([^\s\"']+)", text, re.M)]
     if all(source in LOCAL_DATA for source in sources):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-            os.environ.setdefault(name, "1")
+            if name in os.environ:  # as the user has set it
+                continue
+            os.environ[name] = "1"
             for library in ("huggingface_hub.constants", "datasets.config"):
                 if library in sys.modules:  # in a forked job, which has read the variables already
-                    vars(sys.modules[library])[name] = os.environ[name] == "1"
+                    vars(sys.modules[library])[name] = True
 
 
 def _finished(ctx: Context, task: dict[str, Any]) -> Path:

@@ -20,7 +20,7 @@ KEPT = (
 )  # fmt: skip
 LONGEST = 20480  # tokens that a student's answers and prompts may take
 TEMPLATE = """\
-# {model}, {parameters} parameters; written by 'sor init --model' from its config.json.
+# {quoted}, {size} parameters; written by 'sor init --model' from its config.json.
 size: {size}   # its label in tables
 model: {quoted}
 {revision}# tokenizer: ORG/NAME   # where the model's own has no chat template, or all sizes share one
@@ -40,7 +40,7 @@ def write_model(file: Path, name: str) -> str:
     Raises:
         StudyError: there is no such model, its architecture cannot be counted, or the file exists.
     """
-    model, _, revision = name.partition("@")
+    model, _, revision = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
     try:
         text = model_text(describe(model, revision or None))
     except ValueError as error:
@@ -62,11 +62,9 @@ def model_text(found: Described) -> str:
     count = architecture(kept).parameters
     longest = min(int(kept.get("max_position_embeddings", LONGEST)), LONGEST)
     return TEMPLATE.format(
-        model=found.model,
-        parameters=_rounded(count),
         size=_rounded(count),
         quoted=json.dumps(found.model),
-        revision=f"revision: {found.revision}\n" if found.revision else "",
+        revision=f"revision: {json.dumps(found.revision)}\n" if found.revision else "",
         architecture=_flow(kept),
         training=_flow(_training(count)),
         length=longest,

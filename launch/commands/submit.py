@@ -7,6 +7,7 @@ any line loses nothing and starts nothing twice.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)
     with Stopping() as stopping, Lock(project.root.lock) as lock, ThreadPoolExecutor(1) as pool:
         project = replace(project, fence=lock.check)
+        if project.file:  # another file's may have been submitted since
+            origin.refuse_another(project.root, project.file)
         asked = None
         if isinstance(project.backend, Slurm) and len(project.ledger.attempts()) < len(project.units):
             asked = pool.submit(
@@ -114,11 +117,14 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
 
     Raises:
         Refusal: there is nothing to write scripts for, or `out` is not empty.
+        StudyError: the run directory belongs to another file's study.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
     if out is not None and project.cluster.backend == "local":
         raise Refusal("--out writes scripts for Slurm: name a cluster, for example --cluster generic")
     console = PlainConsole()
+    if project.file:
+        origin.refuse_another(project.root, project.file)
     if out is not None and _without_slurm(project):
         project = _assumed(project)
         console.print(ASSUMED, style="yellow", soft_wrap=True)
@@ -152,7 +158,8 @@ def _without_slurm(project: Project) -> bool:
 
 def _assumed(project: Project) -> Project:
     """Return the project with a backend that answers in place of Slurm."""
-    options = (project.cluster.sbatch_options(stage, 0).get("partition") for stage in STAGES)
+    options = [project.cluster.sbatch_options(stage, 0).get("partition") for stage in STAGES]
+    options.append(os.environ.get("SBATCH_PARTITION"))
     named = [name for option in options if option for name in str(option).split(",")]
     return replace(project, backend=Slurm(AssumedClient(dict.fromkeys(named or ["default"]))))
 

@@ -72,10 +72,12 @@ class Local:
         work = line(INDEX, unit, root, attempt, worker, gpus=list(gpus))
         (folder / ELEMENTS).write_text(work, encoding="utf-8")
         output = folder / "watcher.log"
-        if self._warm and self.ready(unit) and not gpus:
-            job = self._warm.fork(folder, output)
-            if job:
-                return job
+        if self._warm and not gpus and self._warm.ready(unit.stage):
+            forked = self._warm.fork(folder, output)
+            if forked is None and (found := self._alive(Job(submission, None, socket.gethostname()))):
+                forked = found.array
+            if forked:
+                return forked
         with output.open("ab") as log:
             # In a session of its own: Ctrl-C or the end of the terminal must not reach the job; `cancel`
             # asks it to save.

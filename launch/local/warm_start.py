@@ -42,10 +42,17 @@ class WarmStart:
         return self.broken or (self._importing is None and stage in self._imported)
 
     def fork(self, submission: Path, log: Path) -> str | None:
-        """Start a job whose stage is `ready` and return its ID; None if that failed."""
+        """Start a job whose stage is `ready`.
+
+        Returns:
+            Its ID; None if there was no answer. The process is ended then, and starts no job any more: it may
+            have started this one, which its title shows, or have been about to, which dies untitled.
+        """
         if self._ask({"fork": str(submission), "log": str(log)}) and (answer := self._answer(LONGEST)):
             return answer["job"]
         self.broken = True
+        self._process.kill()
+        self._process.wait()
         return None
 
     def close(self) -> None:

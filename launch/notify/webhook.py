@@ -1,7 +1,7 @@
 """A message in the form that chat services document for their webhooks, and sending it.
 
 Slack and Mattermost show `text`, Discord `content`; each ignores the other's. ntfy shows the request's body.
-Names and errors in a message are data: they must neither mention anybody nor format anything.
+Names and errors in a message are data: nobody must be mentioned by them.
 """
 
 from __future__ import annotations

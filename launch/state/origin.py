@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.store.records import TEXT
-from jobs.store.rundir import StudyDir, read_json, write_json
+from jobs.store.rundir import Damaged, StudyDir, read_json, write_json
 from launch.study.presets import Mistake, StudyError
 from launch.study.textfile import is_file
 
@@ -24,7 +25,7 @@ def refuse_another(root: StudyDir, file: Path) -> None:
     if not root.origin.is_file():  # submitted by an earlier version, or never
         return
     before = Path(read_json(root.origin, ORIGIN)["file"])
-    if not is_file(before) or before.resolve() == file.resolve() or before.read_bytes() == file.read_bytes():
+    if before.resolve() == file.resolve() or _content(before) in (None, file.read_bytes()):
         return
     raise StudyError([Mistake(
         file, "name",
@@ -42,6 +43,15 @@ def record(root: StudyDir, file: Path) -> None:
 def moved_from(runs: Path, file: Path) -> StudyDir | None:
     """Return the run directory of a study that was submitted from a file which is gone."""
     for origin in sorted(runs.glob(f"*/{StudyDir(runs).origin.name}")):
-        if is_file(origin) and read_json(origin, ORIGIN)["file"] == str(file.absolute()):
-            return StudyDir(origin.parent)
+        with suppress(Damaged, OSError):  # of another study, which says so itself
+            if read_json(origin, ORIGIN)["file"] == str(file.absolute()):
+                return StudyDir(origin.parent)
     return None
+
+
+def _content(file: Path) -> bytes | None:
+    """Return what a file holds; None if it is gone or cannot be read."""
+    try:
+        return file.read_bytes() if is_file(file) else None
+    except OSError:
+        return None

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jobs.core.secrets import secret
 
@@ -50,17 +51,19 @@ def describe(name: str, revision: str | None = None) -> Described:
                 f"{path}: no such file; give a folder in Hugging Face format, or ORG/NAME of the hub"
             )
         return Described(str(folder.absolute()), None, _parsed(path.read_bytes(), str(path)))
-    hub = os.environ.get("HF_ENDPOINT") or HUB
-    about = _parsed(_get(f"{hub}/api/models/{name}/revision/{revision or 'main'}", name), f"{hub}, {name}")
+    hub, path = os.environ.get("HF_ENDPOINT") or HUB, quote(name)
+    about = _parsed(
+        _get(f"{hub}/api/models/{path}/revision/{quote(revision or 'main', '')}", name), f"{hub}, {name}"
+    )
     commit = str(about.get("sha") or "")
     if not commit:
         raise ValueError(f"{hub} names no commit of {name}")
-    return Described(
-        name, commit, _parsed(_get(f"{hub}/{name}/resolve/{commit}/{CONFIG}", name), f"{name}, {CONFIG}")
-    )
+    config = _get(f"{hub}/{path}/resolve/{quote(commit, '')}/{CONFIG}", name)
+    return Described(name, commit, _parsed(config, f"{name}, {CONFIG}"))
 
 
 def _get(url: str, name: str) -> bytes:
+    from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
@@ -77,11 +80,12 @@ def _get(url: str, name: str) -> bytes:
                 if not token
                 else "has HF_TOKEN access to it?"
             )
-            raise ValueError(f"the hub has no {name}, or does not show it ({error.code}): {why}") from None
+            missing = f"no folder here is called {name}, and the hub does not show it ({error.code})"
+            raise ValueError(f"{missing}: {why}") from None
         raise ValueError(
             f"the hub answered {error.code} about {name}: try again later, or {instead}"
         ) from None
-    except (URLError, OSError) as error:
+    except (URLError, HTTPException, OSError) as error:
         raise ValueError(
             f"the hub cannot be reached ({getattr(error, 'reason', error)}): {instead}"
         ) from None

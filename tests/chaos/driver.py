@@ -25,7 +25,7 @@ from chaos.watch import Watch
 INSIDE = Path(__file__).with_name("inside")
 BETWEEN_LOOKS = 0.5  # seconds
 IDLE = 3.0  # seconds without a job that could move, after which a person submits again
-OLD = 20.0  # seconds; jobs younger than half of that have not begun with their work
+OLD = 20.0  # seconds; jobs younger than half of that have not started with their work
 EARLY = 0.3  # share of the faults that may strike before there is work to lose
 STUCK = 600.0  # seconds without a fault or a finished unit, after which nobody waits any longer
 
@@ -40,7 +40,7 @@ class Struck:
 
     kind: str
     what: str
-    begun: float
+    started: float
     ended: float
 
 
@@ -52,7 +52,7 @@ class Driver:
         watches: are looked through at each look: the study's own first.
         say: is told what happens.
         submits: how often the study was submitted.
-        restarts: how often Slurm has begun each job again.
+        restarts: how often Slurm has started each job again.
         released: how often a job was let go that Slurm had put on hold.
         resumed: how often a node was taken back into service.
     """
@@ -120,7 +120,7 @@ class Driver:
         if not jobs:
             return
         faults.popleft()
-        job, begun, what = rng.choice(sorted(jobs, key=str)), time.time(), ""
+        job, started, what = rng.choice(sorted(jobs, key=str)), time.time(), ""
         self._striking = True
         fault = next(f for f in KINDS if f.__name__ == kind)(self.lab, job, rng)
         try:
@@ -132,7 +132,7 @@ class Driver:
         finally:
             fault.close()  # puts right what it has done
             self._striking = False
-        self.struck.append(Struck(kind, what, begun, time.time()))
+        self.struck.append(Struck(kind, what, started, time.time()))
         self._moved = time.monotonic()
 
     def _look(self) -> None:

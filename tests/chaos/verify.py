@@ -90,7 +90,7 @@ def late(unit: Unit, root: StudyDir, watch: Watch) -> list[str]:
         if t > published + DECISION
     ]
     began = watch.starts.get(unit.id, ())
-    return wrong + [f"was begun {t - published:.1f} s after it was done" for t in began if t > published]
+    return wrong + [f"was started {t - published:.1f} s after it was done" for t in began if t > published]
 
 
 def submitted(root: StudyDir) -> int:
