@@ -27,6 +27,7 @@ from analysis.statistics.bootstrap import resample
 from analysis.statistics.claims import claims
 from analysis.statistics.frontier import (
     AXES,
+    asked_scopes,
     distinct,
     frontier_table,
     redrawn,
@@ -109,7 +110,10 @@ def derive(results: pd.DataFrame, scores: Scores) -> dict[str, pd.DataFrame]:
     }  # fmt: skip
     gain = gains(results, points, drawn)
     claimed, answered = claims(points, **tables), answers(points, tables["standing"], tables["matched"])
-    asked = {"claims": claimed, "answers": answered, "questions": questions(answered, claimed)}
+    asked = {
+        "claims": claimed, "answers": answered.assign(finding=findings(answered)),
+        "questions": questions(answered, claimed),
+    }  # fmt: skip
     return {"frontier": points, **tables, "gains": gain, **asked}
 
 
@@ -143,7 +147,7 @@ def _write(path: Path, out: Path, found: Report) -> Path:
         if len(table):
             files.append(f"{name}.csv")
             write_csv(table, out / files[-1])
-    for name, figure in _figures(found.tables, distinct(found.results)):
+    for name, figure in _figures(found):
         _save(figure, out, name)
         files += [f"{name}.svg", f"{name}.png"]
     written = out / "report.html"
@@ -177,21 +181,20 @@ def print_report(report: Report) -> None:
     console.print(f"report: {report.page}", soft_wrap=True)
 
 
-def _figures(tables: dict[str, pd.DataFrame], scopes: list[str]) -> Iterator[tuple[str, Figure]]:
-    """Yield every figure of a report, of some scopes, with its file name."""
-    points, stood, gain, asked = (tables[name] for name in ("frontier", "standing", "gains", "answers"))
-    titles = dict(zip(zip(asked["axis"], asked["scope"], strict=True), findings(asked), strict=True))
+def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
+    """Yield every figure of a report, of its distinct scopes, with its file name."""
+    tables = (report.tables[name] for name in ("frontier", "standing", "gains", "answers"))
+    points, stood, gain, answered = tables
+    scopes, asked = distinct(report.results, points), asked_scopes(report.results, points)
     points, stood = (table[table["scope"].isin(scopes)] for table in (points, stood))
     for suffix, kinds in PARTS:
         part = points[points["kind"].isin(kinds)]
         for x in AXES:
             if part[x].notna().any():  # otherwise a warning says so
-                yield (
-                    f"frontier-{x.removesuffix('_flops')}{suffix}",
-                    plots.frontier(
-                        part, x, stood, {scope: said for (axis, scope), said in titles.items() if axis == x}
-                    ),
-                )
+                said = answered[answered["axis"] == x].set_index("scope")["finding"]
+                titles = {scope: str(said[other]) for scope, other in asked.items() if other in said.index}
+                name = f"frontier-{x.removesuffix('_flops')}{suffix}"
+                yield name, plots.frontier(part, x, stood, titles)
         if part["share"].notna().any():
             yield f"mixtures{suffix}", plots.mixtures(part)
     if len(gain) and (gain["extra_tokens"] > 0).any():

@@ -373,19 +373,45 @@ document.body.replaceChildren(pre);
 """
 
 
-def visited(page: Path, folder: Path, width: int = 1200) -> dict[str, Any]:
-    """Open the page in a browser, do what VISIT does, and return what it saw."""
+# What the page shows at first, and after an address with other values and one without any.
+LOOK = """
+<script>
+{
+const all = query => [...document.querySelectorAll(query)].map(node => node.textContent);
+const places = {
+  panels: "#frontier figcaption", title: "#chart-title", students: "#points td:first-child",
+  matched: "#matched td", dropped: "#dropped",
+};
+const shown = () => Object.fromEntries(Object.entries(places).map(([key, query]) => [key, all(query)]));
+const go = hash => {
+  history.replaceState(null, "", hash);
+  dispatchEvent(new Event("hashchange"));
+  return shown();
+};
+const seen = { first: shown() };
+const last = [...document.getElementById("scope").options].at(-1).value;
+seen.other = go(`#${new URLSearchParams({ compute: "inference_flops", over: last })}`);
+seen.back = go("#");
+const pre = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) });
+document.body.replaceChildren(pre);
+}
+</script>
+"""
+
+
+def visited(page: Path, folder: Path, width: int = 1200, visit: str = VISIT) -> dict[str, Any]:
+    """Open the page in a browser, do what `visit` does, and return what it saw."""
     browser = next(filter(None, map(shutil.which, ("google-chrome", "chromium-browser"))), "chromium")
     if browser == "chromium" and (why := debian.install("browser", ["chromium"], ["chromium"])):
         pytest.skip(why)
-    visit = folder / "visit.html"
-    visit.write_text(page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8")
+    file = folder / "visit.html"
+    file.write_text(page.read_text(encoding="utf-8").replace("</body>", visit + "</body>"), encoding="utf-8")
     options = [
         "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile",
         f"--window-size={width},900", "--dump-dom",
     ]  # fmt: skip
     made = subprocess.run(
-        [browser, *options, visit.as_uri()], capture_output=True, encoding="utf-8", timeout=120, check=True
+        [browser, *options, file.as_uri()], capture_output=True, encoding="utf-8", timeout=120, check=True
     )
     (found,) = re.findall(r"<pre>(.*)</pre>", made.stdout, re.DOTALL)
     seen: dict[str, Any] = json.loads(html.unescape(found))
@@ -449,6 +475,52 @@ def test_the_page_fits_a_narrow_window(study: Study, tmp_path: Path) -> None:
     seen = visited(page_of(write_report(study[0], tmp_path / "out")), tmp_path, 500)
     assert seen["wide"] <= 0
     assert len(seen["panels"]) == 2
+
+
+def test_the_page_of_students_without_a_common_benchmark(tmp_path: Path) -> None:
+    evaluation(tmp_path / "run", "p", 10**18, [benchmark("b1", 0.5)])
+    evaluation(tmp_path / "run", "r", 10**18, [benchmark("b2", 0.6)], share=1.0)
+    report = write_report(tmp_path / "run", tmp_path / "out")
+    seen = visited(page_of(report), tmp_path, visit=LOOK)
+    assert seen["first"]["panels"] == ["b1", "b2"]
+    assert seen["first"]["students"] == ["p", "r"]
+
+
+def test_an_address_sets_the_whole_view(study: Study, tmp_path: Path) -> None:
+    seen = visited(page_of(write_report(study[0], tmp_path / "out")), tmp_path, visit=LOOK)
+    assert seen["other"]["title"] == ["Accuracy against inference FLOPs per item"]
+    assert len(seen["other"]["panels"]) == 1
+    assert seen["back"] == seen["first"]
+    assert seen["back"]["title"] == ["Accuracy against training FLOPs"]
+    assert len(seen["back"]["panels"]) == 2
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path: Path) -> None:
+    for share, accuracy in ((0.0, 0.5), (1.0, 0.4996)):
+        evaluation(tmp_path / "run", f"s{share}", 10**18, [benchmark("b", accuracy)], share=share)
+    seen = visited(page_of(write_report(tmp_path / "run", tmp_path / "out")), tmp_path, visit=LOOK)
+    assert "0.0" in seen["first"]["matched"]
+    assert "-0.0" not in " ".join(seen["first"]["matched"])
+    assert seen["first"]["dropped"] == [""]  # nothing is known of dropped rows, so nothing is said
+
+
+def test_a_finding_over_several_benchmarks_is_not_that_of_each(tmp_path: Path) -> None:
+    for share, accuracy in ((0.0, 0.3), (1.0, 0.7)):
+        made = [benchmark(f"b{i}", accuracy, n=500) for i in range(7)]
+        evaluation(tmp_path / "run", f"s{share}", 10**18, made, share=share)
+    report = write_report(tmp_path / "run", tmp_path / "out")
+    seen = visited(page_of(report), tmp_path, visit=LOOK)
+    finding = "reasoning beats plain answers at 1B"
+    assert seen["first"]["panels"] == [f"all benchmarks: {finding}"]
+    assert seen["other"]["panels"] == ["b6"]
+    said = {name: "beats plain" in svg_text(page_of(report).with_name(name)) for name in
+            ("frontier-training.svg", "frontier-training-benchmarks.svg")}  # fmt: skip
+    assert said == {"frontier-training.svg": True, "frontier-training-benchmarks.svg": False}
+
+
+def svg_text(file: Path) -> str:
+    """All text of a figure, in one line."""
+    return " ".join(ET.parse(file).getroot().itertext())
 
 
 def test_the_terminal_begins_with_the_sentences_of_the_page(

@@ -15,8 +15,8 @@ const scopeName = () => state.scope === EACH ? `each ${data.level}` : state.scop
 // The state as the part of the address after #, so that a view can be shared and survives a reload.
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
-  if (given.get("compute") in AXIS) state.x = given.get("compute");
-  if (offered.includes(given.get("over"))) state.scope = given.get("over");
+  state.x = given.get("compute") in AXIS ? given.get("compute") : "training_flops";
+  state.scope = offered.includes(given.get("over")) ? given.get("over") : offered[0];
   state.hidden = new Set(given.getAll("hide"));
 }
 function writeAddress() {
@@ -32,10 +32,11 @@ const flops = v => missing(v) ? "–" : v === 0 ? "0" : (e => `${(v / 10 ** e).t
 const percent = v => missing(v) ? "–" : (100 * v).toFixed(1);
 const whole = v => missing(v) ? "–" : Math.round(v).toLocaleString("en");
 const text = v => missing(v) || v === "" ? "–" : String(v);
-const points = v => missing(v) ? "–" : (v > 0 ? "+" : "") + (100 * v).toFixed(1);
+const tenths = v => Math.round(1000 * v) / 10 + 0;  // adding 0 turns -0 into 0
+const points = v => missing(v) ? "–" : (tenths(v) > 0 ? "+" : "") + tenths(v).toFixed(1);
 const between = (low, high) => missing(low) || missing(high) ? "–" : `[${points(low)}, ${points(high)}]`;
 const many = (n, name) => `${whole(n)} ${name}${n === 1 ? "" : "s"}`;
-// Hours in the largest unit of which there is at least one, as `span` of jobs/core/wording.py.
+// Hours in the largest unit of which there is at least one. Unlike in `span` of jobs/core/wording.py, none are a dash.
 const span = h => h >= 100 ? `${whole(h)} h` : h >= 1 ? `${+h.toPrecision(3)} h` : h * 60 >= 1 ? `${whole(h * 60)} min` : h * 3600 >= 0.5 ? `${whole(h * 3600)} s` : h > 0 ? "under 1 s" : "–";
 const energy = joules => missing(joules) || !joules ? "–" : joules < 3.6e6 ? `${+(joules / 3600).toPrecision(3)} Wh` : `${+(joules / 3.6e6).toPrecision(3)} kWh`;
 const standing = new Map(data.standing.map(s => [`${s.scope}\n${s.axis}\n${s.student}`, s]));

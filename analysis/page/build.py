@@ -15,12 +15,12 @@ from analysis.page.provenance import provenance
 from analysis.statistics.frontier import (
     NEAR,
     asked_level,
+    asked_scopes,
     distinct,
     size_order,
     supervision,
     trained_on,
 )
-from analysis.statistics.sentences import findings
 
 HERE = Path(__file__).parent
 PARTS = {
@@ -70,17 +70,17 @@ def _data(path: Path, results: pd.DataFrame, tables: dict[str, pd.DataFrame]) ->
     if len(compared):
         words = {"supervision": trained_on(compared), "break_even": _break_even(compared)}
         compared = compared.assign(**words)
-    shown = ("standing", "questions", "dropped", "usage")
+    shown = ("standing", "answers", "questions", "dropped", "usage")
     return {
         "study": path.resolve().name,
         "counts": {**results[["student", "benchmark"]].nunique().to_dict(), "row": len(results)},
         "points": records(points.assign(supervision=trained_on(points))),
-        "scopes": distinct(results),
+        "scopes": distinct(results, points),
+        "asked": asked_scopes(results, points),
         "level": asked_level(points),
         "results": records(results),
         "matched": records(compared),
         **{name: records(tables[name]) for name in shown},
-        "answers": records(tables["answers"].assign(finding=findings(tables["answers"]))),
         "near": NEAR,
         "sizes": size_order(points),
         "colors": style.colors,

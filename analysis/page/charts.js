@@ -109,8 +109,7 @@ function labels(panel, rows, at) {
 }
 
 function finding(scope) {
-  const asked = each.length === 1 ? each[0] : scope;  // the mean over one benchmark is that benchmark
-  const found = data.answers.find(a => a.scope === asked && a.axis === state.x);
+  const found = data.answers.find(a => a.scope === data.asked[scope] && a.axis === state.x);
   return found ? found.finding : "";
 }
 // A figure for each shown scope; `fill` draws into its box.

@@ -98,6 +98,7 @@ function drawUsage() {
 }
 function drawDropped() {
   $("dropped-part").hidden = !data.dropped.length;
+  if (!data.dropped.length) return;
   if (data.dropped.every(r => !r.dropped)) {
     $("dropped").replaceChildren(make("p", {}, `Nothing was dropped: all ${many(Math.max(...data.dropped.map(r => r.prompts)), "prompt")} were kept, in both modes.`));
     return;

@@ -199,22 +199,35 @@ def asked_level(points: pd.DataFrame) -> str:
     return "benchmark" if 0 < scopes.get("benchmark", 0) <= FEW or "group" not in scopes else "group"
 
 
-def distinct(results: pd.DataFrame) -> list[str]:
+def distinct(results: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     """Return the scopes, in order, without those that repeat another one, such as the only group of a study.
 
     Of scopes with the same benchmarks a mean over all is kept rather than a benchmark, and a benchmark rather
-    than a group.
+    than a group. A scope without `points` (each student lacks some of its benchmarks) is left out.
     """
-    found = [
-        (kind, scope, frozenset(rows["benchmark"]))
-        for kind, scope, rows in scopes(with_configuration(results))
-    ]
+    found = _benchmark_sets(results, points)
     kept = dict[frozenset[str], str]()
     for wanted in ("average", "benchmark", "group"):
         for kind, scope, benchmarks in found:
             if kind == wanted:
                 kept.setdefault(benchmarks, scope)
     return [scope for _, scope, benchmarks in found if kept[benchmarks] == scope]
+
+
+def asked_scopes(results: pd.DataFrame, points: pd.DataFrame) -> dict[str, str]:
+    """Map scopes to the one of `asked_level` with the same benchmarks, whose answers hold for them, too."""
+    found, level = _benchmark_sets(results, points), asked_level(points)
+    asked = {benchmarks: scope for kind, scope, benchmarks in found if kind == level}
+    return {scope: asked[benchmarks] for _, scope, benchmarks in found if benchmarks in asked}
+
+
+def _benchmark_sets(results: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str, frozenset[str]]]:
+    """Return kind, name and benchmarks of each scope with points."""
+    return [
+        (kind, scope, frozenset(rows["benchmark"]))
+        for kind, scope, rows in scopes(with_configuration(results))
+        if (points["scope"] == scope).any()
+    ]
 
 
 def redrawn(results: pd.DataFrame, points: pd.DataFrame, resampled: Resampled) -> Redrawn:
