@@ -14,9 +14,9 @@ from analysis.report import derive
 from analysis.statistics.answers import BY_SIZE, CLOSE, NONE, OPEN, PLAIN, REASONING, answers, joined
 from analysis.statistics.bootstrap import MIN_ITEMS
 from analysis.statistics.claims import BETTER, Claim
-from analysis.statistics.frontier import AXES, FEW, asked_level, distinct, frontier_table
+from analysis.statistics.frontier import AXES, FEW, asked_level, asked_scopes, distinct, frontier_table
 from analysis.statistics.questions import FIRST, questions
-from analysis.statistics.sentences import sentences
+from analysis.statistics.sentences import findings, sentences
 
 SURE, UNSURE, LOSS, UNKNOWN = (
     (0.1, 0.05, 0.15),
@@ -25,6 +25,7 @@ SURE, UNSURE, LOSS, UNKNOWN = (
     (0.1, math.nan, math.nan),
 )
 TRAINING, INFERENCE = AXES
+GROUP = "general, open-ended"
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]  # frontier, standing, matched
 AHEAD_OF_ALL, BEHIND_ONE, BESIDE = (
     (-0.3, -0.4, -0.2),
@@ -198,6 +199,58 @@ def test_inference_compute_is_said_to_be_alike_or_what_differs_is() -> None:
     assert "elsewhere" not in said(short, long, *both)[-1]
 
 
+def test_all_are_only_all_of_a_study() -> None:
+    names = [f"b{i}" for i in range(FEW)]
+    training = [tables(name) for name in names]
+    inference = [
+        tables(name, INFERENCE, {"1B": (*(LOSS if i < FEW // 2 else SURE), "")})
+        for i, name in enumerate(names)
+    ]
+    *_, last = said(*training, *inference)
+    assert last.startswith("At the same inference compute, plain answers beat reasoning on b0, b1 and b2: ")
+    assert last.endswith("; elsewhere as above.")
+
+
+def test_scopes_whose_inference_compute_is_not_known_are_not_the_same_there() -> None:
+    training = [tables(name) for name in ("a, b", "c", "d")]
+    same, loss = tables("c", INFERENCE), tables("c", INFERENCE, {"1B": (*LOSS, "")})
+    unknown = "; on a b and d the inference compute is not known"
+    assert said(*training, same)[-1] == f"At the same inference compute, the answers are the same{unknown}."
+    assert said(*training, loss)[-1].endswith(f" with plain answers{unknown}.")
+    both = said(*training, loss, tables("d", INFERENCE))[-1]
+    assert both.endswith("; on a b the inference compute is not known; elsewhere as above.")
+    assert said(tables("c"), same, tables("e", INFERENCE))[0].endswith(
+        "; on e the training compute is not known."
+    )
+
+
+@pytest.mark.parametrize(
+    ("beyond", "why"),
+    [
+        (("above",), "no plain student costs as much"),
+        (("below",), "no plain student costs as little"),
+        (("above", "below", "below"), "no plain student costs as much or as little"),
+        (("above", None), "no plain student costs as much, or the compute is not known"),
+        ((None,), "the compute is not known"),
+    ],
+)
+def test_why_nothing_can_be_compared_is_said_whatever_the_students_names(
+    beyond: tuple[str | None, ...], why: str
+) -> None:
+    names = [f"a: b{i}, c" for i in range(len(beyond))]
+    places = {name: (*SURE, place) for name, place in zip(names, beyond, strict=True)}
+    points, standing, matched = tables(places=places)
+    matched = matched[matched["extrapolated"].notna()].assign(scope="easy")
+    standing = standing[standing["student"].isin({"plain-1B", "plain-3B", *matched["student"]})]
+    other = tables("other", places={"1B": (*SURE, "above")})[2]  # so that there is something to compare
+    found = answers(points, standing, pd.concat([matched, other]))
+    assert found[["answer", "why"]].to_numpy().tolist() == [[NONE, why]]
+    assert sentences(found, points) == [
+        f"At the same training compute, on easy nothing can be compared: {why}."
+    ]
+    assert findings(found) == [why]
+
+
 def test_one_answer_for_many_scopes_counts_them() -> None:
     made = said(*(tables(f"b{i}") for i in range(FEW)))
     assert made[0].startswith(
@@ -281,20 +334,20 @@ def test_few_benchmarks_are_asked_about_one_by_one_and_many_in_groups() -> None:
 
 
 def test_a_scope_that_repeats_another_is_not_shown_beside_it() -> None:
+    def shown(rows: list[dict[str, Any]]) -> list[str]:
+        results = results_table(rows)
+        return distinct(results, frontier_table(results))
+
     rows = students((0.0, 1.0))
-    assert distinct(results_table(rows)) == ["all benchmarks"]
+    assert shown(rows) == ["all benchmarks"]
     twice = [
         row | {"benchmark": name, "accuracy": row["accuracy"] + shift}
         for row in rows
         for name, shift in (("a", 0), ("b", 0.1))
     ]
-    assert distinct(results_table(twice)) == [
-        "all benchmarks",
-        "a",
-        "b",
-    ]  # not the only group
+    assert shown(twice) == ["all benchmarks", "a", "b"]  # not the only group
     apart = [row | {"domain": row["benchmark"]} for row in twice]
-    assert distinct(results_table(apart)) == ["all benchmarks", "a", "b"]  # not groups of one
+    assert shown(apart) == ["all benchmarks", "a", "b"]  # not groups of one
     mixed = [
         *apart,
         *(
@@ -303,7 +356,25 @@ def test_a_scope_that_repeats_another_is_not_shown_beside_it() -> None:
             if row["domain"] == "a"
         ),
     ]
-    assert "a, open-ended" in distinct(results_table(mixed))
+    assert "a, open-ended" in shown(mixed)
+
+
+@pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
+def test_a_scope_that_every_student_lacks_a_part_of_is_not_shown() -> None:
+    plain, full = (students((share,)) for share in (0.0, 1.0))
+    results = results_table([*plain, *(row | {"benchmark": "r"} for row in full)])
+    assert distinct(results, frontier_table(results)) == ["b", "r"]
+
+
+def test_an_answer_holds_for_every_scope_of_the_same_benchmarks_and_no_other() -> None:
+    for count, expected in (
+        (1, dict.fromkeys(("all benchmarks", GROUP, "b0"), "b0")),
+        (FEW, {f"b{i}": f"b{i}" for i in range(FEW)}),
+        (FEW + 1, dict.fromkeys(("all benchmarks", GROUP), GROUP)),
+    ):
+        rows = [row | {"benchmark": f"b{i}"} for i in range(count) for row in students((0.0, 1.0))]
+        results = results_table(rows)
+        assert asked_scopes(results, frontier_table(results)) == expected
 
 
 def test_questions_have_their_answers_side_by_side_and_the_reason_where_they_differ() -> None:

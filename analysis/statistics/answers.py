@@ -31,6 +31,7 @@ class Answer(NamedTuple):
     axis: str  # one of AXES
     answer: str
     detail: str  # all students with reasoning, in words
+    why: str  # why nothing can be compared, if the answer is NONE
     ahead: str  # sizes at which reasoning is surely better, and so on
     behind: str
     even: str
@@ -136,8 +137,9 @@ def _answer(own: pd.DataFrame, axis: str, standing: pd.DataFrame, students: list
     }
     return Answer(
         kind=str(own["kind"].iloc[0]), scope=str(own["scope"].iloc[0]), axis=axis, answer=answer,
-        detail=_detail(having), ahead=names[AHEAD], behind=names[BEHIND], even=names[EVEN],
-        further=names[FURTHER], size=example.size, accuracy=example.accuracy, plain=example.plain,
+        detail=_detail(having), why=_why_none(having) if answer == NONE else "",
+        ahead=names[AHEAD], behind=names[BEHIND], even=names[EVEN], further=names[FURTHER],
+        size=example.size, accuracy=example.accuracy, plain=example.plain,
         best_plain=plain["accuracy"].max(), cheap_size=size, cheap_accuracy=accuracy, cheap_part=part,
         times=_times(own, axis),
     )  # fmt: skip
@@ -164,6 +166,14 @@ def _times(own: pd.DataFrame, axis: str) -> float:
     """Return reasoning's compute as a multiple of plain answers' at the same size; the median over sizes."""
     plain, full = (own[own["share"] == share].groupby("size")[axis].mean() for share in (0, 1))
     return float((full / plain).median())
+
+
+def _why_none(having: dict[str, list[_Student]]) -> str:
+    """Say why no student with reasoning has plain answers at its compute."""
+    much, little = bool(having.keys() & {DEARER, FURTHER}), CHEAPER in having
+    as_ = [words for words, there in (("as much", much), ("as little", little)) if there]
+    why = [f"no plain student costs {' or '.join(as_)}"] if as_ else []
+    return ", or ".join(why + ["the compute is not known"] * (UNKNOWN in having))
 
 
 def _detail(having: dict[str, list[_Student]]) -> str:

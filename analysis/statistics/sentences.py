@@ -27,21 +27,37 @@ def sentences(answers: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     by_axis = {axis: answers[answers["axis"] == axis].to_dict("records") for axis in COMPUTE}
     known = [axis for axis in COMPUTE if by_axis[axis]]
     first, *rest = known
-    found = _on_axis(by_axis[first], first)
+    unknown = {axis: _unknown(answers, by_axis[axis], axis) for axis in known}
+    total = points.loc[points["kind"] == answers["kind"].iloc[0], "scope"].nunique()
+    found = _on_axis(by_axis[first], first, total, unknown[first])
     for axis in rest:
         before = {row["scope"]: row["answer"] for row in by_axis[first]}
         changed = [row for row in by_axis[axis] if row["answer"] != before.get(row["scope"])]
         if not changed:
-            found.append(f"At the same {COMPUTE[axis]}, the answers are the same.")
+            found.append(f"At the same {COMPUTE[axis]}, the answers are the same{unknown[axis]}.")
         else:
-            found += _on_axis(changed, axis, "" if len(changed) == len(before) else "; elsewhere as above")
+            same = "" if len(changed) == len(by_axis[axis]) else "; elsewhere as above"
+            found += _on_axis(changed, axis, total, unknown[axis] + same)
     return found
 
 
-def _on_axis(rows: list[Row], axis: str, end: str = "") -> list[str]:
-    """Return one sentence for each answer that occurs, beginning with the compute that is compared."""
+def _unknown(answers: pd.DataFrame, rows: list[Row], axis: str) -> str:
+    """Name the scopes that have an answer on the other axis only."""
+    having = {row["scope"] for row in rows}
+    lacking = [spoken(scope) for scope in answers["scope"].unique() if scope not in having]
+    return f"; on {joined(lacking)} the {COMPUTE[axis]} is not known" if lacking else ""
+
+
+def _on_axis(rows: list[Row], axis: str, total: int, end: str) -> list[str]:
+    """Return one sentence for each answer that occurs, beginning with the compute that is compared.
+
+    Args:
+        rows: Answers on `axis`.
+        total: Number of scopes in the study, those without one of these answers included.
+        end: What the last sentence ends with.
+    """
     having = {answer: [row for row in rows if row["answer"] == answer] for answer in ORDER}
-    made = [_sentence(answer, own, len(rows)) for answer, own in having.items() if own]
+    made = [_sentence(answer, own, total) for answer, own in having.items() if own]
     made[0] = f"At the same {COMPUTE[axis]}, {made[0]}"
     made[-1] += end
     return [f"{text[0].upper()}{text[1:]}." for text in made]
@@ -68,7 +84,7 @@ def _sentence(answer: str, rows: list[Row], total: int) -> str:
     if answer == OPEN:
         return f"on {names} there is not enough evidence: the error of the accuracies is not known"
     further = f", but none is as accurate as reasoning at {row['further']}" if row["further"] else ""
-    return f"on {names} nothing can be compared: {at}{_why_none(row)}{further}"
+    return f"on {names} nothing can be compared: {at}{row['why']}{further}"
 
 
 def _limit(row: Row) -> str:
@@ -96,10 +112,6 @@ def _cheaper(row: Row) -> str:
 def spoken(scope: str) -> str:
     """Name a scope inside a sentence, where the comma of a group would look like a list."""
     return str(scope).replace(", ", " ")
-
-
-def _why_none(row: Row) -> str:
-    return str(row["detail"]).partition(": ")[2].partition(",")[0] or "the compute is not known"
 
 
 def _unasked(points: pd.DataFrame) -> str:
@@ -143,7 +155,7 @@ def _finding(row: Row) -> str:
         return "not enough evidence"
     if row["further"]:
         return f"reasoning at {row['further']} is better than all plain students, which cost less"
-    return _why_none(row)
+    return str(row["why"])
 
 
 def _states(row: Row) -> str:
