@@ -13,7 +13,7 @@ from rich.text import Text
 
 from analysis.statistics.answers import BY_SIZE, PLAIN, REASONING
 from analysis.statistics.frontier import AVERAGE, AXES, SHARED, trained_on, with_configuration
-from jobs.core.wording import count, span
+from jobs.core.wording import about, count, span
 
 
 def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | None = None) -> Table:
@@ -92,7 +92,7 @@ def usage_line(table: pd.DataFrame) -> str:
     stages = zip(table["stage"], table[unit], strict=True)
     parts = ", ".join(f"{stage} {span(hours)}" for stage, hours in stages if hours * 3600 >= 0.5)
     total, runs, interrupted = (table[name].sum() for name in (unit, "runs", "interrupted"))
-    energy = f", {table['joules'].sum() / 3.6e6:.2g} kWh of its nodes" if table["joules"].any() else ""
+    energy = f", {about(table['joules'].sum() / 3.6e6)} kWh of its nodes" if table["joules"].any() else ""
     ended = f"{interrupted} of them interrupted" if interrupted else "none interrupted"
     return f"used: {span(total)} of {what} ({parts}){energy}; {count(int(runs), 'run')}, {ended}"
 

@@ -495,6 +495,17 @@ def test_an_address_sets_the_whole_view(study: Study, tmp_path: Path) -> None:
     assert len(seen["back"]["panels"]) == 2
 
 
+def test_a_large_break_even_has_no_exponent(tmp_path: Path) -> None:
+    for name, flops, accuracy in (("small", 1, 0.5), ("large", 149.7, 0.6), ("full", 1, 0.6)):
+        made = [benchmark("b", accuracy)]
+        evaluation(tmp_path / "run", name, int(flops * 10**18), made, share=float(name == "full"), size=name)
+    report = write_report(tmp_path / "run", tmp_path / "out")
+    found = [row["break_even"] for row in page_data(report)["matched"] if row["axis"] == "training_flops"]
+    assert found
+    assert {text.split()[0] for text in found} == {"150×"}
+    assert "e+" not in " ".join(found)
+
+
 def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path: Path) -> None:
     for share, accuracy in ((0.0, 0.5), (1.0, 0.4996)):
         evaluation(tmp_path / "run", f"s{share}", 10**18, [benchmark("b", accuracy)], share=share)

@@ -13,7 +13,7 @@ from small_study import publish
 from analysis.results.usage import USAGE, usage
 from analysis.terminal import usage_line
 from jobs.core.unit import Resources, Unit
-from jobs.core.wording import span
+from jobs.core.wording import about, span
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 
@@ -59,6 +59,7 @@ def test_a_run_counts_once_whatever_its_ranks_and_holds_all_its_gpus(tmp_path: P
     assert line == "used: 6 h of GPU time (train 6 h); 3 runs, 2 of them interrupted"
     line = usage_line(usage(tmp_path, {"train": KWH}))
     assert line == "used: 6 h of GPU time (train 6 h), 1 kWh of its nodes; 3 runs, 2 of them interrupted"
+    assert ", 150 kWh of its nodes;" in usage_line(usage(tmp_path, {"train": 149.7 * KWH}))
 
 
 def test_each_worker_runs_by_itself_and_an_attempt_that_is_repeated_counts_again(tmp_path: Path) -> None:
@@ -92,3 +93,11 @@ def test_of_another_folder_nothing_is_known(tmp_path: Path) -> None:
 )
 def test_spans_have_a_unit_that_reads(hours: float, words: str) -> None:
     assert span(hours) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0.0000153, "0.000015"), (1.04, "1"), (1.55, "1.6"), (99.6, "100"), (149.7, "150"), (6_887, "6,900")],
+)
+def test_two_digits_need_no_exponent(number: float, words: str) -> None:
+    assert about(number) == words

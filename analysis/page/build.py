@@ -21,6 +21,7 @@ from analysis.statistics.frontier import (
     supervision,
     trained_on,
 )
+from jobs.core.wording import about
 
 HERE = Path(__file__).parent
 PARTS = {
@@ -98,7 +99,7 @@ def _break_even(matched: pd.DataFrame) -> list[str]:
             return "–"
         if value in (0, math.inf):
             return "never" if value else "any"
-        return f"{value / own:.2g}×"
+        return f"{about(value / own)}×"
 
     bounds = matched[["break_even", "break_even_low", "break_even_high", "flops"]].itertuples(index=False)
     return [f"{word(best, own)} [{word(low, own)}, {word(high, own)}]" for best, low, high, own in bounds]

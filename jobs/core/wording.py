@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 
 def count(number: int, noun: str) -> str:
@@ -13,6 +14,11 @@ def count(number: int, noun: str) -> str:
 def some(names: Sequence[object]) -> str:
     """Return the first name and the number of further ones."""
     return str(names[0]) if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def about(number: float) -> str:
+    """Format a finite number with two significant digits and without an exponent: 0.015, 1.5, 150, 6,900."""
+    return f"{Decimal(f'{number:.2g}'):,f}"
 
 
 def span(hours: float) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from jobs.core.wording import about
 from launch.monitor.data.problems import Problem
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.summary import Stage, Summary
@@ -17,7 +18,6 @@ from launch.monitor.views.students import students
 from launch.monitor.views.text import (
     BAR,
     Lines,
-    about,
     around,
     bar,
     cells,

@@ -166,11 +166,6 @@ def rate_in_words(rate: float, per: str) -> str:
     return f"{number / size:.{int(number / size < 10)}f}{letter} {per}/{every}"
 
 
-def about(number: float) -> str:
-    """Format a number with two significant digits: 6,900."""
-    return f"{float(f'{number:.2g}'):,.0f}"
-
-
 def percent(share: float) -> str:
     """Format a share in percent; only exactly 0 and 1 are shown as 0 % and 100 %."""
     whole = min(99, max(1, round(100 * share))) if 0 < share < 1 else round(100 * share)
