@@ -40,6 +40,8 @@ def _cell(value: object, digits: int) -> str:
         return "--"
     if not isinstance(value, Real) or isinstance(value, bool):
         return _text(str(value))
+    if math.isinf(value):
+        return r"$\infty$" if float(value) > 0 else r"$-\infty$"
     counted = isinstance(value, Integral) and abs(int(value)) < LARGE
     text = str(value) if counted else f"{float(value):.{digits}g}"
     mantissa, power, exponent = text.partition("e")

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def test_figures_have_a_papers_width_and_no_title(run: dict[str, Any], across: i
         assert not figure.legends[0].get_title().get_text()
         sizes = [float(text.get_fontsize()) for axes in figure.axes for text in axes.get_xticklabels()]
         assert min(sizes) >= 8
+
+
+def test_infinity_as_latex() -> None:
+    table = pd.DataFrame({"gap": [math.inf, -math.inf, np.float32(np.inf)]})
+    assert analysis.latex(table).splitlines()[4:7] == [r"$\infty$ \\", r"$-\infty$ \\", r"$\infty$ \\"]
 
 
 def test_numbers_and_texts_as_latex() -> None:
