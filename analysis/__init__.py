@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from analysis.results.items import item_scores
     from analysis.results.table import COLUMNS
     from analysis.results.usage import usage
+    from analysis.statistics.answers import answers
     from analysis.statistics.bootstrap import resample
     from analysis.statistics.claims import claims
     from analysis.statistics.frontier import frontier_table, pareto, redrawn, standing
     from analysis.statistics.matched import gains, kept, matched
+    from analysis.statistics.questions import questions
     from analysis.tex import latex
     from jobs.core.flops import forward_flops, generate_flops, train_flops
 
@@ -33,18 +35,20 @@ _OF = {
     "analysis.results.items": ("item_scores",),
     "analysis.results.table": ("COLUMNS",),
     "analysis.results.usage": ("usage",),
+    "analysis.statistics.answers": ("answers",),
     "analysis.statistics.bootstrap": ("resample",),
     "analysis.statistics.claims": ("claims",),
     "analysis.statistics.frontier": ("frontier_table", "pareto", "redrawn", "standing"),
     "analysis.statistics.matched": ("gains", "kept", "matched"),
+    "analysis.statistics.questions": ("questions",),
     "jobs.core.flops": ("forward_flops", "generate_flops", "train_flops"),
 }
 _MODULES = {name: module for module, names in _OF.items() for name in names}
 
 __all__ = [
-    "COLUMNS", "Report", "analyse", "charge_teacher", "claims", "collect", "forward_flops", "frontier_table",
-    "gains", "generate_flops", "item_scores", "kept", "latex", "matched", "pareto", "plots", "redrawn",
-    "resample", "standing", "train_flops", "usage", "write_report",
+    "COLUMNS", "Report", "analyse", "answers", "charge_teacher", "claims", "collect", "forward_flops",
+    "frontier_table", "gains", "generate_flops", "item_scores", "kept", "latex", "matched", "pareto", "plots",
+    "questions", "redrawn", "resample", "standing", "train_flops", "usage", "write_report",
 ]  # fmt: skip
 
 

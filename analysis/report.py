@@ -109,7 +109,8 @@ def derive(results: pd.DataFrame, scores: Scores) -> dict[str, pd.DataFrame]:
         "standing": standing(points, drawn), "matched": matched(points, drawn), "kept": kept(points, drawn)
     }  # fmt: skip
     gain = gains(results, points, drawn)
-    claimed, answered = claims(points, **tables), answers(points, tables["standing"], tables["matched"])
+    claimed = claims(points, tables["standing"], tables["kept"])
+    answered = answers(points, tables["standing"], tables["matched"])
     asked = {
         "claims": claimed, "answers": answered.assign(finding=findings(answered)),
         "questions": questions(answered, claimed),

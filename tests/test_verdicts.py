@@ -13,7 +13,6 @@ from made_results import at, each_row, results_table
 from analysis.report import derive
 from analysis.statistics.bootstrap import MIN_ITEMS, intervals, resample
 from analysis.statistics.claims import (
-    BETTER,
     NEAR_FRONTIER,
     NO,
     OPEN,
@@ -55,64 +54,10 @@ def stood(table: pd.DataFrame, **gaps: dict[str, tuple[float, float, float]]) ->
     return rows
 
 
-def compared(
-    differences: dict[str, tuple[float, float, float]], extrapolated: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    """`matched` of full reasoning, by size: the difference and its interval."""
-    return pd.DataFrame(
-        [
-            {"kind": "group", "scope": SCOPE, "axis": "training_flops", "student": size, "size": size,
-             "share": 1.0, "order": "", "accuracy": 0.5 + value, "plain": 0.5, "difference": value,
-             "low_all": low, "high_all": high, "extrapolated": "above" if size in extrapolated else ""}
-            for size, (value, low, high) in differences.items()
-        ]
-    )  # fmt: skip
-
-
 def answer(found: pd.DataFrame, question: str) -> tuple[str, str]:
     """The answer and the evidence."""
     (row,) = each_row(found[(found["question"] == question) & (found["axis"] == "training")])
     return row.answer, row.evidence
-
-
-SURE, UNSURE, LOSS = (0.1, 0.05, 0.15), (0.1, -0.01, 0.2), (-0.1, -0.15, -0.05)
-
-
-@pytest.mark.parametrize(
-    ("differences", "beyond", "expected"),
-    [
-        ([SURE] * 5, 0, YES),
-        ([SURE] * 3 + [UNSURE] * 2, 0, YES),
-        ([SURE] * 3 + [LOSS] * 2, 0, YES),
-        ([SURE] * 2 + [UNSURE] * 3, 0, OPEN),
-        ([SURE] * 5, 3, OPEN),  # better at both sizes that can be compared, of five
-        ([SURE] * 5, 2, YES),
-        ([LOSS] * 3 + [UNSURE] * 2, 0, NO),
-        ([LOSS] * 5, 3, OPEN),
-        ([SURE] * 2 + [LOSS] * 2, 0, NO),  # not at most of four
-        ([SURE] * 2 + [UNSURE] * 2, 0, OPEN),
-        ([SURE], 0, YES),
-        ([(0.1, 0.0, 0.2)], 0, OPEN),
-        ([(-0.1, -0.2, 0.0)], 0, NO),
-        ([(0.0, 0.0, 0.0), SURE], 0, OPEN),  # equal in every item
-        ([(0.1, math.nan, math.nan)], 0, OPEN),
-    ],
-)
-def test_sizes_that_cannot_be_compared_are_open(
-    differences: list[tuple[float, float, float]], beyond: int, expected: str
-) -> None:
-    sizes = SIZES[: len(differences)]
-    table = points(dict.fromkeys(sizes, (0.0, 1.0)))
-    matched = compared(dict(zip(sizes, differences, strict=True)), sizes[len(sizes) - beyond :])
-    found, evidence = answer(claims(table, stood(table), matched, NOTHING), BETTER)
-    assert found == expected
-    assert (f"{beyond} of {len(sizes)} sizes not compared" in evidence) == (beyond > 0)
-
-
-def test_a_size_without_known_compute_is_not_compared() -> None:
-    table = points(dict.fromkeys(SIZES[:3], (0.0, 1.0)))
-    found, evidence = answer(claims(table, stood(table), compared({SIZES[0]: SURE}), NOTHING), BETTER)
-    assert (found, "2 of 3 sizes not compared" in evidence) == (OPEN, True)
 
 
 def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
@@ -125,8 +70,7 @@ def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
         ]
     )  # fmt: skip
     gaps = {"1B-1.0": (0.02, 0.011, 0.032)}
-    made = claims(table, stood(table, gap=gaps, plain_gap=gaps), compared({"1B": (0.1, 0.053, 0.148)}), kept)
-    assert "1B 10 points ahead (5.3 to 14.8)" in answer(made, BETTER)[1]
+    made = claims(table, stood(table, gap=gaps, plain_gap=gaps), kept)
     assert "1B below it, 2 points behind (1.1 to 3.2)" in answer(made, OF_PLAIN)[1]
     (mixture,) = each_row(made[made["question"].str.contains("keep most")])
     assert mixture.answer == YES
@@ -156,7 +100,7 @@ def test_reasoning_reaches_each_frontier_from_a_size_on(
 ) -> None:
     table = points(dict.fromkeys(SIZES[:3], (0.0, 0.5, 1.0)))
     by_student = {f"{size}-1.0": gap for size, gap in zip(SIZES, gaps, strict=False)}
-    found = claims(table, stood(table, **{column: by_student}), NOTHING, NOTHING)
+    found = claims(table, stood(table, **{column: by_student}), NOTHING)
     asked = {"gap": OF_ALL, "plain_gap": OF_PLAIN}
     assert answer(found, asked.pop(column))[0] == expected
     (other,) = asked.values()
@@ -166,7 +110,7 @@ def test_reasoning_reaches_each_frontier_from_a_size_on(
 def test_only_frontiers_that_there_are_are_asked_for() -> None:
     for shares, expected in (((0.0, 1.0), {OF_PLAIN}), ((0.5, 1.0), {OF_ALL}), ((0.0, 0.5, 1.0), {*REACHES})):
         table = points(dict.fromkeys(SIZES, shares))
-        found = claims(table, stood(table), NOTHING, NOTHING)
+        found = claims(table, stood(table), NOTHING)
         assert set(found["question"]) & {*REACHES} == expected
 
 
@@ -184,7 +128,7 @@ def test_only_frontiers_that_there_are_are_asked_for() -> None:
 def test_plain_answers_near_the_frontier(gaps: list[tuple[float, float, float]], expected: str) -> None:
     table = points(dict.fromkeys(SIZES[:3], (0.0, 1.0)))
     by_student = {f"{size}-0.0": gap for size, gap in zip(SIZES, gaps, strict=False)}
-    assert answer(claims(table, stood(table, gap=by_student), NOTHING, NOTHING), NEAR_FRONTIER)[0] == expected
+    assert answer(claims(table, stood(table, gap=by_student), NOTHING), NEAR_FRONTIER)[0] == expected
 
 
 def test_an_interval_is_wholly_at_most_a_value_or_wholly_above_it_or_neither() -> None:
@@ -220,7 +164,7 @@ def test_plain_answers_are_counted_over_all_groups_but_not_where_all_are_equal()
     )
     values = [(0.01, 0.0, 0.01), (0.03, 0.02, 0.04), (0.005, -0.01, 0.02), (0.02, 0.011, 0.04)]
     gaps = {f"{size}-0.0": gap for size, gap in zip(SIZES, values, strict=False)}
-    found = claims(every, stood(every, gap=gaps), NOTHING, NOTHING)
+    found = claims(every, stood(every, gap=gaps), NOTHING)
     counts = "1 surely at most 1 point below the frontier, 2 surely further below, 5 unclear"
     assert answer(found, NEAR_FRONTIER) == (
         OPEN, f"of 8 cases (a plain student on a group), {counts}; by the estimates alone, 4 near",
@@ -231,7 +175,7 @@ def test_plain_answers_are_counted_over_all_groups_but_not_where_all_are_equal()
 def test_without_groups_the_questions_are_about_benchmarks() -> None:
     table = points({"1B": (0.0, 1.0)}).assign(kind="benchmark")
     for gap, found, counted in ((SAME, YES, (1, 0)), (FAR, NO, (0, 1))):
-        made = claims(table, stood(table, gap={"1B-0.0": gap}), NOTHING, NOTHING)
+        made = claims(table, stood(table, gap={"1B-0.0": gap}), NOTHING)
         assert made["scope"].tolist() == ["all benchmarks", SCOPE]
         near, below = counted
         assert answer(made, NEAR_FRONTIER) == (
@@ -248,34 +192,15 @@ def test_without_groups_the_questions_are_about_benchmarks() -> None:
 def test_plain_answers_that_nobody_is_held_against_are_open(shares: tuple[float, ...], why: str) -> None:
     table = points({"1B": shares})
     gaps = {"1B-0.0": (-math.inf,) * 3}
-    found, evidence = answer(claims(table, stood(table, gap=gaps), NOTHING, NOTHING), NEAR_FRONTIER)
+    found, evidence = answer(claims(table, stood(table, gap=gaps), NOTHING), NEAR_FRONTIER)
     assert (found, evidence.split("; ")[0]) == (OPEN, why)
 
 
 def test_why_plain_answers_are_open_is_told_of_the_first_scope() -> None:
     both = points({"1B": (0.0,), "3B": (0.0,)})
     table = pd.concat([both, both[:1].assign(scope="a")])
-    evidence = answer(claims(table, stood(table), NOTHING, NOTHING), NEAR_FRONTIER)[1]
+    evidence = answer(claims(table, stood(table), NOTHING), NEAR_FRONTIER)[1]
     assert evidence.startswith("all students had one kind of supervision; of 3 ")
-
-
-def test_the_evidence_on_reasoning_names_sizes_differences_and_what_is_left_out() -> None:
-    table = points(dict.fromkeys(SIZES, (0.0, 1.0)))
-    made = compared({"0.5B": SURE, "1.5B": (0.1, math.nan, 0.2), "3B": LOSS}, ("3B",))
-    listed = "0.5B 10 points ahead (5.0 to 15.0); 1.5B 10 points ahead (error not known)"
-    beyond = "1 of them because no plain student has such compute"
-    found = claims(table, stood(table), made, NOTHING)
-    assert answer(found, BETTER) == (OPEN, f"{listed}; 3 of 5 sizes not compared, {beyond}")
-    assert answer(claims(table, stood(table), made[2:], NOTHING), BETTER) == (
-        OPEN, f"no size can be compared; 5 of 5 sizes not compared, {beyond}",
-    )  # fmt: skip
-    assert answer(claims(table, stood(table), made[:1], NOTHING), BETTER)[1].endswith(
-        "(5.0 to 15.0); 4 of 5 sizes not compared"
-    )
-    assert answer(
-        claims(table[:4], stood(table[:4]), compared({"0.5B": SURE, "1.5B": SURE}, ("1.5B",)), NOTHING),
-        BETTER,
-    )[1].endswith("(5.0 to 15.0); 1 of 2 sizes not compared: no plain student has such compute")
 
 
 def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
@@ -283,19 +208,12 @@ def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
     every = pd.concat([table, table.assign(scope="a")])
     behind = stood(every, gap={"1B-1.0": WORSE})
     ahead = stood(every, plain_gap={"1B-1.0": AHEAD}).assign(axis="inference_flops")
-    sure, loss = compared({"1B": SURE}), compared({"1B": LOSS})
-    made = [
-        sure, sure.assign(scope="a", axis="inference_flops"),
-        loss.assign(axis="inference_flops"), loss.assign(scope="a"), loss.assign(share=0.5),
-    ]  # fmt: skip
-    found = claims(every, pd.concat([behind, ahead]), pd.concat(made), NOTHING)
+    found = claims(every, pd.concat([behind, ahead]), NOTHING)
     assert list(found) == ["question", "axis", "scope", "answer", "evidence"]
     assert found["scope"].drop_duplicates().tolist() == ["all groups", SCOPE, "a"]  # as in the points
     by_axis = found.set_index(["question", "axis", "scope"])["answer"].to_dict()
     assert by_axis == {
         (NEAR_FRONTIER, "training", "all groups"): NO, (NEAR_FRONTIER, "inference", "all groups"): NO,
-        (BETTER, "training", SCOPE): YES, (BETTER, "training", "a"): NO,
-        (BETTER, "inference", SCOPE): NO, (BETTER, "inference", "a"): YES,
         (OF_PLAIN, "training", SCOPE): NO, (OF_PLAIN, "training", "a"): NO,
         (OF_PLAIN, "inference", SCOPE): "yes, from 1B", (OF_PLAIN, "inference", "a"): "yes, from 1B",
         (OF_ALL, "training", SCOPE): NO, (OF_ALL, "training", "a"): NO,
@@ -305,24 +223,8 @@ def test_each_axis_scope_and_share_is_answered_from_its_own_rows() -> None:
 
 def test_sizes_that_were_not_trained_on_reasoning_are_not_asked_about() -> None:
     table = points({"1B": (0.0, 1.0), "3B": (0.0, 0.5), "7B": (0.0,)})
-    found = claims(table, stood(table, plain_gap={"1B-1.0": AHEAD}), compared({"1B": SURE}), NOTHING)
-    assert answer(found, BETTER) == (YES, "1B 10 points ahead (5.0 to 15.0)")
+    found = claims(table, stood(table, plain_gap={"1B-1.0": AHEAD}), NOTHING)
     assert answer(found, OF_PLAIN)[0] == "yes, from 1B"
-
-
-def test_students_of_one_size_that_disagree_leave_it_open() -> None:
-    table = points({"1B": (0.0, 1.0)})
-    made = pd.concat([compared({"1B": SURE}), compared({"1B": LOSS})])
-    found, evidence = answer(claims(table, stood(table), made, NOTHING), BETTER)
-    assert found == OPEN
-    assert evidence == "1B 10 points ahead (5.0 to 15.0); 1B 10 points behind (5.0 to 15.0)"
-
-
-def test_equal_accuracies_are_no_evidence_against_reasoning() -> None:
-    table = points({"1B": (0.0, 1.0)})
-    made = compared({"1B": (0.0, -0.1, 0.0)})
-    found = answer(claims(table, stood(table), made, NOTHING), BETTER)
-    assert found == (OPEN, "all accuracies are equal; 1B 0 points ahead (-10.0 to 0.0)")
 
 
 def test_the_evidence_on_a_frontier_says_for_each_size_how_far_below_it_is() -> None:
@@ -332,7 +234,7 @@ def test_the_evidence_on_a_frontier_says_for_each_size_how_far_below_it_is() -> 
     every = pd.concat([table, twin])
     gaps = {"0.5B-1.0": (-math.inf,) * 3, "1.5B-1.0": WORSE, "3B-1.0": SAME, "14B-1.0": WORSE, "twin": AHEAD}
     rows = stood(every, plain_gap=gaps)
-    found = claims(every, rows[rows["student"] != "7B-1.0"], NOTHING, NOTHING)
+    found = claims(every, rows[rows["student"] != "7B-1.0"], NOTHING)
     assert answer(found, OF_PLAIN) == (
         "yes, from 14B or earlier",
         "0.5B on it, no other costs as little; 1.5B below it, 2 points behind (1.0 to 3.0); "
@@ -345,19 +247,19 @@ def test_what_is_on_the_frontier_from_the_second_size_on_may_be_so_earlier() -> 
     table = points(dict.fromkeys(SIZES[:2], (0.0, 1.0)))
     for first, expected in ((SAME, "yes, from 1.5B or earlier"), (WORSE, "yes, from 1.5B")):
         gaps = {"0.5B-1.0": first, "1.5B-1.0": AHEAD}
-        found = claims(table, stood(table, plain_gap=gaps), NOTHING, NOTHING)
+        found = claims(table, stood(table, plain_gap=gaps), NOTHING)
         assert answer(found, OF_PLAIN)[0] == expected
 
 
 def test_the_frontier_of_all_is_held_against_mixtures_and_that_of_plain_answers_is_not() -> None:
     """Plain answers are as good as reasoning, the mixture is not: only the second question has an answer."""
     table = points({"1B": (0.0, 0.5, 1.0)}).assign(accuracy=[0.5, 0.6, 0.5])
-    found = claims(table, stood(table), NOTHING, NOTHING)
+    found = claims(table, stood(table), NOTHING)
     below = "1B below it, 50 points behind (40.0 to 60.0)"
     assert answer(found, OF_PLAIN) == (OPEN, f"all accuracies are equal; {below}")
     assert answer(found, OF_ALL) == (NO, below)
     free = stood(table, plain_gap={"1B-1.0": (-math.inf,) * 3}).assign(axis="inference_flops")
-    alone = claims(table.assign(accuracy=[0.4, 0.5, 0.5]), free, NOTHING, NOTHING).set_index("question")
+    alone = claims(table.assign(accuracy=[0.4, 0.5, 0.5]), free, NOTHING).set_index("question")
     assert alone.loc[[OF_PLAIN, OF_ALL], "answer"].tolist() == [OPEN, NO]
     assert alone.loc[OF_PLAIN, "evidence"] == (
         "no other student costs as little; 1B on it, no other costs as little"
@@ -385,7 +287,7 @@ def keeping(**other: Any) -> dict[str, Any]:
 )
 def test_a_mixture_keeps_most_of_a_gain_that_is_sure(row: dict[str, Any], expected: str) -> None:
     table = points({"1B": (0.0, 1.0)})
-    found = claims(table, stood(table), NOTHING, pd.DataFrame([row, keeping(kind="benchmark")]))
+    found = claims(table, stood(table), pd.DataFrame([row, keeping(kind="benchmark")]))
     question = "Does the mixture of 25 % reasoning, shuffled keep most of reasoning's gain?"
     (claim,) = each_row(found[found["axis"] == ""])
     assert (claim.question, claim.scope, claim.answer) == (question, SCOPE, expected)
@@ -394,7 +296,7 @@ def test_a_mixture_keeps_most_of_a_gain_that_is_sure(row: dict[str, Any], expect
 def test_the_evidence_on_a_mixture_tells_the_gain_and_the_compute() -> None:
     table = points({"1B": (0.0, 1.0)})
     rows = pd.DataFrame([keeping(), keeping(gain_low_all=-0.1), keeping(training=math.nan)])
-    found = claims(table, stood(table), NOTHING, rows)
+    found = claims(table, stood(table), rows)
     compute = "at 55 % of its training and 45 % of its inference compute"
     unknown = compute.replace("55 %", "an unknown part")
     half = "against half of it, 4 points ahead (1.0 to 7.0)"
@@ -443,7 +345,6 @@ def test_nothing_is_answered_where_nothing_can_be_known(results: pd.DataFrame) -
 @pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
 def test_enough_items_are_evidence() -> None:
     found = derive(made_study((0.0, 0.5, 1.0), rising), {})["claims"].query("scope != 'b1'")
-    assert answer(found, BETTER)[0] == YES
     assert answer(found, OF_PLAIN)[0] == answer(found, OF_ALL)[0] == "yes, from 0.5B"
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.statistics.frontier import AXES, asked_level
+from analysis.statistics.wording import ahead, apart, behind
 
 REASONING, PLAIN, BY_SIZE = "reasoning", "plain answers", "depends on the size"
 CLOSE, OPEN, NONE = "too close to tell", "not enough evidence", "cannot be compared"
@@ -119,13 +120,13 @@ def _student(
 
 def _answer(own: pd.DataFrame, axis: str, standing: pd.DataFrame, students: list[_Student]) -> Answer:
     having = {state: [s for s in students if s.state == state] for state in {s.state for s in students}}
-    ahead, behind, even = (having.get(state, []) for state in (AHEAD, BEHIND, EVEN))
-    if behind and (ahead or FURTHER in having):
-        answer, example = BY_SIZE, max(ahead or having[FURTHER], key=lambda s: s.low)
-    elif ahead:
-        answer, example = REASONING, max(ahead, key=lambda s: s.low)
-    elif behind:
-        answer, example = PLAIN, min(behind, key=lambda s: s.high)
+    better, worse, even = (having.get(state, []) for state in (AHEAD, BEHIND, EVEN))
+    if worse and (better or FURTHER in having):
+        answer, example = BY_SIZE, max(better or having[FURTHER], key=lambda s: s.low)
+    elif better:
+        answer, example = REASONING, max(better, key=lambda s: s.low)
+    elif worse:
+        answer, example = PLAIN, min(worse, key=lambda s: s.high)
     elif even:
         answer, example = CLOSE, even[0]
     else:
@@ -179,9 +180,9 @@ def _why_none(having: dict[str, list[_Student]]) -> str:
 def _detail(having: dict[str, list[_Student]]) -> str:
     """Describe the students with reasoning by their state."""
     parts = [
-        *(f"{s.size} ahead by {_margin(s.difference, s.low, s.high)}" for s in having.get(AHEAD, [])),
-        *(f"{s.size} behind by {_margin(-s.difference, -s.high, -s.low)}" for s in having.get(BEHIND, [])),
-        *(f"{s.size} too close: {_margin(s.difference, s.low, s.high, '+')}" for s in having.get(EVEN, [])),
+        *(f"{s.size} {ahead(s.difference, s.low, s.high)}" for s in having.get(AHEAD, [])),
+        *(f"{s.size} {behind(-s.difference, -s.high, -s.low)}" for s in having.get(BEHIND, [])),
+        *(f"{s.size} too close: {apart(s.difference, s.low, s.high)}" for s in having.get(EVEN, [])),
     ]
     about = {
         UNSURE: "{}: the error is not known",
@@ -194,12 +195,6 @@ def _detail(having: dict[str, list[_Student]]) -> str:
         if state in having:
             parts.append(words.format(joined([s.size for s in having[state]])))
     return "; ".join(parts)
-
-
-def _margin(value: float, low: float, high: float, sign: str = "") -> str:
-    """Format a difference and its interval in percentage points."""
-    value, low, high = (100 * bound + 0.0 for bound in (value, low, high))
-    return f"{value:{sign}.1f} points ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def joined(names: list[str], most: int = 5) -> str:

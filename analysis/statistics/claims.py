@@ -1,8 +1,9 @@
 """The study's questions, each answered yes, no, or not enough evidence, with the numbers.
 
-The questions are those answered in the abstract of arXiv 2509.22193 (v2). An answer is given only if it holds
-everywhere within the simultaneous intervals (see `bootstrap`): with 95 % confidence all answers from one
-table are correct. The evidence shows these intervals. Extrapolated or incomparable values are not evidence,
+The questions are from the abstract of arXiv 2509.22193 (v2); the one at the same compute is that of
+`answers`. An answer is given only if it holds everywhere within simultaneous intervals (see `bootstrap`):
+all intervals of one kind of comparison, on one axis and over one kind of scope, hold together with 95 %
+confidence. The evidence shows these intervals. Extrapolated or incomparable values are not evidence,
 nor are a single student, a single kind of supervision, or equal accuracies.
 """
 
@@ -16,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics.frontier import AXES, NEAR, asked_level, size_order, supervision
+from analysis.statistics.wording import apart, in_points, interval
 from jobs.core.wording import count
 
 YES, NO, OPEN = "yes", "no", "not enough evidence"
 WORDS = {"training_flops": "training", "inference_flops": "inference"}
 NEAR_FRONTIER = "Is plain fine-tuning on or near the frontier in most configurations?"
-BETTER = "Is reasoning better than plain fine-tuning of the same compute, at most sizes?"
 # Rivals of reasoning, and the columns of `standing` with the gap to their frontier.
 REACHES = {
     "Does reasoning reach the frontier of plain fine-tuning, and from which size?": "plain_gap",
@@ -39,14 +40,12 @@ class Claim(NamedTuple):
     evidence: str
 
 
-def claims(
-    points: pd.DataFrame, standing: pd.DataFrame, matched: pd.DataFrame, kept: pd.DataFrame
-) -> pd.DataFrame:
+def claims(points: pd.DataFrame, standing: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """Return the table of questions and answers.
 
     Args:
         points, standing: Tables of `analysis.statistics.frontier`.
-        matched, kept: Tables of `analysis.statistics.matched`.
+        kept: Table of `analysis.statistics.matched`.
 
     Returns:
         The columns of `Claim`; axis is "training", "inference" or "". Questions that the students cannot
@@ -62,7 +61,6 @@ def claims(
         found += _plain_near(rows, axis, level)
         for scope, own in asked.groupby("scope", sort=False):
             sizes = size_order(own[own["share"] == 1])
-            found += _better(matched, axis, str(scope), sizes)
             found += _reaches(rows[rows["scope"] == scope], axis, str(scope), sizes)
     found += _mixtures(kept, level)
     return pd.DataFrame(found, columns=Claim._fields)
@@ -94,7 +92,7 @@ def _plain_near(rows: pd.DataFrame, axis: str, level: str) -> Iterator[Claim]:
     answer = _majority(yes, no, total)
     cases = count(total, "case") + f" (a plain student on a {level})"
     evidence = (
-        f"of {cases}, {yes} surely at most {_points(NEAR)} below the frontier, {no} surely further below, "
+        f"of {cases}, {yes} surely at most {in_points(NEAR)} below the frontier, {no} surely further below, "
         f"{total - yes - no} unclear; by the estimates alone, {(plain['gap'] <= NEAR).sum()} near"
     )
     if not np.isfinite(plain.loc[useful, "gap"]).any():
@@ -105,32 +103,6 @@ def _plain_near(rows: pd.DataFrame, axis: str, level: str) -> Iterator[Claim]:
 
 def _majority(yes: int, no: int, total: int) -> str:
     return YES if yes > total / 2 else NO if no >= total / 2 else OPEN
-
-
-def _better(matched: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Iterator[Claim]:
-    """Answer over all sizes trained on reasoning; sizes that cannot be compared are open."""
-    if matched.empty or not sizes:
-        return
-    rows = matched[(matched["axis"] == axis) & (matched["scope"] == scope) & (matched["share"] == 1)]
-    own = rows[rows["extrapolated"] == ""]
-    # All students of one size must agree. A difference of exactly 0 without error is no evidence.
-    sure = np.select([own["low_all"] > 0, (own["high_all"] <= 0) & (own["low_all"] < 0)], [YES, NO], OPEN)
-    answers = pd.Series(sure, index=own.index).groupby(own["size"]).agg(set)
-    better, worse = (sum(found == {word} for found in answers) for word in (YES, NO))
-    listed = "; ".join(
-        f"{row['size']} {_apart(row['difference'], row['low_all'], row['high_all'])}"
-        for row in own.to_dict("records")
-    )
-    evidence = listed or "no size can be compared"
-    if left_out := len(set(sizes) - set(own["size"])):
-        beyond = len(set(rows["size"]) - set(own["size"]))
-        evidence += f"; {left_out} of {count(len(sizes), 'size')} not compared"
-        of_them = f", {beyond} of them because" if beyond < left_out else ":"
-        evidence += f"{of_them} no plain student has such compute" if beyond else ""
-    if len(own) and own[["accuracy", "plain"]].stack().nunique() == 1:
-        evidence = f"all accuracies are equal; {evidence}"
-        better = worse = 0
-    yield Claim(BETTER, WORDS[axis], scope, _majority(better, worse, len(sizes)), evidence)
 
 
 def _reaches(rows: pd.DataFrame, axis: str, scope: str, sizes: list[str]) -> Iterator[Claim]:
@@ -161,7 +133,7 @@ def _reached(question: str, gap: str, rows: pd.DataFrame, axis: str, scope: str,
     words = {YES: "on it", NO: "below it", OPEN: "unclear"}
     distances = {
         size: ", ".join(
-            "no other costs as little" if value == -math.inf else _apart(-value, -high, -low)
+            "no other costs as little" if value == -math.inf else apart(-value, -high, -low)
             for value, low, high in found[[gap, f"{gap}_low", f"{gap}_high"]].to_numpy()
         )
         for size, found in own.groupby("size")
@@ -180,12 +152,12 @@ def _reached(question: str, gap: str, rows: pd.DataFrame, axis: str, scope: str,
 def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
     rows = kept[kept["kind"] == level] if len(kept) else kept
     for row in rows.to_dict("records"):
-        gain = f"{_points(row['gain'])} {_interval(row['gain_low_all'], row['gain_high_all'])}"
+        gain = f"{in_points(row['gain'])} {interval(row['gain_low_all'], row['gain_high_all'])}"
         training, inference = _part(row["training"]), _part(row["inference"])
         compute = f"{training} of its training and {inference} of its inference compute"
         if row["gain_low_all"] > 0:
             answer = YES if row["over_half_low_all"] > 0 else NO if row["over_half_high_all"] < 0 else OPEN
-            half = _apart(row["over_half"], row["over_half_low_all"], row["over_half_high_all"])
+            half = apart(row["over_half"], row["over_half_low_all"], row["over_half_high_all"])
             part = f"keeps {_part(row['kept'])} of reasoning's gain of {gain}; against half of it, {half}"
         else:
             answer, part = OPEN, f"reasoning has no sure gain of which to keep a part: {gain}"
@@ -196,24 +168,3 @@ def _mixtures(kept: pd.DataFrame, level: str) -> Iterator[Claim]:
 
 def _part(value: float) -> str:
     return "an unknown part" if math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def _apart(value: float, low: float, high: float) -> str:
-    """Format how far ahead or behind something is, with the interval in the same direction."""
-    if round(100 * value, 1) < 0:
-        return f"{_points(-value)} behind {_interval(-high, -low)}"
-    return f"{_points(value)} ahead {_interval(low, high)}"
-
-
-def _points(value: float) -> str:
-    """Format a difference of accuracies in percentage points."""
-    shown = f"{round(100 * value, 1) + 0.0:.1f}".removesuffix(".0")  # adding 0 turns -0.0 into 0.0
-    return f"{shown} point{'' if shown == '1' else 's'}"
-
-
-def _interval(low: float, high: float) -> str:
-    """Format an interval in percentage points."""
-    if math.isnan(low) or math.isnan(high):
-        return "(error not known)"
-    low, high = (round(100 * bound, 1) + 0.0 for bound in (low, high))
-    return f"({low:.1f} to {high:.1f})"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics.claims import BETTER, WORDS
+from analysis.statistics.claims import WORDS
+from jobs.core.wording import about
 
 FIRST = "At the same compute, reasoning or plain answers?"
 QUESTIONS = ["question", "scope", "training", "inference", "training_evidence", "inference_evidence", "why"]
@@ -17,16 +18,16 @@ def questions(answers: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
     """Join the study's question and the claims.
 
     Args:
-        answers: Table of `answers.answers`; it takes the place of the claim about most sizes.
+        answers: Table of `answers.answers`.
         claims: Table of `claims.claims`.
 
     Returns:
         The columns of QUESTIONS. An answer is "" where the question was not asked on that axis; a question
-        that is not about one axis has its answer on both. why explains answers that differ, else "".
+        that is not about one axis has its answer on both. why explains answers to FIRST that differ, if
+        reasoning takes more of one compute than of the other; else "".
     """
     asked = answers.assign(question=FIRST, axis=answers["axis"].map(WORDS), evidence=answers["detail"])
-    others = claims[claims["question"] != BETTER]
-    both = pd.concat([asked[list(claims)], others], ignore_index=True)
+    both = pd.concat([asked[list(claims)], claims], ignore_index=True)
     times = _times(answers)
     rows = []
     for question in both["question"].unique():
@@ -34,33 +35,31 @@ def questions(answers: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
             found = {row["axis"]: row for row in own.to_dict("records")}
             nothing = {"answer": "", "evidence": ""}
             training, inference = (found.get(axis, found.get("", nothing)) for axis in WORDS.values())
-            differ = training["answer"] and inference["answer"] and training["answer"] != inference["answer"]
+            differ = question == FIRST and len(found) > 1 and training["answer"] != inference["answer"]
             rows.append([
                 question, scope, training["answer"], inference["answer"], training["evidence"],
-                inference["evidence"], times.get(str(scope), times.get("", "")) if differ else "",
+                inference["evidence"], times[str(scope)] if differ else "",
             ])  # fmt: skip
     return pd.DataFrame(rows, columns=QUESTIONS)
 
 
 def _times(answers: pd.DataFrame) -> dict[str, str]:
-    """Say by scope how much more compute reasoning takes; under "" for all scopes together."""
-    if answers.empty:
-        return {}
+    """Say by scope how much more compute reasoning takes."""
     wide = answers.pivot(index="scope", columns="axis", values="times")
-    wide.loc[""] = wide.median()
-    found = {str(scope): _costs(row) for scope, row in wide.to_dict("index").items()}
-    return {scope: text for scope, text in found.items() if text}
+    return {str(scope): _costs(row) for scope, row in wide.to_dict("index").items()}
 
 
 def _costs(times: dict[Any, float]) -> str:
-    """Compare reasoning's compute with that of plain answers at the same size; "" if it is not known."""
-    parts = [
-        f"{times[axis]:.2g} times the {word} compute"
-        for axis, word in WORDS.items()
-        if not math.isnan(times.get(axis, math.nan))
-    ]
-    if len(parts) < len(WORDS):
+    """Compare reasoning's compute with that of plain answers at the same size.
+
+    Returns:
+        "" if the ratio is not known on an axis, or the same on both.
+    """
+    known = {word: times.get(axis, math.nan) for axis, word in WORDS.items()}
+    shown = {word: about(ratio) for word, ratio in known.items() if math.isfinite(ratio)}
+    if len(shown) < len(WORDS) or len(set(shown.values())) == 1:
         return ""
+    parts = [f"{ratio} times the {word} compute" for word, ratio in shown.items()]
     return (
         f"At the same size, reasoning takes {' and '.join(parts)} of plain answers, so plain "
         "students of other sizes are compared with it."
