@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import fill
-from types import MappingProxyType
 
 import pandas as pd
 from matplotlib import colormaps
@@ -31,6 +30,7 @@ TITLE, TITLE_LINE = 36, 0.17  # characters of a line of a panel's title; its hei
 GREY = "#444444"
 PANEL = (3.1, 2.5)  # inches
 PAPER = 3.3  # inches; the width of one of a paper's two columns
+SMALLEST = 8  # points; text of a figure for a paper
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,9 @@ def _marker(name: str) -> MarkerStyle:
     return MarkerStyle(name) if points == name else MarkerStyle((int(points), 1, 0))
 
 
-def wrapped(text: str) -> str:
-    """Break a text into lines that fit above a panel."""
-    return fill(text if len(text) <= 3 * TITLE else f"{text[: 3 * TITLE - 1]}…", TITLE)
-
-
-def short(name: str) -> str:
+def short(name: str, most: int = LONGEST) -> str:
     """Shorten a name to leave room for the figure."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def frontier(
@@ -125,15 +120,15 @@ def frontier(
         x: "training_flops" or "inference_flops" (per item).
         standing: Table of `analysis.statistics.frontier.standing`, for the frontier's 95 % band.
         findings: What a panel shows, by scope; it is added to the panel's title.
-        across: For a paper, whose caption takes the place of the title: 1 panel beside another fits one of
-            two columns, 2 fit the page's width. None: a figure with a title, as wide as it gets.
+        across: Panels per row of a figure for a paper, without a title (the caption replaces it): 1 fits one
+            of two columns (3.3 inches), 2 the full width. None: a titled figure, as wide as needed.
 
     Returns:
         A figure; students on the frontier are drawn in full color with their size, others pale; bars are
         standard errors.
     """
     style = Style.of(points)
-    figure, panels = _panels(points, findings or {}, across)
+    figure, panels = _panels(points, findings, across)
     for axes, rows in panels:
         known = rows.dropna(subset=[x, "accuracy"])
         known = known[known[x] > 0]
@@ -153,7 +148,7 @@ def frontier(
             edges = [*band[x], *[axes.get_xlim()[1]][: len(band)]]
             axes.fill_between(edges, low, high, step="post", color="#dddddd", lw=0, zorder=0.5)
         style.draw(axes, known, x, known[AXES[x]])
-        _name(axes, steps, x)
+        _name(axes, steps, x, SMALLEST if across else 7.5)
     sizes, shares = style.legend()
     line = Line2D([], [], color=GREY, lw=1, label="frontier" + ("" if standing is None else ", 95 % band"))
     title = "" if across else f"Accuracy against {LABELS[x]}"
@@ -211,8 +206,8 @@ def gains(table: pd.DataFrame, across: int | None = None) -> Figure:
         named = rows[rows["size"] == list(style.colors)[-1]]
         for x, y, name in named[["extra_tokens", "gain", "benchmark"]].itertuples(index=False):
             axes.annotate(
-                short(str(name)), (x, y), (4, 3), textcoords="offset points", fontsize=6, color=GREY,
-                parse_math=False,
+                short(str(name)), (x, y), (4, 3), textcoords="offset points", color=GREY,
+                fontsize=SMALLEST if across else 6, parse_math=False,
             )  # fmt: skip
     label = "tokens per answer, times those of plain answers"
     title = "" if across else "Gain from reasoning against its extra tokens"
@@ -261,7 +256,7 @@ def _orders(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(order), pd.concat([pure, own])) for order, own in mixed.groupby("order", dropna=False)]
 
 
-def _name(axes: Axes, steps: pd.DataFrame, x: str) -> None:
+def _name(axes: Axes, steps: pd.DataFrame, x: str, size_of_text: float) -> None:
     """Label the steps of a frontier with their sizes; of steps that are close, the first."""
     low, high = axes.get_xlim()
     wide, last = math.log10(high / low), -math.inf
@@ -271,18 +266,18 @@ def _name(axes: Axes, steps: pd.DataFrame, x: str) -> None:
         place = math.log10(at / low) / wide
         if place - last > 0.16 or accuracy - level > 0.12 * tall:
             axes.annotate(
-                short(str(size)), (at, accuracy), (5, -4), textcoords="offset points", fontsize=7.5,
-                color=GREY, va="top", parse_math=False,
+                short(str(size)), (at, accuracy), (5, -4), textcoords="offset points",
+                fontsize=size_of_text, color=GREY, va="top", parse_math=False,
             )  # fmt: skip
             last, level = place, accuracy
 
 
 def _panels(
-    points: pd.DataFrame, findings: Mapping[str, str] = MappingProxyType({}), across: int | None = None
+    points: pd.DataFrame, findings: Mapping[str, str] | None = None, across: int | None = None
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """Create a figure with a titled panel per scope, in table order; `_finish` lays it out.
 
-    Titles are the scopes with their findings, broken into lines rather than cut.
+    Titles are the scopes, long ones cut, with their findings, which are only broken into lines.
     """
     names = list(dict.fromkeys(points["scope"]))
     columns = min(len(names), across or (3 if len(names) < 8 else 4))
@@ -293,7 +288,8 @@ def _panels(
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
         # A fixed y avoids a slow search for the title's position; names must not be parsed as formulas.
-        title = "\n".join(filter(None, (wrapped(str(name)), wrapped(findings.get(name, "")))))
+        parts = (short(str(name), 3 * TITLE), (findings or {}).get(name, ""))
+        title = "\n".join(fill(part, TITLE) for part in parts if part)
         axes.set_title(title, fontsize=10, loc="left", y=1.0, parse_math=False)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy * 100:.3g}"))
         axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -73,6 +73,21 @@ def evaluation(
     return unit
 
 
+def nine_students(root: Path, hard: str = "hard") -> list[Unit]:
+    """Publish a study: three sizes times three shares on two benchmarks, the second of which is `hard`."""
+    units = []
+    for i, size in enumerate(("0.5B", "3B", "14B")):
+        for j, share in enumerate((0.0, 0.5, 1.0)):
+            cost = {"flops_per_item": 1e9 * 3**i * (1 + j), "output_tokens": 20.0 * (1 + 2 * j)}
+            made = [
+                benchmark("easy", 0.4 + 0.1 * i + 0.01 * j, **cost),
+                benchmark(hard, 0.1 + 0.1 * i + 0.1 * j, **cost, domain="math"),
+            ]
+            name, flops = f"{size}-{share:.0%}", 10 ** (18 + i) * (1 + j)
+            units.append(evaluation(root, name, flops, made, size=size, share=share))
+    return units
+
+
 def at(table: pd.DataFrame, row: Any, columns: Any = None) -> Any:
     """What a table says at its labels; pandas' types know neither which nor what kind."""
     return table.loc[row] if columns is None else table.loc[row, columns]

@@ -17,7 +17,7 @@ import debian
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import benchmark, each_row, evaluation, results_table
+from made_results import benchmark, each_row, evaluation, nine_students, results_table
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
@@ -43,17 +43,7 @@ Study = tuple[Path, list[Unit]]
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Three sizes times three shares on two benchmarks, the name of one of which would end a script."""
-    root, units = tmp_path / "demo", []
-    for i, size in enumerate(("0.5B", "3B", "14B")):
-        for j, share in enumerate(SHARES):
-            name = f"{size}-{share:.0%}"
-            flops, cost = 10 ** (18 + i) * (1 + j), 1e9 * 3**i * (1 + j)
-            made = [
-                benchmark("easy", 0.4 + 0.1 * i + 0.01 * j, flops_per_item=cost),
-                benchmark(HARD, 0.1 + 0.1 * i + 0.1 * j, flops_per_item=cost, domain="math"),
-            ]
-            units.append(evaluation(root, name, flops, made, size=size, share=share))
-    return root, units
+    return tmp_path / "demo", nine_students(tmp_path / "demo", HARD)
 
 
 def page_of(report: Report) -> Path:
@@ -228,7 +218,11 @@ def test_a_figure_draws_every_student_once_and_its_frontier(study: Study) -> Non
 
 def test_titles_say_the_finding_in_lines_that_fit_and_are_not_cut(study: Study) -> None:
     points = frontier_table(collect(study[0]))
-    said = "reasoning is behind at 0.5B and 1.5B and better than every plain student at 7B and 14B"
+    said = (
+        "reasoning is behind at 0.5B and 1.5B and better than every plain student at 7B, 14B, 32B and 3 more"
+    )
+    said = f"{said}, and ahead at 3B"
+    assert len(said) > 3 * plots.TITLE
     plain = plots.frontier(points[points["kind"] == "benchmark"])
     figure = plots.frontier(points[points["kind"] == "benchmark"], findings={"easy": said})
     title, other = (axes.get_title("left") for axes in figure.axes)
@@ -237,6 +231,8 @@ def test_titles_say_the_finding_in_lines_that_fit_and_are_not_cut(study: Study) 
     assert max(map(len, title.splitlines())) <= plots.TITLE
     assert other == HARD
     assert figure.get_size_inches()[1] > plain.get_size_inches()[1]  # panels keep their height
+    title = plots.frontier(points.assign(scope="long " * 30)).axes[0].get_title("left")
+    assert (len(title), title[-1]) == (3 * plots.TITLE, "…")
 
 
 def test_the_steps_of_a_frontier_are_labeled_with_sizes_where_there_is_room(study: Study) -> None:
