@@ -15,6 +15,7 @@ from made_results import each_row, results_table
 from analysis.report import analyse, derive
 from analysis.results.collect import DataWarning
 from analysis.statistics.matched import at_compute, break_even, gains, kept, matched
+from analysis.statistics.questions import FIRST
 
 FLOPS = np.array([1e3, 1.0, 1e2, 10.0])  # in no order; the third dearest is beaten by a cheaper one
 ACCURACY = np.array([0.7, 0.1, 0.2, 0.3])
@@ -270,12 +271,12 @@ def test_mixtures_of_unknown_order_are_kept_apart_and_without_any_nothing_is() -
     assert kept(table.assign(share=table["share"].round()), drawn).empty
 
 
-def test_mixtures_are_held_against_the_first_of_several_students_of_a_size() -> None:
+def test_mixtures_are_compared_with_the_first_of_several_students_of_a_size() -> None:
     first = mixtures("s", "group", 0.2)
     again = first[first["student"].isin(["plain 3", "full 1"])].assign(accuracy=0.0, student="again")
     table = pd.concat([first, again], ignore_index=True)
     drawn = {"s": table["accuracy"].to_numpy() + 0.01 * SIGNS[:, [0] * 14]}
-    words = r"one kind of answers, mixtures are held against the first: 1B, 3B\.$"
+    words = r"one kind of answers, mixtures are compared with the first: 1B, 3B\.$"
     with pytest.warns(DataWarning, match=words):
         assert kept(table, drawn)["gain"].tolist() == pytest.approx([0.3, 0.2])
 
@@ -365,17 +366,19 @@ def paper(pays: bool, longer: float = 8) -> pd.DataFrame:
 
 
 def answers(folder: Path, results: pd.DataFrame) -> pd.Series[Any]:
-    """The claims about a table that is given as a CSV; one row for each question, axis and scope."""
+    """The answers for a table that is given as a CSV; one row for each question, axis and scope."""
     results.drop(columns=["source", "stderr"]).to_csv(folder / "results.csv", index=False)
     found = analyse(folder)
     assert any("has no scores of single items" in text for text in found.warnings)
-    assert not found.tables["claims"].duplicated(["question", "axis", "scope"]).any()
-    return found.tables["claims"].set_index(["question", "axis", "scope"])["answer"]
+    first = found.tables["answers"].assign(question=FIRST)
+    every = pd.concat([found.tables["claims"], first]).set_index(["question", "axis", "scope"])
+    assert every.index.is_unique
+    return every["answer"]
 
 
 def about(found: pd.Series[Any], question: str, scope: str) -> set[str]:
     keys = found.index
-    chosen = keys.get_level_values("question").str.contains(question) & keys.get_level_values(
+    chosen = keys.get_level_values("question").str.contains(question, regex=False) & keys.get_level_values(
         "scope"
     ).str.contains(scope)
     return set(found[chosen])
@@ -394,14 +397,14 @@ def test_a_table_that_contradicts_the_abstract_gets_the_opposite_answers(tmp_pat
     found = answers(tmp_path, paper(pays=True, longer=2))  # of five sizes, four can be compared
     assert about(found, "Is plain fine-tuning", "all groups") == {"no"}
     assert about(found, "Does reasoning reach", "-") == {"yes, from 0.5B"}
-    assert about(found, "Is reasoning better", "-") == {"yes"}
+    assert about(found, FIRST, "-") == {"reasoning"}
     assert about(found, "of 25 %", "-") == about(found, "of 50 %", "-") == {"no"}
 
 
 def test_few_items_are_not_enough_evidence(tmp_path: Path) -> None:
     found = answers(tmp_path, paper(pays=False).assign(n=10))
     assert about(found, "Is plain fine-tuning", "all groups") == {"not enough evidence"}
-    assert about(found, "Is reasoning better", "open-ended") == {"not enough evidence"}
+    assert about(found, FIRST, "open-ended") == {"not enough evidence"}
 
 
 def test_what_is_extrapolated_is_said_and_no_evidence() -> None:
@@ -412,10 +415,10 @@ def test_what_is_extrapolated_is_said_and_no_evidence() -> None:
         "7B": "above",
         "14B": "above",
     }
-    claim = found["claims"].query("question.str.startswith('Is reasoning better') and axis == 'training'")
-    assert set(claim["answer"]) == {"not enough evidence"}  # better at both sizes that can be compared
-    words = "3 of 5 sizes not compared: no plain student has such compute"
-    assert claim["evidence"].str.contains(words).all()
+    answered = found["answers"].query("axis == 'training_flops'")
+    assert set(answered["ahead"]) == {"0.5B and 1.5B"}
+    words = "; 3B, 7B and 14B: no plain student costs as much, and none is as accurate"
+    assert answered["detail"].str.endswith(words).all()
 
 
 def test_without_plain_answers_nothing_is_compared() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +18,7 @@ from analysis.statistics.bootstrap import MIN_ITEMS
 from analysis.statistics.claims import Claim
 from analysis.statistics.frontier import AXES, FEW, asked_level, asked_scopes, distinct, frontier_table
 from analysis.statistics.questions import FIRST, questions
-from analysis.statistics.sentences import findings, sentences
+from analysis.statistics.sentences import ORDER, findings, sentences
 
 SURE, UNSURE, LOSS, UNKNOWN = (
     (0.1, 0.05, 0.15),
@@ -144,8 +146,8 @@ def said(*made: Tables) -> list[str]:
 def test_what_is_sure_comes_first_with_its_numbers() -> None:
     assert said(tables("short", places={"1B": (*UNSURE, "")}), tables("long")) == [
         "At the same training compute, reasoning beats plain answers on long: 70.0 % with reasoning in the "
-        "1B student against about 60.0 % with plain answers, which get no student beyond 60.0 %.",
-        "On short the two are too close to tell: 70.0 % with reasoning in the 1B student against about "
+        "1B student against about 60.0 % with plain answers; no plain student exceeds 60.0 %.",
+        "On short the two are too close to call: 70.0 % with reasoning in the 1B student against about "
         "60.0 % with plain answers.",
     ]
 
@@ -153,13 +155,13 @@ def test_what_is_sure_comes_first_with_its_numbers() -> None:
 @pytest.mark.parametrize("sure", [SURE, LOSS])
 def test_sizes_that_are_too_close_are_not_claimed(sure: tuple[float, float, float]) -> None:
     places = {"1B": (*sure, ""), "3B": (*UNSURE, ""), "7B": (*UNSURE, ""), "9B": (*SURE, "above")}
-    assert said(tables(places=places))[0].endswith("; at 3B and 7B it is too close to tell.")
+    assert said(tables(places=places))[0].endswith("; at 3B and 7B it is too close to call.")
     assert "too close" not in said(tables(places={"1B": (*sure, "")}))[0]
 
 
 def test_a_plain_student_that_surely_leads_at_less_compute_is_named() -> None:
     leads = tables(places={"1B": (*UNSURE, "")}, gaps={"plain-1B": (-0.2, -0.3, -0.1)})
-    assert said(leads)[0].endswith(", which in the 1B student get 40.0 % for 50 % of that compute.")
+    assert said(leads)[0].endswith("; the plain 1B student reaches 40.0 % with 50 % of that compute.")
     for gap in ((-0.2, -0.4, 0.0), (-math.inf,) * 3):  # not surely; nobody is as cheap
         made = said(tables(places={"1B": (*UNSURE, "")}, gaps={"plain-1B": gap}))
         assert "of that compute" not in made[0]
@@ -313,6 +315,14 @@ def test_a_study_that_cannot_answer_says_why_and_what_it_has(results: pd.DataFra
 
 
 @pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
+def test_students_without_a_common_benchmark_cannot_be_compared() -> None:
+    made = made_study((0.0, 1.0))
+    found = derive(made.assign(benchmark=made["share"].map({0.0: "b1", 1.0: "b2"})), {})
+    (sentence,) = sentences(found["answers"], found["frontier"])
+    assert sentence.endswith("cannot be compared at the same compute: no benchmark has results of both.")
+
+
+@pytest.mark.filterwarnings("ignore::analysis.results.collect.DataWarning")
 @pytest.mark.parametrize(
     "results",
     [
@@ -412,3 +422,10 @@ def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
     places = {"1B": (-0.0004, -0.0004, 0.0003, ""), "3B": (-0.0004, -0.0005, -0.0003, "")}
     (found,) = answers(*tables(places=places)).to_dict("records")
     assert found["detail"] == ("3B 0 points behind (0.0 to 0.1); 1B too close: 0 points ahead (0.0 to 0.0)")
+
+
+def test_the_documentation_lists_every_answer_and_what_to_do_about_it() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "statistics.md").read_text(encoding="utf-8")
+    listed, advice = text.split("## If there is no clear answer")
+    assert set(re.findall(r"^- \*(.+?)\*:", listed, re.MULTILINE)) == set(ORDER)
+    assert set(re.findall(r"^- \*(.+?)\*", advice, re.MULTILINE)) == {*ORDER} - {REASONING, PLAIN}

@@ -91,7 +91,7 @@ def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
         ([AHEAD, AHEAD, WORSE], OPEN),  # not at all larger ones
         ([WORSE, WORSE, (0.02, math.nan, math.nan)], OPEN),
         ([(-math.inf,) * 3, WORSE, WORSE], OPEN),
-        ([(-math.inf,) * 3] * 3, OPEN),  # nothing costs as little: nobody to be held against
+        ([(-math.inf,) * 3] * 3, OPEN),  # nothing costs as little: nobody to be compared with
     ],
 )
 @pytest.mark.parametrize("column", ["gap", "plain_gap"])
@@ -189,7 +189,7 @@ def test_without_groups_the_questions_are_about_benchmarks() -> None:
     ("shares", "why"),
     [((0.0,), "there is one student only"), ((0.0, 1.0), "no other student costs as little")],
 )
-def test_plain_answers_that_nobody_is_held_against_are_open(shares: tuple[float, ...], why: str) -> None:
+def test_plain_answers_that_nobody_is_compared_with_are_open(shares: tuple[float, ...], why: str) -> None:
     table = points({"1B": shares})
     gaps = {"1B-0.0": (-math.inf,) * 3}
     found, evidence = answer(claims(table, stood(table, gap=gaps), NOTHING), NEAR_FRONTIER)
@@ -251,7 +251,7 @@ def test_what_is_on_the_frontier_from_the_second_size_on_may_be_so_earlier() -> 
         assert answer(found, OF_PLAIN)[0] == expected
 
 
-def test_the_frontier_of_all_is_held_against_mixtures_and_that_of_plain_answers_is_not() -> None:
+def test_mixtures_count_for_the_frontier_of_all_and_not_for_that_of_plain_answers() -> None:
     """Plain answers are as good as reasoning, the mixture is not: only the second question has an answer."""
     table = points({"1B": (0.0, 0.5, 1.0)}).assign(accuracy=[0.5, 0.6, 0.5])
     found = claims(table, stood(table), NOTHING)

@@ -36,7 +36,7 @@ const tenths = v => Math.round(1000 * v) / 10 + 0;  // adding 0 turns -0 into 0
 const points = v => missing(v) ? "–" : (tenths(v) > 0 ? "+" : "") + tenths(v).toFixed(1);
 const between = (low, high) => missing(low) || missing(high) ? "–" : `[${points(low)}, ${points(high)}]`;
 const many = (n, name) => `${whole(n)} ${name}${n === 1 ? "" : "s"}`;
-// Hours in the largest unit of which there is at least one. Unlike in `span` of jobs/core/wording.py, none are a dash.
+// Hours in the largest unit of which there is at least one. As `span` of jobs/core/wording.py, but no hours are a dash, and below half a second is not 0 s.
 const span = h => h >= 100 ? `${whole(h)} h` : h >= 1 ? `${+h.toPrecision(3)} h` : h * 60 >= 1 ? `${whole(h * 60)} min` : h * 3600 >= 0.5 ? `${whole(h * 3600)} s` : h > 0 ? "under 1 s" : "–";
 const energy = joules => missing(joules) || !joules ? "–" : joules < 3.6e6 ? `${+(joules / 3600).toPrecision(3)} Wh` : `${+(joules / 3.6e6).toPrecision(3)} kWh`;
 const standing = new Map(data.standing.map(s => [`${s.scope}\n${s.axis}\n${s.student}`, s]));

@@ -18,7 +18,7 @@ from analysis.statistics.frontier import AXES, asked_level
 from analysis.statistics.wording import ahead, apart, behind
 
 REASONING, PLAIN, BY_SIZE = "reasoning", "plain answers", "depends on the size"
-CLOSE, OPEN, NONE = "too close to tell", "not enough evidence", "cannot be compared"
+CLOSE, OPEN, NONE = "too close to call", "not enough evidence", "cannot be compared"
 # How one student that was trained on reasoning stands against plain answers at its compute.
 AHEAD, BEHIND, EVEN, UNSURE = "ahead", "behind", "even", "unsure"
 FURTHER, DEARER, CHEAPER, UNKNOWN = "further", "dearer", "cheaper", "unknown"

@@ -234,7 +234,8 @@ def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:
             twofold.append(str(size))
     if twofold:
         warn(
-            f"Several students have one kind of answers, mixtures are held against the first: {few(twofold)}."
+            "Several students have one kind of answers, mixtures are compared with the first: "
+            f"{few(twofold)}."
         )
     return np.array(found, dtype=np.intp).reshape(-1, 3)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics.answers import BY_SIZE, CLOSE, NONE, OPEN, PLAIN, REASONING, joined
-from analysis.statistics.frontier import AVERAGE
+from analysis.statistics.frontier import AVERAGE, asked_level
 
 COMPUTE = {"training_flops": "training compute", "inference_flops": "inference compute"}
 ORDER = (REASONING, PLAIN, BY_SIZE, CLOSE, OPEN, NONE)  # of sentences: what is sure comes first
@@ -80,7 +80,7 @@ def _sentence(answer: str, rows: list[Row], total: int) -> str:
     if answer == BY_SIZE:
         return f"it depends on the size on {names}: {at}reasoning is {_states(row)}"
     if answer == CLOSE:
-        return f"on {names} the two are too close to tell: {at}{pair}{_cheaper(row)}"
+        return f"on {names} the two are too close to call: {at}{pair}{_cheaper(row)}"
     if answer == OPEN:
         return f"on {names} there is not enough evidence: the error of the accuracies is not known"
     further = f", but none is as accurate as reasoning at {row['further']}" if row["further"] else ""
@@ -90,13 +90,13 @@ def _sentence(answer: str, rows: list[Row], total: int) -> str:
 def _limit(row: Row) -> str:
     """State what plain answers reach at any compute, if reasoning is ahead of that as well."""
     if row["best_plain"] < row["accuracy"]:
-        return f", which get no student beyond {percent(row['best_plain'])}"
+        return f"; no plain student exceeds {percent(row['best_plain'])}"
     return ""
 
 
 def _even(row: Row) -> str:
     """Restrict an answer to the sizes that decided."""
-    return f"; at {row['even']} it is too close to tell" if row["even"] else ""
+    return f"; at {row['even']} it is too close to call" if row["even"] else ""
 
 
 def _cheaper(row: Row) -> str:
@@ -104,8 +104,8 @@ def _cheaper(row: Row) -> str:
     if not row["cheap_size"]:
         return ""
     return (
-        f", which in the {row['cheap_size']} student get {percent(row['cheap_accuracy'])} "
-        f"for {100 * row['cheap_part']:.0f} % of that compute"
+        f"; the plain {row['cheap_size']} student reaches {percent(row['cheap_accuracy'])} "
+        f"with {100 * row['cheap_part']:.0f} % of that compute"
     )
 
 
@@ -116,13 +116,16 @@ def spoken(scope: str) -> str:
 
 def _unasked(points: pd.DataFrame) -> str:
     """Say why a study cannot answer the question at all."""
-    shares = set(points["share"].dropna())
+    shares, level = set(points["share"].dropna()), asked_level(points)
+    asked = points[points["kind"] == level]
     if not shares:
         why = "it is not known what the students were trained on (no column share)"
     elif 0 not in shares:
         why = "no student was trained on plain answers alone"
     elif 1 not in shares:
         why = "no student was trained on reasoning alone"
+    elif not any({0, 1} <= set(own["share"]) for _, own in asked.groupby("scope")):
+        why = f"no {level} has results of both"
     else:
         why = "the compute of the students is not known"
     return f"Reasoning and plain answers cannot be compared at the same compute: {why}."
@@ -150,7 +153,7 @@ def _finding(row: Row) -> str:
     if row["answer"] == BY_SIZE:
         return f"reasoning is {_states(row)}"
     if row["answer"] == CLOSE:
-        return "reasoning and plain answers are too close to tell"
+        return "reasoning and plain answers are too close to call"
     if row["answer"] == OPEN:
         return "not enough evidence"
     if row["further"]:
