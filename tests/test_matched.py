@@ -404,7 +404,7 @@ def test_a_table_that_contradicts_the_abstract_gets_the_opposite_answers(tmp_pat
 def test_few_items_are_not_enough_evidence(tmp_path: Path) -> None:
     found = answers(tmp_path, paper(pays=False).assign(n=10))
     assert about(found, "Is plain fine-tuning", "all groups") == {"not enough evidence"}
-    assert about(found, FIRST, "open-ended") == {"not enough evidence"}
+    assert about(found, FIRST, "open-ended") == {"too close to call"}  # 40 or 50 items in each group
 
 
 def test_what_is_extrapolated_is_said_and_no_evidence() -> None:
