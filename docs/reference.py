@@ -84,6 +84,7 @@ def table(schema: Schema, links: dict[str, str]) -> str:
             said = ", ".join(f"`{flow(example)}`" for example in examples)
             words += f" Example{'s' if examples[1:] else ''}: {said}"
         default = "required" if key in schema.get("required", ()) else shown(value)
+        default = "the file's name" if key == "name" else default
         cells = (f"`{key}`", kind_of({**value, "description": ""}, links), default, words)
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join([*rows, ""])

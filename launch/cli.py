@@ -122,9 +122,14 @@ def options(
 def init(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The file to write.")] = None,
     preset: Annotated[
-        str,
-        typer.Option("--from", metavar="NAME", autocompletion=completion.presets, help="A shipped study."),
-    ] = "demo",
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            autocompletion=completion.presets,
+            help="The shipped study to copy; demo unless named.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -140,12 +145,12 @@ def init(
     from launch.commands.init import write_cluster, write_study
     from launch.commands.init_model import write_model
 
-    if (file is None) == (cluster is None) or (cluster and model):
+    if (file is None) == (cluster is None) or [preset, model, cluster].count(None) < 2:
         raise typer.BadParameter("give FILE, for a study; FILE and --model, for a preset; or --cluster FILE")
     if cluster:
         print(write_cluster(cluster))
     elif file:
-        print(write_model(file, model) if model else write_study(file, preset))
+        print(write_model(file, model) if model else write_study(file, preset or "demo"))
 
 
 @app.command()

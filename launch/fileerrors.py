@@ -48,6 +48,8 @@ def _way_out(arguments: Sequence[str]) -> str:
     """Return the options that select another path."""
     command = next((word for word in arguments if not word.startswith("-")), "")
     runs = "choose another folder for run directories with --runs DIR or SOR_RUNS"
+    if command == "init":
+        return "Name a file in a folder that exists"
     if command == "report":
         return f"Write the report elsewhere with --out DIR, or {runs}"
     if any(word.partition("=")[0] == "--out" for word in arguments):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -55,19 +56,41 @@ def test_files_and_targets_that_a_page_names(page: Path) -> None:
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= known
     for name in re.findall(r"`((?:jobs|launch|analysis|configs|tests|sbatch_templates)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), name
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", text):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), f"{link}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that forges give a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def printed() -> str:
+    """All texts in the sources that are no docstrings, one to a line; values in them are braces."""
+    found = []
+    for path in (p for package in ("launch", "jobs") for p in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        alone = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+        for node in (n for n in ast.walk(tree) if id(n) not in alone):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values]
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
 
 
 def test_errors_that_a_page_explains_are_those_that_are_printed() -> None:
     text = (ROOT / "docs/questions.md").read_text("utf-8")
-    sources = "".join(
-        p.read_text("utf-8") for package in ("launch", "jobs") for p in (ROOT / package).rglob("*.py")
-    )
+    sources = printed()
     quoted = re.findall(r"\*\*`([^`]+)`\*\*", text)
     assert len(quoted) > 8
     for words in quoted:
-        assert words.rstrip(" …") in sources, words
+        assert words.replace("…", "{}") in sources, words
 
 
 def test_every_cause_of_a_failure_is_explained() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import pytest
 import yaml
 from small_study import sor
 
-from launch.commands.init_model import write_model
+from launch.commands.init_model import model_text, write_model
+from launch.study.hub import Described
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import load_study
 
@@ -88,7 +90,7 @@ def student(folder: Path) -> Any:
 
 def test_a_model_of_the_hub_at_its_commit(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
     said = write_model(tmp_path / "student.yaml", "Qwen/Qwen2.5-0.5B")
-    assert said.endswith("students: [student.yaml]")
+    assert said.endswith('students: ["student.yaml"]')
     found = student(tmp_path)
     assert (found.model, found.revision, found.size) == ("Qwen/Qwen2.5-0.5B", COMMIT, "494M")
     shipped = yaml.safe_load((CONFIGS / "models/qwen2.5-0.5b.yaml").read_text(encoding="utf-8"))
@@ -129,6 +131,72 @@ def test_neither_a_path_nor_the_hub_writes_another_key(
         file.unlink()
 
 
+def test_experts_as_transformers_saves_them_and_settings_that_fit(tmp_path: Path) -> None:
+    shape = {key: value for key, value in MOE.items() if key != "num_experts"} | {"num_local_experts": 128}
+    found = yaml.safe_load(model_text(Described("a/b", None, shape)))
+    assert (found["size"], found["architecture"]["num_local_experts"]) == ("30.5B", 128)
+    large = {**QWEN, "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64}
+    found = yaml.safe_load(model_text(Described("a/b", None, {**large, "intermediate_size": 28672})))
+    states = 16 * float(found["size"].removesuffix("B")) * 1e9
+    assert found["training"]["nodes"] * found["training"]["gpus_per_node"] * 80e9 > states
+    assert found["serving"]["gpus"] * 80e9 > states / 8
+
+
+def test_the_token_goes_to_no_other_host(
+    tmp_path: Path, hub: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub sends to its store of files."""
+    there = os.environ["HF_ENDPOINT"]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(302)
+            same = f"/again{self.path}"
+            self.send_header(
+                "Location", same if not self.path.startswith("/again") else there + self.path[6:]
+            )
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    asked = list[tuple[str, str | None]]()
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    write_model(tmp_path / "student.yaml", "Qwen/Qwen2.5-0.5B")
+    server.shutdown()
+    server.server_close()
+    assert {token for _, token in asked} == {"Bearer hf_secret"}
+    assert len(asked) == 4
+    assert [token for _, token in hub] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("student.yml", "--model", "m@main"), "a folder has no revision: leave out @main"),
+        (("student", "--model", "m"), "a name that ends in .yaml is needed"),
+        (("none/student.yaml", "--model", "m"), "Name a file in a folder that exists"),
+        (("--cluster", "cluster"), "a name that ends in .yaml is needed"),
+        (("student.yaml", "--model", "m", "--from", "demo"), "give FILE, for a study; FILE and --model"),
+    ],
+)
+def test_mistakes_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], why: str
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(QWEN), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    done = sor("init", *arguments)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_a_folder(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
     model = tmp_path / "my models" / "small"
     model.mkdir(parents=True)
@@ -148,7 +216,7 @@ def test_a_folder(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
             "a/nothing",
             r"no folder here is called a/nothing, and the hub does not show it \(404\): set HF_TOKEN",
         ),
-        ("meta/gated", r"does not show it \(401\): set HF_TOKEN, with access"),
+        ("meta/gated", r"does not show it \(401\): set HF_TOKEN if it is private or gated"),
         ("a/broken", r"the hub answered 500 about a/broken: try again later, or download it"),
         ("mistralai/Mistral-7B-v0.3", r"model_type: found 'mistral'; known architectures are llama, qwen2"),
         ("a/model of mine", r"no folder here is called a/model of mine, and the hub does not show it"),
@@ -165,6 +233,9 @@ def test_what_cannot_be_written(tmp_path: Path, name: str, why: str) -> None:
 def test_without_a_network_or_with_something_else_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "example.org")
+    with pytest.raises(StudyError, match=r"HF_ENDPOINT is 'example\.org', which is no address"):
+        write_model(tmp_path / "student.yaml", "Qwen/Qwen2.5-0.5B")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(
         StudyError, match=r"the hub cannot be reached .*: download it where there is a network"

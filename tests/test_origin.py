@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from small_study import TESTS, sor, write_study
 
+from jobs.store.rundir import StudyDir
+from launch.state.origin import record
+from launch.study.presets import CONFIGS
+
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -36,12 +40,31 @@ def test_another_file_of_the_same_name_is_refused_before_anything_changes(file: 
         assert (
             f"name: {tmp_path}/runs/{file.stem} belongs to another file with this name, {file}" in done.stderr
         )
-        assert done.stderr.rstrip().endswith(f"rm {file}")
+        assert done.stderr.rstrip().endswith(f"mv {file} {file}.old")
         assert done.stdout == ""
     named = other.with_name("third.yaml")
     other.rename(named)
     assert sor("submit", named, "--dry-run").returncode == 0
     assert "nothing to do" in sor("submit", file, "--yes", "--only", "prepare").stdout
+
+
+def test_a_shipped_study_is_not_to_be_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOR_RUNS", str(tmp_path / "runs"))
+    root = StudyDir(tmp_path / "runs" / "demo")
+    root.path.mkdir(parents=True)
+    record(root, CONFIGS / "studies" / "demo.yaml")
+    assert sor("init", tmp_path / "demo.yaml", "--from", "demo").returncode == 0
+    done = sor("submit", tmp_path / "demo.yaml", "--dry-run")
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith("or a folder of run directories (--runs DIR)")
+
+
+def test_a_damaged_record_of_another_study_keeps_none_from_opening(file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "runs" / "a-broken-one"
+    broken.mkdir()
+    (broken / "origin.json").write_text("{", encoding="utf-8")
+    shutil.move(file.parent, tmp_path / "two")
+    assert "opens by its name" in sor("status", file).stderr
 
 
 @pytest.mark.parametrize("how", ["edited", "moved", "copied", "linked", "replaced"])

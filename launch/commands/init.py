@@ -19,7 +19,7 @@ from launch.slurm.limits import Partition
 from launch.slurm.parse import NodeGroup
 from launch.state.errors import SlurmUnavailable
 from launch.study.cluster import load_cluster
-from launch.study.presets import CONFIGS, Mistake, StudyError, known_names
+from launch.study.presets import CONFIGS, Mistake, StudyError, is_file_name, known_names
 from launch.submit.limits import user_groups
 
 HOURS = 24.0  # requested at most where the partition sets no limit
@@ -64,6 +64,7 @@ def write_cluster(file: Path) -> str:
         StudyError: the file exists, or Slurm has no partition that can be used.
         SlurmUnavailable: Slurm does not answer.
     """
+    refuse(file)
     client = SlurmClient()
     config = client.config()
     accounts: list[str] = []
@@ -82,14 +83,24 @@ def write_new(file: Path, kind: str, text: str) -> None:
     """Write a file that does not exist, below a line by which editors find the JSON Schema of its kind.
 
     Raises:
-        StudyError: it exists.
+        StudyError: see `refuse`.
     """
+    refuse(file)
     schema = CONFIGS / "schema" / f"{kind}.json"
-    try:
-        with file.open("x", encoding="utf-8") as made:
-            made.write(f"# yaml-language-server: $schema={schema.as_uri()}\n{text}")
-    except FileExistsError:
-        raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")]) from None
+    with file.open("x", encoding="utf-8") as made:
+        made.write(f"# yaml-language-server: $schema={schema.as_uri()}\n{text}")
+
+
+def refuse(file: Path) -> None:
+    """Refuse to write a file that exists, or that no study or command line could name.
+
+    Raises:
+        StudyError: it is one of these.
+    """
+    if os.path.lexists(file):
+        raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")])
+    if not is_file_name(file.name):
+        raise StudyError([Mistake(file, "", "a name that ends in .yaml is needed")])
 
 
 def _may_use(partition: Partition, accounts: Sequence[str]) -> bool:

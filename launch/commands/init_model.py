@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import shlex
+import math
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from jobs.core.flops import architecture
-from launch.commands.init import write_new
+from launch.commands.init import refuse, write_new
 from launch.study.hub import Described, describe
 from launch.study.presets import Mistake, StudyError
 from launch.study.shapes import EXPERTS, NULLABLE, SIZES, shape_faults
 
 KEPT = (
-    "model_type", *SIZES, *EXPERTS, *NULLABLE, "decoder_sparse_step", "mlp_only_layers",
+    "model_type", *SIZES, *EXPERTS, "num_local_experts", *NULLABLE, "decoder_sparse_step", "mlp_only_layers",
     "tie_word_embeddings", "attention_bias", "mlp_bias",
 )  # fmt: skip
+NODE, GPU = 8, 80e9  # GPUs of a node, and bytes of one, that the defaults assume
+USABLE = 0.6  # of a GPU's memory, for weights; the rest is for activations or the cache
 LONGEST = 20480  # tokens that a student's answers and prompts may take
 TEMPLATE = """\
 # {quoted}, {size} parameters; written by 'sor init --model' from its config.json.
@@ -25,9 +27,9 @@ size: {size}   # its label in tables
 model: {quoted}
 {revision}# tokenizer: ORG/NAME   # where the model's own has no chat template, or all sizes share one
 architecture: {architecture}
-# Our defaults for full fine-tuning on GPUs of 80 GB: correct them for your nodes.
+# Our defaults for full fine-tuning on nodes with 8 GPUs of 80 GB: correct them for yours.
 training: {training}
-serving: {{gpus: 1, max_model_len: {length}}}
+serving: {{gpus: {gpus}, max_model_len: {length}}}
 """
 
 
@@ -38,15 +40,16 @@ def write_model(file: Path, name: str) -> str:
         name: a folder, or ORG/NAME on the hub, with @REVISION or without.
 
     Raises:
-        StudyError: there is no such model, its architecture cannot be counted, or the file exists.
+        StudyError: there is no such model, its architecture cannot be counted, or see `init.refuse`.
     """
+    refuse(file)
     model, _, revision = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
     try:
         text = model_text(describe(model, revision or None))
     except ValueError as error:
         raise StudyError([Mistake(Path(name), "", str(error))]) from None
     write_new(file, "model", text)
-    return f"wrote {file}. To use it, name it in a study beside it: students: [{shlex.quote(file.name)}]"
+    return f"wrote {file}. To use it, name it in a study beside it: students: [{json.dumps(file.name)}]"
 
 
 def model_text(found: Described) -> str:
@@ -67,20 +70,27 @@ def model_text(found: Described) -> str:
         revision=f"revision: {json.dumps(found.revision)}\n" if found.revision else "",
         architecture=_flow(kept),
         training=_flow(_training(count)),
+        gpus=_gpus(2 * count),
         length=longest,
     )
 
 
 def _training(parameters: int) -> dict[str, Any]:
-    """Return settings like those of the shipped presets of about this size."""
-    small, middle = parameters < 1e9, parameters < 5e9
+    """Return settings with which weights, gradients and optimizer (16 bytes a parameter) fit on the GPUs."""
+    gpus = _gpus(16 * parameters)
     return {
-        "learning_rate": 2e-5 if small else 1e-5,
-        "micro_batch": 2 if middle else 1,
-        "zero": 1 if small else 2 if middle else 3,
+        "learning_rate": 2e-5 if parameters < 2e9 else 1e-5,
+        "micro_batch": 2 if gpus == 1 else 1,
+        "zero": 1 if gpus == 1 else 3,
         "gradient_checkpointing": True,
-        "gpus_per_node": 1 if small else 8,
+        "nodes": math.ceil(gpus / NODE),
+        "gpus_per_node": min(gpus, NODE),
     }
+
+
+def _gpus(size: int) -> int:
+    """Return how many GPUs hold so many bytes: a power of two."""
+    return int(2 ** math.ceil(math.log2(max(1.0, size / (USABLE * GPU)))))
 
 
 def _rounded(count: int) -> str:

@@ -31,7 +31,7 @@ def print_studies(runs: Path, cluster: str | None) -> int:
     for project in projects:
         try:
             console.print(headline(sharing(project, clients).poll())[0], soft_wrap=True)
-        except (SlurmUnavailable, Damaged) as error:
+        except (SlurmUnavailable, Damaged, OSError) as error:
             troubles.append(f"{project.study.name}: {error}")
     for trouble in troubles:
         console.print(trouble, style="yellow", soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.store.records import TEXT
 from jobs.store.rundir import Damaged, StudyDir, read_json, write_json
-from launch.study.presets import Mistake, StudyError
+from launch.study.presets import CONFIGS, Mistake, StudyError
 from launch.study.textfile import is_file
 
 ORIGIN = {"file": TEXT}
@@ -17,7 +17,7 @@ ORIGIN = {"file": TEXT}
 def refuse_another(root: StudyDir, file: Path) -> None:
     """Refuse a file whose study would share the run directory with that of another one.
 
-    A file that has moved or was edited is no other one.
+    An edited, moved or copied file still counts as the same one.
 
     Raises:
         StudyError: the study was submitted from another file, which is still there and differs.
@@ -27,12 +27,13 @@ def refuse_another(root: StudyDir, file: Path) -> None:
     before = Path(read_json(root.origin, ORIGIN)["file"])
     if before.resolve() == file.resolve() or _content(before) in (None, file.read_bytes()):
         return
-    raise StudyError([Mistake(
-        file, "name",
+    words = (
         f"{root.path} belongs to another file with this name, {before}. Give this study a name of its own "
-        "('name: …'), or a folder of run directories (--runs DIR). If it is to replace the other one: "
-        f"rm {shlex.quote(str(before))}",
-    )])  # fmt: skip
+        "('name: …'), or a folder of run directories (--runs DIR)"
+    )
+    if not before.is_relative_to(CONFIGS):
+        words += f". If it is to replace the other one: {shlex.join(['mv', str(before), f'{before}.old'])}"
+    raise StudyError([Mistake(file, "name", words)])
 
 
 def record(root: StudyDir, file: Path) -> None:

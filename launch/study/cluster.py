@@ -26,6 +26,7 @@ from launch.study.presets import (
     Positive,
     Strict,
     StudyError,
+    is_file_name,
     known_names,
     located,
     read_yaml,
@@ -314,7 +315,7 @@ def _is_one_cluster(value: str | bool) -> bool:
 
 
 def _file_of(name: str) -> Path:
-    return Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "clusters" / f"{name}.yaml"
+    return Path(name) if is_file_name(name) else CONFIGS / "clusters" / f"{name}.yaml"
 
 
 def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:

@@ -110,9 +110,11 @@ class _Generator(GenerateJsonSchema):
 
 
 def descriptions(model: type[Strict]) -> dict[str, str]:
-    """Return what each field of a model means: the docstring below it, or that of its own model.
+    """Return what each field of a model means.
 
-    Docstrings of fields are read from the source, since nothing keeps them at run time.
+    That is the docstring below it or, for a key that holds a mapping, the docstring of that mapping's model.
+    They are read from the source here: pydantic's `use_attribute_docstrings` would do so at every start of
+    `sor`.
 
     Raises:
         ValueError: a field has neither.
@@ -152,7 +154,7 @@ def _presets() -> Schema:
     found: Schema = {}
     for key, folder in PRESETS.items():
         words = f"a name in configs/{folder}, or a .yaml file beside the study"
-        shipped, own = {"enum": known_names(folder)}, {"type": "string", "pattern": r"\.yaml$"}
+        shipped, own = {"enum": known_names(folder)}, {"type": "string", "pattern": r"\.ya?ml$"}
         found[key] = {"anyOf": [shipped, own], "description": words}
     several = {key: _one_or_more(name) for key, name in found.items() if key != "teacher"}
     return {"teacher": {"anyOf": [found["teacher"], {"type": "null"}]}, **several}
@@ -182,7 +184,14 @@ def _settled(node: Any) -> Any:
         return [_settled(part) for part in node]
     if not isinstance(node, dict):
         return node
-    made = {LIMITS.get(key, key): _settled(part) for key, part in node.items() if key != "title"}
+    made: Schema = {}
+    for key, part in node.items():
+        if key in ("properties", "definitions"):  # whose keys are names
+            made[key] = {name: _settled(each) for name, each in part.items()}
+        elif key in ("examples", "default", "enum"):  # values, not schemas
+            made[key] = part
+        elif key != "title":
+            made[LIMITS.get(str(key), str(key))] = _settled(part)
     if "anyOf" in made:
         made.pop("minLength", None)  # of the list, which has its own
     if "prefixItems" in made:  # alike in all models; only newer drafts know the word

@@ -67,7 +67,7 @@ class Serving(Strict):
 
 
 class Model(Strict):
-    """A model, as a teacher, a student, or both: a file in configs/models, or of one's own."""
+    """A model, as a teacher, a student, or both: a file in configs/models, or your own."""
 
     name: Name
     """Name in units and tables: up to 60 letters, digits, `.`, `_` and `-`. Without it, the file's name."""

@@ -59,6 +59,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+def is_file_name(name: str) -> bool:
+    """Return whether a name means a file, not one in configs/."""
+    return name.endswith((".yaml", ".yml"))
+
+
 def listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 

@@ -26,6 +26,7 @@ from launch.study.presets import (
     StudyError,
     Text,
     Whole,
+    is_file_name,
     known_names,
     listed,
     located,
@@ -139,7 +140,7 @@ class Recipe(Strict):
     warmup: Share = 0.03
     """Share of the steps in which the learning rate rises to its peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 after the warmup, or that it stays."""
+    """Learning rate after the warmup: falls to 0 along a cosine or a line, or stays constant."""
     weight_decay: Annotated[Real, Field(ge=0)] = 0.0
     """Weight decay of AdamW."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
@@ -177,7 +178,7 @@ def _each_once(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
 
 
 class EvalGroup(Strict):
-    """Benchmarks of one domain and format, evaluated together: a file in configs/evals, or of one's own."""
+    """Benchmarks of one domain and format, evaluated together: a file in configs/evals, or your own."""
 
     name: Name
     """Name in units and tables: up to 60 letters, digits, `.`, `_` and `-`. Without it, the file's name."""
@@ -186,7 +187,7 @@ class EvalGroup(Strict):
     format: Literal["multiple-choice", "open-ended"]
     """Format of the questions, by which the report groups benchmarks."""
     include: Text | None = None
-    """Folder with task files of one's own, instead of lm-eval's tasks: a full path, a path in the code's
+    """Folder with your own task files, instead of lm-eval's tasks: a full path, a path in the code's
     folder, or `@prepare/…`. Examples: `configs/evals/tasks`, `"@prepare/benchmarks"`."""
     max_tokens: Count
     """Tokens of an answer, at most, its reasoning included. Example: `16384`."""
@@ -296,7 +297,7 @@ def _presets(file: Path, key: str, names: Any, mistakes: list[Mistake]) -> Any:
 def _preset(file: Path, key: str, name: Any) -> Strict:
     folder = PRESETS[key]
     path = CONFIGS / folder / f"{name}.yaml"
-    if isinstance(name, str) and name.endswith(".yaml"):  # the user's own preset, next to the study
+    if isinstance(name, str) and is_file_name(name):  # the user's own preset, next to the study
         path = file.parent / name
     if not isinstance(name, str) or not is_file(path):
         near = difflib.get_close_matches(str(name)[:SHOWN], known_names(folder), 3)
