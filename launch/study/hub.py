@@ -78,11 +78,12 @@ def _get(url: str, name: str) -> bytes:
                 made.remove_header("Authorization")
             return made
 
+    urlopen = build_opener(SameHost).open
     token = secret("HF_TOKEN")
     headers = {"User-Agent": "scale-or-reason"} | ({"Authorization": f"Bearer {token}"} if token else {})
     instead = "download it where there is a network, and give its folder"
     try:
-        with build_opener(SameHost).open(Request(url, headers=headers), timeout=LIMIT) as answer:
+        with urlopen(Request(url, headers=headers), timeout=LIMIT) as answer:
             return bytes(answer.read())
     except HTTPError as error:
         if error.code in (401, 403, 404):
