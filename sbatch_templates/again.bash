@@ -64,8 +64,12 @@ finish() {
       ended=
       if (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where requeue "$this_job"); then
         if [ "$memory" ] && [ "$raise" ]; then
-          (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where update job="$this_job" "$raise") &&
-            echo "killed for its memory limit of $memory MiB per node: requeued with $raise"
+          for try in 1 2 3; do   # again if the requeue's TERM has ended the subshell before that ignored it
+            (trap '' TERM; unset SLURM_CLUSTERS; exec scontrol $where update job="$this_job" "$raise")
+            code=$?
+            [ $code -ne 0 ] || echo "killed for its memory limit of $memory MiB per node: requeued with $raise"
+            [ $code -gt 128 ] || break
+          done
         fi
         trap - TERM
         [ "$ended" ] || sleep 600         # Slurm ends it within that time, unless TERM has come already

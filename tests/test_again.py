@@ -129,6 +129,17 @@ def test_killed_for_memory_the_request_is_raised_once(start: Start, tmp_path: Pa
     assert noted(tmp_path / "7_3") == 1000
 
 
+def test_a_request_is_raised_although_the_requeue_ended_the_first_try(start: Start, tmp_path: Path) -> None:
+    """Slurm's TERM may reach a subshell between its start and its trap."""
+    (tmp_path / "7_3_0_log.out").write_text("", encoding="utf-8")
+    log = f"echo '{OOM.strip()}' >> {tmp_path}/7_3_0_log.out"
+    ended = f'[ "$1" != update ] || [ $(grep -c "scontrol update" {tmp_path}/asked) -gt 1 ] || exit 143'
+    more = {"squeue": "echo RUNNING mine", "raised": "MinMemoryNode=2000", "SLURM_MEM_PER_NODE": "1000"}
+    put_back(start(137, work=log, scontrol=ended, **more), tmp_path, times=3)
+    asked_for = (tmp_path / "asked").read_text(encoding="utf-8")
+    assert asked_for.count("scontrol update job=7_3 MinMemoryNode=2000") == 2
+
+
 def test_a_request_that_slurm_does_not_raise_is_not_tried_again(start: Start, tmp_path: Path) -> None:
     (tmp_path / "7_3_0_log.out").write_text("", encoding="utf-8")
     log = f"echo '{OOM.strip()}' >> {tmp_path}/7_3_0_log.out"
