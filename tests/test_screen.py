@@ -217,6 +217,18 @@ def test_the_log_is_followed_until_one_reads_back(views: list[StudyView]) -> Non
     assert not after(views, "f", screen=again).follow
 
 
+@pytest.mark.parametrize("keys", ["esc", "tab enter", "/ esc", "/ a enter"])
+@pytest.mark.parametrize("log", ["up", "f"])
+def test_beside_the_table_the_log_is_followed_however_its_page_was_left(
+    views: list[StudyView], log: str, keys: str
+) -> None:
+    wide = Screen(width=200, height=60)
+    opened = after(views, "enter", "enter", log, screen=wide)
+    assert not opened.follow
+    left = after(views, *keys.split(), screen=opened)
+    assert (left.page, left.beside, left.follow, left.back) == (Page.UNITS, True, True, 0)
+
+
 def test_from_a_unit_to_the_next(views: list[StudyView]) -> None:
     screen = after(views, "enter", "enter", "up", "right")
     assert (screen.page, screen.at, screen.follow, screen.back) == (Page.UNIT, 1, True, 0)

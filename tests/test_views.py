@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -272,6 +273,38 @@ def test_a_chart_fills_its_space_and_keeps_the_order_of_its_values() -> None:
     assert text.chart([0, 1, 2, 3], 4, 2) == ["  ▃█", "▁▆██"]
     assert text.chart([5, 1], 6, 3) == ["███   ", "███   ", "███▁▁▁"]  # few values are repeated
     assert text.chart([1.0] * 100, 3, 2) == ["   ", "▁▁▁"]
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("losses", "blocks", "top"),
+    [
+        ([1.0, NAN, 2.0], "▁ █", "   2.000 ┃"),
+        ([INF, 1.0], " ▁", "   1.000 ┃"),
+        ([2.0, -INF, 1.0, INF], "█ ▁ ", "   2.000 ┃"),
+        ([NAN], " ", "         ┃"),
+        ([NAN, NAN], "  ", "         ┃"),
+    ],
+)
+def test_a_loss_that_is_no_number_leaves_its_column_blank(
+    view: StudyView, losses: list[float], blocks: str, top: str
+) -> None:
+    assert text.sparkline(losses, 20) == blocks
+    assert text.sparkline([-1.7e308, 1.7e308, 1.7e308], 3) == "▁██"
+    assert text.sparkline([1.7e308, 1.7e308, 1.0], 1) == " "  # no number holds their sum
+    assert text.chart(losses, 1, 1) == ["▁" if all(map(math.isfinite, losses)) else " "]
+    assert view.now is not None
+    seen = next(seen for seen in view.now.units if seen.state == State.RUNNING)
+    for width, height in ((80, 20), (200, 60)):
+        lines = screen(detail(view, seen, [], width, height, Story(losses=losses)), width, height)
+        if height == 20 or len(losses) == 1:
+            assert any(line.startswith(f"loss    {blocks}  {losses[0]:.3f} to ") for line in lines)
+        else:
+            title = f"loss from the first step to now: {losses[0]:.3f} to {losses[-1]:.3f}"
+            at = next(number for number, line in enumerate(lines) if line.startswith(title))
+            assert lines[at + 1].startswith(top)
 
 
 def test_lines_flow_and_stand_beside_each_other() -> None:

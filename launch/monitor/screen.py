@@ -112,6 +112,8 @@ def press(screen: Screen, key: str, views: Sequence[StudyView]) -> Pressed:
         views: all studies, at least one.
     """
     after, action = _press(replace(screen, message=""), key, views)
+    if after.page != Page.UNIT:  # a log is scrolled on its unit's own page only
+        after = replace(after, follow=True, back=0)
     return settled(after, views), action
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
+from math import isfinite, nan
 from statistics import fmean
 
 from rich.cells import cell_len
@@ -119,14 +120,30 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def chart(values: Sequence[float], width: int, height: int) -> list[str]:
-    """Draw values as columns of blocks, averaging neighbors or repeating values to fill the width."""
+    """Draw values as columns of blocks, averaging neighbors or repeating values to fill the width.
+
+    A column that would show NaN or an infinite value is blank.
+    """
     edges = [(i * len(values) // width, (i + 1) * len(values) // width) for i in range(width)]
-    means = [fmean(values[a : max(b, a + 1)]) for a, b in edges]
-    least, most, full = min(means), max(means), len(BLOCKS)
-    scale = (full * height - 1) / (most - least) if most > least else 0.0
-    levels = [1 + round((mean - least) * scale) for mean in means]
+    means = [_mean(values[a : max(b, a + 1)]) for a, b in edges]
+    known = [mean for mean in means if isfinite(mean)]
+    least, most, full = min(known, default=0.0), max(known, default=0.0), len(BLOCKS)
+    span = most / 2 - least / 2  # halves, whose difference is finite
+    shares = [(mean / 2 - least / 2) / span if span else 0.0 for mean in means]
+    levels = [
+        1 + round(share * (full * height - 1)) if isfinite(mean) else 0
+        for mean, share in zip(means, shares, strict=True)
+    ]
     rows = range(full * (height - 1), -1, -full)  # what is below each row
     return ["".join(BLOCKS[min(n - below, full) - 1] if n > below else " " for n in levels) for below in rows]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean; NaN or infinite if a value is, and NaN if there is none."""
+    try:
+        return fmean(values)
+    except (ValueError, OverflowError):  # infinities of both signs, or sums beyond any number
+        return nan
 
 
 def duration(seconds: float) -> str:

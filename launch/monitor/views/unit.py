@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 from rich.text import Text
@@ -137,7 +138,8 @@ def _loss(losses: Sequence[float], width: int, height: int) -> list[Text]:
     """Plot the loss over the steps so far, below a line with its first and last value."""
     title = f"loss from the first step to now: {losses[0]:.3f} to {losses[-1]:.3f}"
     drawn = chart(losses, max(width - LABEL - 2, 8), height - 1)
-    labels = {0: f"{max(losses):.3f}", height - 2: f"{min(losses):.3f}"}
+    known = [loss for loss in losses if isfinite(loss)]
+    labels = {0: f"{max(known):.3f}", height - 2: f"{min(known):.3f}"} if known else {}
     rows = [
         Text.assemble((f"{labels.get(number, ''):>{LABEL}} ┃", "dim"), (row, "blue"))
         for number, row in enumerate(drawn)
