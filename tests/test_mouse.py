@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jobs.core.plain import ESCAPES
 from launch.monitor.data.study_view import StudyView
-from launch.monitor.frame import Inside, frame
+from launch.monitor.frame import Inside, entries, frame, scrolled
 from launch.monitor.mouse import click
 from launch.monitor.screen import Page, Screen, press, settled
 from launch.monitor.terminal import Click
@@ -60,6 +60,74 @@ def test_a_click_selects_the_unit_in_its_row(
             assert selected.unit.name.endswith(last or first)
     assert hit == list(range(hit[0], hit[0] + len(hit)))
     assert len(hit) >= height - 9
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("keys", ["", "end", "end pageup pageup", "pagedown pagedown up"])
+def test_a_second_click_in_the_same_place_opens_the_unit_that_the_first_one_selected(
+    view: StudyView, keys: str, width: int, height: int
+) -> None:
+    views = [view]
+    screen = scrolled(settled(Screen(page=Page.UNITS, width=width, height=height), views), views)
+    for key in keys.split():
+        after, _ = press(screen, key, views)
+        screen = scrolled(after, views)
+    opened = set[str | None]()
+    for row in range(height):
+        once, _ = click(screen, Click(5, row), views)
+        once = scrolled(once, views)
+        if once.unit == screen.unit:
+            continue
+        twice, _ = click(once, Click(5, row), views)
+        assert (twice.page, twice.unit) == (Page.UNIT, once.unit)
+        opened.add(once.unit)
+    shown, _ = entries(screen, views)
+    assert opened == {screen.rows[at].unit.id for at in shown} - {screen.unit}
+
+
+@pytest.mark.parametrize("study", [0, 17, 29])
+def test_a_second_click_in_the_same_place_opens_the_study_that_the_first_one_selected(
+    view: StudyView, study: int
+) -> None:
+    views = [view] * 30
+    screen = scrolled(settled(Screen(study=study), views), views)
+    shown, top = entries(screen, views)
+    assert (len(shown), top) == (4, 0)
+    for row, number in enumerate(shown):
+        once, _ = click(screen, Click(5, row), views)
+        once = scrolled(once, views)
+        assert once.study == number
+        if number != study:
+            assert once.page == Page.STUDIES
+            once, _ = click(once, Click(5, row), views)
+        assert (once.page, once.study) == (Page.UNITS, number)
+
+
+def test_a_list_scrolls_only_as_far_as_the_selection_requires(view: StudyView) -> None:
+    screen = scrolled(settled(Screen(page=Page.UNITS), [view]), [view])
+    room, firsts = len(entries(screen, [view])[0]), list[int]()
+    for key in [*["down"] * room, "up", "down", "down", *["up"] * room, "end", "home"]:
+        after, _ = press(screen, key, [view])
+        screen = scrolled(after, [view])
+        firsts.append(screen.first_unit)
+    most = len(screen.rows) - room
+    assert firsts == [*[0] * (room - 1), 1, 1, 1, 2, *[2] * (room - 1), 1, most, 0]
+
+
+def test_where_studies_are_drawn_for_one_without_an_answer_a_click_selects_a_study(view: StudyView) -> None:
+    silent = replace(view, now=None, summary=None, taken=0.0)
+    views = [view, silent, silent]
+    screen = scrolled(settled(Screen(page=Page.UNITS, study=1), views), views)
+    assert [row[0] for row in drawn(screen, views)[:3]] == [" ", ">", " "]
+    for row in (0, 2):
+        once, _ = click(screen, Click(5, row), views)
+        assert (once.page, once.study) == (Page.STUDIES, row)
+        twice, _ = click(scrolled(once, views), Click(5, row), views)
+        assert (twice.page, twice.study) == (Page.UNITS, row)
+    wide = replace(screen, width=200, height=60)
+    assert click(wide, Click(150, 0), views)[0].study == 0  # no table is drawn, beside which this would be
+    again, _ = click(screen, Click(5, 1), views)
+    assert (again.page, again.study, again.message) == (Page.UNITS, 1, "no unit is listed")
 
 
 def test_beside_the_table_a_click_selects_nothing(view: StudyView) -> None:

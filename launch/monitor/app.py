@@ -23,7 +23,7 @@ from launch.monitor.actions import carry_out
 from launch.monitor.background import BackgroundCall
 from launch.monitor.data.summary import Summary, summarize
 from launch.monitor.data.unit_files import UnitFiles, read_story
-from launch.monitor.frame import Inside, frame
+from launch.monitor.frame import Inside, frame, scrolled
 from launch.monitor.mouse import click
 from launch.monitor.poller import Poller, WorkOut
 from launch.monitor.questions import Action
@@ -202,7 +202,7 @@ class App:
         width, height = self._terminal.size
         screen = settled(replace(self._screen, width=width, height=height), views)
         inside = self._inside if screen.unit == self._inside.unit else Inside()
-        self._screen = replace(screen, back=min(screen.back, len(inside.log)))
+        self._screen = scrolled(replace(screen, back=min(screen.back, len(inside.log))), views)
         console = PlainConsole(
             file=self._stream, force_terminal=True, width=width, height=height, legacy_windows=False
         )

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story
-from launch.monitor.screen import GAP, Page, Screen
+from launch.monitor.screen import GAP, Page, Screen, lists_studies
 from launch.monitor.views.help import help_page
-from launch.monitor.views.overview import overview, title
+from launch.monitor.views.overview import listed, overview, title
 from launch.monitor.views.text import Lines, panes
 from launch.monitor.views.unit import NOTHING, detail
-from launch.monitor.views.unit_table import unit_table
+from launch.monitor.views.unit_table import unit_table, visible
 from launch.monitor.views.wrap import wrapped
 
 LEAST = (40, 10)  # the smallest terminal, in cells
@@ -67,19 +67,40 @@ def _body(screen: Screen, views: Sequence[StudyView], inside: Inside, height: in
     view, seen, width = views[screen.study], screen.seen(), screen.width
     if screen.help:
         return help_page(width, height)
-    if screen.page == Page.STUDIES or view.now is None:
-        return overview(views, screen.study, width, height)
+    if lists_studies(screen, views):
+        return overview(views, screen.study, width, height, screen.first_study)
     top = title(view, width)
     height -= len(top)
     log = inside.log[: max(1, len(inside.log) - screen.back)]
     if seen and screen.beside:
         left = screen.table
-        table = unit_table(view, screen.rows, screen.at, left, height)
+        table = unit_table(view, screen.rows, screen.at, left, height, screen.first_unit)
         page = detail(view, seen, log, width - left - GAP, height, inside.story)
         return Group(*top, Lines(panes(table, page, left), width, height))
     if screen.page == Page.UNITS or seen is None:
-        return Group(*top, unit_table(view, screen.rows, screen.at, width, height))
+        return Group(*top, unit_table(view, screen.rows, screen.at, width, height, screen.first_unit))
     return Group(*top, detail(view, seen, log, width, height, inside.story))
+
+
+def entries(screen: Screen, views: Sequence[StudyView]) -> tuple[range, int]:
+    """Return the indices of the studies or units that are listed, and the row in which the first one is."""
+    height = screen.height - len(foot(screen))
+    if lists_studies(screen, views):
+        return listed(len(views), screen.study, height, screen.first_study), 0
+    if not screen.rows or (screen.page == Page.UNIT and not screen.beside):
+        return range(0), 0
+    top = len(title(views[screen.study], screen.width))
+    return visible(len(screen.rows), screen.at, height - top, screen.first_unit), top + 1  # below its heading
+
+
+def scrolled(screen: Screen, views: Sequence[StudyView]) -> Screen:
+    """Return the screen as it is drawn: a list begins with the same entry until the selection leaves it."""
+    shown, _ = entries(screen, views)
+    if not shown:
+        return screen
+    if lists_studies(screen, views):
+        return replace(screen, first_study=shown.start)
+    return replace(screen, first_unit=shown.start)
 
 
 def foot(screen: Screen) -> list[Text]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launch.monitor.data.study_view import StudyView
-from launch.monitor.frame import foot
-from launch.monitor.screen import Page, Pressed, Screen, choose, press
+from launch.monitor.frame import entries
+from launch.monitor.screen import Page, Pressed, Screen, choose, lists_studies, press
 from launch.monitor.terminal import Click
-from launch.monitor.views.overview import listed, title
-from launch.monitor.views.unit_table import visible
 
 
 def click(screen: Screen, at: Click, views: Sequence[StudyView]) -> Pressed:
@@ -19,7 +17,7 @@ def click(screen: Screen, at: Click, views: Sequence[StudyView]) -> Pressed:
     number = None if screen.question else _row(screen, at, views)
     if number is None:
         return screen, None
-    selected = screen.study if screen.page == Page.STUDIES else screen.at
+    selected = screen.study if lists_studies(screen, views) else screen.at
     if number == selected and screen.page != Page.UNIT:
         return press(screen, "enter", views)
     return choose(screen, number, views), None
@@ -27,12 +25,7 @@ def click(screen: Screen, at: Click, views: Sequence[StudyView]) -> Pressed:
 
 def _row(screen: Screen, at: Click, views: Sequence[StudyView]) -> int | None:
     """Return the index of the study or unit that is drawn there; None: neither is."""
-    height = screen.height - len(foot(screen))
-    if screen.page == Page.STUDIES:
-        shown, first = listed(len(views), screen.study, height), 0
-    elif not screen.rows or (at.column >= screen.table if screen.beside else screen.page == Page.UNIT):
+    if screen.beside and not lists_studies(screen, views) and at.column >= screen.table:
         return None
-    else:
-        top = len(title(views[screen.study], screen.width))
-        shown, first = visible(len(screen.rows), screen.at, height - top), top + 1  # below the heading
+    shown, first = entries(screen, views)
     return shown[at.row - first] if first <= at.row < first + len(shown) else None

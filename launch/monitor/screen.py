@@ -35,6 +35,7 @@ class Screen:
     Args:
         study: index of the selected study.
         unit: id of the selected unit, in row `at`.
+        first_study, first_unit: index of the first one that was drawn.
         listed: the rows of the table; None while there is nothing to list.
         wanted: words that units must match; `typing` while they are entered.
         follow: whether the log is refreshed; `back`: number of lines scrolled up from its end.
@@ -46,6 +47,8 @@ class Screen:
     study: int = 0
     unit: str | None = None
     at: int = 0
+    first_study: int = 0
+    first_unit: int = 0
     listed: Listing | None = None
     wanted: str = ""
     typing: bool = False
@@ -84,6 +87,11 @@ class Screen:
 
 Pressed = tuple[Screen, Action | None]
 NO_UNIT = "no unit is listed"
+
+
+def lists_studies(screen: Screen, views: Sequence[StudyView]) -> bool:
+    """Return whether the studies are drawn, which replace the units of one that has not been polled yet."""
+    return screen.page == Page.STUDIES or views[screen.study].now is None
 
 
 def settled(screen: Screen, views: Sequence[StudyView]) -> Screen:
@@ -136,9 +144,11 @@ def _press(screen: Screen, key: str, views: Sequence[StudyView]) -> Pressed:
 def choose(screen: Screen, number: int, views: Sequence[StudyView]) -> Screen:
     """Return the screen with another study selected, or, where units are listed, another unit."""
     screen = replace(screen, message="")
-    return settled(
-        _at_study(screen, number) if screen.page == Page.STUDIES else _at_row(screen, number), views
-    )
+    if lists_studies(screen, views):
+        screen = _at_study(replace(screen, page=Page.STUDIES), number)
+    else:
+        screen = _at_row(screen, number)
+    return settled(screen, views)
 
 
 def _answer(screen: Screen, question: Question, key: str) -> Pressed:

@@ -28,6 +28,7 @@ from launch.monitor.views.text import (
     percent,
     rate_in_words,
     shorten,
+    window,
 )
 from launch.monitor.views.unit_table import rows_of
 from launch.monitor.views.wrap import wrapped
@@ -44,14 +45,15 @@ COUNTED = (  # columns of the stage table
 )  # fmt: skip
 
 
-def overview(views: Sequence[StudyView], chosen: int, width: int, height: int) -> Lines:
+def overview(views: Sequence[StudyView], chosen: int, width: int, height: int, first: int = 0) -> Lines:
     """Render a line per study, and the selected study in full.
 
     Args:
         width, height: available space, in cells.
+        first: the index of the first study of the list as it was drawn before.
     """
     view = views[chosen]
-    lines = _studies(views, chosen, width, height)
+    lines = _studies(views, chosen, width, listed(len(views), chosen, height, first))
     lines += head(view, width)
     summary, now = view.summary, view.now
     if summary is None or now is None:
@@ -74,17 +76,15 @@ def _with_gap(apart: list[Text], lines: list[Text]) -> list[Text]:
     return [*apart, *lines] if lines else []
 
 
-def listed(total: int, chosen: int, height: int) -> range:
+def listed(total: int, chosen: int, height: int, first: int) -> range:
     """Return the indices of the studies that the page lists, in its first rows; none if there is only one."""
-    most = max(1, height // 5) if total > 1 else 0
-    first = min(max(0, chosen - most // 2), max(0, total - most))
-    return range(first, min(first + most, total))
+    return window(total, chosen, max(1, height // 5), first) if total > 1 else range(0)
 
 
-def _studies(views: Sequence[StudyView], chosen: int, width: int, height: int) -> list[Text]:
-    """Return a line per study, or those around the selected one if there are too many."""
+def _studies(views: Sequence[StudyView], chosen: int, width: int, shown: range) -> list[Text]:
+    """Return a line for each study that is shown, and a line below them."""
     rows = []
-    for index in listed(len(views), chosen, height):
+    for index in shown:
         view = views[index]
         name = Text(f"{'>' if index == chosen else ' '} {shorten(view.project.study.name, width // 3)}")
         name.stylize("bold" if index == chosen else "")

@@ -94,6 +94,18 @@ def cells(text: Text) -> int:
     return cell_len(text.plain)
 
 
+def window(total: int, selected: int, room: int, first: int) -> range:
+    """Return the indices of the entries of a list that are shown, scrolled only as far as is necessary.
+
+    Args:
+        selected: the entry that has to be among them.
+        room: how many there is space for.
+        first: the first one that was shown before.
+    """
+    first = min(max(first, selected - room + 1), selected, max(0, total - room))
+    return range(first, min(first + room, total))
+
+
 def shorten(name: str, width: int) -> str:
     """Elide the middle of a name that is too long: beginnings and ends tell units apart."""
     if len(name) <= width:

@@ -10,7 +10,7 @@ from jobs.core.plain import plain
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.summary import AT_WORK, Work, started_at
 from launch.monitor.data.unit_files import Took
-from launch.monitor.views.text import Lines, cells, columns, duration, percent, rate_in_words, shorten
+from launch.monitor.views.text import Lines, cells, columns, duration, percent, rate_in_words, shorten, window
 from launch.state.reasons import why
 from launch.state.states import State
 from launch.state.status import UnitStatus
@@ -96,27 +96,28 @@ def saying(seen: UnitStatus, at: float) -> str:
     return plain(", ".join(words))
 
 
-def unit_table(view: StudyView, rows: Sequence[UnitStatus], selected: int, width: int, height: int) -> Lines:
-    """Render the units of `rows` around the selected one.
+def unit_table(
+    view: StudyView, rows: Sequence[UnitStatus], selected: int, width: int, height: int, first: int = 0
+) -> Lines:
+    """Render as many units of `rows` as there is space for, the selected one among them.
 
     Args:
         selected: its index in `rows`.
         width, height: available space, in cells.
+        first: the index of the first unit of the table as it was drawn before.
     """
     if not rows:
         return Lines([Text("no units", "dim")], width, height)
-    shown = visible(len(rows), selected, height)
+    shown = visible(len(rows), selected, height, first)
     lines = rows_of(view, rows[shown.start : shown.stop], selected - shown.start, width)
     chosen = rows[selected]
     whole = f"{chosen.unit.stage} {chosen.unit.name}: {saying(chosen, view.taken) or chosen.state}"
     return Lines([*lines, Text(whole, "dim")], width, height)
 
 
-def visible(total: int, selected: int, height: int) -> range:
+def visible(total: int, selected: int, height: int, first: int) -> range:
     """Return the indices of the units that a table of this height shows, below its heading."""
-    room = max(height - 2, 1)
-    first = min(max(0, selected - room // 2), max(0, total - room))
-    return range(first, min(first + room, total))
+    return window(total, selected, max(height - 2, 1), first)
 
 
 def rows_of(view: StudyView, shown: Sequence[UnitStatus], selected: int | None, width: int) -> list[Text]:
