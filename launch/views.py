@@ -24,10 +24,10 @@ from launch.local.scheduler import Event, Running
 from launch.state.command_line import command
 from launch.state.exit_code import Outlook, outlook
 from launch.state.ledger import Job
-from launch.state.reconcile import Difference
+from launch.state.reconcile import Difference, reconcile
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, current_progress
-from launch.state.waits import Waiting, waiting
+from launch.state.waits import Waiting, submit_again, waiting
 from launch.study.plan import MARGIN, gpu_hours, totals
 from launch.submit.bad_nodes import Verdict
 
@@ -207,7 +207,7 @@ def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -
     failed = now.of(State.FAILED)
     shown = [s for s in failed if s.unit.id in logs] if logs else failed
     for seen in (*now.of(State.STALLED, State.DAMAGED), *shown):
-        parts.append(problem(seen, logs.get(seen.unit.id, []) if logs else []))
+        parts.append(problem(seen, now, logs.get(seen.unit.id, []) if logs else []))
     if rest := [s for s in failed if s not in shown]:
         parts.append(Text(f"{len(rest)} more failed: {listed(rest)}", "red"))
     parts += [waiting_line(w) for w in waiting(now)]
@@ -233,8 +233,8 @@ def headline(now: StudyStatus) -> tuple[Text, str | None]:
         return Text(f"{name}: in progress: {says}", "bold blue"), command(now.root, "monitor")
     if not any(seen.attempt for seen in now.units):
         return Text(f"{name}: not submitted yet: {says}", "bold"), command(now.root, "submit")
-    # A second submit would be refused.
-    verb = "monitor" if now.submitting else "submit"
+    # A second submit would be refused, and one that finds nothing to do would change nothing.
+    verb = "monitor" if now.submitting or reconcile(now).nothing else "submit"
     return Text(f"{name}: needs attention: {says}", "bold red"), command(now.root, verb)
 
 
@@ -258,7 +258,7 @@ def keeper_line(now: StudyStatus) -> Text:
         )
     if last.ended is not None:
         return Text(f"no keeper any more: {last.reason}", "dim")
-    return _kept_whole(Text(f"{keeper_gone(job)}. To continue: {command(now.root, 'submit')}", "yellow"))
+    return _kept_whole(Text(f"{keeper_gone(job)}. To continue{submit_again(now)}", "yellow"))
 
 
 def keeper_gone(job: Job) -> str:
@@ -288,7 +288,7 @@ def nodes_lines(found: Verdict) -> list[str]:
     return lines
 
 
-def problem(seen: UnitStatus, log: Sequence[str] = ()) -> Text:
+def problem(seen: UnitStatus, now: StudyStatus, log: Sequence[str] = ()) -> Text:
     """Render a unit that needs attention: what happened, what to do, and the end of its log."""
     where = f"{seen.unit.stage} {seen.unit.name}"
     said = Text(f"{seen.state}: {where}: {plain(seen.reason or '')}\n", "red")
@@ -298,6 +298,9 @@ def problem(seen: UnitStatus, log: Sequence[str] = ()) -> Text:
         said.append(f"  | {line}\n", "dim")
     if log or seen.state is State.STALLED:  # without a log, the command would fail
         said.append(f"  {command(seen.root, 'logs', seen.unit.id)}\n")
+    if seen.state is State.STALLED:
+        said.append(f"  to restart it: {command(seen.root, 'cancel', seen.unit.id)}\n")
+        said.append(f"  then{submit_again(now)}\n")
     said.rstrip()
     return _kept_whole(said)
 

@@ -24,7 +24,9 @@ from launch.notify import hook
 from launch.notify.events import AGAIN, DAY, LONG, QUIET, News, Sent, news, silence
 from launch.notify.hook import HOOK, Notifier
 from launch.state.backend import LiveJobs
-from launch.state.lock import Lock
+from launch.state.ledger import Attempt, Job
+from launch.state.lock import Held, Lock
+from launch.state.log_files import has_log
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
@@ -52,10 +54,15 @@ class Memory:
         return [f"{each.event}: {each.text}" for each in found]
 
     def news(
-        self, *units: UnitStatus, at: float = AT, nodes: Verdict | None = None, **more: Any
+        self,
+        *units: UnitStatus,
+        at: float = AT,
+        nodes: Verdict | None = None,
+        logs: bool = True,
+        **more: Any,
     ) -> list[str]:
         now = StudyStatus(StudyDir(Path("s")), units, **more)
-        return self.tell(news(now, nodes or Verdict(), self.told(at)), at)
+        return self.tell(news(now, nodes or Verdict(), self.told(at), lambda seen: logs), at)
 
 
 def evaluations(count: int, state: State, **more: Any) -> list[UnitStatus]:
@@ -99,6 +106,32 @@ def test_units_that_fail_are_told_of_together_and_not_one_after_another() -> Non
     [last] = memory.news(*failed, b, at=AT + 61 + QUIET)  # nothing else will come
     assert last.startswith("failed: evaluate e39 failed: out of memory: ")
     assert memory.news(*failed, b, at=AT + 9 * DAY) == []
+
+
+def test_only_a_log_that_exists_is_named() -> None:
+    [failed] = evaluations(1, State.FAILED, **FULL)
+    blocked = seen(Unit("report", "r", {}), State.BLOCKED)
+    for logs, end in ((True, f" unit. Its log: sor logs s {failed.unit.id}"), (False, " unit.")):
+        [said] = Memory().news(failed, blocked, logs=logs)
+        assert said.endswith(f"Blocked by failures: 1{end}")
+
+
+def test_the_hook_is_told_of_a_log_once_the_attempt_has_one(
+    root: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "told"
+    monkeypatch.setenv(HOOK, f'printf "%s\\n" "$SOR_MESSAGE" >> {shlex.quote(str(file))}')
+    logs = root.submission("s")
+    for number in (1, 2):
+        attempt = Attempt(number, 100.0, "generic", (Job("s", "1", "here", 0),))
+        failed = seen(A, State.FAILED, **FULL, attempt=attempt)._replace(root=root)
+        notifier = Notifier(root, lambda words: None)
+        notifier.report(StudyStatus(root, (failed,)), Verdict())
+        notifier.close()
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "1_0_0_log.out").write_text("a line\n", encoding="utf-8")
+    said = file.read_text(encoding="utf-8").splitlines()
+    assert ["Its log: sor logs" in line for line in said] == [False, True]
 
 
 def test_other_causes_and_other_attempts_are_news() -> None:
@@ -161,8 +194,10 @@ def test_what_can_never_start() -> None:
     memory, stuck = Memory(), seen(A, State.WAITING, live=live, in_vain=True, reason=reason)
     [said] = memory.news(stuck, seen(B, State.RUNNING))
     assert said.startswith(f"stuck: train a stuck: its job {why}: ")
-    assert said.endswith("What to do: name another one; then sor submit s")
+    assert said.endswith("What to do: name another one; then: sor submit s")
     assert memory.news(stuck, seen(B, State.RUNNING)) == []
+    [said] = Memory().news(stuck, seen(B, State.RUNNING), submitting=Held(1.0, "somebody"))
+    assert said.endswith("another one; then, once the submit in progress has ended: sor submit s")
 
 
 def test_bad_nodes() -> None:
@@ -189,12 +224,12 @@ def test_a_long_silence_once_a_day() -> None:
 
 def test_what_was_not_taken_is_news_again_after_a_while() -> None:
     memory, now = Memory(), StudyStatus(StudyDir(Path("s")), (seen(A, State.DONE),))
-    found = news(now, Verdict(), memory.told(AT))
+    found = news(now, Verdict(), memory.told(AT), has_log)
     memory.tell(found, told=False)
-    assert news(now, Verdict(), memory.told(AT + AGAIN - 1)) == []
-    assert news(now, Verdict(), memory.told(AT + AGAIN + 1)) == found
+    assert news(now, Verdict(), memory.told(AT + AGAIN - 1), has_log) == []
+    assert news(now, Verdict(), memory.told(AT + AGAIN + 1), has_log) == found
     memory.tell(found, AT + AGAIN + 1)
-    assert news(now, Verdict(), memory.told(AT + 9 * AGAIN)) == []
+    assert news(now, Verdict(), memory.told(AT + 9 * AGAIN), has_log) == []
 
 
 # Hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import made_status as made
@@ -14,12 +15,13 @@ from launch.monitor.data.problems import problems
 from launch.slurm.backend import _how
 from launch.state.backend import LiveJobs
 from launch.state.ledger import Attempt, Job
+from launch.state.lock import Held
 from launch.state.pending_reasons import LIMIT, MEANINGS, Wait, meaning
 from launch.state.states import State
-from launch.state.status import StudyStatus
-from launch.state.waits import waiting
+from launch.state.status import Keeper, StudyStatus
+from launch.state.waits import advice, waiting
 from launch.submit.bad_nodes import Verdict
-from launch.views import waiting_line
+from launch.views import keeper_line, waiting_line
 
 # The names that squeue has for `enum job_state_reason` in Slurm 22.05, 24.11 and 26.05; {what} is any of the
 # resources that limits know.
@@ -145,12 +147,12 @@ def shown(
         (
             how("QOSMaxWallDurationPerJobLimit"),
             "cannot start: train a: requests more time than its QOS allows for one job (QOSMaxWall.*Limit)",
-            "request less in the preset, or name another .*; then sor submit s",
+            "request less in the preset, or name another .*; then: sor submit s",
         ),
         (
             how("launch failed requeued held"),
             "cannot start: train a: is held by Slurm, which could not start it on a node",
-            "sor submit s",
+            "to submit again: sor submit s",
         ),
         (how("JobHeldUser"), "cannot start: train a: you hold it", "scontrol release 7"),
         (
@@ -185,6 +187,21 @@ def test_people_are_told_what_cannot_start_why_and_what_to_do(live: LiveJobs, li
 def test_advice_names_the_cluster_of_the_jobs(reason: str, advice: str) -> None:
     said, [(_, what, _)] = shown(how(reason), cluster="other")
     assert what == said.partition("\n  ")[2] == advice
+
+
+@pytest.mark.parametrize("reason", ["QOSMaxWallDurationPerJobLimit", "launch failed requeued held"])
+def test_no_second_submit_is_advised_while_one_is_in_progress(reason: str) -> None:
+    keeper = Keeper(Attempt(1, 1.0, "generic", (Job("k", "9", "c"),)), None)
+    unit = made.seen(ROOT, UNIT, State.WAITING, reason="x", in_vain=True)._replace(live=how(reason))
+    now = StudyStatus(ROOT, (unit,), keeper=keeper, submitting=Held(1.0, "somebody"))
+    lines = [advice((unit,), now), keeper_line(now).plain]
+    lines += [waiting_line(w).plain for w in waiting(now)]  # if the submit in progress will not help
+    later = ", once the submit in progress has ended: sor submit s"
+    assert all(line.endswith(later) for line in lines)
+    now = replace(now, submitting=None)
+    lines = [advice((unit,), now), keeper_line(now).plain]
+    assert not any("once the submit" in line for line in lines)
+    assert all(line.endswith(": sor submit s") for line in lines)
 
 
 def test_who_only_waits_is_not_shown() -> None:

@@ -20,12 +20,14 @@ from launch.state.backend import LiveJobs
 from launch.state.exit_code import Outlook, outlook
 from launch.state.ledger import Attempt, Job, Started
 from launch.state.lock import Held
+from launch.state.reconcile import reconcile
 from launch.state.states import State
 from launch.state.status import Keeper, StudyStatus, UnitStatus
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
 from launch.study_run import open_project
+from launch.views import headline
 
 A, B = Unit("train", "a", {}), Unit("evaluate", "b", {})
 PASSES, STAYS = {"written": {"cause": Cause.NODE}}, {"written": {"cause": Cause.CODE}}
@@ -102,6 +104,30 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("SOR_NOTIFY", raising=False)
     with watched_study(tmp_path) as file:
         yield file
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "verb"),
+    [
+        ((State.STALLED,), {}, "monitor"),  # a submit would leave it alone
+        ((State.QUEUED, {"reason": "JobHeldUser"}), {}, "monitor"),
+        ((State.QUEUED, {"reason": "AssocGrpGRESMinutes"}), {}, "monitor"),
+        ((State.DAMAGED, {"attempt": None}), {}, "monitor"),
+        ((State.FAILED, STAYS), {}, "submit"),
+        ((State.FAILED, STAYS), since(50.0), "monitor"),  # a second one would be refused
+        ((State.QUEUED, REDO), {}, "submit"),  # it would replace the job
+        ((State.RUNNING,), {}, "monitor"),
+    ],
+)
+def test_a_submit_is_advised_only_if_it_would_do_something(
+    first: tuple[Any, ...], more: dict[str, Any], verb: str
+) -> None:
+    state, *facts = first
+    units = (seen(A, state, **(facts[0] if facts else {})), seen(B, State.DONE))
+    now = StudyStatus(StudyDir(Path("s")), units, **more)
+    assert headline(now)[1] == f"sor {verb} s"
+    assert outlook(now) == (ON if state == State.RUNNING else YOU)
+    assert not reconcile(now).nothing or verb == "monitor"
 
 
 @pytest.fixture

@@ -142,6 +142,25 @@ def test_only_a_log_that_exists_is_named(tmp_path: Path) -> None:
         assert ("sor logs" in shown) == named
 
 
+@pytest.mark.parametrize("submitting", [None, Held(NOW, "ada")])
+def test_below_a_stalled_unit_stand_the_commands_that_restart_it(
+    tmp_path: Path, submitting: Held | None
+) -> None:
+    project = made.paper(tmp_path)
+    units = [made.seen(project.root, unit, State.DONE) for unit in project.units]
+    stalled = made.seen(project.root, project.units[0], State.STALLED, reason="no heartbeat")
+    now = StudyStatus(project.root, (stalled, *units[1:]), submitting=submitting)
+    lines = screen(status_view(now), 250, 60)
+    at = next(number for number, line in enumerate(lines) if line.startswith("stalled: "))
+    root, later = project.root.path, ", once the submit in progress has ended" if submitting else ""
+    assert lines[at + 1 : at + 4] == [
+        f"  sor logs {root} {stalled.unit.id}",
+        f"  to restart it: sor cancel {root} {stalled.unit.id}",
+        f"  then{later}: sor submit {root}",
+    ]
+    assert f"next: sor monitor {root}" in lines
+
+
 def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
     [problem] = problems(made_sight(tmp_path / "idle", [State.DONE]))
     assert problem.title == "nothing is queued or running, and 132 units are not done"

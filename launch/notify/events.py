@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,16 @@ class Sent:
         return self.topics.get(topic, 0.0) <= self.at - QUIET
 
 
-def news(now: StudyStatus, nodes: Verdict, sent: Sent) -> list[News]:
-    """Return the messages to send now."""
+def news(now: StudyStatus, nodes: Verdict, sent: Sent, has_log: Callable[[UnitStatus], bool]) -> list[News]:
+    """Return the messages to send now.
+
+    Args:
+        has_log: whether there is a log of a unit's last attempt; called only for units to report.
+    """
     if now.units and outlook(now) == Outlook.DONE:
         found = [_all_done(now)]
     else:
-        found = [*_stages(now, sent), *_problems(now, sent), *_left(now)]
+        found = [*_stages(now, sent), *_problems(now, sent, has_log), *_left(now)]
     found += _nodes(nodes, sent)
     return [each for each in found if not sent.keys.issuperset(each.keys)]
 
@@ -120,14 +124,14 @@ def _ended(now: StudyStatus) -> dict[str, int]:
     return {stage: at for stage, at in last.items() if stage not in unfinished}
 
 
-def _problems(now: StudyStatus, sent: Sent) -> list[News]:
+def _problems(now: StudyStatus, sent: Sent, has_log: Callable[[UnitStatus], bool]) -> list[News]:
     """Report failed, stalled, held, damaged or stuck units, grouped by stage and cause."""
     groups = defaultdict[str, list[UnitStatus]](list)
     for seen in (*now.of(State.STALLED, State.DAMAGED), *lost(now), *held(now), *stuck(now)):
         if _key(seen) not in sent.keys:
             groups[f"{_state(seen)} {seen.unit.stage} {seen.cause or ''}"].append(seen)
     return [
-        News(topic, tuple(map(_key, units)), _problem(units, now))
+        News(topic, tuple(map(_key, units)), _problem(units, now, has_log))
         for topic, units in groups.items()
         if sent.due(topic) or not in_progress(now)
     ]
@@ -143,7 +147,7 @@ def _key(seen: UnitStatus) -> str:
     return f"{_state(seen)} {seen.unit.id} {seen.attempt.number if seen.attempt else 0}"
 
 
-def _problem(units: list[UnitStatus], now: StudyStatus) -> str:
+def _problem(units: list[UnitStatus], now: StudyStatus, has_log: Callable[[UnitStatus], bool]) -> str:
     """Format as "3 evaluate units failed: out of memory, the first s-r0: …"."""
     first, cause, blocked = units[0], units[0].cause, len(now.of(State.BLOCKED))
     stage, name = first.unit.stage, first.unit.name
@@ -153,10 +157,12 @@ def _problem(units: list[UnitStatus], now: StudyStatus) -> str:
     text += f", the first {name}" if many else ""
     text += f": {_words(in_words(first.reason or ''))}. "
     if _state(first) in ("held", "stuck"):
-        return f"{text}What to do: {advice(units)}"
+        return f"{text}What to do: {advice(units, now)}"
     text += f"What to do: {ANSWERS[cause].advice}. " if cause else ""
     text += f"Blocked by failures: {count(blocked, 'unit')}. " if blocked else ""
-    return text + f"Its log: {command(now.root, 'logs', first.unit.id)}"
+    if has_log(first):  # without a log, the command would fail
+        text += f"Its log: {command(now.root, 'logs', first.unit.id)}"
+    return text.rstrip()
 
 
 def _left(now: StudyStatus) -> list[News]:

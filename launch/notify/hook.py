@@ -25,6 +25,7 @@ from launch.notify import webhook
 from launch.notify.events import News, Sent, news, silence
 from launch.notify.webhook import LIMIT, HookError
 from launch.state.lock import Lock, Locked
+from launch.state.log_files import has_log
 from launch.state.status import StudyStatus
 from launch.submit.bad_nodes import Verdict
 
@@ -54,7 +55,7 @@ class Notifier:
 
     def report(self, now: StudyStatus, nodes: Verdict) -> None:
         """Send news in the background; what is new while a send is running waits for the next call."""
-        self._start(lambda sent: news(now, nodes, sent))
+        self._start(lambda sent: news(now, nodes, sent, has_log))
 
     def silent(self, since: float) -> None:
         """Report in the background that there was no answer since a time, in seconds since the epoch."""

@@ -43,6 +43,11 @@ def tail(log: Path, most: int = TAIL) -> list[str]:
     return [line for line in lines if line.strip()][-most:]
 
 
+def has_log(seen: UnitStatus) -> bool:
+    """Return whether there is a log of a unit's last attempt."""
+    return bool(logs_of(seen, seen.root))
+
+
 def logs_of(seen: UnitStatus, root: StudyDir) -> list[Path]:
     """Return the log files of a unit's last attempt, one per rank, worker by worker."""
     return [log for job in seen.jobs for log in root.logs(job.submission, job.id)]

@@ -26,6 +26,12 @@ class Waiting:
     advice: str
 
 
+def submit_again(now: StudyStatus) -> str:
+    """Return how an advice to submit a study ends: with the command, and when that is not refused."""
+    when = ", once the submit in progress has ended" if now.submitting else ""
+    return f"{when}: {command(now.root, 'submit')}"
+
+
 def stuck(now: StudyStatus) -> list[UnitStatus]:
     """Return the units whose job can never start, and will not be replaced by a live keeper or submit."""
     helped = now.kept is not None or now.submitting is not None
@@ -45,16 +51,14 @@ def waiting(now: StudyStatus) -> list[Waiting]:
         for found in (stuck(now), held(now), _of(now, Wait.SITE))
         for words, units in _by_reason(found).items()
     ]
-    return [Waiting(units, words, advice(units)) for words, units in groups]
+    return [Waiting(units, words, advice(units, now)) for words, units in groups]
 
 
-def advice(units: Sequence[UnitStatus]) -> str:
+def advice(units: Sequence[UnitStatus], now: StudyStatus) -> str:
     """Return what to do about units that are stuck or held for the same reason."""
     live = units[0].live
     if live and live.dead:
-        first = f"{live.advice}; then " if live.advice else ""
-        submit = command(units[0].root, "submit")
-        return f"{first}{submit}"
+        return f"{f'{live.advice}; then' if live.advice else 'to submit again'}{submit_again(now)}"
     jobs = [job for seen in units for job in seen.jobs if job.array]
     arrays = ",".join(dict.fromkeys(str(job.array) for job in jobs))
     where = f"--clusters={jobs[0].slurm_cluster} " if jobs and jobs[0].slurm_cluster else ""

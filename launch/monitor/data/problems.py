@@ -11,7 +11,7 @@ from launch.state.command_line import command
 from launch.state.exit_code import in_progress
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus
-from launch.state.waits import waiting
+from launch.state.waits import submit_again, waiting
 from launch.submit.bad_nodes import Verdict
 from launch.views import keeper_gone, listed, nodes_lines
 
@@ -71,12 +71,6 @@ def problems(
         title = f"nothing is queued or running, and {to_do:,} units are not done"
         found.append(Problem(title, (f"to submit them{submit}",), grave=False))
     return found
-
-
-def submit_again(now: StudyStatus) -> str:
-    """Return how an advice to submit a study ends: with the command, and when that is not refused."""
-    when = ", once the submit in progress has ended" if now.submitting else ""
-    return f"{when}: {command(now.root, 'submit')}"
 
 
 def _failed(lively: Sequence[UnitStatus], words: Mapping[str, Sequence[str]], submit: str) -> list[Problem]:

@@ -13,7 +13,6 @@ from rich.text import Text
 from jobs.core.causes import ANSWERS
 from jobs.core.plain import plain
 from jobs.core.unit import Unit
-from launch.monitor.data.problems import submit_again
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import Story
 from launch.monitor.views.text import (
@@ -35,6 +34,7 @@ from launch.monitor.views.wrap import wrapped
 from launch.state.command_line import command
 from launch.state.states import State
 from launch.state.status import UnitStatus
+from launch.state.waits import submit_again
 from launch.views import STYLES, amount, memory, memory_used, needs
 
 WIDE = 120  # columns needed to place two blocks side by side
