@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jobs.core.plain import ESCAPES
 from launch.monitor.data.study_view import StudyView
-from launch.monitor.frame import LEAST, Inside, frame
+from launch.monitor.frame import LEAST, Inside, foot, frame
 from launch.monitor.screen import Screen, press
 
 PAGES = ("", "enter", "enter enter", "?", "/ f a i", "enter c", "u", "c", "s", "enter s")
@@ -81,6 +81,32 @@ def test_below_stands_what_is_asked_said_or_can_be_typed(views: list[StudyView])
     assert drawn(Screen(busy="cancelling x"), views, (80, 24))[-1] == "cancelling x …"
     long = drawn(Screen(message="word " * 5000), views, (80, 24))
     assert views[0].project.study.name in long[0]  # a long message leaves room for what it is about
+
+
+@pytest.mark.parametrize("size", [LEAST, (60, 12), (80, 24)])
+@pytest.mark.parametrize(
+    ("keys", "asked", "answers"),
+    [
+        ("c", "Cancel the study", "y: yes, n: no"),
+        ("u", "Submit", "y: yes, n: no"),
+        ("/ q u e u e d enter c", "Cancel", "y: yes, a: all listed"),
+    ],
+)
+def test_a_question_is_shown_with_its_answers_in_any_terminal(
+    views: list[StudyView], keys: str, asked: str, answers: str, size: tuple[int, int]
+) -> None:
+    at = screen(views, keys)
+    assert at.question
+    below = drawn(at, views, size)[-(size[1] // 3) :]
+    assert any(row.startswith(asked) for row in below)
+    assert any(row.startswith(answers) for row in below)
+    assert below[-1].endswith("n: no")
+
+
+def test_wide_characters_of_a_message_are_wrapped() -> None:
+    lines = foot(Screen(message="漢字" * 30, width=80, height=24))
+    assert "".join(line.plain for line in lines).replace(" ", "") == "漢字" * 30
+    assert max(cell_len(line.plain) for line in lines) <= 80
 
 
 def test_reading_back_in_a_log(views: list[StudyView], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
@@ -119,10 +120,12 @@ def foot(screen: Screen) -> list[Text]:
 
 
 def _wrapped(screen: Screen, text: str, style: str) -> list[Text]:
-    width, rows = screen.width, list[str]()
-    for line in text.split("\n"):
-        rows += wrapped(line, width) if len(line) > width else [line]
-    return [Text(row, style) for row in rows[: screen.height // 3]]
+    width, most = screen.width, screen.height // 3
+    *above, last = (wrapped(line, width) if cell_len(line) > width else [line] for line in text.split("\n"))
+    rows = [row for line in above for row in line]
+    room = most - bool(rows)  # for the last line: the answers to a question
+    last = last if len(last) <= room else [*last[: room - 1], last[-1]]
+    return [Text(row, style) for row in [*rows[: most - len(last)], *last]]
 
 
 def _hints(screen: Screen) -> str:
