@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -101,3 +102,19 @@ def test_secrets_are_named_instead(token: str, capsys: pytest.CaptureFixture[str
     assert printed.err == "key [MY_API_KEY]\n"
     assert token[:3] not in printed.out
     assert printed.out.count("MY_API") == 4
+
+
+@pytest.mark.parametrize(
+    ("overflow", "row"),
+    [
+        ("ignore", "next: sor logs /scratch/[MY_API_KEY]/runs 0123456789ab"),
+        ("ellipsis", "next: sor logs /scr…"),
+    ],
+)
+def test_a_line_that_hides_a_secret_is_not_wrapped_either(
+    token: str, overflow: Literal["ignore", "ellipsis"], row: str
+) -> None:
+    file = io.StringIO()
+    line = Text(f"next: sor logs /scratch/{token}/runs 0123456789ab", no_wrap=True, overflow=overflow)
+    PlainConsole(file=file, width=20).print(Group(line), crop=False)
+    assert file.getvalue() == f"{row}\n"

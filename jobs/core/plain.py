@@ -59,8 +59,9 @@ class PlainConsole(Console):
         """Yield rich's segments, with control characters removed from text segments."""
         if isinstance(renderable, Text) and (shown := hide(renderable.plain)) != renderable.plain:
             renderable = Text(
-                shown, renderable.style, justify=renderable.justify, overflow=renderable.overflow
-            )
+                shown, renderable.style, justify=renderable.justify, overflow=renderable.overflow,
+                no_wrap=renderable.no_wrap,
+            )  # fmt: skip
         for segment in super().render(renderable, options):
             if segment.control is None and CONTROLS.search(segment.text):
                 yield Segment(CONTROLS.sub("", segment.text), segment.style)
