@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,18 @@ def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
     over = made_sight(tmp_path / "over", [State.DONE] * 133)
     assert problems(over) == []
     assert "all done" in "\n".join(screen(first_page([over], 0, 80, 24), 80, 24))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_stages_whose_time_is_unknown_are_named(view: StudyView, width: int) -> None:
+    assert view.summary is not None
+    unknown = replace(view, summary=replace(view.summary, unknown=("generate", "pack")))
+    lines = screen(first_page([unknown], 0, width, 24), width, 24)
+    parts = [part for line in lines[:6] for part in line.split("   ")]
+    assert "time for generate, pack unknown" in parts
+    assert parts[parts.index("time for generate, pack unknown") - 1].endswith(" left")
+    several = screen(first_page([unknown] * 2, 0, width, 24), width, 24)
+    assert " over " in several[0]
 
 
 def test_too_many_problems_are_counted(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def _until(summary: Summary, short_form: bool = False) -> list[Text]:
         return [Text(f"{'over ' if unknown else ''}{in_words(duration(known.mid))} left")]
     left = Text(f"{around(known, words=True)} left")
     if unknown:
-        return [left.append(", and "), Text(f"an unknown time for {unknown}")]
+        return [left, Text(f"time for {unknown} unknown")]
     when = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + known.mid))
     return [left, Text(f"until {when}")]
 
