@@ -6,9 +6,11 @@ import re
 import shlex
 from typing import NamedTuple
 
+from rich.cells import cell_len, chop_cells
+
 # By convention a message ends with its command, after a colon or "then".
 COMMAND = re.compile(r"(?:^|(?<=: )|(?<=; )|(?<=then ))(?:sor|scontrol|rm) .*$")
-LEAST = 8  # characters of a long word that a row holds at least
+LEAST = 8  # cells of a long word that a row holds at least
 
 
 class Word(NamedTuple):
@@ -40,10 +42,12 @@ def wrapped(line: str, width: int, indent: int = 0) -> list[str]:
         spare = 2 if ours <= number < len(words) - 1 else 0  # for the end of a row
         # A command that fits on a row of its own is not broken.
         least = (
-            len(command) if number == ours and len(command) <= width - indent - 2 else len(word.text) + spare
+            cell_len(command)
+            if number == ours and cell_len(command) <= width - indent - 2
+            else cell_len(word.text) + spare
         )
         empty = not row.strip()
-        if not empty and (word.part or len(row) + 1 + least > width):
+        if not empty and (word.part or cell_len(row) + 1 + least > width):
             rows.append(row + word.end)
             row, empty = "" if word.part else " " * (indent + 2), True
         row += word.text if empty else f" {word.text}"
@@ -51,7 +55,8 @@ def wrapped(line: str, width: int, indent: int = 0) -> list[str]:
 
 
 def _prose(text: str, most: int) -> list[Word]:
-    return [Word(text[at : at + most], "", at > 0) for at in range(0, len(text), most)]
+    parts = chop_cells(text, most) if cell_len(text) > most else [text]
+    return [Word(part, "", number > 0) for number, part in enumerate(parts)]
 
 
 def _command(text: str, most: int) -> list[Word]:
@@ -69,11 +74,11 @@ def _command(text: str, most: int) -> list[Word]:
 
 
 def _parts(word: str, most: int) -> list[str]:
-    """Return a word as quoted parts of `most` characters and two quotes at most."""
+    """Return a word as quoted parts of `most` cells and two quotes at most."""
     parts = list[str]()
     while word or not parts:
         size = most
-        while len(shlex.quote(word[:size])) > most + 2:  # an apostrophe takes five
+        while cell_len(shlex.quote(word[:size])) > most + 2:  # an apostrophe takes five
             size -= 1
         parts.append(shlex.quote(word[:size]))
         word = word[size:]
