@@ -323,8 +323,23 @@ def test_who_submits_is_seen_whatever_the_clock_of_the_file_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float, age: float, held: bool
 ) -> None:
     monkeypatch.setattr(locks, "ahead", {tmp_path: ahead}.__getitem__)
-    write(tmp_path / "lock", age - ahead, began=5.0)
-    assert held_since(tmp_path / "lock") == (5.0 if held else None)
+    path = tmp_path / "lock"
+    write(path, age - ahead, began=5.0)
+    assert held_since(path) == (5.0 - ahead if held else None)
+    write(path, age - ahead)
+    assert held_since(path) == (path.stat().st_mtime - ahead if held else None)
+
+
+def test_since_when_a_study_is_submitted_is_converted_to_the_clock_of_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = tmp_path / "lock", time.time()
+    monkeypatch.setattr(locks, "ahead", {tmp_path: 1000.0}.__getitem__)  # of the submitter's clock
+    with Lock(path):
+        os.utime(path, (before + 1000, before + 1000))
+        assert before <= (held_since(path) or 0) <= time.time()
+        monkeypatch.setattr(locks, "ahead", {tmp_path: 0.0}.__getitem__)  # of another machine's
+        assert before + 1000 <= (held_since(path) or 0) <= time.time() + 1000
 
 
 def test_a_late_line_of_a_sleeper_is_not_taken_for_the_last_attempt(tmp_path: Path) -> None:

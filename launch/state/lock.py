@@ -104,7 +104,7 @@ class Lock:
         """Write the owner's record to a file of this process's own."""
         owner = {
             "user": getpass.getuser(), "host": socket.gethostname(), "pid": os.getpid(), "token": self._token,
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"), "began": time.time() + ahead(self._path.parent),
             **({"seized": self._seize} if self._seize else {}),
         }  # fmt: skip
         mine = self._path.with_name(f"{self._path.name}.{self._token}")
@@ -179,7 +179,7 @@ class Held(NamedTuple):
     """A lock that somebody holds.
 
     Args:
-        since: in seconds since the epoch.
+        since: in seconds since the epoch, by this machine's clock.
         who: its owner, in words.
     """
 
@@ -190,7 +190,8 @@ class Held(NamedTuple):
 def holder(path: Path) -> Held | None:
     """Return who holds a lock.
 
-    Unlike acquiring it, this touches nothing: an owner on another host is judged by this machine's clock.
+    Unlike acquiring it, this leaves the lock as it is. An owner on another host is judged by the file
+    server's clock.
 
     Returns:
         None if no live owner is visible.
@@ -199,10 +200,10 @@ def holder(path: Path) -> Held | None:
         touched = path.stat().st_mtime
     except OSError:
         return None
-    owner = _owner(path)
-    if not owner or not _may_live(owner, time.time() + ahead(path.parent) - touched):
+    owner, faster = _owner(path), ahead(path.parent)
+    if not owner or not _may_live(owner, time.time() + faster - touched):
         return None
-    return Held(float(owner.get("began", touched)), _named(owner))
+    return Held(float(owner.get("began", touched)) - faster, _named(owner))
 
 
 def _named(owner: Mapping[str, Any]) -> str:
