@@ -49,7 +49,7 @@ def test_a_partition_that_is_down_is_named_and_one_that_is_too_short_needs_a_per
     assert waited.returncode == 4
     said = f"requests more time than its partition allows: {PARTITION}"
     assert said in waited.stdout
-    assert "'max_hours', or name another partition, in the cluster file; then sor submit " in waited.stdout
+    assert "'max_hours', or name another partition, in the cluster file; then: sor submit " in waited.stdout
     assert said in submitter.sor("monitor", runs, "--once").stdout
     [first] = [s for s in submitter.poll(runs).units if s.live and s.live.dead]
     assert (first.state, first.live and first.live.again) == (State.WAITING, False)
