@@ -308,7 +308,7 @@ def cancel(
         if (refused := ask(question, PlainConsole())) is not None:
             sys.exit(refused)
     ended = cancel_units(project, now, chosen(now, unit) if unit else None)
-    print(f"cancelled: {', '.join(ended)}" if ended else "nothing to cancel: no job is queued or running")
+    print(f"canceled: {', '.join(ended)}" if ended else "nothing to cancel: no job is queued or running")
 
 
 @app.command()

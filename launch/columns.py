@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -66,8 +66,8 @@ class Columns:
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), show_header=self._heading)
         for title in self._titles:
             if title not in left_out:
-                table.add_column(headings[title], overflow="fold")
-                table.columns[-1].justify = "right" if title in self._numbers else "left"
+                side: JustifyMethod = "right" if title in self._numbers else "left"
+                table.add_column(headings[title], overflow="fold", justify=side)
         for row in self._rows:
             pairs = zip(self._titles, row, strict=True)
             table.add_row(*(cell for title, cell in pairs if title not in left_out))

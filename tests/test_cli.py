@@ -350,7 +350,7 @@ def test_cancel(study: Path, out: Path) -> None:
     assert running["state"] == "running"
     assert "nothing to cancel" in sor("cancel", study, "collate/small", "--runs", out).stdout
     done = sor("cancel", study, "prepare/small", "--runs", out)
-    assert (done.returncode, done.stdout) == (0, "cancelled: prepare small\n")
+    assert (done.returncode, done.stdout) == (0, "canceled: prepare small\n")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "failed: prepare small: cancelled" in output

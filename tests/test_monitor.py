@@ -316,7 +316,7 @@ def test_jobs_that_fail_and_are_cancelled_while_it_is_open(
         person.presses("Enter", "c")
         person.sees("Cancel 1 job of 1 unit (prepare good) of good?", "y: yes, n: no")
         person.presses("y")
-        person.sees("cancelled: prepare good")
+        person.sees("canceled: prepare good")
         person.sees(State.WAITING)
         person.presses("u")
         person.sees("Submit good: ", "y: yes, n: no")

@@ -193,7 +193,7 @@ def test_what_slurm_never_took_can_be_cancelled(held: Submitter, tmp_path: Path)
     make_old(tmp_path)
     assert held.poll(tmp_path).units[1].state == State.WAITING
     done = held.sor("cancel", tmp_path, "--yes")
-    assert done.stdout == "cancelled: prepare small, collate small\n"
+    assert done.stdout == "canceled: prepare small, collate small\n"
     ended = [seen.attempt.ended for seen in held.poll(tmp_path).units if seen.attempt]
     assert ended == ["cancelled", "cancelled"]
 
@@ -322,7 +322,7 @@ def test_cancel_stops_a_submit_under_way(held: Submitter, tmp_path: Path) -> Non
     process = submitting(held, runs, before_sbatch(tmp_path / "wait", "prepare", wait))
     wait_for((tmp_path / "asked").exists, "sbatch to be asked")
     done = held.sor("cancel", runs, "--yes")
-    assert (done.returncode, done.stdout) == (0, "cancelled: prepare small\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "canceled: prepare small\n"), done.stderr
     go.touch()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said

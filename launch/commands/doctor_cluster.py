@@ -115,7 +115,7 @@ def _from_a_node(
             if last and live_state(last.state) == State.QUEUED:
                 yield warning(
                     f"the queue is busy: job {last.ids[0]} waited {PATIENCE:.0f} s ({last.reason}) and is "
-                    "cancelled now, so that nothing was tested on a node. Try again later, or with "
+                    "canceled now, so that nothing was tested on a node. Try again later, or with "
                     "SBATCH_PARTITION or SBATCH_QOS set to what this cluster has for short tests"
                 )
             else:

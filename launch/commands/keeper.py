@@ -200,7 +200,7 @@ def _why_over(now: StudyStatus, everything: Difference, held: Sequence[tuple[Uni
         first = failed[0]
         return f"failed units are not retried: {first.unit.stage} {first.unit.name}: {first.reason}{more}"
     again = command(now.root, "submit")
-    return held[0][1] if held else f"the rest was cancelled, or its result removed. To submit it: {again}"
+    return held[0][1] if held else f"the rest was canceled, or its result removed. To submit it: {again}"
 
 
 if __name__ == "__main__":

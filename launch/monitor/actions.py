@@ -49,4 +49,4 @@ def _cancel(project: Project, units: tuple[str, ...] | None) -> str:
     now = project.poll()
     chosen = None if units is None else [seen for seen in now.units if seen.unit.id in units]
     ended = cancel(project, now, chosen)
-    return f"cancelled: {', '.join(ended)}" if ended else "no job was queued or running any more"
+    return f"canceled: {', '.join(ended)}" if ended else "no job was queued or running any more"

@@ -221,7 +221,10 @@ class App:
     def _press(self, key: Key) -> bool:
         """Handle a key or a click, and return whether to quit."""
         if key in ("ctrl-z", "ctrl-l"):
-            self._terminal.suspend() if key == "ctrl-z" else self._terminal.clear()
+            if key == "ctrl-z":
+                self._terminal.suspend()
+            else:
+                self._terminal.clear()
             return False
         views = self._poller.views()
         if isinstance(key, Click):

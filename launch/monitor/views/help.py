@@ -9,7 +9,7 @@ from launch.state.states import State
 from launch.views import STYLES
 
 KEYS = (
-    ("↑ ↓ j k Page Home End", "move; scroll a log"),
+    ("↑ ↓ j k PgUp PgDn", "move, scroll; Home, End: to the ends"),
     ("Enter", "open a study, its units, one unit"),
     ("Esc Backspace", "back; clear the filter"),
     ("Tab Shift-Tab", "next study, previous study"),

@@ -14,7 +14,7 @@ from jobs.core.wording import about
 from launch.monitor.data.problems import Problem
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.summary import Stage, Summary
-from launch.monitor.views.students import students
+from launch.monitor.views.students import WIDE, students
 from launch.monitor.views.text import (
     BAR,
     Lines,
@@ -38,7 +38,6 @@ from launch.views import SHORT, STYLES, amount
 LEAST_BAR = 8
 LEFT_OUT = {"few": (State.QUEUED, State.WAITING, State.PREEMPTED), "fewest": (State.BLOCKED,)}
 TROUBLE = 3  # rows of an error at most
-WIDE = 100  # columns needed to show intervals and full words
 COUNTED = (  # columns of the stage table
     State.RUNNING, State.QUEUED, State.WAITING, State.PREEMPTED, State.STALLED, State.FAILED, State.BLOCKED,
     State.DAMAGED,

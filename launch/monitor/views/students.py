@@ -10,7 +10,7 @@ from launch.monitor.views.text import beside, cells, columns, percent
 from launch.state.states import State
 from launch.views import SHORT, STYLES
 
-WIDE = 100  # columns of a terminal needed for full words
+WIDE = 100  # columns of a terminal needed for intervals and full words
 APART = 4  # rows beyond the grid from which its caption and a plot are apart from it
 CAPTIONS = (  # of the grid, from long to short
     "columns: share of reasoning in the training data; cells: accuracy in %, * on the frontier, or progress",
