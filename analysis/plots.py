@@ -157,7 +157,7 @@ def frontier(
 
 
 def mixtures(points: pd.DataFrame, across: int | None = None) -> Figure:
-    """Plot accuracy against the share of reasoning rows, one panel per scope, one line per size.
+    """Plot accuracy against the share of reasoning rows, one panel per scope, one line per size and recipe.
 
     Lines connect means over seeds; if both orders of mixtures occur, shuffled ones are dashed.
 
@@ -169,7 +169,7 @@ def mixtures(points: pd.DataFrame, across: int | None = None) -> Figure:
     style = Style.of(points)
     figure, panels = _panels(points, across=across)
     for axes, rows in panels:
-        for size, own in rows.groupby("size"):
+        for (size, _), own in rows.groupby(["size", "recipe"]):
             color = style.colors[str(size)]
             for order, line in _orders(own) if style.both_orders else [("", own)]:
                 means = line.groupby("share")["accuracy"].mean()

@@ -92,7 +92,7 @@ def table(schema: Schema, links: dict[str, str]) -> str:
 
 def shown(schema: Schema) -> str:
     """Return the default of a key for a table."""
-    if "allOf" in schema:
+    if "allOf" in schema or ("anyOf" in schema and "default" not in schema):
         return "those of its keys"
     default = schema.get("default")
     if default in (None, [], {}):

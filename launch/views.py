@@ -17,6 +17,7 @@ from rich.text import Text
 
 from jobs.core.causes import ANSWERS, Run
 from jobs.core.plain import plain
+from jobs.core.recipe_words import in_words, shown
 from jobs.core.unit import STAGES, Unit
 from jobs.core.wording import count, span
 from launch.columns import Columns
@@ -28,7 +29,7 @@ from launch.state.reconcile import Difference, reconcile
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus, current_progress
 from launch.state.waits import Waiting, submit_again, waiting
-from launch.study.plan import MARGIN, gpu_hours, totals
+from launch.study.plan import MARGIN, gpu_hours, settings_varied, totals
 from launch.submit.bad_nodes import Verdict
 
 STYLES = {
@@ -81,12 +82,9 @@ def memory_used(used: int | None, asked: int | None) -> str:
     return f"{memory(used).removesuffix(' GiB')} of {memory(asked)}" if used and asked else memory(used)
 
 
-def _columns(words: Sequence[str], numbers: Sequence[str], more: Sequence[str] = ()) -> Table:
-    """Return an empty table with these columns, those of `numbers` right-aligned."""
-    table = Table(*words, *numbers, *more, box=None, pad_edge=False)
-    for column in table.columns[len(words) : len(words) + len(numbers)]:
-        column.justify = "right"
-    return table
+def requested(seen: UnitStatus) -> int:
+    """Return the memory that the unit's last attempt requested, or its next one will, in MiB per node."""
+    return seen.attempt.memory if seen.attempt and seen.attempt.memory else seen.unit.resources.memory
 
 
 def plan_view(now: StudyStatus) -> RenderableType:
@@ -108,12 +106,19 @@ def plan_view(now: StudyStatus) -> RenderableType:
             flops,
             Text(seen.state, STYLES[seen.state]),
         )  # fmt: skip
-    return Group(table, "", stage_sums([s.unit for s in now.units]))
+    units = [seen.unit for seen in now.units]
+    differ = [
+        f"{in_words(key)} {', '.join(map(shown, values))}" for key, values in settings_varied(units).items()
+    ]
+    grid: list[RenderableType] = [Text(f"trained with {'; '.join(differ)}", "dim"), ""] if differ else []
+    return Group(table, "", *grid, stage_sums(units))
 
 
 def stage_sums(units: list[Unit]) -> Table:
     """Return a table of totals per stage and overall."""
-    table = _columns(("stage",), ("units", "FLOPs (estimate)", "GPU hours"))
+    table = Table("stage", box=None, pad_edge=False)
+    for title in ("units", "FLOPs (estimate)", "GPU hours"):
+        table.add_column(title, justify="right")
     for stage in STAGES:
         of_stage = [u for u in units if u.stage == stage]
         if of_stage:
@@ -318,20 +323,20 @@ def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -
         ended: its finished runs, oldest first.
     """
     unit, reason = seen.unit, f": {plain(seen.reason)}" if seen.reason else ""
-    asked = seen.attempt.memory if seen.attempt and seen.attempt.memory else unit.resources.memory
-    limits = f"requests {needs(unit)}, {memory(asked)} of memory per node, {unit.resources.hours:g} h"
+    per_node = f"{memory(requested(seen))} of memory per node"
+    limits = f"requests {needs(unit)}, {per_node}, {unit.resources.hours:g} h"
     about = [
         Text.assemble(f"{unit.stage} {unit.name} ({unit.id}): ", (seen.state, STYLES[seen.state]), reason),
         Text(f"  {limits}", "dim"),
         *([Text(f"  {seen.cause}: {ANSWERS[seen.cause].advice}", "yellow")] if seen.cause else []),
     ]
-    table = _columns(("  run", "ended"), ("seconds", "memory"), ("outcome",))
+    table = Columns(("  run", "ended", "seconds", "memory", "outcome"), numbers=("seconds", "memory"))
     for run in ended:
         when = time.strftime("%d %b %H:%M", time.localtime(run.ended))
         end = f"{run.cause}: {plain(run.error)}" if run.error else "succeeded"
         took = "?" if run.seconds is None else f"{run.seconds:,.0f}"
         name = f"  {run.attempt}.{run.restart}" + (f" worker {run.worker}" if run.worker else "")
-        table.add_row(name, when, took, memory_used(run.memory, run.asked), Text(end))
+        table.add(name, when, took, memory_used(run.memory, run.asked), Text(end))
     running = [running_table([(unit, seen.progress)])] if seen.state == State.RUNNING else []
     return Group(*about, *running, *([table] if ended else []), *(Text(f"  | {line}", "dim") for line in log))
 

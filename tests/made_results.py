@@ -30,20 +30,25 @@ def evaluation(
     benchmarks: list[dict[str, Any]],
     scores: dict[str, dict[str, float]] | None = None,
     packed: Unit | None = None,
+    trained: dict[str, Any] | None = None,
     **other: Any,
 ) -> Unit:
     """Publish an evaluation below `root`, with the training that it comes from.
 
     Args:
         scores: of items, by benchmark.
-        packed: what the training read.
+        packed: what the training read; its record is written, too.
+        trained: what else the training's record holds.
     """
     study = StudyDir(root)
     root.mkdir(parents=True, exist_ok=True)
     write_json(study.study, {})
     who = {"name": student, "size": "1B", "share": 0.0, "order": "sequential", "seed": 0} | other
-    train = Unit("train", student, who, (packed.as_input(),) if packed else ())
+    train = Unit("train", student, who | (trained or {}), (packed.as_input(),) if packed else ())
     unit = Unit("evaluate", f"{student}-group", who | {"tasks": benchmarks}, (train.as_input(),))
+    if packed and not study.unit(packed).spec.exists():
+        study.unit(packed).path.mkdir(parents=True)
+        write_json(study.unit(packed).spec, packed.to_json())
     for made, result in (
         (train, {"flops": flops}),
         (unit, {"student": who, "training": {"flops": flops}, "benchmarks": benchmarks}),
@@ -101,7 +106,8 @@ def each_row(table: pd.DataFrame) -> list[Any]:
 def results_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The table that `collect` would make of these rows; what they lack is the same."""
     same = {
-        "order": "sequential", "domain": "general", "format": "open-ended", "metric": "exact_match,none",
-        "seed": 0, "task_version": "1", "source": "made", "output_tokens": 10.0, "reasoning_tokens": 0.0,
+        "order": "sequential", "recipe": "", "domain": "general", "format": "open-ended",
+        "metric": "exact_match,none", "seed": 0, "task_version": "1", "source": "made",
+        "output_tokens": 10.0, "reasoning_tokens": 0.0,
     }  # fmt: skip
     return pd.DataFrame([same | row for row in rows]).reindex(columns=list(COLUMNS)).astype(COLUMNS)

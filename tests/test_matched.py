@@ -95,7 +95,7 @@ def points(scope: str, kind: str, students: dict[str, tuple[Any, ...]]) -> pd.Da
     """Share, training and inference FLOPs, accuracy and size of each student."""
     columns = ["share", "training_flops", "inference_flops", "accuracy", "size"]
     table = pd.DataFrame.from_dict(students, orient="index", columns=columns).rename_axis("student")
-    return table.reset_index().assign(kind=kind, scope=scope, order="sequential")
+    return table.reset_index().assign(kind=kind, scope=scope, order="sequential", recipe="")
 
 
 def compared_by_hand() -> pd.DataFrame:
@@ -122,7 +122,7 @@ def compared_by_hand() -> pd.DataFrame:
 def test_comparisons_at_matched_compute_are_those_worked_out_by_hand() -> None:
     found = compared_by_hand()
     assert list(found) == [
-        "kind", "scope", "student", "size", "share", "order", "accuracy", "axis", "flops", "plain",
+        "kind", "scope", "student", "size", "share", "order", "recipe", "accuracy", "axis", "flops", "plain",
         "difference", "extrapolated", "break_even", "break_even_low", "break_even_high", "stderr", "low",
         "high", "low_all", "high_all", "p_all",
     ]  # fmt: skip

@@ -136,8 +136,9 @@ def test_a_change_makes_new_what_depends_on_it(tmp_path: Path, changes: dict[str
         {"mixtures": {"shares": [1, 0, 0.5]}},
         {"mixtures": {"shares": [0, 0.5], "order": ["sequential", "shuffled"]}},
         {"seeds": [0, 1]},
+        {"training": [{}, {"epochs": [1, 2], "learning_rate": 1e-4}]},
     ],
-    ids=["student", "student with a tokenizer of its own", "share", "order", "seed"],
+    ids=["student", "student with a tokenizer of its own", "share", "order", "seed", "recipe"],
 )
 def test_a_study_that_grows_finds_all_it_has_done(tmp_path: Path, more: dict[str, Any]) -> None:
     before = planned(tmp_path)

@@ -106,7 +106,7 @@ def test_what_is_refused_by_the_study_and_by_the_job(name: str, tmp_path: Path) 
     with pytest.raises(StudyError, match=words) as error:
         load_study(str(study(tmp_path, file)))
     [mistake] = error.value.mistakes
-    assert mistake.key == "prompts.0.path"
+    assert mistake.key == "prompts.path"
     assert mistake.message.startswith(str(file))
     with pytest.raises(ValueError, match=words if name not in ("rows.csv", "rows") else "rows are read from"):
         prompts(file)

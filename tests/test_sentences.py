@@ -53,7 +53,11 @@ def tables(
     rows += [(f"full-{size}", size, 1.0, 0.7, 2.0 + i) for i, size in enumerate(places)]
     points = pd.DataFrame(rows, columns=["student", "size", "share", "accuracy", axis])
     points = points.assign(
-        kind="benchmark", scope=scope, order="", **{other: math.nan for other in AXES if other != axis}
+        kind="benchmark",
+        scope=scope,
+        order="",
+        recipe="",
+        **{other: math.nan for other in AXES if other != axis},
     )
     standing = points[["kind", "scope", "student"]].assign(axis=axis)
     for name in ("gap", "plain_gap"):

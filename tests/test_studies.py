@@ -45,20 +45,21 @@ def test_shipped_study_loads(name: str) -> None:
     study = load_study(name)
     assert study.name == name
     assert len((CONFIGS / "studies" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()) <= 40
-    batch = study.training.batch
+    (recipe,) = study.recipes
     for student in study.students:
         training = student.training
         assert training is not None
         processes = training.nodes * (training.gpus_per_node or training.tasks_per_node)
-        assert batch % (processes * training.micro_batch) == 0, f"{student.name} cannot share {batch} blocks"
+        assert recipe.batch % (processes * training.micro_batch) == 0, (
+            f"{student.name}: {recipe.batch} blocks"
+        )
 
 
 def test_shipped_are_what_the_readme_promises() -> None:
     assert {"demo", "scale-or-reason", "smollm"} <= set(SHIPPED)
     study = load_study("scale-or-reason")
     assert [s.size for s in study.students] == ["0.5B", "1.5B", "3B", "7B", "14B"]
-    assert study.mixtures.shares == (0, 0.25, 0.5, 0.75, 1)
-    assert study.mixtures.order == ("sequential",)
+    assert study.mixed == [(share, "sequential") for share in (0, 0.25, 0.5, 0.75, 1)]
     tasks = [task.task for group in study.benchmarks for task in group.tasks]
     assert len(tasks) == len(set(tasks)) == 18
     kinds = {(group.domain, group.format) for group in study.benchmarks}
@@ -208,13 +209,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no benchmark preset": ({"benchmarks": "math"}, "benchmarks", "'math' has no preset"),
     "wrong type": ({"training": {"batch": "many"}}, "training.batch", "found 'many'"),
     "fraction for a count": ({"training": {"epochs": 1.5}}, "training.epochs", "found 1.5"),
-    "not one of": ({"mixtures": {"shares": 0, "order": "mixed"}}, "mixtures.order.0", "'sequential' or "),
+    "not one of": ({"mixtures": {"shares": 0, "order": "mixed"}}, "mixtures.order", "'sequential' or "),
     "missing": ({"expect": None}, "expect", "found None"),
     "no shares": ({"mixtures": {"shares": []}}, "mixtures.shares", "at least 1 item"),
     "share twice": ({"mixtures": {"shares": [1, 1]}}, "mixtures.shares", "named more than once: 1"),
-    "missing file": ({"pairs": {"path": "no/such.jsonl"}}, "pairs.0.path", "no such file: "),
-    "two sources in one": ({"pairs": {"path": "x", "dataset": "y"}}, "pairs.0", "give either"),
-    "no revision": ({"pairs": {"dataset": "a/b"}}, "pairs.0", "needs a 'revision'"),
+    "missing file": ({"pairs": {"path": "no/such.jsonl"}}, "pairs.path", "no such file: "),
+    "two sources in one": ({"pairs": {"path": "x", "dataset": "y"}}, "pairs", "give either"),
+    "no revision": ({"pairs": {"dataset": "a/b"}}, "pairs", "needs a 'revision'"),
     "no rows": ({"pairs": None}, "", "give 'teacher', 'prompts' and 'modes'"),
     "rows twice": ({"teacher": "qwen3-235b-a22b"}, "", "'pairs' are already answered"),
     "teacher as a student": ({"students": "qwen3-235b-a22b"}, "students", "no 'training' in its preset"),
@@ -256,7 +257,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
             "training": {"epoch": 1},
         },
     )
-    assert {m.key for m in found} == {"students", "mixtures.shares.0", "mixtures.order.0", "training.epoch"}
+    assert {m.key for m in found} == {"students", "mixtures.shares.0", "mixtures.order", "training.epoch"}
 
 
 def test_mistake_in_a_preset_names_the_preset(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from jobs.core.causes import Cause, Run
+from jobs.core.plain import ESCAPES
 from jobs.store.rundir import append_jsonl
 from launch.monitor.data.eta import Span
 from launch.monitor.data.problems import Problem
@@ -39,7 +40,6 @@ from launch.submit.bad_nodes import BadNode, Verdict
 from launch.views import status_view
 
 SIZES = [(80, 24), (120, 40), (200, 60), (40, 15), (100, 30), (20, 5)]
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def screen(
     file.flush()
     text = raw.getvalue().decode()
     assert color or "\x1b" not in text
-    lines = COLOURS.sub("", text).rstrip("\n").split("\n")
+    lines = ESCAPES.sub("", text).rstrip("\n").split("\n")
     assert len(lines) <= height
     assert all(cell_len(line) <= width for line in lines)
     return lines
@@ -106,7 +106,7 @@ def problems(view: StudyView) -> Sequence[Problem]:
     return view.summary.problems
 
 
-def made_sight(tmp_path: Path, states: list[State], **more: Any) -> StudyView:
+def made_view(tmp_path: Path, states: list[State], **more: Any) -> StudyView:
     project = made.paper(tmp_path)
     states += [State.WAITING] * (len(project.units) - len(states))
     units = [made.seen(project.root, u, s) for u, s in zip(project.units, states, strict=True)]
@@ -121,7 +121,7 @@ def test_each_problem_has_a_command(tmp_path: Path, view: StudyView) -> None:
     former = (Job("old", "77", "login1"),)
     states = [State.DONE, State.QUEUED]
     nodes = Verdict(avoid=(bad,))
-    found = problems(made_sight(tmp_path, states, vain=True, nodes=nodes, keeper=keeper, former=former))
+    found = problems(made_view(tmp_path, states, vain=True, nodes=nodes, keeper=keeper, former=former))
     titles = [problem.title for problem in found]
     assert [title.split()[0] for title in titles] == ["1", "node", "1", "no"]
     assert "behind jobs that failed: scale-or-reason" in titles[0]
@@ -163,15 +163,15 @@ def test_below_a_stalled_unit_stand_the_commands_that_restart_it(
 
 
 def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
-    [problem] = problems(made_sight(tmp_path / "idle", [State.DONE]))
+    [problem] = problems(made_view(tmp_path / "idle", [State.DONE]))
     assert problem.title == "nothing is queued or running, and 132 units are not done"
-    assert problems(made_sight(tmp_path / "queued", [State.DONE, State.QUEUED])) == []
+    assert problems(made_view(tmp_path / "queued", [State.DONE, State.QUEUED])) == []
     held = Held(NOW, "ada on login1 (process 4711)")
-    submitting = made_sight(tmp_path / "submitting", [State.DONE], submitting=held)
+    submitting = made_view(tmp_path / "submitting", [State.DONE], submitting=held)
     assert problems(submitting) == []
     text = "\n".join(screen(first_page([submitting], 0, 80, 24), 80, 24))
     assert "being submitted by ada on login1 (process 4711)" in text
-    over = made_sight(tmp_path / "over", [State.DONE] * 133)
+    over = made_view(tmp_path / "over", [State.DONE] * 133)
     assert problems(over) == []
     assert "all done" in "\n".join(screen(first_page([over], 0, 80, 24), 80, 24))
 
@@ -189,7 +189,7 @@ def test_stages_whose_time_is_unknown_are_named(view: StudyView, width: int) -> 
 
 
 def test_too_many_problems_are_counted(tmp_path: Path) -> None:
-    stalled = made_sight(tmp_path, [State.DONE] * 8 + [State.STALLED] * 60)
+    stalled = made_view(tmp_path, [State.DONE] * 8 + [State.STALLED] * 60)
     lines = screen(first_page([stalled], 0, 80, 24), 80, 24)
     assert any(re.fullmatch(r"! \d+ more need attention", line) for line in lines)
     assert any(line.startswith("evaluate") for line in lines)

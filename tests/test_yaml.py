@@ -173,11 +173,11 @@ def test_values_of_another_kind(value: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
-        ({"seeds": -1}, "seeds.0", "greater than or equal to 0"),
+        ({"seeds": -1}, "seeds", "greater than or equal to 0"),
         ({"seeds": [0, 2**40]}, "seeds.1", "less than 4294967296"),
         ({"mixtures": {"shares": [0, -0.0]}}, "mixtures.shares", "more than once: 0.0"),
-        ({"pairs": {"dataset": "a/b", "revision": 1234567}}, "pairs.0.revision", "put quotes around it"),
-        ({"pairs": {"dataset": "a/b\n", "revision": "main"}}, "pairs.0.dataset", "line breaks"),
+        ({"pairs": {"dataset": "a/b", "revision": 1234567}}, "pairs.revision", "put quotes around it"),
+        ({"pairs": {"dataset": "a/b\n", "revision": "main"}}, "pairs.dataset", "line breaks"),
         ({"students": "x" * 300}, "students", "has no preset"),
         ({"students": "x" * 300 + ".yaml"}, "students", "has no preset"),
         ({"students": "a\nb.yaml"}, "students", "has no preset"),

@@ -157,7 +157,8 @@ function drawMixtures(rows) {
   const range = ranges(known, [0, 100], 6);
   panels($("mixtures"), known.filter(visible), (box, own, tall) => {
     const { svg, x, y } = frame(box, range, "share of reasoning, %", () => shares.map(s => [100 * s, String(Math.round(100 * s))]), tall);
-    for (const size of data.sizes) drawLines(svg, own.filter(r => r.size === size), shares, x, y);
+    for (const size of data.sizes) for (const recipe of new Set(own.map(r => r.recipe)))
+      drawLines(svg, own.filter(r => r.size === size && r.recipe === recipe), shares, x, y);
     own.forEach(r => point(svg, r, x(100 * r.share), y, true));
   });
 }

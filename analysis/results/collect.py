@@ -20,6 +20,7 @@ import pandas as pd
 from analysis.results.files import Unreadable, read_object, section
 from analysis.results.foreign import foreign, newest
 from analysis.results.metrics import impossible, number
+from analysis.results.recipes import recipe_of, with_recipes
 from analysis.results.table import COLUMNS, DataWarning, few, warn
 from jobs.core.unit import Input, Unit
 from jobs.store.rundir import StudyDir, UnitDir
@@ -50,14 +51,15 @@ def collect(path: str | Path, units: Container[str] | None = None) -> pd.DataFra
         raise ValueError(f"{root}: not a folder of results")
     study = StudyDir(root)
     if study.study.exists() or study.published("evaluate"):
-        table = newest(pd.DataFrame(_own(study, units)))
+        table = with_recipes(newest(pd.DataFrame(_own(study, units))))
     else:
         table = foreign(root)
     if table.empty:
         raise ValueError(f"{root}: no evaluation has been published here yet")
     private = [column for column in ("_shots", "_template") if column in table]
     try:
-        table = table.reindex(columns=[*COLUMNS, *private]).astype(COLUMNS)
+        table = table.reindex(columns=[*COLUMNS, *private])
+        table = table.assign(recipe=table["recipe"].astype(object).fillna("")).astype(COLUMNS)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{root}: the results hold a value of the wrong type: {error}") from None
     _check(table)
@@ -78,7 +80,7 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
                 "student": student["name"],
                 **{key: student[key] for key in ("size", "share", "order", "seed")},
                 "training_flops": _flops(result["training"]["flops"]),
-                **_teacher(study, folder),
+                **_made_of(study, folder),
                 "source": file.relative_to(study.path).as_posix(),
                 "_time": file.stat().st_mtime,
             }
@@ -100,13 +102,15 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
             raise ValueError(f"{file}: not the result of an evaluation ({error})") from None
 
 
-def _teacher(study: StudyDir, evaluation: UnitDir) -> dict[str, float]:
-    """Return FLOPs by mode of the generation behind an evaluated student's data; empty if there was none."""
-    made = next((f for f in lineage(study, [evaluation]) if f.path.parent.name == "generate"), None)
-    if made is None or not made.done:
-        return {}
-    by_mode = section(read_object(made.result), "flops_by_mode")
-    return {f"teacher_{mode}_flops": number(flops) for mode, flops in by_mode.items()}
+def _made_of(study: StudyDir, evaluation: UnitDir) -> dict[str, Any]:
+    """Return what is known of a student's making: its recipe, and the teacher's FLOPs by mode."""
+    of_stage = {folder.path.parent.name: folder for folder in lineage(study, [evaluation])}
+    found: dict[str, Any] = {"_recipe": recipe_of(of_stage)}
+    made = of_stage.get("generate")
+    if made is not None and made.done:
+        by_mode = section(read_object(made.result), "flops_by_mode")
+        found |= {f"teacher_{mode}_flops": number(flops) for mode, flops in by_mode.items()}
+    return found
 
 
 def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:

@@ -15,6 +15,7 @@ COLUMNS = {
     "share": "float64",  # fraction of reasoning rows in the student's training data
     "order": "str",
     "seed": "Int64",
+    "recipe": "str",  # what tells the training from others of the same size, share, order and seed; mostly ""
     "benchmark": "str",
     "domain": "str",
     "format": "str",

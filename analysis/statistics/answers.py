@@ -165,7 +165,7 @@ def _cheap(
 
 def _times(own: pd.DataFrame, axis: str) -> float:
     """Return reasoning's compute as a multiple of plain answers' at the same size; the median over sizes."""
-    plain, full = (own[own["share"] == share].groupby("size")[axis].mean() for share in (0, 1))
+    plain, full = (own[own["share"] == share].groupby(["size", "recipe"])[axis].mean() for share in (0, 1))
     return float((full / plain).median())
 
 

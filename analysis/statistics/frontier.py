@@ -21,7 +21,7 @@ AXES = {"training_flops": "on_training_frontier", "inference_flops": "on_inferen
 # Costs of comparison: each axis, and both together (dominance requires no more of either cost).
 COSTS = {**{x: (x,) for x in AXES}, "both": tuple(AXES)}
 MARKS = {**AXES, "both": "on_both_frontier"}
-STUDENT = ["student", "size", "share", "order", "seed"]
+STUDENT = ["student", "size", "share", "order", "seed", "recipe"]
 MEANS = ["inference_flops", "accuracy", "output_tokens", "reasoning_tokens"]
 STANDING = [
     "kind", "scope", "axis", "student", "probability", "gap", "gap_low", "gap_high", "plain_gap",
@@ -338,9 +338,10 @@ def both_orders(table: pd.DataFrame) -> bool:
 
 
 def trained_on(table: pd.DataFrame) -> list[str]:
-    """Describe each row's supervision; with the order only if mixtures of both orders are compared."""
+    """Describe each row's supervision; with orders and recipes only if several are compared."""
     both = both_orders(table)
-    return [supervision(s, o if both else None) for s, o in zip(table["share"], table["order"], strict=True)]
+    kinds = [supervision(s, o if both else None) for s, o in zip(table["share"], table["order"], strict=True)]
+    return [", ".join(filter(None, pair)) for pair in zip(kinds, table["recipe"], strict=True)]
 
 
 def size_order(table: pd.DataFrame) -> list[str]:

@@ -101,7 +101,7 @@ def matched(points: pd.DataFrame, drawn: Redrawn) -> pd.DataFrame:
 
     Returns:
         An empty table if there is nothing to compare; else
-        kind, scope, axis, student, size, share, order, flops, accuracy, plain (accuracy of plain answers),
+        kind, scope, axis, student, size, share, order, recipe, flops, accuracy, plain (of plain answers),
         difference (accuracy - plain), the columns of `intervals`, extrapolated ("", "below" or "above" the
         compute of all plain students), break_even (FLOPs at which plain answers reach the accuracy, see
         `break_even`), break_even_low and break_even_high.
@@ -131,7 +131,7 @@ def _compared(points: pd.DataFrame, drawn: Redrawn, axis: str) -> Iterator[tuple
             continue
         flops, height = own[axis].to_numpy(), own["accuracy"].to_numpy()
         x, at = flops[plain], flops[others]
-        columns = ["kind", "scope", "student", "size", "share", "order", "accuracy"]
+        columns = ["kind", "scope", "student", "size", "share", "order", "recipe", "accuracy"]
         made = own.loc[others, columns].assign(axis=axis, flops=at)
         made["plain"] = at_compute(x, height[plain], at)
         made["difference"] = made["accuracy"] - made["plain"]
@@ -223,11 +223,11 @@ def _percentiles(drawn: Array) -> Array:
 
 
 def _trios(own: pd.DataFrame, mixed: pd.DataFrame) -> NODES:
-    """Return row indices of plain answers, mixture and reasoning for each size that has all three."""
+    """Return row indices of plain answers, mixture and reasoning for each size and recipe with all three."""
     found, twofold = [], []
-    places = own.groupby(["share", "size"]).groups
-    for place, size in mixed["size"].items():
-        plain, full = (list(places.get((share, size), ())) for share in (0, 1))
+    places = own.groupby(["share", "size", "recipe"]).groups
+    for place, size, recipe in mixed[["size", "recipe"]].itertuples():
+        plain, full = (list(places.get((share, size, recipe), ())) for share in (0, 1))
         if len(plain) and len(full):
             found.append((plain[0], place, full[0]))
         if max(len(plain), len(full)) > 1:

@@ -11,7 +11,7 @@ from jobs.core.unit import PREPARED
 from jobs.text.rowcheck import PAIR_COLUMNS, check_rows
 from launch.study.chat_templates import template_mistakes
 from launch.study.functions import prepare_faults
-from launch.study.presets import Mistake
+from launch.study.presets import Mistake, Strict
 
 if TYPE_CHECKING:
     from launch.study.schema import EvalGroup, Source, Study
@@ -32,7 +32,8 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
     unique: dict[str, list[Any]] = {
         "students": [m.name for m in study.students],
         "benchmarks": [g.name for g in study.benchmarks],
-        "mixtures.shares": list(study.mixtures.shares),
+        **_lists("mixtures", study.mixtures),
+        **_lists("training", study.training),
         "seeds": list(study.seeds),
     }
     for key, names in unique.items():
@@ -49,6 +50,12 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
     if study.prepare is None and PREPARED in study.model_dump_json():
         wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
     return [*wrong, *template_mistakes(study, file)]
+
+
+def _lists(key: str, mappings: Sequence[Strict]) -> dict[str, list[Any]]:
+    """Return the lists of values in some mappings, by their keys in the file."""
+    values = ((f"{key}.{i}.{name}", value) for i, mapping in enumerate(mappings) for name, value in mapping)
+    return {at: list(value) for at, value in values if isinstance(value, tuple) and not at.endswith(".betas")}
 
 
 def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:

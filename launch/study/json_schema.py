@@ -194,6 +194,8 @@ def _settled(node: Any) -> Any:
             made[LIMITS.get(str(key), str(key))] = _settled(part)
     if "anyOf" in made:
         made.pop("minLength", None)  # of the list, which has its own
+        if any("$ref" in part for part in made["anyOf"]) and made.get("default"):
+            del made["default"]  # each of its keys has one
     if "prefixItems" in made:  # alike in all models; only newer drafts know the word
         made["items"] = made.pop("prefixItems")[0]
     if "$ref" in made and len(made) > 1:  # in this draft, nothing beside it counts

@@ -8,14 +8,16 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from jobs.core.recipe_words import varied
 from jobs.core.unit import PREPARED, Input, Resources, Unit, canonical
 from launch.study import memory
 from launch.study.cluster import Cluster
@@ -32,6 +34,7 @@ from launch.study.estimate import (
 )
 from launch.study.model import Model
 from launch.study.presets import CONFIGS
+from launch.study.recipes import Recipe, suffix
 from launch.study.schema import EvalGroup, Source, Study
 
 MARGIN = 2.0  # a time limit is the estimate times this
@@ -44,29 +47,32 @@ Maker = Callable[["Variant", Input], Unit]  # makes a variant's unit from its in
 
 @dataclass(frozen=True)
 class Variant:
-    """One student to train: a size, a mixture, an order and a seed."""
+    """One student to train: a model, a mixture with its order, a seed, a recipe, and the first one."""
 
     student: Model
     share: float
     order: str
     seed: int
+    recipe: Recipe
+    first: Recipe
 
     @property
     def mixture(self) -> str:
-        """The mixture's name: the share in percent, and a non-default order or seed.
+        """The name of the student's rows: the share in percent, and a non-default order, block size or seed.
 
-        The name depends on nothing else in the study: it is part of a unit's folder, which must be found
-        again when the study gains a seed or an order.
+        The name depends on nothing else in the study but its first recipe: it is part of a unit's folder,
+        which must be found again when the study gains a seed or an order.
         """
-        name = f"r{percent(self.share)}"
-        if self.order == "shuffled" and 0 < self.share < 1:
-            name += "-shuffled"
-        return name + (f"-s{self.seed}" if self.seed else "")
+        return self._named(suffix(self.recipe, self.first, ("block",)))
+
+    def _named(self, recipe: str) -> str:
+        order = "-shuffled" if self.order == "shuffled" and 0 < self.share < 1 else ""
+        return f"r{percent(self.share)}{order}{recipe}" + (f"-s{self.seed}" if self.seed else "")
 
     @cached_property
     def name(self) -> str:
         """The name of the trained student."""
-        return f"{self.student.name}-{self.mixture}"
+        return f"{self.student.name}-{self._named(suffix(self.recipe, self.first))}"
 
 
 def percent(share: float) -> str:
@@ -91,14 +97,10 @@ def collating(study: Study, cluster: Cluster) -> Unit:
 
 
 def variants(study: Study) -> list[Variant]:
-    """Return all students to train. The order of the phases only matters for true mixtures."""
-    found = []
-    for student, share, order, seed in itertools.product(
-        study.students, study.mixtures.shares, study.mixtures.order, study.seeds
-    ):
-        if 0 < share < 1 or order == study.mixtures.order[0]:
-            found.append(Variant(student, share, order, seed))
-    return found
+    """Return all students to train."""
+    every = itertools.product(study.students, study.mixed, study.recipes, study.seeds)
+    first = study.recipes[0]
+    return [Variant(student, *mixture, seed, recipe, first) for student, mixture, recipe, seed in every]
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,12 @@ class _Planner:
         packs = dict[str, Unit]()  # by id, since students may share them
         trained, evaluated = list[Unit](), list[Unit]()
         collated = self.collate.as_input()
-        for (_, share), alike in itertools.groupby(variants(self.study), lambda v: (v.student.name, v.share)):
+        kind = attrgetter("student.name", "share", "recipe")
+        for (_, share, recipe), alike in itertools.groupby(variants(self.study), kind):
             of_kind = list(alike)  # they differ only in order and seed, which do not change the cost
             student = of_kind[0].student
-            pack_of, train_of = self.packing(student, share), self.training(student, share)
+            pack_of = self.packing(student, share, recipe.block)
+            train_of = self.training(student, share, recipe)
             evaluations_of = [self.evaluation(student, share, group) for group in self.study.benchmarks]
             for variant in of_kind:
                 pack = pack_of(variant, collated)
@@ -184,14 +188,14 @@ class _Planner:
         needed = self.limited(needed, collating_hours(self.rows))
         return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
-    def packing(self, student: Model, share: float) -> Maker:
+    def packing(self, student: Model, share: float, block: int) -> Maker:
         tokenizer, revision = student.tokens_with
         common = {
             "tokenizer": tokenizer,
             "revision": revision,
             "thinking": student.thinking.model_dump(),
             "share": share,
-            "block_size": self.study.training.block,
+            "block_size": block,
         }
         prepared = self.prepared(common)
         needed = replace(packing(self.rows, share, self.cluster), memory=memory.packing(self.rows))
@@ -204,7 +208,7 @@ class _Planner:
 
         return unit
 
-    def training(self, student: Model, share: float) -> Maker:
+    def training(self, student: Model, share: float, recipe: Recipe) -> Maker:
         how = student.training
         assert how is not None  # the study was checked
         tokenizer, revision = student.tokens_with
@@ -214,8 +218,8 @@ class _Planner:
             "tokenizer_revision": revision,
         }
         # What `jobs.training.schedule.Recipe` takes; the block size belongs to the pack.
-        recipe = self.study.training.model_dump(mode="json", exclude={"block"})
-        recipe |= {"learning_rate": how.learning_rate}
+        settings = {key: value for key, value in asdict(recipe).items() if key != "block"}
+        settings |= {"learning_rate": recipe.learning_rate or how.learning_rate, "betas": list(recipe.betas)}
         prepared = self.prepared(model)
         zero = None if how.zero is None else _deepspeed(how.zero)
         execution = {
@@ -229,15 +233,15 @@ class _Planner:
             tasks_per_node=how.gpus_per_node or how.tasks_per_node,
             gpus_per_node=how.gpus_per_node,
             cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
-            memory=memory.training(student, self.study.training.block, self.study.training.dtype, zero),
+            memory=memory.training(student, recipe.block, recipe.dtype, zero),
         )
-        flops = training_flops(student.architecture, self.rows, share, self.study.training.epochs)
+        flops = training_flops(student.architecture, self.rows, share, recipe.epochs)
         resources = self.timed("train", resources, flops)
 
         def unit(variant: Variant, read: Input) -> Unit:
             config = {
                 "model": {**model, "name": variant.name},
-                "recipe": {**recipe, "seed": variant.seed},
+                "recipe": {**settings, "seed": variant.seed},
                 "share": share, "order": variant.order, "seed": variant.seed,
             }  # fmt: skip
             return Unit("train", variant.name, config, (read, *prepared), execution, resources, flops)
@@ -304,6 +308,23 @@ def _deepspeed(stage: int) -> dict[str, Any]:
         (CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text(encoding="utf-8")
     )
     return loaded
+
+
+def settings_varied(units: Iterable[Unit]) -> dict[str, list[Any]]:
+    """Return the settings in which trainings of students of one size differ, each with its values."""
+    blocks = {unit.id: unit.config["block_size"] for unit in units if unit.stage == "pack"}
+    of_size = dict[str, list[dict[str, Any]]]()
+    for unit in units:
+        if unit.stage == "train":
+            recipe = {key: value for key, value in unit.config["recipe"].items() if key != "seed"}
+            recipe["block"] = next(blocks[given.id] for given in unit.inputs if given.stage == "pack")
+            of_size.setdefault(unit.config["model"]["size"], []).append(recipe)
+    found = dict[str, list[Any]]()
+    for recipes in of_size.values():
+        for key, values in varied(recipes).items():
+            of_key = found.setdefault(key, [])
+            of_key += [value for value in values if value not in of_key]
+    return found
 
 
 def totals(units: list[Unit]) -> dict[str, Any]:

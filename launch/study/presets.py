@@ -144,16 +144,19 @@ def validate(schema: type[S], document: Document, file: Path) -> S:
                 continue  # only because its items are wrong
             place = document.place(wrong["loc"])
             message = _in_words(schema, wrong) + _quotes_needed(wrong, document.words.get(place))
-            key = ".".join(map(str, wrong["loc"]))
-            mistakes.append(Mistake(file, key, message, document.positions.get(place)))
+            mistakes.append(Mistake(file, document.key(wrong["loc"]), message, document.positions.get(place)))
         raise StudyError(mistakes) from None
 
 
 def located(mistakes: Iterable[Mistake], document: Document, file: Path) -> list[Mistake]:
-    """Return the mistakes, those of this file with the positions of their keys."""
-    return [
-        m if m.at or m.file != file else replace(m, at=document.position(m.key.split("."))) for m in mistakes
-    ]
+    """Return the mistakes, those of this file with their keys as in the file and the positions of these."""
+    found = []
+    for mistake in mistakes:
+        if mistake.file == file and not mistake.at:
+            keys = mistake.key.split(".")
+            mistake = replace(mistake, key=document.key(keys), at=document.position(keys))
+        found.append(mistake)
+    return found
 
 
 def _quotes_needed(wrong: Any, word: str | None) -> str:

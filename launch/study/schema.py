@@ -6,6 +6,7 @@ Decisions about what is to be done are in plan.py.
 from __future__ import annotations
 
 import difflib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ from launch.study.presets import (
     shown,
     validate,
 )
+from launch.study.recipes import Recipe, recipes
 from launch.study.shapes import shape_faults
 from launch.study.textfile import is_file
 
@@ -120,7 +122,8 @@ class Modes(Strict):
 
 
 class Mixtures(Strict):
-    """Mixtures of plain answers and answers with reasoning; each student learns each, with each seed."""
+    """Mixtures of plain answers and answers with reasoning; each student learns each, with each seed. A list
+    of mappings gives some shares other orders than the rest."""
 
     shares: OneOrMore[Share]
     """Shares of rows with reasoning, from 0 (plain answers only) to 1. Example: `[0, 0.25, 0.5, 0.75, 1]`."""
@@ -128,26 +131,30 @@ class Mixtures(Strict):
     """Plain answers first and reasoning after, or both shuffled."""
 
 
-class Recipe(Strict):
-    """Training settings of all students; their learning rates are in their presets."""
+class Recipes(Strict):
+    """Training settings. Each student is trained with every combination of the values in lists. A list of
+    mappings names combinations one by one. Only the first combination adds nothing to a student's name: add
+    values at the end of a list, else students that are trained already are trained again."""
 
-    epochs: Count = 1
-    """Passes over the rows."""
-    batch: Count = 32
+    learning_rate: OneOrMore[Positive | None] = (None,)
+    """Peak learning rate, after the warmup; null: that of each student's preset. Example: `[null, 1e-5]`."""
+    epochs: OneOrMore[Count] = (1,)
+    """Passes over the rows. Example: `[1, 2, 4]`."""
+    batch: OneOrMore[Count] = (32,)
     """Blocks of an optimizer step, over all processes; times `block`, its tokens."""
-    block: Count = 4096
+    block: OneOrMore[Count] = (4096,)
     """Tokens of a packed block; prompts with a longer row in either mode are dropped."""
-    warmup: Share = 0.03
+    warmup: OneOrMore[Share] = (0.03,)
     """Share of the steps in which the learning rate rises to its peak."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: OneOrMore[Literal["cosine", "linear", "constant"]] = ("cosine",)
     """Learning rate after the warmup: falls to 0 along a cosine or a line, or stays constant."""
-    weight_decay: Annotated[Real, Field(ge=0)] = 0.0
+    weight_decay: OneOrMore[Annotated[Real, Field(ge=0)]] = (0.0,)
     """Weight decay of AdamW."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay rates of AdamW's two averages."""
-    clip: Positive = 1.0
+    clip: OneOrMore[Positive] = (1.0,)
     """Norm to which gradients are clipped."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
+    dtype: OneOrMore[Literal["bf16", "fp32"]] = ("bf16",)
     """Precision of the training's arithmetic and of the trained weights."""
 
 
@@ -225,8 +232,8 @@ class Study(Strict):
     """Sources of prompts with both answers, instead of `teacher`, `prompts` and `modes`."""
     students: Annotated[tuple[Model, ...], Field(min_length=1)]
     """Models to train, of several sizes. Example: `[qwen2.5-0.5b, qwen2.5-7b]`."""
-    mixtures: Mixtures
-    training: Recipe = Recipe()
+    mixtures: OneOrMore[Mixtures]
+    training: OneOrMore[Recipes] = (Recipes(),)
     benchmarks: Annotated[tuple[EvalGroup, ...], Field(min_length=1)]
     """Groups of benchmarks that each student is evaluated on. Example: `math-open-ended`."""
     seeds: OneOrMore[Seed] = (0,)
@@ -243,6 +250,19 @@ class Study(Strict):
         if self.pairs is not None and generated != (None, None, None):
             raise ValueError("'pairs' are already answered: leave out 'teacher', 'prompts' and 'modes'")
         return self
+
+    @cached_property
+    def recipes(self) -> list[Recipe]:
+        """The recipes with which each student is trained."""
+        return recipes(self.training)
+
+    @cached_property
+    def mixed(self) -> list[tuple[float, str]]:
+        """The mixtures of each student: shares, each with an order. One kind of answers has none: the first
+        one stands for it."""
+        first = self.mixtures[0].order[0]
+        every = [(share, order) for m in self.mixtures for share in m.shares for order in m.order]
+        return list(dict.fromkeys((s, order if 0 < s < 1 else first) for s, order in every))
 
 
 PRESETS = {"teacher": "models", "students": "models", "benchmarks": "evals"}

@@ -75,6 +75,18 @@ class Document:
                 break
         return at
 
+    def key(self, keys: Iterable[Any]) -> str:
+        """Return the name of a place as in the file: without the index of a value that stands for a list."""
+        at: Place = ()
+        parts = list[str]()
+        for key in map(str, keys):
+            at = (*at, key)
+            if key == "0" and at not in self.positions:
+                at = at[:-1]
+            else:
+                parts.append(key)
+        return ".".join(parts)
+
 
 def parse_yaml(text: str) -> Document:
     """Parse a document that is a mapping.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
+from jobs.core.recipe_words import recipe_words, varied
 from jobs.core.unit import Unit
 from launch.monitor.data.unit_files import UnitFiles
 from launch.state.states import State
 from launch.state.status import UnitStatus
 from launch.study.plan import Variant, variants
+from launch.study.recipes import Recipe
 from launch.study.schema import Study
 
 # Several units together have the state of the one that needs attention most.
@@ -63,13 +65,18 @@ class Grid:
 def places(study: Study, units: Sequence[Unit]) -> Places:
     """Assign units to grid cells; done once per plan."""
     sizes = [student.size for student in study.students]
-    titles = sizes if len(set(sizes)) == len(sizes) else [student.name for student in study.students]
-    rows = {student.name: row for row, student in enumerate(study.students)}
+    unique = len(set(sizes)) == len(sizes)
     found = {v.name: v for v in variants(study)}
-    several = len(study.mixtures.order) > 1
+    several = len({order for share, order in study.mixed if 0 < share < 1}) > 1
+    kinds = [(student, recipe) for student in study.students for recipe in study.recipes]
+    titles = [_row(s.size if unique else s.name, recipe, study.recipes) for s, recipe in kinds]
+    rows = {(student.name, recipe): row for row, (student, recipe) in enumerate(kinds)}
     columns = list(dict.fromkeys(_column(v, several) for v in found.values()))
     cells: dict[tuple[int, int], tuple[list[str], list[int], list[int]]] = {}
-    where = {name: (rows[v.student.name], columns.index(_column(v, several))) for name, v in found.items()}
+    where = {
+        name: (rows[v.student.name, v.recipe], columns.index(_column(v, several)))
+        for name, v in found.items()
+    }
     for name, at in where.items():
         cells.setdefault(at, ([], [], []))[0].append(name)
     for index, unit in enumerate(units):
@@ -78,6 +85,12 @@ def places(study: Study, units: Sequence[Unit]) -> Places:
         elif unit.stage == "evaluate" and (name := unit.inputs[0].name) in where:  # of the training
             cells[where[name]][2].append(index)
     return Places(tuple(titles), tuple(columns), {at: cell for at, cell in cells.items() if cell[1]})
+
+
+def _row(student: str, recipe: Recipe, every: Sequence[Recipe]) -> str:
+    """Return a row's title: the student, and what tells its recipe from the study's others."""
+    words = recipe_words(asdict(recipe), varied([asdict(other) for other in every]))
+    return ", ".join(filter(None, (student, words)))
 
 
 def _column(variant: Variant, several: bool) -> str:

@@ -29,15 +29,16 @@ from launch.monitor.views.text import (
     rate_in_words,
     sparkline,
 )
-from launch.monitor.views.unit_table import elapsed, heard, held, job_of, rate_of, requested, saying, tries
+from launch.monitor.views.unit_table import elapsed, heard, held, job_of, rate_of, saying, tries
 from launch.monitor.views.wrap import wrapped
 from launch.state.command_line import command
 from launch.state.states import State
 from launch.state.status import UnitStatus
 from launch.state.waits import submit_again
-from launch.views import STYLES, amount, memory, memory_used, needs
+from launch.views import STYLES, amount, memory, memory_used, needs, requested
 
 WIDE = 120  # columns needed to place two blocks side by side
+MOST = 4  # rows of a reason; the log says it in full
 TALL = 4  # rows from which the loss is a plot instead of a line of blocks
 LABEL = 8
 NOTHING = Story()
@@ -78,7 +79,9 @@ def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     work = view.summary.work.get(unit.id) if view.summary else None
     said = saying(seen, at)
     lines = [Text.assemble((f"{unit.stage} {unit.name}", "bold"), (f"   {unit.id}", "dim"))]
-    lines.append(Text.assemble((seen.state, STYLES[seen.state]), f": {said}" if said else ""))
+    first, *rows = wrapped(f"{seen.state}: {said}", width)[:MOST] if said else [str(seen.state)]
+    style = STYLES[seen.state]
+    lines += [Text.assemble((seen.state, style), first.removeprefix(seen.state)), *map(Text, rows)]
     where = [f"job {job_of(seen)}"] if job_of(seen) else []
     where += [f"on {seen.live.nodes}"] if seen.live and seen.live.nodes else []
     took = view.summary.took.get(unit.id) if view.summary else None

@@ -14,7 +14,7 @@ from launch.monitor.views.text import Lines, cells, columns, duration, percent, 
 from launch.state.reasons import why
 from launch.state.states import State
 from launch.state.status import UnitStatus
-from launch.views import STYLES, memory_used
+from launch.views import STYLES, memory_used, requested
 
 # Columns besides state, unit and reason, and the terminal width from which each is shown.
 TITLES = {
@@ -60,11 +60,6 @@ def held(seen: UnitStatus) -> str:
     """Return the memory that a running unit's first process has used at most, and what its job requested."""
     used = seen.progress.get("memory") if seen.progress and seen.state in AT_WORK else None
     return memory_used(used, requested(seen)) if used else ""
-
-
-def requested(seen: UnitStatus) -> int:
-    """Return the memory that the unit's last attempt requested, or its next one will, in MiB per node."""
-    return seen.attempt.memory if seen.attempt and seen.attempt.memory else seen.unit.resources.memory
 
 
 def _facts(seen: UnitStatus, work: Work | None, took: Took | None, at: float) -> dict[str, str]:

@@ -1,0 +1,51 @@
+"""The training recipes behind results, and what tells them apart.
+
+They are read from the records of the training and of its packed rows, so results need not repeat them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.results.files import Unreadable, read_object, section
+from jobs.core.recipe_words import recipe_words, varied
+from jobs.store.rundir import UnitDir
+
+ALIKE = ["size", "share", "order", "seed"]  # students that are equal in these differ by their recipes
+
+
+def recipe_of(lineage: Mapping[str, UnitDir]) -> dict[str, Any]:
+    """Return the recipe of a student's training; what cannot be read is left out.
+
+    Args:
+        lineage: The folder of each stage that led to a result of the student.
+    """
+    try:
+        recipe = section(_config(lineage["train"]), "recipe")
+        block = _config(lineage["pack"])["block_size"]
+    except (Unreadable, KeyError):
+        return {}
+    return {key: value for key, value in recipe.items() if key != "seed"} | {"block": block}
+
+
+def _config(folder: UnitDir) -> dict[str, Any]:
+    return section(read_object(folder.spec), "config")
+
+
+def with_recipes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Replace the column "_recipe" by "recipe": in words, what differs among otherwise equal students.
+
+    Learning rates that differ by size alone are not named: they are part of each size's preset.
+    """
+    if rows.empty:
+        return rows
+    students = rows.drop_duplicates("student")
+    keys = list[str]()
+    for _, alike in students.groupby(ALIKE, dropna=False):
+        keys += varied([recipe for recipe in alike["_recipe"] if recipe])
+    keys = list(dict.fromkeys(keys))
+    words = [recipe_words(recipe, keys) if recipe else "" for recipe in rows["_recipe"]]
+    return rows.drop(columns="_recipe").assign(recipe=words)

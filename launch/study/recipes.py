@@ -1,0 +1,71 @@
+"""The training recipes of a study: `training` with its lists, as one recipe for each training of a student.
+
+Pure. The keys of the file are described in schema.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launch.study.schema import Recipes
+
+# What stands before a value in the names of students; nothing where the value needs no explanation.
+SHORT = {"learning_rate": "lr", "weight_decay": "decay", "schedule": "", "dtype": ""}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One value for each key of `training`; without a learning rate, that of each student's preset counts."""
+
+    learning_rate: float | None
+    epochs: int
+    batch: int
+    block: int
+    warmup: float
+    schedule: str
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+    dtype: str
+
+
+def recipes(training: Iterable[Recipes]) -> list[Recipe]:
+    """Return each combination of the values of each mapping in `training`, once, in the order of the file."""
+    found = list[Recipe]()
+    for mapping in training:
+        values = {field.name: getattr(mapping, field.name) for field in fields(Recipe)}
+        values["betas"] = (values["betas"],)  # the one key without lists
+        found += [Recipe(*combination) for combination in itertools.product(*values.values())]
+    return list(dict.fromkeys(found))
+
+
+def suffix(recipe: Recipe, first: Recipe, keys: Sequence[str] = ()) -> str:
+    """Return what a recipe adds to a student's name: the values that differ from the study's first recipe.
+
+    The first recipe adds nothing. So names, which are part of identities, stay the same when recipes are
+    added after it.
+
+    Args:
+        keys: the keys that count; by default, all.
+    """
+    parts = [
+        f"-{SHORT.get(key, key)}{_value(value)}"
+        for key, value in _differing(recipe, first)
+        if not keys or key in keys
+    ]
+    return "".join(parts)
+
+
+def _differing(recipe: Recipe, first: Recipe) -> Iterator[tuple[str, Any]]:
+    others = asdict(first)
+    return ((key, value) for key, value in asdict(recipe).items() if value != others[key])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return "-preset" if value is None else str(value)
