@@ -15,16 +15,16 @@ VARIABLE = "PYTHONUTF8"  # also read by the interpreters of ranks and keepers
 
 
 def use_utf8() -> None:
-    """Use UTF-8 in this process and its children, and let no character make a print fail.
+    """Use UTF-8 in this process and its children, and let no character make a print or a question fail.
 
-    If the locale has another encoding, re-execute the program in Python's UTF-8 mode. Output still uses the
-    terminal's encoding.
+    If the locale has another encoding, re-execute the program in Python's UTF-8 mode. Input and output still
+    use the terminal's encoding.
     """
     os.environ[VARIABLE] = "1"
     if sys.getfilesystemencoding().lower() != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     theirs = locale.getencoding().lower()  # the locale's own, even in UTF-8 mode
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # ASCII means that no locale is set: Python and terminals use UTF-8 then.
             known = None if theirs in ("ansi_x3.4-1968", "us-ascii", "ascii") else theirs

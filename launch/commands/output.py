@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, TextIO
 
 from jobs.core.plain import PlainConsole, say
 
@@ -25,3 +25,8 @@ def show_json(data: Any) -> None:
 def complain(words: str) -> None:
     """Print an error message to standard error."""
     say("\n".join(f"sor: {line}" for line in words.splitlines()), error=True)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a standard stream is a terminal. Where the shell has closed it, Python has None."""
+    return stream is not None and stream.isatty()

@@ -22,6 +22,7 @@ from jobs.core.plain import PlainConsole, say
 from jobs.core.secrets import exposed
 from jobs.core.unit import STAGES
 from jobs.store.rundir import write_json
+from launch.commands.output import is_terminal
 from launch.commands.run_local import run_here
 from launch.local.stopping import Stopping
 from launch.slurm.assumed import ASSUMED, AssumedClient
@@ -184,7 +185,7 @@ def ask(question: str, console: Console) -> int | None:
     Returns:
         None if the user agrees; the exit code otherwise: 1 if declined, 2 if there is no terminal to ask.
     """
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         say("sor: nothing was done: there is no terminal to ask for confirmation. Add --yes", error=True)
         return 2
     return None if Confirm.ask(question, console=console, default=False) else 1

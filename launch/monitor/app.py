@@ -19,6 +19,7 @@ from dataclasses import replace
 from jobs.core.causes import named
 from jobs.core.plain import PlainConsole, printable, say
 from jobs.core.wording import count
+from launch.commands.output import is_terminal
 from launch.monitor.actions import carry_out
 from launch.monitor.background import BackgroundCall
 from launch.monitor.data.summary import Summary, summarize
@@ -50,7 +51,7 @@ def monitor(projects: Sequence[Project], interval: float | None, once: bool, sai
         once: print the studies once instead; implied without a capable terminal.
         said: messages to show first.
     """
-    full = sys.stdin.isatty() and sys.stdout.isatty() and not PlainConsole().is_dumb_terminal
+    full = is_terminal(sys.stdin) and is_terminal(sys.stdout) and not PlainConsole().is_dumb_terminal
     poller, stray = Poller(projects, interval, summaries(projects)), io.StringIO()
     try:
         if once or not full:
