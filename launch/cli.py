@@ -127,8 +127,20 @@ def init(
             "--from",
             metavar="NAME",
             autocompletion=completion.presets,
-            help="The shipped study to copy; demo unless named.",
+            help="The shipped study to copy: demo, smollm, pairs or paper.",
         ),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Its students: presets, or their sizes as in 0.5B,3B."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS", help="Its rows, for pairs and paper: a file, or ORG/NAME@REVISION."),
+    ] = None,
+    benchmarks: Annotated[str | None, typer.Option(metavar="A,B", help="Its groups of benchmarks.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="Leave out students that train on more GPUs.")
     ] = None,
     model: Annotated[
         str | None,
@@ -141,16 +153,30 @@ def init(
         typer.Option(metavar="FILE", help="Write a cluster file for this machine's Slurm instead."),
     ] = None,
 ) -> None:
-    """Write a study file, a model's preset, or a cluster file, to start from."""
-    from launch.commands.init import write_cluster, write_study
-    from launch.commands.init_model import write_model
+    """Write a study file, a model's preset, or a cluster file, to start from.
 
-    if (file is None) == (cluster is None) or [preset, model, cluster].count(None) < 2:
+    In a terminal, a FILE without options is asked about.
+    """
+    from launch.commands.init import write_cluster
+    from launch.commands.init_model import write_model
+    from launch.commands.init_questions import ask_study
+    from launch.commands.init_study import Choice, names_in, write_study
+    from launch.commands.output import is_terminal
+
+    chosen = [preset, sizes, data, benchmarks, gpus] != [None] * 5
+    if (file is None) == (cluster is None) or [chosen, model is not None, cluster is not None].count(
+        True
+    ) > 1:
         raise typer.BadParameter("give FILE, for a study; FILE and --model, for a preset; or --cluster FILE")
     if cluster:
         print(write_cluster(cluster))
+    elif file and model:
+        print(write_model(file, model))
+    elif file and not chosen and is_terminal(sys.stdin) and is_terminal(sys.stdout):
+        sys.exit(ask_study(file))
     elif file:
-        print(write_model(file, model) if model else write_study(file, preset or "demo"))
+        choice = Choice(preset or "demo", names_in(sizes or ""), data or "", names_in(benchmarks or ""), gpus)
+        print(write_study(file, choice))
 
 
 @app.command()

@@ -22,10 +22,10 @@ def studies(incomplete: str) -> list[str]:
 
 
 def presets(incomplete: str) -> list[str]:
-    """Return the shipped studies."""
-    from launch.study.presets import known_names
+    """Return the shipped studies and their aliases."""
+    from launch.commands.init_study import starts
 
-    return _fitting(set(known_names("studies")), incomplete)
+    return _fitting(set(starts()), incomplete)
 
 
 def clusters(incomplete: str) -> list[str]:

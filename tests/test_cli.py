@@ -189,7 +189,7 @@ def test_all_mistakes_at_once_and_nothing_written(command: str, study: Path, out
     [
         (
             ["plan", "no-such-study"],
-            "no such study: neither a YAML file, nor a study that was submitted, nor one of demo, scale-or",
+            "no such study: neither a YAML file, nor a study that was submitted, nor one of demo, pairs, sc",
         ),
         (["plan", "demo", "--cluster", "moon"], "no such cluster; known are"),
         (["submit", "demo", "--only", "trian"], "'trian' is not a stage; stages are prepare, generate"),

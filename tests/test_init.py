@@ -13,11 +13,12 @@ import yaml
 from cluster import Cluster
 from small_study import sor
 
-from launch.commands.init import _may_use, cluster_text, write_study
+from launch.commands.init import _may_use, cluster_text
+from launch.commands.init_study import Choice, starts, study_text, write_study
 from launch.slurm.limits import Access, Partition
 from launch.slurm.parse import NodeGroup
 from launch.study.cluster import load_cluster
-from launch.study.presets import StudyError
+from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import load_study
 
 GPU = Partition("gpu", False, "UP", 10, None, 86_400)
@@ -94,15 +95,97 @@ def test_partitions_that_are_closed_to_all_of_the_accounts_are_left_out() -> Non
 
 def test_a_shipped_study_is_copied_and_never_over_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    assert write_study(file, "smollm") == f"wrote {file}. To see its units: sor plan {file}"
+    assert write_study(file, Choice("smollm")) == f"wrote {file}. To see its units: sor plan {file}"
     assert load_study(str(file)).name == "mine"
     with pytest.raises(StudyError, match="exists already"):
-        write_study(file, "demo")
-    with pytest.raises(StudyError, match="no such study; --from takes demo, scale-or-reason, smollm"):
-        write_study(tmp_path / "other.yaml", "paper")
+        write_study(file, Choice())
+    with pytest.raises(
+        StudyError, match="--from: no such study as 'moon'; there are demo, pairs, paper, scale"
+    ):
+        write_study(tmp_path / "other.yaml", Choice("moon"))
     done = sor("init")
     assert done.returncode == 2
     assert "give FILE, for a study; FILE and --model, for a preset; or --cluster FILE" in done.stderr
+
+
+ROW = '{"prompt": "1+1", "reasoning": "<think>\\nones\\n</think>\\n\\n2", "ift": "2"}\n'
+
+
+def options(**chosen: str) -> list[str]:
+    return [word for name, value in chosen.items() for word in (f"--{name}", value)]
+
+
+def test_options_choose_students_rows_and_benchmarks(tmp_path: Path) -> None:
+    (tmp_path / "my rows.jsonl").write_text(ROW, encoding="utf-8")
+    chosen = options(sizes="0.5B,qwen2.5-7b", data="my rows.jsonl", benchmarks="math-open-ended")
+    assert sor("init", "mine.yaml", "--from", "pairs", *chosen, cwd=tmp_path).returncode == 0
+    text = (tmp_path / "mine.yaml").read_text(encoding="utf-8")
+    found = yaml.safe_load(text)
+    shipped = yaml.safe_load((CONFIGS / "studies/pairs.yaml").read_text(encoding="utf-8"))
+    assert found == shipped | {
+        "students": ["qwen2.5-0.5b", "qwen2.5-7b"], "benchmarks": ["math-open-ended"],
+        "pairs": {"path": "my rows.jsonl"},
+    }  # fmt: skip
+    assert "# A copy of the shipped study pairs, to edit; changed: students, benchmarks, pairs.\n" in text
+    assert re.search(r"^train +10 ", sor("plan", "mine.yaml", cwd=tmp_path).stdout, re.MULTILINE)
+    from_hub = options(data="me/mine@v1", gpus="16")
+    assert sor("init", "hub.yaml", "--from", "paper", *from_hub, cwd=tmp_path).returncode == 0
+    found = yaml.safe_load((tmp_path / "hub.yaml").read_text(encoding="utf-8"))
+    assert found["prompts"] == {"dataset": "me/mine", "revision": "v1"}
+    assert found["students"] == ["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b"]
+
+
+@pytest.mark.parametrize("start", starts())
+def test_a_file_to_start_from_is_short(start: str) -> None:
+    assert len(study_text(Choice(start)).splitlines()) < 40  # below the line that names the schema
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (options(sizes="toy-x"), "--sizes: 'toy-x' has no preset; did you mean"),
+        (options(sizes="toy-s,0.01m"), "--sizes: named more than once: toy-s"),
+        (options(sizes="toy-teacher"), "--sizes: toy-teacher cannot be trained"),
+        (options(sizes="a: [", benchmarks="toys"), "--benchmarks: 'toys' has no preset; did you mean toy?"),
+        (options(data="rows.jsonl"), "--data: demo makes its own rows; choose --from pairs or paper"),
+        (["--from", "pairs", *options(data="rows.jsonl")], "--data: no such file: "),
+        (["--from", "pairs", *options(data="me/mine")], "--data: 'dataset: me/mine' needs a 'revision'"),
+        (["--from", "pairs", *options(gpus="4")], "--gpus: 4 are too few: qwen2.5-0.5b uses 8."),
+        (
+            ["--from", "pairs", *options(gpus="8", sizes="qwen2.5-7b")],
+            "--gpus: qwen2.5-7b uses 32 GPUs: more than 8",
+        ),
+        (["--from", "m" * 999], f"--from: no such study as '{'m' * 79}…; there are demo"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_by_its_option(
+    chosen: list[str], words: str, tmp_path: Path
+) -> None:
+    done = sor("init", "mine.yaml", *chosen, cwd=tmp_path)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert words in done.stderr
+
+
+def test_where_no_file_can_be_written_is_said(tmp_path: Path) -> None:
+    done = sor("init", tmp_path / "none/mine.yaml")
+    assert done.stderr.strip().endswith("no such folder. Name a file in a folder that exists")
+    done = sor("init", tmp_path / "my study.yaml")
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "name: found 'my study'; up to 60 of A-Z" in done.stderr
+
+
+def test_a_file_of_a_cluster_with_many_partitions_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMOD_CMD", "/usr/share/lmod")
+    monkeypatch.setattr("shutil.which", str)  # all programs are installed
+    many = [replace(GPU, name=f"gpu{n}", default=n == 30) for n in range(60)]
+    nodes = [NodeGroup(p.name, 8, 64, (("a100", 4), ("h100", 4)), 500_000) for p in many]
+    text = cluster_text("lab", [*many, CPU], [*nodes, *NODES], ["mine", "other"])
+    assert len(text.splitlines()) < 40  # below the line that names the schema
+    assert "  # and 49 more, as sinfo lists them\n" in text
+    assert written(tmp_path, text)["slurm"]["sbatch"] == {"partition": "gpu30"}
+    assert "# partition gpu30 (the default): " in text
 
 
 def test_doctor_passes_the_cluster_file_of_a_real_slurm(

@@ -18,8 +18,9 @@ from small_study import sor
 from test_cli import loaded_by
 from test_init import CPU, GPU, NODES
 
-from launch.commands.init import cluster_text, write_new, write_study
+from launch.commands.init import cluster_text, write_new
 from launch.commands.init_model import write_model
+from launch.commands.init_study import Choice, write_study
 from launch.study.cluster import load_cluster
 from launch.study.json_schema import KINDS, _settled, descriptions, json_schema
 from launch.study.presets import CONFIGS, Strict, StudyError, read_yaml
@@ -193,7 +194,7 @@ def test_a_shipped_file_names_its_schema_and_fits_it(kind: str, path: Path) -> N
 
 
 def test_made_files_name_the_schema_wherever_they_are(tmp_path: Path) -> None:
-    write_study(tmp_path / "study.yaml", "demo")
+    write_study(tmp_path / "study.yaml", Choice())
     write_new(tmp_path / "cluster.yaml", "cluster", cluster_text("lab", (CPU, GPU), NODES, []))
     (tmp_path / "config.json").write_text(json.dumps(GOOD["model"]["architecture"]), encoding="utf-8")
     write_model(tmp_path / "model.yaml", str(tmp_path))

@@ -49,6 +49,12 @@ def test_the_study_of_the_readme_can_be_planned_and_submitted(folder: Path) -> N
     assert not (folder / "runs").exists()
 
 
+def test_the_command_of_the_docs_that_writes_a_study(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^sor (init .*)", block("sh", "sor init mine.yaml"), re.MULTILINE)
+    sor(tmp_path, *command.split())
+    assert re.search(r"^train +10 ", sor(tmp_path, "plan", "mine.yaml"), re.MULTILINE)
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """The files of docs/models-and-data.md, each under the name in its first line."""

@@ -56,7 +56,7 @@ def test_shipped_study_loads(name: str) -> None:
 
 
 def test_shipped_are_what_the_readme_promises() -> None:
-    assert {"demo", "scale-or-reason", "smollm"} <= set(SHIPPED)
+    assert {"demo", "pairs", "scale-or-reason", "smollm"} <= set(SHIPPED)
     study = load_study("scale-or-reason")
     assert [s.size for s in study.students] == ["0.5B", "1.5B", "3B", "7B", "14B"]
     assert study.mixed == [(share, "sequential") for share in (0, 0.25, 0.5, 0.75, 1)]
@@ -314,7 +314,7 @@ def test_a_benchmark_is_in_a_study_once(groups: dict[str, Any], key: str, words:
     assert found.at is not None
 
 
-@pytest.mark.parametrize("study", ["demo", "smollm", "scale-or-reason"])
+@pytest.mark.parametrize("study", ["demo", "pairs", "smollm", "scale-or-reason"])
 def test_units_of_the_shipped_studies_are_those_of_earlier_versions(study: str) -> None:
     """A new identity makes results of months again. Where that is meant, CHANGELOG.md says so."""
     before = json.loads(Path(__file__).with_name("identities.json").read_text(encoding="utf-8"))[study]

@@ -72,7 +72,7 @@ def test_nothing_collides_with_other_distributions(run: Callable[..., str]) -> N
     assert {f for f in folders if not f.endswith(".dist-info")} - {".."} == own
 
 
-@pytest.mark.parametrize("study", ["demo", "smollm", "scale-or-reason"])
+@pytest.mark.parametrize("study", ["demo", "pairs", "smollm", "scale-or-reason"])
 def test_it_plans_what_it_ships(run: Callable[..., str], study: str) -> None:
     ours = subprocess.run(
         [Path(sys.executable).with_name("sor"), "plan", study, "--json", "--runs", "/nowhere"],

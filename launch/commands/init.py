@@ -1,4 +1,4 @@
-"""`sor init`: write a study file or a cluster file to start from. Existing files are never overwritten."""
+"""`sor init --cluster FILE`: a cluster file to start from. Existing files are never overwritten."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from launch.slurm.limits import Partition
 from launch.slurm.parse import NodeGroup
 from launch.state.errors import SlurmUnavailable
 from launch.study.cluster import load_cluster
-from launch.study.presets import CONFIGS, Mistake, StudyError, is_file_name, known_names
+from launch.study.presets import CONFIGS, Mistake, StudyError, is_file_name
 from launch.submit.limits import user_groups
 
 HOURS = 24.0  # requested at most where the partition sets no limit
 CORES = 8  # at most, per GPU, where the cluster has none
+SHOWN = 12  # partitions that the file lists
 TEMPLATE = """\
 # Cluster {name}, written by 'sor init --cluster' from what Slurm reports.
 backend: slurm
@@ -40,21 +41,6 @@ slurm:
 {more}
   # keeper: 300   # a job that continues the study unattended; only where jobs may submit jobs
 """
-
-
-def write_study(file: Path, preset: str) -> str:
-    """Write a copy of a shipped study and return the commands that come next.
-
-    Raises:
-        StudyError: there is no such study, or the file exists.
-    """
-    known = known_names("studies")
-    if preset not in known:
-        raise StudyError([Mistake(Path(preset), "", f"no such study; --from takes {', '.join(known)}")])
-    text = (CONFIGS / "studies" / f"{preset}.yaml").read_text(encoding="utf-8")
-    own = text.partition("\n")[2]  # its first line names the schema by a path from configs/studies
-    write_new(file, "study", f"# A copy of the shipped study {preset}, to edit.\n{own}")
-    return f"wrote {file}. To see its units: {shlex.join(['sor', 'plan', str(file)])}"
 
 
 def write_cluster(file: Path) -> str:
@@ -92,7 +78,7 @@ def write_new(file: Path, kind: str, text: str) -> None:
 
 
 def refuse(file: Path) -> None:
-    """Refuse to write a file that exists, or that no study or command line could name.
+    """Refuse to write a file that exists, cannot be written, or that no study or command line could name.
 
     Raises:
         StudyError: it is one of these.
@@ -101,6 +87,10 @@ def refuse(file: Path) -> None:
         raise StudyError([Mistake(file, "", "exists already: name another file, or remove it")])
     if not is_file_name(file.name):
         raise StudyError([Mistake(file, "", "a name that ends in .yaml is needed")])
+    if not file.parent.is_dir():
+        raise StudyError([Mistake(file, "", "no such folder. Name a file in a folder that exists")])
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise StudyError([Mistake(file, "", f"you may not write to {file.parent.absolute()}")])
 
 
 def _may_use(partition: Partition, accounts: Sequence[str]) -> bool:
@@ -131,8 +121,10 @@ def cluster_text(
     sbatch = {"partition": main.name, **({"account": accounts[0]} if len(accounts) == 1 else {})}
     more = [
         f"  # partition {p.name}{' (the default)' if p.default else ''}: {described(p, nodes)}"
-        for p in usable
+        for p in [main, *(p for p in usable if p != main)][:SHOWN]
     ]
+    if usable[SHOWN:]:
+        more.append(f"  # and {len(usable) - SHOWN} more, as sinfo lists them")
     if accounts[1:]:
         more.append(f"  # your accounts: {', '.join(accounts)}; without 'account' in sbatch, Slurm's default")
     if len(kinds) > 1:

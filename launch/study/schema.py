@@ -38,6 +38,7 @@ from launch.study.presets import (
 from launch.study.recipes import Recipe, recipes
 from launch.study.shapes import shape_faults
 from launch.study.textfile import is_file
+from launch.study.yamlfile import Document
 
 # Minus zero becomes zero: otherwise one share would have two names.
 Share = Annotated[Real, Field(ge=0, le=1), AfterValidator(lambda share: share + 0.0)]
@@ -277,17 +278,22 @@ def find_study(name: str) -> Path | None:
 
 
 def load_study(name: str) -> Study:
-    """Read a study, a YAML path or a name in configs/studies, and the presets it names.
-
-    Raises:
-        StudyError: with every mistake in every file.
-    """
+    """Read a study, a YAML path or a name in configs/studies; see `read_study`."""
     file = find_study(name)
     if file is None:
         known = ", ".join(known_names("studies"))
         words = f"no such study: neither a YAML file, nor a study that was submitted, nor one of {known}"
         raise StudyError([Mistake(Path(name), "", words)])
-    document, mistakes = read_yaml(file), list[Mistake]()
+    return read_study(read_yaml(file), file)
+
+
+def read_study(document: Document, file: Path) -> Study:
+    """Read a study from the contents of a file, with the presets it names.
+
+    Raises:
+        StudyError: with every mistake in every file.
+    """
+    mistakes = list[Mistake]()
     for key in PRESETS:
         if document.data.get(key) is not None:
             document.data[key] = _presets(file, key, document.data[key], mistakes)
