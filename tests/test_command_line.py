@@ -10,6 +10,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import debian
 import pytest
 from small_study import SOR, TESTS, publish, watched_study, write_study
 
@@ -153,6 +154,31 @@ def test_a_real_bash_completes(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == ["scale-or-reason"]
+
+
+def test_a_real_fish_completes(tmp_path: Path) -> None:
+    if why := debian.install("fish", ["fish"], ["fish"]):
+        pytest.skip(why)
+    write_study(tmp_path)
+    environment = {
+        **os.environ, "PATH": f"{SOR.parent}:{os.environ['PATH']}", "HOME": str(tmp_path),
+        "PYTHONPATH": str(TESTS),
+    }  # fmt: skip
+    environment.pop("XDG_CONFIG_HOME", None)
+
+    def fish(script: str) -> list[str]:
+        done = subprocess.run(
+            ["fish", "-c", script], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
+            check=True,
+        )  # fmt: skip
+        return [line.partition("\t")[0] for line in done.stdout.splitlines()]
+
+    assert "fish completion installed" in fish("sor --install-completion")[0]
+    for line, words in (
+        ("sor sta", ["status"]), ("sor init mine.yaml --from p", ["pairs", "paper"]),
+        ("sor logs small.yaml train/s-", ["train/s-r0", "train/s-r50"]),
+    ):  # fmt: skip
+        assert fish(f"source .config/fish/completions/sor.fish; complete --do-complete '{line}'") == words
 
 
 def test_studies_are_listed_with_their_state(tmp_path: Path) -> None:
