@@ -8,7 +8,8 @@
 # make golden  the screens that tests compare with, in tests/golden, drawn again
 # make pictures  the README's pictures, made again from demo runs
 # make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
-# make bench   measure against named alternatives; writes tests/benchmarks/results.json
+# make bench   measure against named alternatives; writes tests/benchmarks/results.json, with the seconds of a demo
+#              that make demo has finished
 # make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
 # make slurm-up, make slurm-down  a real Slurm on this machine, with GPUs that only look like it, to try things on
 # make install the environment alone, in .venv, with CPU builds only
