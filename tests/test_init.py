@@ -45,6 +45,7 @@ def test_gpus_decide_the_partition_and_stages_without_get_another(
     text = cluster_text("lab", (CPU, GPU), NODES, ["mine"])
     found = written(tmp_path, text)
     assert (found["gpu"], found["cpus_per_gpu"], found["max_hours"]) == ("a100", 16, 24)
+    assert found["gpus_per_node"] == 4
     assert found["slurm"] == {
         "template": "plain", "sbatch": {"partition": "gpu", "account": "mine"},
         "gpu_option": "gres=gpu:a100:{gpus}",
@@ -66,11 +67,13 @@ def test_a_cluster_without_gpus_or_with_unknown_ones_or_with_modules(
         "template": "modules", "sbatch": {"partition": "on"}, "variables": {"modules": []},
     }  # fmt: skip
     assert (found["cpus_per_gpu"], found["max_hours"]) == (4, 24)
+    assert "gpus_per_node" not in found
     odd = cluster_text("lab", (GPU,), (NodeGroup("gpu", 1, 8, (("xpu9", 2),), 1),), [])
     assert "gpu: h100   # Slurm calls its GPUs xpu9: set a name" in odd
     sliced = NodeGroup("gpu", 4, 64, (("a100", 2), ("a100_1g.5gb", 14)), 500_000)  # more slices than GPUs
     mig = written(tmp_path, cluster_text("lab", (GPU,), (sliced,), []))
     assert (mig["gpu"], mig["slurm"]["gpu_option"]) == ("a100", "gres=gpu:a100:{gpus}")
+    assert mig["gpus_per_node"] == 2
     hidden = cluster_text("lab", (GPU,), (NodeGroup("gpu", 1, 72, (), 1),), [])  # GPUs without a GRES
     assert "gpu: h100   # Slurm lists no GPUs here: set a name" in hidden
     down = Partition("gpu", False, "DRAIN", 10, None, None)

@@ -29,6 +29,7 @@ from launch.study import memory
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.estimate import Lengths
 from launch.study.model import Model
+from launch.study.placement import placed
 from launch.study.plan import plan
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import load_study
@@ -50,6 +51,12 @@ def model(name: str, **training: Any) -> Model:
     return student.model_copy(update={"training": student.training.model_copy(update=training)})
 
 
+def trained(name: str, block: int, dtype: str, zero: dict[str, Any] | None, **training: Any) -> int:
+    student = model(name, **training)
+    assert student.training
+    return memory.training(student, placed(student.training, load_cluster("generic")), block, dtype, zero)
+
+
 def test_every_unit_of_the_demo_asks_for_more_than_it_was_measured_to_take_and_not_for_much_more() -> None:
     for u in plan(load_study("demo"), load_cluster("generic")):
         ranks = u.resources.tasks_per_node if u.stage == "train" else 2
@@ -67,28 +74,23 @@ def test_gpu_stages_fit_nodes_that_centers_have() -> None:
 def test_training_on_a_cpu_counts_weights_states_and_ranks() -> None:
     on_cpu = {"gpus_per_node": 0, "nodes": 1, "gradient_checkpointing": True}
     parameters = 494_032_768  # of Qwen2.5-0.5B
-    one = memory.training(model("qwen2.5-0.5b", tasks_per_node=1, **on_cpu), 1024, "fp32", None)
+    one = trained("qwen2.5-0.5b", 1024, "fp32", None, tasks_per_node=1, **on_cpu)
     assert one * 2**20 > 16 * parameters
-    four = memory.training(model("qwen2.5-0.5b", tasks_per_node=4, **on_cpu), 1024, "fp32", None)
+    four = trained("qwen2.5-0.5b", 1024, "fp32", None, tasks_per_node=4, **on_cpu)
     assert 3 * one < four < 5 * one
     stages = [
-        memory.training(
-            model("qwen2.5-0.5b", tasks_per_node=4, **on_cpu),
-            1024,
-            "fp32",
-            {"zero_optimization": {"stage": n}},
-        )
+        trained("qwen2.5-0.5b", 1024, "fp32", {"zero_optimization": {"stage": n}}, tasks_per_node=4, **on_cpu)
         for n in range(4)
     ]
     assert stages == sorted(stages, reverse=True)
-    longer = memory.training(model("qwen2.5-0.5b", tasks_per_node=1, **on_cpu), 4096, "fp32", None)
+    longer = trained("qwen2.5-0.5b", 4096, "fp32", None, tasks_per_node=1, **on_cpu)
     assert (longer - one) * 2**20 > 3 * 4 * 3072 * 151_936  # the logits of 3,072 more tokens
 
 
 def test_what_deepspeed_keeps_off_the_gpu_is_counted() -> None:
     zero = {"zero_optimization": {"stage": 3}}
     offload = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
-    usual, more = (memory.training(model("qwen2.5-7b", nodes=1), 4096, "bf16", z) for z in (zero, offload))
+    usual, more = (trained("qwen2.5-7b", 4096, "bf16", z, nodes=1) for z in (zero, offload))
     assert (more - usual) * 2**20 > 16 * 7_600_000_000  # master weights, two moments and gradients, in fp32
 
 

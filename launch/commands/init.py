@@ -33,7 +33,7 @@ gpu: {gpu}
 efficiency: {{generate: 0.10, train: 0.35, evaluate: 0.10}}
 cpu_gflops: 15
 cpus_per_gpu: {cores}
-max_hours: {hours}   # upper bound on requested time; {limit}
+{node}max_hours: {hours}   # upper bound on requested time; {limit}
 mtbf_hours: 24   # mean time between failures without warning; lower values give more checkpoints
 slurm:
   template: {template}   # in sbatch_templates: plain, modules, apptainer, pyxis, or your own
@@ -141,6 +141,7 @@ def cluster_text(
     return TEMPLATE.format(
         name=name,
         gpu=rated,
+        node=_node(kind, [g for g in nodes if g.partition == main.name]),
         cores=_cores([g for g in nodes if g.partition == main.name and (g.gpus or not with_gpus)]),
         hours=f"{main.max_seconds / 3600 if main.max_seconds else HOURS:g}",
         limit=f"partition {main.name} {'allows no more' if main.max_seconds else 'has no limit'}",
@@ -176,6 +177,15 @@ def _cpu_stages(partition: Partition) -> list[str]:
 def _flow(options: dict[str, str]) -> str:
     """Return options as YAML in one line."""
     return str(yaml.safe_dump(options, default_flow_style=True, sort_keys=False, width=10_000)).strip()
+
+
+def _node(kind: str, groups: Sequence[NodeGroup]) -> str:
+    """Return the setting for the GPUs of a node; nothing where Slurm lists none of this type."""
+    numbers = Counter[int]()
+    for group in groups:
+        if number := dict(group.gpus).get(kind):
+            numbers[number] += group.count
+    return f"gpus_per_node: {numbers.most_common(1)[0][0]}\n" if numbers else ""
 
 
 def _cores(groups: Sequence[NodeGroup]) -> int:

@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 from jobs.core.flops import architecture
+from jobs.core.unit import Resources
 from launch.study.estimate import ROWS, Lengths
 from launch.study.model import Model
 from launch.study.schema import EvalGroup
@@ -87,20 +88,21 @@ def generation(model: Model, *, evaluates: EvalGroup | None = None) -> int:
     return requested(need + (EVALUATE + texts if evaluates else 0))
 
 
-def training(model: Model, block: int, dtype: str, zero: dict[str, Any] | None) -> int:
+def training(model: Model, resources: Resources, block: int, dtype: str, zero: dict[str, Any] | None) -> int:
     """Return the memory of all ranks of a training on one node.
 
     Args:
+        resources: nodes, and tasks and GPUs on each.
         block: tokens of a packed block.
         zero: DeepSpeed's configuration; None: without DeepSpeed.
     """
     how = model.training
     assert how is not None  # the study was checked
-    ranks = how.gpus_per_node or how.tasks_per_node
-    size, world = Sizes.of(model.architecture), ranks * how.nodes
+    ranks, world = resources.tasks_per_node, resources.world_size
+    size = Sizes.of(model.architecture)
     states = _states(size.parameters, dtype, zero, world)
     saved = _mib(FP32 * size.parameters)  # rank 0 gathers the weights to write them
-    if not how.gpus_per_node:
+    if not resources.gpus_per_node:
         active = _mib(_activations(size, how.micro_batch * block, block, how.gradient_checkpointing))
         return requested(ranks * (TRAIN + _mib(states) + active) + saved)
     # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 shards them as they are read.

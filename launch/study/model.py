@@ -44,7 +44,8 @@ class Training(Strict):
     tasks_per_node: Some = 1
     """Processes on each node, where there is no GPU; with GPUs, there is one for each."""
     gpus_per_node: Gpus = 0
-    """GPUs on each node; 0 trains on cores."""
+    """GPUs on each node; 0 trains on cores. If the cluster file says how many GPUs its nodes have, the same
+    number of GPUs in all is spread over nodes of that size."""
     cpus: Some = 1
     """Cores of each process, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu`."""
 

@@ -33,6 +33,7 @@ from launch.study.estimate import (
     training_flops,
 )
 from launch.study.model import Model
+from launch.study.placement import placed
 from launch.study.presets import CONFIGS
 from launch.study.recipes import Recipe, suffix
 from launch.study.schema import EvalGroup, Source, Study
@@ -228,13 +229,9 @@ class _Planner:
             "deepspeed": zero,
             "mtbf_hours": self.cluster.mtbf_hours,
         }
-        resources = Resources(
-            nodes=how.nodes,
-            tasks_per_node=how.gpus_per_node or how.tasks_per_node,
-            gpus_per_node=how.gpus_per_node,
-            cpus_per_task=self.cluster.cpus_per_gpu if how.gpus_per_node else how.cpus,
-            memory=memory.training(student, recipe.block, recipe.dtype, zero),
-        )
+        resources = placed(how, self.cluster)
+        needed = memory.training(student, resources, recipe.block, recipe.dtype, zero)
+        resources = replace(resources, memory=needed)
         flops = training_flops(student.architecture, self.rows, share, recipe.epochs)
         resources = self.timed("train", resources, flops)
 
