@@ -147,7 +147,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> UnitStatus:
             loss=0.812,
             tokens_per_second=123456.0,
             phase="training",
-            memory=98_304,
+            memory=58_368,
         )
         return seen(root, unit, state, progress=told)
     if state == State.STALLED:

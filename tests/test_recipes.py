@@ -48,6 +48,18 @@ def test_a_list_of_mappings_is_zipped(tmp_path: Path) -> None:
     assert names(found) == ["s-r0", "s-r0-epochs2-batch4", "s-r0-epochs2"]
 
 
+def test_a_learning_rate_that_is_the_presets_is_not_trained_twice(tmp_path: Path) -> None:
+    students = {"s": student(learning_rate=2e-5), "m": student(learning_rate=3e-5)}
+    grid = {"learning_rate": [None, 2e-5]}
+    found = study(tmp_path, students=students, mixtures={"shares": [0]}, training=grid)
+    assert names(found) == ["s-r0", "m-r0", "m-r0-lr2e-05"]
+    assert len(places(found, plan(found, load_cluster("local"))).rows) == 3
+    turned = study(
+        tmp_path, students=students, mixtures={"shares": [0]}, training={"learning_rate": [2e-5, None]}
+    )
+    assert names(turned) == ["s-r0", "m-r0", "m-r0-lr-preset"]
+
+
 def test_every_setting_has_a_place_in_names(tmp_path: Path) -> None:
     first, other = (
         study(tmp_path, training=training).recipes[0]

@@ -99,9 +99,12 @@ def collating(study: Study, cluster: Cluster) -> Unit:
 
 def variants(study: Study) -> list[Variant]:
     """Return all students to train."""
-    every = itertools.product(study.students, study.mixed, study.recipes, study.seeds)
     first = study.recipes[0]
-    return [Variant(student, *mixture, seed, recipe, first) for student, mixture, recipe, seed in every]
+    return [
+        Variant(student, *mixture, seed, recipe, first)
+        for student in study.students
+        for mixture, recipe, seed in itertools.product(study.mixed, study.recipes_of(student), study.seeds)
+    ]
 
 
 @dataclass(frozen=True)

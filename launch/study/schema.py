@@ -6,6 +6,7 @@ Decisions about what is to be done are in plan.py.
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -256,6 +257,18 @@ class Study(Strict):
     def recipes(self) -> list[Recipe]:
         """The recipes with which each student is trained."""
         return recipes(self.training)
+
+    def recipes_of(self, student: Model) -> list[Recipe]:
+        """Return the recipes that are different trainings of a student.
+
+        One that names the learning rate of its preset is the same as one that leaves it out.
+        """
+        assert student.training is not None  # the study was checked
+        preset = student.training.learning_rate
+        found = dict[Recipe, Recipe]()
+        for recipe in self.recipes:
+            found.setdefault(replace(recipe, learning_rate=recipe.learning_rate or preset), recipe)
+        return list(found.values())
 
     @cached_property
     def mixed(self) -> list[tuple[float, str]]:

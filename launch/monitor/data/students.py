@@ -68,7 +68,7 @@ def places(study: Study, units: Sequence[Unit]) -> Places:
     unique = len(set(sizes)) == len(sizes)
     found = {v.name: v for v in variants(study)}
     several = len({order for share, order in study.mixed if 0 < share < 1}) > 1
-    kinds = [(student, recipe) for student in study.students for recipe in study.recipes]
+    kinds = [(student, recipe) for student in study.students for recipe in study.recipes_of(student)]
     titles = [_row(s.size if unique else s.name, recipe, study.recipes) for s, recipe in kinds]
     rows = {(student.name, recipe): row for row, (student, recipe) in enumerate(kinds)}
     columns = list(dict.fromkeys(_column(v, several) for v in found.values()))
