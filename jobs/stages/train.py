@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from jobs.core.flops import train_flops
 from jobs.data.blocks import LEARN, Blocks
 from jobs.runtime.context import Context
-from jobs.store.checkpoints import METRICS
+from jobs.store.checkpoints import METRICS, zero_stage
 from jobs.store.progress import Progress
 from jobs.store.rundir import append_jsonl
 from jobs.text.chat import Chat
@@ -85,8 +85,8 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
         architecture = AutoConfig.for_model(**preset["architecture"])
         model = AutoModelForCausalLM.from_config(architecture, attn_implementation=attention)
     else:
-        # Without DeepSpeed these are the master weights, so they stay in fp32.
-        half = recipe.dtype == "bf16" and execution["deepspeed"] is not None
+        # Without ZeRO these are the master weights, so they stay in fp32.
+        half = recipe.dtype == "bf16" and bool(zero_stage(execution))
         model = AutoModelForCausalLM.from_pretrained(
             preset["model"],
             revision=preset["revision"],

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.store.checkpoints import zero_stage
 from jobs.training.schedule import Recipe, micro_steps
 
 
@@ -48,8 +49,8 @@ def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any
     from accelerate.utils import DeepSpeedPlugin
 
     config = {
+        **precision(recipe.dtype, zero_stage(execution) or 0),
         **execution["deepspeed"],
-        "bf16": {"enabled": recipe.dtype == "bf16"},
         "gradient_clipping": recipe.clip,
         "train_micro_batch_size_per_gpu": execution["micro_batch"],
         "gradient_accumulation_steps": micro,
@@ -69,6 +70,20 @@ def with_deepspeed(recipe: Recipe, execution: dict[str, Any], micro: int) -> Any
             state.process_index = torch.distributed.get_rank()
             state.local_process_index = int(os.environ["LOCAL_RANK"])
     return made
+
+
+def precision(dtype: str, stage: int) -> dict[str, Any]:
+    """Return DeepSpeed's settings for a dtype: weights kept, gradients added up and reduced in fp32.
+
+    DeepSpeed by itself does both in bf16 for a bf16 model. Without ZeRO it cannot do otherwise, so there the
+    model stays in fp32 and computes in bf16, as without DeepSpeed.
+    """
+    if dtype != "bf16":
+        return {"bf16": {"enabled": False}}
+    if stage == 0:
+        return {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+    fp32 = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+    return {"bf16": {"enabled": True}, **fp32}
 
 
 def prepare_cpu() -> None:
@@ -95,9 +110,10 @@ def agreed(accelerator: Any, values: Sequence[int]) -> list[int]:
     """Return the elementwise maximum over all processes; also acts as a barrier."""
     import torch
 
+    if not torch.distributed.is_initialized():
+        return [int(value) for value in values]  # without waiting for a GPU
     together = torch.tensor([0, *map(int, values)], device=accelerator.device)  # at least one element
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+    torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
     found: list[int] = together.tolist()
     return found[1:]
 
