@@ -67,6 +67,7 @@ PRESET = {
     "tokenizer_revision": None, "init": "random", "architecture": ARCHITECTURE,
 }  # fmt: skip
 START = {**PRESET, "init": "pretrained", "model": "@prepare/start"}
+UNTIED = {**START, "model": "@prepare/untied"}
 RECIPE: dict[str, Any] = {
     "epochs": 1, "batch": 4, "learning_rate": 1e-2, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.5,
     "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
@@ -114,6 +115,8 @@ def busy_gloo() -> None:
 class Study:
     """A study's folder with a tokenizer, and rows that are packed: half plain, half with their steps."""
 
+    model = START  # what its students are at first
+
     def __init__(self, path: Path) -> None:
         self.root = StudyDir(path)
         self.tokenizer = toy.tokenizer()
@@ -125,7 +128,9 @@ class Study:
         publish(self.root, collate)
         made = self.root.unit(self.prepare).out
         self.tokenizer.save_pretrained(made / "tokenizer")
-        build(PRESET, Recipe(**RECIPE), ALONE).save_pretrained(made / "start")
+        for name, tied in (("start", True), ("untied", False)):
+            preset = {**PRESET, "architecture": {**ARCHITECTURE, "tie_word_embeddings": tied}}
+            build(preset, Recipe(**RECIPE), ALONE).save_pretrained(made / name)
         for mode in ("ift", "reasoning"):
             rows = {
                 "prompt": [toy.text(q) for q in self.learnt],
@@ -144,7 +149,7 @@ class Study:
     def unit(self, name: str, recipe: dict[str, Any], execution: dict[str, Any], processes: int = 1) -> Unit:
         """A student to train. How it is run has no part in what it is."""
         config = {
-            "model": START,
+            "model": self.model,
             "recipe": {**RECIPE, **recipe},
             "share": 0.5,
             "order": "sequential",

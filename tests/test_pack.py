@@ -409,9 +409,20 @@ def test_lengths_and_positions(tmp_path: Path) -> None:
     blocks = Blocks.open(tmp_path)
     assert [sorted(blocks.lengths(np.array([i]))) for i in range(2)] == [[1, 3, 5], [8]]
     assert sorted(blocks.lengths(np.array([1, 0]))) == [1, 3, 5, 8]
-    both = blocks.positions(np.array([0, 1]))
-    assert both[0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0, 0], "the padding begins anew"
-    assert both[1].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    flat = blocks.flat(np.array([0, 1]))
+    lengths = [5, 3, 1, 8]
+    assert np.diff(flat.bounds).tolist() == lengths
+    assert flat.positions.tolist() == [i for length in lengths for i in range(length)]
+    flags, tokens = blocks.flags.ravel(), blocks.tokens.ravel()
+    assert flat.tokens.tolist() == tokens[(flags & PADDING) == 0].tolist()
+    assert flat.targets.tolist() == tokens[(flags & (LEARN | START)) == LEARN].tolist()
+    assert flat.tokens[flat.predicting + 1].tolist() == flat.targets.tolist()
+
+
+def test_a_rows_first_token_is_nothing_to_predict() -> None:
+    flags = np.array([[START | LEARN, LEARN, START | LEARN, LEARN, START | PADDING]], np.uint8)
+    flat = Blocks(np.arange(5, dtype=np.uint32)[None], flags, (1,)).flat(np.array([0]))
+    assert (flat.predicting.tolist(), flat.targets.tolist()) == ([0, 2], [1, 3])
 
 
 def test_template_options_reach_the_prompt(tokenizer: Any) -> None:

@@ -77,10 +77,14 @@ def same(study: Study, unit: Unit, other: Unit) -> None:
 
 
 def alike(study: Study, unit: Unit, whole: Unit) -> None:
-    """A student is the same but for rounding, since more processes add up in another order."""
+    """A student is the same but for rounding, since more processes add up in another order.
+
+    What is rounding in the first steps grows with those that follow: Adam divides by small numbers.
+    """
     curves = [losses(study.root.unit(u).out) for u in (unit, whole)]
     assert len(curves[0]) == len(curves[1])
-    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    assert curves[0][:8] == pytest.approx(curves[1][:8], rel=1e-6)
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
 @pytest.mark.slow

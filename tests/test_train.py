@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_study import TESTS
-from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, Study, load, losses, zero
+from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, UNTIED, Study, load, losses, zero
 
 from jobs import toy
 from jobs.core.flops import train_flops
@@ -64,17 +64,16 @@ def alone(model: Any, tokens: Any, learn: Any) -> float:
     return float(torch.nn.functional.cross_entropy(logits[wanted], ids[1:][wanted], reduction="sum"))
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "flash attention's layout"])
 @pytest.mark.parametrize("micro_batch", [1, 3])
-def test_packed_rows_are_learnt_as_if_each_were_alone(
-    study: Study, micro_batch: int, kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_rows_are_learnt_as_if_each_were_alone(study: Study, micro_batch: int) -> None:
     model = build(PRESET, Recipe(**RECIPE), ALONE).eval()
     with torch.no_grad():
         for weight in model.parameters():  # far from nothing to say: leaks would show
             weight.mul_(3.0)
-    monkeypatch.setattr(train, "flash", lambda: kernel != "sdpa")
-    blocks = study.blocks
+    blocks, chosen = study.blocks, np.arange(micro_batch)
+    with torch.no_grad():
+        found = float(answer_loss(model, blocks, chosen, "cpu"))
+    model.set_attn_implementation("sdpa")
     total = 0.0
     for number in range(micro_batch):
         starts = [*np.flatnonzero(blocks.flags[number] & START), BLOCK]
@@ -82,9 +81,6 @@ def test_packed_rows_are_learnt_as_if_each_were_alone(
         for start, end in itertools.pairwise(starts):
             learn = (blocks.flags[number, start:end] & LEARN) != 0
             total += alone(model, blocks.tokens[number, start:end], learn) if learn.any() else 0.0
-    chosen = np.arange(micro_batch)
-    with torch.no_grad():
-        found = float(answer_loss(model, blocks, chosen, "cpu"))
     assert found == pytest.approx(total, rel=1e-5)
     leaking = sum(alone(model, blocks.tokens[n], (blocks.flags[n] & LEARN) != 0) for n in range(micro_batch))
     assert abs(leaking - total) > 1e-3 * total, "the model does not mind leaks: this test shows nothing"
@@ -102,7 +98,7 @@ def test_the_micro_batch_does_not_change_the_training(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["zero 2", "zero 3", "without DeepSpeed"])
+@pytest.mark.parametrize("how", ["zero 0", "zero 1", "zero 2", "zero 3", "without DeepSpeed"])
 def test_two_processes_train_the_same_student(
     study: Study, curve: list[float], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +116,23 @@ def test_two_processes_train_the_same_student(
     weights = load(one.out), load(out)
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-3), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
+def test_processes_make_no_difference_in_bf16_and_with_a_head_of_its_own(
+    study: Study, stage: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are added up and reduced in fp32, whatever the stage of ZeRO."""
+    monkeypatch.setattr(study, "model", UNTIED)
+    execution = {"micro_batch": 1, **({} if stage is None else zero(stage))}
+    found = []
+    for processes in (1, 2):
+        unit = study.unit(f"untied-{stage}-{processes}", {"dtype": "bf16"}, execution, processes)
+        assert study.run(unit, 1) == "done"
+        found.append(losses(study.root.unit(unit).out))
+    assert found[0] == pytest.approx(found[1], rel=2e-3)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6), "before the first update all is the same"
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +156,7 @@ def test_the_student_has_learnt_and_loads_as_it_is(study: Study, trained: Path, 
 
     recipe = Recipe(**RECIPE)
     start = build(PRESET, recipe, ALONE)
+    taught = build({**PRESET, "init": "pretrained", "model": str(trained / "model")}, recipe, ALONE)
     student = AutoModelForCausalLM.from_pretrained(trained / "model")
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
     before, after = start.state_dict(), student.state_dict()
@@ -153,7 +167,7 @@ def test_the_student_has_learnt_and_loads_as_it_is(study: Study, trained: Path, 
     unseen = held_out(study, tmp_path / "held")
     every, answers = np.arange(len(unseen.tokens)), int(np.count_nonzero(unseen.flags & LEARN))
     with torch.no_grad():
-        untrained, found = (float(answer_loss(m, unseen, every, "cpu")) / answers for m in (start, student))
+        untrained, found = (float(answer_loss(m, unseen, every, "cpu")) / answers for m in (start, taught))
     assert untrained > 3.0, "near the logarithm of the vocabulary's size"
     assert found < 0.5 * untrained
 

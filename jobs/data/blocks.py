@@ -17,6 +17,24 @@ LEARN, START, PADDING = 1, 2, 4  # token flags: counts toward the loss; first to
 
 
 @dataclass(frozen=True)
+class Flat:
+    """Rows of some blocks one after another, without padding.
+
+    Attributes:
+        positions: Each token's position in its own row.
+        bounds: First token of each row, and the end of the last one.
+        predicting: Tokens whose next token counts toward the loss.
+        targets: Those next tokens.
+    """
+
+    tokens: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+    predicting: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Blocks:
     """Packed blocks, memory-mapped from disk."""
 
@@ -40,8 +58,14 @@ class Blocks:
         lengths = np.diff(np.append(starts, len(flags)))
         return [int(n) for n in lengths[(flags[starts] & PADDING) == 0]]
 
-    def positions(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return each token's position in its own row, of shape (len(blocks), block size)."""
-        flags = self.flags[blocks]
-        index = np.arange(flags.shape[1])
-        return index - np.maximum.accumulate(np.where(flags & START, index, 0), axis=1)
+    def flat(self, blocks: NDArray[np.int64]) -> Flat:
+        """Return these blocks' rows one after another, without padding."""
+        flags = self.flags[blocks].ravel()
+        kept = (flags & PADDING) == 0
+        tokens, flags = self.tokens[blocks].ravel()[kept].astype(np.int64), flags[kept]
+        bounds = np.append(np.flatnonzero(flags & START), len(flags))
+        positions = np.arange(len(flags)) - np.repeat(bounds[:-1], np.diff(bounds))
+        learnt = np.flatnonzero(
+            (flags & (LEARN | START)) == LEARN
+        )  # nothing comes before a row's first token
+        return Flat(tokens, positions, bounds, learnt - 1, tokens[learnt])

@@ -24,8 +24,11 @@ from jobs.store.checkpoints import METRICS, zero_stage
 from jobs.store.progress import Progress
 from jobs.store.rundir import append_jsonl
 from jobs.text.chat import Chat
+from jobs.training.attention import check_positions, separate_rows
 from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate, import_training, part, summed
+from jobs.training.loss import teach
+from jobs.training.rows import Rows
 from jobs.training.schedule import Recipe, Totals, rate, steps, training_order
 
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
@@ -80,30 +83,20 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     set_seed(recipe.seed)
-    attention = "flash_attention_2" if flash() else "sdpa"
     if preset["init"] == "random":
-        architecture = AutoConfig.for_model(**preset["architecture"])
-        model = AutoModelForCausalLM.from_config(architecture, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**preset["architecture"]))
     else:
         # Without ZeRO these are the master weights, so they stay in fp32.
         half = recipe.dtype == "bf16" and bool(zero_stage(execution))
+        dtype = torch.bfloat16 if half else torch.float32
         model = AutoModelForCausalLM.from_pretrained(
-            preset["model"],
-            revision=preset["revision"],
-            dtype=torch.bfloat16 if half else torch.float32,
-            attn_implementation=attention,
+            preset["model"], revision=preset["revision"], dtype=dtype
         )
+    separate_rows(model)
+    teach(model)
     if execution["gradient_checkpointing"]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
-
-
-def flash() -> bool:
-    """Whether flash attention is available."""
-    import torch
-    from transformers.utils.import_utils import is_flash_attn_2_available
-
-    return is_flash_attn_2_available() and torch.cuda.is_available()
 
 
 def fit(
@@ -128,10 +121,10 @@ def fit(
     """
     import torch
 
-    optimizer = torch.optim.AdamW(
-        decayed(model, recipe.weight_decay), lr=recipe.learning_rate, betas=recipe.betas
-    )
     architecture = model.config
+    check_positions(architecture, blocks.tokens.shape[1])
+    groups = decayed(model, recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     prepare = partial(accelerator.prepare, model, optimizer)
     (model, optimizer), totals = saving.resume(prepare) if saving else (prepare(), Totals())
     model.train()
@@ -198,19 +191,24 @@ def one_step(
 
 def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any) -> Any:
     """Return the summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor)."""
+    flat = blocks.flat(chosen)
+    rows = Rows(tuple(flat.bounds.tolist()), on(device, flat.bounds.astype(np.int32)))
+    return model(
+        tokens=on(device, flat.tokens[None]),
+        positions=on(device, flat.positions[None]),
+        rows=rows,
+        predicting=on(device, flat.predicting),
+        targets=on(device, flat.targets),
+    )
+
+
+def on(device: Any, array: NDArray[Any]) -> Any:
+    """Copy an array to a device, without waiting for what a GPU is doing."""
     import torch
 
-    tokens = torch.from_numpy(blocks.tokens[chosen].astype(np.int64)).to(device)
-    positions = torch.from_numpy(blocks.positions(chosen)).to(device)
-    learn = torch.from_numpy((blocks.flags[chosen] & LEARN) != 0).to(device)
-    if flash():
-        # With flash attention, transformers (5.19) separates packed rows only in a batch of one; in larger
-        # batches rows would attend to earlier rows. Flattened into one long block, all rows are separated.
-        tokens, positions, learn = (x.reshape(1, -1) for x in (tokens, positions, learn))
-    logits = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
-    wanted = learn[:, 1:]
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1][wanted].float(), tokens[:, 1:][wanted], reduction="sum"
+    tensor = torch.from_numpy(array)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
     )
 
 

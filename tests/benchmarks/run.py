@@ -19,6 +19,7 @@ import bench_launch
 import bench_monitor
 import bench_resume
 import bench_slurm
+import bench_training
 
 from jobs.store.provenance import provenance
 
@@ -28,7 +29,8 @@ RESULTS = Path(__file__).with_name("results.json")
 def main() -> None:
     """Print each ratio as it is known, and write them all."""
     found = []
-    for file in (bench_launch, bench_jobs, bench_resume, bench_analysis, bench_slurm, bench_monitor):
+    files = bench_launch, bench_jobs, bench_training, bench_resume, bench_analysis, bench_slurm, bench_monitor
+    for file in files:
         for ratio in file.ratios():
             print(ratio, flush=True)
             found.append(ratio.to_json())
