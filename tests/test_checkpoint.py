@@ -28,7 +28,7 @@ from jobs.store.checkpoints import (
     metrics_of,
     why_not,
 )  # fmt: skip
-from jobs.store.rundir import StudyDir, UnitDir, write_json
+from jobs.store.rundir import StudyDir, UnitDir, read_json, write_json
 from launch.state.ledger import Ledger, Started
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
@@ -39,12 +39,16 @@ ZERO = {stage: {"deepspeed": {"zero_optimization": {"stage": stage}}} for stage 
 PLAIN: dict[str, Any] = {"deepspeed": None}
 
 
+def training(execution: dict[str, Any], dtype: str = "bf16") -> Unit:
+    return Unit("train", "t", {"recipe": {"dtype": dtype}}, execution=execution)
+
+
 def saved(checkpoints: Checkpoints, step: int, zero: int | None = None, world_size: int = 1) -> Checkpoint:
     """A checkpoint without weights."""
     aside = checkpoints.aside(f"step-{step:08}")
     aside.mkdir(parents=True)
     (aside / "by").write_text(checkpoints.run, encoding="utf-8")
-    checkpoints.commit(aside, Meta({"step": step}, world_size, zero, 1, checkpoints.run))
+    checkpoints.commit(aside, Meta({"step": step}, world_size, zero, 1, checkpoints.run, "fp32"))
     return checkpoints.at(step)
 
 
@@ -169,7 +173,7 @@ def test_the_time_between_two_is_where_their_cost_equals_what_is_lost() -> None:
 def test_which_can_be_read(
     tmp_path: Path, zero: int | None, world_size: int, execution: dict[str, Any], now: int, refused: bool
 ) -> None:
-    why = why_not(saved(Checkpoints(tmp_path, "1.0"), 7, zero, world_size), execution, now)
+    why = why_not(saved(Checkpoints(tmp_path, "1.0"), 7, zero, world_size), training(execution), now)
     assert (why is not None) == refused
     if why:
         wanted = next((stage for stage in ZERO if execution == ZERO[stage]), None)
@@ -179,6 +183,24 @@ def test_which_can_be_read(
         )
         assert why.startswith(f"its training stands at step 7, saved {then}, which cannot be read {there}: ")
         assert why.endswith(f"or remove {tmp_path} to start over")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("zero", [None, 0, 1, 2, 3])
+def test_an_earlier_version_had_another_optimizer_for_some_trainings(
+    tmp_path: Path, zero: int | None, dtype: str
+) -> None:
+    checkpoint = saved(Checkpoints(tmp_path, "1.0"), 7, zero, 2)
+    how = training(PLAIN if zero is None else ZERO[zero], dtype)
+    assert why_not(checkpoint, how, 2) is None
+    marker = checkpoint.path / MARKER
+    write_json(marker, {key: value for key, value in read_json(marker).items() if key != "gradients"})
+    why = why_not(checkpoint, how, 2)
+    assert (why is not None) == (zero in (0, 1) and dtype == "bf16")
+    assert why is None or why.endswith(
+        f"saved by an earlier version with another optimizer for ZeRO {zero}: resume with that one, or "
+        f"remove {tmp_path} to start over"
+    )
 
 
 def test_a_training_that_could_not_go_on_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_checkpoint_is_written_when_it_is_due_and_current_once_it_is_on_disk(
     totals = {"step": 2, "tokens": 7, "answer_tokens": 0, "flops": 0, "seconds": 0.0}
     meta = found.meta()
     assert meta.totals.pop("loss") != meta.totals.get("loss")  # not a number yet
-    assert meta == Meta(totals, world_size=1, zero=None, micro_batch=2, run="2.1")
+    assert meta == Meta(totals, world_size=1, zero=None, micro_batch=2, run="2.1", gradients="fp32")
     assert (found.path / "weights").read_text(encoding="utf-8") == "after two steps"
     assert (found.path / "metrics.jsonl").read_text(encoding="utf-8") == "metrics"
     assert ctx.progress.kept == 2

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jobs.core.unit import Unit
 from jobs.store import schema
 from jobs.store.rundir import Damaged, UnitDir, fsync_dir, order, read_json, rename_once, write_json
 
@@ -37,6 +38,7 @@ class Meta:
     zero: int | None  # their ZeRO stage; None without DeepSpeed
     micro_batch: int  # blocks per forward pass of a process
     run: str  # the run that wrote it
+    gradients: str = ""  # dtype in which they were added up; "": the model's, by an earlier version
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Checkpoint:
             Damaged: The metadata cannot be read.
         """
         found = read_json(self.path / MARKER, schema.MARKER)
-        return Meta(**{field.name: found[field.name] for field in fields(Meta)})
+        return Meta(**{field.name: found[field.name] for field in fields(Meta) if field.name in found})
 
     @property
     def complete(self) -> bool:
@@ -153,16 +155,19 @@ def zero_stage(execution: dict[str, Any]) -> int | None:
     return None if deepspeed is None else int(deepspeed["zero_optimization"]["stage"])
 
 
-def why_not(checkpoint: Checkpoint, execution: dict[str, Any], world_size: int) -> str | None:
-    """Return why a training with this execution cannot resume from a checkpoint; None if it can."""
-    meta, zero = checkpoint.meta(), zero_stage(execution)
-    if meta.zero == zero and (zero != 0 or meta.world_size == world_size):
-        return None
-    then, now = _in_words(meta.zero, meta.world_size), _in_words(zero, world_size)
-    return (
-        f"its training stands at step {checkpoint.step}, saved {then}, which cannot be read {now}: set that "
-        f"back in its model's preset, or remove {checkpoint.path.parent} to start over"
-    )
+def why_not(checkpoint: Checkpoint, unit: Unit, world_size: int) -> str | None:
+    """Return why a training, as it is to be run now, cannot resume from a checkpoint; None if it can."""
+    meta, zero = checkpoint.meta(), zero_stage(unit.execution)
+    stands = f"its training stands at step {checkpoint.step}, saved"
+    over = f"remove {checkpoint.path.parent} to start over"
+    if meta.zero != zero or (zero == 0 and meta.world_size != world_size):
+        then, now = _in_words(meta.zero, meta.world_size), _in_words(zero, world_size)
+        words = f"{then}, which cannot be read {now}: set that back in its model's preset, or"
+        return f"{stands} {words} {over}"
+    if zero in (0, 1) and not meta.gradients and unit.config["recipe"]["dtype"] == "bf16":
+        words = f"by an earlier version with another optimizer for ZeRO {zero}: resume with that one, or"
+        return f"{stands} {words} {over}"
+    return None
 
 
 def _in_words(zero: int | None, world_size: int) -> str:

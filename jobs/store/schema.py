@@ -91,4 +91,5 @@ HANDED_OVER: Shape = {
 }  # fmt: skip
 MARKER: Shape = {
     "totals": OBJECT, "world_size": COUNT, "zero": maybe(COUNT), "micro_batch": COUNT, "run": TEXT,
+    "gradients": optional(TEXT),
 }  # fmt: skip

@@ -77,7 +77,7 @@ class Saving:
         totals = Totals()
         if step:
             checkpoint = self._checkpoints.at(step)
-            why = why_not(checkpoint, self._execution, self._ctx.world_size)
+            why = why_not(checkpoint, self._ctx.unit, self._ctx.world_size)
             if why:
                 raise ValueError(why)
             readable = self._readable(checkpoint)
@@ -200,7 +200,8 @@ class Saving:
             self._on_disk.result()
         if self._first:
             size, zero = self._ctx.world_size, zero_stage(self._execution)
-            meta = Meta(asdict(totals), size, zero, self._execution["micro_batch"], self._ctx.run)
+            micro_batch = self._execution["micro_batch"]
+            meta = Meta(asdict(totals), size, zero, micro_batch, self._ctx.run, gradients="fp32")
             self._checkpoints.commit(aside, meta)
             self._thread.submit(self._checkpoints.prune)
         self._ctx.progress.kept = totals.step

@@ -51,7 +51,7 @@ def refuse_resumes(units: Sequence[Unit], root: StudyDir) -> None:
     found = []
     for unit in units:
         newest = Checkpoints(root.unit(unit).checkpoints).newest() if unit.stage == "train" else None
-        if newest and (why := why_not(newest, unit.execution, unit.resources.world_size)):
+        if newest and (why := why_not(newest, unit, unit.resources.world_size)):
             found.append(f"{unit.stage} {unit.name}: {why}")
     if found:
         raise Refusal("\n".join(found))
