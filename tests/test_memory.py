@@ -17,6 +17,7 @@ from jobs.core.causes import runs
 from jobs.core.memory import Peak, asked
 from jobs.core.unit import Resources, Unit
 from jobs.store.rundir import StudyDir, append_jsonl
+from jobs.training import loss
 from launch.slurm.limits import Limits, Partition
 from launch.slurm.parse import NodeGroup, parse_memory
 from launch.slurm.text import SEPARATOR
@@ -84,7 +85,11 @@ def test_training_on_a_cpu_counts_weights_states_and_ranks() -> None:
     ]
     assert stages == sorted(stages, reverse=True)
     longer = trained("qwen2.5-0.5b", 4096, "fp32", None, tasks_per_node=1, **on_cpu)
-    assert (longer - one) * 2**20 > 3 * 4 * 3072 * 151_936  # the logits of 3,072 more tokens
+    assert 4 * 3072 * 24 * 896 < (longer - one) * 2**20 < 4 * 3072 * 151_936  # activations, but no logits
+
+
+def test_the_chunks_of_the_loss_are_those_of_the_training() -> None:
+    assert (memory.LOGITS, memory.LEAST) == (loss.ELEMENTS, loss.FEWEST)
 
 
 def test_what_deepspeed_keeps_off_the_gpu_is_counted() -> None:

@@ -44,6 +44,7 @@ READ = 16 * GIB  # most of a checkpoint that a process may hold while weights ar
 CPU_CACHE = 1 * GIB  # as jobs.engines.load.CPU_CACHE
 BYTES_PER_TOKEN = 5  # of text, in UTF-8
 FP32 = 4
+LOGITS, LEAST = 2**25, 256  # as jobs.training.loss.ELEMENTS and FEWEST
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def training(model: Model, resources: Resources, block: int, dtype: str, zero: d
     states = _states(size.parameters, dtype, zero, world)
     saved = _mib(FP32 * size.parameters)  # rank 0 gathers the weights to write them
     if not resources.gpus_per_node:
-        active = _mib(_activations(size, how.micro_batch * block, block, how.gradient_checkpointing))
+        active = _mib(_activations(size, how.micro_batch * block, how.gradient_checkpointing))
         return requested(ranks * (TRAIN + _mib(states) + active) + saved)
     # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 shards them as they are read.
     stage = (zero or {}).get("zero_optimization", {}).get("stage", 0)
@@ -164,11 +165,13 @@ def _states(parameters: int, dtype: str, zero: dict[str, Any] | None, world: int
 
     Without DeepSpeed: weights, gradients, two moments, and buckets to exchange gradients. With DeepSpeed also
     a copy of the weights in fp32; from ZeRO 1 on, the optimizer's part is sharded over the ranks, from ZeRO 2
-    gradients, from ZeRO 3 weights. While gradients are gathered, both copies of them exist.
+    gradients, from ZeRO 3 weights. While gradients are gathered, both copies of them exist, in bf16 as the
+    backward pass makes them and in fp32 as they are added up. Without ZeRO, weights are fp32 in bf16 too.
     """
     if zero is None:
         return parameters * (FP32 + FP32 + 2 * FP32 + (FP32 if world > 1 else 0))
-    stage, width = zero["zero_optimization"]["stage"], 2 if dtype == "bf16" else FP32
+    stage = zero["zero_optimization"]["stage"]
+    width = 2 if dtype == "bf16" and stage else FP32
     split = [world if stage >= least else 1 for least in (1, 2, 3)]
     optimizer, gradients, weights = 3 * FP32 / split[0], (width + FP32) / split[1], width / split[2]
     return parameters * (optimizer + gradients + weights + width)
@@ -183,13 +186,14 @@ def _offloaded(parameters: int, zero: dict[str, Any] | None, world: int) -> floa
     )
 
 
-def _activations(size: Sizes, tokens: int, block: int, checkpointed: bool) -> float:
+def _activations(size: Sizes, tokens: int, checkpointed: bool) -> float:
     """Return the bytes that one forward and backward pass keeps on a CPU, in fp32.
 
-    A layer keeps about 12 hidden-size and 4 inner-size vectors per token, and attention a mask of block ×
-    block; with gradient checkpointing only its input. Logits are held three times: as computed, in fp32, and
-    as log-probabilities.
+    A layer keeps about 12 hidden-size and 4 inner-size vectors per token; with gradient checkpointing only
+    its input. Attention keeps no scores. The loss holds the logits of a chunk of tokens twice, and the
+    gradient of its head's weights.
     """
-    layer = FP32 * tokens * (12 * size.hidden + 4 * size.inner) + 2 * FP32 * tokens * block
+    layer = FP32 * tokens * (12 * size.hidden + 4 * size.inner)
     kept = FP32 * tokens * size.hidden * size.layers + layer if checkpointed else layer * size.layers
-    return kept + 3 * FP32 * tokens * size.vocabulary
+    logits = min(tokens * size.vocabulary, max(LOGITS, LEAST * size.vocabulary))
+    return kept + FP32 * (2 * logits + size.hidden * size.vocabulary)
