@@ -18,6 +18,7 @@ import pytest
 import tiny
 from small_study import wait_for
 
+from jobs.core.flops import generate_flops
 from jobs.core.unit import Unit
 from jobs.data.leases import Claims
 from jobs.data.prompts import load_prompts, prompt_id
@@ -533,6 +534,13 @@ def test_the_result_sums_all_chunks_and_workers(
         "engine": "transformers 2, vllm 1",
     }
     assert sorted(p.name for p in (ctx.folder.out / "chunks").iterdir()) == ["00000.jsonl", "00001.jsonl"]
+
+
+def test_measured_flops_of_a_teacher_count() -> None:
+    measured = {"per_token": 2000, "per_output": 200, "per_pair": 20, "parameters": 1, "active_parameters": 1}
+    shape = generate._shape({"model_type": "olmo3"}, {"flops": measured})
+    assert generate_flops(shape, 3, 1) == 3 * 2000 + 200 + 9 * 20
+    assert generate._shape({"model_type": "qwen3"}, {}) == {"model_type": "qwen3"}
 
 
 def test_a_worker_says_how_many_prompts_of_its_work_leave_less_than_max_tokens(

@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
+from real_models import REAL
 from small_study import sor
 
+from jobs.core.flops import architecture, forward_flops
 from launch.commands.init_model import model_text, write_model
+from launch.study.cluster import load_cluster
 from launch.study.hub import Described
+from launch.study.plan import plan
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import load_study
 
@@ -38,8 +42,8 @@ MOE: dict[str, Any] = {
     "vocab_size": 151936, "tie_word_embeddings": False, "max_position_embeddings": 40960,
     "attention_bias": False, "rope_scaling": None,
 }  # fmt: skip
-MISTRAL = {**QWEN, "model_type": "mistral", "architectures": ["MistralForCausalLM"]}
-HUB = {"Qwen/Qwen2.5-0.5B": QWEN, "Qwen/Qwen3-30B-A3B": MOE, "mistralai/Mistral-7B-v0.3": MISTRAL}
+MAMBA = {**QWEN, "model_type": "mamba", "architectures": ["MambaForCausalLM"]}
+HUB = {"Qwen/Qwen2.5-0.5B": QWEN, "Qwen/Qwen3-30B-A3B": MOE, "state-spaces/mamba": MAMBA}
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +146,75 @@ def test_experts_as_transformers_saves_them_and_settings_that_fit(tmp_path: Path
     assert found["serving"]["gpus"] * 80e9 > states / 8
 
 
+@pytest.mark.parametrize("name", REAL)
+def test_a_published_model_of_each_family(name: str, tmp_path: Path) -> None:
+    """The preset has the keys without which a count would differ, and is good for a study."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(REAL[name][0]), encoding="utf-8")
+    write_model(tmp_path / "student.yaml", str(tmp_path / "m"))
+    found = student(tmp_path)
+    assert architecture(found.shape) == architecture(REAL[name][0])
+    assert found.flops is None
+    least = {key: found.architecture.get(key) for key in ("sliding_window", "n_group", "layer_types")}
+    assert least == LEAST.get(name, dict.fromkeys(least))
+    if name == "Mistral-7B-v0.3":  # whose family has a window unless a config has none
+        assert "sliding_window" in found.architecture
+    for unit in plan(load_study(str(tmp_path / "study.yaml")), load_cluster("local")):
+        assert unit.resources.memory
+
+
+LEAST: dict[str, dict[str, Any]] = {
+    name: {"sliding_window": None, "n_group": None, "layer_types": None, **keys}
+    for name, keys in {
+        "gemma-3-1b-pt": {"sliding_window": 512}, "Phi-3-mini-4k-instruct": {"sliding_window": 2047},
+        "Phi-4-mini-instruct": {"sliding_window": 262144}, "starcoder2-3b": {"sliding_window": 4096},
+        "DeepSeek-V3": {"n_group": 8},
+    }.items()
+}  # fmt: skip
+
+
+def test_a_model_of_another_family_is_measured(tmp_path: Path) -> None:
+    shape = {**QWEN, "model_type": "olmo3", "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 99}
+    shape |= {"num_attention_heads": 4, "eos_token_id": 2, "bos_token_id": 1, "intermediate_size": 80}
+    folder = tmp_path / "olmo"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(shape | {"layer_types": None}), encoding="utf-8")
+    done = sor("init", tmp_path / "student.yaml", "--model", folder)
+    assert done.returncode == 0, done.stderr
+    found = student(tmp_path)
+    assert found.architecture["model_type"] == "olmo3"
+    layer = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 80)  # queries and outputs, keys and values, the MLP
+    assert found.flops.model_dump() == {
+        "per_token": 4 * layer, "per_output": 2 * 64 * 99, "per_pair": 4 * 64,
+        "windows": ({"window": 32768, "per_pair": 3 * 4 * 64},), "parameters": found.flops.parameters,
+        "active_parameters": found.flops.parameters,
+    }  # fmt: skip
+    assert found.flops.parameters == 4 * (layer // 2 + 64 + 32 + 2 * 64) + 64 + 64 * 99
+    assert forward_flops(found.shape, 10) == 10 * (4 * layer + 2 * 64 * 99) + 100 * 4 * 4 * 64
+    units = {
+        unit.stage: unit for unit in plan(load_study(str(tmp_path / "study.yaml")), load_cluster("local"))
+    }
+    assert units["evaluate"].flops
+    assert units["train"].config["model"]["architecture"]["flops"]["per_output"] == 2 * 64 * 99
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "config.json").write_text(json.dumps(found.shape), encoding="utf-8")  # as a training saves it
+    (tmp_path / "student.yaml").unlink()
+    write_model(tmp_path / "student.yaml", str(again))
+    assert student(tmp_path).shape == found.shape
+
+
+def test_without_torch_it_is_said_where_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('No module named torch')", encoding="utf-8")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "olmo3"}', encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(
+        StudyError, match=r"needs PyTorch .*No module named torch.* pip install 'scale-or-rea"
+    ):
+        write_model(tmp_path / "student.yaml", str(tmp_path / "m"))
+
+
 def test_the_token_goes_to_no_other_host(
     tmp_path: Path, hub: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +291,7 @@ def test_a_folder(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
         ),
         ("meta/gated", r"does not show it \(401\): set HF_TOKEN if it is private or gated"),
         ("a/broken", r"the hub answered 500 about a/broken: try again later, or download it"),
-        ("mistralai/Mistral-7B-v0.3", r"model_type: found 'mistral'; known architectures are llama, qwen2"),
+        ("state-spaces/mamba", r"its FLOPs cannot be measured: mamba: FLOPs of its forward pass are not a·n"),
         ("a/model of mine", r"no folder here is called a/model of mine, and the hub does not show it"),
         ("./nowhere", r"nowhere/config\.json: no such file; give a folder in Hugging Face format"),
         ("nowhere", r"nowhere/config\.json: no such file"),

@@ -48,6 +48,8 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "cluster": read_yaml(CONFIGS / "clusters/generic.yaml").data,
 }  # fmt: skip
+OWN_FAMILY = {"model_type": "olmo3", "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 100}
+MEASURED = dict.fromkeys(("per_token", "per_output", "per_pair", "parameters", "active_parameters"), 1000)
 WRONG: list[tuple[str, dict[str, Any]]] = [  # kind of file, and changes to a good one
     ("study", {"mixture": {}}),
     ("study", {"training": {"epoch": 1}}),
@@ -77,6 +79,11 @@ WRONG: list[tuple[str, dict[str, Any]]] = [  # kind of file, and changes to a go
     ("model", {"architecture": {}}),
     ("model", {"architecture": {**GOOD["model"]["architecture"], "model_type": "gpt2"}}),
     ("model", {"architecture": {**GOOD["model"]["architecture"], "vocab_size": 0}}),
+    ("model", {"architecture": OWN_FAMILY}),
+    ("model", {"flops": MEASURED}),
+    ("model", {"architecture": OWN_FAMILY, "flops": {**MEASURED, "per_pair": -1}}),
+    ("model", {"architecture": OWN_FAMILY, "flops": {**MEASURED, "windows": [{"window": 9}]}}),
+    ("model", {"architecture": {**OWN_FAMILY, "vocab_size": None}, "flops": MEASURED}),
     ("model", {"training": {"learning_rate": 0}}),
     ("model", {"training": {"learning_rate": 1e-5, "zero": 4}}),
     ("model", {"training": {"learning_rate": 1e-5, "gradient_checkpointing": 1}}),
@@ -213,6 +220,13 @@ def test_a_folder_with_spaces_is_named_without(tmp_path: Path, monkeypatch: pyte
     line, rest = (tmp_path / "mine.yaml").read_text(encoding="utf-8").split("\n", 1)
     assert re.fullmatch(r"\S+ \S+ \$schema=file:///\S+/my%20configs%231/schema/study\.json", line)
     assert rest == "a: 1\n"
+
+
+def test_a_measured_model_is_good_for_both(tmp_path: Path) -> None:
+    flops = {**MEASURED, "windows": [{"window": 9, "per_pair": 1}]}
+    data = {**GOOD["model"], "architecture": OWN_FAMILY, "flops": flops}
+    assert faults("model", data) == []
+    load_study(written(tmp_path, "model", data)[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from real_models import REAL
 from small_study import ARCHITECTURE, student, write_study
 from test_cli import loaded_by
 
@@ -22,6 +23,9 @@ LLAMA: dict[str, Any] = yaml.safe_load((CONFIGS / "models/smollm2-135m.yaml").re
     "architecture"
 ]
 QWEN2 = {**LLAMA, "model_type": "qwen2"}
+SMOLLM3, MISTRAL, DEEPSEEK, GPT_OSS, STARCODER2 = (
+    REAL[name][0] for name in ("SmolLM3-3B", "Mistral-7B-v0.1", "DeepSeek-V3", "gpt-oss-20b", "starcoder2-3b")
+)
 
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "unknown architecture": (ARCHITECTURE, {"model_type": "gpt2"}, "model_type", "found 'gpt2'; known"),
@@ -41,7 +45,41 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "key-value heads": (LLAMA, {"num_key_value_heads": 2}, "num_key_value_heads", "do not divide the 9"),
     "odd width": (ARCHITECTURE, {"head_dim": 31}, "head_dim", "an even one"),
     "experts": (MOE, {"num_experts_per_tok": 200}, "num_experts_per_tok", "200 active experts of 128"),
-    "windows": (QWEN2, {"use_sliding_window": True}, "use_sliding_window", "not counted"),
+    "windows": (QWEN2, {"layer_types": ["full_attention"]}, "layer_types", "1 entries for 30 layers"),
+    "types of layers": (
+        QWEN2,
+        {"layer_types": ["mamba"] * 30}, "layer_types", "a list of full_attention and sliding_attention",
+    ),
+    "ropes of layers": (SMOLLM3, {"no_rope_layers": [1, 0, 2]}, "no_rope_layers", "a list of 0 and 1"),
+    "no window": (MISTRAL, {"sliding_window": 0}, "sliding_window", "found 0; a whole number from 1"),
+    "no latent width": (DEEPSEEK, {"kv_lora_rank": None}, "kv_lora_rank", "is missing; deepseek_v3 needs"),
+    "a null": (DEEPSEEK, {"v_head_dim": "128"}, "v_head_dim", "found '128'"),
+    "odd rope": (DEEPSEEK, {"qk_rope_head_dim": 63}, "qk_rope_head_dim", "an even one"),
+    "latent groups": (DEEPSEEK, {"num_key_value_heads": 64}, "num_key_value_heads", "equals the 128 heads"),
+    "routed experts": (DEEPSEEK, {"num_experts_per_tok": 300}, "num_experts_per_tok", "300 active experts"),
+    "groups of experts": (DEEPSEEK, {"n_group": 7}, "n_group", "7 groups do not divide 256 experts"),
+    "small groups": (DEEPSEEK, {"n_group": 256}, "n_group", "into two or more each"),
+    "chosen groups": (DEEPSEEK, {"topk_group": 9}, "topk_group", "9 of 8 groups, for 8 of 256 experts"),
+    "few of them": (DEEPSEEK, {"num_experts_per_tok": 129}, "topk_group", "4 of 8 groups, for 129 of 256"),
+    "default groups": (
+        DEEPSEEK,
+        {"n_group": None, "n_routed_experts": 250}, "n_group", "8 groups do not divide 250 experts",
+    ),
+    "default choice": (DEEPSEEK, {"topk_group": None, "n_group": 2}, "topk_group", "4 of 2 groups"),
+    "default heads": (
+        DEEPSEEK,
+        {"num_key_value_heads": None, "num_attention_heads": 256},
+        "num_key_value_heads", "found 128; with latent attention, it equals the 256",
+    ),
+    "no dense layer": (DEEPSEEK, {"first_k_dense_replace": -1}, "first_k_dense_replace", "number from 0"),
+    "few experts": (GPT_OSS, {"num_experts_per_tok": 33}, "num_experts_per_tok", "33 active experts of 32"),
+    "the default groups": (
+        MISTRAL,
+        {"num_attention_heads": 12, "head_dim": 64, "num_key_value_heads": None},
+        "num_key_value_heads", "8 key-value heads do not divide the 12",
+    ),
+    "a biased switch": (STARCODER2, {"use_bias": 1}, "use_bias", "true or false is needed"),
+    "a measured family": (LLAMA, {"model_type": "olmo3"}, "model_type", "--model MODEL' measures others"),
     "a switch": (LLAMA, {"tie_word_embeddings": "yes"}, "tie_word_embeddings", "true or false is needed"),
     "layers without experts": (MOE, {"mlp_only_layers": "none"}, "mlp_only_layers", "a list of numbers"),
 }  # fmt: skip

@@ -55,6 +55,17 @@ def curve(study: Study) -> list[float]:
     return losses(study.train("alone", {}, {}))
 
 
+def test_measured_flops_are_saved_with_the_weights(tmp_path: Path) -> None:
+    measured = {"per_token": 2000, "per_output": 200, "per_pair": 20, "parameters": 1, "active_parameters": 1}
+    own = {**ARCHITECTURE, "model_type": "olmo3", "flops": measured}
+    model = build({**PRESET, "architecture": own}, Recipe(**RECIPE), ALONE)
+    assert train_flops(model.config, [3]) == 3 * (3 * 2200 + 9 * 20)
+    model.save_pretrained(tmp_path)
+    assert train_flops(tmp_path, [3]) == 3 * (3 * 2200 + 9 * 20)
+    assert type(model).from_pretrained(tmp_path).config.flops == measured
+    assert own["flops"] == measured
+
+
 def alone(model: Any, tokens: Any, learn: Any) -> float:
     """The summed loss of one row's answer, in a batch of its own."""
     ids = torch.from_numpy(tokens.astype(np.int64))

@@ -1,7 +1,7 @@
 """Floating-point operations of decoder language models, counted from a Hugging Face config.
 
 The same formulas serve `sor plan` (estimates), training (model FLOP utilization) and the analysis (the x
-axis). Hence no heavy imports: no torch, numpy or pandas.
+axis). Hence no heavy imports: no torch, numpy or pandas. `architectures` reads the configs.
 
 Convention
     A multiply-add is 2 operations, and only matrix products are counted; norms, activations, softmax,
@@ -13,46 +13,39 @@ Convention
     7B model and sequences of 4,096 tokens that is 5 % of the total.
     Packed sequences attend only to themselves: the sum of each one's own n², never the block's.
     Decoding with a cache has no masked half: the token at position t is multiplied with t keys.
+    A layer with a sliding window of w tokens counts the pairs within the band |i - j| < w: by the same rule,
+    both halves of it. See `_pairs`. For n ≤ w that is the full square.
 
 Derivation, per token, for hidden size h, a heads and k key-value heads of width d, MLP width f
     projections  2·h·a·d (query) + 2·2·h·k·d (key, value) + 2·a·d·h (output)
-    gated MLP    3·2·h·f; with experts: top_k·3·2·h·f_expert + 2·h·experts (the router)
+    MLP          3·2·h·f if it is gated, else 2·2·h·f
+    experts      top_k·3·2·h·f_expert + 2·h·experts (the router); shared experts are an MLP, with a gate of
+                 2·h in Qwen's
     attention    2·a·d (scores) + 2·a·d (weighted values) for each key that the token is multiplied with
     output       2·h·vocabulary, once, whether or not its weights are tied to the embedding
 Bias terms are additions, not products, and are not counted.
+
+Multi-head latent attention (DeepSeek) projects through vectors of widths r_q (queries) and r (keys and
+values), with heads of widths d_n and d_r (without and with rotary embeddings) and values of width d_v:
+    projections  2·h·r_q + 2·r_q·a·(d_n+d_r) + 2·h·(r+d_r) + 2·r·a·(d_n+d_v) + 2·a·d_v·h
+    attention    2·a·(d_n+d_r) + 2·a·d_v for each key
+Keys and values are counted once for each token. An engine that caches the vectors of width r instead of keys
+and values does more while it decodes: it expands them at each step, or attends in their larger width.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any
 
-KNOWN = ("llama", "qwen2", "qwen3", "qwen3_moe")  # SmolLM2 is a llama, Qwen2.5 a qwen2
+from jobs.core.architectures import FAMILIES, Architecture, counted, measured
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """Model quantities needed for the counts; accepted wherever a config is, to parse a config only once.
-
-    Args:
-        layer_weights: Matrix weights of all layers that one token is multiplied with (active experts only).
-        output_weights: Hidden size × vocabulary.
-        attention_width: Layers × heads × head width.
-        parameters: All parameters, tied ones counted once.
-        active_parameters: Parameters in the forward pass of one token; differs only with experts.
-    """
-
-    layer_weights: int
-    output_weights: int
-    attention_width: int
-    parameters: int
-    active_parameters: int
-
-
+KNOWN = tuple(FAMILIES)
+MEASURE = "'sor init FILE --model MODEL' measures others with torch and writes a preset"
 Config = Any  # a Hugging Face config, its dict, a path to config.json or its folder, or an Architecture
 Lengths = int | Iterable[int] | Mapping[int, int]  # one sequence, several sequences, or {length: count}
 
@@ -69,8 +62,9 @@ def forward_flops(config: Config, lengths: Lengths) -> int:
         ValueError: The architecture is unknown, or lengths are not whole numbers from 0.
     """
     model = architecture(config)
-    tokens, squares = _sums(lengths)
-    return _count(model, passed=tokens, pairs=squares, rows=tokens)
+    counts = _histogram(lengths)
+    tokens = sum(n * times for n, times in counts.items())
+    return _count(model, _whole_sequences(model, counts), passed=tokens, rows=tokens)
 
 
 def train_flops(config: Config, lengths: Lengths) -> int:
@@ -93,8 +87,9 @@ def recompute_flops(config: Config, lengths: Lengths) -> int:
     function counts the whole layer, as Korthikanti et al. 2022 do.
     """
     model = architecture(config)
-    tokens, squares = _sums(lengths)
-    return _count(model, passed=tokens, pairs=squares, rows=0)
+    counts = _histogram(lengths)
+    tokens = sum(n * times for n, times in counts.items())
+    return _count(model, _whole_sequences(model, counts), passed=tokens, rows=0)
 
 
 def generate_flops(
@@ -135,13 +130,13 @@ def generate_flops(
     caches = caches * len(prompts) if len(caches) == 1 else caches
     if len(caches) != len(prompts) or any(c >= p for c, p in zip(caches, prompts, strict=True)):
         raise ValueError("generate_flops: each prompt needs fewer cached tokens than it is long")
-    passed = pairs = rows = 0
+    passed = products = rows = 0
     for p, n, c in zip(prompts, news, caches, strict=True):
         steps = max(n, 1) - 1
         passed += p - c + steps
-        pairs += (p - c) * p + steps * p + steps * (steps + 1) // 2
+        products += sum(each * _pairs(window, p, c, steps) for window, each in model.pair_products)
         rows += steps + 1
-    return _count(model, passed, pairs, rows)
+    return _count(model, products, passed, rows)
 
 
 def six_nd(config: Config, tokens: int) -> int:
@@ -167,12 +162,10 @@ def architecture(config: Config) -> Architecture:
         return config
     where, values = _read(config)
     name = values.get("model_type")
-    if name not in KNOWN:
-        raise ValueError(f"{where}: unknown architecture '{name}'; known are {', '.join(KNOWN)}")
-    if values.get("use_sliding_window"):
-        raise ValueError(f"{where}: use_sliding_window is true; attention in windows is not counted")
+    if name not in FAMILIES and not isinstance(values.get("flops"), Mapping):
+        raise ValueError(f"{where}: unknown architecture '{name}'; {MEASURE}; known are {', '.join(KNOWN)}")
     try:
-        return _counted(values)
+        return counted(values) if name in FAMILIES else measured(values["flops"])
     except KeyError as error:
         raise ValueError(f"{where}: the key {error} of a {name} config is missing") from None
 
@@ -196,69 +189,56 @@ def _read(config: Config) -> tuple[str, dict[str, Any]]:
     return where, values
 
 
-def _counted(config: Mapping[str, Any]) -> Architecture:
-    hidden, layers, vocabulary = (config[k] for k in ("hidden_size", "num_hidden_layers", "vocab_size"))
-    attention, attention_other = _attention(config)
-    dense = 3 * hidden * config["intermediate_size"]
-    dense_bias = 2 * config["intermediate_size"] + hidden if config.get("mlp_bias") else 0
-    sparse_layers = _sparse_layers(config)
-    router = expert = experts = active = 0
-    if sparse_layers:
-        experts, active = config["num_experts"], config["num_experts_per_tok"]
-        router, expert = hidden * experts, 3 * hidden * config["moe_intermediate_size"]
-    dense_layers = layers - sparse_layers
-    weights = layers * attention + dense_layers * dense + sparse_layers * (router + active * expert)
-    other = layers * (attention_other + 2 * hidden) + dense_layers * dense_bias + hidden  # norms and biases
-    embedding = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
-    return Architecture(
-        layer_weights=weights,
-        output_weights=hidden * vocabulary,
-        attention_width=layers * config["num_attention_heads"] * _head_width(config),
-        parameters=weights + sparse_layers * (experts - active) * expert + other + embedding,
-        active_parameters=weights + other + embedding,
+def _count(model: Architecture, products: int, passed: int, rows: int) -> int:
+    """Return FLOPs from attention's multiply-adds, tokens passed through the layers, and output rows."""
+    return 2 * (model.layer_weights * passed + products + model.output_weights * rows)
+
+
+def _whole_sequences(model: Architecture, counts: Mapping[int, int]) -> int:
+    """Return attention's multiply-adds over whole sequences, {length: count}."""
+    return sum(
+        each * times * _pairs(window, n)
+        for window, each in model.pair_products
+        for n, times in counts.items()
     )
 
 
-def _count(model: Architecture, passed: int, pairs: int, rows: int) -> int:
-    """Return FLOPs from tokens passed through the layers, query-key pairs, and rows of the output layer."""
-    return 2 * (
-        model.layer_weights * passed + 2 * model.attention_width * pairs + model.output_weights * rows
-    )
+def _pairs(window: int | None, prompt: int, cached: int = 0, steps: int = 0) -> int:
+    """Return the query-key pairs of one pass over a prompt and of the decoding steps after it.
+
+    In a window of w, the query at position i, from 0, attends to the key of its own position and to
+    min(i, w-1) earlier ones. Their number for all queries before position i is
+
+        B(i) = Σ_{j<i} min(j, w-1) = i·(i-1)/2 for i ≤ w, else w·(w-1)/2 + (i-w)·(w-1)
+
+    A prompt of p tokens, c of them cached, and s steps pass the positions c … p+s-1: together
+    B(p+s) - B(c) earlier keys and p-c+s own ones. The masked half of the pass over the prompt mirrors the
+    keys that its queries share with each other: B(p-c) pairs. Decoding has none.
+
+    A whole sequence has 2·B(n) + n pairs, which is n² for n ≤ w and (2w-1)·n - w·(w-1) beyond: all pairs
+    with |i - j| < w. Twice what a causal kernel does there, less the diagonal, as n² is without a window.
+    The pass over the prompt has (p-c)·p pairs without a window, and each step i = 1 … s has p+i.
+
+    MaxText counts T·W - W²/2 causal pairs for the windows of Gemma 4, which is half of this but for terms of
+    the order of T. torch.utils.flop_counter sees the full square where a window is only a mask.
+    """
+    end = prompt + steps
+    earlier = _earlier(window, end) - _earlier(window, cached)
+    return earlier + end - cached + _earlier(window, prompt - cached)
 
 
-def _attention(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Return matrix weights of one layer's attention, and its other parameters (biases, query/key norms)."""
-    hidden, width, name = config["hidden_size"], _head_width(config), config["model_type"]
-    queries = config["num_attention_heads"] * width
-    keys = (config.get("num_key_value_heads") or config["num_attention_heads"]) * width
-    other = queries + 2 * keys if name == "qwen2" or config.get("attention_bias") else 0
-    if name != "qwen2" and config.get("attention_bias"):
-        other += hidden
-    if name in ("qwen3", "qwen3_moe"):
-        other += 2 * width
-    return 2 * hidden * (queries + keys), other
+def _earlier(window: int | None, end: int) -> int:
+    """Return B(end) of `_pairs`."""
+    inside = end if window is None else min(end, window)
+    beyond = 0 if window is None else (end - inside) * (window - 1)
+    return inside * (inside - 1) // 2 + beyond
 
 
-def _head_width(config: Mapping[str, Any]) -> int:
-    width = config.get("head_dim", 128 if config["model_type"] == "qwen3" else None)  # Qwen3Config's default
-    return int(width or config["hidden_size"] // config["num_attention_heads"])
-
-
-def _sparse_layers(config: Mapping[str, Any]) -> int:
-    """Return the number of layers with experts instead of one MLP (transformers' Qwen3MoeDecoderLayer)."""
-    if config["model_type"] != "qwen3_moe" or not config["num_experts"]:
-        return 0
-    dense, step = set(config.get("mlp_only_layers") or ()), config.get("decoder_sparse_step", 1)
-    return sum(i not in dense and (i + 1) % step == 0 for i in range(config["num_hidden_layers"]))
-
-
-def _sums(lengths: Lengths) -> tuple[int, int]:
-    """Return the exact Σn and Σn² over the sequences."""
+def _histogram(lengths: Lengths) -> Mapping[int, int]:
+    """Return the number of sequences of each length."""
     if isinstance(lengths, Mapping):
-        counts = dict(zip(_whole(lengths.keys()), _whole(lengths.values()), strict=True))
-        return sum(n * c for n, c in counts.items()), sum(n * n * c for n, c in counts.items())
-    sizes = _whole(lengths)
-    return sum(sizes), sum(n * n for n in sizes)
+        return dict(zip(_whole(lengths.keys()), _whole(lengths.values()), strict=True))
+    return Counter(_whole(lengths))
 
 
 def _whole(values: int | Iterable[int]) -> list[int]:

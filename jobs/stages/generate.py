@@ -314,11 +314,16 @@ def _publish(ctx: Context, pool: Pool) -> None:
     workers = [read_json(p) for p in sorted((pool.work / "workers").glob("[!.]*.json"))]
     result = {
         "prompts": pool.prompts.metadata.num_rows,
-        **_sums(chunks, model),
+        **_sums(chunks, _shape(model.to_dict(), ctx.unit.execution)),
         "seconds": round(sum(w["seconds"] for w in workers), 1),
         "engine": ", ".join(sorted({w["engine"] for w in workers})),
     }
     ctx.publish(staged, result)
+
+
+def _shape(config: dict[str, Any], execution: dict[str, Any]) -> dict[str, Any]:
+    """Return a teacher's config, with its FLOPs if they were measured."""
+    return {**config, "flops": execution["flops"]} if "flops" in execution else config
 
 
 def _sums(chunks: list[Path], model: Any) -> dict[str, Any]:

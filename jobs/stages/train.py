@@ -83,8 +83,10 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     set_seed(recipe.seed)
+    shape = dict(preset["architecture"])
+    measured = shape.pop("flops", None)
     if preset["init"] == "random":
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**preset["architecture"]))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape))
     else:
         # Without ZeRO these are the master weights, so they stay in fp32.
         half = recipe.dtype == "bf16" and bool(zero_stage(execution))
@@ -94,6 +96,8 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
         )
     separate_rows(model)
     teach(model)
+    if measured:
+        model.config.flops = measured  # saved with the weights, for the FLOPs of evaluations
     if execution["gradient_checkpointing"]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from jobs.core.architectures import SIZES
 from jobs.core.flops import KNOWN
 from launch.study.cluster import Cluster
 from launch.study.model import Model
 from launch.study.presets import Strict, known_names, listed, models_in
 from launch.study.schema import PRESETS, EvalGroup, Study
-from launch.study.shapes import LAYERS, MOST, NULLABLE, OPTIONAL, SIZES, SWITCHES
+from launch.study.shapes import LAYERS, MEASURED, MOST, NULLABLE, OPTIONAL, SWITCHES
 from launch.study.yamlfile import parse_yaml
 
 DRAFT = "http://json-schema.org/draft-07/schema#"  # what most editors know
@@ -54,12 +55,22 @@ def _is(key: str, value: str) -> Schema:
     return {"required": [key], "properties": {key: {"const": value}}}
 
 
+A_FAMILY: Schema = {"enum": list(KNOWN)}
 RULES: dict[str, Schema] = {  # what the validators of whole models check
     "Source": {
         "oneOf": [_given("path"), _given("dataset")],
         "if": _given("dataset"), "then": _given("revision"),
     },
-    "Model": {"if": _is("init", "random"), "then": _given("tokenizer"), "else": _given("model")},
+    "Model": {
+        "if": _is("init", "random"), "then": _given("tokenizer"), "else": _given("model"),
+        "allOf": [{
+            "if": _given("flops"),
+            "then": {"properties": {"architecture": {"properties": {"model_type": {"not": A_FAMILY}}}}},
+            "else": {"properties": {"architecture": {
+                "required": ["model_type", *SIZES], "properties": {"model_type": A_FAMILY},
+            }}},
+        }],
+    },
     "Study": {
         "if": _given("pairs"), "else": _given("teacher", "prompts", "modes"),
         "then": {"not": {"anyOf": [_given(key) for key in ("teacher", "prompts", "modes")]}},
@@ -168,9 +179,9 @@ def _architecture() -> Schema:
     }
     return {
         "type": "object",
-        "required": ["model_type", *SIZES],
+        "required": ["model_type", *MEASURED],
         "properties": {
-            "model_type": {"enum": list(KNOWN)},
+            "model_type": {"anyOf": [A_FAMILY, {"type": "string"}]},
             **sizes,
             "num_hidden_layers": {**size, "maximum": LAYERS},
             **{key: {"type": "boolean"} for key in SWITCHES},

@@ -64,19 +64,20 @@ class Sizes:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Sizes:
-        """Return the sizes of a Hugging Face config."""
+        """Return the sizes of a Hugging Face config, and the usual inner size if it has none."""
+        inner = config.get("intermediate_size") or 4 * config["hidden_size"]
         return cls(
             architecture(config).parameters,
             hidden=config["hidden_size"],
             layers=config["num_hidden_layers"],
-            inner=max(config["intermediate_size"], config.get("moe_intermediate_size") or 0),
+            inner=max(inner, config.get("moe_intermediate_size") or 0),
             vocabulary=config["vocab_size"],
         )
 
 
 def generation(model: Model, *, evaluates: EvalGroup | None = None) -> int:
     """Return the memory of a generating worker: of the teacher, or of a student being evaluated."""
-    serving, weights = model.serving, 2 * Sizes.of(model.architecture).parameters  # in bf16
+    serving, weights = model.serving, 2 * Sizes.of(model.shape).parameters  # in bf16
     if model.init == "random" or not serving.gpus:
         weights *= 2  # trained in fp32, it stays so; and CPU kernels need a copy in their own layout
     if serving.gpus:
@@ -100,7 +101,7 @@ def training(model: Model, resources: Resources, block: int, dtype: str, zero: d
     how = model.training
     assert how is not None  # the study was checked
     ranks, world = resources.tasks_per_node, resources.world_size
-    size = Sizes.of(model.architecture)
+    size = Sizes.of(model.shape)
     states = _states(size.parameters, dtype, zero, world)
     saved = _mib(FP32 * size.parameters)  # rank 0 gathers the weights to write them
     if not resources.gpus_per_node:

@@ -67,6 +67,33 @@ class Serving(Strict):
     """Cores of each copy, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu` for each."""
 
 
+class Window(Strict):
+    """Layers that attend in a sliding window."""
+
+    window: Count
+    """Tokens that a query attends to, its own among them. Example: `4096`."""
+    per_pair: Count
+    """FLOPs of a query-key pair, over all layers with this window."""
+
+
+class Flops(Strict):
+    """FLOPs of a model of another family; `sor init FILE --model MODEL` measures and writes them. A forward
+    pass over n tokens takes (`per_token` + `per_output`)·n + `per_pair`·n²."""
+
+    per_token: Count
+    """FLOPs of all layers for a token, without attention's products of queries, keys and values."""
+    per_output: Count
+    """FLOPs of the output layer for a token."""
+    per_pair: Annotated[Whole, Field(ge=0, le=10**12)]
+    """FLOPs of a query-key pair, over all layers without a window."""
+    windows: tuple[Window, ...] = ()
+    """The same for layers with a sliding window. Example: `[{window: 4096, per_pair: 122880}]`."""
+    parameters: Count
+    """All parameters; tied ones count once."""
+    active_parameters: Count
+    """Parameters that one token passes: fewer than all only with experts."""
+
+
 class Model(Strict):
     """A model, as a teacher, a student, or both: a file in configs/models, or your own."""
 
@@ -88,7 +115,8 @@ class Model(Strict):
     """Whether a student starts from the weights of `model`, or from random ones; those need a `tokenizer`."""
     architecture: dict[str, Any]
     """The model's `config.json`, or its keys that decide shapes: FLOPs and memory are counted from it before
-    anything is downloaded, and random weights are drawn from it."""
+    anything is downloaded, and random weights are drawn from it. Other families need `flops`."""
+    flops: Flops | None = None
     thinking: Thinking = Thinking()
     training: Training | None = None
     serving: Serving = Serving()
@@ -100,6 +128,12 @@ class Model(Strict):
         if self.init == "random" and self.tokenizer is None:
             raise ValueError("'init: random' needs a 'tokenizer': a hub's name, a folder, or @prepare/…")
         return self
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The architecture, with the FLOPs that were measured: what `jobs.core.flops` counts from."""
+        measured = {"flops": self.flops.model_dump(mode="json")} if self.flops else {}
+        return {**self.architecture, **measured}
 
     @property
     def tokens_with(self) -> tuple[str, str | None]:

@@ -174,10 +174,12 @@ class _Planner:
             "modes": study.modes.model_dump(mode="json"),
             "seed": study.seeds[0],
         }
-        flops = generation_flops(teacher.architecture, self.rows)
+        flops = generation_flops(teacher.shape, self.rows)
         needed = replace(self.serving(teacher), memory=memory.generation(teacher))
         resources = self.timed("generate", needed, flops)
         execution = {**self.engine(teacher), "files": _files(study.prompts)}
+        if teacher.flops:
+            execution["flops"] = teacher.shape["flops"]
         return Unit("generate", teacher.name, config, self.prepared(config), execution, resources, flops)
 
     @cached_property
@@ -217,7 +219,8 @@ class _Planner:
         assert how is not None  # the study was checked
         tokenizer, revision = student.tokens_with
         model = {
-            **student.model_dump(mode="json", include={"size", "model", "revision", "init", "architecture"}),
+            **student.model_dump(mode="json", include={"size", "model", "revision", "init"}),
+            "architecture": student.shape,
             "tokenizer": tokenizer,
             "tokenizer_revision": revision,
         }
@@ -235,7 +238,7 @@ class _Planner:
         resources = placed(how, self.cluster)
         needed = memory.training(student, resources, recipe.block, recipe.dtype, zero)
         resources = replace(resources, memory=needed)
-        flops = training_flops(student.architecture, self.rows, share, recipe.epochs)
+        flops = training_flops(student.shape, self.rows, share, recipe.epochs)
         resources = self.timed("train", resources, flops)
 
         def unit(variant: Variant, read: Input) -> Unit:
@@ -255,7 +258,7 @@ class _Planner:
             "thinking": student.thinking.model_dump(),
         }
         prepared, execution = self.prepared(common), self.engine(student)
-        flops = evaluation_flops(student.architecture, self.rows, share, group)
+        flops = evaluation_flops(student.shape, self.rows, share, group)
         needed = replace(self.serving(student), memory=memory.generation(student, evaluates=group))
         resources = self.timed("evaluate", needed, flops)
 

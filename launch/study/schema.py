@@ -349,7 +349,8 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
     if folder == "evals":
         return validate(EvalGroup, document, path)
     model = validate(Model, document, path)
-    wrong = [Mistake(path, f"architecture.{at}", words) for at, words in shape_faults(model.architecture)]
+    faults = shape_faults(model.architecture, measured=model.flops is not None)
+    wrong = [Mistake(path, f"architecture.{at}", words) for at, words in faults]
     if wrong:
         raise StudyError(located(wrong, document, path))
     return model
