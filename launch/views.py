@@ -82,6 +82,21 @@ def memory_used(used: int | None, asked: int | None) -> str:
     return f"{memory(used).removesuffix(' GiB')} of {memory(asked)}" if used and asked else memory(used)
 
 
+def gpu_use(progress: dict[str, Any] | None, short: bool = False) -> str:
+    """Format the use of a running job's GPUs: 'GPUs 8, 93 % busy, 71 of 80 GiB', or '93 %, 71 of 80 GiB'.
+
+    The percentage is the mean of all, the memory that of the fullest. Empty if nothing is known.
+    """
+    gpus = (progress or {}).get("gpus") or []
+    busy = [gpu["busy"] for gpu in gpus if gpu.get("busy") is not None]
+    full = [gpu for gpu in gpus if gpu.get("used") is not None and gpu.get("total")]
+    parts = [f"{sum(busy) / len(busy):.0f} %{'' if short else ' busy'}"] if busy else []
+    if full:
+        most = max(full, key=lambda gpu: gpu["used"] / gpu["total"])
+        parts.append(f"{most['used'] / 1024:.0f} of {most['total'] / 1024:.0f} GiB")
+    return ", ".join(parts if short or not parts else [f"GPUs {len(gpus)}", *parts])
+
+
 def requested(seen: UnitStatus) -> int:
     """Return the memory that the unit's last attempt requested, or its next one will, in MiB per node."""
     return seen.attempt.memory if seen.attempt and seen.attempt.memory else seen.unit.resources.memory
@@ -354,7 +369,8 @@ def running_table(units: Iterable[tuple[Unit, dict[str, Any] | None]]) -> Column
         facts += [f"loss {p['loss']:.3f}"] if p.get("loss") is not None else []
         facts += [f"{p['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in p else []
         facts += [f"memory {memory(p['memory'])}"] if p.get("memory") else []
-        count = f"{p['done']:,} of {p['total']:,} {p['unit']}"
+        facts += [use] if (use := gpu_use(p)) else []
+        count = f"{p['done']:,} of {p['total']:,} {p['unit']}" if p["total"] else ""
         table.add(Text("▶", "blue"), unit.stage, unit.name, bar, count, ", ".join(facts))
     return table
 

@@ -148,6 +148,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> UnitStatus:
             tokens_per_second=123456.0,
             phase="training",
             memory=58_368,
+            gpus=[{"busy": 93 - gpu, "used": 72_704 - 512 * gpu, "total": 98_304} for gpu in range(4)],
         )
         return seen(root, unit, state, progress=told)
     if state == State.STALLED:
@@ -190,7 +191,7 @@ def _evaluation(root: StudyDir, unit: Unit, i: int) -> UnitStatus:
             return seen(root, unit, State.RUNNING)
         told = progress(30 + 10 * group, 1000, "requests", benchmark="2 of 5 mmlu_pro", kept=1)
         if (i, group) == LOADING:
-            told = progress(0, 1000, "requests", phase="loading the model", memory=2_150)
+            told = progress(0, 5, "benchmarks", phase="loading the model", memory=2_150, outside=True)
         return seen(root, unit, State.RUNNING, progress=told)
     if trained == State.FAILED:
         return seen(root, unit, State.BLOCKED, reason=f"needs train {unit.inputs[0].name}, which failed")

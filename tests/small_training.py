@@ -283,7 +283,7 @@ def random_numbers() -> tuple[float, ...]:
 
 
 class Stopping(Progress):
-    """Progress that has something happen to its process after so many steps."""
+    """Progress that has something happen to its process after so many steps; 0: before it has its model."""
 
     def __init__(self, path: Path | None, until: int | None, event: Event) -> None:
         super().__init__(path)
@@ -291,7 +291,12 @@ class Stopping(Progress):
 
     def update(self, done: int, total: int, unit: str, *, force: bool = False, **metrics: Any) -> None:
         super().update(done, total, unit, force=force, **metrics)
-        if done == self._until:
+        if done == self._until and done:
+            self._event()
+
+    def outside(self, phase: str, done: int = 0, total: int = 0, unit: str = "steps") -> None:
+        super().outside(phase, done, total, unit)
+        if self._until == 0 and phase == "loading the model":
             self._event()
 
 

@@ -145,7 +145,7 @@ def test_status_json(study: Path, out: Path) -> None:
     for unit in data["units"]:
         assert list(unit) == [
             "id", "stage", "name", "state", "job", "attempts", "reason", "cause", "log", "progress",
-            "memory", "updated",
+            "phase", "memory", "gpus", "updated",
         ]  # fmt: skip
     first = data["units"][0]
     assert (first["stage"], first["state"], first["attempts"]) == ("prepare", "failed", 1)

@@ -104,6 +104,55 @@ def test_auto_takes_transformers_where_vllm_is_not_installed(
         load.load(str(folder), None, {"engine": "vllm"})
 
 
+PHASES = """
+import os, sys
+from jobs.engines import load, vllm
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # as on GPUs: the engine is a process of its own
+vllm.LOADED, vllm.POLL = sys.argv[2], 0.1
+phases = []
+engine = load.load(sys.argv[1], None, {"engine": "vllm"}, phases.append)
+engine.close()
+print(phases)
+"""
+
+
+@pytest.mark.slow
+def test_an_engines_own_process_says_when_it_has_loaded_the_model(folder: Path) -> None:
+    """On CPUs nothing is compiled: the message that starts the loading stands for the one that ends it."""
+    for message, after in (("Starting to load model", ["compiling"]), ("no such message", [])):
+        environ = {**os.environ, "PYTHONPATH": str(CODE), "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", PHASES, str(folder), message],
+            env=environ, capture_output=True, encoding="utf-8", check=False, timeout=400,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        *_, last = done.stdout.splitlines()
+        assert last == str(["importing vLLM", "loading the model", *after])
+        assert "Starting to load model" not in done.stdout + done.stderr, "the log has grown"
+
+
+def test_vllm_logs_the_message_that_ends_the_loading() -> None:
+    """Of its model runners for GPUs, which do not run here."""
+    import vllm
+
+    from jobs.engines.vllm import LOADED
+
+    for runner in ("gpu_model_runner.py", "gpu/model_runner.py"):
+        source = (Path(vllm.__file__).parent / "v1" / "worker" / runner).read_text(encoding="utf-8")
+        assert f'"{LOADED} ' in source
+
+
+def test_a_users_own_logging_of_vllm_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vllm.envs
+
+    from jobs.engines.vllm import _told_when_loaded
+
+    own = str(tmp_path / "own.json")
+    monkeypatch.setitem(vars(vllm.envs), "VLLM_LOGGING_CONFIG_PATH", own)  # vLLM has read the environment
+    with _told_when_loaded(lambda: None) as settings:
+        assert settings == {}
+
+
 def test_both_engines_give_the_same_greedy_answers(vllm: Engine, plain: Engine) -> None:
     expected = answers(plain)
     assert answers(vllm) == expected

@@ -93,12 +93,20 @@ def loaded(ctx: Context, include: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
-def test_a_model_whose_answer_is_known_scores_as_known(engine: str, benchmarks: Path, tmp_path: Path) -> None:
+def test_a_model_whose_answer_is_known_scores_as_known(
+    engine: str, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = [
         *tasks("stops"), *tasks("easy"), *tasks("digit", filter="answer"), *tasks("choose", metric="acc"),
     ]  # fmt: skip
     ctx = prepare(tmp_path / "s", SAYS, benchmarks, wanted, engine)
+    written = tiny.progress_written(monkeypatch)
     evaluate.run(ctx)
+    named = "vLLM" if engine == "vllm" else engine
+    starting = [f"importing {named}", "loading the model", "importing lm-eval"]
+    each = [("loading the benchmark", False), ("answering", False)]
+    assert tiny.phases(written) == [*((phase, True) for phase in starting), *each * 4]
+    assert (written[0]["done"], written[0]["total"], written[0]["unit"]) == (0, 4, "benchmarks")
     result = read_json(ctx.folder.result)
     assert result["student"] == STUDENT
     assert result["training"] == {"flops": 123, "tokens": 45}
@@ -209,10 +217,10 @@ def test_progress_names_the_benchmark_and_counts_those_that_are_kept(
     evaluate.run(ctx)
     started = [what for what in told if what[:2] == (0, 1)]
     assert started == [
-        (0, 1, "requests", {"kept": 0, "benchmark": "easy (1 of 3)"}),
-        (0, 1, "requests", {"kept": 1, "benchmark": "stops (2 of 3)"}),
-        (0, 1, "requests", {"kept": 2, "benchmark": "choose (3 of 3)"}),
+        (0, 1, "requests", {"kept": kept, "phase": "loading the benchmark", "benchmark": title})
+        for kept, title in enumerate(("easy (1 of 3)", "stops (2 of 3)", "choose (3 of 3)"))
     ]
+    assert {more["phase"] for what in told if what not in started for more in what[3:]} == {"answering"}
     asked = {(total, unit, more["benchmark"]) for _, total, unit, more in told if total != 1}
     assert asked == {
         (10, "requests", "easy (1 of 3)"), (10, "requests", "stops (2 of 3)"),

@@ -101,10 +101,21 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
 def test_each_prompt_gets_both_modes_in_order(
-    engine: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 20), engine))
+    written = tiny.progress_written(monkeypatch)
     generate.run(ctx)
+    named = "vLLM" if engine == "vllm" else engine
+    starting = ["reading the prompts", f"importing {named}", "loading the model"]
+    assert tiny.phases(written) == [*((phase, True) for phase in starting), ("answering", False)]
+    ready = next(record for record in written if "outside" not in record)
+    assert (ready["done"], ready["total"], ready["unit"]) == (0, 40, "rows")
+    assert ready["working_since"] == pytest.approx(ready["updated"]), "loading is not part of the work"
     assert "prompts left" not in capsys.readouterr().out
     rows = rows_of(ctx.folder.out)
     assert [(r["prompt"], r["mode"]) for r in rows] == [
@@ -385,12 +396,12 @@ def test_a_step_renews_leases_and_tells_progress_every_twenty_seconds(
         return fresh
 
     assert renewed()
-    assert told == [(4 + 3, 12, "rows", {"force": False})]
+    assert told == [(4 + 3, 12, "rows", {"force": False, "phase": "answering"})]
     assert read_json(record) == {"engine": engine.name, "seconds": 17.0}
     clock.now = 39.9
     assert not renewed()
     assert renewed(force=True)
-    assert told == [(4 + 3, 12, "rows", {"force": True})]
+    assert told == [(4 + 3, 12, "rows", {"force": True, "phase": "answering"})]
     assert read_json(record)["seconds"] == 36.9
     clock.now = 59.8
     assert not renewed()
@@ -423,7 +434,10 @@ def test_a_worker_waits_for_chunks_that_others_hold(
     beats = ctx.progress.beats
     assert generate._wait(ctx, pool, mine) is False
     assert clock.slept == [5.0, 5.0]
-    assert ctx.progress.beats == beats + 2
+    told = read_json(ctx.folder.progress)
+    assert (told["phase"], told["total"], told["unit"]) == ("waiting for other workers", 8, "rows")
+    assert not ctx.progress.within
+    assert ctx.progress.beats == beats + 2 * 2
     pool.path(1).unlink()
     monkeypatch.setattr(generate, "LEASE_SECONDS", 60.0)
     clock.asleep = other.give_back  # it dies
@@ -477,7 +491,8 @@ def test_a_revision_is_that_of_the_model_and_of_its_config(
     loaded = list[tuple[Any, ...]]()
 
     def load_engine(*what: Any) -> Engine:
-        loaded.append(what)
+        *asked, _starts = what
+        loaded.append(tuple(asked))
         return engine
 
     def load_config(path: str, revision: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.state.states import STALLED_AFTER, Facts, State, state_of
+from launch.state.states import STALLED_AFTER, STALLED_OUTSIDE, Facts, State, state_of
 
 DONE, FAILED, BLOCKED, WAITING, RUNNING = (
     State.DONE, State.FAILED, State.BLOCKED, State.WAITING, State.RUNNING,
@@ -21,6 +21,9 @@ ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "running": ({"job": RUNNING, "attempts": 1}, RUNNING, None),
     "running, heard of": ({"job": RUNNING, "attempts": 1, "silence": STALLED_AFTER - 1}, RUNNING, None),
     "silent": ({"job": RUNNING, "attempts": 1, "silence": 1200.0}, State.STALLED, "no heartbeat for 20"),
+    "loading": ({"job": RUNNING, "silence": STALLED_OUTSIDE - 1, "outside": True}, RUNNING, None),
+    "frozen": ({"job": RUNNING, "silence": 7260.0, "outside": True}, State.STALLED, "no heartbeat for 121"),
+    "load hangs": ({"job": RUNNING, "silence": 1.0, "outside": True, "stalled": "at 0"}, State.STALLED, "at"),
     "stands still": ({"job": RUNNING, "silence": 1.0, "stalled": "at 3 of 9"}, State.STALLED, "at 3 of 9"),
     "no progress": ({"job": State.QUEUED, "silence": 1.0, "stalled": "at 3 of 9"}, State.QUEUED, None),
     "silent in the queue": ({"job": State.QUEUED, "attempts": 2, "silence": 9999.0}, State.QUEUED, None),

@@ -70,6 +70,42 @@ def test_a_unit_at_work_is_judged_by_its_own_speed() -> None:
     assert own_left(follow(None, TRAIN, told(100, 0))) is None
 
 
+def test_loading_a_model_is_not_in_the_speed() -> None:
+    """600 s of loading, then a step a second, and the monitor polls every 10 s."""
+    loading: dict[str, Any] = {"outside": True, "phase": "loading the model"}
+    work: dict[str, Any] = {"working_since": 600.0, "phase": "training"}
+    track = follow(None, TRAIN, told(5, 0, 1000, **loading))
+    track = follow(track, TRAIN, told(300, 0, 1000, **loading))
+    assert (own_left(track), count_rate(track), track.share) == (None, None, 0)
+    track = follow(track, TRAIN, told(600, 0, 1000, **work))
+    assert own_left(track) is None
+    track = follow(track, TRAIN, told(610, 10, 1000, **work))
+    assert own_left(track) == near(990, 990, 990)
+    assert count_rate(track) == pytest.approx(1)
+    for second in (620, 630, 640):
+        track = follow(track, TRAIN, told(second, second - 600, 1000, **work))
+    assert own_left(track) == near(960, 960, 960)
+    late = follow(None, TRAIN, told(700, 100, 1000, **work))  # a monitor that was opened meanwhile
+    assert own_left(late) == near(900, 900, 900)
+
+
+def test_a_resumed_run_that_loads_has_what_was_kept() -> None:
+    """Its first reports may not know how much there is, nor how much of it is done."""
+    loading: dict[str, Any] = {"outside": True}
+    track = follow(None, TRAIN, told(5, 0, 0, **loading), kept=500)
+    track = follow(track, TRAIN, told(9, 0, 1000, **loading), kept=500)
+    assert track.share == 0.5
+    track = follow(track, TRAIN, told(610, 510, 1000, working_since=600.0), kept=500)
+    assert own_left(track) == near(490, 490, 490)
+    assert count_rate(track) == pytest.approx(1)
+
+
+def test_waiting_for_others_after_the_work_has_started_counts() -> None:
+    track = follow(None, TRAIN, told(10, 10, working_since=0.0))
+    track = follow(track, TRAIN, told(20, 20, working_since=0.0, outside=True))
+    assert track.share == 0.2
+
+
 def test_a_run_that_goes_on_is_not_credited_with_what_was_there() -> None:
     first = follow(None, TRAIN, told(100, 60), kept=50)
     assert own_left(first) == near(400, 400, 400)

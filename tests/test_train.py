@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from small_study import TESTS
 from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, UNTIED, Study, load, losses, zero
+from tiny import phases, progress_written
 
 from jobs import toy
 from jobs.core.flops import train_flops
@@ -197,6 +198,17 @@ def test_the_student_has_learnt_and_loads_as_it_is(study: Study, trained: Path, 
         answer = student.generate(**prompt, max_new_tokens=40, do_sample=False)[0]
     assert answer[-1] == end, "it has not learnt to end its turn"
     assert len(answer) < 40
+
+
+def test_a_training_says_what_it_does_while_it_starts(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = progress_written(monkeypatch)
+    study.train("phases", {}, {})
+    starting = [("importing transformers", True), ("loading the model", True)]
+    assert phases(written) == [*starting, ("training", False)]
+    assert {record["total"] for record in written} == {written[-1]["done"]}
+    first = next(record for record in written if "outside" not in record)
+    assert first["done"] == 0
+    assert first["working_since"] == pytest.approx(first["updated"]), "loading is not part of the work"
 
 
 def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:

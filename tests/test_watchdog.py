@@ -70,6 +70,13 @@ def test_a_rank_that_beats_is_left_alone(progress: Progress) -> None:
         assert not event.wait(0.05)
 
 
+def test_a_rank_that_loads_is_left_alone_however_much_was_done_before(progress: Progress) -> None:
+    """It has sent enough heartbeats: it waited for other workers before."""
+    progress.outside("loading the model", 50, 100, "rows")
+    event, _ = watched(progress)
+    assert not event.wait(1.5)
+
+
 def test_a_rank_at_its_end_is_left_alone(progress: Progress) -> None:
     progress.update(100, 100, "steps")
     event, _ = watched(progress)

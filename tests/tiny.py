@@ -136,3 +136,25 @@ def context(root: Path, unit: Any, **place: Any) -> Any:
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.spec, unit.to_json())
     return Context(unit, folder, **place)
+
+
+def progress_written(monkeypatch: Any) -> list[dict[str, Any]]:
+    """The progress records that stages in this process are going to write, none of them left out."""
+    from jobs.store import progress
+    from jobs.store.rundir import write_json
+
+    written: list[dict[str, Any]] = []
+
+    def recorded(path: Path, record: dict[str, Any]) -> None:
+        written.append(record)
+        write_json(path, record)
+
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "write_json", recorded)
+    return written
+
+
+def phases(written: list[dict[str, Any]]) -> list[tuple[str, bool]]:
+    """The phases of progress records in order, and whether each is outside of the work."""
+    found = [(record["phase"], record.get("outside", False)) for record in written]
+    return [each for before, each in pairwise([None, *found]) if each is not None and each != before]

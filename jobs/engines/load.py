@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ REPAIR = (
 )
 
 
-def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
+def load(
+    model: str,
+    revision: str | None,
+    execution: dict[str, Any],
+    starts: Callable[[str], object] = lambda phase: None,
+) -> Engine:
     """Load a model.
 
     Args:
         model: Folder in Hugging Face format, or a name on the hub.
         revision: Revision of a hub model.
         execution: "engine" ("auto", "vllm" or "transformers"), "tensor_parallel", "max_model_len".
+        starts: Called with each phase as it starts: importing, loading the model, compiling.
 
     Raises:
         ValueError: The model folder does not exist, or the requested engine cannot run here.
@@ -37,6 +44,7 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
             raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
     began = time.monotonic()
     wanted = execution.get("engine") or "auto"
+    starts("importing transformers" if wanted == "transformers" else "importing vLLM")
     missing = why_not_vllm() if wanted != "transformers" else ""
     if wanted == "vllm" and missing:
         raise ValueError(f"engine vllm: {missing}. Install it, or use engine auto or transformers.")
@@ -46,11 +54,13 @@ def load(model: str, revision: str | None, execution: dict[str, Any]) -> Engine:
     if missing or wanted == "transformers":
         from jobs.engines.hf import TransformersEngine
 
+        starts("loading the model")
         engine = TransformersEngine(model, revision, length)
     else:
         from jobs.engines.vllm import VllmEngine
 
-        engine = VllmEngine(model, revision, length, execution.get("tensor_parallel") or 1)
+        starts("loading the model")
+        engine = VllmEngine(model, revision, length, execution.get("tensor_parallel") or 1, starts)
     because = f" ({missing})" if missing else ""
     took = f"{imported - began:.1f} s for imports, {time.monotonic() - imported:.1f} s to load"
     print(f"{model}: {engine.name}, context {engine.max_length} tokens{because}; {took}", flush=True)

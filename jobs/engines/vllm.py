@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from itertools import count, islice
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 from jobs.engines.base import Completion, Engine, Pair, Request, Tick, Watch
+
+LOADED = "Model loading took"  # vLLM (0.32) logs this before it compiles and captures CUDA graphs
+POLL = 1.0  # seconds between two reads of vLLM's messages
 
 
 def _end_with_engine(core: Any) -> None:
@@ -20,11 +29,62 @@ def _end_with_engine(core: Any) -> None:
     queue.put_nowait(EngineDeadError())
 
 
+@contextmanager
+def _told_when_loaded(loaded: Callable[[], object]) -> Iterator[dict[str, Any]]:
+    """Call `loaded` from a thread once vLLM, within the block, has loaded the weights and starts to compile.
+
+    vLLM has no hook for it, and its engine and workers are processes of their own; but all of them take the
+    logging configuration that it is given. Here that adds a temporary file with messages from INFO up; what
+    goes to the job's log stays the same. Without the expected message, `loaded` is never called.
+
+    Yields:
+        Arguments for vllm.LLM; none if the user configures vLLM's logging or vLLM is another version.
+    """
+    try:
+        from vllm.config.logging import LoggingConfig
+        from vllm.logger import DEFAULT_LOGGING_CONFIG
+    except ImportError:
+        yield {}
+        return
+    if LoggingConfig().pylogging_config_file or not LoggingConfig().configure_logging:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="sor-vllm-", ignore_cleanup_errors=True) as folder:
+        log, file = Path(folder) / "log", Path(folder) / "logging.json"
+        log.touch()
+        config = deepcopy(DEFAULT_LOGGING_CONFIG)
+        config["handlers"]["phases"] = {"class": "logging.FileHandler", "level": "INFO", "filename": str(log)}
+        logger = config["loggers"]["vllm"]
+        logger["handlers"] = [*logger["handlers"], "phases"]
+        logger["level"] = min(logging.INFO, logging.getLevelNamesMapping()[logger["level"]])
+        file.write_text(json.dumps(config), encoding="utf-8")
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(POLL):
+                if LOADED in log.read_text(encoding="utf-8", errors="replace"):
+                    loaded()
+                    return
+
+        thread = threading.Thread(target=follow, name="phases", daemon=True)
+        thread.start()
+        try:
+            yield {"logging_config": LoggingConfig(pylogging_config_file=str(file))}
+        finally:
+            over.set()
+            thread.join()
+
+
 class VllmEngine(Engine):
     """vLLM, running in this process on CPUs and in its own process on GPUs."""
 
     def __init__(
-        self, model: str, revision: str | None, max_length: int | None, tensor_parallel: int
+        self,
+        model: str,
+        revision: str | None,
+        max_length: int | None,
+        tensor_parallel: int,
+        starts: Callable[[str], object] = lambda phase: None,
     ) -> None:
         import torch._dynamo.config
         import vllm
@@ -43,16 +103,18 @@ class VllmEngine(Engine):
             # seed ("CPU Generator does not use offset"), so it is off.
             torch._dynamo.config.disable = True  # scoring would first run a C++ compiler for 10 s
             settings = {"dtype": dtype or "auto", "enforce_eager": True, "enable_chunked_prefill": False}
-        self._llm = vllm.LLM(
-            model,
-            revision=revision,
-            tokenizer_revision=revision,
-            tensor_parallel_size=tensor_parallel,
-            max_model_len=max_length or -1,  # -1: the model's length, or as much of it as fits into memory
-            seed=0,
-            use_tqdm_on_load=False,
-            **settings,
-        )
+        with _told_when_loaded(lambda: starts("compiling")) as logged:
+            self._llm = vllm.LLM(
+                model,
+                revision=revision,
+                tokenizer_revision=revision,
+                tensor_parallel_size=tensor_parallel,
+                max_model_len=max_length or -1,  # -1: the model's length, or as much as fits into memory
+                seed=0,
+                use_tqdm_on_load=False,
+                **logged,
+                **settings,
+            )
         self._engine = self._llm.llm_engine
         core = self._engine.engine_core
         if hasattr(core, "outputs_queue"):

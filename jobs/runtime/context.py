@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core.unit import PREPARED, Unit
+from jobs.runtime.gpu_use import GpuUse
 from jobs.runtime.signals import Preemption
 from jobs.store.progress import Progress
 from jobs.store.provenance import provenance
@@ -42,7 +43,9 @@ class Context:
     def progress(self) -> Progress:
         """Progress, written only by rank 0 of worker 0."""
         path = self.folder.progress if self.rank == 0 and self.worker == 0 else None
-        return Progress(path, self.attempt, self.restart)
+        if path is None or not self.unit.resources.gpus_per_node:
+            return Progress(path, self.attempt, self.restart)
+        return Progress(path, self.attempt, self.restart, GpuUse().read)
 
     def input(self, role: str) -> Path:
         """Return the published result of the input with this role.

@@ -44,7 +44,12 @@ def run(ctx: Context) -> None:
     if left:
         ctx.preemption.listen()
         model = ctx.input("train") / "model"
-        with closing(load(str(model), None, ctx.unit.execution)) as engine:
+
+        def starts(phase: str) -> None:
+            ctx.progress.outside(phase, len(tasks) - len(left), len(tasks), "benchmarks")
+
+        with closing(load(str(model), None, ctx.unit.execution, starts)) as engine:
+            starts("importing lm-eval")
             manager = _manager(folder)
             for task in left:
                 title = f"{task['task']} ({tasks.index(task) + 1} of {len(tasks)})"
@@ -115,12 +120,12 @@ def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], 
 
     kept = sum(_finished(ctx, each).is_dir() for each in ctx.unit.config["group"]["tasks"])
 
-    def report(done: int, total: int) -> None:
-        ctx.progress.update(done, total, "requests", kept=kept, benchmark=title)
+    def report(done: int, total: int, phase: str = "answering") -> None:
+        ctx.progress.update(done, total, "requests", kept=kept, phase=phase, benchmark=title)
         ctx.preemption.check()
 
     lm = EngineLM(engine, ctx.unit.config, report)
-    report(0, 1)
+    report(0, 1, "loading the benchmark")
     final = _finished(ctx, task)
     aside = final.with_name(f".{final.name}.{ctx.run}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)

@@ -42,6 +42,7 @@ def run(ctx: Context) -> None:
     """Work on the unit until every chunk exists, then publish the result."""
     if ctx.folder.done:
         return
+    ctx.progress.outside("reading the prompts", unit="rows")
     quiet()
     pool = Pool(ctx.folder.work, _draw_prompts(ctx))
     owner = f"{ctx.run}-{ctx.worker}-{uuid.uuid4().hex[:8]}"
@@ -50,10 +51,15 @@ def run(ctx: Context) -> None:
     if _wait(ctx, pool, claims):
         config = ctx.unit.config
         began = time.monotonic()
-        engine = load(ctx.resolve(config["model"]), config.get("revision"), ctx.unit.execution)
+
+        def starts(phase: str) -> None:
+            ctx.progress.outside(phase, *pool.counts(), "rows")
+
+        engine = load(ctx.resolve(config["model"]), config.get("revision"), ctx.unit.execution, starts)
         with closing(engine):
             worker = Worker(ctx, pool, claims, owner, engine, began)
             try:
+                worker.report(force=True)
                 while _wait(ctx, pool, claims):
                     worker.work()
             except BaseException:
@@ -86,6 +92,12 @@ class Pool:
         """Return the chunks that are not published."""
         there = {p.name for p in (self.work / "chunks").glob("*.jsonl")}
         return [c for c in range(self.chunks) if self.path(c).name not in there]
+
+    def counts(self) -> tuple[int, int]:
+        """Return the number of rows in published chunks, and of all rows."""
+        total = int(self.prompts.metadata.num_rows)
+        rest = sum(int(self.prompts.metadata.row_group(c).num_rows) for c in self.missing())
+        return (total - rest) * len(MODES), total * len(MODES)
 
     def parts(self, chunk: int) -> list[Path]:
         return sorted((self.work / "parts").glob(f"{chunk:05d}.*.jsonl"))
@@ -253,10 +265,13 @@ class Worker:
         self.claims.refresh()
         record = {"engine": self.engine.name, "seconds": round(now - self.began, 1)}
         write_json(self.pool.work / "workers" / f"{self.owner}.json", record)
-        total = int(self.pool.prompts.metadata.num_rows) * len(MODES)
-        rest = sum(self.pool.prompts.metadata.row_group(c).num_rows for c in self.pool.missing())
-        done = total - rest * len(MODES) + sum(len(c.rows) for c in self.held.values())
-        self.ctx.progress.update(done, total, "rows", force=force)
+        self.report(force)
+
+    def report(self, force: bool) -> None:
+        """Report the rows that are done: those of published chunks and those of this worker."""
+        done, total = self.pool.counts()
+        done += sum(len(c.rows) for c in self.held.values())
+        self.ctx.progress.update(done, total, "rows", force=force, phase="answering")
 
 
 def chats(tokenizer: Any, thinking: Thinking, modes: dict[str, Any]) -> dict[str, Chat]:
@@ -297,6 +312,7 @@ def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
         ctx.progress.beat()
         if claims.available(missing):
             return True
+        ctx.progress.outside("waiting for other workers", *pool.counts(), "rows")
         time.sleep(min(5.0, LEASE_SECONDS / 20))
     return False
 

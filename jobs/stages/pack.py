@@ -51,6 +51,7 @@ def imports() -> None:
 
 def run(ctx: Context) -> None:
     """Pack the mixture described by the unit's config."""
+    ctx.progress.outside("importing transformers", unit="prompts")
     from transformers import AutoTokenizer
 
     config = ctx.unit.config

@@ -39,16 +39,18 @@ def run(ctx: Context) -> None:
 
     Raises as `Saving.resume`.
     """
+    config, execution = ctx.unit.config, ctx.unit.execution
+    recipe = Recipe(**config["recipe"])
+    blocks = Blocks.open(ctx.input("pack"))
+    total = steps(blocks, recipe)
+    ctx.progress.outside("importing transformers", 0, total, "steps")
     from transformers import AutoTokenizer
 
     ctx.preemption.listen()
-    config, execution = ctx.unit.config, ctx.unit.execution
-    recipe = Recipe(**config["recipe"])
     preset = {**config["model"], "model": ctx.resolve(config["model"]["model"] or "")}
     source = ctx.resolve(preset["tokenizer"])
     tokenizer = AutoTokenizer.from_pretrained(source, revision=preset["tokenizer_revision"])
-    blocks = Blocks.open(ctx.input("pack"))
-    ctx.progress.update(0, steps(blocks, recipe), "steps", force=True, phase="loading the model")
+    ctx.progress.outside("loading the model", 0, total, "steps")
     accelerator = accelerate(recipe, execution, ctx.world_size)
     saving = Saving(ctx, accelerator)
     model = build(preset, recipe, execution)
@@ -134,6 +136,7 @@ def fit(
     model.train()
     order, total = training_order(blocks.phases, recipe.epochs, recipe.seed), steps(blocks, recipe)
     first, start = totals.step, time.monotonic() - totals.seconds
+    progress.update(first, total, "steps", force=True, kept=progress.kept, phase="training")
     for step in range(first, total):
         if saving:
             saving.boundary(totals)

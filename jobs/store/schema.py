@@ -31,12 +31,21 @@ ATTEMPT: Shape = {
     "micro_batch": maybe(COUNT), "memory": optional(maybe(COUNT)), "asked": optional(maybe(COUNT)),
 }  # fmt: skip
 
+
+def _is_gpu(value: object) -> bool:
+    """Whether it is the use of one GPU: counts or null."""
+    if type(value) is not dict:
+        return False
+    return all(value.get(key) is None or COUNT.fits(value[key]) for key in ("busy", "used", "total"))
+
+
 # progress.json
 PROGRESS: Shape = {
     "done": NUMBER, "total": NUMBER, "unit": TEXT, "started": TIME, "updated": TIME, "kept": optional(NUMBER),
     "attempt": optional(COUNT), "restart": optional(COUNT), "loss": optional(maybe(ANY_NUMBER)),
     "tokens_per_second": optional(ANY_NUMBER), "phase": optional(TEXT), "stalled": optional(TEXT),
-    "memory": optional(maybe(COUNT)),
+    "memory": optional(maybe(COUNT)), "outside": optional(FLAG), "working_since": optional(TIME),
+    "gpus": optional(maybe(list_of(Kind("the use of a GPU", _is_gpu)))),
 }  # fmt: skip
 
 # metrics.jsonl of a training

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from jobs.core.wording import some
 
 STALLED_AFTER = 900.0  # seconds without a heartbeat from a job that sent some before
+# Outside of the work, while models are loaded, no heartbeats come, and the job's own watchdog reports a hang
+# (after an hour). This is for jobs that cannot: it allows as much as the watchdog does before it ends them.
+STALLED_OUTSIDE = 7200.0
 
 
 class State(StrEnum):
@@ -42,6 +45,7 @@ class Facts(NamedTuple):
         dead: the job waits for something that can never happen; `waits_for` continues "its job ...".
         attempts: how many were started.
         silence: seconds since the running attempt's last heartbeat; None before the first.
+        outside: its last heartbeat came from outside of the work: it was loading its model, say.
         stalled: what a running job reports about itself while it makes no progress.
         put_off: why there is work although nothing failed: canceled, removed, refused.
         error: why the last attempt ended, as far as known.
@@ -60,6 +64,7 @@ class Facts(NamedTuple):
     error: str | None = None
     missing: Sequence[tuple[object, State]] = ()
     harm: str | None = None
+    outside: bool = False
 
 
 def state_of(facts: Facts) -> tuple[State, str | None]:
@@ -71,7 +76,8 @@ def state_of(facts: Facts) -> tuple[State, str | None]:
     missing = facts.missing
     if facts.published and not missing:
         return State.DONE, None
-    if facts.job is State.RUNNING and facts.silence is not None and facts.silence > STALLED_AFTER:
+    allowed = STALLED_OUTSIDE if facts.outside else STALLED_AFTER
+    if facts.job is State.RUNNING and facts.silence is not None and facts.silence > allowed:
         return State.STALLED, f"no heartbeat for {facts.silence / 60:.0f} minutes"
     if facts.job is State.RUNNING and facts.stalled:
         return State.STALLED, facts.stalled

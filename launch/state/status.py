@@ -92,8 +92,10 @@ class UnitStatus(NamedTuple):
             "reason": self.reason,
             "cause": self.cause,
             "log": log,
-            "progress": {k: p[k] for k in ("done", "total", "unit")} if p else None,
+            "progress": {k: p[k] for k in ("done", "total", "unit")} if p and p["total"] else None,
+            "phase": p.get("phase") if p else None,
             "memory": {"asked": asked or None, "used": (self.written or p or {}).get("memory")},
+            "gpus": p.get("gpus") if p and self.state in (State.RUNNING, State.STALLED) else None,
             "updated": p["updated"] if p else self.attempt.started if self.attempt else None,
         }
 
@@ -343,6 +345,7 @@ def _unit_status(
         error=(ended.error or attempt.reason) if ended and attempt else None,
         harm=harm or (ended.harm if ended else None),
         missing=[(i, state) for i in unit.inputs if (state := seen[i.id].state) is not State.DONE],
+        outside=bool(progress and progress.get("outside")),
     )
     written = ended.written if ended else None
     state, reason = state_of(facts)

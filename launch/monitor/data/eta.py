@@ -49,7 +49,8 @@ class Track:
 
     Args:
         run: its start, in seconds since the epoch.
-        points: (time, share of the unit done, count in the unit's own terms), oldest first.
+        points: (time, share of the unit done, count in the unit's own terms), oldest first; the first is the
+            start of the work if the run reports it, else of the run.
     """
 
     run: float
@@ -105,9 +106,12 @@ def follow(before: Track | None, unit: Unit, progress: dict[str, Any], kept: int
         kept: the count saved by the previous run, from which this one resumed.
     """
     run, when, done, total = (progress[key] for key in ("started", "updated", "done", "total"))
-    if before is None or before.run != run:
-        started = share_done(unit, 0 if unit.stage == "evaluate" else kept, total, kept)
-        before = Track(run, ((run, started, 0),))
+    since = progress.get("working_since")  # loading a model is not part of the work
+    if before is None or before.run != run or (len(before.points) == 1 and before.points[0][0] != since):
+        count = 0 if unit.stage == "evaluate" else kept
+        before = Track(run, ((since or run, share_done(unit, count, total, kept), count),))
+    if progress.get("outside") and since is None:
+        return before
     points = before.points
     if when <= points[-1][0]:
         return before

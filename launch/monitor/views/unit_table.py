@@ -14,15 +14,16 @@ from launch.monitor.views.text import Lines, cells, columns, duration, percent, 
 from launch.state.reasons import why
 from launch.state.states import State
 from launch.state.status import UnitStatus
-from launch.views import STYLES, memory_used, requested
+from launch.views import STYLES, gpu_use, memory_used, requested
 
 # Columns besides state, unit and reason, and the terminal width from which each is shown.
 TITLES = {
     "done": 56, "left": 64, "for": 90, "rate": 100, "job": 110, "run": 120, "heartbeat": 130, "node": 140,
-    "memory": 150,
+    "memory": 150, "GPUs": 180,
 }  # fmt: skip
+VANISH = ("GPUs",)  # columns that are left out where no unit has anything to show in them
 ROOMY, NAME = 150, 40  # narrower tables leave room for the reason: names have so many cells at most
-SHOWN = ("job", "node", "for", "run", "done", "rate", "left", "memory", "heartbeat")
+SHOWN = ("job", "node", "for", "run", "done", "rate", "left", "memory", "GPUs", "heartbeat")
 FLUSH = ("for", "run", "done", "left", "memory", "heartbeat")
 
 
@@ -73,6 +74,7 @@ def _facts(seen: UnitStatus, work: Work | None, took: Took | None, at: float) ->
         "rate": rate_of(work),
         "left": duration(work.left.mid) if work and work.left else "",
         "memory": held(seen),
+        "GPUs": gpu_use(seen.progress, short=True) if seen.state in AT_WORK else "",
         "heartbeat": f"{age} ago" if (age := heard(seen, at)) else "",
     }
 
@@ -119,18 +121,19 @@ def rows_of(view: StudyView, shown: Sequence[UnitStatus], selected: int | None, 
     """Return a heading and a line per unit, with the columns that fit the width."""
     at, work = view.taken, view.summary.work if view.summary else {}
     took = view.summary.took if view.summary else {}
+    each = [_facts(seen, work.get(seen.unit.id), took.get(seen.unit.id), at) for seen in shown]
     titles = [title for title in SHOWN if width >= TITLES[title]]
+    titles = [t for t in titles if t not in VANISH or any(facts[t] for facts in each)]
     longest = max(18, 2 * width // 5)
     if width < ROOMY:
         longest = min(longest, NAME)
     lines = [
         [Text("state", "dim"), Text("unit", "dim"), *(Text(t, "dim") for t in titles), Text("why", "dim")]
     ]
-    for seen in shown:
+    for seen, facts in zip(shown, each, strict=True):
         unit = seen.unit
         name = f"{unit.stage} {unit.name}"
         name = name if len(name) <= longest else shorten(unit.name, longest)
-        facts = _facts(seen, work.get(unit.id), took.get(unit.id), at)
         lines.append([
             Text(seen.state, STYLES[seen.state]), Text(name), *(Text(facts[t]) for t in titles),
             Text(saying(seen, at)),
