@@ -128,6 +128,8 @@ def test_two_processes_train_the_same_student(
     weights = load(one.out), load(out)
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-3), name
+    norms = [[line.get("gradient_norm") for line in read_jsonl(o / "metrics.jsonl")] for o in (one.out, out)]
+    assert norms[1][:3] == ([None] * 3 if how == "zero 0" else pytest.approx(norms[0][:3], rel=1e-3))
 
 
 @pytest.mark.slow
@@ -233,6 +235,19 @@ def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:
         assert line["learning_rate"] == rate(line["step"] - 1, result["step"], recipe)
         assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"])
     assert 0 < log[0]["flops"] < log[-1]["flops"]
+
+
+def test_the_norm_of_the_gradient_is_that_of_the_loss_per_answer_token(study: Study) -> None:
+    model, blocks = build(PRESET, Recipe(**RECIPE), ALONE), study.blocks
+    first = training_order(blocks.phases, 12, 0)[: RECIPE["batch"]]
+    answers = int(np.count_nonzero(blocks.flags[first] & LEARN))
+    (answer_loss(model, blocks, first, "cpu") / answers).backward()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
+    for clip in (RECIPE["clip"], norm / 2):  # before it is clipped
+        log = list(
+            read_jsonl(study.train(f"norm {clip}", {"clip": clip}, {"micro_batch": 2}) / "metrics.jsonl")
+        )
+        assert log[0]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
 
 
 def test_half_precision_is_saved_as_such(study: Study, curve: list[float]) -> None:

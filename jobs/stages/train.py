@@ -31,6 +31,7 @@ from jobs.training.loss import teach
 from jobs.training.rows import Rows
 from jobs.training.schedule import Recipe, Totals, rate, steps, training_order
 
+MIB = 1 << 20
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
 
 
@@ -145,7 +146,9 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr
         answers = int(np.count_nonzero(blocks.flags[chosen] & LEARN))
-        loss = one_step(accelerator, model, optimizer, blocks, chosen, micro_batch, answers, recipe.clip)
+        loss, norm = one_step(
+            accelerator, model, optimizer, blocks, chosen, micro_batch, answers, recipe.clip
+        )
         lengths = blocks.lengths(chosen)
         totals.step = step + 1
         totals.tokens += sum(lengths)
@@ -156,7 +159,8 @@ def fit(
         if step % max(1, total // LOG_LINES) == 0 or step == total - 1:
             totals.loss = summed(loss)
             if accelerator.is_main_process:
-                append_jsonl(log, {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed})
+                line = {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed}
+                append_jsonl(log, {**line, **measured(norm)})
         shown = {"loss": totals.loss, "tokens_per_second": speed, "phase": "training"}
         progress.update(step + 1, total, "steps", force=step == first, kept=progress.kept, **shown)
     return model, totals
@@ -171,17 +175,18 @@ def one_step(
     micro_batch: int,
     answers: int,
     clip: float,
-) -> Any:
+) -> tuple[Any, Any]:
     """Take one optimizer step on the chosen blocks.
 
     Returns:
-        This process's part of the loss per answer token of the global batch (a scalar tensor).
+        This process's part of the loss per answer token of the global batch (a scalar tensor), and the norm
+        of that loss's gradient before it was clipped; None where DeepSpeed does not keep it (without ZeRO).
     """
     import torch
 
     world, rank = accelerator.num_processes, accelerator.process_index
     micro = accelerator.gradient_accumulation_steps
-    loss = torch.zeros((), device=accelerator.device)
+    loss, norm = torch.zeros((), device=accelerator.device), None
     for i in range(micro):
         mine = chosen[(i * world + rank) * micro_batch :][:micro_batch]
         with accelerator.accumulate(model):
@@ -189,11 +194,21 @@ def one_step(
             # Gradients are averaged over processes and micro-steps; the factor turns the average into a sum.
             accelerator.backward(part * world * micro)
             if accelerator.sync_gradients and accelerator.state.deepspeed_plugin is None:
-                accelerator.clip_grad_norm_(model.parameters(), clip)
+                norm = accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             optimizer.zero_grad()
         loss += part.detach()
-    return loss
+    return loss, norm if accelerator.state.deepspeed_plugin is None else model.get_global_grad_norm()
+
+
+def measured(norm: Any) -> dict[str, float | int]:
+    """Return what a line of metrics tells besides the totals: the gradient's norm, this GPU's peak memory."""
+    import torch
+
+    found: dict[str, float | int] = {} if norm is None else {"gradient_norm": float(norm)}
+    if torch.cuda.is_available():
+        found["gpu_memory"] = torch.cuda.max_memory_allocated() // MIB  # MiB
+    return found
 
 
 def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any) -> Any:
