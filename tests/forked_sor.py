@@ -78,6 +78,7 @@ def _run(words: list[str], at: int) -> int:
             did.append(what)
 
     sys.argv, code = ["sor", *words], 0
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  not read from yet, as that of a new process
     sys.addaudithook(note)
     try:
         main()

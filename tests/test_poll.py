@@ -205,7 +205,8 @@ def test_what_a_person_is_told_of_a_unit(root: StudyDir, tmp_path: Path) -> None
     begin(root, failed, 3)
     written = line(root, failed, *CODE, attempt=3, memory=700)
     Ledger(root.ledger, "generic").intent(f"{running.id}-1", [Started(running.id, 1)], memory=2048)
-    say(root, running, attempt=1, updated=1e10, memory=600)
+    gpus = [{"busy": 93, "used": 1, "total": 2}]
+    say(root, running, attempt=1, updated=1e10, memory=600, phase="loading the model", gpus=gpus)
     job = Job(f"{running.id}-1", "8", "here")
     now = poll([failed, running, new], root, Machine({running.id: LiveJobs(State.RUNNING, (job,))}))
     begun = Ledger(root.ledger).attempts()[failed.id].started
@@ -215,17 +216,18 @@ def test_what_a_person_is_told_of_a_unit(root: StudyDir, tmp_path: Path) -> None
     assert first == {
         "id": failed.id, "stage": "prepare", "name": "failed", "state": "failed", "job": "7", "attempts": 3,
         "reason": "ValueError: no", "cause": "code error", "log": ["a"], "progress": None, "updated": begun,
-        "memory": {"asked": 1024, "used": 700},
+        "memory": {"asked": 1024, "used": 700}, "phase": None, "gpus": None,
     }  # fmt: skip
     assert second == {
         "id": running.id, "stage": "prepare", "name": "running", "state": "running", "job": "8",
         "attempts": 1, "reason": None, "cause": None, "log": None, "updated": 1e10,
         "progress": {"done": 3, "total": 9, "unit": "steps"}, "memory": {"asked": 2048, "used": 600},
+        "phase": "loading the model", "gpus": gpus,
     }  # fmt: skip
     assert third == {
         "id": new.id, "stage": "prepare", "name": "new", "state": "waiting", "job": None, "attempts": 0,
         "reason": None, "cause": None, "log": None, "progress": None, "updated": None,
-        "memory": {"asked": None, "used": None},
+        "memory": {"asked": None, "used": None}, "phase": None, "gpus": None,
     }  # fmt: skip
     assert now.units[0].written == written
     assert now.of(State.WAITING, State.FAILED) == [now.units[0], now.units[2]]
