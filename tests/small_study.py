@@ -196,7 +196,7 @@ def watched_study(folder: Path) -> Iterator[Path]:
     assert not left, "processes of jobs were left"
 
 
-def wait_for(true: Any, what: str, seconds: float = 60.0) -> None:
+def wait_for(true: Any, what: str, seconds: float = 180.0) -> None:
     """Wait until a condition holds; fail if it does not in time."""
     until = time.monotonic() + seconds
     while not true():
