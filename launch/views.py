@@ -22,12 +22,13 @@ from jobs.core.unit import STAGES, Unit
 from jobs.core.wording import count, span
 from launch.columns import Columns
 from launch.local.scheduler import Event, Running
+from launch.state.attempt_files import current_progress
 from launch.state.command_line import command
 from launch.state.exit_code import Outlook, outlook
 from launch.state.ledger import Job
 from launch.state.reconcile import Difference, reconcile
 from launch.state.states import State
-from launch.state.status import StudyStatus, UnitStatus, current_progress
+from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import Waiting, submit_again, waiting
 from launch.study.plan import MARGIN, gpu_hours, settings_varied, totals
 from launch.submit.bad_nodes import Verdict
@@ -95,11 +96,6 @@ def gpu_use(progress: dict[str, Any] | None, short: bool = False) -> str:
         most = max(full, key=lambda gpu: gpu["used"] / gpu["total"])
         parts.append(f"{most['used'] / 1024:.0f} of {most['total'] / 1024:.0f} GiB")
     return ", ".join(parts if short or not parts else [f"GPUs {len(gpus)}", *parts])
-
-
-def requested(seen: UnitStatus) -> int:
-    """Return the memory that the unit's last attempt requested, or its next one will, in MiB per node."""
-    return seen.attempt.memory if seen.attempt and seen.attempt.memory else seen.unit.resources.memory
 
 
 def plan_view(now: StudyStatus) -> RenderableType:
@@ -338,7 +334,7 @@ def unit_view(seen: UnitStatus, ended: Sequence[Run], log: Iterable[str] = ()) -
         ended: its finished runs, oldest first.
     """
     unit, reason = seen.unit, f": {plain(seen.reason)}" if seen.reason else ""
-    per_node = f"{memory(requested(seen))} of memory per node"
+    per_node = f"{memory(seen.requested)} of memory per node"
     limits = f"requests {needs(unit)}, {per_node}, {unit.resources.hours:g} h"
     about = [
         Text.assemble(f"{unit.stage} {unit.name} ({unit.id}): ", (seen.state, STYLES[seen.state]), reason),

@@ -148,7 +148,7 @@ from pathlib import Path
 from jobs.store.rundir import StudyDir, UnitDir
 from launch.state.ledger import Ledger
 from launch.state.lock import holder
-from launch.state.status import current_progress
+from launch.state.attempt_files import current_progress
 root, folder = StudyDir(Path(sys.argv[2])), UnitDir(Path(sys.argv[3]))
 attempt = Ledger(root.ledger).attempts()[folder.id]
 progress = current_progress(folder, attempt)

@@ -333,7 +333,11 @@ def test_nodes_have_to_have_all_of_what_is_asked_for_in_the_partition() -> None:
             "cpus_per_task": 5,
         },
         "1 node with 9 cores, and": {"cpus_per_task": 9},
-        "1 node with 1 core and 3 GPUs, and": {"gpus_per_node": 3},
+        "1 node with 1 core and 3 GPUs, and partition main .* many: request less": {"gpus_per_node": 3},
+        "1 node with 4 cores and 4 GPUs, and .* many: set 'gpus_per_node: 2' in the cluster file, request": {
+            "gpus_per_node": 4,
+            "tasks_per_node": 4,
+        },
         "3 nodes with 1 core and 1 GPU, and": {"nodes": 3, "gpus_per_node": 1},
     }.items():
         with pytest.raises(NeverRuns, match=f"^needs {words}"):

@@ -14,12 +14,13 @@ from jobs.core.unit import Unit
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, write_json
 from launch.state import status as looking
+from launch.state.attempt_files import current_progress, end_of
 from launch.state.backend import LiveJobs
 from launch.state.cache import StatusCache
 from launch.state.ledger import KEEPER, Attempt, Job, Ledger, Started
 from launch.state.lock import Lock
 from launch.state.states import State
-from launch.state.status import NEVER, REMOVED, UnitStatus, _appeared, current_progress, end_of, poll
+from launch.state.status import NEVER, REMOVED, UnitStatus, _appeared, poll
 
 
 class Machine:

@@ -160,7 +160,7 @@ def fit(
             totals.loss = summed(loss)
             if accelerator.is_main_process:
                 line = {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed}
-                append_jsonl(log, {**line, **measured(norm)})
+                append_jsonl(log, {**line, **observed(norm)})
         shown = {"loss": totals.loss, "tokens_per_second": speed, "phase": "training"}
         progress.update(step + 1, total, "steps", force=step == first, kept=progress.kept, **shown)
     return model, totals
@@ -201,7 +201,7 @@ def one_step(
     return loss, norm if accelerator.state.deepspeed_plugin is None else model.get_global_grad_norm()
 
 
-def measured(norm: Any) -> dict[str, float | int]:
+def observed(norm: Any) -> dict[str, float | int]:
     """Return what a line of metrics tells besides the totals: the gradient's norm, this GPU's peak memory."""
     import torch
 

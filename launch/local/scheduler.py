@@ -21,10 +21,11 @@ from jobs.store.rundir import Damaged
 from jobs.store.schema import ATTEMPT
 from launch.local.backend import Local
 from launch.local.machine import fits
+from launch.state.attempt_files import end_of
 from launch.state.ledger import Attempt, Job, Ledger, Started, new_name
 from launch.state.reconcile import Difference
 from launch.state.states import State
-from launch.state.status import StudyStatus, UnitStatus, end_of
+from launch.state.status import StudyStatus, UnitStatus
 
 TICK = 0.2  # seconds between polls of the running jobs
 PATIENCE = 2.0  # seconds that jobs wait for imports without a word

@@ -14,13 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jobs.core.causes import Cause, Run, cause_of, failures, first_error, last_run
+from jobs.core.causes import Cause, cause_of, first_error
 from jobs.core.unit import STAGES, Unit
-from jobs.store import journal
-from jobs.store.progress import read_progress
 from jobs.store.records import BadLine, Damaged
 from jobs.store.rundir import StudyDir, UnitDir
-from jobs.store.schema import ATTEMPT
+from launch.state.attempt_files import current_progress, last_lines
 from launch.state.backend import Backend, LiveJobs
 from launch.state.cache import StatusCache
 from launch.state.killed import killed_for_memory
@@ -66,6 +64,11 @@ class UnitStatus(NamedTuple):
         return self.root.unit(self.unit)
 
     @property
+    def requested(self) -> int:
+        """The memory that its last attempt requested, or its next one will, in MiB per node."""
+        return self.attempt.memory if self.attempt and self.attempt.memory else self.unit.resources.memory
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """The jobs of its last attempt; live ones have ids, even if none was recorded."""
         known = (*(self.attempt.jobs if self.attempt else ()), *(self.live.jobs if self.live else ()))
@@ -80,8 +83,7 @@ class UnitStatus(NamedTuple):
 
     def to_json(self, log: list[str] | None) -> dict[str, Any]:
         """Return the unit as `sor status --json` prints it; `log` holds a failed unit's last output lines."""
-        p, asked = self.progress, self.unit.resources.memory
-        asked = self.attempt.memory if self.attempt and self.attempt.memory else asked
+        p, used = self.progress, (self.written or self.progress or {}).get("memory")
         return {
             "id": self.unit.id,
             "stage": self.unit.stage,
@@ -94,7 +96,7 @@ class UnitStatus(NamedTuple):
             "log": log,
             "progress": {k: p[k] for k in ("done", "total", "unit")} if p and p["total"] else None,
             "phase": p.get("phase") if p else None,
-            "memory": {"asked": asked or None, "used": (self.written or p or {}).get("memory")},
+            "memory": {"asked": self.requested or None, "used": used},
             "gpus": p.get("gpus") if p and self.state in (State.RUNNING, State.STALLED) else None,
             "updated": p["updated"] if p else self.attempt.started if self.attempt else None,
         }
@@ -243,7 +245,7 @@ def _ended(
 def _end(folder: UnitDir, attempt: Attempt, words: str | None = None) -> Ended:
     """Return the known facts about one attempt that is over; `words` are the machine's explanation."""
     try:
-        lines = _last_run(folder, attempt)
+        lines = last_lines(folder, attempt)
     except Damaged as harm:
         return Ended(None, None, None, str(harm))
     line = first_error(lines)
@@ -353,23 +355,6 @@ def _unit_status(
     return UnitStatus(unit, root, state, reason, attempt, live, vain, published, progress, written)
 
 
-def current_progress(folder: UnitDir, attempt: Attempt) -> dict[str, Any] | None:
-    """Return the progress that an attempt has reported.
-
-    Returns:
-        None before its first report.
-
-    Raises:
-        Damaged: the file cannot be read.
-    """
-    progress = read_progress(folder.progress)
-    if progress is None:
-        return None
-    if "attempt" in progress:
-        return progress if progress["attempt"] == attempt.number else None
-    return progress if progress["updated"] >= attempt.started else None  # written by an older version
-
-
 def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[dict[str, Any]]) -> str | None:
     """Return why an attempt without a result is not a failure; `ends` are the lines about its last run."""
     if attempt.ended in ("cancelled", "withdrawn", "refused", "lost"):
@@ -381,22 +366,3 @@ def _put_off(folder: UnitDir, attempt: Attempt, error: str | None, ends: list[di
     if error is None and attempt.ended is None and not folder.path.exists():
         return "no trace of it: its job ended before it started working, or its folder was removed"
     return None
-
-
-def _last_run(folder: UnitDir, attempt: Attempt) -> list[dict[str, Any]]:
-    """Return what the processes of an attempt's last run recorded when they ended."""
-    return last_run(journal.read(folder.attempts, ATTEMPT), attempt.number)
-
-
-def end_of(folder: UnitDir, attempt: Attempt) -> Run:
-    """Return how an attempt ended without a result, even where it could not record that itself."""
-    try:
-        lines, progress = journal.read(folder.attempts, ATTEMPT), current_progress(folder, attempt)
-    except Damaged as error:
-        return Run(Cause.CODE, str(error), 0)
-    if written := failures(lines, since=attempt.number):
-        return written[-1]
-    kept = (progress or {}).get("kept", 0)
-    if line := first_error(last_run(lines, attempt.number)):  # of a worker other than the first
-        return Run(Cause(line["cause"]), line["error"], kept)
-    return Run(Cause.KILLED, "ended without an error message: killed?", kept)

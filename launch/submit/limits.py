@@ -30,7 +30,6 @@ from launch.study.plan import MARGIN
 from launch.submit.arrays import Pool, Rules
 
 ADVICE = "request less in the preset, or name another partition, account or QOS in the cluster file"
-
 OTHER = "name another partition, account or QOS in the cluster file"
 
 
@@ -266,12 +265,12 @@ def fitted(
         and n.cpus >= cpus
         and sum(count for _, count in n.gpus) >= r.gpus_per_node
     ]
-    wanted = count(cpus, "core") + (f" and {count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else "")
+    gpus = f" and {count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else ""
+    wanted = f"{count(r.nodes, 'node')} with {count(cpus, 'core')}{gpus}"
     if sum(n.count for n in able) < r.nodes:
-        raise NeverRuns(
-            f"needs {count(r.nodes, 'node')} with {wanted}, and {name} does not have that many: {ADVICE}"
-        )
-    r = _in_memory(r, partition, able, f"{count(r.nodes, 'node')} with {wanted}")
+        advice = _spread(r, partition, nodes) + ADVICE
+        raise NeverRuns(f"needs {wanted}, and {name} does not have that many: {advice}")
+    r = _in_memory(r, partition, able, wanted)
     asked = Tres(r.nodes * r.gpus_per_node, r.nodes * cpus, r.nodes)
     for what, number, of_job, held, at_least in zip(
         ("GPU", "core", "node"), asked, found.job, found.held, least, strict=True
@@ -293,6 +292,13 @@ def fitted(
             f"{seconds / 3600:g} h per job: {ADVICE}, or lower 'max_hours' there if that is enough"
         )
     return replace(r, hours=seconds / 3600)
+
+
+def _spread(resources: Resources, partition: Partition, nodes: Iterable[NodeGroup]) -> str:
+    """Return the advice for a training, with a process for each GPU, on nodes that have fewer GPUs."""
+    most = max((sum(n for _, n in g.gpus) for g in nodes if g.partition == partition.name), default=0)
+    training = resources.tasks_per_node == resources.gpus_per_node > most > 0
+    return f"set 'gpus_per_node: {most}' in the cluster file, " if training else ""
 
 
 def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:

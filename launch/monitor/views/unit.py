@@ -35,7 +35,7 @@ from launch.state.command_line import command
 from launch.state.states import State
 from launch.state.status import UnitStatus
 from launch.state.waits import submit_again
-from launch.views import STYLES, amount, gpu_use, memory, memory_used, needs, requested
+from launch.views import STYLES, amount, gpu_use, memory, memory_used, needs
 
 WIDE = 120  # columns needed to place two blocks side by side
 MOST = 4  # rows of a reason; the log says it in full
@@ -92,7 +92,7 @@ def _about(view: StudyView, seen: UnitStatus, width: int) -> list[Text]:
     where += [f"memory used {held(seen)}"] if held(seen) else []
     where += [use] if (use := gpu_use(seen.progress)) and work else []
     lines += _listed(where, width)
-    plan = [f"requests {needs(unit)}", f"{memory(requested(seen))} of memory per node"]
+    plan = [f"requests {needs(unit)}", f"{memory(seen.requested)} of memory per node"]
     plan += [f"{unit.resources.hours:g} h", *([f"{amount(unit.flops)} FLOPs"] if unit.flops else [])]
     lines += _listed(plan, width, "dim")
     if work and work.share is not None:

@@ -14,7 +14,7 @@ from launch.monitor.views.text import Lines, cells, columns, duration, percent, 
 from launch.state.reasons import why
 from launch.state.states import State
 from launch.state.status import UnitStatus
-from launch.views import STYLES, gpu_use, memory_used, requested
+from launch.views import STYLES, gpu_use, memory_used
 
 # Columns besides state, unit and reason, and the terminal width from which each is shown.
 TITLES = {
@@ -60,7 +60,7 @@ def heard(seen: UnitStatus, at: float) -> str:
 def held(seen: UnitStatus) -> str:
     """Return the memory that a running unit's first process has used at most, and what its job requested."""
     used = seen.progress.get("memory") if seen.progress and seen.state in AT_WORK else None
-    return memory_used(used, requested(seen)) if used else ""
+    return memory_used(used, seen.requested) if used else ""
 
 
 def _facts(seen: UnitStatus, work: Work | None, took: Took | None, at: float) -> dict[str, str]:
