@@ -6,7 +6,7 @@
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
 # make lint    ruff, mypy --strict, and who may import whom
 # make golden  the screens that tests compare with, in tests/golden, drawn again
-# make pictures  the README's pictures, made again from demo runs
+# make pictures  the pictures of README and docs, made again from a run of the demo
 # make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json, with the seconds of a demo
 #              that make demo has finished
@@ -63,10 +63,9 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-# The README's pictures, from the demo's report and of the monitor while the demo runs.
-pictures: demo
-	$(BIN)/python docs/pictures.py
-	cp "$(RUNS)/demo/report/latest/frontier-training-benchmarks.png" docs/frontier.png
+# The pictures of README and docs, from a run of the demo and its report.
+pictures: install
+	$(BIN)/python docs/pictures.py "$(RUNS)"
 
 reference: install
 	$(BIN)/python docs/reference.py

@@ -1,9 +1,12 @@
-"""Make the README's pictures of the monitor (`make pictures`) from a demo run that is half done."""
+"""Make the README's pictures (`make pictures`) from one run of the demo: the monitor when most students are
+trained, then the report. Needs Chromium for the picture of the report's page.
+"""
 
 from __future__ import annotations
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from launch.commands.logs import words_of
 from launch.monitor.app import summaries
 from launch.monitor.data.study_view import StudyView
 from launch.monitor.data.unit_files import read_story
 from launch.monitor.frame import Inside, frame
 from launch.monitor.poller import Poller
 from launch.monitor.screen import LOG_LINES, Page, Screen, settled
+from launch.state.log_files import words_of
 from launch.state.states import State
 from launch.state.status import UnitStatus
 from launch.study_run import open_project
@@ -26,30 +29,45 @@ from launch.study_run import open_project
 HERE = Path(__file__).parent
 SOR = Path(sys.executable).with_name("sor")
 OVERVIEW, UNIT = (100, 24), (100, 30)  # cells
+PAGE = "1100,1000"  # pixels
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
 FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # which rich would have fetched from elsewhere
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        runs = Path(folder, "runs")
-        run = subprocess.Popen([SOR, "submit", "demo", "--yes", "--runs", runs], stdout=subprocess.DEVNULL)
-        try:
-            project = open_project("demo", "local", runs)
-            poller = Poller([project], 1.0, summaries([project]))
-            while not (half := halfway(poller.views()[0])):
-                assert run.poll() is None, "the demo ended before it was half done"
-                poller.changed.wait()
-                poller.changed.clear()
-            view, unit = half
-            poller.close()
-            draw(Screen(), view, Inside(), OVERVIEW, HERE / "monitor.svg")
-            log = tuple(words_of(unit, LOG_LINES) or ())
-            inside = Inside(unit.unit.id, log, read_story(unit, project.cluster.gpu))
-            screen = settled(Screen(page=Page.UNIT, unit=unit.unit.id), [view])
-            draw(screen, view, inside, UNIT, HERE / "unit.svg")
-        finally:
-            run.terminate()
-            run.wait()
+def main(runs: Path) -> None:
+    """Run the demo, which must be new to the run folder, and draw it."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.exit(f"the report's picture needs a browser: none of {', '.join(BROWSERS)} is installed")
+    if (runs / "demo").exists():
+        sys.exit(f"{runs / 'demo'} exists, and pictures are made while the demo runs: move it away")
+    run = subprocess.Popen([SOR, "submit", "demo", "--yes", "--runs", runs], stdout=subprocess.DEVNULL)
+    try:
+        draw_monitor(run, runs)
+        if run.wait():
+            sys.exit(f"the demo failed: sor status demo --runs {runs}")
+    finally:
+        run.terminate()
+        run.wait()
+    subprocess.run([SOR, "report", "demo", "--runs", runs], check=True, stdout=subprocess.DEVNULL)
+    draw_report(browser, runs / "demo/report/latest")
+
+
+def draw_monitor(run: subprocess.Popen[bytes], runs: Path) -> None:
+    """Draw the overview and the page of a student, once most students are trained."""
+    project = open_project("demo", "local", runs)
+    poller = Poller([project], 1.0, summaries([project]))
+    while not (half := halfway(poller.views()[0])):
+        assert run.poll() is None, "the demo ended before it was half done"
+        poller.changed.wait()
+        poller.changed.clear()
+    view, unit = half
+    poller.close()
+    draw(Screen(), view, Inside(), OVERVIEW, HERE / "monitor.svg")
+    log = tuple(words_of(unit, LOG_LINES) or ())
+    inside = Inside(unit.unit.id, log, read_story(unit, project.cluster.gpu))
+    screen = settled(Screen(page=Page.UNIT, unit=unit.unit.id), [view])
+    draw(screen, view, inside, UNIT, HERE / "unit.svg")
 
 
 def halfway(view: StudyView) -> tuple[StudyView, UnitStatus] | None:
@@ -76,5 +94,17 @@ def draw(screen: Screen, view: StudyView, inside: Inside, size: tuple[int, int],
     file.write_text(FONTS.sub("", picture.export_svg(title="sor monitor")), encoding="utf-8")
 
 
+def draw_report(browser: str, report: Path) -> None:
+    """Copy the report's figure, and photograph the top of its page."""
+    shutil.copy(report / "frontier-training-benchmarks.png", HERE / "frontier.png")
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+             f"--user-data-dir={profile}", f"--window-size={PAGE}", f"--screenshot={HERE / 'report.png'}",
+             (report / "report.html").resolve().as_uri()],
+            check=True, timeout=120, capture_output=True,
+        )  # fmt: skip
+
+
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
