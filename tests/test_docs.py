@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -67,6 +69,25 @@ def anchors(page: Path) -> set[str]:
     """The anchors that forges give a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"), [("version_info", "not Python 3.11 or newer"), ("ensurepip", "lacks Python's venv")]
+)
+def test_make_names_what_an_old_machine_lacks(failing: str, said: str, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "old-python"
+    old.write_text(f'#!/bin/sh\ncase "$*" in *{failing}*) exit 1;; esac\n', encoding="utf-8")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 2
+    assert f"{old} " in done.stderr
+    assert said in done.stderr
+    page, heading = re.findall(r"(docs/\w+\.md), '([^']+)'", done.stderr)[0]
+    assert f"## {heading}\n" in (ROOT / page).read_text("utf-8")
 
 
 def printed() -> str:

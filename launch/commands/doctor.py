@@ -72,7 +72,7 @@ def _machine() -> Iterator[Finding]:
     if shutil.which("c++") or shutil.which("g++"):
         yield ok("a C++ compiler, which DeepSpeed needs")
     else:
-        yield problem("no C++ compiler, which DeepSpeed needs: apt-get install g++")
+        yield problem("no C++ compiler, which DeepSpeed needs: install g++, or load its module")
 
 
 def _packages() -> Iterator[Finding]:
