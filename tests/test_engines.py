@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -119,16 +121,28 @@ print(phases)
 @pytest.mark.slow
 def test_an_engines_own_process_says_when_it_has_loaded_the_model(folder: Path) -> None:
     """On CPUs nothing is compiled: the message that starts the loading stands for the one that ends it."""
-    for message, after in (("Starting to load model", ["compiling"]), ("no such message", [])):
-        environ = {**os.environ, "PYTHONPATH": str(CODE), "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            [sys.executable, "-c", PHASES, str(folder), message],
-            env=environ, capture_output=True, encoding="utf-8", check=False, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        *_, last = done.stdout.splitlines()
-        assert last == str(["importing vLLM", "loading the model", *after])
-        assert "Starting to load model" not in done.stdout + done.stderr, "the log has grown"
+    environ = {**os.environ, "PYTHONPATH": str(CODE), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", PHASES, str(folder), "Starting to load model"],
+        env=environ, capture_output=True, encoding="utf-8", check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last == str(["importing vLLM", "loading the model", "compiling"])
+    assert "Starting to load model" not in done.stdout + done.stderr, "the log has grown"
+
+
+@pytest.mark.parametrize(("message", "told"), [(" took 3 s", ["loaded"]), ("", [])])
+def test_only_the_message_that_ends_the_loading_counts(message: str, told: list[str]) -> None:
+    from jobs.engines.vllm import LOADED, POLL, _told_when_loaded
+
+    found = list[str]()
+    with _told_when_loaded(lambda: found.append("loaded")) as arguments:
+        config = Path(arguments["logging_config"].pylogging_config_file).read_text(encoding="utf-8")
+        log = Path(json.loads(config)["handlers"]["phases"]["filename"])
+        log.write_text(f"{LOADED}{message}" if message else "Starting to load model", encoding="utf-8")
+        time.sleep(1.5 * POLL)
+    assert found == told
 
 
 def test_vllm_logs_the_message_that_ends_the_loading() -> None:

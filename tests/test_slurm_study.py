@@ -36,7 +36,7 @@ def write_demo(folder: Path) -> Path:
     student = yaml.safe_load((CONFIGS / "models" / "toy-s.yaml").read_text(encoding="utf-8"))
     student["training"] |= {"nodes": 2, "tasks_per_node": 2, "zero": 2, "micro_batch": 1}
     (folder / "toy-s.yaml").write_text(yaml.safe_dump(student), encoding="utf-8")
-    demo["prepare"]["args"]["items"] = 20
+    demo["prepare"]["args"] |= {"items": 20, "prompts": {1: 100, 2: 300, 5: 300}}
     demo["prompts"]["count"] = 400
     demo |= {"students": ["toy-s.yaml"], "mixtures": {"shares": [0, 1]}}
     demo["training"] |= {"batch": 4, "epochs": 1}
