@@ -128,6 +128,15 @@ def test_students_are_above_chance_where_they_should_be(demo: Demo) -> None:
     assert accuracy["0.11M", 0.0, "toy_long"] < 0.5  # its teacher guessed
 
 
+def test_the_readme_is_right_about_the_demo(demo: Demo) -> None:
+    """Larger students memorize short sums; long ones have to be worked out in steps."""
+    accuracy = results(demo).set_index(["size", "share", "benchmark"])["accuracy"]
+    for size in ("0.03M", "0.11M"):
+        assert accuracy[size, 0.0, "toy_short"] > 0.9
+        assert accuracy[size, 1.0, "toy_long"] > 0.9
+    assert "At the same training compute, reasoning beats plain answers on toy_long" in demo.printed
+
+
 def test_reasoning_students_think_and_the_thinking_is_counted(demo: Demo) -> None:
     table = results(demo).set_index(["size", "share", "benchmark"])
     thought = table["reasoning_tokens"]
