@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis import plots
     from analysis.report import Report, analyse, write_report
-    from analysis.results.collect import charge_teacher, collect
+    from analysis.results.collect import by_rule_of_thumb, charge_teacher, collect
     from analysis.results.items import item_scores
     from analysis.results.table import COLUMNS
     from analysis.results.usage import usage
@@ -31,7 +31,7 @@ _OF = {
     "analysis": ("plots",),
     "analysis.tex": ("latex",),
     "analysis.report": ("Report", "analyse", "write_report"),
-    "analysis.results.collect": ("charge_teacher", "collect"),
+    "analysis.results.collect": ("by_rule_of_thumb", "charge_teacher", "collect"),
     "analysis.results.items": ("item_scores",),
     "analysis.results.table": ("COLUMNS",),
     "analysis.results.usage": ("usage",),
@@ -46,9 +46,9 @@ _OF = {
 _MODULES = {name: module for module, names in _OF.items() for name in names}
 
 __all__ = [
-    "COLUMNS", "Report", "analyse", "answers", "charge_teacher", "claims", "collect", "forward_flops",
-    "frontier_table", "gains", "generate_flops", "item_scores", "kept", "latex", "matched", "pareto", "plots",
-    "questions", "redrawn", "resample", "standing", "train_flops", "usage", "write_report",
+    "COLUMNS", "Report", "analyse", "answers", "by_rule_of_thumb", "charge_teacher", "claims", "collect",
+    "forward_flops", "frontier_table", "gains", "generate_flops", "item_scores", "kept", "latex", "matched",
+    "pareto", "plots", "questions", "redrawn", "resample", "standing", "train_flops", "usage", "write_report",
 ]  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def evaluation(
         write_json(study.unit(packed).spec, packed.to_json())
     for made, result in (
         (train, {"flops": flops}),
-        (unit, {"student": who, "training": {"flops": flops}, "benchmarks": benchmarks}),
+        (unit, {"student": who, "training": {"flops": flops, "tokens": 1000}, "benchmarks": benchmarks}),
     ):
         folder = study.unit(made)
         staged = folder.staging("0")

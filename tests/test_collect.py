@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 from made_results import at, benchmark, evaluation
 
-from analysis.results.collect import COLUMNS, DataWarning, charge_teacher, collect
+from analysis.results.collect import COLUMNS, DataWarning, by_rule_of_thumb, charge_teacher, collect
 from analysis.results.items import item_scores
+from analysis.statistics.frontier import frontier_table
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir, write_json
 
@@ -318,6 +319,22 @@ def test_the_teachers_cost_is_charged_by_what_is_used(tmp_path: Path) -> None:
     assert alone == {"plain": 10 + 30, "half": 10 + 15 + 300, "full": 10 + 600}
     assert shared == pytest.approx({"plain": 10 + 20, "half": 10 + 10 + 200, "full": 10 + 400})
     assert sum(shared.values()) == 3 * 10 + 630  # what generation cost, once
+
+
+def test_rules_of_thumb_count_parameters_and_tokens(tmp_path: Path) -> None:
+    shape = {"model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 192, "vocab_size": 41,
+             "tie_word_embeddings": True}  # fmt: skip
+    parameters = 109_568  # as torch counts them in the demo's largest student
+    evaluation(tmp_path, "a", 10, [benchmark("s", 0.5)], trained={"model": {"architecture": shape}})
+    evaluation(
+        tmp_path, "b", 10, [benchmark("s", 0.5)], trained={"model": {"architecture": {"model_type": "x"}}}
+    )
+    results = by_rule_of_thumb(collect(tmp_path)).set_index("student")
+    assert results.loc["a", "training_flops"] == 6 * parameters * 1000
+    assert results.loc["a", "inference_flops"] == 2 * parameters * 20
+    assert results.loc["b", ["training_flops", "inference_flops"]].isna().all()
+    assert len(frontier_table(results.reset_index()).query("on_inference_frontier"))
 
 
 def test_items_of_this_project_and_what_is_said_of_them(tmp_path: Path) -> None:

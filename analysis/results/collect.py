@@ -20,12 +20,12 @@ import pandas as pd
 from analysis.results.files import Unreadable, read_object, section
 from analysis.results.foreign import foreign, newest
 from analysis.results.metrics import impossible, number
-from analysis.results.recipes import recipe_of, with_recipes
+from analysis.results.recipes import parameters_of, recipe_of, with_recipes
 from analysis.results.table import COLUMNS, DataWarning, few, warn
 from jobs.core.unit import Input, Unit
 from jobs.store.rundir import StudyDir, UnitDir
 
-__all__ = ["COLUMNS", "DataWarning", "charge_teacher", "collect", "lineage", "warn"]
+__all__ = ["COLUMNS", "DataWarning", "by_rule_of_thumb", "charge_teacher", "collect", "lineage", "warn"]
 # Keys of an evaluation's benchmarks that are also columns of the table.
 EVALUATED = ("domain", "format", "n", "stderr", "output_tokens", "reasoning_tokens")
 
@@ -80,6 +80,7 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
                 "student": student["name"],
                 **{key: student[key] for key in ("size", "share", "order", "seed")},
                 "training_flops": _flops(result["training"]["flops"]),
+                "training_tokens": number(result["training"].get("tokens")),
                 **_made_of(study, folder),
                 "source": file.relative_to(study.path).as_posix(),
                 "_time": file.stat().st_mtime,
@@ -103,9 +104,9 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
 
 
 def _made_of(study: StudyDir, evaluation: UnitDir) -> dict[str, Any]:
-    """Return what is known of a student's making: its recipe, and the teacher's FLOPs by mode."""
+    """Return what is known of a student's making: its recipe and size, and the teacher's FLOPs by mode."""
     of_stage = {folder.path.parent.name: folder for folder in lineage(study, [evaluation])}
-    found: dict[str, Any] = {"_recipe": recipe_of(of_stage)}
+    found: dict[str, Any] = {"_recipe": recipe_of(of_stage), "parameters": parameters_of(of_stage)}
     made = of_stage.get("generate")
     if made is not None and made.done:
         by_mode = section(read_object(made.result), "flops_by_mode")
@@ -155,6 +156,22 @@ def charge_teacher(results: pd.DataFrame, shared: bool) -> pd.DataFrame:
     }
     total = charges["reasoning"] + charges["ift"]
     return results.assign(training_flops=results["training_flops"] + results["student"].map(total))
+
+
+def by_rule_of_thumb(results: pd.DataFrame) -> pd.DataFrame:
+    """Replace the counted FLOPs by rules of thumb, to compare with papers that count by them.
+
+    Training takes 6·N·D FLOPs for D tokens, generation 2·N for each token that is generated (Kaplan et al.
+    2020, section 2.1); N is the number of parameters that are active for a token, embeddings included. The
+    rules leave out attention over the sequence and, for generation, the prompt. Unknown values stay missing.
+
+    Args:
+        results: Table of `collect`.
+    """
+    return results.assign(
+        training_flops=6 * results["parameters"] * results["training_tokens"],
+        inference_flops=2 * results["parameters"] * results["output_tokens"],
+    )
 
 
 def _check(table: pd.DataFrame) -> None:

@@ -23,7 +23,7 @@ COMPUTE, TABLE = "compute.csv", "results.csv"
 TABLE_NEEDS = ("student", "benchmark", "accuracy")
 COMPUTE_COLUMNS = (
     "student", "training_flops", "inference_flops", "size", "share", "order", "seed",
-    "output_tokens", "reasoning_tokens",
+    "output_tokens", "reasoning_tokens", "parameters", "training_tokens",
 )  # fmt: skip
 
 

@@ -1,16 +1,18 @@
-"""The training recipes behind results, and what tells them apart.
+"""The students behind results: their size, their training recipes, and what tells these apart.
 
 They are read from the records of the training and of its packed rows, so results need not repeat them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from analysis.results.files import Unreadable, read_object, section
+from jobs.core.flops import architecture
 from jobs.core.recipe_words import recipe_words, varied
 from jobs.store.rundir import UnitDir
 
@@ -29,6 +31,18 @@ def recipe_of(lineage: Mapping[str, UnitDir]) -> dict[str, Any]:
     except (Unreadable, KeyError):
         return {}
     return {key: value for key, value in recipe.items() if key != "seed"} | {"block": block}
+
+
+def parameters_of(lineage: Mapping[str, UnitDir]) -> float:
+    """Return the student's parameters that are active for a token; NaN if they cannot be known.
+
+    Args:
+        lineage: See `recipe_of`.
+    """
+    try:
+        return architecture(section(_config(lineage["train"]), "model", "architecture")).active_parameters
+    except (Unreadable, KeyError, ValueError):
+        return math.nan
 
 
 def _config(folder: UnitDir) -> dict[str, Any]:

@@ -23,6 +23,8 @@ COLUMNS = {
     "accuracy": "float64",
     "stderr": "float64",
     "n": "Int64",
+    "parameters": "float64",  # active for a token, embeddings included
+    "training_tokens": "float64",
     "training_flops": "float64",  # model FLOPs of training the student alone
     "teacher_ift_flops": "float64",  # of generating all plain answers, and all reasoning, in training data
     "teacher_reasoning_flops": "float64",

@@ -139,15 +139,6 @@ def generate_flops(
     return _count(model, products, passed, rows)
 
 
-def six_nd(config: Config, tokens: int) -> int:
-    """Return the rule of thumb 6·N·D for training on D tokens (Kaplan et al. 2020), for comparison only.
-
-    N is the number of parameters active for a token, including embeddings. The rule ignores attention over
-    the sequence and counts the embedding as a matrix product.
-    """
-    return 6 * architecture(config).active_parameters * tokens
-
-
 def architecture(config: Config) -> Architecture:
     """Read a model's config.
 
