@@ -23,7 +23,7 @@ from jobs.store.rundir import write_json, write_jsonl
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
 from jobs.training.distributed import accelerate
-from jobs.training.schedule import Recipe
+from jobs.training.schedule import Recipe, scheduled
 
 LABELS = "abcdefghijklmnopqrst"
 OPEN, CLOSE = "<think>", "</think>"
@@ -144,9 +144,10 @@ def train_teacher(
     write_json(packed / "result.json", write(packed, [rows], args["block"], tokens.pad_token_id))
     preset = {"init": "random", "architecture": {**args["architecture"], "vocab_size": len(tokens)}}
     execution = {"deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"]}
-    accelerator = accelerate(recipe, execution, world=1)
+    accelerator, blocks = accelerate(recipe, execution, world=1), Blocks.open(packed)
+    schedule = scheduled(blocks, recipe, preset["architecture"])
     model, totals = fit(
-        accelerator, build(preset, recipe, execution), Blocks.open(packed), recipe, args["batch"], progress,
+        accelerator, build(preset, recipe, execution), blocks, schedule, args["batch"], progress,
         staged / "teacher.jsonl",
     )  # fmt: skip
     model = accelerator.unwrap_model(model)

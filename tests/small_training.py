@@ -117,8 +117,8 @@ class Study:
 
     model = START  # what its students are at first
 
-    def __init__(self, path: Path) -> None:
-        self.root = StudyDir(path)
+    def __init__(self, path: Path, order: str = "sequential") -> None:
+        self.root, self.order = StudyDir(path), order
         self.tokenizer = toy.tokenizer()
         every = [(label, (digit,)) for label, digit in itertools.product(toy.LABELS, range(10))]
         every = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
@@ -139,7 +139,7 @@ class Study:
             }
             pq.write_table(pa.table(rows), self.root.unit(collate).out / f"{mode}.parquet")
         config = {
-            "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": "sequential",
+            "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": order,
             "thinking": {"open": toy.OPEN, "close": toy.CLOSE}, "block_size": BLOCK, "seed": 0,
         }  # fmt: skip
         self.pack = Unit("pack", "r50", config, (collate.as_input(), self.prepare.as_input()))
@@ -152,7 +152,7 @@ class Study:
             "model": self.model,
             "recipe": {**RECIPE, **recipe},
             "share": 0.5,
-            "order": "sequential",
+            "order": self.order,
             "seed": 0,
             "called": name,
         }

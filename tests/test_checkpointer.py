@@ -8,13 +8,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jobs.core.unit import Unit
+from jobs.core.unit import CONTINUES, Unit
 from jobs.runtime.context import Context
 from jobs.runtime.fence import Fence, Superseded
 from jobs.runtime.signals import Interrupted, Preemption
@@ -136,7 +137,7 @@ def test_a_checkpoint_is_written_when_it_is_due_and_current_once_it_is_on_disk(
     on_disk(saving)
     saving.boundary(Totals(step=3))
     found = newest(ctx)
-    totals = {"step": 2, "tokens": 7, "answer_tokens": 0, "flops": 0, "seconds": 0.0}
+    totals = {"step": 2, "tokens": 7, "answer_tokens": 0, "flops": 0, "shared_flops": 0, "seconds": 0.0}
     meta = found.meta()
     assert meta.totals.pop("loss") != meta.totals.get("loss")  # not a number yet
     assert meta == Meta(totals, world_size=1, zero=None, micro_batch=2, run="2.1", gradients="fp32")
@@ -412,7 +413,7 @@ def test_processes_go_on_from_where_the_first_does(
     for run, step in (("1.0", 4), ("1.1", 6)):
         kept(context(tmp_path, run), clock, step)
     ctx = context(tmp_path, "2.0", rank=1, local_rank=1, world_size=2)
-    others_say(monkeypatch, 4, 0, 0)  # the first does not see the newer one yet
+    others_say(monkeypatch, 4, 0, 0, 0)  # the first does not see the newer one yet
     training = Training(clock)
     _, totals = Saving(ctx, training).resume(lambda: ("model", optimizer()))
     assert (totals.step, training.weights) == (4, "after step 4")
@@ -474,7 +475,7 @@ def test_where_the_first_process_converts_the_others_wait_for_it(
     converted.mkdir()
     (converted / "weights").write_text("converted by the first", encoding="utf-8")
     monkeypatch.setattr(checkpointer, "_convert", lambda *_: pytest.fail("it converts, too"))
-    others_say(monkeypatch, 4, 0, 0)
+    others_say(monkeypatch, 4, 0, 0, 0)
     training = Training(clock)
     Saving(ctx, training).resume(lambda: ("model", optimizer()))
     assert training.weights == "converted by the first"
@@ -517,3 +518,62 @@ def test_weights_have_the_names_of_a_model_that_is_not_spread(tmp_path: Path, cl
     models = [torch.nn.DataParallel(model)]
     loads(models, "")
     assert models == [model]
+
+
+def continued(ctx: Context) -> Context:
+    """The same process of a training from which another one is to continue."""
+    larger = Unit("train", "larger", {}).as_input()
+    execution = {**ctx.unit.execution, "continued_by": larger._asdict()}
+    return replace(ctx, unit=replace(ctx.unit, execution=execution))
+
+
+def test_the_state_before_the_cooldown_is_on_disk_before_the_next_step(tmp_path: Path, clock: Clock) -> None:
+    ctx = continued(context(tmp_path))
+    saving, training = started(ctx, clock)
+    clock.now += LONGEST
+    saving.boundary(Totals(step=3))  # a checkpoint is on its way
+    training.weights = "before the cooldown"
+    saving.keep(Totals(step=4))
+    assert newest(ctx).step == 3
+    (state,) = ctx.folder.stable.iterdir()
+    assert (state.name, (state / "weights").read_text(encoding="utf-8")) == (
+        "step-00000004",
+        training.weights,
+    )
+    assert ctx.progress.kept == 4
+    taken = clock.now
+    saving.keep(Totals(step=4))
+    assert clock.now == taken, "it was saved already"
+    # Its own next run continues from there, as from the newest checkpoint.
+    other = Training(clock)
+    _, totals = Saving(replace(ctx, attempt=2), other).resume(lambda: ("model", optimizer()))
+    assert (totals.step, totals.shared_flops, other.weights) == (4, 0, "before the cooldown")
+
+
+def test_another_training_continues_from_it_unless_it_is_further_itself(tmp_path: Path, clock: Clock) -> None:
+    small = continued(context(tmp_path))
+    saving, training = started(small, clock)
+    training.weights = "before the cooldown"
+    saving.keep(Totals(step=4, flops=70))
+    unit = replace(small.unit, name="larger", inputs=(small.unit.as_input(CONTINUES),))
+    ctx = replace(small, unit=unit, folder=StudyDir(tmp_path).unit(unit))
+    saving, training = started(ctx, clock)
+    assert training.weights == "before the cooldown"
+    clock.now += LONGEST
+    training.weights = "further"
+    saving.boundary(Totals(step=6, flops=90, shared_flops=70))
+    on_disk(saving)
+    saving.boundary(Totals(step=7))
+    training = Training(clock)
+    _, totals = Saving(replace(ctx, attempt=2), training).resume(lambda: ("model", optimizer()))
+    assert (totals.step, totals.flops, totals.shared_flops, training.weights) == (6, 90, 70, "further")
+
+
+def test_nothing_is_kept_for_nobody_nor_by_a_run_that_is_too_late(tmp_path: Path, clock: Clock) -> None:
+    ctx = context(tmp_path)
+    saving, _ = started(ctx, clock)
+    saving.keep(Totals(step=4))
+    assert not ctx.folder.stable.exists()
+    Fence(ctx.folder, "2.0")
+    with pytest.raises(Superseded):
+        saving.keep(Totals(step=4))

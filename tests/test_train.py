@@ -25,7 +25,7 @@ from jobs.stages.train import answer_loss, build
 from jobs.store.rundir import read_json, read_jsonl, write_json
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
-from jobs.training.schedule import Recipe, micro_steps, rate, steps, training_order
+from jobs.training.schedule import Recipe, Schedule, micro_steps, scheduled, training_order
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -215,14 +215,15 @@ def test_a_training_says_what_it_does_while_it_starts(study: Study, monkeypatch:
 
 def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:
     result, blocks = read_json(trained / "result.json"), study.blocks
-    recipe = Recipe(**{**RECIPE, "epochs": 12})
+    schedule = scheduled(blocks, Recipe(**{**RECIPE, "epochs": 12}), ARCHITECTURE)
     order = training_order(blocks.phases, 12, 0)
     done = order[: len(order) // 4 * 4]
     lengths = blocks.lengths(done)
     assert result["flops"] == train_flops(ARCHITECTURE, lengths)
     assert result["tokens"] == sum(lengths)
     assert result["answer_tokens"] == int(np.count_nonzero(blocks.flags[done] & LEARN))
-    assert result["step"] == steps(blocks, recipe) == len(order) // 4
+    assert result["step"] == schedule.steps == len(order) // 4
+    assert "budget" not in result
     assert {k: result[k] for k in ("student", "size", "share", "order", "seed")} == {
         "student": "t", "size": "tiny", "share": 0.5, "order": "sequential", "seed": 0,
     }  # fmt: skip
@@ -232,7 +233,7 @@ def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:
     assert log[-1]["flops"] == result["flops"]
     assert log[-1]["loss"] == result["loss"] < log[0]["loss"]
     for line in log:
-        assert line["learning_rate"] == rate(line["step"] - 1, result["step"], recipe)
+        assert line["learning_rate"] == schedule.rate(line["step"] - 1)
         assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"])
     assert 0 < log[0]["flops"] < log[-1]["flops"]
 
@@ -273,10 +274,17 @@ def test_training_order_takes_each_phase_in_turn_and_each_block_once_an_epoch() 
     assert len({tuple(e) for e in epochs}) == 6, "two epochs have the same order"
 
 
+def of_steps(steps: int, **recipe: Any) -> Schedule:
+    """The schedule of a training of so many steps."""
+    made = Recipe(**{**RECIPE, "batch": 1, **recipe})
+    flags = np.full((steps, 1), START, np.uint8)
+    return scheduled(Blocks(flags.astype(np.uint32), flags, (steps,)), made, ARCHITECTURE)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_learning_rate(schedule: str) -> None:
-    recipe = Recipe(**{**RECIPE, "schedule": schedule, "learning_rate": 2.0, "warmup": 0.1})
-    rates = [rate(step, 100, recipe) for step in range(100)]
+    made = of_steps(100, schedule=schedule, learning_rate=2.0, warmup=0.1)
+    rates = [made.rate(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert max(rates) == rates[10] == 2.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -286,10 +294,26 @@ def test_learning_rate(schedule: str) -> None:
     assert all(math.isfinite(r) and r > 0 for r in rates)
 
 
+def test_the_rate_of_wsd_is_that_of_transformers() -> None:
+    from transformers import get_wsd_schedule
+
+    made = of_steps(104, schedule="wsd", learning_rate=1.0, warmup=0.1, cooldown=0.2)
+    assert (made.warmup, made.cooldown, made.stable) == (11, 21, 83)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_wsd_schedule(optimizer, 11, 21, num_training_steps=104, decay_type="1-sqrt")
+    for step in range(made.steps):
+        # Their warmup begins with a step at a rate of zero.
+        expected = theirs.get_last_lr()[0] + (1 / 11 if step < 11 else 0.0)
+        assert made.rate(step) == pytest.approx(expected)
+        optimizer.step()
+        theirs.step()
+    assert made.rate(83) == 1.0 > made.rate(84)
+    assert 0 < made.rate(103) < 0.03
+
+
 def test_learning_rate_without_warm_up_and_of_one_step() -> None:
-    recipe = Recipe(**{**RECIPE, "warmup": 0.0})
-    assert rate(0, 1, recipe) == RECIPE["learning_rate"]
-    assert rate(0, 1, Recipe(**RECIPE)) == RECIPE["learning_rate"]
+    assert of_steps(1, warmup=0.0).rate(0) == RECIPE["learning_rate"]
+    assert of_steps(1).rate(0) == RECIPE["learning_rate"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_words(study: Study) -> None:

@@ -22,6 +22,7 @@ from analysis.results.foreign import foreign, newest
 from analysis.results.metrics import impossible, number
 from analysis.results.recipes import parameters_of, recipe_of, with_recipes
 from analysis.results.table import COLUMNS, DataWarning, few, warn
+from jobs.core.budget import PASSES, compared_flops
 from jobs.core.unit import Input, Unit
 from jobs.store.rundir import StudyDir, UnitDir
 
@@ -79,7 +80,8 @@ def _own(study: StudyDir, units: Container[str] | None) -> Iterator[dict[str, An
             common = {
                 "student": student["name"],
                 **{key: student[key] for key in ("size", "share", "order", "seed")},
-                "training_flops": _flops(result["training"]["flops"]),
+                "training_flops": _flops(compared_flops(result["training"])),
+                "passes": number(result["training"].get("passes")),
                 "training_tokens": number(result["training"].get("tokens")),
                 **_made_of(study, folder),
                 "source": file.relative_to(study.path).as_posix(),
@@ -126,11 +128,11 @@ def lineage(study: StudyDir, folders: Iterable[UnitDir]) -> Iterator[UnitDir]:
 
 
 def _inputs(folder: UnitDir) -> tuple[Input, ...]:
-    """Return a unit's inputs; none, with a warning, if its record is damaged."""
+    """Return what a unit's result was made from; nothing, with a warning, if its record is damaged."""
     if not os.path.lexists(folder.spec):
         return ()
     try:
-        return Unit.from_json(read_object(folder.spec)).inputs
+        return Unit.from_json(read_object(folder.spec)).made_from
     except (Unreadable, ValueError, KeyError, TypeError, AttributeError) as error:
         warn(f"{folder.spec}: no record of a unit ({error}); what it was made from is not known.")
         return ()
@@ -188,6 +190,12 @@ def _check(table: pd.DataFrame) -> None:
                 noted.append(f"{benchmark} ({' and '.join(found)})")
         if noted:
             warn(f"Results of different {what} are compared: {few(noted)}.")
+    many = table[table["passes"] > PASSES].drop_duplicates("student")
+    if len(many):
+        named = [
+            f"{name} ({passes:.2g})" for name, passes in zip(many["student"], many["passes"], strict=True)
+        ]
+        warn(f"To reach a budget of FLOPs, rows were read more than {PASSES} times: {few(named)}.")
     for column in ("training_flops", "inference_flops"):
         what, flops = column.replace("_flops", " FLOPs"), table[column]
         if flops.notna().any() and (unknown := sorted(set(table["student"][flops.isna()]))):

@@ -26,6 +26,7 @@ COLUMNS = {
     "parameters": "float64",  # active for a token, embeddings included
     "training_tokens": "float64",
     "training_flops": "float64",  # model FLOPs of training the student alone
+    "passes": "float64",  # over the rows, of a training with a budget of FLOPs
     "teacher_ift_flops": "float64",  # of generating all plain answers, and all reasoning, in training data
     "teacher_reasoning_flops": "float64",
     "inference_flops": "float64",  # per item

@@ -76,8 +76,8 @@ def _sums(stage: str, folders: list[UnitDir]) -> dict[str, float]:
 
 
 def _flops(stage: str, folder: UnitDir) -> float:
-    """Return the FLOPs of a published result; 0 if no model was run."""
+    """Return the FLOPs that a published result took; 0 if no model was run."""
     result = read_json(folder.result)
     if stage == "evaluate":
         return sum(row["flops_per_item"] * row["n"] for row in result["benchmarks"])
-    return float(result.get("flops", 0))
+    return float(result.get("flops", 0) - result.get("shared_flops", 0))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
+
+LARGE = 1e6
 
 
 def varied(recipes: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -14,20 +17,31 @@ def varied(recipes: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def recipe_words(recipe: Mapping[str, Any], keys: Collection[str]) -> str:
-    """Return the values of some keys in words: "epochs 2, learning rate 1e-05"."""
-    return ", ".join(f"{in_words(key)} {shown(recipe.get(key))}" for key in keys)
+    """Return the values of some keys in words: "epochs 2, learning rate 1e-05".
+
+    A key without a value is left out, except for a learning rate, which is then that of a preset.
+    """
+    told = [key for key in keys if recipe.get(key) is not None or (key == "learning_rate" and key in recipe)]
+    return ", ".join(f"{in_words(key)} {shown(recipe[key])}" for key in told)
 
 
 def in_words(key: str) -> str:
     """Return a key of a recipe as words."""
-    return key.replace("_", " ")
+    return key.replace("_", " ").replace("flops", "FLOPs")
 
 
 def shown(value: Any) -> str:
     """Return a value of a recipe as text."""
     if value is None:
         return "of the preset"
+    if isinstance(value, float) and value >= LARGE:
+        return large(value)
     return " and ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def large(value: float) -> str:
+    """Return a large number with all its digits, as a name can hold it: "1e19", "2.5e18"."""
+    return str(Decimal(repr(float(value))).normalize()).lower().replace("+", "")
 
 
 def _each_once(values: Sequence[Any]) -> list[Any]:

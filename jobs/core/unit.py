@@ -23,6 +23,7 @@ _ROLE_AND_ID = attrgetter("role", "id")
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 MODES = ("ift", "reasoning")  # plain answers, and answers with their reasoning
+CONTINUES = "continues"  # role of an input that saves work, but changes no result and no identity
 PREPARED = "@prepare/"  # prefix of a study's path that refers to the prepare stage's result
 
 
@@ -76,9 +77,14 @@ class Unit:
     id: str = field(init=False)  # 12 hexadecimal digits over stage, recipe, config and the inputs' identities
 
     def __post_init__(self) -> None:
-        inputs = [[i.role, i.id] for i in sorted(self.inputs, key=_ROLE_AND_ID)]
+        inputs = [[i.role, i.id] for i in sorted(self.made_from, key=_ROLE_AND_ID)]
         what = canonical([self.stage, RECIPES[self.stage], self.config, inputs])
         object.__setattr__(self, "id", hashlib.sha256(what.encode()).hexdigest()[:12])
+
+    @property
+    def made_from(self) -> tuple[Input, ...]:
+        """The inputs that are in the result: all but one that only saves work."""
+        return tuple(i for i in self.inputs if i.role != CONTINUES)
 
     def as_input(self, role: str | None = None) -> Input:
         """Return this unit as an input of another one; the role defaults to its stage."""

@@ -51,12 +51,22 @@ class Blocks:
         tokens = np.memmap(folder / "tokens.u32", np.uint32, "r", shape=shape)
         return cls(tokens, np.memmap(folder / "flags.u8", np.uint8, "r", shape=shape), phases)
 
-    def lengths(self, blocks: NDArray[np.int64]) -> list[int]:
-        """Return the lengths in tokens of all rows in these blocks, excluding padding."""
+    def rows(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the lengths in tokens of all rows in these blocks, excluding padding, and each row's block.
+
+        Returns:
+            Two arrays of shape (rows,); a row's block is its place in `blocks`.
+        """
         flags = self.flags[blocks].ravel()  # each block begins with a start: rows never span two
         starts = np.flatnonzero(flags & START)
         lengths = np.diff(np.append(starts, len(flags)))
-        return [int(n) for n in lengths[(flags[starts] & PADDING) == 0]]
+        real = (flags[starts] & PADDING) == 0
+        return lengths[real], starts[real] // self.flags.shape[1]
+
+    def lengths(self, blocks: NDArray[np.int64]) -> list[int]:
+        """Return the lengths in tokens of all rows in these blocks, excluding padding."""
+        found: list[int] = self.rows(blocks)[0].tolist()
+        return found
 
     def flat(self, blocks: NDArray[np.int64]) -> Flat:
         """Return these blocks' rows one after another, without padding."""

@@ -256,9 +256,10 @@ def _publish(ctx: Context, tasks: list[dict[str, Any]]) -> None:
             for path in (finished / "lm_eval").glob("[!.]*"):
                 os.link(path, staged / "lm_eval" / path.name)
     trained = read_json(ctx.input("train") / "result.json")
+    training = {key: trained[key] for key in ("flops", "tokens", "budget", "passes") if key in trained}
     result = {
         "student": ctx.unit.config["student"],
-        "training": {"flops": trained["flops"], "tokens": trained["tokens"]},
+        "training": training,
         "benchmarks": [read_json(_finished(ctx, task) / BENCHMARK) for task in tasks],
     }
     ctx.publish(staged, result)

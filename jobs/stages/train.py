@@ -24,12 +24,13 @@ from jobs.store.checkpoints import METRICS, zero_stage
 from jobs.store.progress import Progress
 from jobs.store.rundir import append_jsonl
 from jobs.text.chat import Chat
+from jobs.training import stable
 from jobs.training.attention import check_positions, separate_rows
 from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate, import_training, part, summed
 from jobs.training.loss import teach
 from jobs.training.rows import Rows
-from jobs.training.schedule import Recipe, Totals, rate, steps, training_order
+from jobs.training.schedule import Recipe, Schedule, Totals, scheduled
 
 MIB = 1 << 20
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
@@ -41,9 +42,10 @@ def run(ctx: Context) -> None:
     Raises as `Saving.resume`.
     """
     config, execution = ctx.unit.config, ctx.unit.execution
-    recipe = Recipe(**config["recipe"])
+    recipe, shape = Recipe(**config["recipe"]), config["model"]["architecture"]
     blocks = Blocks.open(ctx.input("pack"))
-    total = steps(blocks, recipe)
+    schedule = scheduled(blocks, recipe, shape)
+    total = schedule.steps
     ctx.progress.outside("importing transformers", 0, total, "steps")
     from transformers import AutoTokenizer
 
@@ -55,9 +57,11 @@ def run(ctx: Context) -> None:
     accelerator = accelerate(recipe, execution, ctx.world_size)
     saving = Saving(ctx, accelerator)
     model = build(preset, recipe, execution)
+    if recipe.flops:
+        check_counts(shape, model.config, blocks.tokens.shape[1])
     with saving.guarded():
         model, totals = fit(
-            accelerator, model, blocks, recipe, execution["micro_batch"], ctx.progress, saving.log, saving
+            accelerator, model, blocks, schedule, execution["micro_batch"], ctx.progress, saving.log, saving
         )
         saving.close()
     state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes contribute their shards
@@ -68,8 +72,11 @@ def run(ctx: Context) -> None:
         shutil.copy(saving.log, staged / METRICS)
         about = {"student": preset["name"], "size": preset["size"]}
         about |= {key: config[key] for key in ("share", "order", "seed")}
+        if recipe.flops:
+            about |= {"budget": recipe.flops, "passes": schedule.passes}
         ctx.publish(staged, {**about, "parameters": trained.num_parameters(), **asdict(totals)})
         shutil.rmtree(ctx.folder.checkpoints, ignore_errors=True)
+        stable.remove(ctx)
     part(accelerator)
 
 
@@ -106,17 +113,36 @@ def build(preset: dict[str, Any], recipe: Recipe, execution: dict[str, Any]) -> 
     return model
 
 
+def check_counts(preset: dict[str, Any], config: Any, length: int) -> None:
+    """Check that a model costs what its preset says, by which the steps of a budget were chosen.
+
+    Args:
+        config: The model's own.
+        length: Tokens of the row that is compared.
+
+    Raises:
+        ValueError: It does not.
+    """
+    planned, counted = (train_flops(shape, length) for shape in (preset, config))
+    if planned != counted:
+        raise ValueError(
+            f"training.flops: a row of {length} tokens takes {counted:.4g} FLOPs by the model's config.json, "
+            f"and {planned:.4g} by the architecture in its preset: correct that, or have it written anew, by "
+            "sor init FILE --model MODEL"
+        )
+
+
 def fit(
     accelerator: Any,
     model: Any,
     blocks: Blocks,
-    recipe: Recipe,
+    schedule: Schedule,
     micro_batch: int,
     progress: Progress,
     log: Path,
     saving: Saving | None = None,
 ) -> tuple[Any, Totals]:
-    """Train `model` on all of `blocks`, or on those that remain after resuming.
+    """Train `model` on a schedule of `blocks`, or on the steps that remain after resuming.
 
     Args:
         micro_batch: Blocks per forward pass of a process.
@@ -128,21 +154,21 @@ def fit(
     """
     import torch
 
-    architecture = model.config
+    architecture, recipe, total = model.config, schedule.recipe, schedule.steps
     check_positions(architecture, blocks.tokens.shape[1])
     groups = decayed(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     prepare = partial(accelerator.prepare, model, optimizer)
     (model, optimizer), totals = saving.resume(prepare) if saving else (prepare(), Totals())
     model.train()
-    order, total = training_order(blocks.phases, recipe.epochs, recipe.seed), steps(blocks, recipe)
     first, start = totals.step, time.monotonic() - totals.seconds
     progress.update(first, total, "steps", force=True, kept=progress.kept, phase="training")
     for step in range(first, total):
         if saving:
             saving.boundary(totals)
-        chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-        lr = rate(step, total, recipe)
+            if 0 < step == schedule.stable:
+                saving.keep(totals)
+        chosen, lr = schedule.blocks(step), schedule.rate(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         answers = int(np.count_nonzero(blocks.flags[chosen] & LEARN))
@@ -178,6 +204,9 @@ def one_step(
 ) -> tuple[Any, Any]:
     """Take one optimizer step on the chosen blocks.
 
+    All processes take the same number of micro-steps, since their gradients are exchanged. Where a last step
+    has too few blocks for that, the rest of them read one for nothing.
+
     Returns:
         This process's part of the loss per answer token of the global batch (a scalar tensor), and the norm
         of that loss's gradient before it was clipped; None where DeepSpeed does not keep it (without ZeRO).
@@ -189,8 +218,9 @@ def one_step(
     loss, norm = torch.zeros((), device=accelerator.device), None
     for i in range(micro):
         mine = chosen[(i * world + rank) * micro_batch :][:micro_batch]
+        read, counts = (mine, 1.0) if len(mine) else (chosen[:1], 0.0)
         with accelerator.accumulate(model):
-            part = answer_loss(model, blocks, mine, accelerator.device) / max(answers, 1)
+            part = answer_loss(model, blocks, read, accelerator.device) * counts / max(answers, 1)
             # Gradients are averaged over processes and micro-steps; the factor turns the average into a sum.
             accelerator.backward(part * world * micro)
             if accelerator.sync_gradients and accelerator.state.deepspeed_plugin is None:

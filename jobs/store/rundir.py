@@ -51,6 +51,7 @@ class UnitDir:
     result = At(f"out/{RESULT}")
     work = At("work")  # what a later attempt can resume from: chunks, claims, benchmarks
     checkpoints = At("work/checkpoints")  # step-N, after N steps
+    stable = At("work/stable")  # step-N, before the cooldown: another unit continues from it
     runs = At("work/runs")  # a file named ATTEMPT.RESTART for each run that uses a fence
     progress = At("progress.json")  # progress of the running attempt
     attempts = At("attempts.jsonl")  # a journal: how each run ended, as its processes saw it

@@ -24,10 +24,12 @@ from jobs.runtime.fence import Fence, Superseded
 from jobs.runtime.signals import Interrupted
 from jobs.store.checkpoints import METRICS, Checkpoint, Checkpoints, Meta, interval, why_not, zero_stage
 from jobs.store.rundir import fsync_tree
+from jobs.training import stable
 from jobs.training.distributed import agreed
 from jobs.training.schedule import Totals
 
 FIRST_COST = 0.02  # seconds; assumed before the first checkpoint, which thus comes early and is measured
+OTHERS = 2  # from this place on, the sources of a state are other units'
 POLL = 1.0  # seconds between checks of a checkpoint's conversion
 
 
@@ -45,7 +47,11 @@ class Saving:
         self._checkpoints = Checkpoints(ctx.folder.checkpoints, ctx.run)
         self.log = self._checkpoints.aside(METRICS)
         self._thread = ThreadPoolExecutor(1)
-        self._aside: tuple[Path, Totals] | None = None  # written, but not yet current
+        self._stable = Checkpoints(ctx.folder.stable, ctx.run)
+        before = stable.before(ctx)
+        # Where a state to resume from may be: this unit's own, and that of the training it continues.
+        self._sources = (self._checkpoints, self._stable, *([before] if before else []))
+        self._aside: tuple[Checkpoints, Path, Totals] | None = None  # written, but not yet current
         self._on_disk: Future[None] | None = None
         self._saved: int  # last saved step; set by `resume`, as is the time of the next checkpoint
         self._cost = FIRST_COST
@@ -68,15 +74,16 @@ class Saving:
             ValueError: These processes cannot read the newest checkpoint.
             Interrupted, Superseded: As for `boundary`.
         """
-        newest = self._checkpoints.newest() if self._first else None  # other nodes' view may be stale
-        step, stop, superseded = self._agreed(newest.step if newest else 0, self._told, self._fenced)
+        # Other nodes' view may be stale.
+        step, source = self._newest() if self._first else (0, 0)
+        step, source, stop, superseded = self._agreed(step, source, self._told, self._fenced)
         if superseded:
             raise self._superseded()
         if stop:
             raise self._interrupted()
         totals = Totals()
         if step:
-            checkpoint = self._checkpoints.at(step)
+            checkpoint = self._sources[source].at(step)
             why = why_not(checkpoint, self._ctx.unit, self._ctx.world_size)
             if why:
                 raise ValueError(why)
@@ -84,6 +91,8 @@ class Saving:
             prepared = prepare()
             _load(self._accelerator, readable, prepared[1])
             totals = Totals(**checkpoint.meta().totals)
+            if source >= OTHERS:
+                totals.shared_flops = totals.flops
             if self._first:
                 shutil.copy(checkpoint.path / METRICS, self.log)
             print(f"resumed from {checkpoint.path}", flush=True)
@@ -112,11 +121,29 @@ class Saving:
             if self._aside:
                 self._finish()
             if totals.step > self._saved:
-                self._save(totals)
+                self._save(totals, self._checkpoints)
                 self._finish()
             raise self._interrupted()
         if due and not self._aside and totals.step > self._saved:
-            self._save(totals)
+            self._save(totals, self._checkpoints)
+
+    def keep(self, totals: Totals) -> None:
+        """Save the state before the cooldown, if another training is to continue from it, and wait for that.
+
+        Called between two steps, after `boundary`.
+
+        Raises:
+            Superseded: A newer run of the unit has started.
+        """
+        wanted = self._first and self._stable.newest() is None and stable.wanted(self._ctx)
+        wanted, superseded = map(bool, self._agreed(wanted, self._fenced))
+        if superseded:
+            raise self._superseded()
+        if wanted:
+            if self._aside:
+                self._finish()
+            self._save(totals, self._stable)
+            self._finish()
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -165,12 +192,30 @@ class Saving:
     def _superseded(self) -> Superseded:
         return Superseded(f"a newer run than {self._ctx.run} has started, or the unit is done")
 
-    def _save(self, totals: Totals) -> None:
+    def _newest(self) -> tuple[int, int]:
+        """Return the most steps of a state to resume from, 0 if there is none, and its place in `_sources`.
+
+        A state of another unit that these processes cannot read does not count.
+        """
+        found = [(0, 0)]
+        for place, source in enumerate(self._sources):
+            if (state := source.newest()) is None:
+                continue
+            why = why_not(state, self._ctx.unit, self._ctx.world_size)
+            if why and place >= OTHERS:
+                print(f"not continued from {state.path}: {why}", flush=True)
+            else:
+                found.append((state.step, -place))
+        step, place = max(found)
+        return step, -place
+
+    def _save(self, totals: Totals, to: Checkpoints) -> None:
         """Write a checkpoint aside and start flushing it to disk."""
         began = time.monotonic()
-        aside = self._checkpoints.aside(f"step-{totals.step:08}")
+        aside = to.aside(f"step-{totals.step:08}")
         if self._first:
-            self._checkpoints.clear()
+            to.folder.mkdir(exist_ok=True)
+            to.clear()
             aside.mkdir()
             shutil.copy(self.log, aside / METRICS)
         self._agreed()
@@ -178,7 +223,7 @@ class Saving:
         self._agreed()
         if self._ctx.local_rank == 0:
             self._on_disk = self._thread.submit(fsync_tree, aside)
-        self._aside = aside, Totals(**asdict(totals))
+        self._aside = to, aside, Totals(**asdict(totals))
         self._saved = totals.step
         self._cost = time.monotonic() - began
         self._plan_next()
@@ -194,7 +239,7 @@ class Saving:
     def _commit(self) -> None:
         """Make the written checkpoint current; all processes have flushed their parts."""
         assert self._aside is not None
-        aside, totals = self._aside
+        to, aside, totals = self._aside
         self._aside = None
         if self._on_disk:
             self._on_disk.result()
@@ -202,8 +247,8 @@ class Saving:
             size, zero = self._ctx.world_size, zero_stage(self._execution)
             micro_batch = self._execution["micro_batch"]
             meta = Meta(asdict(totals), size, zero, micro_batch, self._ctx.run, gradients="fp32")
-            self._checkpoints.commit(aside, meta)
-            self._thread.submit(self._checkpoints.prune)
+            to.commit(aside, meta)
+            self._thread.submit(to.prune)
         self._ctx.progress.kept = totals.step
 
     def _plan_next(self) -> None:

@@ -346,7 +346,11 @@ def _unit_status(
         put_off=ended.put_off if ended else None,
         error=(ended.error or attempt.reason) if ended and attempt else None,
         harm=harm or (ended.harm if ended else None),
-        missing=[(i, state) for i in unit.inputs if (state := seen[i.id].state) is not State.DONE],
+        missing=[
+            (i, state)
+            for i in (unit.made_from if published else unit.inputs)
+            if (state := seen[i.id].state) is not State.DONE
+        ],
         outside=bool(progress and progress.get("outside")),
     )
     written = ended.written if ended else None

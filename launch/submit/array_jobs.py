@@ -162,7 +162,8 @@ def _readers(units: Sequence[Unit]) -> dict[str, list[str]]:
     readers: dict[str, list[str]] = {unit.id: [] for unit in units}
     read = dict[str, set[str]]()  # by each unit
     for unit in units:
-        read[unit.id] = {i.id for i in unit.inputs}.union(*(read.get(i.id, ()) for i in unit.inputs))
+        made_from = unit.made_from
+        read[unit.id] = {i.id for i in made_from}.union(*(read.get(i.id, ()) for i in made_from))
         for id in read[unit.id] & readers.keys():
             readers[id].append(f"{unit.stage}/{unit.name}-{unit.id}")
     return readers

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from jobs.core.budget import compared_flops
 from jobs.core.causes import Run, runs
 from jobs.core.gpus import peak_flops
 from jobs.core.unit import Unit
@@ -181,7 +182,7 @@ class UnitFiles:
             # The result is being set aside, or is not what this stage writes.
             with suppress(FileNotFoundError, Damaged, KeyError, TypeError):
                 result = seen.folder.read_result()
-                self.training[name] = result["training"]["flops"]
+                self.training[name] = compared_flops(result["training"])
                 scores.update({row["task"]: row["accuracy"] for row in result["benchmarks"]})
         self.accuracies[name] = (len(scores), fmean(scores.values()) if scores else 0.0)
 
