@@ -30,6 +30,7 @@ from launch.state.reconcile import Difference, reconcile
 from launch.state.states import State
 from launch.state.status import StudyStatus, UnitStatus
 from launch.state.waits import Waiting, submit_again, waiting
+from launch.study import budgets
 from launch.study.plan import MARGIN, gpu_hours, settings_varied, totals
 from launch.submit.bad_nodes import Verdict
 
@@ -121,7 +122,9 @@ def plan_view(now: StudyStatus) -> RenderableType:
     differ = [
         f"{in_words(key)} {', '.join(map(shown, values))}" for key, values in settings_varied(units).items()
     ]
-    grid: list[RenderableType] = [Text(f"trained with {'; '.join(differ)}", "dim"), ""] if differ else []
+    lines = [f"trained with {'; '.join(differ)}"] if differ else []
+    lines += budgets.notes(units)
+    grid: list[RenderableType] = [*(Text(line, "dim") for line in lines), ""] if lines else []
     return Group(table, "", *grid, stage_sums(units))
 
 

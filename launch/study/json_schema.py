@@ -71,6 +71,7 @@ RULES: dict[str, Schema] = {  # what the validators of whole models check
             }}},
         }],
     },
+    "Recipes": {"not": _given("epochs", "flops")},
     "Study": {
         "if": _given("pairs"), "else": _given("teacher", "prompts", "modes"),
         "then": {"not": {"anyOf": [_given(key) for key in ("teacher", "prompts", "modes")]}},

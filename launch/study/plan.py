@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 
 from jobs.core.recipe_words import varied
-from jobs.core.unit import PREPARED, Input, Resources, Unit, canonical
+from jobs.core.unit import CONTINUES, PREPARED, Input, Resources, Unit, canonical
 from launch.study import memory
+from launch.study.budgets import chains, stable_flops, warmup_flops
 from launch.study.cluster import Cluster
 from launch.study.digests import digest
 from launch.study.estimate import (
@@ -137,7 +138,30 @@ class _Planner:
         made_of = tuple([u.as_input(u.name) for u in evaluated])
         report = Unit("report", self.study.name, {}, made_of, resources=needed)
         first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
-        return [*first, *packs.values(), *trained, *evaluated, report]
+        return [*first, *packs.values(), *self.linked(trained), *evaluated, report]
+
+    def linked(self, trained: list[Unit]) -> list[Unit]:
+        """Return the trainings, each with a budget after the one whose stable part it continues."""
+        place, found = {unit.id: number for number, unit in enumerate(trained)}, list(trained)
+        for chain in chains(trained):
+            slots = sorted(place[unit.id] for unit in chain)
+            for slot, before, unit, after in zip(
+                slots, [None, *chain], chain, [*chain[1:], None], strict=False
+            ):
+                found[slot] = self.linked_to(unit, before, after)
+        return found
+
+    def linked_to(self, unit: Unit, before: Unit | None, after: Unit | None) -> Unit:
+        """Return a training that continues from another one, and knows which one continues from it."""
+        if after:
+            unit = replace(unit, execution={**unit.execution, "continued_by": after.as_input()._asdict()})
+        if before:
+            assert unit.flops is not None  # it has a budget
+            flops = unit.flops - stable_flops(before)
+            resources = self.timed("train", unit.resources, flops)
+            inputs = (*unit.inputs, before.as_input(CONTINUES))
+            unit = replace(unit, inputs=inputs, flops=flops, resources=resources)
+        return unit
 
     def prepared(self, config: dict[str, Any]) -> tuple[Input, ...]:
         """Return the prepare stage's result as an input, if a config names a file of it."""
@@ -225,7 +249,14 @@ class _Planner:
             "tokenizer_revision": revision,
         }
         # What `jobs.training.schedule.Recipe` takes; the block size belongs to the pack.
-        settings = {key: value for key, value in asdict(recipe).items() if key != "block"}
+        settings = {
+            key: value
+            for key, value in asdict(recipe).items()
+            if key == "learning_rate" or (key != "block" and value is not None)
+        }
+        if rising := warmup_flops(recipe, self.study.recipes_of(student)):
+            settings |= {"warmup_flops": rising}
+            del settings["warmup"]
         settings |= {"learning_rate": recipe.learning_rate or how.learning_rate, "betas": list(recipe.betas)}
         prepared = self.prepared(model)
         zero = None if how.zero is None else _deepspeed(how.zero)
@@ -238,7 +269,10 @@ class _Planner:
         resources = placed(how, self.cluster)
         needed = memory.training(student, resources, recipe.block, recipe.dtype, zero)
         resources = replace(resources, memory=needed)
-        flops = training_flops(student.shape, self.rows, share, recipe.epochs)
+        flops = training_flops(student.shape, self.rows, share, recipe.epochs or 1)
+        if recipe.flops:
+            execution["passes"] = round(recipe.flops / flops, 3) if flops else None
+            flops = round(recipe.flops)
         resources = self.timed("train", resources, flops)
 
         def unit(variant: Variant, read: Input) -> Unit:
@@ -326,7 +360,7 @@ def settings_varied(units: Iterable[Unit]) -> dict[str, list[Any]]:
     for recipes in of_size.values():
         for key, values in varied(recipes).items():
             of_key = found.setdefault(key, [])
-            of_key += [value for value in values if value not in of_key]
+            of_key += [value for value in values if value is not None and value not in of_key]
     return found
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
+
+from jobs.core.recipe_words import large
 
 if TYPE_CHECKING:
     from launch.study.schema import Recipes
@@ -19,14 +21,22 @@ SHORT = {"learning_rate": "lr", "weight_decay": "decay", "schedule": "", "dtype"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One value for each key of `training`; without a learning rate, that of each student's preset counts."""
+    """One value for each key of `training`; without a learning rate, that of each student's preset counts.
+
+    Args:
+        epochs: None: `flops` decides.
+        flops: None: `epochs` decides.
+        cooldown: None: the schedule has none.
+    """
 
     learning_rate: float | None
-    epochs: int
+    epochs: int | None
+    flops: float | None
     batch: int
     block: int
     warmup: float
     schedule: str
+    cooldown: float | None
     weight_decay: float
     betas: tuple[float, float]
     clip: float
@@ -39,7 +49,10 @@ def recipes(training: Iterable[Recipes]) -> list[Recipe]:
     for mapping in training:
         values = {field.name: getattr(mapping, field.name) for field in fields(Recipe)}
         values["betas"] = (values["betas"],)  # the one key without lists
-        found += [Recipe(*combination) for combination in itertools.product(*values.values())]
+        values["epochs"] = (None,) if mapping.flops else mapping.epochs or (1,)
+        values["flops"] = mapping.flops or (None,)
+        every = itertools.starmap(Recipe, itertools.product(*values.values()))
+        found += [r if r.schedule == "wsd" else replace(r, cooldown=None) for r in every]
     return list(dict.fromkeys(found))
 
 
@@ -53,7 +66,7 @@ def suffix(recipe: Recipe, first: Recipe, keys: Sequence[str] = ()) -> str:
         keys: the keys that count; by default, all.
     """
     parts = [
-        f"-{SHORT.get(key, key)}{_value(value)}"
+        f"-{SHORT.get(key, key)}{_value(key, value)}"
         for key, value in _differing(recipe, first)
         if not keys or key in keys
     ]
@@ -61,11 +74,16 @@ def suffix(recipe: Recipe, first: Recipe, keys: Sequence[str] = ()) -> str:
 
 
 def _differing(recipe: Recipe, first: Recipe) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values that differ; a key without a value says nothing, but for a learning rate."""
     others = asdict(first)
-    return ((key, value) for key, value in asdict(recipe).items() if value != others[key])
+    for key, value in asdict(recipe).items():
+        if value != others[key] and (value is not None or key == "learning_rate"):
+            yield key, value
 
 
-def _value(value: Any) -> str:
+def _value(key: str, value: Any) -> str:
     if isinstance(value, tuple):
         return "-".join(map(str, value))
+    if key == "flops":
+        return large(value)
     return "-preset" if value is None else str(value)

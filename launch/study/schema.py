@@ -140,16 +140,23 @@ class Recipes(Strict):
 
     learning_rate: OneOrMore[Positive | None] = (None,)
     """Peak learning rate, after the warmup; null: that of each student's preset. Example: `[null, 1e-5]`."""
-    epochs: OneOrMore[Count] = (1,)
-    """Passes over the rows. Example: `[1, 2, 4]`."""
+    epochs: OneOrMore[Count] | None = None
+    """Passes over the rows; 1 without it. Example: `[1, 2, 4]`."""
+    flops: OneOrMore[Positive] | None = None
+    """Training FLOPs, instead of `epochs`: rows are repeated, and the last pass is cut, so that each student
+    takes as many, to the nearest block. Example: `[1e19, 3e19, 1e20]`."""
     batch: OneOrMore[Count] = (32,)
     """Blocks of an optimizer step, over all processes; times `block`, its tokens."""
     block: OneOrMore[Count] = (4096,)
     """Tokens of a packed block; prompts with a longer row in either mode are dropped."""
     warmup: OneOrMore[Share] = (0.03,)
     """Share of the steps in which the learning rate rises to its peak."""
-    schedule: OneOrMore[Literal["cosine", "linear", "constant"]] = ("cosine",)
-    """Learning rate after the warmup: falls to 0 along a cosine or a line, or stays constant."""
+    schedule: OneOrMore[Literal["cosine", "linear", "constant", "wsd"]] = ("cosine",)
+    """Learning rate after the warmup: falls to 0 along a cosine or a line, stays constant, or (`wsd`) stays
+    constant and falls to 0 at the end. With `wsd`, all values of `flops` have the warmup of the smallest, and
+    a training continues from that of the next smaller one, unless its mixture is sequential."""
+    cooldown: OneOrMore[Annotated[Real, Field(gt=0, le=1)]] = (0.2,)
+    """Share of the steps, at the end, in which `wsd` lowers the learning rate."""
     weight_decay: OneOrMore[Annotated[Real, Field(ge=0)]] = (0.0,)
     """Weight decay of AdamW."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
@@ -158,6 +165,17 @@ class Recipes(Strict):
     """Norm to which gradients are clipped."""
     dtype: OneOrMore[Literal["bf16", "fp32"]] = ("bf16",)
     """Precision of the training's arithmetic and of the trained weights."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Recipes:
+        if self.epochs and self.flops:
+            raise ValueError("'flops' decide how often rows are read: leave out 'epochs' or 'flops'")
+        if "wsd" not in self.schedule:
+            if self.cooldown != Recipes.model_fields["cooldown"].default:
+                raise ValueError("'cooldown' is that of 'schedule: wsd', which is not named")
+        elif max(self.warmup) + max(self.cooldown) > 1:
+            raise ValueError("'warmup' and 'cooldown' are more than all steps together")
+        return self
 
 
 class Task(Strict):
