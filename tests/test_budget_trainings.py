@@ -61,30 +61,6 @@ def equal(study: Study, unit: Unit, whole: Unit) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [None, 2])
-def test_a_last_step_with_too_few_blocks_is_the_same_on_two_processes(
-    study: Study, stage: int | None
-) -> None:
-    execution = {"micro_batch": 1, **({} if stage is None else zero(stage))}
-    recipe = budget(study, 4 * 5 + 1)  # in the last step, one process has nothing to read
-    found = []
-    for processes in (1, 2):
-        unit = study.unit(f"budget-{stage}-{processes}", recipe, execution, processes)
-        assert study.run(unit, 1) == "done"
-        found.append(study.root.unit(unit).out)
-    results = [read_json(out / "result.json") for out in found]
-    assert results[0]["flops"] == recipe["flops"]
-    assert results[0]["step"] == 6
-    assert results[0]["passes"] == recipe["flops"] / cost(study, study.blocks.phases[0])
-    for key in ("tokens", "answer_tokens", "flops", "step"):
-        assert results[0][key] == results[1][key]
-    assert losses(found[0]) == pytest.approx(losses(found[1]), rel=1e-5)
-    weights = [load(out) for out in found]
-    for name, weight in weights[0].items():
-        assert torch.allclose(weight, weights[1][name], atol=1e-5), name
-
-
-@pytest.mark.slow
 def test_budgets_share_their_stable_part_and_nothing_else_changes(study: Study) -> None:
     sizes = (121, 202, 323)
     alone = [study.unit(f"alone-{n}", budget(study, n), {}) for n in sizes]
@@ -143,24 +119,25 @@ def test_a_state_that_is_gone_or_cannot_be_read_changes_no_result(study: Study) 
 
 
 @pytest.mark.slow
-def test_more_processes_continue_from_a_smaller_budget(study: Study) -> None:
-    found = {}
-    for stage in (None, 2):
-        execution = {"micro_batch": 2, **({} if stage is None else zero(stage))}
-        first, second = linked(
-            study.unit(f"few-{stage}", budget(study, 41), execution, 1),
-            study.unit(f"more-{stage}", budget(study, 82), execution, 2),
-        )
-        assert study.run(first, 1) == study.run(second, 1) == "done"
-        assert read_json(study.root.unit(second).result)["shared_flops"] > 0
-        found[stage] = study.root.unit(second).out
-    alone = study.unit("more-alone", budget(study, 82), {"micro_batch": 2})
-    assert study.run(alone, 1) == "done"
-    whole = load(study.root.unit(alone).out)
-    for out in found.values():
-        weights = load(out)
-        for name, weight in whole.items():
-            assert torch.allclose(weight, weights[name], atol=1e-3), name
+@pytest.mark.parametrize("stage", [None, 2])
+def test_more_processes_continue_and_have_nothing_to_read_at_the_end(study: Study, stage: int | None) -> None:
+    execution = {"micro_batch": 1, **({} if stage is None else zero(stage))}
+    small, large = budget(study, 4 * 3 + 1), budget(study, 4 * 5 + 1)  # a last step of one block
+    first, second = linked(
+        study.unit(f"few-{stage}", small, execution, 1), study.unit(f"more-{stage}", large, execution, 2)
+    )
+    alone = study.unit(f"alone-{stage}", large, {"micro_batch": 4})
+    assert [study.run(unit, 1) for unit in (first, second, alone)] == ["done"] * 3
+    folders = [study.root.unit(unit) for unit in (second, alone)]
+    results = [read_json(folder.result) for folder in folders]
+    assert results[0]["shared_flops"] == cost(study, 4 * 3)
+    assert results[0]["passes"] == large["flops"] / cost(study, study.blocks.phases[0])
+    for key, value in {"flops": large["flops"], "budget": large["flops"], "step": 6}.items():
+        assert results[0][key] == results[1][key] == value
+    assert losses(folders[0].out) == pytest.approx(losses(folders[1].out), rel=1e-5)
+    weights = [load(folder.out) for folder in folders]
+    for name, weight in weights[1].items():  # DeepSpeed saves tied ones twice
+        assert torch.allclose(weight, weights[0][name], atol=1e-5), name
 
 
 def test_a_preset_with_another_architecture_than_the_model_is_refused(study: Study) -> None:

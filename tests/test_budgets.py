@@ -19,9 +19,11 @@ from test_usage import ran
 from analysis.report import analyse
 from analysis.results.collect import DataWarning, collect, lineage
 from analysis.results.usage import usage
+from analysis.statistics.questions import _costs
 from jobs.core.budget import TOLERANCE, compared_flops
 from jobs.core.flops import train_flops
 from jobs.core.unit import CONTINUES, Unit
+from jobs.core.wording import about
 from jobs.data.blocks import LEARN, PADDING, START, Blocks
 from jobs.store.rundir import StudyDir, write_json
 from jobs.training.schedule import Recipe, Schedule, block_flops, scheduled, within
@@ -227,13 +229,13 @@ def test_the_plan_says_how_often_rows_are_read_and_what_is_shared(tmp_path: Path
     one = trainings(study(tmp_path, training={}), rows)
     assert each["s-r0"] == pytest.approx(1e9 / (one["s-r0"].flops or 0), rel=1e-3)
     assert each["s-r50"] < each["s-r0"] < 4 < each["s-r0-flops1e10"]
-    assert (
-        said[0]
-        == f"budgets: {each['s-r50']:.2g} to {each['s-r0-flops1e10']:.2g} passes over the rows (estimate)"
-    )
-    assert said[1].startswith("rows are repeated more than 4 times: s-r0-flops1e10 (")
-    assert said[2] == "of 4 trainings, 1 continue from a smaller budget's"
-    assert said[3].endswith("since the mixtures are sequential: s-r50, s-r50-flops1e10")
+    least, most = (about(each[name]) for name in ("s-r50", "s-r0-flops1e10"))
+    assert said == [
+        f"budgets: {least} to {most} passes over the rows (estimate)",
+        f"rows are repeated more than 4 times: s-r0-flops1e10 ({most})",
+        "of 4 trainings, 1 continue from a smaller budget's",
+        "2 trainings of sequential mixtures start anew for each budget",
+    ]
     root = StudyDir(tmp_path / "run")
     console = Console(width=200, record=True)
     console.print(plan_view(poll(units, root, Local(root))))
@@ -309,9 +311,8 @@ def made(root: Path, name: str, budget: float, flops: int, accuracy: float, **ot
     """Publish a made-up evaluation of a student with a budget."""
     recipe = {"flops": budget, "learning_rate": 1e-3, "seed": 0}
     pack = Unit("pack", f"{name}-rows", {"block_size": 64})
-    unit = evaluation(
-        root, name, flops, [benchmark("b", accuracy)], packed=pack, trained={"recipe": recipe}, **other
-    )
+    asked = benchmark("b", accuracy, flops_per_item=1e9 * (1 + other["share"]))
+    unit = evaluation(root, name, flops, [asked], packed=pack, trained={"recipe": recipe}, **other)
     result = StudyDir(root).unit(unit).result
     found = StudyDir(root).unit(unit).read_result()
     found["training"] |= {"budget": budget, "passes": budget / 1e18}
@@ -332,6 +333,11 @@ def test_students_of_one_budget_are_compared_at_equal_compute(tmp_path: Path) ->
     compared = tables["matched"].query("axis == 'training_flops' and kind == 'benchmark'").set_index("flops")
     assert compared["extrapolated"].tolist() == ["", ""]
     assert compared["plain"].to_dict() == pytest.approx({1e18: 0.3, 5e18: 0.4})
+    (times,) = tables["answers"].loc[tables["answers"]["axis"] == "training_flops", "times"]
+    assert _costs({"training_flops": times, "inference_flops": 3.9}) == (
+        "At the same size, reasoning takes the same training compute as plain answers, and 3.9 times their "
+        "inference compute."
+    )
     points = tables["frontier"].query("kind == 'benchmark'").set_index("student")["on_training_frontier"]
     assert points.to_dict() == {
         "s-r0-1e+18": True, "s-r100-1e+18": False, "s-r0-5e+18": False, "s-r100-5e+18": True,

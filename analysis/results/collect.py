@@ -24,6 +24,7 @@ from analysis.results.recipes import parameters_of, recipe_of, with_recipes
 from analysis.results.table import COLUMNS, DataWarning, few, warn
 from jobs.core.budget import PASSES, compared_flops
 from jobs.core.unit import Input, Unit
+from jobs.core.wording import about
 from jobs.store.rundir import StudyDir, UnitDir
 
 __all__ = ["COLUMNS", "DataWarning", "by_rule_of_thumb", "charge_teacher", "collect", "lineage", "warn"]
@@ -193,7 +194,7 @@ def _check(table: pd.DataFrame) -> None:
     many = table[table["passes"] > PASSES].drop_duplicates("student")
     if len(many):
         named = [
-            f"{name} ({passes:.2g})" for name, passes in zip(many["student"], many["passes"], strict=True)
+            f"{name} ({about(passes)})" for name, passes in zip(many["student"], many["passes"], strict=True)
         ]
         warn(f"To reach a budget of FLOPs, rows were read more than {PASSES} times: {few(named)}.")
     for column in ("training_flops", "inference_flops"):

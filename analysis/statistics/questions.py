@@ -59,6 +59,11 @@ def _costs(times: dict[Any, float]) -> str:
     shown = {word: about(ratio) for word, ratio in known.items() if math.isfinite(ratio)}
     if len(shown) < len(WORDS) or len(set(shown.values())) == 1:
         return ""
+    if shown["training"] == "1":  # trained to one budget
+        return (
+            "At the same size, reasoning takes the same training compute as plain answers, and "
+            f"{shown['inference']} times their inference compute."
+        )
     parts = [f"{ratio} times the {word} compute" for word, ratio in shown.items()]
     return (
         f"At the same size, reasoning takes {' and '.join(parts)} of plain answers, so plain "

@@ -13,8 +13,10 @@ from dataclasses import replace
 
 from jobs.core.budget import PASSES
 from jobs.core.unit import Unit, canonical
-from jobs.core.wording import count
+from jobs.core.wording import about, count
 from launch.study.recipes import Recipe
+
+NAMED = 3  # students in a line of the plan
 
 
 def warmup_flops(recipe: Recipe, every: Iterable[Recipe]) -> float | None:
@@ -50,17 +52,17 @@ def notes(units: Iterable[Unit]) -> list[str]:
     passes = {u.name: u.execution["passes"] for u in with_budget if u.execution.get("passes") is not None}
     found = list[str]()
     if passes:
-        least, most = min(passes.values()), max(passes.values())
-        found.append(f"budgets: {least:.2g} to {most:.2g} passes over the rows (estimate)")
-    if many := [f"{name} ({passes:.2g})" for name, passes in passes.items() if passes > PASSES]:
-        found.append(f"rows are repeated more than {PASSES} times: {', '.join(many)}")
+        least, most = about(min(passes.values())), about(max(passes.values()))
+        found.append(f"budgets: {least} to {most} passes over the rows (estimate)")
+    many = sorted(((often, name) for name, often in passes.items() if often > PASSES), reverse=True)
+    if many:
+        named = ", ".join(f"{name} ({about(often)})" for often, name in many[:NAMED])
+        rest = f" and {len(many) - NAMED} more" if len(many) > NAMED else ""
+        found.append(f"rows are repeated more than {PASSES} times: {named}{rest}")
     if linked := sum(unit.inputs != unit.made_from for unit in with_budget):
         found.append(f"of {count(len(with_budget), 'training')}, {linked} continue from a smaller budget's")
-    if apart := [u.name for u in with_budget if _stable(u) and _sequential(u)]:
-        found.append(
-            f"{count(len(apart), 'training')} from the start for each budget, since the mixtures are "
-            f"sequential: {', '.join(apart)}"
-        )
+    if apart := sum(_stable(unit) and _sequential(unit) for unit in with_budget):
+        found.append(f"{count(apart, 'training')} of sequential mixtures start anew for each budget")
     return found
 
 
