@@ -31,7 +31,7 @@ settings.load_profile("new examples")
 # Files that take minutes. They start first, so that the processes that share the tests end at the same time.
 LONG = (
     "test_demo", "test_chaos", "test_newcomer", "test_slurm_study", "test_resume", "test_limits_slurm",
-    "test_generate", "test_train", "test_submit_slurm", "test_again_slurm",
+    "test_generate", "test_train", "test_submit_slurm", "test_again_slurm", "test_budget_trainings",
 )  # fmt: skip
 
 

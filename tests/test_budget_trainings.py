@@ -15,6 +15,7 @@ from jobs.training.schedule import Recipe, block_flops, scheduled, training_orde
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+pytestmark = pytest.mark.slow
 
 MIXED = "shuffled"  # one phase
 WSD = {"schedule": "wsd", "cooldown": 0.2, "epochs": None, "warmup": 0.0}
@@ -60,7 +61,6 @@ def equal(study: Study, unit: Unit, whole: Unit) -> None:
         assert torch.equal(weight, weights[1][name]), name
 
 
-@pytest.mark.slow
 def test_budgets_share_their_stable_part_and_nothing_else_changes(study: Study) -> None:
     sizes = (121, 202, 323)
     alone = [study.unit(f"alone-{n}", budget(study, n), {}) for n in sizes]
@@ -99,7 +99,6 @@ def test_budgets_share_their_stable_part_and_nothing_else_changes(study: Study) 
     assert not any(folder.stable.exists() for folder in folders)
 
 
-@pytest.mark.slow
 def test_a_state_that_is_gone_or_cannot_be_read_changes_no_result(study: Study) -> None:
     first, second = linked(
         study.unit("lost-41", budget(study, 41), {"micro_batch": 2, **zero(1)}),
@@ -118,7 +117,6 @@ def test_a_state_that_is_gone_or_cannot_be_read_changes_no_result(study: Study) 
     assert not study.root.unit(again).stable.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", [None, 2])
 def test_more_processes_continue_and_have_nothing_to_read_at_the_end(study: Study, stage: int | None) -> None:
     execution = {"micro_batch": 1, **({} if stage is None else zero(stage))}
@@ -138,12 +136,3 @@ def test_more_processes_continue_and_have_nothing_to_read_at_the_end(study: Stud
     weights = [load(folder.out) for folder in folders]
     for name, weight in weights[1].items():  # DeepSpeed saves tied ones twice
         assert torch.allclose(weight, weights[0][name], atol=1e-5), name
-
-
-def test_a_preset_with_another_architecture_than_the_model_is_refused(study: Study) -> None:
-    unit = study.unit("wrong", budget(study, 41), {})
-    model = {**unit.config["model"], "architecture": {**ARCHITECTURE, "intermediate_size": 63}}
-    unit = replace(unit, config={**unit.config, "model": model})
-    assert study.run(unit, 1) == "exit code 1"
-    (end,) = read_jsonl(study.root.unit(unit).path / "failed.jsonl")
-    assert end["error"].startswith("training.flops: a row of 48 tokens takes ")

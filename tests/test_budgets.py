@@ -36,6 +36,7 @@ from launch.study.cluster import load_cluster
 from launch.study.estimate import Lengths
 from launch.study.plan import plan, settings_varied, variants
 from launch.study.presets import StudyError
+from launch.study.recipes import suffix
 from launch.study.schema import Study, load_study
 from launch.study.yamlfile import parse_yaml
 from launch.submit.array_jobs import _readers
@@ -177,6 +178,22 @@ def test_budgets_are_names_and_identities_and_what_there_was_stays(tmp_path: Pat
     assert after["s-r0-flops2.5e12"].flops == 25 * 10**11
     assert not set(before["s-r0"].config["recipe"]) & {"flops", "cooldown", "warmup_flops"}
     assert Recipe(**recipe).flops == 2.5e12, "what the training makes of it"
+
+
+def test_what_budgets_add_to_names(tmp_path: Path) -> None:
+    plain, budget, wsd, other = study(
+        tmp_path,
+        training=[
+            {},
+            {"flops": 2e19},
+            {"flops": 2e19, "schedule": "wsd"},
+            {"schedule": "wsd", "cooldown": 0.1},
+        ],
+    ).recipes
+    assert suffix(budget, plain) == "-flops2e19"
+    assert suffix(wsd, plain) == "-flops2e19-wsd-cooldown0.2"
+    assert suffix(other, wsd) == "-epochs1-cooldown0.1"
+    assert suffix(plain, wsd) == "-epochs1-cosine"
 
 
 def test_trainings_with_wsd_continue_from_the_next_smaller_budget(tmp_path: Path) -> None:

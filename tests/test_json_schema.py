@@ -53,6 +53,8 @@ MEASURED = dict.fromkeys(("per_token", "per_output", "per_pair", "parameters", "
 WRONG: list[tuple[str, dict[str, Any]]] = [  # kind of file, and changes to a good one
     ("study", {"mixture": {}}),
     ("study", {"training": {"epoch": 1}}),
+    ("study", {"training": {"epochs": 1, "flops": 1e19}}),
+    ("study", {"training": [{"epochs": 1}, {"flops": [1e19, 0]}]}),
     ("study", {"mixtures": {"shares": [0, 1.5]}}),
     ("study", {"mixtures": {"shares": []}}),
     ("study", {"mixtures": {"shares": 1, "order": "mixed"}}),

@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 from small_study import TESTS
-from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, UNTIED, Study, load, losses, zero
+from small_training import (
+    ALONE,
+    ARCHITECTURE,
+    BLOCK,
+    PRESET,
+    RECIPE,
+    UNTIED,
+    Study,
+    load,
+    losses,
+    zero,
+)
 from tiny import phases, progress_written
 
 from jobs import toy
@@ -325,6 +336,17 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_words(study: Study) -> None
         ValueError, match=r"packs into \d+ blocks over all epochs, and training.batch asks for 4096"
     ):
         study.train("batch", {"batch": 4096}, {"micro_batch": 4})
+
+
+def test_a_budget_of_a_preset_with_another_architecture_is_refused(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**ARCHITECTURE, "intermediate_size": 63}
+    monkeypatch.setattr(study, "model", {**study.model, "architecture": other})
+    with pytest.raises(
+        ValueError, match=rf"training\.flops: a row of {BLOCK} tokens takes .*: correct that, or"
+    ):
+        study.train("other", {"epochs": None, "flops": 1e9}, {})
 
 
 def test_norms_and_biases_do_not_decay() -> None:

@@ -1,7 +1,7 @@
 """The state of a training before its cooldown, from which that of the next larger budget continues.
 
 A state saves time and changes no result: the training that continues from it takes the same steps alone if
-it is not there. So it is no part of a result, and can be removed at any time. It may be as large as twelve
+it is not there. So it is no part of a result, and can be removed at any time. It may be as large as fourteen
 bytes a parameter: it is saved only if a planned training wants it, and removed by that one once it is done.
 """
 
