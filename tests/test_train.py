@@ -12,18 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_study import TESTS
-from small_training import (
-    ALONE,
-    ARCHITECTURE,
-    BLOCK,
-    PRESET,
-    RECIPE,
-    UNTIED,
-    Study,
-    load,
-    losses,
-    zero,
-)
+from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, UNTIED, Study, load, losses, zero
 from tiny import phases, progress_written
 
 from jobs import toy
