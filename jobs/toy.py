@@ -143,11 +143,14 @@ def train_teacher(
     rows = itertools.chain.from_iterable(zip(plain, thought, strict=True))
     write_json(packed / "result.json", write(packed, [rows], args["block"], tokens.pad_token_id))
     preset = {"init": "random", "architecture": {**args["architecture"], "vocab_size": len(tokens)}}
-    execution = {"deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"]}
+    execution = {
+        "deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"],
+        "sequence_parallel": None,
+    }  # fmt: skip
     accelerator, blocks = accelerate(recipe, execution, world=1), Blocks.open(packed)
     schedule = scheduled(blocks, recipe, preset["architecture"])
     model, totals = fit(
-        accelerator, build(preset, recipe, execution), blocks, schedule, args["batch"], progress,
+        accelerator, build(preset, recipe, execution), blocks, schedule, execution, progress,
         staged / "teacher.jsonl",
     )  # fmt: skip
     model = accelerator.unwrap_model(model)

@@ -72,7 +72,10 @@ RECIPE: dict[str, Any] = {
     "epochs": 1, "batch": 4, "learning_rate": 1e-2, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.5,
     "betas": [0.9, 0.98], "clip": 1.0, "dtype": "fp32", "seed": 0,
 }  # fmt: skip
-ALONE = {"micro_batch": 4, "deepspeed": None, "gradient_checkpointing": False, "mtbf_hours": 24}
+ALONE = {
+    "micro_batch": 4, "deepspeed": None, "gradient_checkpointing": False, "sequence_parallel": None,
+    "mtbf_hours": 24,
+}  # fmt: skip
 
 
 Event = Callable[[], None]

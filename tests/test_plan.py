@@ -20,7 +20,7 @@ from launch.study import plan as planning
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.estimate import Lengths
 from launch.study.plan import gpu_hours, percent, plan, totals
-from launch.study.presets import WORD
+from launch.study.presets import CONFIGS, WORD
 from launch.study.schema import Prepare, load_study
 
 
@@ -102,6 +102,7 @@ def test_a_learning_rate_makes_its_student_new_and_nothing_else(tmp_path: Path) 
 def test_how_it_runs_makes_nothing_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned(tmp_path)
     training = {"micro_batch": 4, "zero": 2, "nodes": 2, "gpus_per_node": 8, "gradient_checkpointing": True}
+    training |= {"sequence_parallel": 1}
     serving = {"engine": "transformers", "gpus": 2, "workers": 5, "cpus": 3, "max_model_len": 99}
     changed = {name: {**student(**training), "serving": serving} for name in ("s", "m")}
     monkeypatch.setattr(planning, "MARGIN", 5.0)
@@ -195,6 +196,20 @@ def test_flops_grow_with_what_is_done(tmp_path: Path) -> None:
     # 6·N·D of the paper's largest student on reasoning alone, and attention besides.
     rule = 6 * 14.77e9 * 1_142_707 * 3450
     assert rule < (units["train", "qwen2.5-14b-r100"].flops or 0) < 1.2 * rule
+
+
+def test_sharing_long_blocks_changes_neither_identities_nor_estimates(tmp_path: Path) -> None:
+    names, cluster = ("qwen2.5-7b", "qwen2.5-14b"), load_cluster("generic")
+    presets = {n: yaml.safe_load((CONFIGS / f"models/{n}.yaml").read_text(encoding="utf-8")) for n in names}
+    recipe = {"batch": 32, "block": 32768}
+    usual = planned(tmp_path, cluster, students=presets, training=recipe)
+    for preset in presets.values():
+        preset["training"]["sequence_parallel"] = 4
+    shared = planned(tmp_path, cluster, students=presets, training=recipe)
+    trained = [u for u in shared if u.stage == "train"]
+    assert {u.execution["sequence_parallel"] for u in trained} == {4}
+    assert {u.resources.world_size for u in trained} == {32, 64}
+    assert [replace(u, execution={}) for u in shared] == [replace(u, execution={}) for u in usual]
 
 
 def test_totals_add_up_and_say_when_they_do_not_know(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from test_cli import loaded_by
 from launch.study.functions import prepare_faults
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import load_study
-from launch.study.shapes import shape_faults
+from launch.study.shapes import heads_fault, shape_faults
 
 MOE: dict[str, Any] = yaml.safe_load((CONFIGS / "models/qwen3-235b-a22b.yaml").read_text(encoding="utf-8"))[
     "architecture"
@@ -92,6 +92,38 @@ def test_an_impossible_shape(kind: str) -> None:
     [(found, message)] = shape_faults({k: v for k, v in {**config, **changes}.items() if v is not None})
     assert found == key
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "divisors"),
+    [
+        # THU-KEG/AdaptThink, issue 1: 28 heads, shared by 8 processes
+        ("qwen2.5-7b", 8, "28 attention heads: 1, 2, 4, 7, 14, 28 do"),
+        ("qwen2.5-7b", 4, None),
+        # verl-project/verl, issue 1226: 40 heads with 8 of keys, shared by more than 8 processes
+        ("qwen2.5-14b", 20, None),
+        ("qwen2.5-14b", 16, "40 attention heads: 1, 2, 4, 5, 8, 10, 20, 40 do"),
+    ],
+)
+def test_heads_that_processes_share(tmp_path: Path, name: str, group: int, divisors: str | None) -> None:
+    preset = yaml.safe_load((CONFIGS / f"models/{name}.yaml").read_text(encoding="utf-8"))
+    preset["training"] |= {"gpus_per_node": 80, "sequence_parallel": group}
+    file = write_study(tmp_path, {"s": preset}, training={"block": 32768})
+    if divisors is None:
+        assert load_study(str(file)).students[0].training.sequence_parallel == group  # type: ignore[union-attr]
+        return
+    with pytest.raises(StudyError) as error:
+        load_study(str(file))
+    [mistake] = error.value.mistakes
+    assert (mistake.file, mistake.key) == (tmp_path / "s.yaml", "training.sequence_parallel")
+    assert mistake.message == f"found {group}, which does not divide the model's {divisors}"
+    assert mistake.at is not None
+
+
+def test_heads_of_a_measured_family_are_not_known() -> None:
+    assert heads_fault({"model_type": "mpt", "n_heads": 9}, 2) is None
+    assert heads_fault({"num_attention_heads": 9}, None) is None
+    assert heads_fault({"num_attention_heads": 9}, 2) is not None
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_key_value_heads"])

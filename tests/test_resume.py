@@ -88,12 +88,13 @@ def alike(study: Study, unit: Unit, whole: Unit) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("stage", [None, 2])
+@pytest.mark.parametrize(
+    ("stage", "processes", "sharing"), [(None, 1, None), (None, 2, None), (2, 1, None), (2, 2, 2)]
+)
 def test_an_interrupted_training_goes_on_to_the_same_weights(
-    study: Study, stage: int | None, processes: int
+    study: Study, stage: int | None, processes: int, sharing: int | None
 ) -> None:
-    execution = {"micro_batch": 2, **({} if stage is None else zero(stage))}
+    execution = {"micro_batch": 2, "sequence_parallel": sharing, **({} if stage is None else zero(stage))}
     units = [study.unit(f"{n}-{stage}-{processes}", {}, execution, processes) for n in ("at-once", "parts")]
     assert study.run(units[0], 1) == "done"
     assert study.run(units[1], 1, until=3) == "Interrupted"
@@ -148,8 +149,9 @@ def test_another_micro_batch_goes_on_with_the_same_batches(study: Study, whole: 
 @pytest.mark.parametrize("stage", [None, 1, 2, 3])
 def test_other_numbers_of_processes_go_on(study: Study, whole: Unit, stage: int | None) -> None:
     execution = {"micro_batch": 2, **({} if stage is None else zero(stage))}
-    for attempt, (processes, until) in enumerate(((2, 7), (1, 14), (2, None)), 1):
-        unit = study.unit(f"other-{stage}", {"epochs": 2}, execution, processes)
+    for attempt, (processes, sharing, until) in enumerate(((2, 2, 7), (1, None, 14), (2, None, None)), 1):
+        how = {**execution, "sequence_parallel": sharing}
+        unit = study.unit(f"other-{stage}", {"epochs": 2}, how, processes)
         ended = study.run(unit, attempt, until)
         assert ended == ("Interrupted" if until else "done")
     alike(study, unit, whole)

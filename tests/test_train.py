@@ -133,6 +133,26 @@ def test_two_processes_train_the_same_student(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("stage", "processes"), [(None, 4), (1, 2), (3, 2)])
+def test_processes_that_share_blocks_train_the_same_student(
+    study: Study, curve: list[float], stage: int | None, processes: int
+) -> None:
+    """Two groups without DeepSpeed; half a head of keys for each process, and layers that are recomputed."""
+    execution = {"micro_batch": 2, "sequence_parallel": 2, "gradient_checkpointing": True}
+    execution |= {} if stage is None else zero(stage)
+    unit = study.unit(f"sharing-{stage}", {}, execution, processes)
+    assert study.run(unit, 1) == "done"
+    out, one = study.root.unit(unit).out, study.root.unit(study.unit("alone", {}, {})).out
+    assert losses(out)[:8] == pytest.approx(curve[:8], rel=1e-5)
+    assert losses(out) == pytest.approx(curve, rel=1e-4)
+    lines = [list(read_jsonl(folder / "metrics.jsonl")) for folder in (out, one)]
+    for key in ("step", "tokens", "answer_tokens", "flops", "learning_rate"):
+        assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
+    norms = [[line["gradient_norm"] for line in of_run[:3]] for of_run in lines]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
 def test_processes_make_no_difference_in_bf16_and_with_a_head_of_its_own(
     study: Study, stage: int | None, monkeypatch: pytest.MonkeyPatch

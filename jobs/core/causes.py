@@ -59,7 +59,9 @@ ANSWERS = {
         "the next submit requests twice as much; the cluster file can set more (stages: {STAGE: {mem: …}})",
     ),
     Cause.GPU_MEMORY: Answer(
-        None, "lower micro_batch (in generation max_model_len), or use more GPUs or a higher ZeRO stage"
+        None,
+        "lower micro_batch (in generation max_model_len), or use more GPUs, a higher ZeRO stage, or "
+        "sequence_parallel",
     ),
     Cause.NETWORK: Answer(3, "find the first rank that ended; NCCL_DEBUG=INFO in the template logs more"),
     Cause.DISK: Answer(3, "free some space, or get a larger quota; finished work is kept"),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,27 @@ class Flat:
     bounds: NDArray[np.int64]
     predicting: NDArray[np.int64]
     targets: NDArray[np.int64]
+
+    def at_least(self, tokens: int) -> Flat:
+        """Return at least this many tokens: if there are fewer, with a row more that predicts nothing."""
+        more = np.arange(max(0, tokens - len(self.tokens)))
+        return replace(
+            self,
+            tokens=np.append(self.tokens, np.zeros_like(more)),
+            positions=np.append(self.positions, more),
+            bounds=np.append(self.bounds, [tokens] * bool(len(more))).astype(np.int64),
+        )
+
+    def part(self, start: int, end: int) -> Flat:
+        """Return the tokens from `start` to before `end`, with what they predict, and all `bounds`."""
+        held = slice(*np.searchsorted(self.predicting, (start, end)))
+        return Flat(
+            self.tokens[start:end],
+            self.positions[start:end],
+            self.bounds,
+            self.predicting[held] - start,
+            self.targets[held],
+        )
 
 
 @dataclass(frozen=True)

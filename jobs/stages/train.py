@@ -2,13 +2,14 @@
 
 The blocks of each step follow from (seed, phase, epoch) alone, so any number of processes and any micro-batch
 see the same global batches in the same order, also after an interruption. The loss is the mean over the
-answer tokens of the whole global batch, however it is split over processes.
+answer tokens of the whole global batch, however it is split over processes: by blocks, or within them.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,8 @@ from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate, import_training, part, summed
 from jobs.training.loss import teach
 from jobs.training.rows import Rows
-from jobs.training.schedule import Recipe, Schedule, Totals, scheduled
+from jobs.training.schedule import Recipe, Schedule, Totals, own_blocks, scheduled
+from jobs.training.sequence import Group, group_of
 
 MIB = 1 << 20
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
@@ -60,9 +62,7 @@ def run(ctx: Context) -> None:
     if recipe.flops:
         check_counts(shape, model.config, blocks.tokens.shape[1])
     with saving.guarded():
-        model, totals = fit(
-            accelerator, model, blocks, schedule, execution["micro_batch"], ctx.progress, saving.log, saving
-        )
+        model, totals = fit(accelerator, model, blocks, schedule, execution, ctx.progress, saving.log, saving)
         saving.close()
     state = accelerator.get_state_dict(model)  # with ZeRO 3 all processes contribute their shards
     if ctx.rank == 0:
@@ -137,7 +137,7 @@ def fit(
     model: Any,
     blocks: Blocks,
     schedule: Schedule,
-    micro_batch: int,
+    execution: dict[str, Any],
     progress: Progress,
     log: Path,
     saving: Saving | None = None,
@@ -145,7 +145,7 @@ def fit(
     """Train `model` on a schedule of `blocks`, or on the steps that remain after resuming.
 
     Args:
-        micro_batch: Blocks per forward pass of a process.
+        execution: "micro_batch", blocks per forward pass, and "sequence_parallel", processes that share it.
         log: JSONL file for the metrics, written by the main process.
         saving: Handles checkpoints, and raises as its `boundary`; None disables them, for short trainings.
 
@@ -161,6 +161,9 @@ def fit(
     prepare = partial(accelerator.prepare, model, optimizer)
     (model, optimizer), totals = saving.resume(prepare) if saving else (prepare(), Totals())
     model.train()
+    group = group_of(execution["sequence_parallel"])
+    micro, size = accelerator.gradient_accumulation_steps, group.size if group else 1
+    readers, reader = accelerator.num_processes // size, accelerator.process_index // size
     first, start = totals.step, time.monotonic() - totals.seconds
     progress.update(first, total, "steps", force=True, kept=progress.kept, phase="training")
     for step in range(first, total):
@@ -169,12 +172,11 @@ def fit(
             if 0 < step == schedule.stable:
                 saving.keep(totals)
         chosen, lr = schedule.blocks(step), schedule.rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for settings in optimizer.param_groups:
+            settings["lr"] = lr
         answers = int(np.count_nonzero(blocks.flags[chosen] & LEARN))
-        loss, norm = one_step(
-            accelerator, model, optimizer, blocks, chosen, micro_batch, answers, recipe.clip
-        )
+        mine = own_blocks(chosen, reader, readers, micro, execution["micro_batch"])
+        loss, norm = one_step(accelerator, model, optimizer, blocks, mine, answers, recipe.clip, group)
         lengths = blocks.lengths(chosen)
         totals.step = step + 1
         totals.tokens += sum(lengths)
@@ -197,15 +199,17 @@ def one_step(
     model: Any,
     optimizer: Any,
     blocks: Blocks,
-    chosen: NDArray[np.int64],
-    micro_batch: int,
+    mine: Sequence[tuple[NDArray[np.int64], float]],
     answers: int,
     clip: float,
+    group: Group | None = None,
 ) -> tuple[Any, Any]:
-    """Take one optimizer step on the chosen blocks.
+    """Take one optimizer step.
 
-    All processes take the same number of micro-steps, since their gradients are exchanged. Where a last step
-    has too few blocks for that, the rest of them read one for nothing.
+    Args:
+        mine: This process's micro-batches, as of `own_blocks`; all of a group have the same.
+        answers: Number of answer tokens of the global batch.
+        group: The processes that share these blocks' tokens; None if this one has them all.
 
     Returns:
         This process's part of the loss per answer token of the global batch (a scalar tensor), and the norm
@@ -213,16 +217,13 @@ def one_step(
     """
     import torch
 
-    world, rank = accelerator.num_processes, accelerator.process_index
-    micro = accelerator.gradient_accumulation_steps
+    shares = accelerator.num_processes * len(mine)
     loss, norm = torch.zeros((), device=accelerator.device), None
-    for i in range(micro):
-        mine = chosen[(i * world + rank) * micro_batch :][:micro_batch]
-        read, counts = (mine, 1.0) if len(mine) else (chosen[:1], 0.0)
+    for chosen, weight in mine:
         with accelerator.accumulate(model):
-            part = answer_loss(model, blocks, read, accelerator.device) * counts / max(answers, 1)
+            part = answer_loss(model, blocks, chosen, accelerator.device, group) * weight / max(answers, 1)
             # Gradients are averaged over processes and micro-steps; the factor turns the average into a sum.
-            accelerator.backward(part * world * micro)
+            accelerator.backward(part * shares)
             if accelerator.sync_gradients and accelerator.state.deepspeed_plugin is None:
                 norm = accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
@@ -241,10 +242,20 @@ def observed(norm: Any) -> dict[str, float | int]:
     return found
 
 
-def answer_loss(model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any) -> Any:
-    """Return the summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor)."""
-    flat = blocks.flat(chosen)
-    rows = Rows(tuple(flat.bounds.tolist()), on(device, flat.bounds.astype(np.int32)))
+def answer_loss(
+    model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any, group: Group | None = None
+) -> Any:
+    """Return the summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor).
+
+    In a group, it is that of this process's part of the tokens.
+    """
+    flat, shards = blocks.flat(chosen), None
+    if group:
+        flat = flat.at_least(group.size)  # models do not take a part without a token
+        shards = group.shards(len(flat.tokens))
+    rows = Rows(tuple(flat.bounds.tolist()), on(device, flat.bounds.astype(np.int32)), shards)
+    if shards:
+        flat = flat.part(*shards.held)
     return model(
         tokens=on(device, flat.tokens[None]),
         positions=on(device, flat.positions[None]),

@@ -70,14 +70,15 @@ def attend(
     """Compute one layer's attention, as transformers' interface asks for it.
 
     Args:
-        query, key, value: Shape (1, heads, tokens, width); keys and values may have fewer heads.
+        query, key, value: Shape (1, heads, tokens, width); keys and values may have fewer heads. Of all
+            rows, or of this process's tokens only.
         packed_rows: The rows; passed through the model's layers.
 
     Returns:
         The output, of shape (1, tokens, heads, width), and no weights.
 
     Raises:
-        ValueError: The architecture needs what packed rows cannot be given.
+        ValueError: The architecture needs what packed rows cannot be given, or as from `Shards.by_heads`.
     """
     import torch
 
@@ -95,7 +96,11 @@ def attend(
         query, key, value = (x.to(dtype) for x in (query, key, value))
     scale, width = how.get("scaling") or query.shape[-1] ** -0.5, value.shape[-1]
     dropout, window = how.get("dropout") or 0.0, _window(module, how)
-    kind = Kind(scale, dropout, window, how.get("softcap"), how.get("s_aux"))
+    sinks, shards = how.get("s_aux"), packed_rows.shards
+    if shards is not None:
+        query, key, value = shards.by_heads(query, key, value)
+        sinks = None if sinks is None else shards.own_heads(sinks)
+    kind = Kind(scale, dropout, window, how.get("softcap"), sinks)
     # Kernels without a matrix of scores want one width, a multiple of eight; zeros change no score.
     padded = -(-max(query.shape[-1], width) // 8) * 8
     query, key, value = (
@@ -108,7 +113,8 @@ def attend(
         found = _by_group(query, key, value, packed_rows.groups, kind)
     else:
         found = _by_row(query, key, value, packed_rows, kind)
-    return found[..., :width].contiguous(), None
+    found = found[..., :width]
+    return (found if shards is None else shards.by_tokens(found)).contiguous(), None
 
 
 def check_separated(rows: Rows, model: Any) -> None:

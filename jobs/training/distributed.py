@@ -26,12 +26,12 @@ def accelerate(recipe: Recipe, execution: dict[str, Any], world: int) -> Any:
     """Create an Accelerator, with DeepSpeed if `execution` holds a configuration for it.
 
     Raises:
-        ValueError: The global batch is not divisible into the processes' micro-batches.
+        ValueError: As from `micro_steps`.
     """
     import torch
     from accelerate import Accelerator
 
-    micro = micro_steps(recipe.batch, execution["micro_batch"], world)
+    micro = micro_steps(recipe.batch, execution["micro_batch"], world, execution["sequence_parallel"] or 1)
     if execution["deepspeed"] is None:
         mixed = "bf16" if recipe.dtype == "bf16" else "no"
         cpu = not torch.cuda.is_available()

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jobs.training.sequence import Shards
+
 FILLED = 8192  # scores a head that may be computed in vain for each row, to attend to several in one call
 
 
@@ -19,11 +21,13 @@ class Rows:
     Attributes:
         bounds: First token of each row, and the end of the last one.
         cumulative: The same as an int32 tensor on the model's device.
+        shards: Which processes hold which tokens; None if this one holds all.
         layers: Number of attention layers that have seen these rows.
     """
 
     bounds: tuple[int, ...]
     cumulative: Any
+    shards: Shards | None = None
     layers: int = 0
 
     @cached_property

@@ -200,15 +200,45 @@ def block_flops(blocks: Blocks, config: Config) -> NDArray[np.float64]:
     return costs
 
 
-def micro_steps(batch: int, micro_batch: int, world: int) -> int:
+def own_blocks(
+    chosen: NDArray[np.int64], reader: int, readers: int, micro_steps: int, micro_batch: int
+) -> list[tuple[NDArray[np.int64], float]]:
+    """Return one process's micro-batches of a step, each with the weight of its loss.
+
+    All processes take the same number of micro-steps, since their gradients are exchanged. Where a last step
+    has too few blocks for that, the rest of them read one for nothing: its weight is 0.
+
+    Args:
+        chosen: The blocks of the step.
+        reader, readers: Number of this process, or of its group, among those that read blocks of their own.
+        micro_batch: Blocks of a micro-batch.
+    """
+    found = [chosen[(i * readers + reader) * micro_batch :][:micro_batch] for i in range(micro_steps)]
+    return [(own, 1.0) if len(own) else (chosen[:1], 0.0) for own in found]
+
+
+def micro_steps(batch: int, micro_batch: int, world: int, group: int = 1) -> int:
     """Return the number of micro-batches per process and optimizer step.
 
+    Args:
+        world: Number of processes.
+        group: Number of processes that share each micro-batch.
+
     Raises:
-        ValueError: The batch is not divisible by micro-batch times processes.
+        ValueError: The processes do not make whole groups, or the batch is not divisible by micro-batch times
+            groups.
     """
-    if batch % (micro_batch * world):
+    if world % group:
         raise ValueError(
-            f"training.batch is {batch} blocks, which {world} processes with a micro_batch of {micro_batch} "
-            f"cannot share evenly: make it a multiple of {micro_batch * world}, or change micro_batch"
+            f"{world} processes do not make groups of {group}: set 'sequence_parallel' of the model's preset "
+            f"to a divisor of {world}"
         )
-    return batch // (micro_batch * world)
+    groups = world // group
+    if batch % (micro_batch * groups):
+        who = f"{groups} groups of {group} processes" if group > 1 else f"{world} processes"
+        raise ValueError(
+            f"training.batch is {batch} blocks, which {who} with a micro_batch of {micro_batch} cannot share "
+            f"evenly: make it a multiple of {micro_batch * groups}, or change micro_batch or "
+            "sequence_parallel of the model's preset"
+        )
+    return batch // (micro_batch * groups)

@@ -34,11 +34,15 @@ class Training(Strict):
     learning_rate: Positive
     """Peak learning rate, after the warmup. Example: `2e-5`."""
     micro_batch: Count = 1
-    """Blocks in one forward pass of a process. `batch` is a multiple of it times all processes."""
+    """Blocks in one forward pass of a process. `batch` is a multiple of it times all processes, or all groups
+    of `sequence_parallel`."""
     zero: Annotated[Whole, Field(ge=0, le=3)] | None = None
     """DeepSpeed's ZeRO stage, as in configs/deepspeed; without it, DeepSpeed is not used."""
     gradient_checkpointing: StrictBool = False
     """Whether activations are recomputed in the backward pass: less memory, more time."""
+    sequence_parallel: Some | None = None
+    """Processes of a node that share the tokens of each block, for blocks too long for one GPU; divides the
+    processes of a node and the model's attention heads. Without it, none are shared. Example: `4`."""
     nodes: Some = 1
     """Nodes of the job."""
     tasks_per_node: Some = 1
@@ -48,6 +52,16 @@ class Training(Strict):
     number of GPUs in all is spread over nodes of that size."""
     cpus: Some = 1
     """Cores of each process, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu`."""
+
+    @model_validator(mode="after")
+    def _groups_within_a_node(self) -> Training:
+        processes, kind = (
+            (self.gpus_per_node, "GPUs") if self.gpus_per_node else (self.tasks_per_node, "tasks")
+        )
+        if processes % (self.sequence_parallel or 1):
+            found = f"found 'sequence_parallel: {self.sequence_parallel}', which does not divide"
+            raise ValueError(f"{found} the {processes} {kind} of a node")
+        return self
 
 
 class Serving(Strict):

@@ -263,6 +263,7 @@ class _Planner:
         execution = {
             "micro_batch": how.micro_batch,
             "gradient_checkpointing": how.gradient_checkpointing,
+            "sequence_parallel": how.sequence_parallel,
             "deepspeed": zero,
             "mtbf_hours": self.cluster.mtbf_hours,
         }

@@ -37,7 +37,7 @@ from launch.study.presets import (
     validate,
 )
 from launch.study.recipes import Recipe, recipes
-from launch.study.shapes import shape_faults
+from launch.study.shapes import heads_fault, shape_faults
 from launch.study.textfile import is_file
 from launch.study.yamlfile import Document
 
@@ -369,6 +369,8 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
     model = validate(Model, document, path)
     faults = shape_faults(model.architecture, measured=model.flops is not None)
     wrong = [Mistake(path, f"architecture.{at}", words) for at, words in faults]
+    if model.training and (why := heads_fault(model.architecture, model.training.sequence_parallel)):
+        wrong.append(Mistake(path, "training.sequence_parallel", why))
     if wrong:
         raise StudyError(located(wrong, document, path))
     return model

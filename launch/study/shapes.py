@@ -40,6 +40,7 @@ KEYS = (*SIZES, *LATENT, "q_lora_rank", *EXPERTS, *OPTIONAL, *SWITCHES, *WINDOWS
 SQUARE = ("llama", "gemma2", "gemma3_text", "gpt_neox")  # whose heads divide hidden_size even with a head_dim
 LAYERS = 10_000  # no model has more
 MOST = 10**8  # no other number is as large
+SHARED = 256  # processes of a node; none has more GPUs
 CLOSE = 0.85  # similarity, of 1, from which an unknown key counts as a misspelled known one
 
 
@@ -64,6 +65,19 @@ def shape_faults(config: Mapping[str, Any], measured: bool = False) -> Iterator[
     yield from wrong
     if not wrong:
         yield from _faults_together({**family.defaults, **config}, family)
+
+
+def heads_fault(config: Mapping[str, Any], processes: int | None) -> str | None:
+    """Return why processes cannot share the attention heads of an architecture (`sequence_parallel`).
+
+    Returns:
+        None if they can, or if the number of heads is not known here.
+    """
+    heads: Any = config.get("num_attention_heads")
+    if processes is None or not _is_whole(heads) or heads % processes == 0:
+        return None
+    able = ", ".join(str(n) for n in range(1, min(heads, SHARED) + 1) if heads % n == 0)
+    return f"found {processes}, which does not divide the model's {heads} attention heads: {able} do"
 
 
 def _faults_of_measured(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
