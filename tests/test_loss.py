@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_attention import LENGTHS, VOCABULARY, Largest, alone, blocks, gradients, make, packed
+from test_attention import (
+    LENGTHS,
+    VOCABULARY,
+    Largest,
+    alone,
+    answer_loss,
+    blocks,
+    gradients,
+    make,
+    packed,
+)
 
-from jobs.stages.train import answer_loss
 from jobs.training import loss
-from jobs.training.loss import Around, chunked
+from jobs.training.loss import Around
 
 torch = pytest.importorskip("torch")
 TOKENS, WIDTH, WORDS = 100, 24, 333
@@ -23,6 +32,10 @@ def head(bias: bool, dtype: Any = torch.float32) -> list[Any]:
     shapes: list[tuple[int, ...]] = [(TOKENS, WIDTH), (WORDS, WIDTH), (WORDS,)]
     hidden, weight, offset = (torch.randn(shape).to(dtype).requires_grad_() for shape in shapes)
     return [hidden, weight, offset if bias else None, torch.randint(0, WORDS, (TOKENS,))]
+
+
+def chunked(*args: Any, **kwargs: Any) -> Any:
+    return loss.chunked(*args, **kwargs)[0]
 
 
 def capped(logits: Any) -> Any:
@@ -42,6 +55,16 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(chunk: int, bias: bo
     pairs = zip(torch.autograd.grad(3 * found, given), torch.autograd.grad(3 * expected, given), strict=True)
     for of_found, of_expected in pairs:
         torch.testing.assert_close(of_found, of_expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_target_has_its_own_loss() -> None:
+    hidden, weight, offset, targets = head(True)
+    logits = capped(torch.nn.functional.linear(hidden, weight, offset))
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    total, each = loss.chunked(hidden, weight, offset, targets, capped, 7)
+    torch.testing.assert_close(each, expected, rtol=1e-5, atol=1e-6)
+    assert not each.requires_grad
+    assert float(total.detach()) == pytest.approx(float(each.sum()), rel=1e-6)
 
 
 def test_bf16_is_added_up_in_fp32() -> None:

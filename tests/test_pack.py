@@ -17,7 +17,7 @@ from tiny import context
 
 from jobs import toy
 from jobs.core.unit import Unit
-from jobs.data.blocks import LEARN, PADDING, START, Blocks
+from jobs.data.blocks import LEARN, PADDING, REASONING, START, Blocks
 from jobs.stages import pack
 from jobs.stages.pack import OPEN_BLOCKS, Row, encode, encoded, mixture, packed, usable, write
 from jobs.store.progress import Progress
@@ -84,11 +84,14 @@ def test_a_row_goes_where_it_fits_to_the_last_token_and_the_fullest_block_is_clo
 
 
 def test_blocks_are_written_token_by_token(tmp_path: Path) -> None:
-    phases = [[Row([1, 2], [3]), Row([4], [5, 6])], [Row([7], [8] * 6), Row([9], [10, 11]), Row([], [12])]]
+    phases = [
+        [Row([1, 2], [3]), Row([4], [5, 6], True)],
+        [Row([7], [8] * 6), Row([9], [10, 11]), Row([], [12])],
+    ]
     result = write(tmp_path, phases, 7, padding=99)
     assert result == {
-        "block_size": 7, "phases": [{"blocks": 1}, {"blocks": 2}], "rows": 5, "tokens": 17,
-        "answer_tokens": 12, "row_squares": 9 + 9 + 49 + 9 + 1, "filled": 17 / 21,
+        "block_size": 7, "phases": [{"blocks": 1}, {"blocks": 2}], "rows": 5, "reasoning_rows": 1,
+        "tokens": 17, "answer_tokens": 12, "row_squares": 9 + 9 + 49 + 9 + 1, "filled": 17 / 21,
     }  # fmt: skip
     write_json(tmp_path / "result.json", result)
     blocks = Blocks.open(tmp_path)
@@ -96,12 +99,17 @@ def test_blocks_are_written_token_by_token(tmp_path: Path) -> None:
     assert blocks.tokens.tolist() == [
         [1, 2, 3, 4, 5, 6, 99], [7, 8, 8, 8, 8, 8, 8], [9, 10, 11, 12, 99, 99, 99],
     ]  # fmt: skip
-    begin, learn, begin_none, none = START, LEARN, START | PADDING, PADDING
+    begin, learn, begin_none, none, why = START, LEARN, START | PADDING, PADDING, REASONING
     assert blocks.flags.tolist() == [
-        [begin, 0, learn, begin, learn, learn, begin_none],
+        [begin, 0, learn, begin | why, learn | why, learn | why, begin_none],
         [begin, *[learn] * 6],
         [begin, learn, learn, begin | learn, begin_none, none, none],
     ]
+    assert blocks.answers(np.arange(3)) == (10, 2)
+    assert blocks.flat(np.array([0])).reasoning.tolist() == [False, True, True]
+    assert blocks.marked
+    write_json(tmp_path / "result.json", {k: v for k, v in result.items() if k != "reasoning_rows"})
+    assert not Blocks.open(tmp_path).marked, "an earlier version has marked no rows"
     assert not blocks.tokens.flags.writeable
     assert not blocks.flags.flags.writeable
 

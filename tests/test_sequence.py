@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_training import LONGEST, free_port, server, wait
-from test_attention import LENGTHS, blocks, make, packed
+from test_attention import LENGTHS, answer_loss, blocks, make, packed
 
-from jobs.stages.train import answer_loss
 from jobs.training.schedule import micro_steps
 from jobs.training.sequence import Group, group_of
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from small_study import TESTS
 from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, UNTIED, Study, load, losses, zero
+from test_attention import answer_loss
 from tiny import phases, progress_written
 
 from jobs import toy
@@ -21,7 +22,7 @@ from jobs.data.blocks import LEARN, START, Blocks
 from jobs.runtime.signals import REASONS
 from jobs.stages import train
 from jobs.stages.pack import encode, write
-from jobs.stages.train import answer_loss, build
+from jobs.stages.train import answer_losses, build
 from jobs.store.rundir import read_json, read_jsonl, write_json
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
@@ -98,6 +99,22 @@ def test_packed_rows_are_learnt_as_if_each_were_alone(study: Study, micro_batch:
     assert abs(leaking - total) > 1e-3 * total, "the model does not mind leaks: this test shows nothing"
 
 
+def test_losses_are_told_apart_by_the_kind_of_row(study: Study, curve: list[float]) -> None:
+    model, last = build(PRESET, Recipe(**RECIPE), ALONE).eval(), sum(study.blocks.phases) - 1
+    with torch.no_grad():
+        whole, parts = answer_losses(model, study.blocks, np.array([0, last]), "cpu")
+        plain, reasoning = (float(answer_loss(model, study.blocks, np.array([n]), "cpu")) for n in (0, last))
+    assert parts.tolist() == pytest.approx([plain, reasoning], rel=1e-5)
+    assert float(whole) == pytest.approx(plain + reasoning, rel=1e-5)
+    out = study.root.unit(study.unit("alone", {}, {})).out
+    lines = list(read_jsonl(out / "metrics.jsonl"))
+    assert (lines[0]["loss_plain"], "loss_reasoning" in lines[0]) == (pytest.approx(curve[0]), False)
+    assert (lines[-1]["loss_reasoning"], "loss_plain" in lines[-1]) == (pytest.approx(curve[-1]), False)
+    both = [line for line in lines if {"loss_plain", "loss_reasoning"} <= line.keys()]
+    assert all(min(a, b) < line["loss"] < max(a, b) for line in both
+               for a, b in [(line["loss_plain"], line["loss_reasoning"])])  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "execution", [{"micro_batch": 1}, {"micro_batch": 2}, {"micro_batch": 2, "gradient_checkpointing": True}]
 )
@@ -148,6 +165,10 @@ def test_processes_that_share_blocks_train_the_same_student(
     lines = [list(read_jsonl(folder / "metrics.jsonl")) for folder in (out, one)]
     for key in ("step", "tokens", "answer_tokens", "flops", "learning_rate"):
         assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
+    for key in ("loss_plain", "loss_reasoning"):
+        parts = [[line[key] for line in of_run if key in line] for of_run in lines]
+        assert parts[0] == pytest.approx(parts[1], rel=1e-4)
+        assert parts[0]
     norms = [[line["gradient_norm"] for line in of_run[:3]] for of_run in lines]
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 

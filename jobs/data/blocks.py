@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from jobs.store.rundir import read_json
 
-LEARN, START, PADDING = 1, 2, 4  # token flags: counts toward the loss; first token of a row; padding
+# Token flags: counts toward the loss; first token of a row; padding; of a row with reasoning.
+LEARN, START, PADDING, REASONING = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Flat:
         bounds: First token of each row, and the end of the last one.
         predicting: Tokens whose next token counts toward the loss.
         targets: Those next tokens.
+        reasoning: Which of them are of rows with reasoning, as booleans.
     """
 
     tokens: NDArray[np.int64]
@@ -32,6 +34,7 @@ class Flat:
     bounds: NDArray[np.int64]
     predicting: NDArray[np.int64]
     targets: NDArray[np.int64]
+    reasoning: NDArray[np.bool_]
 
     def at_least(self, tokens: int) -> Flat:
         """Return at least this many tokens: if there are fewer, with a row more that predicts nothing."""
@@ -52,16 +55,24 @@ class Flat:
             self.bounds,
             self.predicting[held] - start,
             self.targets[held],
+            self.reasoning[held],
         )
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Packed blocks, memory-mapped from disk."""
+    """Packed blocks, memory-mapped from disk.
 
-    tokens: NDArray[np.uint32]  # shape (blocks, block size)
-    flags: NDArray[np.uint8]  # same shape
-    phases: tuple[int, ...]  # number of blocks per training phase, in order
+    Attributes:
+        tokens, flags: Shape (blocks, block size).
+        phases: Number of blocks per training phase, in order.
+        marked: Whether flags say which rows have reasoning; those of earlier versions do not.
+    """
+
+    tokens: NDArray[np.uint32]
+    flags: NDArray[np.uint8]
+    phases: tuple[int, ...]
+    marked: bool = True
 
     @classmethod
     def open(cls, folder: Path) -> Blocks:
@@ -70,7 +81,15 @@ class Blocks:
         phases = tuple(p["blocks"] for p in result["phases"])
         shape = (sum(phases), result["block_size"])
         tokens = np.memmap(folder / "tokens.u32", np.uint32, "r", shape=shape)
-        return cls(tokens, np.memmap(folder / "flags.u8", np.uint8, "r", shape=shape), phases)
+        flags = np.memmap(folder / "flags.u8", np.uint8, "r", shape=shape)
+        return cls(tokens, flags, phases, "reasoning_rows" in result)
+
+    def answers(self, blocks: NDArray[np.int64]) -> tuple[int, int]:
+        """Return the number of answer tokens in these blocks: of plain rows, and of rows with reasoning."""
+        flags = self.flags[blocks]
+        answers, reasoning = ((flags & LEARN) != 0), ((flags & REASONING) != 0)
+        both = int(np.count_nonzero(answers & reasoning))
+        return int(np.count_nonzero(answers)) - both, both
 
     def rows(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the lengths in tokens of all rows in these blocks, excluding padding, and each row's block.
@@ -99,4 +118,5 @@ class Blocks:
         learnt = np.flatnonzero(
             (flags & (LEARN | START)) == LEARN
         )  # nothing comes before a row's first token
-        return Flat(tokens, positions, bounds, learnt - 1, tokens[learnt])
+        reasoning = (flags[learnt] & REASONING) != 0
+        return Flat(tokens, positions, bounds, learnt - 1, tokens[learnt], reasoning)

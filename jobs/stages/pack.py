@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jobs.core.unit import MODES
-from jobs.data.blocks import LEARN, PADDING, START
+from jobs.data.blocks import LEARN, PADDING, REASONING, START
 from jobs.runtime.context import Context
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
@@ -35,10 +35,11 @@ REASONS = ("stray_tags", "switched", "too_long")
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and its answer as token IDs."""
+    """A prompt and its answer as token IDs, and whether the answer has reasoning."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
+    reasoned: bool = False
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -191,7 +192,8 @@ def encode(
     if not asked:
         return
     ids = tokenizer(asked + answered, add_special_tokens=False)["input_ids"]
-    yield from (Row(p, a) for p, a in zip(ids[: len(asked)], ids[len(asked) :], strict=True))
+    rows = zip(ids[: len(asked)], ids[len(asked) :], map(bool, reasoning), strict=True)
+    yield from (Row(*row) for row in rows)
 
 
 def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int) -> dict[str, Any]:
@@ -204,12 +206,13 @@ def write(folder: Path, phases: Iterable[Iterable[Row]], size: int, padding: int
     Returns:
         Counts of blocks, rows and tokens.
     """
-    sums = dict.fromkeys(("rows", "tokens", "answer_tokens", "row_squares"), 0)
+    sums = dict.fromkeys(("rows", "reasoning_rows", "tokens", "answer_tokens", "row_squares"), 0)
 
     def counted(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
             assert len(row) <= size
             sums["rows"] += 1
+            sums["reasoning_rows"] += row.reasoned
             sums["tokens"] += len(row)
             sums["answer_tokens"] += len(row.answer)
             sums["row_squares"] += len(row) ** 2
@@ -241,6 +244,7 @@ def _arrays(block: list[Row], size: int, padding: int) -> tuple[NDArray[np.uint3
         end, answer = at + len(row), at + len(row.prompt)
         tokens[at:end] = [*row.prompt, *row.answer]
         flags[at:answer], flags[answer:end] = 0, LEARN
+        flags[at:end] |= REASONING if row.reasoned else 0
         flags[at] |= START
         at = end
     if at < size:

@@ -19,22 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.core.flops import train_flops
-from jobs.data.blocks import LEARN, Blocks
+from jobs.data.blocks import Blocks
 from jobs.runtime.context import Context
 from jobs.store.checkpoints import METRICS, zero_stage
 from jobs.store.progress import Progress
-from jobs.store.rundir import append_jsonl
 from jobs.text.chat import Chat
 from jobs.training import stable
 from jobs.training.attention import check_positions, separate_rows
 from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate, import_training, part, summed
 from jobs.training.loss import teach
+from jobs.training.metrics import Metrics, figures, peak_of_all
 from jobs.training.rows import Rows
 from jobs.training.schedule import Recipe, Schedule, Totals, own_blocks, scheduled
 from jobs.training.sequence import Group, group_of
 
-MIB = 1 << 20
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
 
 
@@ -165,6 +164,9 @@ def fit(
     micro, size = accelerator.gradient_accumulation_steps, group.size if group else 1
     readers, reader = accelerator.num_processes // size, accelerator.process_index // size
     first, start = totals.step, time.monotonic() - totals.seconds
+    events = saving.events if saving else None
+    metrics = Metrics(log, events, first) if accelerator.is_main_process else None
+    peak = peak_of_all(accelerator.num_processes, recipe.dtype)
     progress.update(first, total, "steps", force=True, kept=progress.kept, phase="training")
     for step in range(first, total):
         if saving:
@@ -174,21 +176,22 @@ def fit(
         chosen, lr = schedule.blocks(step), schedule.rate(step)
         for settings in optimizer.param_groups:
             settings["lr"] = lr
-        answers = int(np.count_nonzero(blocks.flags[chosen] & LEARN))
+        answers = blocks.answers(chosen)
         mine = own_blocks(chosen, reader, readers, micro, execution["micro_batch"])
-        loss, norm = one_step(accelerator, model, optimizer, blocks, mine, answers, recipe.clip, group)
+        losses, norm = one_step(accelerator, model, optimizer, blocks, mine, sum(answers), recipe.clip, group)
         lengths = blocks.lengths(chosen)
         totals.step = step + 1
         totals.tokens += sum(lengths)
-        totals.answer_tokens += answers
+        totals.answer_tokens += sum(answers)
         totals.flops += train_flops(architecture, lengths)
         totals.seconds = time.monotonic() - start
         speed = totals.tokens / totals.seconds
         if step % max(1, total // LOG_LINES) == 0 or step == total - 1:
-            totals.loss = summed(loss)
-            if accelerator.is_main_process:
+            parts = summed(losses)
+            totals.loss = sum(parts)
+            if metrics:
                 line = {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed}
-                append_jsonl(log, {**line, **observed(norm)})
+                metrics.write(line | figures(totals, parts, answers if blocks.marked else (), norm, peak))
         shown = {"loss": totals.loss, "tokens_per_second": speed, "phase": "training"}
         progress.update(step + 1, total, "steps", force=step == first, kept=progress.kept, **shown)
     return model, totals
@@ -212,43 +215,40 @@ def one_step(
         group: The processes that share these blocks' tokens; None if this one has them all.
 
     Returns:
-        This process's part of the loss per answer token of the global batch (a scalar tensor), and the norm
-        of that loss's gradient before it was clipped; None where DeepSpeed does not keep it (without ZeRO).
+        This process's part of the loss per answer token of the global batch (a tensor: of plain rows, of rows
+        with reasoning), and the norm of that loss's gradient before it was clipped; None where DeepSpeed does
+        not keep it (without ZeRO).
     """
     import torch
 
     shares = accelerator.num_processes * len(mine)
-    loss, norm = torch.zeros((), device=accelerator.device), None
+    losses, norm = torch.zeros(2, device=accelerator.device), None
     for chosen, weight in mine:
         with accelerator.accumulate(model):
-            part = answer_loss(model, blocks, chosen, accelerator.device, group) * weight / max(answers, 1)
+            loss, parts = answer_losses(model, blocks, chosen, accelerator.device, group)
+            loss, parts = (x * weight / max(answers, 1) for x in (loss, parts))
             # Gradients are averaged over processes and micro-steps; the factor turns the average into a sum.
-            accelerator.backward(part * shares)
+            accelerator.backward(loss * shares)
             if accelerator.sync_gradients and accelerator.state.deepspeed_plugin is None:
                 norm = accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             optimizer.zero_grad()
-        loss += part.detach()
-    return loss, norm if accelerator.state.deepspeed_plugin is None else model.get_global_grad_norm()
+        losses += parts
+    return losses, norm if accelerator.state.deepspeed_plugin is None else model.get_global_grad_norm()
 
 
-def observed(norm: Any) -> dict[str, float | int]:
-    """Return what a line of metrics tells besides the totals: the gradient's norm, this GPU's peak memory."""
-    import torch
-
-    found: dict[str, float | int] = {} if norm is None else {"gradient_norm": float(norm)}
-    if torch.cuda.is_available():
-        found["gpu_memory"] = torch.cuda.max_memory_allocated() // MIB  # MiB
-    return found
-
-
-def answer_loss(
+def answer_losses(
     model: Any, blocks: Blocks, chosen: NDArray[np.int64], device: Any, group: Group | None = None
-) -> Any:
-    """Return the summed cross-entropy of the answer tokens of the chosen blocks (a scalar tensor).
+) -> tuple[Any, Any]:
+    """Return the summed cross-entropy of the answer tokens of the chosen blocks.
 
     In a group, it is that of this process's part of the tokens.
+
+    Returns:
+        The sum, a scalar tensor, and its parts without a gradient: of plain rows, of rows with reasoning.
     """
+    import torch
+
     flat, shards = blocks.flat(chosen), None
     if group:
         flat = flat.at_least(group.size)  # models do not take a part without a token
@@ -256,13 +256,15 @@ def answer_loss(
     rows = Rows(tuple(flat.bounds.tolist()), on(device, flat.bounds.astype(np.int32)), shards)
     if shards:
         flat = flat.part(*shards.held)
-    return model(
+    loss, each = model(
         tokens=on(device, flat.tokens[None]),
         positions=on(device, flat.positions[None]),
         rows=rows,
         predicting=on(device, flat.predicting),
         targets=on(device, flat.targets),
     )
+    reasoning = on(device, flat.reasoning)
+    return loss, torch.stack([(each * ~reasoning).sum(), (each * reasoning).sum()])
 
 
 def on(device: Any, array: NDArray[Any]) -> Any:

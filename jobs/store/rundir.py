@@ -53,6 +53,7 @@ class UnitDir:
     checkpoints = At("work/checkpoints")  # step-N, after N steps
     stable = At("work/stable")  # step-N, before the cooldown: another unit continues from it
     runs = At("work/runs")  # a file named ATTEMPT.RESTART for each run that uses a fence
+    events = At("tensorboard")  # a training's event files, where TensorBoard is installed
     progress = At("progress.json")  # progress of the running attempt
     attempts = At("attempts.jsonl")  # a journal: how each run ended, as its processes saw it
 

@@ -38,6 +38,7 @@ class Saving:
 
     Attributes:
         log: Metrics file of this run, written by rank 0; includes those of earlier runs.
+        events: Folder of TensorBoard's event files of all runs.
     """
 
     def __init__(self, ctx: Context, accelerator: Any) -> None:
@@ -45,7 +46,7 @@ class Saving:
         self._first = ctx.rank == 0
         self._execution = ctx.unit.execution
         self._checkpoints = Checkpoints(ctx.folder.checkpoints, ctx.run)
-        self.log = self._checkpoints.aside(METRICS)
+        self.log, self.events = self._checkpoints.aside(METRICS), ctx.folder.events
         self._thread = ThreadPoolExecutor(1)
         self._stable = Checkpoints(ctx.folder.stable, ctx.run)
         before = stable.before(ctx)

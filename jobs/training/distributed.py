@@ -97,13 +97,14 @@ def prepare_cpu() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def summed(loss: Any) -> float:
-    """Sum the loss over all processes."""
+def summed(losses: Any) -> list[float]:
+    """Sum losses over all processes."""
     import torch
 
     if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(loss)
-    return float(loss)
+        torch.distributed.all_reduce(losses)
+    found: list[float] = losses.tolist()
+    return found
 
 
 def agreed(accelerator: Any, values: Sequence[int]) -> list[int]:

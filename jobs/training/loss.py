@@ -23,7 +23,7 @@ FEWEST = 256  # tokens in a chunk, however large the vocabulary
 
 
 def teach(model: Any) -> None:
-    """Make `model(tokens, positions, rows, predicting, targets)` return the summed loss of the targets.
+    """Make `model(tokens, positions, rows, predicting, targets)` return the losses of `chunked`.
 
     The loss must come out of the model's own forward pass: DDP and DeepSpeed gather weights and reduce
     gradients by hooks of modules. Other calls of the model and its head work as before.
@@ -121,7 +121,7 @@ def chunked(
     after: Callable[[Any], Any] | None = None,
     chunk: int | None = None,
 ) -> Any:
-    """Return the summed cross-entropy of the targets, in fp32.
+    """Return the summed cross-entropy of the targets, and that of each without a gradient, in fp32.
 
     Args:
         hidden: Hidden states that predict the targets, of shape (targets, width); there may be none.
@@ -151,6 +151,7 @@ def _function() -> Any:
             ctx: Any, hidden: Any, weight: Any, bias: Any, targets: Any, after: Any, dtype: Any, size: int
         ) -> Any:
             matrix, total = weight.to(dtype), torch.zeros((), device=hidden.device)
+            each = torch.zeros(len(targets), device=hidden.device)
             of_hidden, of_weight, of_bias = ctx.grads = [
                 torch.zeros_like(x, dtype=torch.float32) if needed else None
                 for x, needed in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
@@ -161,8 +162,9 @@ def _function() -> Any:
                 logits = torch.nn.functional.linear(part, matrix).float()
                 if bias is not None:
                     logits += bias
-                loss, slope = _entropy(logits, target, after)
-                total += loss
+                losses, slope = _entropy(logits, target, after)
+                each[start : start + size] = losses
+                total += losses.sum()
                 if of_bias is not None:
                     of_bias += slope.sum(0)
                 slope = slope.to(dtype)
@@ -170,10 +172,11 @@ def _function() -> Any:
                     of_hidden[start : start + size] = slope @ matrix
                 if of_weight is not None:
                     of_weight += slope.T @ part
-            return total
+            ctx.mark_non_differentiable(each)
+            return total, each
 
         @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
+        def backward(ctx: Any, grad: Any, _: Any) -> Any:
             grads, ctx.grads = ctx.grads, None  # scaled in place: a second backward pass is an error
             scaled = [
                 None if x is None else x.mul_(grad).to(dtype)
@@ -185,7 +188,7 @@ def _function() -> Any:
 
 
 def _entropy(logits: Any, targets: Any, after: Callable[[Any], Any] | None) -> tuple[Any, Any]:
-    """Return the summed cross-entropy and its gradient by the logits, which are overwritten."""
+    """Return each target's cross-entropy and the sum's gradient by the logits, which are overwritten."""
     import torch
 
     with torch.enable_grad():
@@ -195,8 +198,8 @@ def _entropy(logits: Any, targets: Any, after: Callable[[Any], Any] | None) -> t
     top, wanted = slope.amax(-1, keepdim=True), targets[:, None]
     picked = slope.gather(1, wanted) - top
     total = slope.sub_(top).exp_().sum(-1, keepdim=True)
-    loss = (total.log() - picked).sum()
+    losses = (total.log() - picked)[:, 0]
     slope.div_(total).scatter_add_(1, wanted, torch.full_like(total, -1.0))
     if after:
         (slope,) = torch.autograd.grad(finished, given, slope)
-    return loss, slope
+    return losses, slope

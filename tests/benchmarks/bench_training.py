@@ -12,7 +12,7 @@ from measure import Ratio
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from jobs.data.blocks import LEARN, START, Blocks
-from jobs.stages.train import answer_loss
+from jobs.stages.train import answer_losses
 from jobs.training.attention import separate_rows
 from jobs.training.loss import teach
 
@@ -36,9 +36,9 @@ def ratios() -> Iterator[Ratio]:
     teach(packed)
     chosen = np.arange(1)
     with torch.no_grad():
-        losses = float(answer_loss(packed, blocks, chosen, "cpu")), float(_dense(plain, blocks))
+        losses = float(answer_losses(packed, blocks, chosen, "cpu")[0]), float(_dense(plain, blocks))
     assert abs(losses[0] - losses[1]) < 1e-4 * losses[1], losses
-    ours = _spent(lambda: answer_loss(packed, blocks, chosen, "cpu").backward())
+    ours = _spent(lambda: answer_losses(packed, blocks, chosen, "cpu")[0].backward())
     theirs = _spent(lambda: _dense(plain, blocks).backward())
     measured = f"training: a forward and backward pass of {TOKENS} tokens in {ROWS} packed rows"
     yield Ratio(measured, "with transformers' mask of a whole block", ours, theirs, "processor s")

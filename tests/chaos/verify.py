@@ -17,7 +17,7 @@ from jobs.store import journal
 from jobs.store.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.store.schema import event
 
-CLOCKS = ("seconds", "tokens_per_second", "gpu_memory")  # of a line of metrics.jsonl: these may differ
+CLOCKS = ("seconds", "tokens_per_second", "gpu_memory", "mfu")  # of a line of metrics.jsonl: these may differ
 
 DECISION = 30.0  # seconds that `sor submit` may take from its look at the disk to the submission
 
