@@ -122,10 +122,10 @@ def plan_view(now: StudyStatus) -> RenderableType:
     differ = [
         f"{in_words(key)} {', '.join(map(shown, values))}" for key, values in settings_varied(units).items()
     ]
-    lines = [f"trained with {'; '.join(differ)}"] if differ else []
-    lines += budgets.notes(units)
-    grid: list[RenderableType] = [*(Text(line, "dim") for line in lines), ""] if lines else []
-    return Group(table, "", *grid, stage_sums(units))
+    varied = [f"trained with {'; '.join(differ)}"] if differ else []
+    lines = [Text(line, "dim") for line in (*varied, *budgets.notes(units))]
+    lines += [Text(line, "yellow") for line in [budgets.repeated(units)] if line]
+    return Group(table, "", *lines, *([""] if lines else []), stage_sums(units))
 
 
 def stage_sums(units: list[Unit]) -> Table:

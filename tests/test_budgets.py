@@ -31,7 +31,7 @@ from launch.local.backend import Local
 from launch.state.reconcile import reconcile
 from launch.state.states import State
 from launch.state.status import poll
-from launch.study.budgets import notes
+from launch.study.budgets import notes, repeated
 from launch.study.cluster import load_cluster
 from launch.study.estimate import Lengths
 from launch.study.plan import plan, settings_varied, variants
@@ -249,17 +249,18 @@ def test_the_plan_says_how_often_rows_are_read_and_what_is_shared(tmp_path: Path
     least, most = (about(each[name]) for name in ("s-r50", "s-r0-flops1e10"))
     assert said == [
         f"budgets: {least} to {most} passes over the rows (estimate)",
-        f"rows are repeated more than 4 times: s-r0-flops1e10 ({most})",
         "of 4 trainings, 1 continue from a smaller budget's",
         "2 trainings of sequential mixtures start anew for each budget",
     ]
+    assert repeated(units) == f"rows are read more than 4 times: s-r0-flops1e10 ({most})"
     root = StudyDir(tmp_path / "run")
     console = Console(width=200, record=True)
     console.print(plan_view(poll(units, root, Local(root))))
     text = console.export_text()
-    assert all(line in text for line in said)
+    assert all(line in text for line in (*said, repeated(units)))
     assert "trained with FLOPs 1e9, 1e10" in text
-    assert notes(plan(study(tmp_path, training={}), load_cluster("local"))) == []
+    without = plan(study(tmp_path, training={}), load_cluster("local"), rows)
+    assert (notes(without), repeated(without)) == ([], "")
 
 
 def test_the_example_of_the_docs_costs_what_they_say(tmp_path: Path) -> None:

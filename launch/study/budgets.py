@@ -46,24 +46,35 @@ def stable_flops(unit: Unit) -> int:
     return round(recipe["flops"] * (1 - recipe["cooldown"]))
 
 
-def notes(units: Iterable[Unit]) -> list[str]:
+def notes(units: Sequence[Unit]) -> list[str]:
     """Return what `sor plan` says about budgets, in lines."""
-    with_budget = [unit for unit in units if unit.stage == "train" and _budget(unit) is not None]
-    passes = {u.name: u.execution["passes"] for u in with_budget if u.execution.get("passes") is not None}
-    found = list[str]()
-    if passes:
-        least, most = about(min(passes.values())), about(max(passes.values()))
+    found, with_budget, often = list[str](), _with_budget(units), _passes(units).values()
+    if often:
+        least, most = about(min(often)), about(max(often))
         found.append(f"budgets: {least} to {most} passes over the rows (estimate)")
-    many = sorted(((often, name) for name, often in passes.items() if often > PASSES), reverse=True)
-    if many:
-        named = ", ".join(f"{name} ({about(often)})" for often, name in many[:NAMED])
-        rest = f" and {len(many) - NAMED} more" if len(many) > NAMED else ""
-        found.append(f"rows are repeated more than {PASSES} times: {named}{rest}")
     if linked := sum(unit.inputs != unit.made_from for unit in with_budget):
         found.append(f"of {count(len(with_budget), 'training')}, {linked} continue from a smaller budget's")
     if apart := sum(_stable(unit) and _sequential(unit) for unit in with_budget):
         found.append(f"{count(apart, 'training')} of sequential mixtures start anew for each budget")
     return found
+
+
+def repeated(units: Sequence[Unit]) -> str:
+    """Name the trainings that reach their budget by many passes over the same rows; "" if there are none."""
+    many = sorted(((often, name) for name, often in _passes(units).items() if often > PASSES), reverse=True)
+    named = ", ".join(f"{name} ({about(often)})" for often, name in many[:NAMED])
+    rest = f" and {len(many) - NAMED} more" if len(many) > NAMED else ""
+    return f"rows are read more than {PASSES} times: {named}{rest}" if many else ""
+
+
+def _passes(units: Iterable[Unit]) -> dict[str, float]:
+    """Return the estimated passes of the trainings with a budget, by name, as far as they are known."""
+    passes = {unit.name: unit.execution.get("passes") for unit in _with_budget(units)}
+    return {name: often for name, often in passes.items() if often is not None}
+
+
+def _with_budget(units: Iterable[Unit]) -> list[Unit]:
+    return [unit for unit in units if unit.stage == "train" and _budget(unit) is not None]
 
 
 def _budget(unit: Unit) -> float | None:
