@@ -154,8 +154,8 @@ def test_two_processes_train_the_same_student(
 def test_processes_that_share_blocks_train_the_same_student(
     study: Study, curve: list[float], stage: int | None, processes: int
 ) -> None:
-    """Two groups without DeepSpeed; half a head of keys for each process, and layers that are recomputed."""
-    execution = {"micro_batch": 2, "sequence_parallel": 2, "gradient_checkpointing": True}
+    """Also two groups, several micro-batches a step, one head of keys for both, and layers computed again."""
+    execution = {"micro_batch": 1, "sequence_parallel": 2, "gradient_checkpointing": True}
     execution |= {} if stage is None else zero(stage)
     unit = study.unit(f"sharing-{stage}", {}, execution, processes)
     assert study.run(unit, 1) == "done"

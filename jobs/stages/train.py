@@ -164,9 +164,9 @@ def fit(
     micro, size = accelerator.gradient_accumulation_steps, group.size if group else 1
     readers, reader = accelerator.num_processes // size, accelerator.process_index // size
     first, start = totals.step, time.monotonic() - totals.seconds
+    peak = peak_of_all(accelerator.num_processes, recipe.dtype)
     events = saving.events if saving else None
     metrics = Metrics(log, events, first) if accelerator.is_main_process else None
-    peak = peak_of_all(accelerator.num_processes, recipe.dtype)
     progress.update(first, total, "steps", force=True, kept=progress.kept, phase="training")
     for step in range(first, total):
         if saving:
