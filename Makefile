@@ -10,6 +10,8 @@
 # make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json, with the seconds of a demo
 #              that make demo has finished
+# make bench-gpu  training steps on one GPU beside transformers' own, in at most 8 minutes; needs torch 2.11 or newer
+#              and transformers, installs and downloads nothing, writes tests/benchmarks/gpu.json; GPU="--out FILE"
 # make chaos   the demo on a Slurm of the tests while 50 faults strike it (root); CHAOS="--seed 3 --faults 9"
 # make slurm-up, make slurm-down  a real Slurm on this machine, with GPUs that only look like it, to try things on
 # make install the environment alone, in .venv, with CPU builds only
@@ -21,8 +23,8 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 UNUSED := torchvision torchaudio torchcodec
 GET := As root of Debian: apt-get install python3 python3-venv g++. On a cluster: docs/cluster.md, 'Install on a login node'.
 
-.PHONY: install demo test test-all golden fuzz mutants test-slurm-versions lint bench chaos pictures reference \
-        slurm-up slurm-down
+.PHONY: install demo test test-all golden fuzz mutants test-slurm-versions lint bench bench-gpu chaos pictures \
+        reference slurm-up slurm-down
 install: .venv/installed
 
 demo: install
@@ -73,6 +75,10 @@ reference: install
 
 bench: install
 	$(BIN)/python tests/benchmarks/run.py
+
+# Does not install: .venv would get CPU builds.
+bench-gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tests/benchmarks/gpu.py $(GPU)
 
 chaos: install
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)

@@ -14,6 +14,7 @@ from jobs.stages.train import answer_losses
 from jobs.training import attention
 from jobs.training.attention import check_positions, separate_rows
 from jobs.training.loss import teach
+from jobs.training.rows import Rows
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -222,6 +223,36 @@ def test_no_tensor_of_a_blocks_square_is_made(kind: str, lengths: tuple[int, ...
     with Largest() as largest:
         answer_loss(model, made, np.arange(1), "cpu").backward()
     assert largest.elements < block * block / 16
+
+
+@pytest.mark.parametrize(("window", "told"), [(None, [-1, 0]), (5, [4, 0])])
+def test_a_gpu_gets_one_call_of_torchs_kernel_for_all_rows(
+    window: int | None, told: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors without data: arguments and shapes are checked, nothing is computed."""
+    monkeypatch.setattr(attention, "_flashes", lambda *_: True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    calls = []
+
+    class Calls(dispatch.TorchDispatchMode):  # type: ignore[name-defined]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.name() == "torch_attn::_varlen_attn":
+                calls.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Calls():
+        query, key, value = (
+            torch.empty(1, heads, 12, 64, dtype=torch.bfloat16, device="meta", requires_grad=True)
+            for heads in (4, 2, 2)
+        )
+        rows = Rows((0, 5, 12), torch.empty(3, dtype=torch.int32, device="meta"))
+        layer = torch.nn.Module()
+        found, _ = attention.attend(layer, query, key, value, None, rows, scaling=0.5, sliding_window=window)
+        slopes = torch.autograd.grad(found.sum(), (query, key, value))
+    assert found.shape == (1, 12, 4, 64)
+    assert [slope.shape for slope in slopes] == [query.shape, key.shape, value.shape]
+    ((_, _, _, starts, _, longest, _, causal, scale, seen, *_),) = calls
+    assert (starts is rows.cumulative, longest, causal, scale, seen) == (True, 7, window is None, 0.5, told)
 
 
 def test_padding_costs_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The benchmark that reads a finished demo: what it sums up, and when it says what to run."""
+"""The benchmarks that read a finished demo and that compare steps on a GPU: what they find and say."""
 
 from __future__ import annotations
 
@@ -102,3 +102,77 @@ def test_without_a_demo_it_says_what_to_run_and_changes_nothing(tmp_path: Path) 
     assert done.returncode == 1
     assert done.stdout.endswith("make demo; then .venv/bin/python tests/benchmarks/bench_demo.py\n")
     assert BENCHMARK.with_name("results.json").read_bytes() == results
+
+
+# Sends messages as gpu_cases.py does; its second case takes the process down.
+CASES = """
+import json, os, sys
+def send(**message):
+    print(json.dumps(message), flush=True)
+send(about={"python": "3"})
+print("what a library prints")
+for name in ("first", "second", "third"):
+    if name not in sys.argv:
+        send(started=name)
+        if name == "second":
+            os._exit(9)
+        send(row={"case": name, "seconds": 0.5})
+"""
+
+
+def test_a_case_that_takes_its_process_down_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARK.parent)
+    import gpu
+
+    out = tmp_path / "gpu.json"
+    assert gpu.collect([sys.executable, "-c", CASES], out) == 0
+    assert json.loads(out.read_text("utf-8")) == {
+        "python": "3",
+        "rows": [
+            {"case": "first", "seconds": 0.5},
+            {"case": "second", "left_out": "its process ended with code 9"},
+            {"case": "third", "seconds": 0.5},
+        ],
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        "what a library prints", "first: 0.5 s", "second: left out: its process ended with code 9",
+        "what a library prints", "third: 0.5 s", f"written to {out}",
+    ]  # fmt: skip
+    assert gpu.collect([sys.executable, "-c", "import sys; sys.exit(2)"], tmp_path / "none") == 2
+    assert not (tmp_path / "none").exists()
+
+
+def on_a_gpu(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark of GPUs where there is none."""
+    return subprocess.run(
+        [sys.executable, BENCHMARK.with_name("gpu.py"), *args], env=environment(CUDA_VISIBLE_DEVICES=""),
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+def test_without_a_gpu_it_says_what_to_do(tmp_path: Path) -> None:
+    done = on_a_gpu("--out", tmp_path / "gpu.json")
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    assert "sees no CUDA GPU" in done.stderr
+    assert "make bench-gpu BIN=/path/to/venv/bin" in done.stderr
+
+
+def test_both_paths_of_the_gpu_benchmark_compute_the_same(tmp_path: Path) -> None:
+    done = on_a_gpu("--cpu", "--out", tmp_path / "gpu.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
+    assert {"what", "python", "code", "packages", "hardware", "gpu_memory", "rows"} == set(found)
+    rows = {row.pop("case"): row for row in found["rows"]}
+    ours = [name for name in rows if name.endswith(": ours")]
+    assert len(ours) == 10
+    for mine, plain in ((rows[name], rows[f"{name.removesuffix('ours')}transformers"]) for name in ours):
+        assert min(mine["seconds"], plain["seconds"]) > 0
+        if "loss" in mine:
+            assert mine["loss"] == pytest.approx(plain["loss"], rel=1e-2)
+            assert mine["gradient_norm"] == pytest.approx(plain["gradient_norm"], rel=2e-2)
+        else:
+            assert 0 < mine["error"] < max(1.5 * plain["error"], 1e-3)
+            assert 0 < mine["gradient_error"] < 1.5 * plain["gradient_error"] < 0.05
+    assert len(done.stdout.splitlines()) == 21

@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -188,7 +190,15 @@ def _flash(query: Any, key: Any, value: Any, rows: Rows, kind: Kind) -> Any:
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     where = (rows.cumulative, rows.cumulative, rows.longest, rows.longest)
     back = -1 if kind.window is None else kind.window - 1  # earlier tokens, itself not included
-    return varlen_attn(q, k, v, *where, scale=kind.scale, window_size=(back, 0), enable_gqa=True)[None]
+    return varlen_attn(q, k, v, *where, scale=kind.scale, window_size=(back, 0), **_grouped())[None]
+
+
+@cache
+def _grouped() -> dict[str, bool]:
+    """Return what lets `varlen_attn` take fewer heads of keys than of queries; torch 2.11 always does."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
 def _by_group(query: Any, key: Any, value: Any, groups: Groups, kind: Kind) -> Any:
