@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,6 +84,15 @@ class Blocks:
         tokens = np.memmap(folder / "tokens.u32", np.uint32, "r", shape=shape)
         flags = np.memmap(folder / "flags.u8", np.uint8, "r", shape=shape)
         return cls(tokens, flags, phases, "reasoning_rows" in result)
+
+    def read_ahead(self, blocks: NDArray[np.int64]) -> None:
+        """Have the system read these blocks from disk while other work is done; do not wait for it."""
+        for array in (self.tokens, self.flags):
+            if isinstance(array.base, mmap.mmap):
+                size = array.shape[1] * array.itemsize
+                for first in (size * blocks).tolist():
+                    start = first // mmap.PAGESIZE * mmap.PAGESIZE
+                    array.base.madvise(mmap.MADV_WILLNEED, start, first + size - start)
 
     def answers(self, blocks: NDArray[np.int64]) -> tuple[int, int]:
         """Return the number of answer tokens in these blocks: of plain rows, and of rows with reasoning."""

@@ -173,6 +173,7 @@ def fit(
             saving.boundary(totals)
             if 0 < step == schedule.stable:
                 saving.keep(totals)
+        blocks.read_ahead(schedule.blocks(step + 1))
         chosen, lr = schedule.blocks(step), schedule.rate(step)
         for settings in optimizer.param_groups:
             settings["lr"] = lr
