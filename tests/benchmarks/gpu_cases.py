@@ -26,8 +26,8 @@ from gpu_steps import step
 LONGEST = 120  # seconds until a case counts as hanging, and its process ends
 WHAT = (
     f"medians of {FEWEST} to {MOST} passes forward and backward after {WARM_UP}, in bf16, without an "
-    "optimizer's step; peak: GiB of torch's allocator, with weights and gradients; errors are relative, by "
-    "norms, against fp32"
+    "optimizer's step; MFU: without recomputed layers; peak: GiB of torch's allocator, with weights and "
+    "gradients; errors are relative, by norms, against fp32"
 )
 
 
