@@ -21,7 +21,7 @@ def step(machine: Machine, size: str, tokens: int, recomputed: bool, ours: bool)
     """Measure a step of a whole model, and note its loss and its gradient's norm, which both paths share."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from jobs.stages.train import answer_loss
+    from jobs.stages.train import answer_losses
     from jobs.training.attention import separate_rows
     from jobs.training.loss import teach
 
@@ -44,7 +44,7 @@ def step(machine: Machine, size: str, tokens: int, recomputed: bool, ours: bool)
     def work() -> Any:
         model.zero_grad(set_to_none=True)
         if ours:
-            found = answer_loss(model, blocks, ONE, machine.device) / answers
+            found = answer_losses(model, blocks, ONE, machine.device)[0] / answers
         else:
             found = plain_loss(model, blocks, machine.device)
         found.backward()

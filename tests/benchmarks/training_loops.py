@@ -37,7 +37,7 @@ from jobs.store.progress import Progress
 from jobs.store.rundir import UnitDir
 from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate
-from jobs.training.schedule import Recipe
+from jobs.training.schedule import Recipe, scheduled
 from launch.study.presets import CONFIGS
 
 VOCABULARY, STEPS = 1024, 64  # enough steps that no loop reaches the end of its data
@@ -162,8 +162,8 @@ def ours(gate: Gate, packed: bool, stage: int | None = None) -> None:
     blocks = Blocks(tokens, flags.reshape(tokens.shape), (len(tokens),))
     zero = CONFIGS / "deepspeed" / f"zero{stage}.yaml"
     settings = None if stage is None else yaml.safe_load(zero.read_text(encoding="utf-8"))
-    recipe = Recipe(1, batch, RATE, 0.0, "constant", DECAY, BETAS, CLIP, "fp32", 0)
-    execution = {"micro_batch": batch, "deepspeed": settings}
+    recipe = Recipe(batch, RATE, "constant", DECAY, BETAS, CLIP, "fp32", seed=0, epochs=1)
+    execution = {"micro_batch": batch, "deepspeed": settings, "sequence_parallel": None}
     execution |= {"gradient_checkpointing": False, "mtbf_hours": 24}
     folder = Path(f"unit-{stage}-{packed}").absolute()
     folder.mkdir()
@@ -172,7 +172,8 @@ def ours(gate: Gate, packed: bool, stage: int | None = None) -> None:
     saving = Saving(ctx, accelerator)
     model = build({"architecture": ARCHITECTURE, "init": "random"}, recipe, execution)
     progress = Counted(ctx.folder.progress, gate)
-    fit(accelerator, model, blocks, recipe, batch, progress, saving.log, saving)
+    schedule = scheduled(blocks, recipe, ARCHITECTURE)
+    fit(accelerator, model, blocks, schedule, execution, progress, saving.log, saving)
 
 
 LOOPS: dict[str, Callable[[Gate, bool], None]] = {
