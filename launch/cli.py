@@ -192,7 +192,7 @@ def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json
     """Show the units of a study, their resources, and what is done already."""
     from launch.commands.plan import print_plan
 
-    print_plan(_open(study, cluster, runs).poll(), json)
+    print_plan(_open(study, cluster, runs), json)
 
 
 @app.command()

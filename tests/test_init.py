@@ -46,6 +46,7 @@ def test_gpus_decide_the_partition_and_stages_without_get_another(
     found = written(tmp_path, text)
     assert (found["gpu"], found["cpus_per_gpu"], found["max_hours"]) == ("a100", 16, 24)
     assert found["gpus_per_node"] == 4
+    assert "# gpu_memory: 40   # of each GPU, in GiB: the smallest of its kind" in text
     assert found["slurm"] == {
         "template": "plain", "sbatch": {"partition": "gpu", "account": "mine"},
         "gpu_option": "gres=gpu:a100:{gpus}",
@@ -74,6 +75,11 @@ def test_a_cluster_without_gpus_or_with_unknown_ones_or_with_modules(
     mig = written(tmp_path, cluster_text("lab", (GPU,), (sliced,), []))
     assert (mig["gpu"], mig["slurm"]["gpu_option"]) == ("a100", "gres=gpu:a100:{gpus}")
     assert mig["gpus_per_node"] == 2
+    detected = NodeGroup(
+        "gpu", 4, 64, (("nvidia_a100-sxm4-80gb", 4),), 500_000
+    )  # as Slurm's AutoDetect names it
+    named = written(tmp_path, cluster_text("lab", (GPU,), (detected,), []))
+    assert (named["gpu"], named["gpu_memory"]) == ("a100", 80)
     hidden = cluster_text("lab", (GPU,), (NodeGroup("gpu", 1, 72, (), 1),), [])  # GPUs without a GRES
     assert "gpu: h100   # Slurm lists no GPUs here: set a name" in hidden
     down = Partition("gpu", False, "DRAIN", 10, None, None)

@@ -99,7 +99,7 @@ def test_a_model_of_the_hub_at_its_commit(tmp_path: Path, hub: list[tuple[str, s
     assert (found.model, found.revision, found.size) == ("Qwen/Qwen2.5-0.5B", COMMIT, "494M")
     shipped = yaml.safe_load((CONFIGS / "models/qwen2.5-0.5b.yaml").read_text(encoding="utf-8"))
     assert found.architecture == shipped["architecture"]
-    assert (found.training.learning_rate, found.training.zero) == (2e-5, 1)
+    assert (found.training.learning_rate, found.training.zero) == (2e-5, "auto")
     assert found.serving.max_model_len == 20480
     path = f"/Qwen/Qwen2.5-0.5B/resolve/{COMMIT}/config.json"
     assert [each for each, _ in hub] == ["/api/models/Qwen/Qwen2.5-0.5B/revision/main", path]
@@ -111,7 +111,7 @@ def test_experts_and_a_revision_and_a_token(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     write_model(tmp_path / "student.yaml", "Qwen/Qwen3-30B-A3B@v1")
     found = student(tmp_path)
-    assert (found.size, found.training.zero, found.training.gpus_per_node) == ("30.5B", 3, 8)
+    assert (found.size, found.training.zero, found.training.gpus_per_node) == ("30.5B", "auto", 8)
     assert found.architecture["mlp_only_layers"] == []
     assert hub[0] == ("/api/models/Qwen/Qwen3-30B-A3B/revision/v1", "Bearer hf_secret")
     assert "hf_secret" not in (tmp_path / "student.yaml").read_text(encoding="utf-8")

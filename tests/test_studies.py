@@ -13,6 +13,7 @@ import yaml
 
 from jobs.core.flops import architecture
 from launch.study.cluster import load_cluster
+from launch.study.gpu_fit import fits, uneven
 from launch.study.plan import plan
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import EvalGroup, load_study
@@ -45,14 +46,9 @@ def test_shipped_study_loads(name: str) -> None:
     study = load_study(name)
     assert study.name == name
     assert len((CONFIGS / "studies" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()) <= 40
-    (recipe,) = study.recipes
-    for student in study.students:
-        training = student.training
-        assert training is not None
-        processes = training.nodes * (training.gpus_per_node or training.tasks_per_node)
-        assert recipe.batch % (processes * training.micro_batch) == 0, (
-            f"{student.name}: {recipe.batch} blocks"
-        )
+    units = plan(study, load_cluster("generic"))
+    assert uneven(units) == []
+    assert [fit for fit in fits(units, load_cluster("generic")) if fit.tight or fit.refused] == []
 
 
 def test_shipped_are_what_the_readme_promises() -> None:

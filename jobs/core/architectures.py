@@ -1,8 +1,9 @@
 """Shapes of decoder language models, read from a Hugging Face config: a row for each family in FAMILIES.
 
-Only what decides a count is read: matrices, parameters, and which keys a query attends to. Where a config
-lacks a key, its family's `defaults` stand in, which are those of transformers' config classes. Tests build
-each family's model with transformers, and compare its parameters and torch's count of its FLOPs.
+Only what decides a count is read: matrices, parameters, which keys a query attends to, and (by `widths.py`)
+the vectors that training keeps of a token. Where a config lacks a key, its family's `defaults` stand in,
+which are those of transformers' config classes. Tests build each family's model with transformers, and
+compare its parameters, and torch's counts of its FLOPs and of the memory of a training step.
 """
 
 from __future__ import annotations
@@ -47,15 +48,18 @@ class Family:
         aliases: The family's own names of keys, by ours.
         matrices: Of an MLP: 3 if it is gated, else 2.
         norms: Of each layer, over the hidden size.
-        norm_vectors: Parameters of a norm, in vectors: a weight, or a weight and a bias.
+        norm_vectors: Parameters of a norm, in vectors: a weight (RMSNorm), or that and a bias (LayerNorm).
+        wide_norms: Whether norms multiply by their weight in fp32, before they round.
         qkv_bias: Whether `qkv_bias` gives queries, keys and values a bias.
         qk_norm: Widths that queries and keys are normalized over: "", "head", or "all" heads together.
+        fused: Whether queries, keys and values, and an MLP's gate and input, come from one matrix each.
         latent: Whether keys and values are projected from a latent vector (DeepSeek's MLA).
         sparse: Whether a layer, by its index, has experts; None: no layer has.
         shared: Width of an MLP beside the experts that every token passes; None: there is none.
         gated: Whether that MLP's output is gated by a product of its own.
         expert_biases: Whether experts and their router have biases.
         sinks: Whether each attention head has a learned sink.
+        capped: Whether scores of attention are limited.
         sliding: Whether a layer, by its index, attends in a window if the config has no `layer_types`; None:
             no layer can.
     """
@@ -66,14 +70,17 @@ class Family:
     matrices: int = 3
     norms: int = 2
     norm_vectors: int = 1
+    wide_norms: bool = False
     qkv_bias: bool = False
     qk_norm: str = ""
+    fused: bool = False
     latent: bool = False
     sparse: Callable[[Config, int], bool] | None = None
     shared: Callable[[Config], int] | None = None
     gated: bool = False
     expert_biases: bool = False
     sinks: bool = False
+    capped: bool = False
     sliding: Callable[[Config, int], bool] | None = None
 
     @property
@@ -134,13 +141,17 @@ FAMILIES: dict[str, Family] = {
         defaults={"num_key_value_heads": 8}, fixed=UNBIASED | UNIFORM,
         aliases={"moe_intermediate_size": "intermediate_size"}, sparse=_every, sliding=_every,
     ),
-    "gemma2": Family(defaults=GEMMA, fixed={**TYPED, "mlp_bias": False}, norms=4, sliding=_even),
+    "gemma2": Family(
+        defaults=GEMMA, fixed={**TYPED, "mlp_bias": False},
+        norms=4, wide_norms=True, capped=True, sliding=_even,
+    ),
     "gemma3_text": Family(
         defaults={**GEMMA, "sliding_window_pattern": 6}, fixed={**TYPED, "mlp_bias": False},
-        norms=4, qk_norm="head", sliding=lambda c, i: (i + 1) % c["sliding_window_pattern"] != 0,
+        norms=4, wide_norms=True, qk_norm="head",
+        sliding=lambda c, i: (i + 1) % c["sliding_window_pattern"] != 0,
     ),
-    "phi3": Family(fixed=UNBIASED | UNIFORM, sliding=_every),  # also Phi-4
-    "olmo2": Family(fixed={"mlp_bias": False}, qk_norm="all"),
+    "phi3": Family(fixed=UNBIASED | UNIFORM, fused=True, sliding=_every),  # also Phi-4
+    "olmo2": Family(fixed={"mlp_bias": False}, wide_norms=True, qk_norm="all"),
     "granite": Family(),
     "smollm3": Family(
         defaults={
@@ -152,7 +163,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_oss": Family(
         defaults={"num_key_value_heads": 8, "head_dim": 64, "sliding_window": 128, "attention_bias": True},
         fixed=TYPED, aliases={"moe_intermediate_size": "intermediate_size"}, sparse=_every,
-        expert_biases=True, sinks=True, sliding=_even,
+        wide_norms=True, expert_biases=True, sinks=True, sliding=_even,
     ),
     "qwen2_moe": Family(
         defaults={
@@ -178,7 +189,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt_neox": Family(  # also Pythia
         defaults={"attention_bias": True},
-        fixed={"mlp_bias": True, "num_key_value_heads": None, "head_dim": None}, matrices=2, norm_vectors=2,
+        fixed={"mlp_bias": True, "num_key_value_heads": None, "head_dim": None},
+        matrices=2, norm_vectors=2, fused=True,
     ),
 }  # fmt: skip
 
@@ -201,26 +213,24 @@ def counted(values: Config) -> Architecture:
     Raises:
         KeyError: a key of the config is missing.
     """
-    family = FAMILIES[values["model_type"]]
-    config = {**family.defaults, **values, **family.fixed}
-    config |= {ours: config[own] for ours, own in family.aliases.items()}
+    family, config = completed(values)
     hidden, layers, vocabulary = (config[k] for k in ("hidden_size", "num_hidden_layers", "vocab_size"))
     heads, norm = config["num_attention_heads"], family.norm_vectors * hidden
-    attention = _latent(config) if family.latent else _attention(config, family)
-    dense = _mlp(config, family, config["intermediate_size"], bool(config.get("mlp_bias")))
-    sparse_layers = sum(family.sparse(config, i) for i in range(layers)) if family.sparse else 0
-    sparse, idle = _experts(config, family) if sparse_layers else (Part(0), 0)
-    weights = layers * attention.weights + (layers - sparse_layers) * dense.weights
-    weights += sparse_layers * sparse.weights
+    attention = latent_part(config) if family.latent else attention_part(config, family)
+    dense = mlp_part(config, family, config["intermediate_size"], bool(config.get("mlp_bias")))
+    with_experts = sparse_layers(config, family)
+    sparse, idle = _experts(config, family) if with_experts else (Part(0), 0)
+    weights = layers * attention.weights + (layers - with_experts) * dense.weights
+    weights += with_experts * sparse.weights
     other = layers * (attention.other + family.norms * norm) + norm
-    other += (layers - sparse_layers) * dense.other + sparse_layers * sparse.other
+    other += (layers - with_experts) * dense.other + with_experts * sparse.other
     embedding = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
     width = _pair_width(config, family) * heads
     return Architecture(
         layer_weights=weights,
         output_weights=hidden * vocabulary,
         pair_products=tuple((window, width * n) for window, n in _windows(config, family).items()),
-        parameters=weights + other + embedding + sparse_layers * idle,
+        parameters=weights + other + embedding + with_experts * idle,
         active_parameters=weights + other + embedding,
     )
 
@@ -241,7 +251,20 @@ def measured(flops: Config) -> Architecture:
     )
 
 
-def _head_width(config: Config) -> int:
+def completed(values: Config) -> tuple[Family, dict[str, Any]]:
+    """Return a config's family, and the config with its defaults, under our names of keys."""
+    family = FAMILIES[values["model_type"]]
+    config = {**family.defaults, **values, **family.fixed}
+    return family, config | {ours: config[own] for ours, own in family.aliases.items()}
+
+
+def sparse_layers(config: Config, family: Family) -> int:
+    """Return the number of layers with experts."""
+    return sum(family.sparse(config, i) for i in range(config["num_hidden_layers"])) if family.sparse else 0
+
+
+def head_width(config: Config) -> int:
+    """Return the width of a query in one head."""
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
@@ -249,12 +272,12 @@ def _pair_width(config: Config, family: Family) -> int:
     """Return the width of a query with a key, and of a value, in one head."""
     if family.latent:
         return int(config["qk_nope_head_dim"] + config["qk_rope_head_dim"] + config["v_head_dim"])
-    return 2 * _head_width(config)
+    return 2 * head_width(config)
 
 
-def _attention(config: Config, family: Family) -> Part:
+def attention_part(config: Config, family: Family) -> Part:
     """Return the projections of queries, keys, values and outputs, with biases and query and key norms."""
-    hidden, width, heads = config["hidden_size"], _head_width(config), config["num_attention_heads"]
+    hidden, width, heads = config["hidden_size"], head_width(config), config["num_attention_heads"]
     queries, keys = heads * width, (config.get("num_key_value_heads") or heads) * width
     biased = config.get("attention_bias")
     other = queries + 2 * keys if biased or (family.qkv_bias and config["qkv_bias"]) else 0
@@ -264,7 +287,7 @@ def _attention(config: Config, family: Family) -> Part:
     return Part(2 * hidden * (queries + keys), other)
 
 
-def _latent(config: Config) -> Part:
+def latent_part(config: Config) -> Part:
     """Return the projections of multi-head latent attention (DeepSeek-V2, 2024), with biases and norms."""
     hidden, heads, rank, nope, rope, value = (
         config[key] for key in ("hidden_size", "num_attention_heads", *LATENT)
@@ -276,7 +299,8 @@ def _latent(config: Config) -> Part:
     return Part(weights, rank + (down or 0) + bias)
 
 
-def _mlp(config: Config, family: Family, width: int, biased: bool) -> Part:
+def mlp_part(config: Config, family: Family, width: int, biased: bool) -> Part:
+    """Return an MLP of this inner width."""
     hidden, inner = config["hidden_size"], family.matrices - 1
     return Part(family.matrices * hidden * width, inner * width + hidden if biased else 0)
 
@@ -284,8 +308,8 @@ def _mlp(config: Config, family: Family, width: int, biased: bool) -> Part:
 def _experts(config: Config, family: Family) -> tuple[Part, int]:
     """Return what a token passes in a layer of experts, and the parameters of the experts it does not."""
     hidden, experts, active = (config[k] for k in ("hidden_size", "num_experts", "num_experts_per_tok"))
-    expert = _mlp(config, family, config["moe_intermediate_size"], family.expert_biases)
-    shared = _mlp(config, family, family.shared(config) if family.shared else 0, False)
+    expert = mlp_part(config, family, config["moe_intermediate_size"], family.expert_biases)
+    shared = mlp_part(config, family, family.shared(config) if family.shared else 0, False)
     router = Part(hidden * experts, experts if family.expert_biases else 0)
     weights = router.weights + active * expert.weights + shared.weights + (hidden if family.gated else 0)
     return Part(weights, router.other + active * expert.other), (experts - active) * sum(expert)

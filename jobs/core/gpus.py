@@ -1,4 +1,4 @@
-"""Peak arithmetic rates of common GPUs, and the names that users and Slurm have for them.
+"""Peak arithmetic rates and memory of common GPUs, and the names that users and Slurm have for them.
 
 Rates are dense matrix products from vendor datasheets; where a datasheet prints the rate with structured
 sparsity (twice the dense one, as NVIDIA's have since Hopper), the table has half of it. One GPU is what Slurm
@@ -54,6 +54,15 @@ PEAKS: dict[str, dict[str, float]] = {
     "mi300x": {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4, "fp8": 2614.9},
     "mi325x": {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4, "fp8": 2614.9},
 }
+# Memory in GiB of each variant, the smallest first, as nvidia-smi and rocm-smi show it: what datasheets call
+# GB, but for the share of GDDR6 that ECC takes on T4, A10, A40, L4 and L40S.
+MEMORY: dict[str, tuple[float, ...]] = {
+    "t4": (15,), "v100": (16, 32), "a10": (22.5,), "a30": (24,), "a40": (45,), "a6000": (48,),
+    "a100": (40, 80),
+    "3090": (24,), "4090": (24,), "l4": (22.5,), "l40s": (45,), "h100": (80,), "h100-pcie": (80,),
+    "h100-nvl": (94,), "h200": (140,), "gh200": (96, 144), "b200": (180,), "gb200": (186,), "mi210": (64,),
+    "mi250": (64,), "mi250x": (64,), "mi300x": (192,), "mi325x": (256,),
+}  # fmt: skip
 
 
 @cache
@@ -89,3 +98,21 @@ def peak_flops(name: str, dtype: str = "bf16") -> float:
     if key not in PEAKS[row]:
         raise ValueError(f"{row} has no peak rate for {dtype!r}; it has {', '.join(PEAKS[row])}")
     return PEAKS[row][key] * 1e12
+
+
+def gpu_memory(name: str) -> tuple[float, bool]:
+    """Return the memory of one GPU in GiB, and whether that is certain.
+
+    A size in the name ("a100-80gb", "NVIDIA A100-SXM-64GB", "v100_32") decides between variants, but for the
+    GH200, whose names say how much its CPU has ("NVIDIA GH200 120GB"). Where several variants fit a name, the
+    smallest is returned: a training that is too large would fail, one that is too small is only slower.
+
+    Raises:
+        ValueError: The GPU is unknown.
+    """
+    row = gpu(name)
+    variants = MEMORY[row]
+    words = (re.fullmatch(r"(\d+)(gb?)?", word) for word in re.findall(r"[a-z0-9]+", name.lower()))
+    sizes = [(float(word[1]), word[2] is not None and row != "gh200") for word in words if word]
+    said = [size for size, in_gb in sizes if in_gb or size in variants]
+    return (min(said[0], variants[-1]), True) if said else (variants[0], len(variants) == 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from jobs.core.gpus import gpu
+from jobs.core.gpus import gpu, gpu_memory
 from launch.commands.partitions import described, gpus_of
 from launch.slurm.client import SlurmClient
 from launch.slurm.limits import Partition
@@ -29,7 +29,7 @@ TEMPLATE = """\
 # Cluster {name}, written by 'sor init --cluster' from what Slurm reports.
 backend: slurm
 gpu: {gpu}
-# Assumptions of the time estimates: the fraction of the GPU's peak that a stage reaches, and one core's rate.
+{memory}# Assumptions of time estimates: the fraction of a GPU's peak that stages reach, and a core's rate.
 efficiency: {{generate: 0.10, train: 0.35, evaluate: 0.10}}
 cpu_gflops: 15
 cpus_per_gpu: {cores}
@@ -141,6 +141,7 @@ def cluster_text(
     return TEMPLATE.format(
         name=name,
         gpu=rated,
+        memory=_memory(kind),
         node=_node(kind, [g for g in nodes if g.partition == main.name]),
         cores=_cores([g for g in nodes if g.partition == main.name and (g.gpus or not with_gpus)]),
         hours=f"{main.max_seconds / 3600 if main.max_seconds else HOURS:g}",
@@ -166,6 +167,17 @@ def _main_gpu(kinds: Counter[str]) -> tuple[str, str]:
             return kind, gpu(kind)
     why = f"Slurm calls its GPUs {', '.join(kinds)}" if kinds else "Slurm lists no GPUs here"
     return next(iter(kinds), ""), f"h100   # {why}: set a name from jobs/core/gpus.py"
+
+
+def _memory(kind: str) -> str:
+    """Return the setting for the memory of a GPU, as far as Slurm's name for its type says it."""
+    try:
+        size, certain = gpu_memory(kind)
+    except ValueError:
+        return "# gpu_memory: 80   # of each GPU, in GiB\n"
+    if certain:
+        return f"gpu_memory: {size:g}   # of each GPU, in GiB\n"
+    return f"# gpu_memory: {size:g}   # of each GPU, in GiB: the smallest of its kind, set what yours have\n"
 
 
 def _cpu_stages(partition: Partition) -> list[str]:

@@ -15,6 +15,7 @@ from jobs.core.architectures import FAMILIES, LATENT, SIZES
 from jobs.core.flops import architecture
 from launch.commands.init import refuse, write_new
 from launch.study.hub import Described, describe
+from launch.study.model import AUTO
 from launch.study.presets import Mistake, StudyError
 from launch.study.shapes import EXPERTS, NULLABLE, WINDOWS, shape_faults
 
@@ -35,7 +36,7 @@ size: {size}   # its label in tables
 model: {quoted}
 {revision}# tokenizer: ORG/NAME   # where the model's own has no chat template, or all sizes share one
 architecture: {architecture}
-{flops}# Our defaults for full fine-tuning on nodes with 8 GPUs of 80 GB: correct them for yours.
+{flops}# Full fine-tuning; nodes with 8 GPUs of 80 GB are assumed. 'sor plan' shows what auto takes.
 training: {training}
 serving: {{gpus: {gpus}, max_model_len: {length}}}
 """
@@ -121,13 +122,11 @@ def _kept(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training(parameters: int) -> dict[str, Any]:
-    """Return settings with which weights, gradients and optimizer (16 bytes a parameter) fit on the GPUs."""
+    """Return as many GPUs as weights, gradients and optimizer (16 bytes a parameter) need, and `auto`."""
     gpus = _gpus(16 * parameters)
     return {
         "learning_rate": 2e-5 if parameters < 2e9 else 1e-5,
-        "micro_batch": 2 if gpus == 1 else 1,
-        "zero": 1 if gpus == 1 else 3,
-        "gradient_checkpointing": True,
+        **dict.fromkeys(("micro_batch", "zero", "gradient_checkpointing"), AUTO),
         "nodes": math.ceil(gpus / NODE),
         "gpus_per_node": min(gpus, NODE),
     }

@@ -39,6 +39,7 @@ from launch.submit.array_jobs import in_words, submit_arrays, write_out
 from launch.submit.arrays import Array, ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
+from launch.submit.gpu_check import check_trainings
 from launch.submit.limits import Refusal, refuse_resumes
 from launch.submit.steps import WITHDRAWN, arrays, ask_limits, set_aside, settled, withdraw, write_down
 from launch.views import difference_view, held_view, nodes_view
@@ -51,8 +52,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
 
     Raises:
         Locked: another process is submitting it.
-        Refusal: some units would never run on the cluster, or could not resume; or other users can write to
-            the run directory.
+        Refusal: some units would never run on the cluster or its GPUs, or could not resume; or other users
+            can write to the run directory.
         StudyError: the run directory belongs to another file's study.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
@@ -63,7 +64,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         trust.check(project.root)
         now = project.poll()
         difference = reconcile(now, only)
-        console.print(difference_view(difference, project.cluster.name))
+        _show(console, project, difference)
         sure = not any(s.unconfirmed for s in now.units)
         if sure and _idle(project, now, difference, console):
             return 0
@@ -86,7 +87,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         now = settled(project, console)
         difference = reconcile(now, only)
         if yes:
-            console.print(difference_view(difference, project.cluster.name))
+            _show(console, project, difference)
         if _idle(project, now, difference, console):
             return 0
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
@@ -117,7 +118,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     Scripts can be written without Slurm, under assumptions that are printed.
 
     Raises:
-        Refusal: there is nothing to write scripts for, or `out` is not empty.
+        Refusal: some trainings cannot run as they are, or `out` is not empty.
         StudyError: the run directory belongs to another file's study.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
@@ -131,7 +132,7 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
         console.print(ASSUMED, style="yellow", soft_wrap=True)
     now = project.poll()
     difference = reconcile(now, only)
-    console.print(difference_view(difference, project.cluster.name))
+    _show(console, project, difference)
     if out is None:
         return 0
     if now.submitting is not None:
@@ -177,6 +178,18 @@ def _refuse_secrets(resolved: dict[str, Any]) -> None:
             f"the study contains the value of {', '.join(shown)}, and would be copied into the run "
             "directory: remove the value from the study and its presets. Jobs get it from the environment"
         )
+
+
+def _show(console: Console, project: Project, difference: Difference) -> None:
+    """Print what is about to be done.
+
+    Raises:
+        Refusal: some trainings cannot run as they are.
+    """
+    console.print(difference_view(difference, project.cluster.name))
+    chosen = {seen.unit.id for seen in difference.submit}
+    for words in check_trainings(project.units, chosen, project.cluster):
+        console.print(f"! {words}", style="yellow", soft_wrap=True)
 
 
 def ask(question: str, console: Console) -> int | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
-from jobs.core.gpus import PEAKS, peak_flops
+from jobs.core.gpus import PEAKS, gpu_memory, peak_flops
 from jobs.core.unit import STAGES, Resources
 from launch.study.header import OPTION, unusable, unusable_variables
 from launch.study.presets import (
@@ -177,6 +177,9 @@ class Cluster(Strict):
     """Jobs of Slurm, or processes of this machine."""
     gpu: Gpu
     """GPU, by its name in jobs/core/gpus.py, or as Slurm or torch calls it. Examples: `a100`, `h100-pcie`."""
+    gpu_memory: Positive | None = None
+    """Memory of a GPU in GiB, which datasheets call GB. Without it, that of `gpu` in jobs/core/gpus.py: the
+    smallest variant's if the name does not say which, as `a100-80gb` does. Example: `64`."""
     efficiency: Efficiency
     cpu_gflops: Positive
     """Rate of one core, in GFLOP/s, for stages without a GPU. Example: `15`."""
@@ -206,6 +209,15 @@ class Cluster(Strict):
     def to_json(self) -> dict[str, Any]:
         """Return the data from which `restored` rebuilds the cluster."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def memory_of_gpu(self) -> tuple[float, str]:
+        """The memory of a GPU in GiB, and a clause that says so."""
+        if self.gpu_memory is not None:
+            return self.gpu_memory, f"a GPU of cluster {self.name} has {self.gpu_memory:g}"
+        found, certain = gpu_memory(self.gpu)
+        more = "" if certain else " or more (if so, set 'gpu_memory' in the cluster file)"
+        return found, f"{self.gpu} has {found:g}{more}"
 
     @property
     def slurm_cluster(self) -> str | None:

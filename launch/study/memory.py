@@ -1,8 +1,8 @@
 """Estimates of the host memory of units, before they run: MiB per node, for `sbatch --mem`.
 
-Pure functions of architectures, row counts and process counts. GPU memory is not counted. The estimates aim
-at a unit's maximum, since a job over its limit is killed; a unit that is killed nevertheless is restarted
-once with TWICE as much.
+Pure functions of architectures, row counts and process counts; for GPU memory, see gpu_memory.py. The
+estimates aim at a unit's maximum, since a job over its limit is killed; a unit that is killed nevertheless is
+restarted once with TWICE as much.
 
 Measured on Linux (x86-64, Python 3.11, torch 2.13, vLLM 0.32, transformers 5.19) as the peak resident memory
 of whole processes running models of under 1M parameters; the constants below round those figures up.
@@ -10,13 +10,14 @@ of whole processes running models of under 1M parameters; the constants below ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 from jobs.core.flops import architecture
 from jobs.core.unit import Resources
+from jobs.core.widths import widths
 from launch.study.estimate import ROWS, Lengths
+from launch.study.gpu_memory import Way, estimate
 from launch.study.model import Model
 from launch.study.schema import EvalGroup
 
@@ -44,40 +45,11 @@ READ = 16 * GIB  # most of a checkpoint that a process may hold while weights ar
 CPU_CACHE = 1 * GIB  # as jobs.engines.load.CPU_CACHE
 BYTES_PER_TOKEN = 5  # of text, in UTF-8
 FP32 = 4
-LOGITS, LEAST = 2**25, 256  # as jobs.training.loss.ELEMENTS and FEWEST
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes of a model that determine its memory.
-
-    Args:
-        parameters: all of them.
-        hidden, layers, inner, vocabulary: dimensions of its activations.
-    """
-
-    parameters: int
-    hidden: int
-    layers: int
-    inner: int
-    vocabulary: int
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> Sizes:
-        """Return the sizes of a Hugging Face config, and the usual inner size if it has none."""
-        inner = config.get("intermediate_size") or 4 * config["hidden_size"]
-        return cls(
-            architecture(config).parameters,
-            hidden=config["hidden_size"],
-            layers=config["num_hidden_layers"],
-            inner=max(inner, config.get("moe_intermediate_size") or 0),
-            vocabulary=config["vocab_size"],
-        )
 
 
 def generation(model: Model, *, evaluates: EvalGroup | None = None) -> int:
     """Return the memory of a generating worker: of the teacher, or of a student being evaluated."""
-    serving, weights = model.serving, 2 * Sizes.of(model.shape).parameters  # in bf16
+    serving, weights = model.serving, 2 * architecture(model.shape).parameters  # in bf16
     if model.init == "random" or not serving.gpus:
         weights *= 2  # trained in fp32, it stays so; and CPU kernels need a copy in their own layout
     if serving.gpus:
@@ -100,18 +72,22 @@ def training(model: Model, resources: Resources, block: int, dtype: str, zero: d
     """
     how = model.training
     assert how is not None  # the study was checked
-    ranks, world = resources.tasks_per_node, resources.world_size
-    size = Sizes.of(model.shape)
-    states = _states(size.parameters, dtype, zero, world)
-    saved = _mib(FP32 * size.parameters)  # rank 0 gathers the weights to write them
+    ranks, world, count = resources.tasks_per_node, resources.world_size, architecture(model.shape).parameters
+    saved = _mib(FP32 * count)  # rank 0 gathers the weights to write them
     if not resources.gpus_per_node:
-        active = _mib(_activations(size, how.micro_batch * block, how.gradient_checkpointing))
-        return requested(ranks * (TRAIN + _mib(states) + active) + saved)
+        assert isinstance(how.micro_batch, int)  # `auto` is for GPUs
+        if (
+            zero
+        ):  # buckets are as large as what they hold: memory that is never written takes no room on a host
+            zero = {"zero_optimization": {**zero["zero_optimization"], "reduce_bucket_size": count}}
+        way = Way(block, how.micro_batch, True, bool(how.gradient_checkpointing), zero, world, dtype)
+        need = estimate(widths(model.shape), way)
+        return requested(ranks * (TRAIN + _mib(need.states + need.activations + need.communication)) + saved)
     # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 shards them as they are read.
     stage = (zero or {}).get("zero_optimization", {}).get("stage", 0)
-    read = _mib((2 if dtype == "bf16" and zero else FP32) * size.parameters)
+    read = _mib((2 if dtype == "bf16" and zero else FP32) * count)
     read = min(READ, read) if stage == 3 else read
-    return requested(ranks * (GPU + read + _mib(_offloaded(size.parameters, zero, world))) + saved)
+    return requested(ranks * (GPU + read + _mib(_offloaded(count, zero, world))) + saved)
 
 
 def packing(rows: Lengths) -> int:
@@ -161,23 +137,6 @@ def _mib(count: float) -> float:
     return count / 2**20
 
 
-def _states(parameters: int, dtype: str, zero: dict[str, Any] | None, world: int) -> float:
-    """Return the bytes of weights, gradients and optimizer states of one rank that trains on a CPU.
-
-    Without DeepSpeed: weights, gradients, two moments, and buckets to exchange gradients. With DeepSpeed also
-    a copy of the weights in fp32; from ZeRO 1 on, the optimizer's part is sharded over the ranks, from ZeRO 2
-    gradients, from ZeRO 3 weights. While gradients are gathered, both copies of them exist, in bf16 as the
-    backward pass makes them and in fp32 as they are added up. Without ZeRO, weights are fp32 in bf16 too.
-    """
-    if zero is None:
-        return parameters * (FP32 + FP32 + 2 * FP32 + (FP32 if world > 1 else 0))
-    stage = zero["zero_optimization"]["stage"]
-    width = 2 if dtype == "bf16" and stage else FP32
-    split = [world if stage >= least else 1 for least in (1, 2, 3)]
-    optimizer, gradients, weights = 3 * FP32 / split[0], (width + FP32) / split[1], width / split[2]
-    return parameters * (optimizer + gradients + weights + width)
-
-
 def _offloaded(parameters: int, zero: dict[str, Any] | None, world: int) -> float:
     """Return the bytes of host memory that one GPU rank pins for what DeepSpeed offloads."""
     found = (zero or {}).get("zero_optimization", {})
@@ -185,16 +144,3 @@ def _offloaded(parameters: int, zero: dict[str, Any] | None, world: int) -> floa
     return sum(
         parameters * size / world for name, size in each.items() if found.get(name, {}).get("device") == "cpu"
     )
-
-
-def _activations(size: Sizes, tokens: int, checkpointed: bool) -> float:
-    """Return the bytes that one forward and backward pass keeps on a CPU, in fp32.
-
-    A layer keeps about 12 hidden-size and 4 inner-size vectors per token; with gradient checkpointing only
-    its input. Attention keeps no scores. The loss holds the logits of a chunk of tokens twice, and the
-    gradient of its head's weights.
-    """
-    layer = FP32 * tokens * (12 * size.hidden + 4 * size.inner)
-    kept = FP32 * tokens * size.hidden * size.layers + layer if checkpointed else layer * size.layers
-    logits = min(tokens * size.vocabulary, max(LOGITS, LEAST * size.vocabulary))
-    return kept + FP32 * (2 * logits + size.hidden * size.vocabulary)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StrictBool, model_validator
 
 from launch.study.presets import Count, Name, Positive, Strict, Text, Whole
 
+AUTO: Final = "auto"  # the fastest value that fits on the GPUs
 Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
 Gpus = Annotated[Whole, Field(ge=0, le=1000)]
 
@@ -33,12 +34,13 @@ class Training(Strict):
 
     learning_rate: Positive
     """Peak learning rate, after the warmup. Example: `2e-5`."""
-    micro_batch: Count = 1
+    micro_batch: Count | Literal["auto"] = 1
     """Blocks in one forward pass of a process. `batch` is a multiple of it times all processes, or all groups
-    of `sequence_parallel`."""
-    zero: Annotated[Whole, Field(ge=0, le=3)] | None = None
+    of `sequence_parallel`. `auto`, for this and the next two keys: the fastest values with which the training
+    fits on its GPUs, as `sor plan` shows them."""
+    zero: Annotated[Whole, Field(ge=0, le=3)] | Literal["auto"] | None = None
     """DeepSpeed's ZeRO stage, as in configs/deepspeed; without it, DeepSpeed is not used."""
-    gradient_checkpointing: StrictBool = False
+    gradient_checkpointing: StrictBool | Literal["auto"] = False
     """Whether activations are recomputed in the backward pass: less memory, more time."""
     sequence_parallel: Some | None = None
     """Processes of a node that share the tokens of each block, for blocks too long for one GPU; divides the
@@ -61,6 +63,15 @@ class Training(Strict):
         if processes % (self.sequence_parallel or 1):
             found = f"found 'sequence_parallel: {self.sequence_parallel}', which does not divide"
             raise ValueError(f"{found} the {processes} {kind} of a node")
+        return self
+
+    @model_validator(mode="after")
+    def _auto_on_gpus(self) -> Training:
+        chosen = [
+            key for key in ("micro_batch", "zero", "gradient_checkpointing") if getattr(self, key) == AUTO
+        ]
+        if chosen and not self.gpus_per_node:
+            raise ValueError(f"'{chosen[0]}: auto' needs GPUs ('gpus_per_node'); without them, say a value")
         return self
 
 

@@ -10,18 +10,17 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from jobs.core.recipe_words import varied
 from jobs.core.unit import CONTINUES, PREPARED, Input, Resources, Unit, canonical
 from launch.study import memory
 from launch.study.budgets import chains, stable_flops, warmup_flops
 from launch.study.cluster import Cluster
+from launch.study.deepspeed import deepspeed
 from launch.study.digests import digest
 from launch.study.estimate import (
     Lengths,
@@ -33,9 +32,9 @@ from launch.study.estimate import (
     reporting_hours,
     training_flops,
 )
+from launch.study.gpu_fit import resolved
 from launch.study.model import Model
 from launch.study.placement import placed
-from launch.study.presets import CONFIGS
 from launch.study.recipes import Recipe, suffix
 from launch.study.schema import EvalGroup, Source, Study
 
@@ -239,8 +238,12 @@ class _Planner:
         return unit
 
     def training(self, student: Model, share: float, recipe: Recipe) -> Maker:
+        assert student.training is not None  # the study was checked
+        resources = placed(student.training, self.cluster)
+        student = resolved(student, recipe, resources.world_size, self.cluster)
         how = student.training
-        assert how is not None  # the study was checked
+        assert how is not None
+        assert not isinstance(how.zero, str)
         tokenizer, revision = student.tokens_with
         model = {
             **student.model_dump(mode="json", include={"size", "model", "revision", "init"}),
@@ -259,7 +262,7 @@ class _Planner:
             del settings["warmup"]
         settings |= {"learning_rate": recipe.learning_rate or how.learning_rate, "betas": list(recipe.betas)}
         prepared = self.prepared(model)
-        zero = None if how.zero is None else _deepspeed(how.zero)
+        zero = deepspeed(how.zero)
         execution = {
             "micro_batch": how.micro_batch,
             "gradient_checkpointing": how.gradient_checkpointing,
@@ -267,7 +270,6 @@ class _Planner:
             "deepspeed": zero,
             "mtbf_hours": self.cluster.mtbf_hours,
         }
-        resources = placed(how, self.cluster)
         needed = memory.training(student, resources, recipe.block, recipe.dtype, zero)
         resources = replace(resources, memory=needed)
         flops = training_flops(student.shape, self.rows, share, recipe.epochs or 1)
@@ -337,15 +339,6 @@ def _files(sources: Iterable[Source]) -> dict[str, str]:
     """Map the digests of the sources' local files to their paths."""
     files = [Path(s.path).absolute() for s in sources if s.path and not s.path.startswith(PREPARED)]
     return {f"sha256:{digest(file)}": str(file) for file in files}
-
-
-@cache
-def _deepspeed(stage: int) -> dict[str, Any]:
-    """Return DeepSpeed's configuration for a ZeRO stage."""
-    loaded: dict[str, Any] = yaml.safe_load(
-        (CONFIGS / "deepspeed" / f"zero{stage}.yaml").read_text(encoding="utf-8")
-    )
-    return loaded
 
 
 def settings_varied(units: Iterable[Unit]) -> dict[str, list[Any]]:
