@@ -106,6 +106,8 @@ def kind_of(schema: Schema, links: dict[str, str]) -> str:
         return str(schema["description"])
     if "$ref" in schema:
         return f"[mapping](#{links[schema['$ref'].rpartition('/')[2]]})"
+    if "const" in schema:
+        return f"`{flow(schema['const'])}`"
     if "enum" in schema:
         *others, last = (f"`{flow(value)}`" for value in schema["enum"] if value is not False)
         return f"{', '.join(others)} or {last}"

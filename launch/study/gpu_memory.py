@@ -141,8 +141,9 @@ def states(count: int, way: Way) -> tuple[float, float, float]:
     if not way.stage:
         return FP32 * count, FP32 * count, 2 * FP32 * count
     part = count / way.processes
-    kept = BF16 if way.stored == BF16 else 0
-    gradients = FP32 * part if way.stage > 1 else (FP32 + kept) * count
+    gradients = FP32 * part if way.stage > 1 else (FP32 + BF16) * count
+    if way.stage == 1 and way.stored == FP32:  # by the optimizer of ZeRO 2
+        gradients = FP32 * (count + part)
     weights = way.stored * (part if way.stage == 3 else count)
     offloaded = way.offloads("optimizer")
     return (
@@ -246,10 +247,11 @@ def _communication(model: Widths, way: Way) -> tuple[float, float, float]:
         return (FP32 * count if way.processes > 1 else 0), 0, 0
     if way.stage == 0:
         return 0, 0, FP32 * full
-    if way.stage == 1:  # one tensor of all matrices, which is sent as it is if it is larger than a bucket
+    rounded = FP32 if way.stored == BF16 else 0
+    if way.stage == 1 and rounded:  # a tensor of all matrices, sent as it is if it is larger than a bucket
         return 0, 0, FP32 * count if count <= bucket else 0
-    if way.stage == 2:  # two buckets, and a copy of one, rounded and in fp32
-        return 0, 2 * way.stored * bucket + (way.stored + FP32) * max(full, largest), 0
+    if way.stage < 3:  # two buckets, and a copy of what is sent, also in fp32
+        return 0, 2 * way.stored * bucket + (way.stored + rounded) * max(full, largest), 0
     # A bucket in fp32, and a copy ordered by process; a larger matrix goes alone, in both dtypes.
     sending = FP32 * full if largest <= bucket else (way.stored + FP32) * largest
     live = way.stored * min(count, int(way.zero.get("stage3_max_live_parameters", LIVE)) + largest)

@@ -19,7 +19,7 @@ from pydantic_core import core_schema
 from jobs.core.architectures import SIZES
 from jobs.core.flops import KNOWN
 from launch.study.cluster import Cluster
-from launch.study.model import Model
+from launch.study.model import AUTO, Model
 from launch.study.presets import Strict, known_names, listed, models_in
 from launch.study.schema import PRESETS, EvalGroup, Study
 from launch.study.shapes import LAYERS, MEASURED, MOST, NULLABLE, OPTIONAL, SWITCHES
@@ -72,6 +72,10 @@ RULES: dict[str, Schema] = {  # what the validators of whole models check
         }],
     },
     "Recipes": {"not": _given("epochs", "flops")},
+    "Training": {
+        "if": {"anyOf": [_is(key, AUTO) for key in ("micro_batch", "zero", "gradient_checkpointing")]},
+        "then": {"required": ["gpus_per_node"], "properties": {"gpus_per_node": {"exclusiveMinimum": 0}}},
+    },
     "Study": {
         "if": _given("pairs"), "else": _given("teacher", "prompts", "modes"),
         "then": {"not": {"anyOf": [_given(key) for key in ("teacher", "prompts", "modes")]}},

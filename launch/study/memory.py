@@ -76,13 +76,11 @@ def training(model: Model, resources: Resources, block: int, dtype: str, zero: d
     saved = _mib(FP32 * count)  # rank 0 gathers the weights to write them
     if not resources.gpus_per_node:
         assert isinstance(how.micro_batch, int)  # `auto` is for GPUs
-        if (
-            zero
-        ):  # buckets are as large as what they hold: memory that is never written takes no room on a host
-            zero = {"zero_optimization": {**zero["zero_optimization"], "reduce_bucket_size": count}}
         way = Way(block, how.micro_batch, True, bool(how.gradient_checkpointing), zero, world, dtype)
         need = estimate(widths(model.shape), way)
-        return requested(ranks * (TRAIN + _mib(need.states + need.activations + need.communication)) + saved)
+        # Of the buckets only what is written takes room: about one copy of all gradients.
+        sent = FP32 * count if zero or world > 1 else 0
+        return requested(ranks * (TRAIN + _mib(need.states + need.activations + sent)) + saved)
     # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 shards them as they are read.
     stage = (zero or {}).get("zero_optimization", {}).get("stage", 0)
     read = _mib((2 if dtype == "bf16" and zero else FP32) * count)

@@ -4,13 +4,55 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
-from launch.study.presets import Count, Name, Positive, Strict, Text, Whole
+from launch.study.presets import Count, Name, Positive, Strict, Text, Whole, shown
 
 AUTO: Final = "auto"  # the fastest value that fits on the GPUs
 Some = Annotated[Whole, Field(gt=0, le=100_000)]  # nodes, processes, cores
 Gpus = Annotated[Whole, Field(ge=0, le=1000)]
+MOST = 10**12  # blocks
+
+
+def _number_or_auto(value: Any, least: int, most: int) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = whole or (isinstance(value, float) and value.is_integer())
+    if value == AUTO or (whole and least <= value <= most):
+        return value if value == AUTO else int(value)
+    numbers = f"from {least} to {most}" if most < MOST else f"from {least}"
+    raise ValueError(f"found {shown(value)}; a whole number {numbers}, or auto, is needed")
+
+
+def _blocks(value: Any) -> Any:
+    return _number_or_auto(value, 1, MOST)
+
+
+def _stage(value: Any) -> Any:
+    return None if value is None else _number_or_auto(value, 0, 3)
+
+
+def _switch(value: Any) -> Any:
+    if isinstance(value, bool) or value == AUTO:
+        return value
+    raise ValueError(f"found {shown(value)}; true, false or auto is needed, without quotes")
+
+
+# One validator each, and its JSON Schema: of a union, pydantic would report a mistake for each part.
+def _or_auto(*schemas: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [*schemas, {"const": AUTO}]})
+
+
+Blocks = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_blocks),
+    _or_auto({"type": "integer", "minimum": 1, "maximum": MOST}),
+]
+Stage = Annotated[
+    int | Literal["auto"] | None,
+    PlainValidator(_stage),
+    _or_auto({"type": "integer", "minimum": 0, "maximum": 3}, {"type": "null"}),
+]
+Switch = Annotated[bool | Literal["auto"], PlainValidator(_switch), _or_auto({"type": "boolean"})]
 
 
 class Thinking(Strict):
@@ -34,13 +76,13 @@ class Training(Strict):
 
     learning_rate: Positive
     """Peak learning rate, after the warmup. Example: `2e-5`."""
-    micro_batch: Count | Literal["auto"] = 1
+    micro_batch: Blocks = 1
     """Blocks in one forward pass of a process. `batch` is a multiple of it times all processes, or all groups
     of `sequence_parallel`. `auto`, for this and the next two keys: the fastest values with which the training
     fits on its GPUs, as `sor plan` shows them."""
-    zero: Annotated[Whole, Field(ge=0, le=3)] | Literal["auto"] | None = None
+    zero: Stage = None
     """DeepSpeed's ZeRO stage, as in configs/deepspeed; without it, DeepSpeed is not used."""
-    gradient_checkpointing: StrictBool | Literal["auto"] = False
+    gradient_checkpointing: Switch = False
     """Whether activations are recomputed in the backward pass: less memory, more time."""
     sequence_parallel: Some | None = None
     """Processes of a node that share the tokens of each block, for blocks too long for one GPU; divides the
