@@ -15,7 +15,7 @@ from jobs.core.gpus import MEMORY, PEAKS, gpu_memory
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.gpu_fit import MARGIN, Fit, fits, uneven, unfit
 from launch.study.plan import plan
-from launch.study.presets import CONFIGS, StudyError
+from launch.study.presets import CONFIGS, StudyError, known_names
 from launch.study.schema import load_study
 
 QWEN = yaml.safe_load((CONFIGS / "models" / "qwen2.5-0.5b.yaml").read_text(encoding="utf-8"))["architecture"]
@@ -185,3 +185,53 @@ def test_submit_refuses_and_plan_shows(tmp_path: Path) -> None:
     [gpu] = {json.dumps(unit["gpu_memory"]) for unit in units if unit["stage"] == "train"}
     assert json.loads(gpu)["of"] == 22.5
     assert all(unit["gpu_memory"] is None for unit in units if unit["stage"] != "train")
+
+
+TABLE = """
+generic 0.5B 2 None False 65 of 80
+generic 1.5B 1 1 False 64 of 80
+generic 3B 4 1 True 49 of 80
+generic 7B 1 1 True 70 of 80
+generic 14B 1 2 True 54 of 80
+jean-zay 0.5B 2 None False 65 of 80
+jean-zay 1.5B 1 1 False 64 of 80
+jean-zay 3B 4 1 True 49 of 80
+jean-zay 7B 1 1 True 70 of 80
+jean-zay 14B 1 2 True 54 of 80
+leonardo 0.5B 1 None False 39 of 64
+leonardo 1.5B 4 None True 54 of 64
+leonardo 3B 4 1 True 49 of 64
+leonardo 7B 2 2 True 42 of 64
+leonardo 14B 1 2 True 54 of 64
+local 0.5B 2 None False 65 of 80
+local 1.5B 1 1 False 64 of 80
+local 3B 4 1 True 49 of 80
+local 7B 1 1 True 70 of 80
+local 14B 1 2 True 54 of 80
+lumi 0.5B 1 None False 39 of 64
+lumi 1.5B 4 None True 54 of 64
+lumi 3B 4 1 True 49 of 64
+lumi 7B 2 2 True 42 of 64
+lumi 14B 1 2 True 54 of 64
+perlmutter 0.5B 1 1 False 30 of 40
+perlmutter 1.5B 4 1 True 31 of 40
+perlmutter 3B 1 1 True 33 of 40
+perlmutter 7B 1 2 True 33 of 40
+perlmutter 14B 1 3 True 29 of 40
+roihu 0.5B 2 None False 65 of 96
+roihu 1.5B 1 1 False 64 of 96
+roihu 3B 4 None True 83 of 96
+roihu 7B 2 1 True 78 of 96
+roihu 14B 1 2 True 54 of 96
+"""
+
+
+def test_the_shipped_students_fit_every_shipped_cluster() -> None:
+    """Cluster, size, micro-batch, ZeRO stage, recomputation, GiB of each GPU: the same presets everywhere."""
+    shipped, found = load_study("scale-or-reason"), []
+    for name in known_names("clusters"):
+        for fit in fits(plan(shipped, load_cluster(name)), load_cluster(name)):
+            size, (recompute, zero, micro_batch) = fit.units[0].config["model"]["size"], fit.choice
+            found.append(f"{name} {size} {micro_batch} {zero} {recompute} {fit.needed:.0f} of {fit.gpu:g}")
+            assert unfit(fit) is None
+    assert found == TABLE.strip().splitlines()

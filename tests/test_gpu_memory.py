@@ -98,13 +98,13 @@ BASE = {
     "num_key_value_heads": 4, "intermediate_size": 704, "max_position_embeddings": 4096,
 }  # fmt: skip
 SHAPES: dict[str, tuple[dict[str, Any], int, bool]] = {
-    "llama": ({"model_type": "llama", **BASE}, 4096, False),
+    "llama": ({"model_type": "llama", **BASE}, 2048, False),
     "tied, recomputed": (
-        {"model_type": "qwen2", **BASE, "tie_word_embeddings": True, "num_hidden_layers": 8}, 4096, True,
+        {"model_type": "qwen2", **BASE, "tie_word_embeddings": True, "num_hidden_layers": 8}, 2048, True,
     ),
-    "large vocabulary": ({"model_type": "llama", **BASE, "vocab_size": 32_000}, 2048, False),
-    "normalized queries": ({"model_type": "qwen3", **BASE, "head_dim": 64}, 4096, False),
-    "plain MLP": ({"model_type": "gpt_neox", **BASE, "intermediate_size": 1024}, 4096, False),
+    "large vocabulary": ({"model_type": "llama", **BASE, "vocab_size": 32_000}, 1024, False),
+    "normalized queries": ({"model_type": "qwen3", **BASE, "head_dim": 64}, 2048, False),
+    "plain MLP": ({"model_type": "gpt_neox", **BASE, "intermediate_size": 1024}, 2048, False),
 }  # fmt: skip
 
 
