@@ -133,6 +133,23 @@ def test_more_gpus_or_a_smaller_block_are_advised_where_settings_do_not_help(tmp
     assert (unfit(hopeless) or "").endswith("Train a smaller model, or on larger GPUs")
 
 
+def test_processes_that_share_blocks_need_less(tmp_path: Path) -> None:
+    """Advice to share them is right, and groups share the batch, not processes."""
+    cluster = load_cluster("generic").model_copy(update={"gpu_memory": 20.0})
+    long = {"batch": 8, "block": 131072, "gpus_per_node": 8, **AUTO}
+    [alone] = small(tmp_path, cluster, **long)
+    advice = unfit(alone)
+    assert advice
+    [found] = re.findall(r"sequence_parallel: (\d)", advice)
+    [shared] = small(tmp_path, cluster, sequence_parallel=int(found), **long)
+    assert unfit(shared) is None
+    assert shared.need.activations < alone.need.activations
+    [half] = small(tmp_path, batch=4, gpus_per_node=8, sequence_parallel=2, **AUTO)
+    assert not uneven(half.units)
+    [whole] = small(tmp_path, batch=4, gpus_per_node=8)
+    assert uneven(whole.units)
+
+
 def test_of_unknown_families_only_what_is_certain_is_refused(tmp_path: Path) -> None:
     measured = {"per_token": 715_000_000, "per_output": 272_000_000, "per_pair": 86_016,
                 "parameters": 494_032_768, "active_parameters": 494_032_768}  # fmt: skip

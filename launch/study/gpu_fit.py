@@ -88,9 +88,9 @@ def resolved(student: Model, recipe: Recipe, processes: int, cluster: Cluster) -
     if how is None or AUTO not in (how.micro_batch, how.zero, how.gradient_checkpointing):
         return student
     (memory, _), model = cluster.memory_of_gpu, widths(student.shape)
-    needs = dict[Choice, float]()
-    for choice in _choices(how, recipe.batch, processes, model, recipe.dtype):
-        way = _way(choice, recipe.block, recipe.batch, processes, recipe.dtype)
+    needs, shared = dict[Choice, float](), how.sequence_parallel or 1
+    for choice in _choices(how, recipe.batch, processes // shared, model, recipe.dtype):
+        way = _way(choice, recipe.block, recipe.batch, processes, recipe.dtype, shared)
         needs[choice] = estimate(model, way).total
         if needs[choice] <= (1 - MARGIN) * memory * GIB:
             break
@@ -117,9 +117,10 @@ def fits(units: Iterable[Unit], cluster: Cluster) -> list[Fit]:
         unit, processes = same[0], same[0].resources.world_size
         block, batch, dtype = _recipe(unit, blocks)
         micro, model = unit.execution["micro_batch"], widths(unit.config["model"]["architecture"])
+        shared = unit.execution["sequence_parallel"] or 1
         way = Way(
-            block, micro, batch > micro * processes, unit.execution["gradient_checkpointing"],
-            unit.execution["deepspeed"], processes, dtype,
+            block, micro, batch > micro * processes // shared, unit.execution["gradient_checkpointing"],
+            unit.execution["deepspeed"], processes, dtype, shared,
         )  # fmt: skip
         found.append(Fit(tuple(same), model, way, batch, estimate(model, way), memory, source))
     return found
@@ -152,7 +153,8 @@ def uneven(units: Iterable[Unit]) -> list[str]:
     for unit in units:
         if unit.stage != "train":
             continue
-        batch, world = unit.config["recipe"]["batch"], unit.resources.world_size
+        batch, shared = unit.config["recipe"]["batch"], unit.execution["sequence_parallel"] or 1
+        world = unit.resources.world_size // shared  # processes, or groups of them
         micro = unit.execution["micro_batch"]
         if batch % (micro * world) == 0:
             continue
@@ -161,12 +163,13 @@ def uneven(units: Iterable[Unit]) -> list[str]:
         works = (
             f"micro_batch: {sizes[0]}"
             if sizes
-            else f"nodes and GPUs for {counts[0]} processes and micro_batch: 1"
+            else f"nodes and GPUs for {counts[0] * shared} processes and micro_batch: 1"
         )
+        who = f"{world} groups of {shared} processes" if shared > 1 else f"{world} processes"
         below = batch - batch % (micro * world)
         batches = " or ".join(str(n) for n in (below, below + micro * world) if n)
         why = (
-            f"training.batch is {batch} blocks, which {world} processes with a micro_batch of {micro} cannot "
+            f"training.batch is {batch} blocks, which {who} with a micro_batch of {micro} cannot "
             f"share evenly. In the model's preset, set {works}; or set training.batch to {batches}, which "
             "changes results"
         )
@@ -179,9 +182,10 @@ def _advice(found: Fit) -> str:
     way = found.way
     room = (1 - MARGIN) * found.gpu * GIB
 
-    def first(block: int, processes: int) -> tuple[Choice, float] | None:
-        for choice in _choices(ANY, found.batch, processes, found.model, way.dtype):
-            need = estimate(found.model, _way(choice, block, found.batch, processes, way.dtype)).total
+    def first(block: int, processes: int, shared: int = way.shared) -> tuple[Choice, float] | None:
+        for choice in _choices(ANY, found.batch, processes // shared, found.model, way.dtype):
+            trained = _way(choice, block, found.batch, processes, way.dtype, shared)
+            need = estimate(found.model, trained).total
             if need <= room:
                 return choice, need / GIB
         return None
@@ -189,9 +193,14 @@ def _advice(found: Fit) -> str:
     if better := first(way.block, way.processes):
         return f"What fits ({better[1]:.0f} GiB): '{better[0]}' in the model's preset, or 'auto' for each"
     works = []
+    near = found.units[0].resources.tasks_per_node
+    for shared in (n for n in range(way.shared + 1, near + 1) if near % n == found.model.heads % n == 0):
+        if better := first(way.block, way.processes, shared):
+            works.append(f"sequence_parallel: {shared} ({better[0]})")
+            break
     for times in MORE:
         processes = times * way.processes
-        if found.batch % processes == 0 and (better := first(way.block, processes)):
+        if found.batch % (processes // way.shared) == 0 and (better := first(way.block, processes)):
             works.append(f"{processes} GPUs ({better[0]})")
             break
     block = way.block // 2
@@ -202,9 +211,13 @@ def _advice(found: Fit) -> str:
     return f"What fits: {'; or '.join(works)}" if works else "Train a smaller model, or on larger GPUs"
 
 
-def _choices(how: Training, batch: int, processes: int, model: Widths, dtype: str) -> Iterator[Choice]:
-    """Yield ways to train, the fastest first: those that compute nothing twice, then those that send less."""
-    each = batch // processes if batch % processes == 0 else 1
+def _choices(how: Training, batch: int, readers: int, model: Widths, dtype: str) -> Iterator[Choice]:
+    """Yield ways to train, the fastest first: those that compute nothing twice, then those that send less.
+
+    Args:
+        readers: Processes, or groups of them, that read blocks of their own.
+    """
+    each = batch // readers if batch % readers == 0 else 1
     sizes: list[int] = [n for n in range(each, 0, -1) if each % n == 0]
     # Experts' grouped products need weights in bf16, which are in fp32 without ZeRO.
     stages = STAGES[1:] if model.experts and dtype == "bf16" else STAGES
@@ -217,11 +230,10 @@ def _choices(how: Training, batch: int, processes: int, model: Widths, dtype: st
         yield Choice(checkpointing, stage, micro_batch)
 
 
-def _way(choice: Choice, block: int, batch: int, processes: int, dtype: str) -> Way:
-    repeated = batch > choice.micro_batch * processes
-    return Way(
-        block, choice.micro_batch, repeated, choice.checkpointing, deepspeed(choice.zero), processes, dtype
-    )
+def _way(choice: Choice, block: int, batch: int, processes: int, dtype: str, shared: int) -> Way:
+    repeated = batch > choice.micro_batch * processes // shared
+    zero = deepspeed(choice.zero)
+    return Way(block, choice.micro_batch, repeated, choice.checkpointing, zero, processes, dtype, shared)
 
 
 def _recipe(unit: Unit, blocks: Mapping[str, int]) -> tuple[int, int, str]:

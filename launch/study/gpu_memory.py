@@ -6,6 +6,7 @@ explains it, and says how well it has been measured. Whether it fits, and what w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class Way:
         deepspeed: DeepSpeed's configuration; None: without DeepSpeed.
         processes: all of the training.
         dtype: bf16 or fp32.
+        shared: processes that share the tokens of a micro-batch (`sequence_parallel`).
     """
 
     block: int
@@ -46,11 +48,12 @@ class Way:
     deepspeed: Mapping[str, Any] | None
     processes: int
     dtype: str
+    shared: int = 1
 
     @property
     def tokens(self) -> int:
-        """Tokens of a forward pass; padding is left out, so this is the most."""
-        return self.block * self.micro_batch
+        """Tokens of a process in a forward pass; padding is left out, so this is the most."""
+        return math.ceil(self.block * self.micro_batch / self.shared)
 
     @property
     def zero(self) -> Mapping[str, Any]:
@@ -170,7 +173,7 @@ def activations(model: Widths, way: Way) -> tuple[float, float, float]:
     else:
         kept, layer = sum(n * kept for n, kept, _ in kinds), way.tokens * max(p for *_, p in kinds) + weights
     if model.scored:
-        layer += SCORES * FP32 * model.heads * PIECE * way.block
+        layer += SCORES * FP32 * math.ceil(model.heads / way.shared) * PIECE * way.block
     kept *= way.tokens
     around = way.tokens * model.hidden * (_norm(model, way) + way.stored)  # by the last norm
     copies = BF16 * model.dense_weights if way.casts else 0
