@@ -15,7 +15,7 @@ from jobs.core.widths import widths
 from jobs.training import attention, loss
 from launch.study import gpu_memory
 from launch.study.deepspeed import deepspeed
-from launch.study.gpu_memory import Estimate, Way, estimate
+from launch.study.gpu_memory import Estimate, Way, activations, estimate, states
 from launch.study.schema import load_study
 
 tracked = pytest.importorskip("tracked_training")
@@ -38,10 +38,14 @@ def experts(name: str) -> int:
     return widths(REAL[name][0]).experts
 
 
-def of(config: dict[str, Any], tokens: int, **how: Any) -> Estimate:
-    """The estimate for one process with several micro-batches in a step."""
+def how(tokens: int, **more: Any) -> Way:
+    """One process, with several micro-batches in a step."""
     usual = {"checkpointing": False, "deepspeed": None, "dtype": "bf16", "processes": 1}
-    return estimate(widths(config), Way(block=tokens, micro_batch=1, repeated=True, **{**usual, **how}))
+    return Way(block=tokens, micro_batch=1, repeated=True, **{**usual, **more})
+
+
+def of(config: dict[str, Any], tokens: int, **more: Any) -> Estimate:
+    return estimate(widths(config), how(tokens, **more))
 
 
 def short(config: dict[str, Any], layers: int) -> dict[str, Any]:
@@ -59,9 +63,10 @@ def compare(config: dict[str, Any], tokens: int, checkpointing: bool, half: bool
             cast to bf16 for products.
     """
     seen = tracked.peak(config, tokens, checkpointing, half=half)
-    need = of(config, tokens, checkpointing=checkpointing, deepspeed=deepspeed(1) if half else None)
-    held = 4 * widths(config).parameters if half else need.states
-    assert need.activations == pytest.approx(seen - held, rel=0.1)
+    way = how(tokens, checkpointing=checkpointing, deepspeed=deepspeed(1) if half else None)
+    model = widths(config)
+    held = 4 * model.parameters if half else sum(states(model.parameters, way))
+    assert max(activations(model, way)) == pytest.approx(seen - held, rel=0.1)
 
 
 @pytest.mark.parametrize("half", [True, False])

@@ -164,17 +164,19 @@ def activations(model: Widths, way: Way) -> tuple[float, float, float]:
     layer is left.
     """
     sparse, dense = model.sparse_layers, model.layers - model.sparse_layers
-    kinds = [(n, _kept(model, way, experts), _passing(model, way, experts))
-             for n, experts in ((dense, False), (sparse, True)) if n]  # fmt: skip
-    weights = way.stored * model.matrix  # the gradient of one matrix, before it is added up
-    one = way.tokens * max(kept + passing for _, kept, passing in kinds) + weights
+    kinds = [
+        (number, way.tokens * _kept(model, way, experts), _passing(model, way, experts))
+        for number, experts in ((dense, False), (sparse, True))
+        if number
+    ]
+    one = max(kept + passing for _, kept, passing in kinds)
     if way.checkpointing:
-        kept, layer = model.layers * way.stored * model.hidden, one
+        kept, layer = way.tokens * model.layers * way.stored * model.hidden, one
     else:
-        kept, layer = sum(n * kept for n, kept, _ in kinds), way.tokens * max(p for *_, p in kinds) + weights
+        kept = sum(number * kept for number, kept, _ in kinds)
+        layer = max(passing for *_, passing in kinds)
     if model.scored:
         layer += SCORES * FP32 * math.ceil(model.heads / way.shared) * PIECE * way.block
-    kept *= way.tokens
     around = way.tokens * model.hidden * (_norm(model, way) + way.stored)  # by the last norm
     copies = BF16 * model.dense_weights if way.casts else 0
     now = copies / model.layers if way.checkpointing else copies
@@ -220,11 +222,16 @@ def _kept(model: Widths, way: Way, experts: bool) -> int:
     return found + each * (model.vectors * model.shared + (model.hidden if model.shared else 0))
 
 
-def _passing(model: Widths, way: Way, experts: bool) -> int:
-    """Return the bytes of a token's gradients within a layer that exist at once, at most."""
+def _passing(model: Widths, way: Way, experts: bool) -> float:
+    """Return the bytes of gradients within a layer that exist at once, at most.
+
+    That is while the MLP's product is differentiated or, where experts have many weights and few tokens,
+    while their gradient is computed: the product's, and what was kept for it, have been released by then.
+    """
     if not experts:
-        return way.computed * 2 * model.inner + way.stored * 2 * model.hidden
-    return way.stored * (model.active * (2 * model.expert + model.hidden) + 2 * model.hidden)
+        return way.tokens * (way.computed * 2 * model.inner + way.stored * 2 * model.hidden)
+    vectors = model.active * (2 * model.expert + model.hidden) + 2 * model.hidden
+    return way.stored * max(way.tokens * vectors, model.matrix - way.tokens * vectors)
 
 
 def _loss(model: Widths, way: Way) -> tuple[float, float]:
