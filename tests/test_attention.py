@@ -255,6 +255,26 @@ def test_a_gpu_gets_one_call_of_torchs_kernel_for_all_rows(
     assert (starts is rows.cumulative, longest, causal, scale, seen) == (True, 7, window is None, 0.5, told)
 
 
+@pytest.mark.parametrize(("lengths", "moved"), [((48,), 0), ((16, 16, 16), 0), ((24, 23), 8), ((40, 8), 8)])
+def test_tokens_are_moved_only_where_rows_differ_in_length(lengths: tuple[int, ...], moved: int) -> None:
+    plain = make("qwen2")
+    plain.set_attn_implementation("eager")
+    model, made, calls = packed(copy.deepcopy(plain)), blocks((lengths,)), []
+
+    class Moves(dispatch.TorchDispatchMode):  # type: ignore[name-defined]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.extend(["index_select"] * ("index_select" in func.name()))
+            return func(*args, **(kwargs or {}))
+
+    with Moves():
+        found = answer_loss(model, made, np.arange(1), "cpu")
+    torch.testing.assert_close(found, alone(plain, made), rtol=2e-6, atol=0.0)
+    found.backward()
+    alone(plain, made).backward()
+    assert (gradients(model) - gradients(plain)).norm() < 1e-5 * gradients(plain).norm()
+    assert len(calls) - 1 == moved  # and one of the loss
+
+
 def test_padding_costs_nothing() -> None:
     model = packed(make("qwen3"))
     seen = []

@@ -207,13 +207,13 @@ def _by_group(query: Any, key: Any, value: Any, groups: Groups, kind: Kind) -> A
 
     found = []
     for tokens in groups.tokens:
-        chosen = tokens.flatten()
-        q, k, v = (
-            x[0].index_select(1, chosen).unflatten(1, tokens.shape).transpose(0, 1)
+        flat = (
+            x[0] if groups.back is None else x[0].index_select(1, tokens.flatten())
             for x in (query, key, value)
         )
+        q, k, v = (x.unflatten(1, tokens.shape).transpose(0, 1) for x in flat)
         found.append(_fused(q, k, v, kind).transpose(1, 2).flatten(0, 1))
-    return torch.cat(found).index_select(0, groups.back)[None]
+    return (found[0] if groups.back is None else torch.cat(found).index_select(0, groups.back))[None]
 
 
 def _by_row(query: Any, key: Any, value: Any, rows: Rows, kind: Kind) -> Any:

@@ -49,7 +49,8 @@ class Groups:
 
     Attributes:
         tokens: For each group, the tokens of its rectangle, of shape (rows, longest).
-        back: The place of each token in the rectangles, one after another.
+        back: The place of each token in the rectangles, one after another; None if all tokens are in one
+            rectangle in their order, as those of one row or of equally long rows are.
     """
 
     tokens: tuple[Any, ...]
@@ -76,4 +77,6 @@ class Groups:
             real = starts + places < ends
             back[inside[real]] = before + np.flatnonzero(real)
             before += inside.size
+        if len(groups) == 1 and before == bounds[-1]:
+            return cls(tuple(tokens), None)
         return cls(tuple(tokens), torch.from_numpy(back).to(device))
