@@ -99,8 +99,12 @@ def gpu_use(progress: dict[str, Any] | None, short: bool = False) -> str:
     return ", ".join(parts if short or not parts else [f"GPUs {len(gpus)}", *parts])
 
 
-def plan_view(now: StudyStatus) -> RenderableType:
-    """Render the units of a study by stage: requested resources, estimated compute, state."""
+def plan_view(now: StudyStatus, more: Sequence[RenderableType] = ()) -> RenderableType:
+    """Render the units of a study by stage: requested resources, estimated compute, state.
+
+    Args:
+        more: what to show between the units and the sums.
+    """
     table = Columns(
         ("stage", "unit", "needs", "memory", "limit (h)", "GPU hours", "FLOPs", "state"),
         numbers=("memory", "limit (h)", "GPU hours", "FLOPs"),
@@ -125,7 +129,7 @@ def plan_view(now: StudyStatus) -> RenderableType:
     varied = [f"trained with {'; '.join(differ)}"] if differ else []
     lines = [Text(line, "dim") for line in (*varied, *budgets.notes(units))]
     lines += [Text(line, "yellow") for line in [budgets.repeated(units)] if line]
-    return Group(table, "", *lines, *([""] if lines else []), stage_sums(units))
+    return Group(table, "", *lines, *([""] if lines else []), *more, stage_sums(units))
 
 
 def stage_sums(units: list[Unit]) -> Table:

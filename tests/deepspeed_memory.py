@@ -36,7 +36,7 @@ def main(stage: int, bucket: int) -> int:
     assert configuration is not None
     zero = {**configuration["zero_optimization"], "reduce_bucket_size": bucket}
     recipe = Recipe(**{**RECIPE, "dtype": "bf16", "batch": 2 * world})
-    execution = {"micro_batch": 1, "deepspeed": {**configuration, "zero_optimization": zero}}
+    execution = {"micro_batch": 1, "deepspeed": {**configuration, "zero_optimization": zero}, "sequence_parallel": None}
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         accelerator = accelerate(recipe, execution, world)
         model = built(CONFIG, torch.bfloat16, False)
@@ -50,7 +50,7 @@ def main(stage: int, bucket: int) -> int:
             for _ in range(2):
                 with accelerator.accumulate(model):
                     given["rows"].layers = 0
-                    accelerator.backward(model(**given))
+                    accelerator.backward(model(**given)[0])
                     optimizer.step()
                     optimizer.zero_grad()
     part(accelerator)

@@ -119,7 +119,7 @@ def test_plan_json(study: Path, out: Path) -> None:
     expected = {u.id: u for u in units(study)}
     assert [u["id"] for u in data["units"]] == list(expected)
     for unit in data["units"]:
-        assert list(unit) == ["id", "stage", "name", "after", "resources", "flops", "state"]
+        assert list(unit) == ["id", "stage", "name", "after", "resources", "flops", "gpu_memory", "state"]
         known = expected[unit["id"]]
         assert (unit["stage"], unit["name"]) == (known.stage, known.name)
         assert unit["after"] == [i.id for i in known.inputs]

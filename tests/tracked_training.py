@@ -83,7 +83,7 @@ def peak(config: dict[str, Any], tokens: int, checkpointing: bool, *, half: bool
             tracker.track_external(model, *([optimizer] if optimizer else []))
             with tracker:
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not half):
-                    loss = model(**given)
+                    loss, _ = model(**given)
                 loss.backward()
     [found] = tracker.get_tracker_snapshot("peak").values()
     return int(found["Total"])
@@ -101,7 +101,7 @@ def allocated(config: dict[str, Any], tokens: int, checkpointing: bool) -> int:
         for _ in range(2):
             for _ in range(2):
                 given["rows"].layers = 0
-                model(**given).backward()
+                model(**given)[0].backward()
             optimizer.step()
             optimizer.zero_grad()
     return max(size for _, size in running(profiler))

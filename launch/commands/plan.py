@@ -27,11 +27,9 @@ def print_plan(project: Project, as_json: bool) -> None:
         units = [_unit(seen, gpus.get(seen.unit.id)) for seen in now.units]
         show_json({"study": now.root.path.name, "units": units, "totals": sums})
         return
-    show(plan_view(now))
-    if found:
-        show(Group("", gpu_view(found)))
-    for fault in uneven(project.units):
-        show(Text(fault, "bold red"))
+    more: list[RenderableType] = [Text(fault, "bold red") for fault in uneven(project.units)]
+    more += [gpu_view(found)] if found else []
+    show(plan_view(now, [*more, ""] if more else []))
 
 
 def gpu_view(found: Sequence[Fit]) -> RenderableType:
