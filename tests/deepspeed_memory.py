@@ -36,7 +36,11 @@ def main(stage: int, bucket: int) -> int:
     assert configuration is not None
     zero = {**configuration["zero_optimization"], "reduce_bucket_size": bucket}
     recipe = Recipe(**{**RECIPE, "dtype": "bf16", "batch": 2 * world})
-    execution = {"micro_batch": 1, "deepspeed": {**configuration, "zero_optimization": zero}, "sequence_parallel": None}
+    execution = {
+        "micro_batch": 1,
+        "deepspeed": {**configuration, "zero_optimization": zero},
+        "sequence_parallel": None,
+    }
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         accelerator = accelerate(recipe, execution, world)
         model = built(CONFIG, torch.bfloat16, False)
