@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+RESULTS = HERE / "gpu.json"
+TRIED = Path(tempfile.gettempdir()) / "gpu.json"  # must not replace results of a GPU
 SECONDS = 450  # after which no case is started; eight minutes with the last one
 FIGURES = {
     "error": "error {:.1e}", "gradient_error": "of gradients {:.1e}", "seconds": "{:.4g} s",
@@ -31,7 +34,7 @@ FIGURES = {
 def main() -> int:
     """Measure what this machine can, and return the exit code: 2 without torch, transformers or a GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / "gpu.json", help="file of results (%(default)s)")
+    parser.add_argument("--out", type=Path, help=f"file of results ({RESULTS}; with --cpu {TRIED})")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="start no case after (%(default)s)")
     parser.add_argument("--cpu", action="store_true", help="try the same code on tiny shapes, without a GPU")
     given = parser.parse_args()
@@ -44,7 +47,9 @@ def main() -> int:
         )
         return 2
     command = [sys.executable, str(HERE / "gpu_cases.py"), "--until", str(time.time() + given.seconds)]
-    return collect([*command, "--cpu"] if given.cpu else command, given.out)
+    if given.cpu:
+        return collect([*command, "--cpu"], given.out or TRIED)
+    return collect(command, given.out or RESULTS)
 
 
 def collect(command: list[str], out: Path) -> int:
