@@ -28,7 +28,7 @@ from launch.study_run import open_project
 
 HERE = Path(__file__).parent
 SOR = Path(sys.executable).with_name("sor")
-OVERVIEW, UNIT = (100, 24), (100, 30)  # cells
+OVERVIEW, UNIT, WIDE = (100, 24), (100, 30), (200, 50)  # cells
 PAGE = "1100,1000"  # pixels
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # which rich would have fetched from elsewhere
@@ -68,6 +68,8 @@ def draw_monitor(run: subprocess.Popen[bytes], runs: Path) -> None:
     inside = Inside(unit.unit.id, log, read_story(unit, project.cluster.gpu))
     screen = settled(Screen(page=Page.UNIT, unit=unit.unit.id), [view])
     draw(screen, view, inside, UNIT, HERE / "unit.svg")
+    units = settled(Screen(page=Page.UNITS, unit=unit.unit.id), [view])
+    draw(units, view, inside, WIDE, HERE / "monitor-wide.svg")
 
 
 def halfway(view: StudyView) -> tuple[StudyView, UnitStatus] | None:
