@@ -23,11 +23,11 @@ from jobs.training.schedule import Recipe
 from launch.study.deepspeed import deepspeed
 
 CONFIG: dict[str, Any] = {
-    "model_type": "llama", "vocab_size": 4096, "hidden_size": 512, "num_hidden_layers": 4,
+    "model_type": "llama", "vocab_size": 2048, "hidden_size": 512, "num_hidden_layers": 2,
     "num_attention_heads": 8, "num_key_value_heads": 8, "intermediate_size": 1408,
     "max_position_embeddings": 1024, "tie_word_embeddings": False,
 }  # fmt: skip
-TOKENS, STEPS = 256, 3
+TOKENS, STEPS = 64, 2
 
 
 def main(stage: int, bucket: int) -> int:

@@ -209,37 +209,37 @@ generic 0.5B 2 None False 65 of 80
 generic 1.5B 1 1 False 64 of 80
 generic 3B 4 1 True 49 of 80
 generic 7B 1 1 True 70 of 80
-generic 14B 1 2 True 54 of 80
+generic 14B 1 2 True 55 of 80
 jean-zay 0.5B 2 None False 65 of 80
 jean-zay 1.5B 1 1 False 64 of 80
 jean-zay 3B 4 1 True 49 of 80
 jean-zay 7B 1 1 True 70 of 80
-jean-zay 14B 1 2 True 54 of 80
+jean-zay 14B 1 2 True 55 of 80
 leonardo 0.5B 1 None False 39 of 64
 leonardo 1.5B 4 None True 54 of 64
 leonardo 3B 4 1 True 49 of 64
-leonardo 7B 2 2 True 42 of 64
-leonardo 14B 1 2 True 54 of 64
+leonardo 7B 2 2 True 43 of 64
+leonardo 14B 1 2 True 55 of 64
 local 0.5B 2 None False 65 of 80
 local 1.5B 1 1 False 64 of 80
 local 3B 4 1 True 49 of 80
 local 7B 1 1 True 70 of 80
-local 14B 1 2 True 54 of 80
+local 14B 1 2 True 55 of 80
 lumi 0.5B 1 None False 39 of 64
 lumi 1.5B 4 None True 54 of 64
 lumi 3B 4 1 True 49 of 64
-lumi 7B 2 2 True 42 of 64
-lumi 14B 1 2 True 54 of 64
+lumi 7B 2 2 True 43 of 64
+lumi 14B 1 2 True 55 of 64
 perlmutter 0.5B 1 1 False 30 of 40
 perlmutter 1.5B 4 1 True 31 of 40
 perlmutter 3B 1 1 True 33 of 40
-perlmutter 7B 1 2 True 33 of 40
+perlmutter 7B 1 2 True 34 of 40
 perlmutter 14B 1 3 True 29 of 40
 roihu 0.5B 2 None False 65 of 96
 roihu 1.5B 1 1 False 64 of 96
 roihu 3B 4 None True 83 of 96
 roihu 7B 2 1 True 78 of 96
-roihu 14B 1 2 True 54 of 96
+roihu 14B 1 2 True 55 of 96
 """
 
 

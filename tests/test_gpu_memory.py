@@ -125,7 +125,7 @@ def test_real_steps_allocate_as_much(name: str) -> None:
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_allocates_as_much(stage: int) -> None:
     """Two processes, each of which holds its part; buckets smaller than the model."""
-    bucket, processes = 3_000_000, []
+    bucket, processes = 1_000_000, []
     for rank in range(2):
         where = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         where |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT + stage)}

@@ -256,12 +256,13 @@ def _communication(model: Widths, way: Way) -> tuple[float, float, float]:
     if way.deepspeed is None:
         return (FP32 * count if way.processes > 1 else 0), 0, 0
     if way.stage == 0:
-        return 0, 0, FP32 * full
+        return 0, 0, FP32 * min(count, BUCKET)
     rounded = FP32 if way.stored == BF16 else 0
     if way.stage == 1 and rounded:  # a tensor of all matrices, sent as it is if it is larger than a bucket
-        return 0, 0, FP32 * count if count <= bucket else 0
+        return 0, 0, FP32 * count if count <= BUCKET else 0
     if way.stage < 3:  # two buckets, and a copy of what is sent, also in fp32
-        return 0, 2 * way.stored * bucket + (way.stored + rounded) * max(full, largest), 0
+        alone = way.stored * largest if largest > bucket else 0
+        return 0, 2 * way.stored * bucket + (way.stored + rounded) * max(full, largest) + alone, 0
     # A bucket in fp32, and a copy ordered by process; a larger matrix goes alone, in both dtypes.
     sending = FP32 * full if largest <= bucket else (way.stored + FP32) * largest
     live = way.stored * min(count, int(way.zero.get("stage3_max_live_parameters", LIVE)) + largest)
