@@ -93,7 +93,7 @@ def loss(machine: Machine, size: str, tokens: int, ours: bool) -> Figures:
 
     def work() -> Any:
         if ours:
-            found = chunked(hidden, weight, None, targets)
+            found, _ = chunked(hidden, weight, None, targets)
         else:
             logits = torch.nn.functional.linear(hidden, weight).float()
             found = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
