@@ -184,7 +184,8 @@ def activations(model: Widths, way: Way) -> tuple[float, float, float]:
     head = way.stored * model.head
     # The gradient of a tied head waits for the embedding's, which is as large.
     backward = now + max(around + differentiating, layer + (head if model.tied else 0))
-    last = max(one, layer) + copies / model.layers + (2 * head if model.tied else head)
+    # At the end, the embedding's gradient comes: added to a tied head's, there are three of them.
+    last = max(one + copies / model.layers + (head if model.tied else 0), (3 if model.tied else 1) * head)
     return kept + around + copies + computing, kept + backward, last
 
 
