@@ -15,6 +15,10 @@ from analysis.statistics.answers import BY_SIZE, PLAIN, REASONING
 from analysis.statistics.frontier import AVERAGE, AXES, SHARED, trained_on, with_configuration
 from jobs.core.wording import about, count, span
 
+FLOPS, TOKENS = "FLOPs\nper item", "tokens\nper item"
+SURE = 27  # columns of the table beside the names: training FLOPs, accuracy, space
+PER_ITEM = {FLOPS: 11, TOKENS: 21}  # columns that they need, and those before them
+
 
 def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | None = None) -> Table:
     """Return the frontier as text: each student's compute and accuracy, with ● if it is on the frontier.
@@ -22,32 +26,37 @@ def terminal_table(results: pd.DataFrame, points: pd.DataFrame, width: int | Non
     Args:
         results: Table of `analysis.results.collect.collect`. Missing values are shown as –.
         points: Table of `analysis.statistics.frontier.frontier_table`.
-        width: Columns of the terminal, by default the current one's. Group accuracies are shown if they fit.
+        width: Columns of the terminal, by default the current one's. What does not fit beside whole names is
+            left out: accuracies of groups, then tokens and FLOPs per item.
     """
+    width = width or shutil.get_terminal_size().columns
     names = list(dict.fromkeys(points.loc[points["kind"] == "group", "scope"]))
     shared = [SHARED] if SHARED in set(points["scope"]) else []
-    room = (width or shutil.get_terminal_size().columns) - 85 - 12 * len(shared)
+    room = width - 85 - 12 * len(shared)
     groups = names if 1 < len(names) <= room // 12 else []
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.caption = "● on the frontier: none is as accurate at less compute"
     table.add_column("student", overflow="fold")
     table.add_column("trained on")
-    for name in ("training\nFLOPs", "FLOPs\nper item", "tokens\nper item", "accuracy\n%"):
+    cells = {(row["scope"], row["student"]): row for row in points.to_dict("records")}
+    results = with_configuration(results)
+    words = dict(zip(results["configuration"], trained_on(results), strict=True))
+    taken = sum(max(map(len, names)) for names in (words.keys(), words.values())) + SURE + 12 * len(shared)
+    per_item = [column for column, needed in PER_ITEM.items() if taken + needed <= width]
+    for name in ("training\nFLOPs", *per_item, "accuracy\n%"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in (*("shared by\nall, %" for _ in shared), *groups):
         heading = name.replace(", ", ",\n").replace("-", "-\n")
         table.add_column(heading, justify="right", no_wrap=True)
-    cells = {(row["scope"], row["student"]): row for row in points.to_dict("records")}
-    results = with_configuration(results)
-    words = dict(zip(results["configuration"], trained_on(results), strict=True))
+    axes = list(AXES.items()) if FLOPS in per_item else [*AXES.items()][:1]
     for student, own in results.groupby("configuration", sort=False):
         average = cells.get((AVERAGE, student), {})
         flops = {"training_flops": own["training_flops"].iloc[0], **average}
         table.add_row(
             str(student),
             words[str(student)],
-            *(_scientific(flops.get(x)) + (" ●" if average.get(mark) else "  ") for x, mark in AXES.items()),
-            _rounded(average.get("output_tokens")),
+            *(_scientific(flops.get(x)) + (" ●" if average.get(mark) else "  ") for x, mark in axes),
+            *([_rounded(average.get("output_tokens"))] if TOKENS in per_item else []),
             *(_percent(cells.get((scope, student), {})) for scope in (AVERAGE, *shared, *groups)),
             style="bold" if any(average.get(mark) for mark in AXES.values()) else None,
         )

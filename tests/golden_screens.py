@@ -1,4 +1,4 @@
-"""The screens that tests/golden holds: pages of the monitor, `sor plan` and `sor status`, of a made-up study.
+"""The screens that tests/golden holds: pages of the monitor, and what commands print, of made-up studies.
 
 As a program (`make golden`), this file draws them again.
 """
@@ -10,14 +10,17 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import made_status as made
+from made_results import nine_students
 from made_status import NOW
 
+from analysis.report import Report, analyse, print_report
 from jobs.core.causes import Cause, Run
 from jobs.core.plain import ESCAPES, PlainConsole
 from launch.monitor.data.study_view import StudyView
@@ -27,8 +30,9 @@ from launch.monitor.screen import LOG_LINES, Screen, press, settled
 from launch.state.command_line import note_typed
 from launch.state.lock import Held
 from launch.state.log_files import last_words, words_of
+from launch.state.reconcile import reconcile
 from launch.state.status import UnitStatus
-from launch.views import plan_view, status_view
+from launch.views import difference_view, plan_view, status_view
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = ((60, 24), (80, 24), (120, 40), (200, 60))
@@ -47,7 +51,7 @@ PAGES = {  # the monitor's, and the keys that lead there
     "submitting": "u",
 }
 NAMED = ("enter",)  # the words above that are not typed letter by letter
-PRINTED = ("plan", "status")
+PRINTED = ("plan", "submit", "status", "report")
 NAMES = [f"{page}-{width}x{height}" for page in PAGES for width, height in SIZES]
 NAMES += [f"{page}-{width}" for page in PRINTED for width, _ in SIZES]
 LOSSES = [2.0 / (1 + step / 8) + 0.03 * (step % 3) for step in range(60)]
@@ -120,11 +124,26 @@ def _inside(seen: UnitStatus | None, page: str) -> Inside:
 def printed(command: str, width: int, view: StudyView) -> str:
     """Return what a command prints into a terminal of this width."""
     assert view.now
-    some = replace(view.now, units=view.now.units[:40])
-    shown = plan_view(some) if command == "plan" else status_view(view.now, last_words(view.now))
     file = io.StringIO()
-    PlainConsole(file=file, width=width).print(shown, crop=False)
+    if command == "report":
+        with redirect_stdout(file), mock.patch.dict(os.environ, {"COLUMNS": str(width)}):
+            print_report(_report())
+    else:
+        shown = {
+            "plan": lambda now: plan_view(replace(now, units=now.units[:40])),
+            "submit": lambda now: difference_view(reconcile(now), "roihu"),
+            "status": lambda now: status_view(now, last_words(now)),
+        }[command](view.now)
+        PlainConsole(file=file, width=width).print(shown, crop=False)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+@cache
+def _report() -> Report:
+    """The report of three sizes and mixtures on two benchmarks."""
+    with tempfile.TemporaryDirectory() as folder:
+        nine_students(Path(folder))
+        return replace(analyse(folder), page=Path("runs/mine/report/latest/report.html"))
 
 
 def main() -> None:
