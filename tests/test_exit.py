@@ -128,6 +128,7 @@ def test_what_is_lost_is_not_kept_and_a_secret_is_not_told(
     assert well["error"] is None
 
 
+LACKS = f"{sys.executable} lacks it; sor doctor lists what is missing, and how to install it)"
 NEAR_LIMIT, TOLD = "its time limit is near", "it was preempted or cancelled"
 
 
@@ -135,6 +136,7 @@ NEAR_LIMIT, TOLD = "its time limit is near", "it was preempted or cancelled"
     ("error", "cause", "words", "verdict", "code"),
     [
         (KeyError("prompt"), Cause.CODE, "KeyError: 'prompt'", "stop", 1),
+        (ModuleNotFoundError("no x"), Cause.CODE, f"ModuleNotFoundError: no x ({LACKS}", "stop", 1),
         (OSError("[Errno 113]"), Cause.NETWORK, "OSError: [Errno 113]", "again", 75),
         (MemoryError("all"), Cause.MEMORY, "MemoryError: all", "memory", 75),
         (Interrupted(TOLD), Cause.PREEMPTED, TOLD, "again", 0),

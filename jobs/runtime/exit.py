@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,7 +107,10 @@ class Ending:
             if cause == Cause.TIME_LIMIT and not self._near_limit():
                 cause = Cause.PREEMPTED  # some clusters announce preemption with the same signal
             self.fail(cause, last, interrupted=True)
-        self.fail(cause_of(error), f"{type(error).__name__}: {error}")
+        words = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            words += f" ({sys.executable} lacks it; sor doctor lists what is missing, and how to install it)"
+        self.fail(cause_of(error), words)
 
     def fail(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:
         """Record the failure and the requeue verdict, and end the process immediately.
