@@ -101,8 +101,10 @@ def units(count: int, stage: str = "pack", **resources: Any) -> list[Unit]:
 
 def behind(stage: str, name: str, *inputs: Unit) -> Unit:
     """A unit that reads others."""
-    needs = Resources(hours=0.5)
-    return Unit(stage, name, {"name": name}, tuple(i.as_input(i.name) for i in inputs), resources=needs)
+    config = {"name": name, "recipe": {"batch": 1}}
+    execution = {"micro_batch": 1, "sequence_parallel": None}
+    given = tuple(i.as_input(i.name) for i in inputs)
+    return Unit(stage, name, config, given, execution, Resources(hours=0.5))
 
 
 def done(project: Project) -> int:
@@ -223,7 +225,7 @@ def test_caps_of_the_cluster_file_are_kept_by_arrays_and_submits_together(
         names = queued(here, "--states=RUNNING", "--format=%j")
         return sum(2 if cap == "max_gpus" and name.startswith("evaluate") else 1 for name in names)
 
-    small, large = units(7, "train", gpus_per_node=1), units(3, "evaluate", gpus_per_node=2)
+    small, large = units(7, "generate", gpus_per_node=1), units(3, "evaluate", gpus_per_node=2)
     file = light_jobs(tmp_path / "go", **{cap: most})
     assert submit(made_project(tmp_path, small[:4], **file), yes=True, only=None) == 0
     wait_for(lambda: weight() == 4, "the first ones")
@@ -238,7 +240,7 @@ def test_caps_of_the_cluster_file_are_kept_by_arrays_and_submits_together(
     assert set(started(project).values()) == {1}
 
 
-TRAIN = Unit("train", "s", {}, resources=Resources(hours=1))
+ALONE = Unit("evaluate", "s", {}, resources=Resources(hours=1))
 HOURS = 7 * 24  # of the partition's MaxTime
 
 
@@ -256,11 +258,11 @@ HOURS = 7 * 24  # of the partition's MaxTime
 def test_what_can_never_run_is_refused_before_anything_is_submitted(
     here: Cluster, tmp_path: Path, needs: dict[str, Any], options: dict[str, str], words: str
 ) -> None:
-    never = replace(TRAIN, resources=replace(TRAIN.resources, **needs))
+    never = replace(ALONE, resources=replace(ALONE.resources, **needs))
     project = made_project(
         tmp_path, [*units(3), never, replace(never, name="t", config={"t": 1})], sbatch=options
     )
-    nobody = "pack0 and 4 more" if options else "train s and 1 more"
+    nobody = "pack0 and 4 more" if options else "evaluate s and 1 more"
     with pytest.raises(Refusal, match=f"^{'pack ' if options else ''}{nobody}: {words}"):
         submit(project, yes=True, only=None)
     assert nothing_was_submitted(project, here)
@@ -273,18 +275,18 @@ def nothing_was_submitted(project: Project, cluster: Cluster) -> bool:
 
 
 def test_a_time_limit_that_only_its_margin_makes_too_long_is_lowered(here: Cluster, tmp_path: Path) -> None:
-    long = replace(TRAIN, resources=Resources(hours=HOURS * MARGIN))
+    long = replace(ALONE, resources=Resources(hours=HOURS * MARGIN))
     assert submit(made_project(tmp_path, [long], sbatch={"hold": True}), yes=True, only=None) == 0
     assert queued(here, "--format=%l") == ["7-00:00:00"]
 
 
 def test_a_user_without_an_account_is_told_to_ask_for_one(here: Cluster, tmp_path: Path) -> None:
     manage = ("sacctmgr", "--immediate", "--quiet")
-    project = made_project(tmp_path, [TRAIN])
+    project = made_project(tmp_path, [ALONE])
     here.run(*manage, "delete", "user", config.user())
     try:
         with pytest.raises(
-            Refusal, match=r"^train s: you have no account on this cluster, which refuses jobs"
+            Refusal, match=r"^evaluate s: you have no account on this cluster, which refuses jobs"
         ):
             submit(project, yes=True, only=None)
         assert nothing_was_submitted(project, here)
@@ -348,7 +350,7 @@ def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
     assert set(started(project()).values()) == {1}
     long = made_project(
         tmp_path / "long",
-        [replace(TRAIN, resources=Resources(hours=5))],
+        [replace(ALONE, resources=Resources(hours=5))],
         **light_jobs(sbatch={"partition": short}),
     )
     with pytest.raises(
@@ -356,10 +358,10 @@ def test_the_limits_of_a_partition_itself_hold_back_what_does_not_fit(
     ):
         submit(long, yes=True, only=None)
     here.run("scontrol", "update", "PartitionName=short", "State=DRAIN")
-    drained = made_project(tmp_path / "drained", [TRAIN], **light_jobs(sbatch={"partition": short}))
+    drained = made_project(tmp_path / "drained", [ALONE], **light_jobs(sbatch={"partition": short}))
     with pytest.raises(Refusal, match="partition short is in state DRAIN and accepts no jobs"):
         submit(drained, yes=True, only=None)
     # Of two partitions one that takes the job is enough, for Slurm as well.
     both = {"partition": f"{short},low", "hold": True}
-    either = made_project(tmp_path / "either", [TRAIN], **light_jobs(sbatch=both))
+    either = made_project(tmp_path / "either", [ALONE], **light_jobs(sbatch=both))
     assert submit(either, yes=True, only=None) == 0
