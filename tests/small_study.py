@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -280,3 +281,9 @@ class Run:
     @property
     def blocked(self) -> list[str]:
         return [s.unit.name for s in self.foreground.blocked]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -13,7 +13,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -29,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from small_study import TESTS, publish, wait_for
+from small_study import TESTS, free_port, publish, wait_for
 from tiny import context
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -301,12 +300,6 @@ class Stopping(Progress):
         super().outside(phase, done, total, unit)
         if self._until == 0 and phase == "loading the model":
             self._event()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def losses(out: Path) -> list[float]:

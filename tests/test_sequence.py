@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import LONGEST, free_port, server, wait
+from small_study import free_port
+from small_training import LONGEST, server, wait
 from test_attention import LENGTHS, answer_loss, blocks, make, packed
 
 from jobs.training.schedule import micro_steps

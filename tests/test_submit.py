@@ -417,7 +417,8 @@ def test_who_may_not_read_a_file_may_not_enter_the_directory_that_it_is_copied_i
 
 
 def test_a_training_that_could_not_go_on_where_it_stopped_is_refused(paper: Paper, tmp_path: Path) -> None:
-    train = Unit("train", "t", {}, execution={"deepspeed": None})
+    execution = {"deepspeed": None, "micro_batch": 1, "sequence_parallel": None}
+    train = Unit("train", "t", {"recipe": {"batch": 1}}, execution=execution)
     project = project_of(tmp_path, paper, train)
     started(project, train, "7")
     failed(project, train, "its node failed", "node failure")
