@@ -32,18 +32,22 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
+def forget_process() -> None:
     """accelerate keeps the state of a process forever, and a job is a process."""
     from accelerate.state import AcceleratorState, GradientState
 
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
     torch.set_num_threads(1)
     before = {number: signal.getsignal(number) for number in REASONS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    forget_process()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture(scope="module")
 def curve(study: Study) -> list[float]:
     """The losses of one process that takes the whole batch at once."""
-    return losses(study.train("alone", {}, {}))
+    found = losses(study.train("alone", {}, {}))
+    forget_process()
+    return found
 
 
 def test_measured_flops_are_saved_with_the_weights(tmp_path: Path) -> None:
