@@ -36,7 +36,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m "not slow and not slurm"
-	@echo "make test-all runs the rest, too: real Slurm clusters, whole studies, long trainings (30 to 40 minutes)."
+	@echo "make test-all runs the rest, too: real Slurm clusters, whole studies, long trainings (about 45 minutes)."
 
 test-all: install
 	$(PYTEST)

@@ -78,7 +78,7 @@ def test_budgets_share_their_stable_part_and_nothing_else_changes(study: Study) 
     assert study.run(first, 2) == "done"
     same(study, first, alone[0])
 
-    # The second one continues from there, and is interrupted before and after its own cooldown has begun.
+    # The second one continues from there, and is interrupted before and after its own cooldown has started.
     assert study.run(second, 1, until=stable[0] + 4) == "Interrupted"
     assert step(study, second) == stable[0] + 4
     assert study.run(second, 2, until=stable[1] + 2, event=KILLED) == "killed"

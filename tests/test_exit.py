@@ -128,7 +128,7 @@ def test_what_is_lost_is_not_kept_and_a_secret_is_not_told(
     assert well["error"] is None
 
 
-LACKS = f"{sys.executable} lacks it; sor doctor lists what is missing, and how to install it)"
+LACKS = f"{sys.executable} lacks it; sor doctor checks the packages that sor needs)"
 NEAR_LIMIT, TOLD = "its time limit is near", "it was preempted or cancelled"
 
 
@@ -186,7 +186,7 @@ def test_the_signal_ahead_of_a_time_limit_is_believed_near_it(
 def test_a_run_whose_place_another_one_took_says_nothing(tmp_path: Path) -> None:
     ended = ending(tmp_path)
     with pytest.raises(SystemExit) as end:
-        ended.fail_with(Superseded("a newer run has begun"))
+        ended.fail_with(Superseded("a newer run has started"))
     publish(ended)
     with pytest.raises(SystemExit) as after:
         ended.fail_with(Superseded("the unit is done"))

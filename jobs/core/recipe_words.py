@@ -21,8 +21,8 @@ def recipe_words(recipe: Mapping[str, Any], keys: Collection[str]) -> str:
 
     A key without a value is left out, except for a learning rate, which is then that of a preset.
     """
-    told = [key for key in keys if recipe.get(key) is not None or (key == "learning_rate" and key in recipe)]
-    return ", ".join(f"{in_words(key)} {shown(recipe[key])}" for key in told)
+    named = [key for key in keys if recipe.get(key) is not None or (key == "learning_rate" and key in recipe)]
+    return ", ".join(f"{in_words(key)} {shown(recipe[key])}" for key in named)
 
 
 def in_words(key: str) -> str:

@@ -109,7 +109,7 @@ class Ending:
             self.fail(cause, last, interrupted=True)
         words = f"{type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError):
-            words += f" ({sys.executable} lacks it; sor doctor lists what is missing, and how to install it)"
+            words += f" ({sys.executable} lacks it; sor doctor checks the packages that sor needs)"
         self.fail(cause_of(error), words)
 
     def fail(self, cause: Cause, error: str, interrupted: bool = False) -> NoReturn:

@@ -1,8 +1,8 @@
 """Trainings of one student that differ in their budget of FLOPs alone: what those with `wsd` share.
 
-Pure. A smaller budget's training begins like a larger one's, up to its cooldown, if the warmup is the same
-and the rows come in the same order. That is so for mixtures of one phase; in a sequential mixture each budget
-ends its phase of plain answers elsewhere.
+Pure. A smaller budget's training takes the steps of a larger one, up to its cooldown, if the warmup is the
+same and the rows come in the same order. That is so for mixtures of one phase; in a sequential mixture each
+budget ends its phase of plain answers elsewhere.
 """
 
 from __future__ import annotations
