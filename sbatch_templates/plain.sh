@@ -1,7 +1,7 @@
 # Slurm only: runs a copy of the code with the Python that sor was called with.
 # Names in double braces are replaced by quoted values: write no quotes around them.
+export {{environment}}
 export PYTHONPATH={{code}}:"${PYTHONPATH:-}":"$PWD"
-export PYTHONSAFEPATH=1   # keeps Python from importing code from the working directory first
 
 srun --unbuffered --output={{log}} --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
   {{python}} -u -m {{module}} {{submission}}

@@ -249,8 +249,9 @@ def test_what_the_queue_has_no_room_for_is_held() -> None:
 
 
 def test_a_stage_without_room_holds_back_no_other_stage() -> None:
-    pool = Pool("QOS t", 1, frozenset({"train"}))
-    found = planned([*many("train", 2), *many("pack", 3)], replace(FREE, pools=(pool,)))
+    trains = many("train", 2)
+    pool = Pool("QOS t", 1, frozenset(unit.id for unit in trains))
+    found = planned([*trains, *many("pack", 3)], replace(FREE, pools=(pool,)))
     assert texts(found.arrays) == ["t 0", "p 0-2"]
     assert [(u.name, why) for u, why in found.held] == [
         ("1", f"QOS t has room for 1 more of your jobs: {LATER}")

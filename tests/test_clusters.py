@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.core.unit import STAGES
+from jobs.core.unit import STAGES, Resources
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.presets import CONFIGS, StudyError
 
@@ -29,6 +29,10 @@ def mistakes(folder: Path, **slurm: Any) -> dict[str, str]:
         load_cluster(write(folder, **slurm))
     assert all(m.file == folder / "mine.yaml" or m.file.suffix == ".sh" for m in error.value.mistakes)
     return {m.key.removeprefix("slurm."): m.message for m in error.value.mistakes}
+
+
+def options(cluster: Cluster, stage: str, gpus: int = 0, **needs: Any) -> dict[str, str | bool]:
+    return cluster.sbatch_options(stage, Resources(gpus_per_node=gpus, **needs))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -69,27 +73,27 @@ def test_options_of_all_stages_and_of_one(tmp_path: Path) -> None:
     )
     everywhere: dict[str, str | bool] = {"nice": "10", "qos": "long"}
     gpu = {**everywhere, "partition": "gpu", "constraint": "h100", "exclusive": True}
-    assert cluster.sbatch_options("train", 4) == {**gpu, "gres": "gpu:h100:4"}
-    assert cluster.sbatch_options("report", 0) == gpu
-    assert cluster.sbatch_options("pack", 0) == {**everywhere, "partition": "cpu", "gres": "disk:1"}
-    assert cluster.sbatch_options("pack", 1)["gres"] == "gpu:h100:1"
+    assert options(cluster, "train", 4) == {**gpu, "gres": "gpu:h100:4"}
+    assert options(cluster, "report") == gpu
+    assert options(cluster, "pack") == {**everywhere, "partition": "cpu", "gres": "disk:1"}
+    assert options(cluster, "pack", 1)["gres"] == "gpu:h100:1"
 
 
 def test_a_required_option_from_the_file_or_from_slurms_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
-    cluster = load_cluster(write(tmp_path, required=["account"]))
+    mine = write(tmp_path, required=["account"])
     with pytest.raises(StudyError) as error:
-        cluster.sbatch_options("pack", 0)
+        options(load_cluster(mine), "pack")
     assert str(error.value) == (
         f"{tmp_path}/mine.yaml: slurm.sbatch.account: is needed here: export SBATCH_ACCOUNT=…, or copy this "
         "file, add 'account: …', and give --cluster the copy"
     )
     monkeypatch.setenv("SBATCH_ACCOUNT", "abc@h100")
-    assert cluster.sbatch_options("pack", 0) == {"account": "abc@h100"}
-    other = load_cluster(write(tmp_path, required=["account"], sbatch={"account": "mine"}))
-    assert other.sbatch_options("pack", 0) == {"account": "mine"}
+    assert options(load_cluster(mine), "pack") == {"account": "abc@h100"}
+    other = load_cluster(write(tmp_path, required=["account"], stages={"pack": {"account": "mine"}}))
+    assert options(other, "pack") == {"account": "mine"}
 
 
 def test_all_mistakes_are_named_with_what_is_allowed(tmp_path: Path) -> None:
@@ -119,7 +123,11 @@ def test_all_mistakes_are_named_with_what_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("slurm", "key", "words"),
     [
-        ({"template": "moduls"}, "", "no such template; there are apptainer, modules, plain, pyxis"),
+        (
+            {"template": "moduls"},
+            "",
+            "no such template; there are apptainer, edf, modules, plain, pyxis, uenv",
+        ),
         ({"sbatch": {"account": ["a", "b"]}}, "sbatch.account", "a text or a number is needed, not list"),
         ({"sbatch": {"account": "a\n#SBATCH --x"}}, "sbatch.account", "line breaks and control characters"),
         ({"variables": {"x": {"y": 1}}}, "variables.x", "a text or a number is needed, not dict"),
@@ -158,8 +166,8 @@ def test_a_cluster_without_a_section_for_slurm_has_defaults(tmp_path: Path) -> N
         yaml.safe_dump({k: v for k, v in GENERIC.items() if k != "slurm"}), encoding="utf-8"
     )
     cluster: Cluster = load_cluster(str(tmp_path / "mine.yaml"))
-    assert cluster.sbatch_options("train", 8) == {"gpus-per-node": "8"}
-    assert all(cluster.sbatch_options(stage, 0) == {} for stage in STAGES)
+    assert options(cluster, "train", 8) == {"gpus-per-node": "8"}
+    assert all(options(cluster, stage) == {} for stage in STAGES)
 
 
 def test_one_of_several_clusters_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,18 +176,18 @@ def test_one_of_several_clusters_of_slurm(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_cluster(write(tmp_path)).slurm_cluster is None
     there = load_cluster(write(tmp_path, sbatch={"clusters": "other", "qos": "long"}))
     assert there.slurm_cluster == "other"
-    for options in (
+    for wrong in (
         {"sbatch": {"clusters": "a,b"}},
         {"sbatch": {"clusters": "all"}},
         {"required": ["clusters"]},
     ):
-        [(_, words)] = mistakes(tmp_path, **options).items()
+        [(_, words)] = mistakes(tmp_path, **wrong).items()
         assert "a study runs on one cluster" in words
     assert "slurm" not in mistakes(tmp_path, stages={"train": {"clusters": "other"}})
     monkeypatch.setenv("SLURM_CLUSTERS", "other")
     assert load_cluster(write(tmp_path, sbatch={"clusters": "other"})).slurm_cluster == "other"
     told = load_cluster(write(tmp_path, sbatch={"qos": "long"}))
-    assert told.sbatch_options("train", 0) == {"qos": "long", "clusters": "other"}
+    assert options(told, "train") == {"qos": "long", "clusters": "other"}
     assert told.to_json()["slurm"]["sbatch"] == {"qos": "long", "clusters": "other"}
     assert load_cluster("local").slurm_cluster is None
     with pytest.raises(StudyError, match=r"SLURM_CLUSTERS: is 'other', and .* says 'clusters: mine'"):

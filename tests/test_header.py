@@ -51,13 +51,13 @@ def test_a_cluster_file_is_refused_with_its_key(slurm: dict[str, Any], key: str,
 def test_a_variable_is_refused_with_its_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    required = ["comment"] if name == "SBATCH_COMMENT" else ["account"]
+    monkeypatch.setenv("SBATCH_ACCOUNT", "a")
     monkeypatch.setenv(name, SHELL)
-    mine = write(tmp_path, required=["comment"] if name == "SBATCH_COMMENT" else ["account"])
-    monkeypatch.setenv("SBATCH_ACCOUNT", SHELL if name == "SBATCH_ACCOUNT" else "a")
     with pytest.raises(StudyError) as error:
-        script(tmp_path, mine)
+        load_cluster(write(tmp_path, required=required))
     [mistake] = error.value.mistakes
-    assert (mistake.file, mistake.key) == (Path(mine), name)
+    assert (mistake.file.parent, mistake.key) == (tmp_path, name)
     assert mistake.message.startswith(r"found 'x\ntouch /tmp/sor-executed'; line breaks and control")
 
 

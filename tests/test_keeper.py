@@ -12,7 +12,7 @@ from small_slurm import write_cluster
 from small_study import student, write_study
 
 from jobs.core.causes import Cause
-from jobs.core.unit import Unit
+from jobs.core.unit import Resources, Unit
 from jobs.store.rundir import StudyDir, write_json
 from launch.commands.keeper import BUDGET, helpful
 from launch.state.backend import LiveJobs
@@ -186,7 +186,7 @@ def test_a_shipped_study_is_the_same_again(study: str, tmp_path: Path) -> None:
     assert again.units == first.units
     assert again.cluster.to_json() == first.cluster.to_json()
     assert again.cluster.source == first.cluster.source == str(file)
-    assert again.cluster.sbatch_options("report", 0) == {"partition": "a"}
+    assert again.cluster.sbatch_options("report", Resources()) == {"partition": "a"}
 
 
 def test_texts_that_change_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

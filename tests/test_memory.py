@@ -33,7 +33,7 @@ from launch.study.placement import placed
 from launch.study.plan import plan
 from launch.study.presets import CONFIGS, StudyError
 from launch.study.schema import load_study
-from launch.submit.limits import NeverRuns, fitted
+from launch.submit.fitting import NeverRuns, fitted
 from launch.views import unit_view
 
 # The most that each stage of the demo was measured to take of a node, in MiB, all ranks and the script.
@@ -120,10 +120,10 @@ def test_the_cluster_file_says_how_memory_is_asked_for(tmp_path: Path) -> None:
     assert per_gpu.memory_option("train", needs) == {"mem-per-gpu": "501M"}
     assert per_gpu.memory_option("pack", Resources(memory=1001)) == {"mem": "1001M"}
     off = write(tmp_path, memory=False)  # `memory: off`, as YAML reads it
-    assert (off.memory_option("train", needs), off.asks_memory("train")) == ({}, False)
+    assert (off.memory_option("train", needs), off.asks_memory("train", needs)) == ({}, False)
     own = write(tmp_path, stages={"train": {"mem-per-cpu": "4G"}, "evaluate": {"mem": False}})
     assert own.memory_option("train", needs) == own.memory_option("evaluate", needs) == {}
-    assert own.sbatch_options("train", 0) == {"mem-per-cpu": "4G"}
+    assert own.sbatch_options("train", Resources()) == {"mem-per-cpu": "4G"}
     assert own.memory_option("pack", needs) == {"mem": "1001M"}
     with pytest.raises(StudyError, match="memory"):
         write(tmp_path, memory="lots")

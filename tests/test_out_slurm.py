@@ -185,11 +185,16 @@ def test_from_the_command_line_to_the_disk_without_a_secret(slurm: Cluster, tmp_
     again = sor(*write, **more)
     assert again.returncode == 2
     assert "not empty: name an empty" in again.stderr
-    refused = by_hand(tmp_path / "out", **more, SBATCH_PARTITION="none")
+    [script] = (tmp_path / "out").glob("*/submit.sh")
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace("#SBATCH", "#SBATCH --partition=none\n#SBATCH", 1), encoding="utf-8")
+    refused = by_hand(tmp_path / "out", **more)
     assert refused.returncode != 0
     assert "invalid partition" in refused.stderr
     assert refused.stdout == ""  # it stopped there
-    assert by_hand(tmp_path / "out", **more).returncode == 0
+    script.write_text(text, encoding="utf-8")
+    ignored = {"SBATCH_PARTITION": "none"}  # what the script says, it says for good
+    assert by_hand(tmp_path / "out", **more, **ignored).returncode == 0
     wait_until_empty(slurm)
     assert not [file for file in tree(tmp_path) if TOKEN.encode() in file.read_bytes()]
     status = json.loads(sor("status", study, "--json", *where, **more).stdout)

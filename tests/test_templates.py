@@ -160,7 +160,8 @@ def test_every_shipped_cluster_has_a_script_for_every_stage(
         ):
             script(cluster, tmp_path)
         monkeypatch.setenv("SBATCH_ACCOUNT", "our-project")
-    option = cluster.slurm.gpu_option.partition("=")[0]
+    cluster = load_cluster(name)
+    option = cluster.slurm.gpu_option[0].partition("=")[0]
     for unit in units:
         text = script(cluster, tmp_path, unit.resources, stage=unit.stage)
         assert subprocess.run(["bash", "-n"], input=text, encoding="utf-8").returncode == 0

@@ -6,6 +6,7 @@ study's jobs from running. In the end it is always canceled, and its files are r
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import time
@@ -29,16 +30,19 @@ from launch.state.states import State
 from launch.study import memory
 from launch.study.cluster import Cluster
 from launch.study.presets import StudyError
+from launch.study.shell_options import variable
 from launch.submit.array_jobs import SCRIPT
 from launch.submit.code_snapshot import snapshot
 from launch.submit.limits import ClusterLimits, Refusal
 from launch.submit.script import sbatch_script
+from launch.submit.site import ask_site
 
 ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
 
 PATIENCE = 60.0  # seconds that the job may wait for a node
 LONGEST = 300.0  # seconds that it may run: a first import of torch is slow on a shared file system
 NEEDS = Resources(hours=1 / 6, memory=memory.probing())
+GPU_STAGES = ("generate", "train", "evaluate")
 STAGE = "evaluate"  # the job uses this stage's options: it needs the whole stack, and few nodes
 PAUSE = 1.0  # seconds between polls of the queue
 GRACE = 15.0  # seconds for a canceled job to end
@@ -65,14 +69,13 @@ def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> I
 
     `report` receives what is being waited for.
     """
+    cluster = _for_the_probe(cluster)
     template = f"its template is '{cluster.slurm.template}'"
     yield ok(f"cluster {cluster.name}: its file is valid; {template}")
     client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
         missing = missing_secrets(cluster.slurm.secrets)
-        admission = ClusterLimits.ask(cluster, client)
-        admission.admit([Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES])
-        resources, no_gpu = _resources(admission)
+        resources, no_gpu = _resources(cluster, client, runs)
     except (StudyError, SecretsError, Refusal, SlurmUnavailable) as error:
         yield from (problem(words) for words in str(error).splitlines())
         yield UNTESTED
@@ -88,17 +91,37 @@ def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> I
         yield from _from_a_node(cluster, resources, runs.absolute(), report)
 
 
-def _resources(admission: ClusterLimits) -> tuple[Resources, str | None]:
+def _resources(cluster: Cluster, client: SlurmClient, runs: Path) -> tuple[Resources, str | None]:
     """Return what the job requests: one GPU and its cores; without a GPU if there is none, and why.
 
     Raises:
-        Refusal: the job would be refused.
+        Refusal: jobs of some stage would be refused.
     """
-    with_gpu = replace(NEEDS, gpus_per_node=1, cpus_per_task=admission.cluster.cpus_per_gpu)
+    with_gpu = replace(NEEDS, gpus_per_node=1, cpus_per_task=cluster.cpus_per_gpu)
+    alone = [Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES]
+    units = [replace(unit, resources=with_gpu) if unit.stage in GPU_STAGES else unit for unit in alone]
+    limits = ClusterLimits.ask(cluster, client)
     try:
-        return admission.admit([Unit(STAGE, "jobs", {}, resources=with_gpu)])[0].resources, None
+        admitted, why = ask_site(limits, units, client, runs).admit(units), None
     except Refusal as error:
-        return admission.admit([Unit(STAGE, "jobs", {}, resources=NEEDS)])[0].resources, str(error)
+        admitted, why = ask_site(limits, alone, client, runs).admit(alone), str(error)
+    return next(unit.resources for unit in admitted if unit.stage == STAGE), why
+
+
+def _for_the_probe(cluster: Cluster) -> Cluster:
+    """Return the cluster with the shell's partition and the like over those of the probe's stage.
+
+    Elsewhere a stage's own options win; here a person names a partition for short tests.
+    """
+    shell = {name: os.environ.get(variable(name)) for name in ("partition", "qos", "reservation")}
+    given = {name: value for name, value in shell.items() if value}
+    own = {**cluster.slurm.stages.get(STAGE, {}), **given}
+    when = tuple(
+        entry.model_copy(update={"set": {n: v for n, v in entry.set.items() if n not in given}})
+        for entry in cluster.slurm.when
+    )
+    update = {"stages": {**cluster.slurm.stages, STAGE: own}, "when": when}
+    return cluster.model_copy(update={"slurm": cluster.slurm.model_copy(update=update)}) if given else cluster
 
 
 def _from_a_node(

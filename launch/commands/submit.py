@@ -7,7 +7,6 @@ any line loses nothing and starts nothing twice.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ from rich.prompt import Confirm
 
 from jobs.core.plain import PlainConsole, say
 from jobs.core.secrets import exposed
-from jobs.core.unit import STAGES
 from jobs.store.rundir import write_json
 from launch.commands.output import is_terminal
 from launch.commands.run_local import run_here
@@ -160,8 +158,8 @@ def _without_slurm(project: Project) -> bool:
 
 def _assumed(project: Project) -> Project:
     """Return the project with a backend that answers in place of Slurm."""
-    options = [project.cluster.sbatch_options(stage, 0).get("partition") for stage in STAGES]
-    options.append(os.environ.get("SBATCH_PARTITION"))
+    units = {(unit.stage, unit.resources) for unit in project.units}
+    options = [project.cluster.sbatch_options(*unit).get("partition") for unit in sorted(units, key=str)]
     named = [name for option in options if option for name in str(option).split(",")]
     return replace(project, backend=Slurm(AssumedClient(dict.fromkeys(named or ["default"]))))
 

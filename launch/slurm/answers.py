@@ -1,4 +1,4 @@
-"""Answers of sbatch: the id of a job, a refusal, or nothing that shows whether the job was accepted.
+"""Answers of sbatch: the id of a job, a refusal, where it would run, or nothing of all this.
 
 Pure. Sites wrap and filter sbatch: banners, advice and refusals appear on either stream, in any number of
 lines.
@@ -7,6 +7,7 @@ lines.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from launch.state.job_ids import JobId, parse_id
 
@@ -15,7 +16,12 @@ UNCLEAR = (
     "Unable to contact", "timed out", "Zero Bytes", "onnection", "receive failure", "Unexpected message",
     "not responding", "standby mode",
 )  # fmt: skip
-VERDICT = re.compile(r"batch job submission failed: *(.*)", re.IGNORECASE)
+VERDICT = re.compile(r"(?:batch job submission failed|^allocation failure): *(.*)", re.IGNORECASE)
+# `sbatch --test-only` says where a job would start. It fails with these where a real one might be queued:
+# nodes are down or drained, the queue is full of the user's jobs, or the time limit could be lower.
+WOULD_RUN = re.compile(r"^Job \d+ to start at .* in partition (\S+)$")
+TOO_LONG = "time limit is invalid"
+MIGHT_WAIT = ("not available", "are busy", "accounting/QOS policy", TOO_LONG)
 PREFIX = re.compile(r"^sbatch: (?:error: |fatal: )?")
 EMPTY_VERDICT = "Unspecified error"  # where a filter refused, and explained why in a line of its own
 
@@ -45,6 +51,32 @@ def refusal(said: str) -> tuple[str, ...] | None:
     if explained and {verdict.strip(" .") for verdict in verdicts} <= {EMPTY_VERDICT}:
         return tuple(explained)
     return tuple(VERDICT.sub(r"\1", line) if VERDICT.match(line) else line for line in lines)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a site would do with a job.
+
+    Args:
+        partition: where the job would start; None if that is not known.
+        refused: the lines of a refusal.
+        too_long: the time limit exceeds one of the site's; a shorter job may be accepted.
+    """
+
+    partition: str | None = None
+    refused: tuple[str, ...] = ()
+    too_long: bool = False
+
+
+def would(said: str) -> Answer:
+    """Return the answer in the output of `sbatch --test-only`."""
+    for line in words(said):
+        if match := WOULD_RUN.search(line):
+            return Answer(match[1])
+    why = refusal(said)
+    if why is None or any(sign in line for line in why for sign in MIGHT_WAIT):
+        return Answer(too_long=TOO_LONG in said)
+    return Answer(refused=why)
 
 
 def words(said: str) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from launch.slurm import limits, parse
-from launch.slurm.answers import refusal, taken, words
+from launch.slurm.answers import Answer, refusal, taken, words, would
 from launch.slurm.limits import Association, Partition, Qos
 from launch.slurm.parse import (
     Config,
@@ -32,12 +32,13 @@ from launch.slurm.parse import (
 from launch.slurm.text import SEPARATOR, Table
 from launch.state.errors import SlurmUnavailable
 from launch.state.job_ids import JobId
-from launch.study.header import WELCOME
 
 TIMEOUT = 30.0  # seconds; a busy controller answers within a few
 PAUSE = 300.0  # seconds for which a database that did not answer is not asked again
 # A user's defaults would change formats and selections; variables of an enclosing job would change new jobs.
+# What the cluster file takes from SBATCH_ACCOUNT and the like is in each script.
 FOREIGN = ("SQUEUE_", "SACCT_", "SINFO_", "SBATCH_", "SLURM_")
+CONF = "SLURM_CONF"
 SHOWN = 15.0  # seconds for which the queue is polled for a job whose id sbatch did not print
 PER_CLUSTER = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")  # these accept --clusters
 HEADING = "CLUSTER: "  # their line before the output for a cluster, in some versions
@@ -145,6 +146,15 @@ class SlurmClient:
             f"{_advice('sbatch')}"
         )
 
+    def would(self, script: str) -> Answer:
+        """Return what the site would do with a script, without submitting it.
+
+        Raises:
+            SlurmUnavailable: no answer in time.
+        """
+        done = self._run("sbatch", "--test-only", given=script)
+        return would(f"{done.stderr}\n{done.stdout}")
+
     def _named(self, name: str) -> JobId | None:
         """Return the id of the job of this name, once the queue shows one.
 
@@ -193,18 +203,18 @@ class SlurmClient:
         lines = done.stdout.splitlines(keepends=True)
         return "".join(line for line in lines if not line.startswith(HEADING))
 
-    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
         if self.cluster is not None and command[0] in PER_CLUSTER:
             command = command[0], f"--clusters={self.cluster}", *command[1:]
-        conf = os.environ.get("SLURM_CONF")
+        conf = os.environ.get(CONF)
         if conf and not Path(conf).exists():  # Slurm's programs would wait a minute for it
             raise NotSetUp(f"SLURM_CONF names {conf}, which does not exist: set it to your slurm.conf")
-        own = {k: v for k, v in os.environ.items() if k in WELCOME or not k.startswith(FOREIGN)}
+        own = {k: v for k, v in os.environ.items() if k == CONF or not k.startswith(FOREIGN)}
         environment = {**own, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}  # 0: never truncate lists
         try:
             return subprocess.run(
                 command, env=environment, capture_output=True, encoding="utf-8", errors="replace",
-                stdin=subprocess.DEVNULL, timeout=self._timeout, check=False,
+                input=given, timeout=self._timeout, check=False,
                 preexec_fn=_die_with_parent if command[0] == "sbatch" else None,
             )  # fmt: skip
         except FileNotFoundError as error:

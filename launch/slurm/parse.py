@@ -149,6 +149,7 @@ class Config:
         tracks_memory: whether memory is allocated to jobs. If not, nodes need not report how much they have,
             and a job that requests any may be refused.
         all_partitions: whether a job that may start in several must fit into each of them.
+        filtered: whether plugins may change or refuse jobs: choose partitions, rename accounts.
     """
 
     cluster: str
@@ -160,6 +161,7 @@ class Config:
     enforced: tuple[str, ...]
     tracks_memory: bool
     all_partitions: bool = False
+    filtered: bool = False
 
     @property
     def denies_below(self) -> bool:
@@ -275,6 +277,7 @@ def parse_config(text: str) -> Config:
             enforced=names(found["AccountingStorageEnforce"].removesuffix("none")),
             all_partitions=found.get("EnforcePartLimits") == "ALL",
             tracks_memory="MEMORY" in found.get("SelectTypeParameters", "").upper(),
+            filtered=any(text_of(found.get(key, "")) for key in ("JobSubmitPlugins", "CliFilterPlugins")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise SlurmUnavailable(f"'scontrol show config' gave an unknown format: {error!r}") from error

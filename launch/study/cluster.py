@@ -1,28 +1,27 @@
 """The cluster file: where jobs run, their sbatch options, and the machine figures for estimates.
 
-Defines which options of sbatch are reserved for the toolkit; calls none of Slurm's programs.
+Calls none of Slurm's programs. What options of sbatch may say is in sbatch_options.py.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+from pydantic import AfterValidator, PrivateAttr, WithJsonSchema, model_validator
 
 from jobs.core.gpus import PEAKS, gpu_memory, peak_flops
-from jobs.core.unit import STAGES, Resources
-from launch.study.header import OPTION, unusable, unusable_variables
+from jobs.core.unit import Resources
+from launch.study import sbatch_options
+from launch.study.header import unusable
 from launch.study.presets import (
     CONFIGS,
     Count,
     Mistake,
     Name,
-    OneOrMore,
     Positive,
     Strict,
     StudyError,
@@ -32,29 +31,17 @@ from launch.study.presets import (
     read_yaml,
     validate,
 )
-from launch.study.templates import GIVEN, placeholders, render
+from launch.study.sbatch_options import (
+    GPUS,
+    Given,
+    When,
+)
+from launch.study.shell_options import ACCOUNT, in_shell, variable, with_shell, wrong_in_shell
+from launch.study.slurm_section import MEMORY, ONE_CLUSTER, Slurm, crosscheck, is_one_cluster
 from launch.study.textfile import is_file
 
 # Environment variables that select one of several Slurm clusters, as sbatch reads them.
 ELSEWHERE = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
-ONE_CLUSTER = (
-    "a study runs on one cluster, since its jobs wait for each other, and Slurm lets no job wait for one on "
-    "another cluster: name one, for all stages, in 'sbatch'"
-)
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-CLUSTER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-IN_GPU_OPTION = "say it in 'gpu_option'"
-RESERVED = {  # options of sbatch that a cluster file must not set, and why
-    **dict.fromkeys(("array", "job-name", "output", "error", "open-mode", "dependency", "signal", "wrap"),
-                    "sor needs its own, to find its jobs again"),
-    **dict.fromkeys(("parsable", "quiet", "test-only", "wait"), "it changes what sbatch answers"),
-    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
-                    "it comes from what each unit needs, which the study's models say"),
-    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), IN_GPU_OPTION),
-    "begin": "a job that waits for its time counts as one that was requeued",
-    "time": "it comes from each unit's estimate, and 'max_hours' is its limit",
-    "kill-on-invalid-dep": "jobs would vanish unexplained when one before them fails",
-}  # fmt: skip
 
 
 def _known_gpu(name: str) -> str:
@@ -62,57 +49,6 @@ def _known_gpu(name: str) -> str:
     return name
 
 
-def _one_line(value: Any) -> str:
-    """Return a YAML word or number as text; reject what could start a new line of a script."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"a text or a number is needed, not {type(value).__name__}")
-    if not str(value).isprintable():
-        raise ValueError("line breaks and control characters are not possible here")
-    return str(value)
-
-
-def _option(value: Any) -> str | bool:
-    return value if isinstance(value, bool) else False if value is None else _one_line(value)
-
-
-def _words(value: Any) -> str | tuple[str, ...]:
-    return tuple(_one_line(v) for v in value) if isinstance(value, list) else _one_line(value)
-
-
-def _secret(value: Any) -> str:
-    if not isinstance(value, str) or not VARIABLE.fullmatch(value):
-        raise ValueError("the name of an environment variable is needed here, never a value")
-    return value
-
-
-def _memory(value: Any) -> Any:
-    return "off" if value is False else value  # YAML reads a bare `off` as false
-
-
-# The JSON Schemas say what the functions before them accept: pydantic knows only what they return.
-MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have only one of them
-Memory = Annotated[
-    Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"],
-    BeforeValidator(_memory),
-    WithJsonSchema({"enum": [*MEMORY, "off", False]}),
-]
-WORD = {"type": ["string", "number"]}
-Options = Annotated[
-    dict[str, Annotated[str | bool, BeforeValidator(_option)]],
-    WithJsonSchema({
-        "type": "object",
-        "propertyNames": {"pattern": f"^{OPTION.pattern}$", "not": {"enum": list(RESERVED)}},
-        "additionalProperties": {"type": [*WORD["type"], "boolean", "null"]},
-    }),
-]  # fmt: skip
-Words = Annotated[
-    str | tuple[str, ...],
-    BeforeValidator(_words),
-    WithJsonSchema({"anyOf": [WORD, {"type": "array", "items": WORD}]}),
-]
-Secret = Annotated[
-    str, BeforeValidator(_secret), WithJsonSchema({"type": "string", "pattern": f"^{VARIABLE.pattern}$"})
-]
 Gpu = Annotated[
     str,
     AfterValidator(_known_gpu),
@@ -129,43 +65,6 @@ class Efficiency(Strict):
     """Training. Example: `0.35`."""
     evaluate: Positive
     """Evaluation. Example: `0.1`."""
-
-
-class Slurm(Strict):
-    """How jobs are submitted; only with `backend: slurm`."""
-
-    sbatch: Options = Field(default={})
-    """Options of sbatch for all jobs, by their long names; `true` is an option without a value.
-    Example: `{partition: gpu, account: mine, exclusive: true}`."""
-    stages: dict[str, Options] = Field(
-        default={}, json_schema_extra={"propertyNames": {"enum": list(STAGES)}}
-    )
-    """The same for the jobs of one stage, over those of `sbatch`; `false` drops an option.
-    Example: `{pack: {partition: cpu, constraint: false}}`."""
-    gpu_option: Annotated[str, Field(pattern=r"^[a-z-]+=.*\{gpus\}")] = "gpus-per-node={gpus}"
-    """Option of sbatch that requests the GPUs of a node; `{gpus}` stands for their number.
-    Example: `"gres=gpu:a100:{gpus}"`."""
-    memory: Memory = "mem"
-    """Option of sbatch that requests the estimated memory: by node, core or GPU, or `off` where jobs must not
-    request any. One of these options in `sbatch` or `stages`, even as `false`, replaces the estimate."""
-    template: Name = "plain"
-    """Shell around a job, in sbatch_templates: plain, modules, apptainer, pyxis, or one of your own."""
-    variables: dict[str, Words] = Field(default={})
-    """Values of the template's own variables. Example: `{modules: [cuda/12.4]}`."""
-    required: OneOrMore[str] = ()
-    """Options of sbatch that must be set, here or in Slurm's variable SBATCH_NAME. Example: `[account]`."""
-    max_jobs: Count | None = None
-    """Jobs of a study that run at once, at most; without it, what Slurm allows. Example: `100`."""
-    max_gpus: Count | None = None
-    """GPUs that a study's jobs hold at once, at most; without it, what Slurm allows. Example: `64`."""
-    secrets: OneOrMore[Secret] = ()
-    """Names of environment variables with secrets that jobs need. Values come from the environment, or from
-    ~/.config/scale-or-reason/secrets (mode 0600). Example: `[HF_TOKEN]`."""
-    keeper: Count | None = None
-    """Seconds between keepers, at least: jobs of one core that start when others have ended, and submit what
-    did not fit into the queue or failed because of the infrastructure. They have the options of the stage
-    `report`, and notify if SOR_NOTIFY is set. Only where jobs may submit jobs, which `sor doctor` checks.
-    Example: `300`."""
 
 
 class Cluster(Strict):
@@ -235,16 +134,20 @@ class Cluster(Strict):
     def _one_backend(self) -> Cluster:
         if self.backend == "local" and "slurm" in self.model_fields_set:
             raise ValueError("'slurm' is for 'backend: slurm'")
+        if not self.slurm.gpu_option and self.gpus_per_node is None:
+            raise ValueError(
+                "'gpu_option: false' needs 'gpus_per_node': Slurm does not say how many GPUs such nodes have"
+            )
         return self
 
-    def asks_memory(self, stage: str) -> bool:
+    def asks_memory(self, stage: str, resources: Resources) -> bool:
         """Return whether the toolkit, rather than the cluster file, sets the memory of a stage's jobs."""
-        own = {**self.slurm.sbatch, **self.slurm.stages.get(stage, {})}
+        own = self._given(stage, resources)
         return self.slurm.memory != "off" and not any(name in own for name in MEMORY)
 
     def memory_option(self, stage: str, resources: Resources) -> dict[str, str | bool]:
         """Return the sbatch option that requests a job's memory; empty if the toolkit requests none."""
-        if not resources.memory or not self.asks_memory(stage):
+        if not resources.memory or not self.asks_memory(stage, resources):
             return {}
         option = self.slurm.memory
         if option == "mem-per-gpu" and not resources.gpus_per_node:
@@ -253,37 +156,55 @@ class Cluster(Strict):
         parts = {"mem-per-cpu": cores, "mem-per-gpu": resources.gpus_per_node}.get(option, 1)
         return {option: f"{math.ceil(resources.memory / parts)}M"}
 
-    def sbatch_options(self, stage: str, gpus: int) -> dict[str, str | bool]:
-        """Return the sbatch options of a stage's jobs with `gpus` per node, besides the toolkit's own.
+    def sbatch_options(self, stage: str, resources: Resources) -> dict[str, str | bool]:
+        """Return the sbatch options of a stage's jobs with these resources, besides the toolkit's own.
 
         Raises:
-            StudyError: a required option is set neither here nor in Slurm's variable for it, or an option
-                would not be one line.
+            StudyError: an option is missing, or would not be one line.
         """
-        slurm = self.slurm
-        own = slurm.stages.get(stage, {})
-        options = {**slurm.sbatch, **own}
-        keys = {name: f"slurm.{f'stages.{stage}' if name in own else 'sbatch'}.{name}" for name in options}
-        wrong = [Mistake(self._file, variable, why) for variable, why in unusable_variables()]
-        for name in slurm.required:
-            variable = f"SBATCH_{name.upper().replace('-', '_')}"
-            if not options.get(name):
-                options[name], keys[name] = os.environ.get(variable, ""), variable
-            if not options[name]:
-                message = f"is needed here: export {variable}=…, or copy this file, add '{name}: …', and "
-                wrong.append(Mistake(self._file, f"slurm.sbatch.{name}", f"{message}give --cluster the copy"))
-        if gpus:
-            name, _, value = slurm.gpu_option.partition("=")
-            options[name], keys[name] = value.replace("{gpus}", str(gpus)), "slurm.gpu_option"
-        named = {mistake.key for mistake in wrong}
-        wrong += [
-            Mistake(self._file, keys[name], why)
-            for name, value in options.items()
-            if keys[name] not in named and (why := unusable(name, value))
-        ]
+        found, wrong = self._given(stage, resources), list[Mistake]()
+        for name in self.slurm.required:
+            if not (name in found and found[name].value):
+                found[name] = Given("", f"slurm.sbatch.{name}")
+        for name, (value, key) in found.items():
+            if value == "" or ACCOUNT in str(value):
+                exported = variable("account" if value else name)
+                message = f"is needed here: export {exported}=…, or copy this file, add '{name}: …', and "
+                wrong.append(Mistake(self._file, key, f"{message}give --cluster the copy"))
+            elif why := unusable(name, value):
+                wrong.append(Mistake(self._file, key, why))
         if wrong:
             raise StudyError(wrong)
-        return {name: value for name, value in options.items() if value}
+        return {name: value for name, (value, _) in found.items() if value}
+
+    def _given(self, stage: str, resources: Resources) -> dict[str, Given]:
+        """Return the options of a stage's jobs, each with the key that sets it."""
+        slurm = self.slurm
+        found = sbatch_options.merged(slurm.sbatch, slurm.stages, slurm.when, stage, resources)
+        if resources.gpus_per_node:
+            for option in slurm.gpu_option:
+                name, _, value = option.partition("=")
+                value = value.replace(GPUS, str(resources.gpus_per_node))
+                found[name] = Given(value, "slurm.gpu_option")
+        return found
+
+    def with_shell(self, environment: Mapping[str, str]) -> Cluster:
+        """Return the cluster with the options of sbatch that a shell's variables set.
+
+        Raises:
+            StudyError: a variable would not be one line of a script.
+        """
+        shell = in_shell(self.slurm.required, environment)
+        if wrong := wrong_in_shell(shell):
+            raise StudyError([Mistake(self._file, name, why) for name, why in wrong])
+        if not shell:
+            return self
+        slurm = self.slurm
+        when = [entry.model_dump(mode="json", exclude_unset=True) for entry in slurm.when]
+        filled = with_shell({"sbatch": slurm.sbatch, "stages": slurm.stages, "when": when}, shell)
+        filled["when"] = tuple(When.model_validate(entry) for entry in filled["when"])
+        changed = {key: value for key, value in filled.items() if value != getattr(slurm, key)}
+        return self.model_copy(update={"slurm": slurm.model_copy(update=changed)})
 
 
 def load_cluster(name: str) -> Cluster:
@@ -299,9 +220,11 @@ def load_cluster(name: str) -> Cluster:
     document = read_yaml(file)
     cluster = validate(Cluster, document, file)
     cluster._file = file
-    if mistakes := located(_crosscheck(cluster.slurm, file), document, file):
+    if mistakes := located(crosscheck(cluster.slurm, file), document, file):
         raise StudyError(mistakes)
-    return cluster if cluster.backend == "local" else _elsewhere(cluster, file)
+    if cluster.backend == "local":
+        return cluster
+    return _elsewhere(cluster.with_shell(os.environ), file)
 
 
 def _elsewhere(cluster: Cluster, file: Path) -> Cluster:
@@ -313,7 +236,7 @@ def _elsewhere(cluster: Cluster, file: Path) -> Cluster:
     if own and own != wanted:
         words = f"is {wanted!r}, and the cluster file says 'clusters: {own}': unset the variable"
         raise StudyError([Mistake(file, variable, words)])
-    if not _is_one_cluster(wanted):
+    if not is_one_cluster(wanted):
         raise StudyError([Mistake(file, variable, f"found {wanted!r}; {ONE_CLUSTER}")])
     return cluster.on(wanted)
 
@@ -325,48 +248,5 @@ def restored(saved: dict[str, Any], source: str) -> Cluster:
     return cluster
 
 
-def _is_one_cluster(value: str | bool) -> bool:
-    return isinstance(value, str) and bool(CLUSTER_NAME.fullmatch(value)) and value != "all"
-
-
 def _file_of(name: str) -> Path:
     return Path(name) if is_file_name(name) else CONFIGS / "clusters" / f"{name}.yaml"
-
-
-def _crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
-    """Yield mistakes across keys: reserved options, stages and variables that do not exist."""
-    lists: dict[str, Collection[str]] = {"required": slurm.required, "sbatch": slurm.sbatch}
-    for stage, options in slurm.stages.items():
-        lists[f"stages.{stage}"] = options
-        if stage not in STAGES:
-            yield Mistake(file, f"slurm.stages.{stage}", f"no such stage; there are {', '.join(STAGES)}")
-    gpu_option, _, value = slurm.gpu_option.partition("=")
-    if why := unusable(gpu_option, value):
-        yield Mistake(file, "slurm.gpu_option", why)
-    reserved = next((o for o in RESERVED if o.startswith(gpu_option)), None)
-    if reserved and RESERVED[reserved] != IN_GPU_OPTION:
-        yield Mistake(file, "slurm.gpu_option", f"'--{reserved}' asks for no GPU: {RESERVED[reserved]}")
-    for key, names in lists.items():
-        for name in names:
-            reserved = next((o for o in RESERVED if o.startswith(name)), None)  # sbatch accepts prefixes
-            if not OPTION.fullmatch(name):
-                words = "an option's long name is needed, without dashes before it, as 'mem-per-cpu'"
-                yield Mistake(file, f"slurm.{key}.{name}", words)
-            elif name == "clusters" and not (key == "sbatch" and _is_one_cluster(slurm.sbatch[name])):
-                yield Mistake(file, f"slurm.{key}.{name}", ONE_CLUSTER)
-            elif reserved:
-                words = f"'--{reserved}' cannot be set here: {RESERVED[reserved]}"
-                yield Mistake(file, f"slurm.{key}.{name}", words)
-    try:
-        used = placeholders(slurm.template)
-        for name in slurm.variables:
-            if name in GIVEN or name not in used:
-                free = ", ".join(n for n in used if n not in GIVEN) or "none"
-                words = f"no variable of the template {slurm.template!r}; it has {free}"
-                yield Mistake(file, f"slurm.variables.{name}", words)
-        if slurm.keeper is not None and "module" not in used:
-            words = f"the template {slurm.template!r} runs one module alone: write {{{{module}}}} for it"
-            yield Mistake(file, "slurm.keeper", words)
-        render(slurm.template, {**slurm.variables, **dict.fromkeys(GIVEN, "")})
-    except StudyError as error:
-        yield from error.mistakes

@@ -1,4 +1,4 @@
-"""Validates what becomes a script's `#SBATCH --name=value` line, or reaches sbatch by its environment.
+"""Validates what becomes a script's `#SBATCH --name=value` line.
 
 Whatever a cluster file, a variable or a file of the run directory says must be one option on one line: a line
 break would start another option, or shell that every job runs.
@@ -6,16 +6,9 @@ break would start another option, or shell that every job runs.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
 
 OPTION = re.compile(r"[a-z][a-z0-9-]+", re.ASCII)
-# Account, partition and the like may be set in the submitter's environment; sbatch reads these itself.
-WELCOME = (
-    "SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT",
-    "SBATCH_RESERVATION",
-)  # fmt: skip
 SHOWN = 80  # characters of a value in a message
 
 
@@ -33,13 +26,6 @@ def unusable(name: str, value: object) -> str | None:
     if value is True or str(value).isprintable():
         return None
     return f"found {str(value)[:SHOWN]!r}; line breaks and control characters are not possible here"
-
-
-def unusable_variables(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
-    """Yield the variables read by sbatch that hold more than one line, each with what is wrong."""
-    for variable in WELCOME:
-        if why := unusable("x-variable", environment.get(variable, "")):
-            yield variable, why
 
 
 def check_header(script: str) -> str:

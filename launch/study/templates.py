@@ -1,6 +1,7 @@
 """sbatch_templates: shell templates that users may edit -> the body of a job's script.
 
-A placeholder is a name in double braces. Values are quoted for the shell; a list becomes quoted words.
+A placeholder is a name in double braces, with words after `=` for when the cluster file gives it no value.
+Values are quoted for the shell; a list becomes quoted words.
 Nothing here depends on clusters or Slurm.
 """
 
@@ -16,7 +17,7 @@ from launch.study.textfile import Position, Unusable, is_file, position, read_te
 
 FOLDER = DATA / "sbatch_templates"
 AGAIN = FOLDER / "again.bash"  # prepended to every template
-PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*(?:=\s*(.*?)\s*)?\}\}")
 FORMER = "jobs.element"  # the program's name in templates of earlier versions
 GIVEN = (  # variables that the toolkit sets for every template
     "python",  # the interpreter that runs sor
@@ -25,11 +26,15 @@ GIVEN = (  # variables that the toolkit sets for every template
     "submission",  # the folder that lists the units of the job
     "log",  # a file for each rank, as srun's --output takes it
     "study",  # the folder that holds everything that jobs write
+    "environment",  # variables of the cluster file and the toolkit, as NAME=value
 )
 
 
-def placeholders(name: str) -> dict[str, Position]:
+def placeholders(name: str, needed: bool = False) -> dict[str, Position]:
     """Return the names in a template, each with the first place it occurs at.
+
+    Args:
+        needed: only those without words of their own.
 
     Raises:
         StudyError: there is no such template.
@@ -37,7 +42,8 @@ def placeholders(name: str) -> dict[str, Position]:
     found: dict[str, Position] = {}
     text = _read(name)
     for match in PLACEHOLDER.finditer(text):
-        found.setdefault(match[1], position(text, match.start()))
+        if not (needed and match[2] is not None):
+            found.setdefault(match[1], position(text, match.start()))
     return found
 
 
@@ -51,7 +57,7 @@ def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     text = _read(name)
     mistakes = [
         Mistake(FOLDER / f"{name}.sh", "", f"{{{{{placeholder}}}}} has no value: {known}", at)
-        for placeholder, at in placeholders(name).items()
+        for placeholder, at in placeholders(name, needed=True).items()
         if placeholder not in variables
     ]
     mistakes += [
@@ -75,6 +81,8 @@ def again(variables: Mapping[str, str | Sequence[str]]) -> str:
 
 def _filled(text: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     def quoted(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            return match[2] or ""
         value = variables[match[1]]
         return shlex.join([value] if isinstance(value, str) else value)
 

@@ -19,7 +19,6 @@ from launch.slurm.backend import Slurm
 from launch.slurm.parse import Refused
 from launch.state.ledger import Job, Started, new_name
 from launch.state.lock import Lost
-from launch.study.header import WELCOME
 from launch.study_run import Project
 from launch.submit.array_options import array_spec, dependency
 from launch.submit.arrays import Array
@@ -34,9 +33,9 @@ HEADER = """\
 # the jobs, and their logs go there. 'sor' learns of an array when the first of its jobs starts.
 set -euo pipefail
 cd "$(dirname "$0")"
-# The environment of another job must not change these.
+# The environment of another job must not change these, nor defaults of the shell, which they hold already.
 for name in ${!SBATCH_@} ${!SLURM_@}; do
-  [[ " %s " == *" $name "* ]] || unset "$name"
+  [ "$name" = SLURM_CONF ] || unset "$name"
 done
 
 submit() {  # set `id`: the one line of what sbatch says that is an id, or an id and the name of a cluster
@@ -44,7 +43,7 @@ submit() {  # set `id`: the one line of what sbatch says that is an id, or an id
   said=$(sbatch --parsable "$@") || { echo "$said" >&2; exit 1; }
   id=$(grep -xE '[0-9]+(;[A-Za-z0-9_.-]+)?' <<< "$said" | cut -d ';' -f 1) || true
   [[ $id =~ ^[0-9]+$ ]] && return
-  printf '%%s\\n' "$said" "sbatch printed no job id: check with squeue --me whether the job exists" >&2
+  printf '%s\\n' "$said" "sbatch printed no job id: check with squeue --me whether the job exists" >&2
   exit 1
 }
 """
@@ -122,7 +121,7 @@ def write_out(arrays: Sequence[Array], project: Project, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     # From now on 'sor submit' takes its numbers there.
     project.root.by_hand.mkdir(parents=True, exist_ok=True)
-    lines = (HEADER % " ".join(WELCOME)).splitlines()
+    lines = HEADER.splitlines()
     code, numbers, readers = snapshot(project.root), _numbers(project), _readers(project.units)
     for number, array in enumerate(arrays):
         folder = out.absolute() / f"{number:03}-{array.stage}"

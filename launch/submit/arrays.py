@@ -23,16 +23,17 @@ FEW = 32  # units; fewer are not worth a separate array for a shorter time limit
 
 @dataclass(frozen=True)
 class Pool:
-    """Room in the queue shared by some stages.
+    """Room in the queue shared by some units.
 
     Args:
         name: whose limit it is.
         room: how many more of their jobs may be queued.
+        units: their ids.
     """
 
     name: str
     room: int
-    stages: frozenset[str]
+    units: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Rules:
             worker is a job of its own.
         room: how many more jobs, including elements of arrays, may be queued.
         max_jobs, max_gpus: of this study at once, over all arrays.
-        pools: limits of the room that apply to some stages only.
+        pools: limits of the room that apply to some units only.
     """
 
     max_array_size: int
@@ -196,7 +197,7 @@ class _Planner:
         workers = {}
         for p in sorted(p for level in self.pending.levels.values() for p in level):
             unit = self.pending.units[p]
-            pools = [pool for pool in left if pool is everywhere or unit.stage in pool.stages]
+            pools = [pool for pool in left if pool is everywhere or unit.id in pool.units]
             tight = min(pools, key=left.__getitem__)
             if left[tight] < 1:
                 self._hold(p, f"{tight.name} has room for {tight.room} more of your jobs: {LATER}")

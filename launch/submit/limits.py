@@ -1,6 +1,7 @@
 """Checks of units before submission: the cluster's limits for this user, and checkpoints of trainings.
 
 Units that can never run are refused with all reasons at once; those that there is no room for yet are not.
+Nothing is decided by a default partition that a site's plugins may replace: site.py asks what they do.
 """
 
 from __future__ import annotations
@@ -8,33 +9,36 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import sys
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import NamedTuple
 
 from jobs.core.unit import Resources, Unit
-from jobs.core.wording import count, some
+from jobs.core.wording import some
 from jobs.store.checkpoints import Checkpoints, why_not
 from jobs.store.rundir import StudyDir
+from launch.slurm.answers import Answer
 from launch.slurm.client import SlurmClient
-from launch.slurm.levels import Level, Quota, level, service_of, smallest
-from launch.slurm.limits import UNLIMITED, Access, Association, Limits, Partition, Qos, Tres
+from launch.slurm.levels import Level, Quota, level, service_of
+from launch.slurm.limits import Access, Association, Limits, Partition, Qos
 from launch.slurm.parse import Config, NodeGroup, Place
 from launch.state.errors import SlurmUnavailable
 from launch.study.cluster import Cluster
-from launch.study.memory import TWICE
-from launch.study.plan import MARGIN
 from launch.submit.arrays import Pool, Rules
+from launch.submit.fitting import ADVICE, NeverRuns, fitted
 
-ADVICE = "request less in the preset, or name another partition, account or QOS in the cluster file"
 OTHER = "name another partition, account or QOS in the cluster file"
 
 
-class NeverRuns(ValueError):
-    """The cluster would never run this unit."""
+class Request(NamedTuple):
+    """What a job requests: its stage, whose options it has, and its resources."""
+
+    stage: str
+    resources: Resources
 
 
 class Refusal(ValueError):
@@ -62,6 +66,7 @@ class ClusterLimits:
 
     Args:
         associations: None if accounting does not answer: its limits are then left to the controller.
+        answers: what the site would do with requests that are open (see `is_open`).
     """
 
     cluster: Cluster
@@ -70,6 +75,7 @@ class ClusterLimits:
     nodes: tuple[NodeGroup, ...]
     associations: tuple[Association, ...] | None
     qos: tuple[Qos, ...]
+    answers: Mapping[Request, Answer] = field(default_factory=dict)
 
     @classmethod
     def ask(cls, cluster: Cluster, client: SlurmClient) -> ClusterLimits:
@@ -85,7 +91,24 @@ class ClusterLimits:
                     associations, qos = client.associations(config.cluster).rows, kinds.result().rows
                 except SlurmUnavailable:
                     associations = None
-            return cls(cluster, config, partitions.result().rows, nodes.result().rows, associations, qos)
+            groups = _with_gpus(nodes.result().rows, cluster)
+            return cls(cluster, config, partitions.result().rows, groups, associations, qos)
+
+    def request(self, unit: Unit) -> Request:
+        """Return what decides on a unit's options and limits; many units of a stage have the same."""
+        needs = unit.resources
+        if not (self.config.tracks_memory and self.cluster.asks_memory(unit.stage, needs)):
+            needs = replace(needs, memory=0, raised=0)
+        return Request(unit.stage, replace(needs, workers=1))
+
+    def is_open(self, request: Request) -> bool:
+        """Return whether only the site knows what it would do with such jobs.
+
+        Its plugins may choose a partition if none is named, and rename accounts.
+        """
+        unnamed = self._option(request, "partition") is None
+        default = any(p.default for p in self.partitions)
+        return (unnamed and (self.config.filtered or not default)) or bool(self._unknown_account(request))
 
     def admit(self, units: Sequence[Unit]) -> list[Unit]:
         """Return the units, with time limits that the cluster allows.
@@ -93,92 +116,107 @@ class ClusterLimits:
         Raises:
             Refusal: some can never run.
         """
-
-        @cache  # many units of a stage need the same
-        def allowed(stage: str, resources: Resources) -> Resources:
-            if not (self.config.tracks_memory and self.cluster.asks_memory(stage)):
-                resources = replace(resources, memory=0)
-            return self._fitted(stage, resources)
-
+        fitted_to = cache(self._fitted)
         admitted, refused = [], dict[str, list[str]]()
         for unit in units:
             try:
-                resources = allowed(unit.stage, unit.resources)
-                admitted.append(unit if resources == unit.resources else replace(unit, resources=resources))
+                fits = replace(fitted_to(self.request(unit)), workers=unit.resources.workers)
+                admitted.append(unit if fits == unit.resources else replace(unit, resources=fits))
             except NeverRuns as error:
                 refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
         if refused:
             raise Refusal("\n".join(f"{some(names)}: {why}" for why, names in refused.items()))
         return admitted
 
-    def rules(self, stages: Iterable[str], taken: Sequence[Place], keeper: str | None) -> Rules:
+    def rules(self, units: Sequence[Unit], taken: Sequence[Place], keeper: Unit | None) -> Rules:
         """Return the limits that arrays must observe.
 
         Args:
+            units: those to submit.
             taken: the places in the queue that this user has taken.
-            keeper: the stage whose options a keeper is submitted with, which takes a place; None: no keeper.
+            keeper: a unit with the request of a keeper, which takes a place; None: no keeper.
 
         Raises:
-            Refusal: one of the stages has no partition or account.
+            Refusal: one of the units has no partition or account.
         """
-        quotas = dict[Quota, set[str]]()
-        for stage in {*stages, *([keeper] if keeper else [])}:
+        alike = defaultdict[Request, set[str]](set)
+        for unit in [*units, *([keeper] if keeper else [])]:
+            alike[self.request(unit)].add(unit.id)
+        quotas = defaultdict[Quota, set[str]](set)
+        for request, ids in alike.items():
             try:
-                levels = self._levels(stage)
+                levels = self._levels(request)
             except NeverRuns as error:
-                raise Refusal(f"jobs of stage {stage}: {error}") from error
-            for at, _ in levels:
+                raise Refusal(f"jobs of stage {request.stage}: {error}") from error
+            for at, _ in self._sure(levels):
                 for quota in at.quotas(self.partitions, self.associations or ()):
-                    quotas.setdefault(quota, set()).add(stage)
+                    quotas[quota] |= ids
         pools = []
-        for quota, of_stages in quotas.items():
+        for quota, of_units in quotas.items():
             count = sum(_count_of(p) for p in taken if quota.counts(p.account, p.qos, p.partitions))
-            room = quota.most - count - (keeper in of_stages)
-            pools.append(Pool(quota.name, max(0, room), frozenset(of_stages)))
+            room = quota.most - count - (keeper is not None and keeper.id in of_units)
+            pools.append(Pool(quota.name, max(0, room), frozenset(of_units)))
         room = max(0, self.config.max_jobs - sum(map(_count_of, taken)) - (keeper is not None))
         slurm = self.cluster.slurm
         size = self.config.max_array_size
         return Rules(size, room, slurm.max_jobs, slurm.max_gpus, tuple(pools))
 
-    def notices(self, stages: Iterable[str]) -> list[str]:
-        """Return what a person should know about the partitions of these stages before submitting."""
-        down = {p.name for stage in stages for _, p in self._levels(stage) if p.state == "DOWN"}
-        return [
+    def notices(self, units: Sequence[Unit]) -> list[str]:
+        """Return what a person should know about the partitions and accounts of these units beforehand."""
+        requests = dict.fromkeys(map(self.request, units))
+        down = {p.name for r in requests for _, p in self._sure(self._levels(r)) if p.state == "DOWN"}
+        found = [
             f"partition {name} is DOWN: it accepts jobs, which start once an administrator brings it up"
             for name in sorted(down)
         ]
+        unsure = [r for r in requests if r not in self.answers or not self.answers[r].partition]
+        accounts = sorted({name for r in unsure if (name := self._unknown_account(r))})
+        unless = "Slurm refuses it, unless this site renames accounts"
+        return found + [f"{self._not_yours(account)}: {unless}" for account in accounts]
 
-    def _fitted(self, stage: str, resources: Resources) -> Resources:
-        """Return the resources fitted to one of the stage's partitions, or to all where that is required."""
+    def _fitted(self, request: Request) -> Resources:
+        """Return the resources fitted to one of the partitions, or to all where that is required.
+
+        Of partitions among which the site chooses, the default one is preferred, where the request fits it.
+        """
+        if refused := self._answer(request).refused:
+            why = f"this cluster refuses such a job and says: {'; '.join(refused)}"
+            if account := self._unknown_account(request):
+                why += f"; {self._not_yours(account)}: set another one in the cluster file"
+            raise NeverRuns(why)
         found, reasons = dict[str, Resources](), dict[str, None]()
-        levels = self._levels(stage)
+        levels = self._levels(request)
         for at, partition in levels:
             try:
-                self._check_access(stage, at, partition)
+                self._check_access(request, at, partition)
                 bounds = _without_bounds(partition, at.services)
-                fits = fitted(resources, bounds, self.nodes, at.limits, at.least)
+                fits = fitted(request.resources, bounds, self.nodes, at.limits, at.least)
             except NeverRuns as error:
                 reasons[str(error)] = None
                 continue
             if partition.name not in found or fits.hours > found[partition.name].hours:
                 found[partition.name] = fits
+        named = self._option(request, "partition") is not None
         missing = {p.name for _, p in levels} - found.keys()
-        if not found or (missing and self.config.all_partitions):
+        if not found or (missing and named and self.config.all_partitions):
             raise NeverRuns("; ".join(reasons))
+        default = next((p.name for _, p in levels if p.default and p.name in found), None)
+        if default and not named:
+            return found[default]
         best = min if self.config.all_partitions else max
         return best(found.values(), key=lambda fits: fits.hours)
 
-    def _levels(self, stage: str) -> list[tuple[Level, Partition]]:
-        """Return the partitions that jobs of a stage may start in, with the limits of each possible account.
+    def _levels(self, request: Request) -> list[tuple[Level, Partition]]:
+        """Return the partitions that jobs may start in, with the limits of each possible account.
 
         Raises:
             NeverRuns: there is no such partition, or the user has no account for one.
         """
-        qos, all_rows = self._option(stage, "qos"), self.associations or ()
+        qos, all_rows = self._option(request, "qos"), self.associations or ()
         found, reasons = list[tuple[Level, Partition]](), dict[str, None]()
-        for partition in self._partitions(stage):
+        for partition in self._partitions(request):
             try:
-                rows = self._rows(stage, partition)
+                rows = self._rows(request, partition)
             except NeverRuns as error:
                 reasons[str(error)] = None
                 continue
@@ -187,22 +225,44 @@ class ClusterLimits:
             raise NeverRuns("; ".join(reasons))
         return found
 
-    def _rows(self, stage: str, partition: Partition) -> Sequence[Association | None]:
-        """Return the user's rows that may apply to jobs of a stage; one None where no limits are kept."""
+    def _sure(self, levels: Sequence[tuple[Level, Partition]]) -> Sequence[tuple[Level, Partition]]:
+        """Return the levels of the default partition if the site may choose among all, or else all levels."""
+        if {p.name for _, p in levels} == {p.name for p in self.partitions}:
+            return [(at, p) for at, p in levels if p.default] or levels
+        return levels
+
+    def _rows(self, request: Request, partition: Partition) -> Sequence[Association | None]:
+        """Return the user's rows that may apply to jobs; one None where no limits are kept."""
         if self.associations is None:
             return [None]
-        mine = [row for row in self.associations if row.user]
-        account = self._option(stage, "account")
-        chosen = [row for row in mine if account is None or row.account.lower() == account.lower()]
+        mine, account = self._mine, self._option(request, "account")
+        chosen = [row for row in mine if account is None or _is_account(row, account)]
+        if account and not chosen:  # a site that renames accounts adds to their names, as m1 to m1_g
+            chosen = [row for row in mine if row.account.lower().startswith(f"{account.lower()}_")]
         here = [row for row in chosen if row.partition == partition.name]
         rows = here or [row for row in chosen if row.partition is None]
-        if not rows and "associations" in self.config.enforced:
+        if not rows and "associations" in self.config.enforced and (chosen or not mine):
             raise NeverRuns(_no_account(mine, chosen, account, partition))
         if not {"limits", "qos", "safe"} & set(self.config.enforced):
             return [None]
         return rows or [None]
 
-    def _check_access(self, stage: str, at: Level, partition: Partition) -> None:
+    @property
+    def _mine(self) -> list[Association]:
+        return [row for row in self.associations or () if row.user]
+
+    def _unknown_account(self, request: Request) -> str | None:
+        """Return the account of jobs if the user has others, but not this one, and Slurm would check it."""
+        account = self._option(request, "account")
+        if account is None or not self._mine or "associations" not in self.config.enforced:
+            return None
+        return None if any(_is_account(row, account) for row in self._mine) else account
+
+    def _not_yours(self, account: str) -> str:
+        mine = ", ".join(sorted({row.account for row in self._mine}))
+        return f"account {account!r} is not one of yours ({mine})"
+
+    def _check_access(self, request: Request, at: Level, partition: Partition) -> None:
         """Refuse a partition that is closed to the user, the account or the QOS, or accepts no jobs now."""
         name = f"partition {partition.name}"
         if partition.state in ("DRAIN", "INACTIVE"):
@@ -217,122 +277,44 @@ class ClusterLimits:
             account, above = at.own.account, {row.account for row in at.above}
             denied = {account, *above} if self.config.denies_below else {account}
             _refuse(name, "account", account, partition.accounts, {account, *above}, denied)
-        service = service_of(at.own, self._option(stage, "qos"))
+        service = service_of(at.own, self._option(request, "qos"))
         if service and "qos" in self.config.enforced:
             _refuse(name, "QOS", service, partition.services, {service}, {service})
 
-    def _partitions(self, stage: str) -> list[Partition]:
-        wanted = self._option(stage, "partition")
+    def _partitions(self, request: Request) -> Sequence[Partition]:
+        """Return the named partitions; otherwise where the site would start such jobs; otherwise the default.
+
+        Where that is open, it is all of them.
+        """
+        wanted = self._option(request, "partition")
         known = {p.name: p for p in self.partitions}
         if wanted is None:
-            default = next((p for p in self.partitions if p.default), None)
-            if default is None:
-                words = "name one in the cluster file, as 'sbatch: {partition: …}'. Available:"
-                raise NeverRuns(f"this cluster has no default partition: {words} {', '.join(known)}")
-            return [default]
+            if (there := self._answer(request).partition) in known:
+                return [known[there]]
+            default = [p for p in self.partitions if p.default]
+            return default if default and not self.config.filtered else self.partitions
         for name in wanted.split(","):
             if name not in known:  # Slurm refuses a list with one of these, too
                 raise NeverRuns(f"no partition {name!r}; available: {', '.join(known)}")
         return [known[name] for name in wanted.split(",")]
 
-    def _option(self, stage: str, name: str) -> str | None:
-        """Return the effective value of an sbatch option: the environment overrides the script."""
-        given = self.cluster.sbatch_options(stage, 0).get(name)
-        return os.environ.get(f"SBATCH_{name.upper()}") or (None if given is None else str(given))
+    def _answer(self, request: Request) -> Answer:
+        return self.answers.get(request, Answer())
+
+    def _option(self, request: Request, name: str) -> str | None:
+        given = self.cluster.sbatch_options(request.stage, request.resources).get(name)
+        return None if given is None else str(given)
 
 
-def fitted(
-    resources: Resources,
-    partition: Partition,
-    nodes: Iterable[NodeGroup],
-    found: Limits,
-    least: Tres = UNLIMITED,
-) -> Resources:
-    """Return the resources of a unit, with a time limit that is allowed if its expected time is, too.
-
-    Raises:
-        NeverRuns: it would be refused, or wait forever; the message says why.
-    """
-    r, name = resources, f"partition {partition.name}"
-    most = partition.nodes if partition.max_nodes is None else partition.max_nodes
-    if r.nodes > most:
-        raise NeverRuns(f"needs {r.nodes} nodes, and {name} allows at most {most}: {ADVICE}")
-    cpus = r.tasks_per_node * r.cpus_per_task
-    able = [
-        n
-        for n in nodes
-        if n.partition == partition.name
-        and n.cpus >= cpus
-        and sum(count for _, count in n.gpus) >= r.gpus_per_node
-    ]
-    gpus = f" and {count(r.gpus_per_node, 'GPU')}" if r.gpus_per_node else ""
-    wanted = f"{count(r.nodes, 'node')} with {count(cpus, 'core')}{gpus}"
-    if sum(n.count for n in able) < r.nodes:
-        advice = _spread(r, partition, nodes) + ADVICE
-        raise NeverRuns(f"needs {wanted}, and {name} does not have that many: {advice}")
-    r = _in_memory(r, partition, able, wanted)
-    asked = Tres(r.nodes * r.gpus_per_node, r.nodes * cpus, r.nodes)
-    for what, number, of_job, held, at_least in zip(
-        ("GPU", "core", "node"), asked, found.job, found.held, least, strict=True
-    ):
-        allowed = smallest([of_job, held])
-        if allowed is not None and number is not None and number > allowed:
-            raise NeverRuns(f"needs {count(number, what)}, and your account may use {allowed}: {ADVICE}")
-        if at_least is not None and number is not None and number < at_least:
-            words = f"requests {count(number, what)}, and its QOS requires at least {at_least}"
-            raise NeverRuns(f"{words}: name another QOS or partition in the cluster file")
-    if 0 in (found.jobs, found.submitted):
-        raise NeverRuns("your account may not run any job: name another one in the cluster file")
-    seconds = smallest([partition.max_seconds, found.job_seconds])
-    if seconds is None or r.hours * 3600 <= seconds:
-        return r
-    if r.hours / MARGIN * 3600 > seconds:
-        raise NeverRuns(
-            f"is estimated to take {r.hours / MARGIN:.1f} h, and {name} or your account allows "
-            f"{seconds / 3600:g} h per job: {ADVICE}, or lower 'max_hours' there if that is enough"
-        )
-    return replace(r, hours=seconds / 3600)
+def _with_gpus(nodes: tuple[NodeGroup, ...], cluster: Cluster) -> tuple[NodeGroup, ...]:
+    """Return the nodes, with GPUs that the cluster file knows of and Slurm does not."""
+    if cluster.slurm.gpu_option or cluster.gpus_per_node is None:
+        return nodes
+    return tuple(replace(group, gpus=(("gpu", cluster.gpus_per_node),)) for group in nodes)
 
 
-def _spread(resources: Resources, partition: Partition, nodes: Iterable[NodeGroup]) -> str:
-    """Return the advice for a training, with a process for each GPU, on nodes that have fewer GPUs."""
-    most = max((sum(n for _, n in g.gpus) for g in nodes if g.partition == partition.name), default=0)
-    training = resources.tasks_per_node == resources.gpus_per_node > most > 0
-    return f"set 'gpus_per_node: {most}' in the cluster file, " if training else ""
-
-
-def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:
-    """Return the resources with the memory to request after a kill for memory, as far as nodes have it.
-
-    If they come with one, from an attempt that was killed, it is requested now, and not raised again.
-
-    Args:
-        able: the groups of nodes that have everything else.
-        wanted: how many nodes with what, in words.
-
-    Raises:
-        NeverRuns: too few nodes have the requested memory.
-    """
-    if not r.memory:
-        return replace(r, raised=0)
-    most = partition.max_memory or sys.maxsize
-    sizes = sorted((min(n.memory, most) for n in able for _ in range(n.count)), reverse=True)
-    largest = sizes[r.nodes - 1]
-    if r.memory > largest:
-        raise NeverRuns(
-            f"is estimated to need {_gib(r.memory)} of memory on {wanted}, and partition {partition.name} "
-            f"has only {_gib(largest)} there. Name another partition in the cluster file; or change the "
-            "preset (fewer tasks or GPUs of a node, a smaller micro_batch, a higher ZeRO); or, if you know "
-            f"that less is enough, set 'sbatch: {{mem: {largest}M}}' in the cluster file"
-        )
-    if r.raised:
-        return replace(r, memory=max(r.memory, min(r.raised, largest)), raised=0)
-    raised = min(TWICE * r.memory, largest)
-    return replace(r, raised=raised if raised > r.memory else 0)
-
-
-def _gib(memory: int) -> str:
-    return f"{memory / 1024:.1f} GiB"
+def _is_account(row: Association, account: str) -> bool:
+    return row.account.lower() == account.lower()  # Slurm keeps them in lower case, and takes any
 
 
 def _without_bounds(partition: Partition, services: Sequence[Qos]) -> Partition:
@@ -366,8 +348,6 @@ def _no_account(
     if not mine:
         return "you have no account on this cluster, which refuses jobs without one: ask for one"
     names = ", ".join(sorted({row.account for row in mine}))
-    if not chosen:
-        return f"account {account!r} is not one of yours ({names}): set another one in the cluster file"
     there = ", ".join(sorted({row.partition for row in chosen if row.partition}))
     whose = f"account {account}" if account else f"your accounts ({names})"
     return f"{whose} may use the partitions {there}, not {partition.name}: {OTHER}"

@@ -29,6 +29,7 @@ from launch.submit.throttles import LATER
 STAGE = "report"  # whose options the keeper uses: that stage needs little, too
 NEEDS = Resources(hours=0.25, memory=memory.keeping())
 MANY = 100  # jobs per dependency
+UNIT = Unit(STAGE, KEEPER, {}, resources=NEEDS)  # what limits on the queue count it as
 GRACE = 60.0  # seconds for a keeper to end
 
 

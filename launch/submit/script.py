@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from jobs.core.unit import Resources
 from launch.study.cluster import Cluster
 from launch.study.header import check_header, unusable
 from launch.study.presets import Mistake, StudyError
-from launch.study.templates import again, render
+from launch.study.slurm_section import Slurm
+from launch.study.templates import again, placeholders, render
 
 # % and \ are special in Slurm's file names, a script's header consists of lines, and : and , separate
 # PYTHONPATH and lists of mounts.
@@ -78,14 +80,9 @@ def sbatch_script(
         "log": str(folder / f"{job}_%t_log.out"),
         "study": str(study),
     }
-    variables = {**cluster.slurm.variables, **given}
-    # Logs, and files written by libraries, are UTF-8 even where a node's locale is not.
-    body = (
-        "export PYTHONUTF8=1\n"
-        + _secret_names(cluster.slurm.secrets)
-        + render(cluster.slurm.template, variables)
-    )
-    options = cluster.sbatch_options(stage, resources.gpus_per_node)
+    variables = {**cluster.slurm.variables, **given, "environment": _environment(cluster.slurm)}
+    body = _head(cluster.slurm) + render(cluster.slurm.template, variables)
+    options = cluster.sbatch_options(stage, resources)
     options |= cluster.memory_option(stage, resources)
     if once:
         options["no-requeue"] = True
@@ -125,9 +122,23 @@ def sbatch_script(
     return text
 
 
-def _secret_names(names: Sequence[str]) -> str:
-    """Return a line that has jobs hide the values of these variables, wherever the cluster gets them from."""
-    return f"export {NAMES}='{' '.join(names)}'\n" if names else ""
+def _environment(slurm: Slurm) -> list[str]:
+    """Return the variables that templates export, as `NAME=value`."""
+    # Logs, and files written by libraries, are UTF-8 even where a node's locale is not. And Python must not
+    # import code from the working directory first.
+    return ["PYTHONUTF8=1", "PYTHONSAFEPATH=1", *slurm.exported]
+
+
+def _head(slurm: Slurm) -> str:
+    """Return the lines before the template."""
+    lines = []
+    if slurm.secrets:  # jobs hide their values, wherever the cluster gets them from
+        lines.append(f"export {NAMES}='{' '.join(slurm.secrets)}'")
+    if slurm.host_suffix:
+        lines.append(f'export SOR_MASTER_ADDR="$SLURMD_NODENAME"{slurm.host_suffix}')
+    if "environment" not in placeholders(slurm.template):
+        lines.append(f"export {shlex.join(_environment(slurm))}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _update(options: Mapping[str, str | bool]) -> str:

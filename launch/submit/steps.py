@@ -30,6 +30,7 @@ from launch.study_run import Project
 from launch.submit import next_keeper
 from launch.submit.arrays import ArrayPlan, plan_arrays
 from launch.submit.limits import ClusterLimits, Refusal
+from launch.submit.site import ask_site
 
 WITHDRAWN = "its job would have waited forever"
 
@@ -84,8 +85,10 @@ def arrays(
             file=sys.stderr,
         )
     ends = {job.id for s in difference.withdraw if s.live for job in s.live.jobs if job.id}
-    allowed = limits.admit([with_time(with_more(s), s, project.cluster.max_hours) for s in difference.submit])
-    for notice in limits.notices({unit.stage for unit in allowed}):
+    units = [with_time(with_more(s), s, project.cluster.max_hours) for s in difference.submit]
+    limits = ask_site(limits, units, project.backend.client, project.root.path)
+    allowed = limits.admit(units)
+    for notice in limits.notices(allowed):
         say(f"sor: {notice}", error=True)
     return decide(now, difference, limits, allowed, project.backend.places(ends))
 
@@ -109,8 +112,8 @@ def decide(
     fitted = {unit.id: unit for unit in allowed}
     units = [fitted.get(s.unit.id, s.unit) for s in now.units]
     live = {s.unit.id: tuple(j.id for j in s.live.jobs if j.id) for s in difference.active if s.live}
-    keeper = next_keeper.STAGE if limits.cluster.slurm.keeper is not None else None
-    rules = limits.rules({unit.stage for unit in allowed}, taken, keeper)
+    keeper = next_keeper.UNIT if limits.cluster.slurm.keeper is not None else None
+    rules = limits.rules(allowed, taken, keeper)
     return plan_arrays(units, {s.unit.id for s in difference.submit}, live, rules)
 
 
