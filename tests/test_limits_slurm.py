@@ -251,7 +251,7 @@ HOURS = 7 * 24  # of the partition's MaxTime
         ({"gpus_per_node": 9}, {}, "needs 1 node with 1 core and 9 GPUs, and partition main does not have"),
         ({"cpus_per_task": 65}, {}, "needs 1 node with 65 cores, and partition main does not have that"),
         ({"hours": 2.2 * HOURS}, {}, "is estimated to take 184.8 h, and partition main or your account"),
-        ({}, {".*account": "none"}, "account 'none' is not one of yours .*students"),
+        ({}, {"account": "none"}, "this cluster refuses .*; account 'none' is not one of yours .*students"),
         ({}, {"partition": "gpu"}, "no partition 'gpu'; available: main, low, lowgrace, lowcancel"),
     ],
 )  # fmt: skip
