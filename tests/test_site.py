@@ -95,8 +95,11 @@ def test_the_partition_that_the_site_chooses_has_the_limits(tmp_path: Path) -> N
     ]
 
 
-def test_a_refusal_of_the_site_is_told_before_anything_is_submitted(tmp_path: Path) -> None:
-    found = asked(filtered(tmp_path), [unit()], Answer(refused=("name a QOS", "see the docs")))
+@pytest.mark.parametrize("partition", [{}, {"partition": "gh"}])
+def test_a_refusal_of_the_site_is_told_before_anything_is_submitted(
+    partition: dict[str, str], tmp_path: Path
+) -> None:
+    found = asked(filtered(tmp_path, **partition), [unit()], Answer(refused=("name a QOS", "see the docs")))
     assert refusal(found, unit()) == "this cluster refuses such a job and says: name a QOS; see the docs"
 
 
@@ -113,11 +116,10 @@ def test_without_an_answer_any_partition_that_fits_is_enough(tmp_path: Path, ans
 def test_only_what_is_open_is_asked_and_once_for_each_kind_of_job(tmp_path: Path) -> None:
     site = Site([Answer("gh")])
     units = [unit(hours=hours, memory=memory) for hours in (1, 2, 3) for memory in (100, 200)]
-    named = filtered(tmp_path, partition="gh", account="ours")
-    assert ask_site(named, units, site, tmp_path).answers == {}
     assert ask_site(made(tmp_path), units, site, tmp_path).answers == {}  # its default partition is certain
     assert site.scripts == []
-    counting = replace(filtered(tmp_path), config=replace(named.config, tracks_memory=True))
+    config = replace(made(tmp_path).config, filtered=True, tracks_memory=True)
+    counting = replace(made(tmp_path), config=config)
     found = ask_site(counting, [*units, unit(nodes=2), of_stage("train")], site, Path("/study"))
     assert len(site.scripts) == 3
     assert any("#SBATCH --time=180\n" in script and "--mem=200M" in script for script in site.scripts)

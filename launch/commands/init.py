@@ -19,7 +19,7 @@ from launch.slurm.limits import Partition
 from launch.slurm.parse import NodeGroup
 from launch.state.errors import SlurmUnavailable
 from launch.study.cluster import load_cluster
-from launch.study.presets import CONFIGS, Mistake, StudyError, is_file_name
+from launch.study.presets import CONFIGS, Mistake, StudyError, is_file_name, known_names
 from launch.submit.limits import user_groups
 
 HOURS = 24.0  # requested at most where the partition sets no limit
@@ -62,7 +62,10 @@ def write_cluster(file: Path) -> str:
     write_new(file, "cluster", cluster_text(config.cluster, mine, nodes, accounts))
     load_cluster(str(file))
     check = shlex.join(["sor", "doctor", "--cluster", str(file)])
-    return f"wrote {file}. To check it, with a short job on a node: {check}"
+    words = f"wrote {file}. To check it, with a short job on a node: {check}"
+    if config.cluster in known_names("clusters"):
+        words += f"\nA profile of that name is shipped, and knows more: sor doctor --cluster {config.cluster}"
+    return words
 
 
 def write_new(file: Path, kind: str, text: str) -> None:

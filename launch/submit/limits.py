@@ -104,11 +104,11 @@ class ClusterLimits:
     def is_open(self, request: Request) -> bool:
         """Return whether only the site knows what it would do with such jobs.
 
-        Its plugins may choose a partition if none is named, and rename accounts.
+        Its plugins may refuse them, choose another partition than the default one, and rename accounts.
         """
         unnamed = self._option(request, "partition") is None
-        default = any(p.default for p in self.partitions)
-        return (unnamed and (self.config.filtered or not default)) or bool(self._unknown_account(request))
+        nowhere = unnamed and not any(p.default for p in self.partitions)
+        return self.config.filtered or nowhere or bool(self._unknown_account(request))
 
     def admit(self, units: Sequence[Unit]) -> list[Unit]:
         """Return the units, with time limits that the cluster allows.

@@ -1,7 +1,7 @@
 """What a site would do with jobs that no table decides: `sbatch --test-only` of each kind of job.
 
-Asked where the site's plugins may choose partitions or rename accounts, or where no partition is the default
-one. The answers are part of the limits, and deciding by them is limits.py's.
+Asked where the site has plugins, which may refuse jobs, choose partitions or rename accounts, and where no
+partition is the default one. The answers are part of the limits, and deciding by them is limits.py's.
 """
 
 from __future__ import annotations
