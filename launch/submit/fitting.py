@@ -96,7 +96,7 @@ def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wa
     if not r.memory:
         return replace(r, raised=0)
     most = partition.max_memory or sys.maxsize
-    sizes = sorted((min(n.memory, most) for n in able for _ in range(n.count)), reverse=True)
+    sizes = sorted((min(n.memory, most) for n in able for _ in range(min(n.count, r.nodes))), reverse=True)
     largest = sizes[r.nodes - 1]
     if r.memory > largest:
         raise NeverRuns(
