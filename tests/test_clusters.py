@@ -11,6 +11,7 @@ import yaml
 from jobs.core.unit import STAGES, Resources
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.presets import CONFIGS, StudyError
+from launch.study.shell_options import ACCOUNT
 
 SHIPPED = sorted(p.stem for p in (CONFIGS / "clusters").glob("*.yaml"))
 GENERIC = yaml.safe_load((CONFIGS / "clusters" / "generic.yaml").read_text(encoding="utf-8"))
@@ -44,10 +45,28 @@ def test_shipped_cluster_loads(name: str) -> None:
 
 def test_those_that_are_promised_are_shipped() -> None:
     assert {"local", "generic"} < set(SHIPPED)
-    assert len(SHIPPED) >= 7
     generic = load_cluster("generic").slurm
     assert (generic.sbatch, generic.required, generic.secrets) == ({}, (), ())
-    assert {load_cluster(n).slurm.template for n in SHIPPED} >= {"plain", "modules", "apptainer"}
+    assert {load_cluster(n).slurm.template for n in SHIPPED} >= {"plain", "modules", "apptainer", "edf"}
+
+
+def test_the_table_of_profiles_says_what_they_say() -> None:
+    lines = (CONFIGS / "clusters" / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| [")]
+    assert [row[0] for row in rows] == [f"[{name}]({name}.yaml)" for name in SHIPPED]
+    for name, row in zip(SHIPPED, rows, strict=True):
+        _, _, gpus, _, account, _, internet, template, hours, read = row
+        cluster, text = load_cluster(name), (CONFIGS / "clusters" / f"{name}.yaml").read_text("utf-8")
+        assert hours == f"{cluster.max_hours:g}"
+        if read:
+            size, _ = cluster.memory_of_gpu
+            assert gpus == f"{cluster.gpus_per_node} {cluster.gpu.upper()}, {size:g} GB"
+            assert (internet == "no") == cluster.slurm.offline
+            assert (account not in ("none", "of the login", "with several projects")) == (ACCOUNT in text)
+            assert template == cluster.slurm.template
+            assert f"\n# {read}, " in text
+        else:
+            assert name in ("generic", "local")
 
 
 def test_a_file_of_ones_own_by_its_path(tmp_path: Path) -> None:
@@ -56,7 +75,7 @@ def test_a_file_of_ones_own_by_its_path(tmp_path: Path) -> None:
 
 
 def test_no_such_cluster() -> None:
-    with pytest.raises(StudyError, match=r"no such cluster; known are generic, .*local.*path of a YAML file"):
+    with pytest.raises(StudyError, match=r"no such cluster; known are alliance, .*local.* of a YAML file"):
         load_cluster("moon")
     with pytest.raises(StudyError, match=r"^moon\.yaml: no such cluster"):
         load_cluster("moon.yaml")

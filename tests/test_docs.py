@@ -15,6 +15,7 @@ from jobs.core.causes import Cause
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+PROFILES = ROOT / "configs" / "clusters" / "README.md"
 PACKAGES = sorted(
     str(init.parent.relative_to(ROOT))
     for package in ("launch", "jobs", "analysis")
@@ -50,7 +51,7 @@ def test_every_package_says_what_lives_there(package: str) -> None:
     assert re.match(r'"""[A-Z`][^"]+\.', (ROOT / package / "__init__.py").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES, PROFILES], ids=str)
 def test_files_and_targets_that_a_page_names(page: Path) -> None:
     text = page.read_text("utf-8")
     targets = set(re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
