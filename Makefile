@@ -5,7 +5,7 @@
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
 # make lint    ruff, mypy --strict, and who may import whom
-# make golden  the screens that tests compare with, in tests/golden, drawn again
+# make golden  the screens and scripts that tests compare with, in tests/golden, drawn and written again
 # make pictures  the pictures of README and docs, made again from a run of the demo
 # make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json, with the seconds of a demo

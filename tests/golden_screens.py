@@ -1,6 +1,6 @@
 """The screens that tests/golden holds: pages of the monitor, and what commands print, of made-up studies.
 
-As a program (`make golden`), this file draws them again.
+As a program (`make golden`), this file draws them again, and writes the scripts of golden_scripts.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import made_status as made
+from golden_scripts import write_all
 from made_results import nine_students
 from made_status import NOW
 
@@ -153,7 +154,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, drawing(Path(folder)) as view:
         for name in NAMES:
             (GOLDEN / f"{name}.txt").write_text(drawn(name, view), encoding="utf-8")
-    print(f"{len(NAMES)} screens are in {GOLDEN}: git diff shows what has changed")
+    what = f"{len(NAMES)} screens, and the scripts of {write_all()} profiles,"
+    print(f"{what} are in {GOLDEN}: git diff shows what has changed")
 
 
 if __name__ == "__main__":
