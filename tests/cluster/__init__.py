@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cluster import config, network
+from cluster import accounts, config, network
 from cluster.meter import Meter
 from cluster.network import Network
 from cluster.processes import Owner, Processes, owned
@@ -74,6 +74,7 @@ class Cluster:
         self, scratch: Path | None = None, beside: Cluster | None = None, **shape: int | bool | str
     ) -> None:
         self.shape = Shape(**shape)  # type: ignore[arg-type]
+        self.habits = config.standard(self.shape)
         self.scratch = scratch or Path(tempfile.mkdtemp(prefix=SCRATCH, dir="/tmp"))
         self.processes = Processes(self.scratch)
         self.network = Network(self.scratch, self.nodes) if self.shape.networks else None
@@ -89,8 +90,10 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for Slurm's programs."""
+        """The environment for Slurm's programs; on its PATH are those of the habits."""
         paths = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        if self.habits.wrapper:
+            paths = f"{config.programs(self.scratch)}:{paths}"
         return {**os.environ, "PATH": paths, "SLURM_CONF": str(self.conf)}
 
     def __enter__(self) -> Cluster:
@@ -114,10 +117,10 @@ class Cluster:
         """
         if self._owner:
             remove_abandoned(but=self.scratch)
-        ports = free_ports(self.shape.nodes + 2)
+        ports = free_ports(len(self.nodes) + 2)
         self.database_port = self._beside.database_port if self._beside else ports[1]
         keys = self._beside.scratch if self._beside else self.scratch
-        config.write(self.scratch, self.shape, [ports[0], self.database_port, *ports[2:]], keys)
+        config.write(self.scratch, self.shape, self.habits, [ports[0], self.database_port, *ports[2:]], keys)
         if self.network:
             self.network.start()
         if self.meter:
@@ -128,12 +131,14 @@ class Cluster:
             self._start_mariadb()
             self.start_slurmdbd()
         if self.shape.accounting:
-            self._add_user()
+            for command in accounts.commands(self.shape.name, config.user(), self.habits):
+                self.run(*command)
         self.start_slurmctld()
         for node in self.nodes:
             self.start_node(node)
-        idle = ["sinfo", "--noheader", "--partition=main", "--states=idle", "--format=%D"]
-        self._wait("slurmctld", lambda: self._says(idle) == str(self.shape.nodes))
+        # A node has a line for each of its partitions.
+        idle = ["sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"]
+        self._wait("slurmctld", lambda: set((self._says(idle) or "").split()) == set(self.nodes))
 
     def stop(self) -> None:
         """End all jobs and all daemons, and remove the scratch directory."""
@@ -147,7 +152,7 @@ class Cluster:
 
     @property
     def nodes(self) -> list[str]:
-        return [f"n{i}" for i in range(1, self.shape.nodes + 1)]
+        return self.habits.hosts
 
     def client(self, *command: str | Path) -> list[str]:
         """The command line that runs a program where it can talk to Slurm, given `environment`."""
@@ -218,15 +223,6 @@ class Cluster:
         client = ["mariadb", "--no-defaults", "-S", str(config.database_socket(self.scratch)), "-u", user]
         self._wait("mariadbd", lambda: self._says([*client, "-Ne", "select 1"]) == "1")
         self.run(*client, "-e", f"create database {config.DATABASE}")
-
-    def _add_user(self) -> None:
-        add = ("sacctmgr", "--immediate", "--quiet", "add")
-        self.run(*add, "cluster", self.shape.name)
-        self.run(*add, "account", config.ACCOUNT, f"Cluster={self.shape.name}")
-        own = (f"Account={config.ACCOUNT}", f"Cluster={self.shape.name}", "AdminLevel=Admin")
-        self.run(*add, "user", config.user(), *own)
-        modify = ("sacctmgr", "--immediate", "--quiet", "modify")  # root has an account of its own already
-        self.run(*modify, "user", config.user(), "set", f"DefaultAccount={config.ACCOUNT}")
 
     def _launch(self, name: str, *command: str, **more: str) -> None:
         self.processes.start(name, self.client(*command), {**self.environment, **more})

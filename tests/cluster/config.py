@@ -7,10 +7,12 @@ import os
 import pwd
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster import meter, network
+from cluster.habits import Account, Habits, Nodes, Partition
 
 if TYPE_CHECKING:
     from cluster import Shape
@@ -77,19 +79,17 @@ SlurmdPidFile={scratch}/slurmd-%n.pid
 SlurmctldLogFile={scratch}/log/slurmctld.log
 SlurmdLogFile={scratch}/log/%n.log
 {accounting}
+{filter}
 {gpu_types}
-NodeName=DEFAULT CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 \
-RealMemory={node_memory} {gpus} State=UNKNOWN
 {nodes}
 
-# Jobs of a higher tier preempt those of a lower one: at once, after a grace time, or for good.
 PartitionName=DEFAULT Nodes=ALL State=UP MaxTime=7-0 DefaultTime=1:00:00
-PartitionName=main Default=YES PriorityTier=10 PreemptMode=OFF
-PartitionName=low PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
-PartitionName=lowgrace PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
-PartitionName=lowcancel PriorityTier=1 PreemptMode=CANCEL GraceTime=10
-PartitionName=high PriorityTier=20 PreemptMode=OFF
+{partitions}
 """
+
+NODE = """\
+NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} CPUs={of.cpus} Boards=1 SocketsPerBoard=1 \
+CoresPerSocket={cores} ThreadsPerCore={of.threads} RealMemory={of.memory} {gpus} {features} State=UNKNOWN"""
 
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
@@ -134,23 +134,45 @@ def database_socket(scratch: Path) -> Path:
     return scratch / "mariadb.socket"
 
 
-def write(scratch: Path, shape: Shape, ports: list[int], keys: Path) -> None:
+def standard(shape: Shape) -> Habits:
+    """The cluster of most tests: equal nodes, one account, and partitions that preempt each other.
+
+    Jobs of a higher tier preempt those of a lower one: at once, after a grace time, or for good.
+    """
+    return Habits(
+        nodes=(Nodes(shape.nodes, shape.cpus, MEMORY * shape.cpus, shape.gpus, GPU),),
+        partitions=(
+            Partition("main", "ALL", "Default=YES PriorityTier=10 PreemptMode=OFF"),
+            Partition("low", "ALL", "PriorityTier=1 PreemptMode=REQUEUE GraceTime=0"),
+            Partition("lowgrace", "ALL", "PriorityTier=1 PreemptMode=REQUEUE GraceTime=15"),
+            Partition("lowcancel", "ALL", "PriorityTier=1 PreemptMode=CANCEL GraceTime=10"),
+            Partition("high", "ALL", "PriorityTier=20 PreemptMode=OFF"),
+        ),
+        accounts=(Account(ACCOUNT),),
+        account=ACCOUNT,
+    )
+
+
+def write(scratch: Path, shape: Shape, has: Habits, ports: list[int], keys: Path) -> None:
     """Write all files, and the folders that they name.
 
     Args:
         ports: of the controller, the accounts and each node.
         keys: the scratch directory whose munge is used.
     """
-    for folder in ("log", "state", "gpu", *(f"spool-n{i}" for i in range(1, shape.nodes + 1))):
+    for folder in ("log", "state", "gpu", *(f"spool-{node}" for node in has.hosts)):
         (scratch / folder).mkdir(parents=True)
-    for gpu in range(shape.gpus):
+    for gpu in range(max(of.gpus for of in has.nodes)):
         (scratch / "gpu" / f"nvidia{gpu}").symlink_to("/dev/null")
     controller, database, *nodes = ports
-    text = _slurm(scratch, shape, controller, database, nodes, keys)
+    text = _slurm(scratch, shape, has, controller, database, nodes, keys)
     (scratch / "slurm.conf").write_text(text, encoding="utf-8")
-    files = f"{scratch}/gpu/nvidia[0-{shape.gpus - 1}]"
-    gres = f"NodeName=n[1-{shape.nodes}] Name=gpu Type={GPU} File={files}\n" if shape.gpus else ""
-    (scratch / "gres.conf").write_text(gres, encoding="utf-8")
+    (scratch / "gres.conf").write_text(_gpus(scratch, has), encoding="utf-8")
+    if has.filter:
+        rules = _filter("common.lua") + _filter(f"{has.filter}.lua")
+        (scratch / "job_submit.lua").write_text(rules, encoding="utf-8")
+    if has.wrapper:
+        _wrap(scratch, has.wrapper)
     if shape.accounting:
         file = scratch / "slurmdbd.conf"
         text = SLURMDBD.format(
@@ -161,32 +183,77 @@ def write(scratch: Path, shape: Shape, ports: list[int], keys: Path) -> None:
         file.chmod(0o600)  # slurmdbd refuses one that others can read
 
 
-def _slurm(scratch: Path, shape: Shape, controller: int, database: int, nodes: list[int], keys: Path) -> str:
-    host = _host()
+def programs(scratch: Path) -> Path:
+    """The folder of programs that stand for Slurm's, and come before them on PATH."""
+    return scratch / "bin"
+
+
+def _wrap(scratch: Path, wrapper: str) -> None:
+    real = shutil.which("sbatch")
+    assert real, "no sbatch"
+    file = programs(scratch) / "sbatch"
+    file.parent.mkdir()
+    file.write_text(_filter(wrapper).replace("{sbatch}", real), encoding="utf-8")
+    file.chmod(0o755)
+
+
+def _filter(name: str) -> str:
+    return (Path(__file__).parent / "filters" / name).read_text(encoding="utf-8")
+
+
+def _slurm(
+    scratch: Path, shape: Shape, has: Habits, controller: int, database: int, nodes: list[int], keys: Path
+) -> str:
     accounting = ACCOUNTING.format(port=database, keys=keys)
     text = SLURM.format(
         shape=shape,
         keys=keys,
         DEFAULT=DEFAULT,
-        node_memory=MEMORY * shape.cpus,
         scratch=scratch,
-        host=host,
+        host=_host(),
         address=network.CONTROLLER if shape.networks else "127.0.0.1",
         user=user(),
         controller_port=controller,
         loopback_only="" if shape.networks else _loopback_only(),
         plugins=_plugins(),
         accounting=accounting if shape.accounting else "AccountingStorageType=accounting_storage/none",
-        cpus=shape.cpus,
-        gpu_types="GresTypes=gpu" if shape.gpus else "",
-        gpus=f"Gres=gpu:{GPU}:{shape.gpus}" if shape.gpus else "",
-        nodes="\n".join(
-            f"NodeName=n{i} NodeHostname={f'n{i}' if shape.networks else host} "
-            f"NodeAddr={network.address(f'n{i}') if shape.networks else '127.0.0.1'} Port={port}"
-            for i, port in enumerate(nodes, 1)
-        ),
+        filter="JobSubmitPlugins=lua" if has.filter else "",
+        gpu_types="GresTypes=gpu" if any(of.gpus for of in has.nodes) else "",
+        nodes="\n".join(_nodes(has, nodes, shape.networks)),
+        partitions="\n".join(f"PartitionName={p.name} Nodes={p.nodes} {p.options}" for p in has.partitions),
     )
-    extra = shape.extra + (meter.SLURM if shape.watts else "")
+    return _replaced(text, has.extra + shape.extra + (meter.SLURM if shape.watts else ""))
+
+
+def _nodes(has: Habits, ports: list[int], networks: bool) -> Iterator[str]:
+    """The lines of slurm.conf for all nodes."""
+    kinds = (of for of in has.nodes for _ in range(of.count))
+    for name, port, of in zip(has.hosts, ports, kinds, strict=True):
+        yield NODE.format(
+            name=name,
+            host=name if networks else _host(),
+            address=network.address(name) if networks else "127.0.0.1",
+            port=port,
+            of=of,
+            cores=of.cpus // of.threads,
+            gpus=f"Gres=gpu:{of.gpu}:{of.gpus}" if of.gpus else "",
+            features=f"Feature={of.features}" if of.features else "",
+        )
+
+
+def _gpus(scratch: Path, has: Habits) -> str:
+    """The text of gres.conf."""
+    lines, first = list[str](), 1
+    for of in has.nodes:
+        nodes, files = f"n[{first}-{first + of.count - 1}]", f"{scratch}/gpu/nvidia[0-{of.gpus - 1}]"
+        first += of.count
+        if of.gpus:
+            lines.append(f"NodeName={nodes} Name=gpu Type={of.gpu} File={files}\n")
+    return "".join(lines)
+
+
+def _replaced(text: str, extra: str) -> str:
+    """A configuration with more lines, without those of the same keys."""
     replaced = {line.partition("=")[0] for line in extra.splitlines()} - {
         "PartitionName",
         "NodeName",
