@@ -83,7 +83,7 @@ bench-gpu:
 chaos: install
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
 
-# Needs only Python. SLURM="--nodes 8 --gpus 4 --no-accounting" changes its shape.
+# Needs only Python. SLURM="--nodes 8 --gpus 4 --no-accounting" changes its shape, SLURM="--like lumi" its habits.
 slurm-up slurm-down: slurm-%:
 	@PYTHONPATH=tests $(PYTHON) -m cluster $* $(SLURM)
 

@@ -562,6 +562,8 @@ def test_by_hand_up_twice_after_a_crash_and_down(
         assert seen().run("sinfo", "--noheader", "--partition=main", "--format=%D %T") == "1 idle"
         assert up(seen()) == 0
         assert "is up already" in capsys.readouterr().out
+        assert up(Cluster(tmp_path / "c", like="lumi")) == 1
+        assert capsys.readouterr().err == "another cluster is up: make slurm-down ends it\n"
         node = int((tmp_path / "c/pids/n1").read_text(encoding="utf-8"))
         seen().processes.end("slurmctld", sign=signal.SIGKILL)
         assert up(seen()) == 0

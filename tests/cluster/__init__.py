@@ -7,6 +7,9 @@ GPU is a link to /dev/null), so that 4 nodes of 8 GPUs run on a laptop; jobs are
     with Cluster(nodes=2) as cluster:
         subprocess.run(["sbatch", "--wrap=hostname"], env=cluster.environment)
 
+`Cluster(like="perlmutter")` has the habits of a center: its partitions, accounts, limits and rules for jobs;
+`cluster.centers` lists them.
+
 The standard library is enough for it. Nothing outside the scratch directory is touched; nodes with
 `networks` of their own have network namespaces, which bear its name.
 """
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cluster import accounts, config, network
+from cluster import accounts, centers, config, network
 from cluster.meter import Meter
 from cluster.network import Network
 from cluster.processes import Owner, Processes, owned
@@ -43,6 +46,7 @@ class Shape:
     """What the cluster has.
 
     Args:
+        like: a center of `centers`, whose habits it has. Its nodes are then the center's, and its name, too.
         networks: every node has an address of its own and can be cut off (root only; see network.py).
         watts: what every node takes by its meter, if it has one (root only; see meter.py).
         extra: more lines of slurm.conf, which replace those of the same key.
@@ -52,6 +56,7 @@ class Shape:
     nodes: int = 4
     cpus: int = 8
     gpus: int = 8
+    like: str = ""
     accounting: bool = True
     networks: bool = False
     watts: int = 0
@@ -73,8 +78,8 @@ class Cluster:
     def __init__(
         self, scratch: Path | None = None, beside: Cluster | None = None, **shape: int | bool | str
     ) -> None:
-        self.shape = Shape(**shape)  # type: ignore[arg-type]
-        self.habits = config.standard(self.shape)
+        self.shape = Shape(**{"name": shape.get("like") or config.NAME, **shape})  # type: ignore[arg-type]
+        self.habits = centers.of(self.shape.like) if self.shape.like else config.standard(self.shape)
         self.scratch = scratch or Path(tempfile.mkdtemp(prefix=SCRATCH, dir="/tmp"))
         self.processes = Processes(self.scratch)
         self.network = Network(self.scratch, self.nodes) if self.shape.networks else None
