@@ -2,6 +2,7 @@
 # make test    install, run the tests that need no Slurm and no long training
 # make test-all  install, run all tests
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
+# make test-centers  a whole study on clusters with the habits of every center that has a profile (half an hour)
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
 # make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
 # make lint    ruff, mypy --strict, and who may import whom
@@ -23,7 +24,7 @@ RUNS := $(if $(SOR_RUNS),$(SOR_RUNS),runs)
 UNUSED := torchvision torchaudio torchcodec
 GET := As root of Debian: apt-get install python3 python3-venv g++. On a cluster: docs/cluster.md, 'Install on a login node'.
 
-.PHONY: install demo test test-all golden fuzz mutants test-slurm-versions lint bench bench-gpu chaos pictures \
+.PHONY: install demo test test-all test-centers golden fuzz mutants test-slurm-versions lint bench bench-gpu chaos pictures \
         reference slurm-up slurm-down
 install: .venv/installed
 
@@ -40,6 +41,10 @@ test: install
 
 test-all: install
 	$(PYTEST)
+
+test-centers: install
+	CENTERS="$$(ls configs/clusters/*.yaml | xargs -n 1 basename -s .yaml | grep -vx -e local -e generic | xargs)" \
+	  $(BIN)/python -m pytest tests/test_centers_slurm.py
 
 fuzz: install
 	FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
