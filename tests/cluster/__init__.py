@@ -139,6 +139,9 @@ class Cluster:
             for command in accounts.commands(self.shape.name, config.user(), self.habits):
                 self.run(*command)
         self.start_slurmctld()
+        if self.shape.accounting:
+            for command in accounts.of_gpus(self.habits):
+                self.run(*command)
         for node in self.nodes:
             self.start_node(node)
         # A node has a line for each of its partitions.

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from cluster.habits import Habits
 
+GPUS = "gres/gpu"
+
 
 def commands(cluster: str, user: str, habits: Habits) -> Iterator[list[str]]:
     """What to call in this order, so that the user has the accounts and limits of a set of habits.
@@ -17,7 +19,7 @@ def commands(cluster: str, user: str, habits: Habits) -> Iterator[list[str]]:
     here = f"Cluster={cluster}"
     yield _manage("add", "cluster", cluster)
     for qos in habits.qos:
-        yield _manage("add", "qos", qos.names, *qos.options.split())
+        yield _manage("add", "qos", qos.names, *(o for o in qos.options.split() if GPUS not in o))
     for account in habits.accounts:
         yield _manage("add", "account", account.name, here, *account.options.split())
     for row, names in _rows(habits).items():
@@ -25,6 +27,13 @@ def commands(cluster: str, user: str, habits: Habits) -> Iterator[list[str]]:
         yield _manage("add", "user", user, *own, *row.split())
     # root has an account of its own already
     yield _manage("modify", "user", user, "set", f"DefaultAccount={habits.accounts[0].name}", "where", here)
+
+
+def of_gpus(habits: Habits) -> Iterator[list[str]]:
+    """What to call once the controller has run: only then do accounts know that there are GPUs."""
+    for qos in habits.qos:
+        if limits := [option for option in qos.options.split() if GPUS in option]:
+            yield _manage("modify", "qos", qos.names, "set", *limits)
 
 
 def _rows(habits: Habits) -> dict[str, list[str]]:
