@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, config
+from cluster import Cluster, centers, config
 from small_study import wait_for
 
 UNSPECIFIED = "sbatch: error: Batch job submission failed: Unspecified error"
 
 
 @pytest.fixture(scope="module")
-def accounts(slurm: Cluster) -> Iterator[Cluster]:
-    """A center whose accounts, in one database, are shared by those of the other tests."""
+def started(slurm: Cluster) -> Iterator[dict[str, Cluster]]:
+    """All centers, with their accounts in one database. They start at once: most of a start is waiting."""
     assert slurm  # there is one to be had
-    with Cluster(like="lumi") as cluster:
-        yield cluster
+    with Cluster(like="lumi") as first, ThreadPoolExecutor(4) as pool:
+        others = {n: Cluster(like=n, beside=first) for n in centers.CENTERS if n != first.shape.like}
+        try:
+            starts = [pool.submit(cluster.start) for cluster in others.values()]
+            wait(starts)
+            for start in starts:
+                start.result()
+            yield {first.shape.like: first, **others}
+        finally:
+            list(pool.map(Cluster.stop, others.values()))
 
 
 @pytest.fixture
-def center(accounts: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """The center that the test's parameter names."""
-    with Cluster(like=request.param, beside=accounts) as cluster:
-        yield cluster
+def center(started: dict[str, Cluster], request: pytest.FixtureRequest) -> Cluster:
+    """The center that the test names."""
+    return started[request.param]
 
 
 def at(name: str) -> pytest.MarkDecorator:
@@ -75,20 +83,21 @@ def rows(cluster: Cluster) -> list[str]:
     return [row for row in said.splitlines() if not row.startswith("root|")]
 
 
-def test_lumi(accounts: Cluster) -> None:
-    account = f"--account={accounts.habits.account}"
-    assert "Project not specified" in refusal(accounts, "--partition=small")
-    assert "Partition not specified" in refusal(accounts, account)
-    assert "project_465000001|standard-g|200|210" in rows(accounts)
-    assert "project_465000001|dev-g|1|2" in rows(accounts)
-    assert not any("||" in row for row in rows(accounts))
-    assert job(accounts, account, "--partition=standard-g") == "standard-g project_465000001 normal"
-    two = [sbatch(accounts, account, "--hold", "--partition=debug", "--time=5").returncode for _ in range(2)]
+@at("lumi")
+def test_lumi(center: Cluster) -> None:
+    account = f"--account={center.habits.account}"
+    assert "Project not specified" in refusal(center, "--partition=small")
+    assert "Partition not specified" in refusal(center, account)
+    assert "project_465000001|standard-g|200|210" in rows(center)
+    assert "project_465000001|dev-g|1|2" in rows(center)
+    assert not any("||" in row for row in rows(center))
+    assert job(center, account, "--partition=standard-g") == "standard-g project_465000001 normal"
+    two = [sbatch(center, account, "--hold", "--partition=debug", "--time=5").returncode for _ in range(2)]
     assert two == [0, 0]
-    assert "AssocMaxSubmitJobLimit" in refusal(accounts, account, "--partition=debug", "--time=5")
-    assert job(accounts, account, "--partition=small", show="%P %m") == "small 1000M"
-    assert job(accounts, account, "--partition=small-g", "--gpus-per-node=8", show="%m") == "64G"
-    runs(accounts, account, "--partition=small-g", "--gpus-per-node=2")
+    assert "AssocMaxSubmitJobLimit" in refusal(center, account, "--partition=debug", "--time=5")
+    assert job(center, account, "--partition=small", show="%P %m") == "small 1000M"
+    assert job(center, account, "--partition=small-g", "--gpus-per-node=8", show="%m") == "64G"
+    runs(center, account, "--partition=small-g", "--gpus-per-node=2")
 
 
 @at("jean-zay")

@@ -22,6 +22,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from cluster.processes import Owner, Processes, owned
 
 SCRATCH = "sor-slurm-"  # what scratch directories of tests begin with; its path has to be short, for sockets
 TIMEOUT = 30.0  # seconds that one daemon has to come up
+GIVEN, LOCK = set[int](), threading.Lock()  # ports of this process's clusters
 
 
 class ClusterError(RuntimeError):
@@ -251,12 +253,17 @@ class Cluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Consecutive TCP ports of loopback that nobody listens on, below those that the kernel hands out."""
-    while True:
-        first = random.randrange(10_000, 32_000)
-        ports = list(range(first, first + count))
-        if all(_is_free(port) for port in ports):
-            return ports
+    """Consecutive TCP ports of loopback that nobody listens on, below those that the kernel hands out.
+
+    Never the same twice: clusters may be started at once, and listen later.
+    """
+    with LOCK:
+        while True:
+            first = random.randrange(10_000, 32_000)
+            ports = set(range(first, first + count))
+            if not ports & GIVEN and all(map(_is_free, ports)):
+                GIVEN.update(ports)
+                return sorted(ports)
 
 
 def _is_free(port: int) -> bool:
@@ -271,7 +278,14 @@ def _is_free(port: int) -> bool:
 def remove_abandoned(but: Path) -> None:
     """End and remove the clusters of test processes that died without doing so themselves."""
     for scratch in Path("/tmp").glob(SCRATCH + "*"):
-        if scratch != but and scratch.stat().st_uid == os.getuid() and owned(scratch) is False:
+        if scratch != but and _is_ours(scratch) and owned(scratch) is False:
             Processes(scratch).end_all(scratch / "slurm.conf")
             network.remove(scratch)
             shutil.rmtree(scratch, ignore_errors=True)  # another one may be doing it, too
+
+
+def _is_ours(scratch: Path) -> bool:
+    try:
+        return scratch.stat().st_uid == os.getuid()
+    except FileNotFoundError:  # another process has ended its cluster meanwhile
+        return False
