@@ -14,7 +14,6 @@ from small_study import student, write_study
 from jobs.core.causes import Cause
 from jobs.core.unit import Resources, Unit
 from jobs.store.rundir import StudyDir, write_json
-from launch.commands.keeper import BUDGET, helpful
 from launch.state.backend import LiveJobs
 from launch.state.ledger import KEEPER, Attempt, Job, Ledger, Started
 from launch.state.reconcile import reconcile
@@ -26,6 +25,7 @@ from launch.study_run import Project, open_project, reopen_project
 from launch.submit import next_keeper
 from launch.submit.arrays import Array, Element
 from launch.submit.next_keeper import MANY, first_end
+from launch.submit.rounds import BUDGET, helpful
 from launch.submit.throttles import LATER
 
 A, B = Unit("train", "a", {}), Unit("train", "b", {"b": 1})

@@ -24,12 +24,12 @@ from small_slurm import before, write_cluster
 from small_study import TESTS, wait_for, write_study
 
 from jobs.core.paths import CODE
-from launch.commands.keeper import ALL_DONE
 from launch.commands.submit import cancel, submit
 from launch.state.states import State
 from launch.study import templates
 from launch.study_run import Project, open_project
 from launch.submit import code_snapshot
+from launch.submit.rounds import ALL_DONE
 from launch.views import status_view
 
 LIGHT = r"""
