@@ -16,6 +16,7 @@ import typer
 from jobs.core.trust import private_umask
 from launch import completion
 from launch.encoding import use_utf8
+from launch.options import ClusterOpt, IntervalOpt, JsonOpt, RunsOpt, StudyArg
 from launch.state.command_line import RUNS
 
 if TYPE_CHECKING:
@@ -29,31 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-StudyArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="STUDY", autocompletion=completion.studies,
-        help="A YAML file, a name in configs/studies, or the name or run directory of a submitted study.",
-    ),
-]  # fmt: skip
-ClusterOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster", metavar="NAME", envvar="SOR_CLUSTER", autocompletion=completion.clusters,
-        help="A name in configs/clusters, or a YAML file. Default: where it runs already, else 'local'.",
-    ),
-]  # fmt: skip
-RunsOpt = Annotated[
-    Path,
-    # readable=False: launch.fileerrors explains what cannot be read, in one line.
-    typer.Option(
-        "--runs", metavar="DIR", envvar="SOR_RUNS", help="Where run directories are.", readable=False
-    ),
-]
-IntervalOpt = Annotated[
-    float | None, typer.Option(min=1, help="Seconds between polls; default 5, or 30 where Slurm is asked.")
-]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/scripts.md describes.")]
 # Allocations between garbage collections. Thousands of units produce no garbage, and the default
 # threshold would cost a third of the time.
 GARBAGE = 1_000_000
