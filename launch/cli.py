@@ -337,13 +337,16 @@ def doctor(
         typer.Option(metavar="NAME", envvar="SOR_CLUSTER", help="Test a compute node, too, by a short job."),
     ] = None,
     runs: RunsOpt = RUNS,
+    patience: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="That the short job may wait for a node.")
+    ] = 60,
 ) -> None:
     """Check whether this machine, or a cluster, can run a study, and how to fix what is missing."""
     from launch.commands.doctor import examine
     from launch.study.cluster import load_cluster
 
     found = load_cluster(cluster) if cluster else None
-    sys.exit(examine(runs, found if found and found.backend == "slurm" else None))
+    sys.exit(examine(runs, found if found and found.backend == "slurm" else None, patience))
 
 
 def _open(study: str, cluster: str | None, runs: Path) -> Project:

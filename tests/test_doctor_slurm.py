@@ -134,10 +134,7 @@ def test_a_package_that_ends_the_process(runs: Path, tmp_path: Path) -> None:
     assert re.search(r"last words:\n(.*\n)*.*importing torch\n(.*\n)*.*Killed", one(found, "problem"))
 
 
-def test_a_full_queue(
-    runs: Path, cluster_file: Callable[..., Path], slurm: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor_cluster, "PATIENCE", 1.0)
+def test_a_full_queue(runs: Path, cluster_file: Callable[..., Path], slurm: Cluster) -> None:
     cluster, queue, told = load_cluster(str(cluster_file({"sbatch": {"hold": True}}))), set[str](), []
     runs.mkdir()
 
@@ -145,10 +142,11 @@ def test_a_full_queue(
         told.append(text)
         queue.add(slurm.run("squeue", "--noheader", "--format=%P %T %b %C %l"))
 
-    found = [(f.verdict, f.text) for f in of_cluster(cluster, runs, tell)]
+    found = [(f.verdict, f.text) for f in of_cluster(cluster, runs, tell, patience=1.0)]
     warning = one(found, "warning")
     assert re.search(
-        r"queue is busy: job \d+ waited 1 s \(JobHeldUser\) .*nothing was tested.*again later", warning
+        r"queue is busy: job \d+ waited 1 s \(JobHeldUser\) .*nothing was tested.*again later, with --patience 10 .*boot",
+        warning,
     )
     assert found[-1] == ("warning", warning)
     assert "problem" not in dict(found)

@@ -20,7 +20,7 @@ from rich.text import Text
 from jobs.core.plain import PlainConsole
 from jobs.runtime.node_check import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
 from jobs.store.provenance import hardware, version
-from launch.commands.doctor_cluster import UNTESTED, of_cluster, ok, problem, warning
+from launch.commands.doctor_cluster import PATIENCE, UNTESTED, of_cluster, ok, problem, warning
 from launch.commands.partitions import described
 from launch.local.machine import visible_gpus
 from launch.slurm.client import SlurmClient
@@ -34,11 +34,12 @@ from launch.submit.limits import in_words
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def examine(runs: Path, cluster: Cluster | None) -> int:
+def examine(runs: Path, cluster: Cluster | None, patience: float = PATIENCE) -> int:
     """Print findings as they come, and return 1 if there is a problem, else 0.
 
     Args:
         cluster: the cluster to check; None: this machine.
+        patience: seconds that the job which tests a node may wait for one.
     """
     console = PlainConsole()
     if cluster is None:
@@ -50,7 +51,7 @@ def examine(runs: Path, cluster: Cluster | None) -> int:
         _print(console, [UNTESTED])
         return 1
     with console.status("asking Slurm") as status:
-        return int(not _print(console, of_cluster(cluster, runs, status.update)))
+        return int(not _print(console, of_cluster(cluster, runs, status.update, patience)))
 
 
 def _print(console: Console, findings: Iterable[Finding]) -> bool:

@@ -39,7 +39,7 @@ from launch.submit.site import ask_site
 
 ok, warning, problem = (partial(Finding, verdict) for verdict in ("ok", "warning", "problem"))
 
-PATIENCE = 60.0  # seconds that the job may wait for a node
+PATIENCE = 60.0  # seconds that the job may wait for a node, unless the user says otherwise
 LONGEST = 300.0  # seconds that it may run: a first import of torch is slow on a shared file system
 NEEDS = Resources(hours=1 / 6, memory=memory.probing())
 GPU_STAGES = ("generate", "train", "evaluate")
@@ -64,10 +64,14 @@ class Job:
         return self.root.submission(self.submission)
 
 
-def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> Iterator[Finding]:
+def of_cluster(
+    cluster: Cluster, runs: Path, report: Callable[[str], None], patience: float = PATIENCE
+) -> Iterator[Finding]:
     """Check a cluster, first without a job, then, if all is well, with one.
 
-    `report` receives what is being waited for.
+    Args:
+        report: receives what is being waited for.
+        patience: seconds that the job may wait for a node.
     """
     cluster = _for_the_probe(cluster)
     template = f"its template is '{cluster.slurm.template}'"
@@ -88,7 +92,7 @@ def of_cluster(cluster: Cluster, runs: Path, report: Callable[[str], None]) -> I
     if missing:
         yield UNTESTED
     else:
-        yield from _from_a_node(cluster, resources, runs.absolute(), report)
+        yield from _from_a_node(cluster, resources, runs.absolute(), report, patience)
 
 
 def _resources(cluster: Cluster, client: SlurmClient, runs: Path) -> tuple[Resources, str | None]:
@@ -125,20 +129,21 @@ def _for_the_probe(cluster: Cluster) -> Cluster:
 
 
 def _from_a_node(
-    cluster: Cluster, resources: Resources, runs: Path, report: Callable[[str], None]
+    cluster: Cluster, resources: Resources, runs: Path, report: Callable[[str], None], patience: float
 ) -> Iterator[Finding]:
     """Run the probe job, wait for a limited time, and yield its findings."""
     client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
         with _ctrl_c() as stop, _job(cluster, resources, runs, client) as job:
-            yield ok(f"submitted job {job.id}, which tests a node: waiting up to {PATIENCE:.0f} s for it")
-            last = _wait(client, job.submission, report, stop)
+            yield ok(f"submitted job {job.id}, which tests a node: waiting up to {patience:.0f} s for it")
+            last = _wait(client, job.submission, report, stop, patience)
             if stop.is_set():
                 return
             if last and live_state(last.state) == State.QUEUED:
                 yield warning(
-                    f"the queue is busy: job {last.ids[0]} waited {PATIENCE:.0f} s ({last.reason}) and is "
-                    "canceled now, so that nothing was tested on a node. Try again later, or with "
+                    f"the queue is busy: job {last.ids[0]} waited {patience:.0f} s ({last.reason}) and is "
+                    "canceled now, so that nothing was tested on a node. Try again later, with --patience "
+                    f"{10 * patience:.0f} where nodes take minutes to boot, or with "
                     "SBATCH_PARTITION or SBATCH_QOS set to what this cluster has for short tests"
                 )
             else:
@@ -194,12 +199,14 @@ def _row(client: SlurmClient, name: str) -> QueuedJob | None:
     return next((row for row in client.queue().rows if row.name == name), None)
 
 
-def _wait(client: SlurmClient, name: str, report: Callable[[str], None], stop: Event) -> QueuedJob | None:
+def _wait(
+    client: SlurmClient, name: str, report: Callable[[str], None], stop: Event, patience: float
+) -> QueuedJob | None:
     """Wait until the job ends or `stop` is set, and return its last state in the queue."""
     began = time.monotonic()
     while (row := _row(client, name)) and (state := live_state(row.state)):
         waited = time.monotonic() - began
-        if waited > (PATIENCE if state == State.QUEUED else LONGEST):
+        if waited > (patience if state == State.QUEUED else LONGEST):
             return row
         report(f"job {row.ids[0]} is {state}{f' ({row.reason})' if row.reason else ''}: {waited:.0f} s")
         if stop.wait(PAUSE):
