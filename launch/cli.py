@@ -205,6 +205,25 @@ def submit(
 
 
 @app.command()
+def keep(
+    study: StudyArg,
+    cluster: ClusterOpt = None,
+    runs: RunsOpt = RUNS,
+    every: Annotated[
+        float, typer.Option(min=30, metavar="SECONDS", help="Between rounds, each of which asks Slurm.")
+    ] = 300,
+) -> None:
+    """Submit the rest of a submitted study as its jobs end, where no job may do that; run it in tmux.
+
+    Exit code 0: all submitted units are done. 1: nothing more can be submitted. It may be stopped and started
+    again at any time.
+    """
+    from launch.commands.keep import keep as keep_on
+
+    sys.exit(keep_on(_open(study, cluster, runs), every))
+
+
+@app.command()
 def status(
     study: StudyArg,
     cluster: ClusterOpt = None,
@@ -305,7 +324,7 @@ def cancel(
     project = _open(study, cluster, runs)
     now = project.poll()
     live = [seen for seen in now.units if seen.live or seen.unconfirmed]
-    if not unit and not yes and (live or now.kept or now.former):
+    if not unit and not yes and (live or now.continued or now.former):
         question = f"Cancel all jobs of {now.root.path.name} ({count(len(live), 'unit')})?"
         if (refused := ask(question, PlainConsole())) is not None:
             sys.exit(refused)

@@ -237,7 +237,7 @@ def status_view(now: StudyStatus, logs: Mapping[str, list[str]] | None = None) -
     if blocked := now.of(State.BLOCKED):
         parts.append(Text(f"{len(blocked)} blocked: {blocked[0].unit.name}: {blocked[0].reason}", "red"))
     parts += [Text(f"damaged: {plain(harm)}", "bold magenta") for harm in now.harm]
-    parts += [keeper_line(now)] if now.keeper else []
+    parts += [keeper_line(now)] if now.keeper or now.keeping else []
     if now.submitting:
         parts.append(Text(f"being submitted by {now.submitting.who}", "cyan"))
     parts += [_kept_whole(Text(f"next: {next_step}"))] if next_step else []
@@ -272,6 +272,8 @@ def waiting_line(found: Waiting) -> Text:
 
 def keeper_line(now: StudyStatus) -> Text:
     """Render whether a keeper is active and, if not, why."""
+    if now.keeping:
+        return Text(f"keeper: 'sor keep' of {now.keeping.who}", "dim")
     assert now.keeper is not None
     last, job = now.keeper.attempt, now.keeper.attempt.jobs[0]
     if now.kept is not None:

@@ -243,7 +243,7 @@ def test_what_the_queue_has_no_room_for_is_held() -> None:
     assert texts(found.arrays) == ["p 0-3", "t 0-1 aftercorr:0"]
     assert [(u.stage, u.name) for u, _ in found.held] == [("train", "2"), ("train", "3")]
     assert {why for _, why in found.held} == {
-        "the queue has room for 6 more of your jobs: submitted later, by the keeper or the next submit"
+        "the queue has room for 6 more of your jobs: submitted later, by a keeper or the next submit"
     }
     assert planned(packs, replace(FREE, room=0)).arrays == ()
 

@@ -308,7 +308,9 @@ def test_jobs_that_may_not_submit(slurm: Cluster, tmp_path: Path, monkeypatch: p
     script.write_text("#!/bin/sh\n#SBATCH --partition=none\n", encoding="utf-8")
     [found] = node_check._submits(str(script), keeper=False)
     assert found.verdict == "warning"
-    assert re.match(r"jobs cannot submit jobs \(.*partition.*\): submit on a login node", found.text)
+    assert re.match(
+        r"jobs cannot submit jobs \(.*partition.*\): 'slurm.keeper' does not.*'sor keep'", found.text
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     [found] = node_check._submits(str(script), keeper=True)
     assert found.verdict == "problem"

@@ -200,7 +200,7 @@ def test_what_is_missing_is_submitted_once(
         assert line in said.splitlines()
     assert warned.startswith("sor: partition main is DOWN: it accepts jobs, which start once")
     assert '"name": "small"' in project.root.study.read_text(encoding="utf-8")
-    assert not project.root.submitted.exists()
+    assert read_json(project.root.submitted)["asked"] == [each.id for each in project.units]
     assert str(project.root.code / "keeper-False") in paper.script
     assert holder(project.root.lock) is None
     assert paper.asked == 1
@@ -343,6 +343,7 @@ def test_what_slurm_refuses_is_told_and_what_it_took_before_stays(
     ]  # fmt: skip
     assert told.err.splitlines()[3].endswith(f"To submit the rest: {command(project.root, 'submit')}")
     assert "you can log out" not in told.out
+    assert "sor keep" not in told.err  # would be refused the same
     attempts = project.ledger.attempts()
     assert attempts[a.id].ended == ("refused" if refused == "prepare" else None)
     assert KEEPER not in attempts

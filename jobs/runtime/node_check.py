@@ -185,10 +185,10 @@ def _submits(script: str, keeper: bool) -> Iterator[Finding]:
         words = "which the keeper does" if keeper else "so that 'slurm.keeper' of the cluster file works here"
         yield ok(f"jobs may submit jobs, {words}")
     elif keeper:
-        words = "remove 'slurm.keeper' from the cluster file, and submit again on a login node instead"
+        words = "remove 'slurm.keeper' from the cluster file, and run 'sor keep' on a login node instead"
         yield problem(f"jobs cannot submit jobs ({error}): {words}")
     else:
-        words = "submit on a login node; 'slurm.keeper' does not work here"
+        words = "'slurm.keeper' does not work here; 'sor keep' on a login node does the same"
         yield warning(f"jobs cannot submit jobs ({error}): {words}")
 
 

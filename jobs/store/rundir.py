@@ -139,11 +139,12 @@ class StudyDir:
 
     study = At("study.json")  # resolved: presets and defaults filled in
     origin = At("origin.json")  # the file that it was submitted from
-    submitted = At("submitted.json")  # the user's last submission, for the keeper to continue
+    submitted = At("submitted.json")  # the user's last submission, for keepers to continue
     nodes = At("nodes")  # NAME.jsonl: consecutive fast failures on this node
     by_hand = At("by_hand")  # records of jobs whose scripts come from --out
     ledger = At("ledger.jsonl")  # a journal: submissions and how they ended
     lock = At("lock")
+    keep_lock = At("keep.lock")  # held by `sor keep` as long as it runs
     notified = At("notified.jsonl")  # a journal: notifications sent
     notified_lock = At("notified.lock")  # held while deciding what to notify
     written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder

@@ -39,6 +39,7 @@ from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
 from launch.submit.gpu_check import check_trainings
 from launch.submit.limits import Refusal, refuse_resumes
+from launch.submit.rounds import FULL
 from launch.submit.steps import WITHDRAWN, arrays, ask_limits, set_aside, settled, withdraw, write_down
 from launch.views import difference_view, held_view, nodes_view
 
@@ -245,9 +246,13 @@ def _apply(
     except Refused as error:
         why = ["Slurm refused a submission:", *(f"  {line}" for line in error.args)]
         why.append(f"Jobs submitted before that stay. To submit the rest: {command(project.root, 'submit')}")
+        if FULL.search(str(error)) and (advice := next_keeper.advice(project, now)):
+            why.append(advice)
         say("\n".join(f"sor: {line}" for line in why), error=True)
         return 1
     console.print(held_view(planned.held))
+    if next_keeper.waits_for_room(planned.held) and (advice := next_keeper.advice(project, now)):
+        console.print(advice, soft_wrap=True)
     if planned.arrays:
         watch = f"submitted: you can log out. To watch: {command(project.root, 'monitor')}"
         console.print(watch, soft_wrap=True)
@@ -284,9 +289,12 @@ def cancel(project: Project, now: StudyStatus, units: Sequence[UnitStatus] | Non
 def _cancel(project: Project, now: StudyStatus, units: Sequence[UnitStatus] | None) -> list[str]:
     write_down(project, now)
     ended = []
-    if units is None and next_keeper.dismiss(project, now, "cancelled"):
-        ended.append("the keeper")
-        now = project.poll()  # the keeper may have submitted something meanwhile
+    if units is None:
+        next_keeper.forget(project)
+        ended += [f"'sor keep' of {now.keeping.who}, which ends at its next round"] if now.keeping else []
+        if next_keeper.dismiss(project, now, "cancelled"):
+            ended.append("the keeper")
+            now = project.poll()  # the keeper may have submitted something meanwhile
     chosen = now.units if units is None else units
     ended += [f"{u.stage} {u.name}" for u in withdraw(project, chosen, "cancelled", "cancelled")]
     if units is None:

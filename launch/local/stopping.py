@@ -1,4 +1,5 @@
-"""Signals that ask a `sor submit` in the foreground to stop: Ctrl-C, SIGTERM, SIGHUP of a closed terminal.
+"""Signals that ask a `sor submit` in the foreground, or `sor keep`, to stop: Ctrl-C, SIGTERM, and SIGHUP of a
+closed terminal.
 
 The first one raises `Stopped` wherever the program is, so that jobs of this machine save their state and the
 lock is released. Later ones are only recorded: a closed terminal sends SIGHUP more than once, and nothing may
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import threading
 from contextlib import suppress
@@ -64,9 +66,10 @@ class Stopping:
 
 
 def mute() -> None:
-    """Redirect output to /dev/null from now on: every write to a closed terminal fails."""
+    """Redirect output, but for that into files, to /dev/null: every write to a closed terminal fails."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
-            os.dup2(null, stream.fileno())
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                os.dup2(null, stream.fileno())
     os.close(null)

@@ -55,10 +55,10 @@ def ask_cancel(
         return UNKNOWN
     hit = _cancelable(now.units if units is None else units)
     if units is None:
-        if not (hit or now.kept or now.former or now.submitting):
+        if not (hit or now.continued or now.former or now.submitting):
             return f"no job of {name} is queued or running: nothing to cancel"
         what = [_jobs(hit)] if hit else []
-        what += ["its keeper"] if now.kept else []
+        what += ["its keeper"] if now.continued else []
         what += [f"the submit of {now.submitting.who}"] if now.submitting else []
         what += [f"{count(len(now.former), 'job')} of units that it no longer has"] if now.former else []
         return _question(

@@ -167,7 +167,7 @@ def _problem(units: list[UnitStatus], now: StudyStatus, has_log: Callable[[UnitS
 
 def _left(now: StudyStatus) -> list[News]:
     """Report a study that no longer advances: its keeper gave up or is gone, or units wait without one."""
-    attempt = now.keeper.attempt if now.keeper and not now.kept else None
+    attempt = now.keeper.attempt if now.keeper and not now.continued else None
     if attempt and attempt.ended in (None, "over"):
         why = _words(attempt.reason) if attempt.ended else f"the keeper, job {attempt.jobs[0].id}, is gone"
         return [News("keeper", (f"keeper {attempt.number}",), f"no keeper continues the study: {why}")]

@@ -39,7 +39,7 @@ def outlook(now: StudyStatus) -> Outlook:
 
 def in_progress(now: StudyStatus) -> bool:
     """Return whether anything is in progress: a keeper, a submit, or queued or running jobs."""
-    return now.kept is not None or now.submitting is not None or bool(now.of(*ACTIVE))
+    return now.continued or now.submitting is not None or bool(now.of(*ACTIVE))
 
 
 def lost(now: StudyStatus) -> list[UnitStatus]:
@@ -50,7 +50,7 @@ def lost(now: StudyStatus) -> list[UnitStatus]:
 def _comes_again(seen: UnitStatus, now: StudyStatus) -> bool:
     if now.submitting is not None and seen.attempt and seen.attempt.started < now.submitting.since:
         return True  # the submit in progress has not reached it yet
-    return (now.kept is not None or now.submitting is not None) and may_help(seen)
+    return (now.continued or now.submitting is not None) and may_help(seen)
 
 
 def may_help(seen: UnitStatus) -> bool:

@@ -29,6 +29,7 @@ from jobs.store.schema import OWNER
 
 REFRESH = 20.0  # seconds between heartbeats of the owner
 STALE = 180.0  # seconds without one after which an owner on another host is presumed dead
+SUBMITTING = "this study is being submitted", "Wait until it ends"
 
 
 class Locked(RuntimeError):
@@ -45,13 +46,21 @@ class Lock:
     Args:
         seize: take the lock from any owner, which finds out at its next step and reports these words.
         patience: seconds to wait for a live owner.
+        busy: what the owner does, and what another process is to do about it, as `Locked` says it.
 
     Attributes:
         took_over: the previous owner, in words, if the lock was taken over.
     """
 
-    def __init__(self, path: Path, *, seize: str | None = None, patience: float = 0.0) -> None:
-        self._path, self._seize, self._patience = path, seize, patience
+    def __init__(
+        self,
+        path: Path,
+        *,
+        seize: str | None = None,
+        patience: float = 0.0,
+        busy: tuple[str, str] = SUBMITTING,
+    ) -> None:
+        self._path, self._seize, self._patience, self._busy = path, seize, patience, busy
         self._released = threading.Event()
         self._token = f"{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
         self.took_over: str | None = None
@@ -148,8 +157,8 @@ class Lock:
         whose = f"{_named(owner)} since {owner.get('since', 'a moment ago')}"
         if _may_live(owner, silent):
             raise Locked(
-                f"this study is being submitted by {whose}; its last heartbeat is {silent:.0f} s old. "
-                f"Wait until it ends. If you are sure that it is dead: rm {shlex.quote(str(self._path))}"
+                f"{self._busy[0]} by {whose}; its last heartbeat is {silent:.0f} s old. "
+                f"{self._busy[1]}. If you are sure that it is dead: rm {shlex.quote(str(self._path))}"
             )
         return whose
 

@@ -123,6 +123,7 @@ class StudyStatus:
         former: live jobs of units that the study no longer has, since it was edited.
         harm: damaged records that cannot be attributed to a unit.
         submitting: the submit, or the run on this machine, that is in progress.
+        keeping: the `sor keep` that runs.
     """
 
     root: StudyDir
@@ -131,6 +132,12 @@ class StudyStatus:
     keeper: Keeper | None = None
     submitting: Held | None = None
     harm: tuple[str, ...] = ()
+    keeping: Held | None = None
+
+    @property
+    def continued(self) -> bool:
+        """Whether a keeper's job is live, or `sor keep` runs."""
+        return self.kept is not None or self.keeping is not None
 
     @property
     def kept(self) -> LiveJobs | None:
@@ -213,7 +220,8 @@ def poll(
         seen[id] = _unit_status(unit, root, *facts, seen, harmed.get(id))
     left = tuple(job for id in former if id in live for job in live[id].jobs)
     kept = Keeper(keeper, live.get(KEEPER)) if keeper else None
-    return StudyStatus(root, tuple(seen.values()), left, kept, submitting, unknown)
+    keeping = holder(root.keep_lock)
+    return StudyStatus(root, tuple(seen.values()), left, kept, submitting, unknown, keeping)
 
 
 def _ended(

@@ -34,7 +34,7 @@ def submit_again(now: StudyStatus) -> str:
 
 def stuck(now: StudyStatus) -> list[UnitStatus]:
     """Return the units whose job can never start, and will not be replaced by a live keeper or submit."""
-    helped = now.kept is not None or now.submitting is not None
+    helped = now.continued or now.submitting is not None
     vain = [s for s in now.units if s.in_vain and s.live is not None and s.live.dead]
     return [s for s in vain if s.live and not (s.live.again and helped)]
 

@@ -16,6 +16,7 @@ from jobs.core.unit import Resources, Unit
 from jobs.store.clock import ahead
 from jobs.store.rundir import write_json
 from launch.slurm.backend import Slurm
+from launch.state.command_line import command
 from launch.state.ledger import KEEPER, Started, new_name
 from launch.state.reconcile import Difference
 from launch.state.status import StudyStatus, UnitStatus
@@ -34,8 +35,8 @@ GRACE = 60.0  # seconds for a keeper to end
 
 
 def record(project: Project, only: str | None, submit: Sequence[UnitStatus]) -> None:
-    """Record how a person submits a study now, for the keeper to continue from, if one is configured."""
-    if project.cluster.slurm.keeper is None:
+    """Record how a person submits a study to Slurm now, for keepers and `sor keep` to continue from."""
+    if project.cluster.backend == "local":
         return
     submitted = {
         "time": time.time() + ahead(project.root.path),
@@ -46,6 +47,12 @@ def record(project: Project, only: str | None, submit: Sequence[UnitStatus]) -> 
         "cluster": project.cluster.to_json(),
     }
     write_json(project.root.submitted, submitted)
+
+
+def forget(project: Project) -> None:
+    """Forget what a person asked for, since the study is canceled: `sor keep` ends at its next round."""
+    project.fence()
+    project.root.submitted.unlink(missing_ok=True)
 
 
 def digest(units: list[Unit]) -> str:
@@ -110,6 +117,19 @@ def submit_next(
 def waits_for_room(held: Sequence[tuple[Unit, str]]) -> bool:
     """Return whether some units were held only until other jobs end."""
     return any(LATER in why for _, why in held)
+
+
+def advice(project: Project, now: StudyStatus) -> str | None:
+    """Return who submits units that wait for room, or the command that does so.
+
+    Returns:
+        None if the cluster file has a keeper, which does.
+    """
+    if now.keeping is not None:
+        return f"'sor keep' of {now.keeping.who} submits these as jobs end"
+    if project.cluster.slurm.keeper is not None:
+        return None
+    return f"to have these submitted as jobs end, in tmux or with nohup: {command(project.root, 'keep')}"
 
 
 def in_queue(difference: Difference, submitted: Sequence[tuple[str, Array]]) -> list[tuple[str, int | None]]:

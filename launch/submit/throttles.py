@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 NO_LIMIT = sys.maxsize
-LATER = "submitted later, by the keeper or the next submit"
+LATER = "submitted later, by a keeper or the next submit"
 
 
 @dataclass(frozen=True)

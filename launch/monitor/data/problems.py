@@ -111,6 +111,6 @@ def _around(now: StudyStatus, nodes: Verdict, submit: str) -> list[Problem]:
         title = f"{len(now.former)} jobs of units that the study no longer has: {ids}"
         cancel = command(now.root, "cancel")
         found.append(Problem(title, (f"to cancel these and all others: {cancel}",), grave=False))
-    if now.keeper and now.keeper.attempt.ended is None and now.kept is None:
+    if now.keeper and now.keeper.attempt.ended is None and not now.continued:
         found.append(Problem(keeper_gone(now.keeper.attempt.jobs[0]), (f"to start another one{submit}",)))
     return found
