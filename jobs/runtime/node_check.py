@@ -38,6 +38,7 @@ STACK = {
 INSTALL = "pip install -e '.[gpu]' where there are NVIDIA GPUs, 'make install' for the CPU stack"
 NO_VLLM = f"no vLLM: generation falls back to transformers, far slower. {INSTALL}"
 MINIMUM_DISK = 10 * 10**9  # bytes; below this even the small shipped studies run short
+MINIMUM_FILES = 100_000  # a large study with its logs and checkpoints makes tens of thousands
 HUB_TIMEOUT = 10.0  # seconds
 SBATCH_TIMEOUT = 30.0  # seconds
 LONGEST = 300  # characters of an error message
@@ -89,6 +90,18 @@ def creates(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def few_files(folder: Path) -> str | None:
+    """Return how few more files a file system, or the user's quota there, has room for.
+
+    Returns:
+        None if these are MINIMUM_FILES or more, or if the file system does not say.
+    """
+    found = os.statvfs(folder)
+    if not found.f_files or found.f_favail >= MINIMUM_FILES:  # 0: of file systems without a number of files
+        return None
+    return f"there is room for only {found.f_favail:,} more files"
 
 
 def mark(folder: Path) -> list[int]:
@@ -219,11 +232,13 @@ def _hub() -> Iterator[Finding]:
 
 def _room(cache: Path, offline: bool) -> Finding:
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    free, few = shutil.disk_usage(place).free, few_files(place)
     words = f"the hub's cache {cache}: {free / 10**9:.0f} GB free"
     if place != cache and offline:
         return warning(f"{words}, but not there, and nothing is fetched offline: set HF_HOME to it")
     words += "" if place == cache else "; made by the first download"
+    if few:
+        return warning(f"{words}, but {few}: set HF_HOME to a folder elsewhere, or remove files")
     return ok(words) if free > MINIMUM_DISK else warning(words)
 
 

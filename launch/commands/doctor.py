@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobs.core.plain import PlainConsole
-from jobs.runtime.node_check import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves
+from jobs.runtime.node_check import INSTALL, MINIMUM_DISK, NO_VLLM, STACK, Finding, behaves, few_files
 from jobs.store.provenance import hardware, version
 from launch.commands.doctor_cluster import PATIENCE, UNTESTED, of_cluster, ok, problem, warning
 from launch.commands.partitions import described
@@ -109,6 +109,8 @@ def _folder(runs: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(runs).free
     verdict = "ok" if free > MINIMUM_DISK else "warning"
     yield Finding(verdict, f"{runs}: {free / 10**9:.0f} GB free")
+    if few := few_files(runs):
+        yield warning(f"{runs}: {few}: remove files, get a larger quota, or use another --runs DIR")
 
 
 def _has_slurm() -> bool:
