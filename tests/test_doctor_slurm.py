@@ -346,7 +346,9 @@ def test_the_hub(hub: str, tmp_path: Path) -> None:
     (home / "token").write_text(TOKEN, encoding="utf-8")
     found = looked_at("node_check._hub()", **off, HF_HOME=str(home), HF_ENDPOINT="http://127.0.0.1:9")
     assert found[0][0] == "warning"
-    assert re.search(r":9 cannot be reached .*Connection refused.*set HF_HUB_OFFLINE=1", found[0][1])
+    assert re.search(
+        r":9 cannot be reached .*Connection refused.*set 'offline: true' under 'slurm'", found[0][1]
+    )
     assert found[1] == ("ok", "hub credentials: in the hub's own file")
 
     found = looked_at("node_check._hub()", **{**off, "HF_HUB_OFFLINE": "1"}, HF_HOME=str(home))
