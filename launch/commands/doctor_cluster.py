@@ -22,6 +22,7 @@ from jobs.core.unit import STAGES, Resources, Unit
 from jobs.runtime.array_task import ELEMENTS, line
 from jobs.runtime.node_check import FINDINGS, MADE_BEFORE, MADE_HERE, Finding, creates, mark
 from jobs.store.rundir import StudyDir, read_json, read_jsonl
+from launch.commands.doctor_nodes import elsewhere, memory_refused, of_nodes
 from launch.slurm.client import SlurmClient
 from launch.slurm.parse import QueuedJob, Refused, live_state
 from launch.state.errors import SlurmUnavailable
@@ -46,6 +47,7 @@ GPU_STAGES = ("generate", "train", "evaluate")
 STAGE = "evaluate"  # the job uses this stage's options: it needs the whole stack, and few nodes
 PAUSE = 1.0  # seconds between polls of the queue
 GRACE = 15.0  # seconds for a canceled job to end
+FOREIGN = "Exec format error"  # of a program for another architecture
 WORDS = 8  # lines shown of a failed job's log
 UNTESTED = warning("no compute node was tested: fix the problems above first")
 
@@ -79,9 +81,12 @@ def of_cluster(
     client = SlurmClient(cluster=cluster.slurm_cluster)
     try:
         missing = missing_secrets(cluster.slurm.secrets)
-        resources, no_gpu = _resources(cluster, client, runs)
+        jobs, no_gpu = _jobs(cluster, client, runs)
+        nodes = list(of_nodes(cluster, jobs, client, runs))
     except (StudyError, SecretsError, Refusal, SlurmUnavailable) as error:
         yield from (problem(words) for words in str(error).splitlines())
+        if isinstance(error, Refusal):
+            yield from memory_refused(cluster, STAGE, _kinds(cluster), client, runs)
         yield UNTESTED
         return
     yield ok("partitions and accounts accept jobs of every stage")
@@ -89,27 +94,33 @@ def of_cluster(
         yield ok(f"no GPU ({no_gpu}): only studies whose presets need none run here")
     for name in missing:
         yield problem(f"the secret {name} has no value: export it, or add it to {FILE}")
-    if missing:
+    yield from nodes
+    if missing or any(found.verdict == "problem" for found in nodes):
         yield UNTESTED
     else:
+        resources = next(job.resources for job in jobs if job.stage == STAGE)
         yield from _from_a_node(cluster, resources, runs.absolute(), report, patience)
 
 
-def _resources(cluster: Cluster, client: SlurmClient, runs: Path) -> tuple[Resources, str | None]:
-    """Return what the job requests: one GPU and its cores; without a GPU if there is none, and why.
+def _kinds(cluster: Cluster) -> tuple[Resources, Resources]:
+    """Return what jobs request: one GPU and its cores, and nothing of the kind."""
+    return replace(NEEDS, gpus_per_node=1, cpus_per_task=cluster.cpus_per_gpu), NEEDS
+
+
+def _jobs(cluster: Cluster, client: SlurmClient, runs: Path) -> tuple[list[Unit], str | None]:
+    """Return a job of each stage: with one GPU where it needs any; without GPUs if there is none, and why.
 
     Raises:
         Refusal: jobs of some stage would be refused.
     """
-    with_gpu = replace(NEEDS, gpus_per_node=1, cpus_per_task=cluster.cpus_per_gpu)
+    with_gpu, _ = _kinds(cluster)
     alone = [Unit(stage, "jobs", {}, resources=NEEDS) for stage in STAGES]
     units = [replace(unit, resources=with_gpu) if unit.stage in GPU_STAGES else unit for unit in alone]
     limits = ClusterLimits.ask(cluster, client)
     try:
-        admitted, why = ask_site(limits, units, client, runs).admit(units), None
+        return ask_site(limits, units, client, runs).admit(units), None
     except Refusal as error:
-        admitted, why = ask_site(limits, alone, client, runs).admit(alone), str(error)
-    return next(unit.resources for unit in admitted if unit.stage == STAGE), why
+        return ask_site(limits, alone, client, runs).admit(alone), str(error)
 
 
 def _for_the_probe(cluster: Cluster) -> Cluster:
@@ -148,8 +159,10 @@ def _from_a_node(
                 )
             else:
                 yield from _found(job, runs, last.state if last else "one that Slurm forgot")
+                yield from _foreign(job, cluster.slurm.template)
     except Refused as error:
         yield problem(f"Slurm refused the job that tests a node: {error}")
+        yield from memory_refused(cluster, STAGE, [resources], client, runs)
     except (StudyError, SlurmUnavailable) as error:
         yield from (problem(words) for words in str(error).splitlines())
 
@@ -236,6 +249,13 @@ def _found(job: Job, runs: Path, state: str) -> Iterator[Finding]:
         yield from _cache(read_json(unit.result)["cache"])
     elif logs:
         yield broken_off(state, logs[0])
+
+
+def _foreign(job: Job, template: str) -> Iterator[Finding]:
+    """Yield what to do if the node could not execute this machine's programs."""
+    logs = "".join(log.read_text(errors="replace", encoding="utf-8") for log in job.folder.glob("*_log.out"))
+    if FOREIGN in logs:
+        yield problem(f"the node has another architecture than this machine. {elsewhere(template)}")
 
 
 def shared(runs: Path, state: str, seen: bool) -> Finding:

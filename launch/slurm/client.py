@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from launch.slurm import limits, parse
+from launch.slurm import hardware, limits, parse
 from launch.slurm.answers import Answer, refusal, taken, words, would
+from launch.slurm.hardware import DefaultMemory, Node
 from launch.slurm.limits import Association, Partition, Qos
 from launch.slurm.parse import (
     Config,
@@ -100,6 +101,15 @@ class SlurmClient:
         """Return the nodes of every partition, in groups of identical ones."""
         form = SEPARATOR.join(parse.NODES)
         return parse.parse_nodes(self._ask("sinfo", "--all", "--noheader", "--exact", f"--format={form}"))
+
+    def each_node(self) -> Table[Node]:
+        """Return the nodes one by one; there may be thousands."""
+        return hardware.parse_each_node(self._ask("scontrol", "--all", "--oneliner", "show", "node"))
+
+    def default_memory(self) -> dict[str, DefaultMemory]:
+        """Return what jobs get that request no memory, by partition."""
+        partitions = self._ask("scontrol", "--all", "--oneliner", "show", "partition")
+        return hardware.parse_default_memory(partitions, self._ask("scontrol", "show", "config"))
 
     def associations(self, cluster: str) -> Table[Association]:
         """Return this user's rows, then those of all accounts, which hold the limits of groups."""

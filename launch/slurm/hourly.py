@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from launch.slurm.answers import Answer
 from launch.slurm.client import SlurmClient
 from launch.slurm.limits import Association, Partition, Qos
 from launch.slurm.parse import NodeGroup
 from launch.slurm.text import Table
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 HOUR = 3600.0  # seconds for which an answer is used
 
 
 class HourlyClient(SlurmClient):
-    """A client that caches partitions, nodes, associations and QOS for an hour, and settings for good."""
+    """A client that caches answers about limits for an hour, and the controller's settings for good."""
 
     def __init__(self, cluster: str | None = None) -> None:
         super().__init__(cluster=cluster)
@@ -39,10 +40,14 @@ class HourlyClient(SlurmClient):
     def qos(self) -> Table[Qos]:
         return self._cached("qos", super().qos)
 
-    def _cached(self, query: str, ask: Callable[[], Answer]) -> Answer:
+    def would(self, script: str) -> Answer:
+        ask = super().would
+        return self._cached(script, lambda: ask(script))
+
+    def _cached(self, query: str, ask: Callable[[], Reply]) -> Reply:
         until, answer = self._answers.get(query, (0.0, None))
         if time.monotonic() >= until:
             answer = ask()
             self._answers[query] = time.monotonic() + HOUR, answer
-        found: Answer = answer
+        found: Reply = answer
         return found
