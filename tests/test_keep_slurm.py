@@ -15,22 +15,23 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from small_slurm import write_cluster
+from small_slurm import before, write_cluster
 from small_study import TESTS, student, wait_for, write_study
 from test_keeper_slurm import begun, checkout, lab, limit, queued
 
-from launch.commands.keep import keep
+from launch.commands.keep import Lines, _Rounds, keep
 from launch.commands.submit import submit
 from launch.state.lock import Locked
 from launch.state.states import State
 from launch.study_run import Project, open_project
+from launch.submit.code_snapshot import snapshot
 from launch.submit.rounds import ALL_DONE
 
 __all__ = ["checkout", "lab"]  # fixtures
 KEEP = """
 import sys
 from pathlib import Path
-from launch.commands.keep import keep
+from launch.commands.keep import Lines, _Rounds, keep
 from launch.study_run import open_project
 sys.exit(keep(open_project(sys.argv[1], sys.argv[2], Path(sys.argv[3])), every=0.5))
 """
@@ -62,6 +63,17 @@ def started(folder: Path, log: Path) -> subprocess.Popen[str]:
         )
 
 
+def asked(project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often two rounds call Slurm's programs, with units that wait for room."""
+    calls = folder / "calls"
+    with monkeypatch.context() as patch:
+        for program in ("squeue", "sacctmgr", "sinfo"):
+            patch.setenv("PATH", before(program, folder / "bin", f"echo {program} >> {calls}"))
+        rounds = _Rounds(project.root, snapshot(project.root), 1.0, Lines())
+        assert [rounds.take(), rounds.take()] == [1.0, 1.0]
+    return Counter(calls.read_text(encoding="utf-8").split())
+
+
 def test_it_carries_a_study_to_its_end_through_a_kill(
     lab: Cluster,
     project: Project,
@@ -76,6 +88,7 @@ def test_it_carries_a_study_to_its_end_through_a_kill(
     assert submit(project, yes=True, only=None) == 0
     assert f"jobs end, in tmux or with nohup: sor keep {project.file} --cluster" in capsys.readouterr().out
     assert len(project.poll().of(State.WAITING)) == len(project.units) - MOST
+    assert asked(project, tmp_path, monkeypatch) == {"squeue": 2, "sacctmgr": 4, "sinfo": 1}
     log = tmp_path / "first.log"
     first = started(tmp_path, log)
     wait_for(lambda: any(name.startswith("train-") for name in queued(lab)), "a training")

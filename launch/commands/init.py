@@ -39,7 +39,7 @@ slurm:
   template: {template}   # in sbatch_templates: plain, modules, apptainer, pyxis, or your own
   sbatch: {sbatch}
 {more}
-  # keeper: 300   # a job that continues the study unattended; only where jobs may submit jobs
+  # keeper: 300   # a job that continues the study unattended; only where jobs may submit jobs; else sor keep
 """
 
 

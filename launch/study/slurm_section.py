@@ -126,8 +126,8 @@ class Slurm(Strict):
     keeper: Count | None = None
     """Seconds between keepers, at least: jobs of one core that start when others have ended, and submit what
     did not fit into the queue or failed because of the infrastructure. They have the options of the stage
-    `report`, and notify if SOR_NOTIFY is set. Only where jobs may submit jobs, which `sor doctor` checks.
-    Example: `300`."""
+    `report`, and notify if SOR_NOTIFY is set. Only where jobs may submit jobs, which `sor doctor` checks;
+    elsewhere, `sor keep` does the same on a login node. Example: `300`."""
 
     @property
     def exported(self) -> list[str]:
