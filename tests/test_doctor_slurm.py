@@ -81,7 +81,7 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
     more = {"HF_HOME": str(cache.parent), "HF_HUB_OFFLINE": "1", "HF_TOKEN": TOKEN, "TOO": TOKEN + "2"}
     # A GPU with 9 cores is nowhere, so that the job asks for none.
     file = cluster_file({"secrets": ["HF_TOKEN", "TOO"], "keeper": 300}, cpus_per_gpu=9)
-    code, found = doctor("--cluster", file, "--runs", runs, **more)
+    code, found = doctor("--cluster", file, "--runs", runs, "--patience", "90", **more)
     said = "\n".join(text for _, text in found)
     assert {verdict for verdict, _ in found} == {"ok"}, found
     assert code == 0
@@ -89,7 +89,7 @@ def test_all_is_well(runs: Path, cluster_file: Callable[..., Path], tmp_path: Pa
         r"account students: no limits",
         r"cluster mine: .* template is 'plain'",
         r"no GPU \(.*needs 1 node with 9 cores and 1 GPU.*\)",
-        r"submitted job \d+.*: waiting up to 60 s for it",
+        r"submitted job \d+.*: waiting up to 90 s for it",
         re.escape(f"{runs}: what a compute node writes is seen here"),
         r"\S+ sees files created here, and exclusive create and rename work there",
         rf"Python 3\.\d+\.\d+ at {re.escape(sys.executable)}",

@@ -25,7 +25,7 @@ from launch.commands.keep import LONGEST, Lines, _Rounds, keep
 from launch.commands.submit import cancel, submit
 from launch.slurm.backend import Slurm
 from launch.slurm.hourly import HOUR, HourlyClient
-from launch.slurm.parse import Refused
+from launch.slurm.parse import NotSetUp, Refused
 from launch.state.exit_code import Outlook, outlook
 from launch.state.ledger import KEEPER, Attempt, Job, Started
 from launch.state.lock import STALE, Lock, Locked, holder
@@ -209,6 +209,16 @@ def test_pauses_grow_while_slurm_does_not_answer(lab: Lab, capsys: pytest.Captur
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3  # one for each outage
     assert "'squeue' failed and said: slurm_load_jobs error" in said[0]
+
+
+def test_without_any_slurm_it_does_not_wait(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives_on(lab)
+    monkeypatch.setenv("SLURM_CONF", str(lab.folder / "none"))
+    with pytest.raises(NotSetUp, match="which does not exist"):
+        keep(lab.project, 300.0)
+    waits = rounds(lab, 300.0)
+    waits._answered = time.time()  # it has been there before
+    assert waits.take() == 300.0
 
 
 def test_a_submit_that_is_in_progress(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

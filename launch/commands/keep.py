@@ -23,6 +23,7 @@ from launch.notify.hook import Notifier
 from launch.slurm.backend import Slurm
 from launch.slurm.hourly import HourlyClient
 from launch.slurm.parse import NotSetUp
+from launch.state.backend import LiveJobs
 from launch.state.command_line import command
 from launch.state.errors import SlurmUnavailable
 from launch.state.ledger import KEEPER
@@ -204,7 +205,7 @@ class _Rounds:
         """Raise `Over` if no further round is needed."""
         why = found.over
         if found.now.kept is not None:
-            why = f"the keeper's job {_keeper_job(found.now.kept.jobs)} continues this study"
+            why = f"the keeper's job {_job(found.now.kept)} continues this study"
         if why and not (found.full and why == found.refused):
             self._notifier.close()  # the last message comes after those before it
             raise Over(why)
@@ -234,15 +235,15 @@ def _refuse(project: Project) -> None:
     keeper = project.ledger.attempts().get(KEEPER)
     if keeper and keeper.ended is None and (kept := project.poll().kept):
         raise Refusal(
-            f"the keeper's job {_keeper_job(kept.jobs)} continues this study, so that 'sor keep' is not "
+            f"the keeper's job {_job(kept)} continues this study, so that 'sor keep' is not "
             "needed. To use it instead: remove 'slurm.keeper' from the cluster file, then "
             f"{command(root, 'submit')}, which ends that job"
         )
 
 
-def _keeper_job(jobs: object) -> str:
-    found = jobs[0].id if isinstance(jobs, tuple) and jobs else None
-    return str(found or "that is being submitted")
+def _job(kept: LiveJobs) -> str:
+    """Return the id of a keeper's job, or what is known instead."""
+    return str(kept.jobs[0].id) if kept.jobs else "that is being submitted"
 
 
 def _without_keeper(cluster: Cluster) -> Cluster:
