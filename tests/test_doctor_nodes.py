@@ -91,6 +91,7 @@ def test_nodes_of_another_architecture(
     [some] = other_architectures({"main": mixed}, "plain", here)
     assert some.verdict == "warning"
     assert f"its nodes are aarch65 and {here}, and jobs need {here}" in some.text
+    assert list(other_architectures({"main": mixed}, "plain", here, {"main"})) == []
 
 
 FORBIDDEN = """
@@ -135,6 +136,15 @@ def test_a_job_that_met_another_architecture(
     assert last.verdict == "problem"
     assert last.text.startswith("the node has another architecture than this machine. The template 'plain'")
     assert "(srun --pty bash)" in last.text
+
+
+def test_a_site_that_keeps_its_nodes_private(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    refuse = 'case "$*" in *"show node"*) echo "slurm_load_node error: Access denied" >&2; exit 1;; esac'
+    monkeypatch.setenv("PATH", before("scontrol", tmp_path / "bin", refuse))
+    assert found(write_cluster(tmp_path / "off.yaml", memory="off")) == []
 
 
 # What Slurm prints elsewhere

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -35,12 +35,21 @@ def of_nodes(cluster: Cluster, jobs: Sequence[Unit], client: SlurmClient, folder
         folder: named in scripts that Slurm is asked about; nothing is written there.
     """
     used = _partitions(cluster, jobs, client)
-    nodes = client.each_node().rows
+    try:
+        nodes = client.each_node().rows
+    except SlurmUnavailable:  # some sites keep nodes private
+        return
     there = {name: [node for node in nodes if name in node.partitions] for name in used}
     if "python" in placeholders(cluster.slurm.template):
-        yield from other_architectures(there, cluster.slurm.template, platform.machine())
+        chosen = {name for name, units in used.items() if all(_constrained(cluster, job) for job in units)}
+        yield from other_architectures(there, cluster.slurm.template, platform.machine(), chosen)
     if client.config().tracks_memory:
-        bare = {name: [job for job in units if _bare(cluster, job)] for name, units in used.items()}
+        # Plugins of some sites set the memory of jobs with GPUs.
+        known = [job for job in jobs if not (client.config().filtered and job.resources.gpus_per_node)]
+        bare = {
+            name: [job for job in units if job in known and _bare(cluster, job)]
+            for name, units in used.items()
+        }
         defaults = client.default_memory()
         if any(small_memory(bare, there, defaults)):  # unless the site refuses such requests
             able = {job.id for job in jobs if _may_ask(cluster, job, client, folder)}
@@ -48,17 +57,22 @@ def of_nodes(cluster: Cluster, jobs: Sequence[Unit], client: SlurmClient, folder
             yield from small_memory(bare, there, defaults)
 
 
-def other_architectures(there: Mapping[str, Sequence[Node]], template: str, here: str) -> Iterator[Finding]:
+def other_architectures(
+    there: Mapping[str, Sequence[Node]], template: str, here: str, chosen: Collection[str] = ()
+) -> Iterator[Finding]:
     """Yield partitions whose nodes cannot run this machine's Python, or only some of them.
 
     Args:
         there: the nodes of each partition.
         here: the architecture of this machine.
+        chosen: partitions whose nodes all jobs choose among by a constraint.
     """
     for name, nodes in there.items():
         kinds = {node.architecture for node in nodes} - {None}
         if others := sorted(str(kind) for kind in kinds if kind != here):
             them = f"partition {name}: its nodes are {' and '.join(others)}"
+            if here in kinds and name in chosen:
+                continue
             if here in kinds:
                 yield warning(
                     f"{them} and {here}, and jobs need {here}, as this machine is: name a constraint or "
@@ -155,14 +169,20 @@ def _may_ask(cluster: Cluster, job: Unit, client: SlurmClient, folder: Path) -> 
 
 
 def _partitions(cluster: Cluster, jobs: Sequence[Unit], client: SlurmClient) -> dict[str, list[Unit]]:
-    """Return the jobs by the partitions that they may start in, as far as these are known."""
-    default = [partition.name for partition in client.partitions().rows if partition.default]
+    """Return the jobs by the partitions that they may start in, but for jobs whose site chooses one."""
+    default = list[str]()
+    if not client.config().filtered:
+        default = [partition.name for partition in client.partitions().rows if partition.default]
     found = defaultdict[str, list[Unit]](list)
     for job in jobs:
         named = cluster.sbatch_options(job.stage, job.resources).get("partition")
         for name in str(named).split(",") if named else default:
             found[name].append(job)
     return dict(found)
+
+
+def _constrained(cluster: Cluster, job: Unit) -> bool:
+    return "constraint" in cluster.sbatch_options(job.stage, job.resources)
 
 
 def _bare(cluster: Cluster, job: Unit) -> bool:
