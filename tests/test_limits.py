@@ -32,6 +32,7 @@ from launch.slurm.text import SEPARATOR
 from launch.state.states import State
 from launch.study.cluster import load_cluster
 from launch.study.plan import MARGIN
+from launch.study.presets import StudyError
 from launch.submit import limits
 from launch.submit.arrays import Pool, Rules, plan_arrays
 from launch.submit.fitting import NeverRuns, fitted
@@ -270,6 +271,31 @@ def test_memory_is_asked_for_where_the_cluster_counts_it(tmp_path: Path) -> None
     own = replace(found, cluster=load_cluster(str(cluster_file(tmp_path, sbatch={"mem": "4G"}))))
     for without in (uncounted, own):
         assert without.admit([unit(memory=1000)]) == [unit()]
+
+
+def test_memory_that_comes_with_cores_is_had_by_requesting_cores(tmp_path: Path) -> None:
+    """As at Jean Zay and MareNostrum 5, where jobs must not request memory."""
+    found = made(tmp_path)
+    found = replace(found, config=replace(found.config, tracks_memory=True))
+    file = cluster_file(tmp_path, memory="cores", core_memory=4)
+    found = replace(found, cluster=load_cluster(str(file)))
+    for needs, cores in (
+        ({"memory": 4096}, 1),
+        ({"memory": 4097}, 2),
+        ({"memory": 3000, "raised": 90_000}, 22),
+    ):
+        [asks] = found.admit([unit(**needs)])
+        assert asks.resources.cpus_per_task == cores
+        assert asks.resources.memory == max(needs.values())  # what an attempt is recorded to have had
+        assert found.cluster.memory_option("pack", asks.resources) == {}
+    [asks] = found.admit([unit(memory=40_000, tasks_per_node=2, cpus_per_task=3)])
+    assert asks.resources.cpus_per_task == 5
+    assert "needs 1 node with 65 cores" in refusal(found, unit(memory=65 * 4096))
+    own = load_cluster(str(cluster_file(tmp_path, memory="cores", core_memory=4, sbatch={"mem": "9G"})))
+    assert replace(found, cluster=own).admit([unit(memory=9000)])[0].resources.cpus_per_task == 1
+    for wrong in ({"memory": "cores"}, {"core_memory": 4}):
+        with pytest.raises(StudyError, match="'memory: cores' and 'core_memory', in GiB, are given together"):
+            load_cluster(str(cluster_file(tmp_path, **wrong)))
 
 
 def test_limits_in_words() -> None:

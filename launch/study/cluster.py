@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -147,14 +148,25 @@ class Cluster(Strict):
 
     def memory_option(self, stage: str, resources: Resources) -> dict[str, str | bool]:
         """Return the sbatch option that requests a job's memory; empty if the toolkit requests none."""
-        if not resources.memory or not self.asks_memory(stage, resources):
-            return {}
         option = self.slurm.memory
+        if option == "cores" or not resources.memory or not self.asks_memory(stage, resources):
+            return {}
         if option == "mem-per-gpu" and not resources.gpus_per_node:
             option = "mem"
         cores = resources.tasks_per_node * resources.cpus_per_task
         parts = {"mem-per-cpu": cores, "mem-per-gpu": resources.gpus_per_node}.get(option, 1)
         return {option: f"{math.ceil(resources.memory / parts)}M"}
+
+    def with_cores(self, stage: str, resources: Resources) -> Resources:
+        """Return the resources with as many cores as their memory takes, where it comes with cores.
+
+        More memory after a kill for memory is part of it, since a job in the queue cannot get more cores.
+        """
+        if self.slurm.core_memory is None or not self.asks_memory(stage, resources):
+            return resources
+        memory = max(resources.memory, resources.raised)
+        cores = math.ceil(memory / 1024 / self.slurm.core_memory / resources.tasks_per_node)
+        return replace(resources, memory=memory, raised=0, cpus_per_task=max(cores, resources.cpus_per_task))
 
     def sbatch_options(self, stage: str, resources: Resources) -> dict[str, str | bool]:
         """Return the sbatch options of a stage's jobs with these resources, besides the toolkit's own.

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from jobs.core.unit import STAGES
 from launch.study.header import OPTION, unusable
-from launch.study.presets import Count, Mistake, Name, OneOrMore, Strict, StudyError
+from launch.study.presets import Count, Mistake, Name, OneOrMore, Positive, Strict, StudyError
 from launch.study.sbatch_options import IN_GPU_OPTION, RESERVED, WORD, GpuOptions, Options, When, one_line
 from launch.study.templates import GIVEN, placeholders, render
 
@@ -49,9 +49,9 @@ def _memory(value: Any) -> Any:
 # The JSON Schemas say what the functions before them accept: pydantic knows only what they return.
 MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")  # options of sbatch; a job may have only one of them
 Memory = Annotated[
-    Literal["mem", "mem-per-cpu", "mem-per-gpu", "off"],
+    Literal["mem", "mem-per-cpu", "mem-per-gpu", "cores", "off"],
     BeforeValidator(_memory),
-    WithJsonSchema({"enum": [*MEMORY, "off", False]}),
+    WithJsonSchema({"enum": [*MEMORY, "cores", "off", False]}),
 ]
 Words = Annotated[
     str | tuple[str, ...],
@@ -96,8 +96,12 @@ class Slurm(Strict):
     where no option requests GPUs, since they come with the nodes; that needs `gpus_per_node`.
     Examples: `"gres=gpu:a100:{gpus}"`, `["gres=gpu:{gpus}", constraint=a100]`."""
     memory: Memory = "mem"
-    """Option of sbatch that requests the estimated memory: by node, core or GPU, or `off` where jobs must not
-    request any. One of these options in `sbatch` or `stages`, even as `false`, replaces the estimate."""
+    """Option of sbatch that requests the estimated memory: by node, core or GPU. `cores` where jobs must not
+    request any, and get it with their cores: they request as many cores as that takes, by `core_memory`.
+    `off` where it comes with the node or its GPUs. One of these options in `sbatch`, `stages` or `when`, even
+    as `false`, replaces the estimate."""
+    core_memory: Positive | None = None
+    """Memory in GiB that comes with a core, for `memory: cores`. Example: `4`."""
     template: Name = "plain"
     """Shell around a job, in sbatch_templates: plain, modules, apptainer, pyxis, uenv, edf, or your own."""
     variables: dict[str, Words] = Field(default={})
@@ -128,6 +132,12 @@ class Slurm(Strict):
     did not fit into the queue or failed because of the infrastructure. They have the options of the stage
     `report`, and notify if SOR_NOTIFY is set. Only where jobs may submit jobs, which `sor doctor` checks;
     elsewhere, `sor keep` does the same on a login node. Example: `300`."""
+
+    @model_validator(mode="after")
+    def _memory_of_cores(self) -> Slurm:
+        if (self.memory == "cores") != (self.core_memory is not None):
+            raise ValueError("'memory: cores' and 'core_memory', in GiB, are given together")
+        return self
 
     @property
     def exported(self) -> list[str]:

@@ -75,8 +75,8 @@ def submit_arrays(
         started = [
             Started(e.unit.id, numbers[e.unit.id], None if array.plain else e.index) for e in array.elements
         ]
-        asked = project.cluster.memory_option(array.stage, array.resources)
-        ids.append(submit_one(project, name, started, array.resources.memory if asked else None))
+        asked = project.cluster.asks_memory(array.stage, array.resources)
+        ids.append(submit_one(project, name, started, (array.resources.memory or None) if asked else None))
         report(ids[-1], array)
 
 

@@ -99,6 +99,7 @@ class ClusterLimits:
         needs = unit.resources
         if not (self.config.tracks_memory and self.cluster.asks_memory(unit.stage, needs)):
             needs = replace(needs, memory=0, raised=0)
+        needs = self.cluster.with_cores(unit.stage, needs)
         return Request(unit.stage, replace(needs, workers=1))
 
     def is_open(self, request: Request) -> bool:
