@@ -124,7 +124,7 @@ def test_only_what_is_open_is_asked_and_once_for_each_kind_of_job(tmp_path: Path
     assert len(site.scripts) == 3
     assert any("#SBATCH --time=180\n" in script and "--mem=200M" in script for script in site.scripts)
     assert set(found.answers.values()) == {Answer("gh")}
-    assert len(found.answers) == 8
+    assert len(found.answers) == 8 + 3  # and one for each kind
 
 
 def test_where_the_largest_is_refused_each_is_asked_about(tmp_path: Path) -> None:
@@ -155,6 +155,10 @@ def test_an_account_that_is_not_listed_is_asked_about_and_warned_of_if_that_stay
     other = made(tmp_path, partition="gh", account="our")
     accepted = asked(other, [unit()], Answer("gh"))
     assert (accepted.admit([unit()]), accepted.notices([unit()])) == ([unit()], [])
+    long = asked(other, [unit(hours=72)], Answer("gh"))
+    fits = long.admit([unit(hours=72)])
+    assert (fits, long.notices(fits)) == ([unit(hours=48)], [])  # though nothing was asked about 48 hours
+    assert [pool.name for pool in long.rules(fits, (), None).pools] == ["QOS gh"]
     unsure = asked(other, [unit()], Answer())
     assert unsure.admit([unit()]) == [unit()]
     [notice] = unsure.notices([unit()])

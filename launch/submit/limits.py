@@ -40,6 +40,11 @@ class Request(NamedTuple):
     stage: str
     resources: Resources
 
+    @property
+    def shape(self) -> Request:
+        """The same without time and memory, by which few sites decide, and which fitting changes."""
+        return Request(self.stage, replace(self.resources, hours=0, memory=0, raised=0))
+
 
 class Refusal(ValueError):
     """Units that can never run on this cluster as they are; the message holds each reason once."""
@@ -66,7 +71,8 @@ class ClusterLimits:
 
     Args:
         associations: None if accounting does not answer: its limits are then left to the controller.
-        answers: what the site would do with requests that are open (see `is_open`).
+        answers: what the site would do with requests that are open (see `is_open`), and with others of their
+            shape.
     """
 
     cluster: Cluster
@@ -170,7 +176,7 @@ class ClusterLimits:
             f"partition {name} is DOWN: it accepts jobs, which start once an administrator brings it up"
             for name in sorted(down)
         ]
-        unsure = [r for r in requests if r not in self.answers or not self.answers[r].partition]
+        unsure = [r for r in requests if not self._answer(r).partition]
         accounts = sorted({name for r in unsure if (name := self._unknown_account(r))})
         unless = "Slurm refuses it, unless this site renames accounts"
         return found + [f"{self._not_yours(account)}: {unless}" for account in accounts]
@@ -300,7 +306,7 @@ class ClusterLimits:
         return [known[name] for name in wanted.split(",")]
 
     def _answer(self, request: Request) -> Answer:
-        return self.answers.get(request, Answer())
+        return self.answers.get(request) or self.answers.get(request.shape, Answer())
 
     def _option(self, request: Request, name: str) -> str | None:
         given = self.cluster.sbatch_options(request.stage, request.resources).get(name)

@@ -50,7 +50,8 @@ def ask_site(
         else:
             answers |= dict.fromkeys(group, answer)
     answers |= _answers(limits, rest, client, folder)
-    return replace(limits, answers={**limits.answers, **answers})
+    shapes = {request.shape: answer for request, answer in answers.items() if not answer.refused}
+    return replace(limits, answers={**limits.answers, **shapes, **answers})
 
 
 def _largest(group: Sequence[Request]) -> Request:
