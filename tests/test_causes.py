@@ -54,6 +54,8 @@ TEXTS = {
     "SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)": Cause.DISK,
     "OSError: [Errno 122] Disk quota exceeded": Cause.DISK,
     "ConnectionError: Couldn't reach 'openai/gsm8k' on the Hub (LocalEntryNotFoundError)": Cause.HUB,
+    "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/name'"
+    ": '/data/out/tokenizer'. Use `repo_type` argument if needed.": Cause.CODE,
     "OSError: We couldn't connect to 'https://huggingface.co' to load the files": Cause.HUB,
     "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)": (
         Cause.KILLED

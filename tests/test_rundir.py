@@ -289,7 +289,13 @@ def test_input_that_is_gone_is_named(tmp_path: Path) -> None:
     publish(study, reader)
     ctx = Context(reader, study.unit(reader))
     assert ctx.input("prepare") == study.unit(first).out
-    assert ctx.resolve("@prepare/a/b") == str(study.unit(first).out / "a" / "b")
+    made = study.unit(first).out / "a" / "b"
+    with pytest.raises(
+        ValueError, match=r"^'prepare' made no 'a/b', only .*: see its function, and '@prepare/a/b'"
+    ):
+        ctx.resolve("@prepare/a/b")
+    made.mkdir(parents=True)
+    assert ctx.resolve("@prepare/a/b") == str(made)
     assert ctx.resolve("org/model") == "org/model"
     study.unit(first).out.rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError, match=r"collate c needs the result of prepare p.*was it deleted"):

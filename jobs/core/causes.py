@@ -75,6 +75,7 @@ ANSWERS = {
 # The first match counts. Errors that only look like an outage come first.
 SIGNS = (
     (Cause.CODE, r"\b(Repository|Revision|RemoteEntry)NotFoundError|GatedRepoError|40[134] Client Error"),
+    (Cause.CODE, r"\bHFValidationError|Repo id must be in the form"),
     (Cause.CODE, r"offline mode is enabled|outgoing traffic has been disabled"),
     (Cause.CODE, r"exit code \d+ without (an error message|saying why)"),
     (Cause.DISK, r"\[Errno (28|122)\]|No space left|os error 28\b|[Dd]isk quota exceeded"),

@@ -70,9 +70,16 @@ class Context:
 
         @prepare/… resolves to the prepare stage's published result, and a file identified by its contents to
         the path it had at submission.
+
+        Raises:
+            ValueError: the result of prepare lacks it. Libraries would look for a missing folder on the hub.
         """
         if path.startswith(PREPARED):
-            return str(self.input("prepare") / path.removeprefix(PREPARED))
+            folder, name = self.input("prepare"), path.removeprefix(PREPARED)
+            if not (folder / name).exists():
+                there = ", ".join(sorted(p.name for p in folder.iterdir()))
+                raise ValueError(f"'prepare' made no {name!r}, only {there}: see its function, and {path!r}")
+            return str(folder / name)
         files: dict[str, str] = self.unit.execution.get("files", {})
         return files.get(path, path)
 
