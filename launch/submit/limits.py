@@ -82,6 +82,7 @@ class ClusterLimits:
     associations: tuple[Association, ...] | None
     qos: tuple[Qos, ...]
     answers: Mapping[Request, Answer] = field(default_factory=dict)
+    _requests: dict[Request, Request] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def ask(cls, cluster: Cluster, client: SlurmClient) -> ClusterLimits:
@@ -102,11 +103,14 @@ class ClusterLimits:
 
     def request(self, unit: Unit) -> Request:
         """Return what decides on a unit's options and limits; many units of a stage have the same."""
-        needs = unit.resources
-        if not (self.config.tracks_memory and self.cluster.asks_memory(unit.stage, needs)):
-            needs = replace(needs, memory=0, raised=0)
-        needs = self.cluster.with_cores(unit.stage, needs)
-        return Request(unit.stage, replace(needs, workers=1))
+        given = Request(unit.stage, unit.resources)
+        if (found := self._requests.get(given)) is None:
+            needs = unit.resources
+            if not (self.config.tracks_memory and self.cluster.asks_memory(unit.stage, needs)):
+                needs = replace(needs, memory=0, raised=0)
+            needs = self.cluster.with_cores(unit.stage, needs)
+            found = self._requests[given] = Request(unit.stage, replace(needs, workers=1))
+        return found
 
     def is_open(self, request: Request) -> bool:
         """Return whether only the site knows what it would do with such jobs.
@@ -127,7 +131,9 @@ class ClusterLimits:
         admitted, refused = [], dict[str, list[str]]()
         for unit in units:
             try:
-                fits = replace(fitted_to(self.request(unit)), workers=unit.resources.workers)
+                fits = fitted_to(self.request(unit))
+                if unit.resources.workers > 1:
+                    fits = replace(fits, workers=unit.resources.workers)
                 admitted.append(unit if fits == unit.resources else replace(unit, resources=fits))
             except NeverRuns as error:
                 refused.setdefault(str(error), []).append(f"{unit.stage} {unit.name}")
