@@ -44,10 +44,24 @@ exec %s "${words[@]}"
 MODULE = '() { echo "module $*"; }'
 
 
-def profile(name: str, folder: Path) -> Path:
-    """A shipped profile with what this machine lacks replaced, beside programs in a folder `bin`."""
+# What centers refuse, in their own words: the first has no default partition and allows none to be named, the
+# second prints its reasons on standard output, and has no GRES.
+REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "perlmutter": [
+        ({"sbatch": {"partition": "gpu_ss11"}}, "Explicit partitions are not supported"),
+        ({"sbatch": {"qos": "regular"}}, "No architecture specified, cannot estimate job costs"),
+    ],
+    "vista": [({"gpu_option": "gres=gpu:{gpus}"}, "Invalid generic resource (gres) specification")],
+}
+
+
+def profile(name: str, folder: Path, **changes: Any) -> Path:
+    """A shipped profile with what this machine lacks replaced."""
     data = yaml.safe_load((CONFIGS / "clusters" / f"{name}.yaml").read_text(encoding="utf-8"))
-    slurm: dict[str, Any] = data["slurm"]
+    slurm: dict[str, Any] = data["slurm"] | changes
+    data["slurm"] = slurm
+    if "sbatch" in changes:
+        slurm["when"] = []
     if "network" in slurm:
         slurm["network"] = "lo"
     slurm.get("environment", {}).pop("NCCL_SOCKET_IFNAME", None)
@@ -111,6 +125,13 @@ def test_a_study_runs_with_the_shipped_profile(
             monkeypatch.setenv("SBATCH_ACCOUNT", account)
         study, root = write_study(tmp_path), StudyDir(tmp_path / "runs" / "tiny")
         runs = ("--runs", tmp_path / "runs")
+        for changes, words in REFUSED.get(name, []):
+            wrong = profile(name, tmp_path, **changes)
+            refused = sor("submit", study, "--cluster", wrong, "--yes", *runs)
+            assert refused.returncode == 2, refused.stdout
+            assert "this cluster refuses such a job and says: " in refused.stderr
+            assert words in refused.stderr
+            assert cluster.run("squeue", "--noheader") == ""
         done = sor("submit", study, "--cluster", profile(name, tmp_path), "--yes", *runs)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         assert "!" not in done.stdout, done.stdout

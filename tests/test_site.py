@@ -40,7 +40,7 @@ FULL = (
     [
         (f"Welcome to the cluster\n{RUNS}", Answer("medium")),
         (EXPLAINED, Answer(refused=("name no partition here",))),
-        (ON_STDOUT, Answer(refused=("--> Verifying that quota...OK", "--> Please specify -A"))),
+        (ON_STDOUT, Answer(refused=("--> Please specify -A",))),
         (
             "allocation failure: Invalid account or account/partition combination specified\n",
             Answer(refused=("Invalid account or account/partition combination specified",)),

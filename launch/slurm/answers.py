@@ -23,6 +23,7 @@ WOULD_RUN = re.compile(r"^Job \d+ to start at .* in partition (\S+)$")
 TOO_LONG = "time limit is invalid"
 MIGHT_WAIT = ("not available", "are busy", "accounting/QOS policy", TOO_LONG)
 PREFIX = re.compile(r"^sbatch: (?:error: |fatal: )?")
+PASSED = re.compile(r"\.\.\. *OK$")  # a site's check that is no reason for a refusal
 EMPTY_VERDICT = "Unspecified error"  # where a filter refused, and explained why in a line of its own
 
 
@@ -47,6 +48,7 @@ def refusal(said: str) -> tuple[str, ...] | None:
     verdicts = [match[1] for line in lines if (match := VERDICT.search(line))]
     if not lines or any(sign in line for line in verdicts or lines for sign in UNCLEAR):
         return None
+    lines = [line for line in lines if not PASSED.search(line)] or lines
     explained = [line for line in lines if not VERDICT.search(line)]
     if explained and {verdict.strip(" .") for verdict in verdicts} <= {EMPTY_VERDICT}:
         return tuple(explained)
