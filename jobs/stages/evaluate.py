@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ import numpy as np
 
 from jobs.core.flops import architecture, forward_flops, generate_flops
 from jobs.core.paths import DATA
+from jobs.core.task_files import hub_datasets
 from jobs.engines.base import Engine
 from jobs.engines.load import import_engines, load, quiet
 from jobs.runtime.context import Context
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from jobs.evaluation.lm_eval_model import EngineLM, Usage
 
 BENCHMARK = "benchmark.json"  # summary of a finished benchmark
-LOCAL_DATA = ("json", "csv", "parquet", "text", "arrow")  # dataset builders that never query the hub
 
 
 def run(ctx: Context) -> None:
@@ -67,9 +66,7 @@ def prepare_environment(include: Path | None) -> None:
         return
     if not include.is_dir():
         raise ValueError(f"benchmarks: there is no folder {include} (include)")
-    texts = [path.read_text(encoding="utf-8") for path in include.rglob("[!.]*.yaml")]
-    sources = [s for text in texts for s in re.findall(r"^dataset_path:\s*[\"']?([^\s\"']+)", text, re.M)]
-    if all(source in LOCAL_DATA for source in sources):
+    if not hub_datasets(include):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
             if name in os.environ:  # as the user has set it
                 continue
