@@ -7,6 +7,7 @@ the texts.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -22,6 +23,7 @@ from jobs.text.jsonrows import NAMES, is_json, is_parquet, json_rows, texts_of
 from jobs.text.rowcheck import check_rows, check_types
 
 ROWS = 1000  # rows per streamed batch
+COMMIT = re.compile(r"[0-9a-f]{40}")
 TEXT = pa.large_string()  # 64-bit offsets: a column may hold more than 2 GB
 
 
@@ -58,15 +60,33 @@ def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[
     return Source(str(path), lambda: chain.from_iterable(_read(file, text) for file in files))
 
 
-def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
+def load_rows(spec: dict[str, Any]) -> Any:
+    """Load a dataset of the hub, or of its cache, as `datasets.Dataset`.
+
+    Raises:
+        ValueError: The cache has another commit than the one that the spec names.
+        Exception: As `datasets.load_dataset`.
+    """
     import datasets
 
-    split = spec.get("split") or "train"
-    name = f"{spec['dataset']} ({split})"
+    wanted = spec.get("revision") or ""
     loaded = datasets.load_dataset(
-        spec["dataset"], spec.get("subset"), revision=spec.get("revision"), split=split
+        spec["dataset"], spec.get("subset"), revision=spec.get("revision"), split=spec.get("split") or "train"
     )
-    table = loaded.data.table
+    # Where the hub cannot be reached, `datasets` takes what it loaded last, of whatever commit.
+    for file in loaded.cache_files:
+        commit = Path(file["filename"]).parent.name
+        if COMMIT.fullmatch(wanted) and COMMIT.fullmatch(commit) and commit != wanted:
+            raise ValueError(
+                f"the cache has {spec['dataset']} at commit {commit}, and the study names {wanted}: run "
+                "'sor prefetch STUDY' where the hub can be reached"
+            )
+    return loaded
+
+
+def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
+    name = f"{spec['dataset']} ({spec.get('split') or 'train'})"
+    table = load_rows(spec).data.table
     check_types(name, table.schema, tuple(text.names))
     return Source(name, lambda: iter(table.select(text.names).cast(text).to_batches(ROWS)))
 
