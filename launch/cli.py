@@ -16,7 +16,7 @@ import typer
 from jobs.core.trust import private_umask
 from launch import completion
 from launch.encoding import use_utf8
-from launch.options import ClusterOpt, IntervalOpt, JsonOpt, RunsOpt, StudyArg
+from launch.options import ClusterOpt, IntervalOpt, JsonOpt, OnlyOpt, RunsOpt, StudyArg, YesOpt
 from launch.state.command_line import RUNS
 
 if TYPE_CHECKING:
@@ -172,15 +172,21 @@ def plan(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, json
 
 
 @app.command()
+def prefetch(study: StudyArg, cluster: ClusterOpt = None, runs: RunsOpt = RUNS, yes: YesOpt = False) -> None:
+    """Fetch what a study reads from the hub, for compute nodes without internet."""
+    from launch.commands.prefetch import prefetch as fetch
+
+    sys.exit(fetch(_open(study, cluster, runs), yes=yes))
+
+
+@app.command()
 def submit(
     study: StudyArg,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: YesOpt = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
-    only: Annotated[
-        str | None, typer.Option("--only", metavar="STAGE", help="Submit this stage only.")
-    ] = None,
+    only: OnlyOpt = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="With --dry-run: write the sbatch scripts there.", readable=False),
@@ -312,7 +318,7 @@ def cancel(
     ] = None,
     cluster: ClusterOpt = None,
     runs: RunsOpt = RUNS,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: YesOpt = False,
 ) -> None:
     """Cancel the jobs of a study, or of some units. Finished results stay."""
     from jobs.core.plain import PlainConsole

@@ -34,3 +34,5 @@ IntervalOpt = Annotated[
     float | None, typer.Option(min=1, help="Seconds between polls; default 5, or 30 where Slurm is asked.")
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/scripts.md describes.")]
+YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+OnlyOpt = Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Submit this stage only.")]

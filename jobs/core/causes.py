@@ -65,7 +65,9 @@ ANSWERS = {
     ),
     Cause.NETWORK: Answer(3, "find the first rank that ended; NCCL_DEBUG=INFO in the template logs more"),
     Cause.DISK: Answer(3, "free some space, or get a larger quota; finished work is kept"),
-    Cause.HUB: Answer(3, "download it on a login node, and set 'offline: true' in the cluster file"),
+    Cause.HUB: Answer(
+        3, "set 'offline: true' in the cluster file, and run 'sor prefetch STUDY' on a login node"
+    ),
     Cause.HANG: Answer(3, "the log contains all ranks' stacks at that moment"),
     Cause.KILLED: Answer(3, "find out what killed it: the memory limit, an administrator, the node"),
     Cause.CODE: Answer(None, "fix the error in the log"),

@@ -215,8 +215,8 @@ def _hub() -> Iterator[Finding]:
         yield ok("HF_HUB_OFFLINE is set: models and data are read from the hub's cache")
     elif error := _no_answer(constants.ENDPOINT):
         yield warning(
-            f"{constants.ENDPOINT} cannot be reached from there ({error}): download models and data on a "
-            "login node, and set 'offline: true' under 'slurm' in the cluster file",
+            f"{constants.ENDPOINT} cannot be reached from there ({error}): set 'offline: true' under 'slurm' "
+            "in the cluster file, and run 'sor prefetch STUDY' on a login node",
         )
     else:
         yield ok(f"{constants.ENDPOINT} can be reached from there")

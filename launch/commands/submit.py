@@ -38,6 +38,7 @@ from launch.submit.arrays import Array, ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
 from launch.submit.gpu_check import check_trainings
+from launch.submit.hub_check import absent, check_hub
 from launch.submit.limits import Refusal, refuse_resumes
 from launch.submit.rounds import FULL
 from launch.submit.steps import WITHDRAWN, arrays, ask_limits, set_aside, settled, withdraw, write_down
@@ -51,8 +52,8 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
 
     Raises:
         Locked: another process is submitting it.
-        Refusal: some units would never run on the cluster or its GPUs, or could not resume; or other users
-            can write to the run directory.
+        Refusal: some units would never run on the cluster or its GPUs, could not resume, or would find no
+            model or rows; or other users can write to the run directory.
         StudyError: the run directory belongs to another file's study.
         SlurmUnavailable: the cluster's scheduler does not answer.
     """
@@ -67,6 +68,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         sure = not any(s.unconfirmed for s in now.units)
         if sure and _idle(project, now, difference, console):
             return 0
+        check_hub(project, [s.unit for s in difference.submit])  # before anybody is asked
         if (refused := ask("Submit?", console)) is not None:
             return refused
     trust.prepare(project.root, _copied(project))
@@ -90,6 +92,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         if _idle(project, now, difference, console):
             return 0
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
+        check_hub(project, [s.unit for s in difference.submit])
         resolved = project.study.model_dump(mode="json")
         _refuse_secrets(resolved)
         planned = None
@@ -132,6 +135,8 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     now = project.poll()
     difference = reconcile(now, only)
     _show(console, project, difference)
+    if lacking := absent(project, [s.unit for s in difference.submit]):
+        console.print(f"! {lacking}", style="yellow", soft_wrap=True)
     if out is None:
         return 0
     if now.submitting is not None:

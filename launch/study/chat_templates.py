@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.core.unit import MODES, PREPARED
 from jobs.text.chat import Chat, Message
 from jobs.text.thinking import Thinking
+from launch.study.hub_cache import Cache, snapshot
+from launch.study.hub_needs import Need
 from launch.study.presets import Mistake
 from launch.study.textfile import is_file, read_text
 
@@ -77,14 +79,7 @@ def local_chat(
 def _folder(name: str, revision: str | None) -> Path | None:
     if Path(name).is_dir():
         return Path(name)
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    kept = hub / f"models--{name.replace('/', '--')}"
-    try:
-        commit = read_text(kept / "refs" / (revision or "main")).strip()
-    except ValueError:  # there is no such file if the revision is a commit
-        commit = revision or ""
-    return kept / "snapshots" / commit if commit else None
+    return snapshot(Cache.of(os.environ), Need(name, revision))
 
 
 def _read(folder: Path) -> tuple[str, dict[str, str]] | None:

@@ -47,6 +47,15 @@ def placeholders(name: str, needed: bool = False) -> dict[str, Position]:
     return found
 
 
+def mentions(name: str, word: str) -> bool:
+    """Return whether a template contains a word, such as the name of a variable.
+
+    Raises:
+        StudyError: there is no such template.
+    """
+    return word in _read(name)
+
+
 def render(name: str, variables: Mapping[str, str | Sequence[str]]) -> str:
     """Fill in a template: each placeholder has a text or a list of words as its value.
 
