@@ -26,6 +26,10 @@ def load(
 ) -> Engine:
     """Load a model.
 
+    Workers and ranks that start at once on a node need no turns of ours: huggingface_hub locks each file that
+    it downloads, writes it under a name of the process, and renames it when it is complete. Where a file
+    system ignores locks, a file is downloaded more than once, and nothing else happens.
+
     Args:
         model: Folder in Hugging Face format, or a name on the hub.
         revision: Revision of a hub model.
