@@ -111,7 +111,7 @@ class Slurm(Strict):
     Example: `{NCCL_DEBUG: WARN}`."""
     offline: bool = False
     """Whether compute nodes have no internet: jobs then read models and data from the hub's cache alone
-    (HF_HUB_OFFLINE, HF_DATASETS_OFFLINE and TRANSFORMERS_OFFLINE)."""
+    (HF_HUB_OFFLINE, HF_DATASETS_OFFLINE and TRANSFORMERS_OFFLINE), which `sor prefetch` fills."""
     network: Interface | None = None
     """Network interface for traffic between nodes (NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME).
     Examples: `ib0`, `hsn0`."""
