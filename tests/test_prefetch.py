@@ -138,6 +138,19 @@ print(engine.encode('1+1='), engine.ends)
 """
 
 
+def _check_rows(rows: Need) -> None:
+    """Another commit of the rows that are in the cache, another split or subset are no substitute."""
+    cache = Cache.of(os.environ)
+    assert table(cache, rows)
+    assert table(cache, replace(rows, split="test")) is None
+    assert table(cache, replace(rows, subset="other")) is None
+    other = replace(rows, revision="0" * 40)
+    assert missing(cache, other) == "its rows are not in the cache"
+    spec = {"dataset": rows.name, "revision": other.revision, "split": "train"}
+    said = python(f"from jobs.data.prompts import load_rows; load_rows({spec})", **OFFLINE)
+    assert f"ValueError: the cache has lab/Rows at commit {rows.revision}, and the study names" in said
+
+
 @pytest.mark.slow
 def test_jobs_find_without_a_network_what_was_fetched(hub: Hub, tmp_path: Path) -> None:
     file, runs = study(hub, tmp_path / "study"), tmp_path / "runs"
@@ -151,9 +164,13 @@ def test_jobs_find_without_a_network_what_was_fetched(hub: Hub, tmp_path: Path) 
     ]
     assert "model-00001-of-00005.safetensors" in hub.got()
     assert "pytorch_model.bin" not in hub.got()
+    # By a listing of the whole repository, huggingface_hub would call the snapshot incomplete.
+    assert list((tmp_path / "hf" / "hub" / "models--lab--model").glob("trees/*")) == []
     assert not runs.exists()
     assert re.search(r"^\[\d+, \d+, \d+, \d+\] \[\d+\]$", python(ENGINE, **OFFLINE), re.MULTILINE)
     stages(file, runs, "collate", "pack", "train")
+
+    _check_rows(Need("lab/Rows", commit_of(hub.folders["datasets/lab/Rows"]), split="train"))
 
     hub.asked.clear()
     again = sor("prefetch", file, "--runs", runs)  # nobody is asked, and no hub either
@@ -208,24 +225,6 @@ def test_without_a_network_what_is_there_is_not_called_missing(hub: Hub, tmp_pat
     done = sor("prefetch", file, "--runs", runs, "--yes", HF_ENDPOINT=NOWHERE)
     assert "there    lab/model (not compared with the hub: no network" in done.stdout
     assert re.search(r"missing +lab/Rows", done.stdout)
-
-
-def test_another_commit_of_the_rows_is_no_substitute(
-    hub: Hub, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, runs = study(hub, tmp_path / "study"), tmp_path / "runs"
-    assert sor("prefetch", file, "--runs", runs, "--yes").returncode == 0
-    rows = Need("lab/Rows", commit_of(made / "rows"), split="train")
-    cache = Cache.of(os.environ)
-    assert table(cache, rows)
-    assert table(cache, replace(rows, split="test")) is None
-    assert table(cache, replace(rows, subset="other")) is None
-    other = replace(rows, revision="0" * 40)
-    assert missing(cache, other) == "its rows are not in the cache"
-    spec = {"dataset": "lab/Rows", "revision": other.revision, "split": "train"}
-    code = f"from jobs.data.prompts import load_rows; load_rows({spec})"
-    said = python(code, **OFFLINE)
-    assert f"ValueError: the cache has lab/Rows at commit {rows.revision}, and the study names" in said
 
 
 def test_a_submission_to_nodes_without_internet_names_what_is_missing(hub: Hub, tmp_path: Path) -> None:

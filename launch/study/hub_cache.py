@@ -7,6 +7,7 @@ must not wait for them.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +35,13 @@ class Cache(NamedTuple):
     def of(cls, environ: Mapping[str, str]) -> Cache:
         """Return the folders that jobs with these variables read."""
         base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-        home = Path(environ.get("HF_HOME") or f"{base}/huggingface").expanduser()
-        hub = Path(environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-        return cls(home, hub, Path(environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser())
+        home = _path(environ.get("HF_HOME") or f"{base}/huggingface")
+        hub = _path(environ.get("HF_HUB_CACHE") or f"{home}/hub")
+        return cls(home, hub, _path(environ.get("HF_DATASETS_CACHE") or f"{home}/datasets"))
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()  # as huggingface_hub does
 
 
 def commit_of(cache: Cache, need: Need) -> str:
