@@ -197,7 +197,10 @@ def test_vista(center: Cluster, tmp_path: Path) -> None:
     (tmp_path / "job").write_text(inner, encoding="utf-8")
     center.run("sbatch", "--output=/dev/null", "--time=5", *whole, str(tmp_path / "job"))
     refused = "[TACC]: Job submission is not allowed from this host"
-    wait_for(lambda: (tmp_path / "said").exists() and refused in (tmp_path / "said").read_text(), "a refusal")
+    wait_for(
+        lambda: (tmp_path / "said").exists() and refused in (tmp_path / "said").read_text(encoding="utf-8"),
+        "a refusal",
+    )
 
 
 @at("snellius")

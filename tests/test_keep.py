@@ -50,7 +50,7 @@ class Lab:
     def start(self, log: Path, *before: str) -> subprocess.Popen[str]:
         """Start `sor keep` and wait until it has met the controller."""
         command = [*before, str(SOR), "keep", "study/small.yaml", "--cluster", "lab.yaml", "--runs", "."]
-        with log.open("w") as out:
+        with log.open("w", encoding="utf-8") as out:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=environment(), encoding="utf-8", stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL,

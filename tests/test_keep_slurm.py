@@ -57,7 +57,7 @@ def started(folder: Path, log: Path) -> subprocess.Popen[str]:
     """A `sor keep` with short pauses, which runs the checkout with the template `light`."""
     command = [sys.executable, "-c", KEEP, "study/small.yaml", "lab.yaml", "."]
     environment = {**os.environ, "PYTHONPATH": f"{folder}/checkout:{TESTS}", "PYTHONUNBUFFERED": "1"}
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         return subprocess.Popen(
             command, cwd=folder, env=environment, encoding="utf-8", stdout=out, stderr=subprocess.STDOUT
         )
