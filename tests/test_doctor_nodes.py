@@ -59,6 +59,7 @@ def test_jobs_that_request_no_memory_where_they_get_little(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     assert found(write_cluster(tmp_path / "asks.yaml")) == []
+    assert found(write_cluster(tmp_path / "cores.yaml", memory="cores", core_memory=1)) == []
     [(verdict, text)] = found(write_cluster(tmp_path / "off.yaml", memory="off"))
     assert verdict == "warning"
     assert text == (

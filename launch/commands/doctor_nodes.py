@@ -148,7 +148,7 @@ def memory_refused(
                 options = " ".join(f"--{name}={value}" for name, value in asked.items())
                 yield problem(
                     f"the same job without {options} is accepted: set 'memory: off' under 'slurm' in the "
-                    "cluster file"
+                    "cluster file, or 'memory: cores' if jobs get memory with their cores"
                 )
                 return
 
@@ -186,6 +186,8 @@ def _constrained(cluster: Cluster, job: Unit) -> bool:
 
 
 def _bare(cluster: Cluster, job: Unit) -> bool:
-    """Return whether a job requests no memory."""
+    """Return whether a job requests no memory, nor cores for it."""
+    if cluster.slurm.memory == "cores":
+        return False
     options = cluster.sbatch_options(job.stage, job.resources)
     return not (cluster.memory_option(job.stage, job.resources) or any(name in options for name in MEMORY))
