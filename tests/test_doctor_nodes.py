@@ -115,8 +115,8 @@ def test_a_site_that_forbids_to_request_memory(
     said = [each for each in of_cluster(cluster, tmp_path, print) if each.verdict == "problem"]
     assert said[0].text.endswith("do not request memory")
     assert re.fullmatch(
-        r"the same job without --mem=\d+M is accepted: set 'memory: off' under 'slurm' in the cluster file, or "
-        "'memory: cores' if jobs get memory with their cores",
+        r"the same job without --mem=\d+M is accepted: set 'memory: off' under 'slurm' in the cluster "
+        "file, or 'memory: cores' if jobs get memory with their cores",
         said[1].text,
     )
     off = load_cluster(str(write_cluster(tmp_path / "off.yaml", memory="off")))
