@@ -38,13 +38,13 @@ OWN = "trap : TERM "  # the last line of what comes before every template
 Write = partial(Path.write_text, encoding="utf-8")
 
 
-def golden_study(folder: Path) -> Path:
-    """Write a study with all stages, and trainings on one GPU up to two nodes with eight; return its file."""
+def golden_study(folder: Path, shapes: Mapping[str, tuple[int, int]] = SHAPES) -> Path:
+    """Write a study with all stages, and trainings of these shapes; return its file."""
     folder.mkdir(parents=True)
     serving = {"gpus": 1}
     students = {
         name: {**student(nodes=nodes, gpus_per_node=gpus), "serving": serving}
-        for name, (nodes, gpus) in SHAPES.items()
+        for name, (nodes, gpus) in shapes.items()
     }
     teacher: dict[str, Any] = {**student(), "model": "@prepare/teacher", "serving": {**serving, "workers": 4}}
     for unused in ("init", "tokenizer", "training"):

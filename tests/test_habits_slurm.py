@@ -6,10 +6,15 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, centers, config
-from small_study import wait_for
+from golden_scripts import golden_study
+from small_study import sor, wait_for
+
+from jobs.core.unit import STAGES
+from launch.slurm.answers import would
 
 UNSPECIFIED = "sbatch: error: Batch job submission failed: Unspecified error"
 
@@ -38,6 +43,24 @@ def center(started: dict[str, Cluster], request: pytest.FixtureRequest) -> Clust
 
 def at(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("center", [name], indirect=True)
+
+
+@pytest.mark.parametrize("center", list(centers.CENTERS), indirect=True)
+def test_a_center_accepts_what_its_profile_submits(center: Cluster, tmp_path: Path) -> None:
+    name, out = center.shape.like, tmp_path / "out"
+    study = golden_study(tmp_path / "study", {"one": (1, 1), "two": (1, 2)})
+    environment: dict[str, Any] = {**center.environment, "SBATCH_ACCOUNT": center.habits.account}
+    options = ("--cluster", name, "--runs", tmp_path / "runs", "--dry-run", "--out", out)
+    done = sor("submit", study, *options, **environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    scripts = sorted(out.glob("*/submit.sh"))
+    assert {script.parent.name.partition("-")[2] for script in scripts} == set(STAGES)
+    for script in scripts:
+        asked = subprocess.run(
+            ["sbatch", "--test-only", script], env=center.environment, capture_output=True, encoding="utf-8",
+            check=False,
+        )  # fmt: skip
+        assert would(asked.stderr + asked.stdout).partition, script.read_text(encoding="utf-8")
 
 
 def sbatch(cluster: Cluster, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
