@@ -6,15 +6,19 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import yaml
 from cluster import Cluster, centers, config
 from golden_scripts import golden_study
 from small_study import sor, wait_for
 
 from jobs.core.unit import STAGES
 from launch.slurm.answers import would
+from launch.study.presets import CONFIGS
+from launch.submit.throttles import LATER
 
 UNSPECIFIED = "sbatch: error: Batch job submission failed: Unspecified error"
 
@@ -45,15 +49,29 @@ def at(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("center", [name], indirect=True)
 
 
+def written(center: Cluster, profile: str | Path, folder: Path, **shell: str) -> CompletedProcess[str]:
+    """What `sor` says of a study with all stages; its scripts are in the folder `out`."""
+    study = golden_study(folder / "study", {"one": (1, 1), "two": (1, 2)})
+    environment: dict[str, Any] = {**center.environment, "SBATCH_ACCOUNT": center.habits.account, **shell}
+    options = ("--cluster", profile, "--runs", folder / "runs", "--dry-run", "--out", folder / "out")
+    return sor("submit", study, *options, **environment)
+
+
+def changed(name: str, folder: Path, **slurm: Any) -> Path:
+    """A profile with other settings of `slurm`, and no others by what jobs request."""
+    data = yaml.safe_load((CONFIGS / "clusters" / f"{name}.yaml").read_text(encoding="utf-8"))
+    data["slurm"] |= {"when": [], **slurm}
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return file
+
+
 @pytest.mark.parametrize("center", list(centers.CENTERS), indirect=True)
 def test_a_center_accepts_what_its_profile_submits(center: Cluster, tmp_path: Path) -> None:
-    name, out = center.shape.like, tmp_path / "out"
-    study = golden_study(tmp_path / "study", {"one": (1, 1), "two": (1, 2)})
-    environment: dict[str, Any] = {**center.environment, "SBATCH_ACCOUNT": center.habits.account}
-    options = ("--cluster", name, "--runs", tmp_path / "runs", "--dry-run", "--out", out)
-    done = sor("submit", study, *options, **environment)
+    done = written(center, center.shape.like, tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    scripts = sorted(out.glob("*/submit.sh"))
+    assert LATER not in done.stdout
+    scripts = sorted((tmp_path / "out").glob("*/submit.sh"))
     assert {script.parent.name.partition("-")[2] for script in scripts} == set(STAGES)
     for script in scripts:
         asked = subprocess.run(
@@ -61,6 +79,34 @@ def test_a_center_accepts_what_its_profile_submits(center: Cluster, tmp_path: Pa
             check=False,
         )  # fmt: skip
         assert would(asked.stderr + asked.stdout).partition, script.read_text(encoding="utf-8")
+
+
+@at("jean-zay")
+def test_a_constraint_alone_leads_to_the_partition(center: Cluster, tmp_path: Path) -> None:
+    """Jobs were held against the default partition, which has no GPUs."""
+    options = {"account": "abc@h100", "constraint": "h100", "qos": "qos_gpu_h100-t3"}
+    cpu = {"partition": "prepost", "constraint": False}
+    stages = dict.fromkeys(("prepare", "collate", "pack", "report"), cpu)
+    done = written(center, changed("jean-zay", tmp_path, sbatch=options, stages=stages), tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    script = next((tmp_path / "out").glob("*-train/submit.sh")).read_text(encoding="utf-8")
+    assert "--partition" not in script
+
+
+@at("alliance")
+def test_an_account_that_the_site_renames_is_taken_without_a_warning(center: Cluster, tmp_path: Path) -> None:
+    plain = changed("alliance", tmp_path, sbatch={"account": "{account}"})
+    done = written(center, plain, tmp_path, SBATCH_ACCOUNT="def-prof")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    script = next((tmp_path / "out").glob("*-train/submit.sh")).read_text(encoding="utf-8")
+    assert "#SBATCH --account=def-prof\n" in script
+
+
+@at("vista")
+def test_a_partitions_own_qos_limits_what_is_submitted(center: Cluster, tmp_path: Path) -> None:
+    done = written(center, "vista", tmp_path, SBATCH_PARTITION="gh-dev")
+    assert done.returncode == 0, done.stderr
+    assert f"QOS vista_gh-dev has room for 3 more of your jobs: {LATER}" in " ".join(done.stdout.split())
 
 
 def sbatch(cluster: Cluster, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
