@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from small_slurm import write_cluster
-from small_study import SOR, environment, publish, student, unit, wait_for, write_study
+from small_study import SOR, environment, listen, publish, student, unit, wait_for, write_study
 from test_submit import Paper, project_of
 
 from jobs.core.causes import Cause
@@ -53,7 +53,7 @@ class Lab:
         with log.open("w", encoding="utf-8") as out:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=environment(), encoding="utf-8", stdout=out, stderr=out,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL, preexec_fn=listen,
             )  # fmt: skip
         wait_for(lambda: "The next round is in" in log.read_text(encoding="utf-8"), "the first round", 30)
         return process
