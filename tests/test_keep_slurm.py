@@ -17,7 +17,7 @@ import pytest
 from cluster import Cluster
 from small_slurm import before, write_cluster
 from small_study import TESTS, student, wait_for, write_study
-from test_keeper_slurm import begun, checkout, lab, limit, queued
+from test_keeper_slurm import checkout, lab, limit, queued, starts_of
 
 from launch.commands.keep import Lines, _Rounds, keep
 from launch.commands.submit import submit
@@ -115,4 +115,4 @@ def test_it_carries_a_study_to_its_end_through_a_kill(
     told = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
     assert told[-1] == f"small: all {len(project.units)} units are done"
     submitted = Counter(a.number for a in project.ledger.attempts().values())
-    assert (set(begun(project).values()), set(submitted)) == ({1}, {1})
+    assert (set(starts_of(project).values()), set(submitted)) == ({1}, {1})

@@ -83,8 +83,8 @@ def kept(folder: Path, **slurm: Any) -> Project:
     return open_project(str(study if study.exists() else write_study(study.parent)), str(file), folder)
 
 
-def begun(project: Project) -> Counter[str]:
-    """How often each unit with a job of shell was begun, by its folder."""
+def starts_of(project: Project) -> Counter[str]:
+    """How often each unit with a job of shell was started, by its folder."""
     return Counter(
         line.split()[0] for line in (project.root.path / "begun").read_text(encoding="utf-8").splitlines()
     )
@@ -152,7 +152,7 @@ def test_what_the_queue_has_no_room_for_is_submitted_by_keepers_who_tell_it(
     wait_for(over, "the study", LONG)
     assert end(project) == ALL_DONE
     assert len(project.poll().of(State.DONE)) == len(project.units)
-    assert set(begun(project).values()) == {1}
+    assert set(starts_of(project).values()) == {1}
     wait_for(lambda: not queued(lab), "the last keeper to end")
     told = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
     assert told[-1] == f"small: all {len(project.units)} units are done"
@@ -181,7 +181,7 @@ def test_what_may_help_is_repeated_and_what_may_not_is_not(lab: Cluster, tmp_pat
     os.kill(pid, signal.SIGKILL)
     hold.unlink()
     ends(project, ALL_DONE)
-    assert {unit for unit, count in begun(project).items() if count > 1} == {killed}
+    assert {unit for unit, count in starts_of(project).items() if count > 1} == {killed}
     assert len(project.poll().of(State.DONE)) == len(project.units)
 
 

@@ -298,6 +298,20 @@ def test_memory_that_comes_with_cores_is_had_by_requesting_cores(tmp_path: Path)
             load_cluster(str(cluster_file(tmp_path, **wrong)))
 
 
+def test_jobs_with_other_options_by_their_time_are_in_other_arrays(tmp_path: Path) -> None:
+    """One array has one time limit, by which all of its jobs would have the options of the longest."""
+    short, long = (
+        Unit("pack", n, {"name": n}, resources=Resources(hours=h)) for n, h in (("s", 3), ("l", 6))
+    )
+    units, found = [short, long], made(tmp_path)
+    for when, arrays in (([], 1), ([{"hours": "<=4", "set": {"partition": "medium"}}], 2)):
+        file = cluster_file(tmp_path, sbatch={"partition": "gh"}, when=when)
+        rules = replace(found, cluster=load_cluster(str(file))).rules(units, (), None)
+        planned = plan_arrays(units, {u.id for u in units}, {}, rules).arrays
+        assert len(planned) == arrays
+    assert {array.resources.hours for array in planned} == {3, 6}
+
+
 def test_limits_in_words() -> None:
     limits = Limits(3, 4, Tres(5, 6, 7), Tres(8, 9, 10), 5400)
     assert in_words(limits) == (

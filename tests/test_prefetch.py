@@ -304,7 +304,7 @@ def test_a_template_that_says_where_the_cache_is_is_believed(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(templates, "FOLDER", tmp_path)
-    text = "export HF_HOME=/work/hf\nexport {{environment}}\nsrun {{python}} -m {{module}} {{submission}}\n"
+    text = "export HF_HOME=/shared/hf\nexport {{environment}}\nsrun {{python}} -m {{module}} {{submission}}\n"
     (tmp_path / "own.sh").write_text(text, encoding="utf-8")
     there = write_cluster(tmp_path / "there.yaml", offline=True, template="own")
     project = open_project(str(study(hub, tmp_path / "study")), str(there), tmp_path / "runs")

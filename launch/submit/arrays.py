@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil, log2
 
@@ -46,6 +46,8 @@ class Rules:
         room: how many more jobs, including elements of arrays, may be queued.
         max_jobs, max_gpus: of this study at once, over all arrays.
         pools: limits of the room that apply to some units only.
+        kinds: a number for each set of options of sbatch, by the ids of the units that have it: time is a
+            condition of some options, and all jobs of an array have the longest time of one.
     """
 
     max_array_size: int
@@ -53,6 +55,7 @@ class Rules:
     max_jobs: int | None
     max_gpus: int | None
     pools: tuple[Pool, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class _Planner:
                     first = pending.units[min(missing)]
                     self._hold(p, f"it needs {first.stage} {first.name}, which cannot be submitted yet")
                 else:
-                    shapes[_shape(pending.units[p], workers[p])].append(p)
+                    unit = pending.units[p]
+                    shapes[self.rules.kinds.get(unit.id), *_shape(unit, workers[p])].append(p)
             for alike in shapes.values():
                 needs = {p: pending.units[p].resources for p in alike}
                 for near in _by_memory({p: need.memory for p, need in needs.items()}):

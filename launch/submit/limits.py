@@ -156,7 +156,10 @@ class ClusterLimits:
         for unit in [*units, *([keeper] if keeper else [])]:
             alike[self.request(unit)].add(unit.id)
         quotas = defaultdict[Quota, set[str]](set)
+        numbers, kinds = dict[frozenset[tuple[str, str | bool]], int](), dict[str, int]()
         for request, ids in alike.items():
+            options = frozenset(self.cluster.sbatch_options(*request).items())
+            kinds |= dict.fromkeys(ids, numbers.setdefault(options, len(numbers)))
             try:
                 levels = self._levels(request)
             except NeverRuns as error:
@@ -172,7 +175,7 @@ class ClusterLimits:
         room = max(0, self.config.max_jobs - sum(map(_count_of, taken)) - (keeper is not None))
         slurm = self.cluster.slurm
         size = self.config.max_array_size
-        return Rules(size, room, slurm.max_jobs, slurm.max_gpus, tuple(pools))
+        return Rules(size, room, slurm.max_jobs, slurm.max_gpus, tuple(pools), kinds)
 
     def notices(self, units: Sequence[Unit]) -> list[str]:
         """Return what a person should know about the partitions and accounts of these units beforehand."""
