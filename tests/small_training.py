@@ -41,6 +41,7 @@ with suppress(ImportError):
 from jobs import toy
 from jobs.core.unit import Resources, Unit
 from jobs.data.blocks import Blocks
+from jobs.data.pairs import PAIRS
 from jobs.runtime.context import Context
 from jobs.runtime.fence import Superseded
 from jobs.runtime.signals import Interrupted
@@ -133,13 +134,13 @@ class Study:
         for name, tied in (("start", True), ("untied", False)):
             preset = {**PRESET, "architecture": {**ARCHITECTURE, "tie_word_embeddings": tied}}
             build(preset, Recipe(**RECIPE), ALONE).save_pretrained(made / name)
-        for mode in ("ift", "reasoning"):
-            rows = {
-                "prompt": [toy.text(q) for q in self.learnt],
-                "reasoning": [toy.steps(q) if mode == "reasoning" else "" for q in self.learnt],
-                "answer": [toy.answer(q) for q in self.learnt],
-            }
-            pq.write_table(pa.table(rows), self.root.unit(collate).out / f"{mode}.parquet")
+        rows = {
+            "prompt": [toy.text(q) for q in self.learnt],
+            "reasoning": [toy.steps(q) for q in self.learnt],
+            "answer": [toy.answer(q) for q in self.learnt],
+            "ift": [toy.answer(q) for q in self.learnt],
+        }
+        pq.write_table(pa.table(rows), self.root.unit(collate).out / PAIRS)
         config = {
             "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": order,
             "thinking": {"open": toy.OPEN, "close": toy.CLOSE}, "block_size": BLOCK, "seed": 0,

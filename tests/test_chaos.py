@@ -22,6 +22,7 @@ from cluster import Cluster, network, packages
 from small_study import publish, unit, wait_for
 
 from jobs.core.unit import MODES
+from jobs.data.pairs import PAIRS
 from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, write_json
 from launch.state.ledger import Ledger, Started
 
@@ -80,9 +81,8 @@ def test_datasets_are_compared(tmp_path: Path) -> None:
     ours, model = UnitDir(tmp_path / "ours"), UnitDir(tmp_path / "model")
     for folder, ids in ((ours, ["a", "b", "b"]), (model, ["a", "b", "c"])):
         folder.out.mkdir(parents=True)
-        for mode in MODES:
-            pq.write_table(pa.table({"id": ids}), folder.out / f"{mode}.parquet")
-    assert len(verify.pairs(ours, model)) == len(MODES)
+        pq.write_table(pa.table({"id": ids}), folder.out / PAIRS)
+    assert verify.pairs(ours, model) == ["of 3 pairs 1 are missing, 1 are too many, 1 are there twice"]
     assert verify.pairs(model, model) == []
 
 

@@ -10,7 +10,9 @@ import pytest
 import tiny
 from tiny import traced
 
-from jobs.core.unit import Input, Unit
+import jobs.data.pairs
+from jobs.core.unit import Input, Resources, Unit
+from jobs.data.pairs import PAIRS
 from jobs.stages import collate
 from jobs.store.rundir import StudyDir, read_json
 from jobs.text.thinking import Thinking
@@ -28,7 +30,7 @@ def row(name: str, mode: str, text: str, finish: str = "stop", **tokens: int) ->
     }  # fmt: skip
 
 
-def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> Path:
+def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = None, cpus: int = 1) -> Path:
     inputs = () if rows is None else (TEACHER,)
     if rows is not None:
         chunks = StudyDir(root).unit(TEACHER).out / "chunks"
@@ -38,7 +40,9 @@ def run(root: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = 
         for number, part in enumerate((rows[:half], rows[half:])):
             lines = "".join(json.dumps(r) + "\n" for r in part)
             (chunks / f"{number:05d}.jsonl").write_text(lines, encoding="utf-8")
-    ctx = tiny.context(root, Unit("collate", "rows", {"thinking": THINKING, "pairs": None, **config}, inputs))
+    config = {"thinking": THINKING, "pairs": None, **config}
+    needs = Resources(cpus_per_task=cpus)
+    ctx = tiny.context(root, Unit("collate", "rows", config, inputs, resources=needs))
     collate.run(ctx)
     return Path(ctx.folder.out)
 
@@ -48,7 +52,7 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
         r
         for name, length in (("a", 10), ("b", 20), ("c", 90))
         for r in (
-            row(name, "ift", f"plain {name}"),
+            row(name, "ift", f"plain {name}", answer=4, reasoning=7),
             row(name, "reasoning", traced("R\nr", "A"), reasoning=length),
         )
     ]
@@ -68,19 +72,23 @@ def test_only_good_pairs_are_kept_and_each_loss_has_its_reason(tmp_path: Path) -
         row("alone2", "reasoning", traced("R", "A")),
     ]  # fmt: skip
     out = run(tmp_path, {}, good[:2] + bad + good[2:])
-    plain, thought = (pq.read_table(out / f"{mode}.parquet") for mode in ("ift", "reasoning"))
-    assert plain["id"].to_pylist() == thought["id"].to_pylist() == ["a", "b", "c"]
-    assert plain["answer"].to_pylist() == ["plain a", "plain b", "plain c"]
-    assert plain["reasoning"].to_pylist() == ["", "", ""]
-    assert thought["reasoning"].to_pylist() == ["R\nr"] * 3
-    assert thought["tokens_reasoning"].to_pylist() == [10, 20, 90]
+    pairs = pq.read_table(out / PAIRS)
+    assert pairs["id"].to_pylist() == ["a", "b", "c"]
+    assert pairs["prompt"].to_pylist() == ["prompt a", "prompt b", "prompt c"]
+    assert pairs["ift"].to_pylist() == ["plain a", "plain b", "plain c"]
+    assert pairs["reasoning"].to_pylist() == ["R\nr"] * 3
+    assert pairs["answer"].to_pylist() == ["A"] * 3
+    assert pairs["tokens_prompt"].to_pylist() == [3, 3, 3]
+    assert pairs["tokens_reasoning"].to_pylist() == [10, 20, 90]
+    assert pairs["tokens_answer"].to_pylist() == [2, 2, 2]
+    assert pairs["tokens_ift"].to_pylist() == [4, 4, 4]
     result = read_json(out / "result.json")
     assert result["prompts"] == 3
     assert result["dropped"] == {
         "truncated": 2, "unclosed": 3, "stray_tags": 4, "empty": 2, "duplicate": 0, "unpaired": 2,
     }  # fmt: skip
     assert result["lengths_in"] == "tokens"
-    assert result["lengths"]["ift"]["total"] == 6
+    assert result["lengths"]["ift"]["total"] == 12
     assert result["lengths"]["reasoning"] == {
         "mean": 42.0, "p50": 22.0, "p90": pytest.approx(78.0), "max": 92, "total": 126,
     }  # fmt: skip
@@ -91,7 +99,7 @@ def test_a_teacher_without_tags_gives_its_steps_as_the_answer(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"no prompt has a good answer in both modes.*'unclosed': 1"):
         run(tmp_path / "tags", {}, rows)
     out = run(tmp_path / "none", {"thinking": None}, rows)
-    assert pq.read_table(out / "reasoning.parquet")["answer"].to_pylist() == ["Step 1. So 7"]
+    assert pq.read_table(out / PAIRS)["answer"].to_pylist() == ["Step 1. So 7"]
 
 
 def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
@@ -109,11 +117,12 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "pairs.parquet")
     pairs = {"path": str(tmp_path / "pairs.parquet"), "count": None, "seed": 0}
     out = run(tmp_path / "s", {"pairs": [pairs]})
-    plain, thought = (pq.read_table(out / f"{mode}.parquet") for mode in ("ift", "reasoning"))
-    assert plain["prompt"].to_pylist() == thought["prompt"].to_pylist() == ["p1", "p2", "p5"]
-    assert thought["reasoning"].to_pylist() == ["R1", "R2", "R5"]
-    assert thought["answer"].to_pylist() == ["A1", "A2", "A5"]
-    assert thought["tokens_answer"].to_pylist() == [None] * 3
+    found = pq.read_table(out / PAIRS)
+    assert found["prompt"].to_pylist() == ["p1", "p2", "p5"]
+    assert found["reasoning"].to_pylist() == ["R1", "R2", "R5"]
+    assert found["answer"].to_pylist() == ["A1", "A2", "A5"]
+    assert found["ift"].to_pylist() == ["I1", "I2", "I5"]
+    assert found["tokens_answer"].to_pylist() == [None] * 3
     result = read_json(out / "result.json")
     assert result["dropped"] == {
         "truncated": 0, "unclosed": 1, "stray_tags": 0, "empty": 0, "duplicate": 1, "unpaired": 1,
@@ -133,10 +142,10 @@ def test_published_pairs_are_taken_apart_and_counted(tmp_path: Path) -> None:
 
 
 def test_row_groups_are_written_as_the_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collate, "ROW_GROUP", 4)
+    monkeypatch.setattr(jobs.data.pairs, "ROW_GROUP", 4)
     rows = [row(f"{i}", mode, traced("R", f"{i}")) for i in range(10) for mode in ("ift", "reasoning")]
     out = run(tmp_path, {}, rows)
-    file = pq.ParquetFile(out / "reasoning.parquet")
+    file = pq.ParquetFile(out / PAIRS)
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]
     assert file.read()["answer"].to_pylist() == [f"{i}" for i in range(10)]
 
@@ -156,14 +165,29 @@ def test_row_groups_are_written_as_the_rows_come(tmp_path: Path, monkeypatch: py
 def test_tags_as_data_sets_have_them(
     ift: str, reasoning: str, kept: tuple[str, str, str] | None, tmp_path: Path
 ) -> None:
-    rows = [("p", reasoning, ift), ("q", traced("R", "A"), "A")]
-    table = pa.table({name: [r[i] for r in rows] for i, name in enumerate(("prompt", "reasoning", "ift"))})
+    told = [("p", reasoning, ift), ("q", traced("R", "A"), "A")]
+    table = pa.table({name: [r[i] for r in told] for i, name in enumerate(("prompt", "reasoning", "ift"))})
     pq.write_table(table, tmp_path / "pairs.parquet")
     out = run(
         tmp_path / "s", {"pairs": [{"path": str(tmp_path / "pairs.parquet"), "count": None, "seed": 0}]}
     )
-    plain, thought = (pq.read_table(out / f"{mode}.parquet").to_pylist() for mode in ("ift", "reasoning"))
+    rows = pq.read_table(out / PAIRS).to_pylist()
     assert read_json(out / "result.json")["dropped"]["stray_tags"] == (kept is None)
-    assert [row["prompt"] for row in plain] == (["q"] if kept is None else ["p", "q"])
+    assert [row["prompt"] for row in rows] == (["q"] if kept is None else ["p", "q"])
     if kept:
-        assert (thought[0]["reasoning"], thought[0]["answer"], plain[0]["answer"]) == kept
+        assert (rows[0]["reasoning"], rows[0]["answer"], rows[0]["ift"]) == kept
+
+
+def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    rows = [row(f"{i % 7}", mode, traced("R", f"{i}")) for i in range(10) for mode in ("ift", "reasoning")]
+    one, two = (run(tmp_path / str(cpus), {}, rows, cpus) for cpus in (1, 2))
+    for name in (PAIRS, "result.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert read_json(two / "result.json")["dropped"]["duplicate"] == 3
+
+
+def test_a_mistake_in_another_process_ends_the_stage(tmp_path: Path) -> None:
+    rows = [row(f"{i}", mode, traced("R", f"{i}")) for i in range(4) for mode in ("ift", "reasoning")]
+    del rows[-1]["finish"]
+    with pytest.raises(KeyError, match="finish"):
+        run(tmp_path, {}, rows, 2)

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.data.pairs import PAIRS
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, UnitDir, read_json, read_jsonl
 
@@ -106,12 +107,12 @@ def test_the_teacher_gains_by_thinking(demo: Demo) -> None:
     assert right("ift") < 0.5
 
 
-def test_collated_modes_hold_the_same_prompts(demo: Demo) -> None:
+def test_collated_pairs_are_the_prompts_that_were_not_dropped(demo: Demo) -> None:
     out = demo.unit("collate", "demo").out
-    ids = [pq.read_table(out / f"{mode}.parquet")["id"].to_pylist() for mode in ("ift", "reasoning")]
-    result = read_json(out / "result.json")
-    assert ids[0] == ids[1]
-    assert len(ids[0]) == result["prompts"] == 3400 - sum(result["dropped"].values())
+    pairs, result = pq.read_table(out / PAIRS), read_json(out / "result.json")
+    ids = pairs["id"].to_pylist()
+    assert len(ids) == len(set(ids)) == result["prompts"] == 3400 - sum(result["dropped"].values())
+    assert all(text for name in ("reasoning", "answer", "ift") for text in pairs[name].to_pylist())
 
 
 def test_compute_grows_with_size_and_with_tokens(demo: Demo) -> None:

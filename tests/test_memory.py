@@ -101,7 +101,8 @@ def test_packing_and_collating_grow_with_the_rows() -> None:
     few, many = Lengths(1000, 100, 200, 2000), Lengths(1_000_000, 100, 200, 2000)
     text = 1_000_000 * (2 * 100 + 200 + 2000) * 5
     assert memory.packing(few) < 2000 < text / 2**20 < memory.packing(many)
-    assert memory.collating(few) < memory.collating(many)
+    study = Lengths(3_000_000, 300, 650, 3450)  # 35 GB of text
+    assert memory.collating(few, 1) == memory.collating(many, 1) < memory.collating(study, 8) < 4096
     assert memory.packing(Lengths(None, 100, 200, 2000)) == memory.packing(many)  # nobody knows how many
 
 

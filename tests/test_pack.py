@@ -18,6 +18,7 @@ from tiny import context
 from jobs import toy
 from jobs.core.unit import Unit
 from jobs.data.blocks import LEARN, PADDING, REASONING, START, Blocks
+from jobs.data.pairs import PAIRS
 from jobs.stages import pack
 from jobs.stages.pack import OPEN_BLOCKS, Row, encode, encoded, mixture, packed, usable, write
 from jobs.store.progress import Progress
@@ -160,10 +161,10 @@ def table(folder: Path, prompts: int, reasoning: dict[int, str], plain: dict[int
     asked = [f"a:{'+'.join(str(i))}=" for i in range(prompts)]
     traces = [reasoning.get(i, f"0+{i % 10}={i % 10}") for i in range(prompts)]
     answers = [plain.get(i, f"0{i % 10}") for i in range(prompts)]
-    rows = {"ift": ([""] * prompts, answers), "reasoning": (traces, [f"1{i % 10}" for i in range(prompts)])}
-    for mode, (thought, told) in rows.items():
-        made = pa.table({"prompt": asked, "reasoning": thought, "answer": told})
-        pq.write_table(made, out / f"{mode}.parquet")
+    told = [f"1{i % 10}" for i in range(prompts)]
+    pq.write_table(
+        pa.table({"prompt": asked, "reasoning": traces, "answer": told, "ift": answers}), out / PAIRS
+    )
     write_json(out / "result.json", {})
     return unit
 

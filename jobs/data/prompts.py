@@ -88,7 +88,8 @@ def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
     name = f"{spec['dataset']} ({spec.get('split') or 'train'})"
     table = load_rows(spec).data.table
     check_types(name, table.schema, tuple(text.names))
-    return Source(name, lambda: iter(table.select(text.names).cast(text).to_batches(ROWS)))
+    chosen = table.select(text.names)
+    return Source(name, lambda: (batch.cast(text) for batch in chosen.to_batches(ROWS)))
 
 
 def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -1,37 +1,37 @@
-"""Collate one dataset per mode: the prompts with a good answer in both modes, in the same order.
+"""Collate the pairs: the prompts with a good answer in both modes, each with both answers.
 
 Reads the output of a generate unit or a published dataset of pairs (columns prompt, reasoning, ift). Every
-dropped prompt is counted under one reason. Rows are streamed; only their lengths are kept in memory.
+dropped prompt is counted under one reason. Rows are streamed, and examined by as many processes as the unit
+has cores; only 8 bytes of each prompt's identifier are kept in memory.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from jobs.core.unit import MODES
+from jobs.data.lengths import Lengths
+from jobs.data.pairs import SCHEMA, write
+from jobs.data.pool import ordered
 from jobs.data.prompts import open_source, prompt_id, sample
+from jobs.data.seen import Seen, hashed
 from jobs.runtime.context import Context
 from jobs.store.rundir import read_jsonl
 from jobs.text.rowcheck import PAIR_COLUMNS
 from jobs.text.thinking import Parts, Thinking
 
 REASONS = ("truncated", "unclosed", "stray_tags", "empty", "duplicate", "unpaired")
-ROW_GROUP = 2000  # rows
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("prompt", pa.string()), ("reasoning", pa.string()), ("answer", pa.string())]
-    + [(f"tokens_{part}", pa.int64()) for part in ("prompt", "reasoning", "answer")]
-)
 
 
 class Answer(NamedTuple):
@@ -54,20 +54,37 @@ class Pair:
     answers: dict[str, Answer]
 
 
+@dataclass(frozen=True)
+class Examined:
+    """Prompts of which each was examined alone.
+
+    Attributes:
+        ids: Hashes of their identifiers.
+        faults: Why each is to be dropped, as a place in REASONS; -1 for a good one.
+        good: The good ones, with the columns of jobs.data.pairs.
+    """
+
+    ids: NDArray[np.uint64]
+    faults: NDArray[np.int8]
+    good: pa.RecordBatch
+
+
 def run(ctx: Context) -> None:
     """Collate the unit's input."""
     config = ctx.unit.config
     thinking = Thinking.of(config.get("thinking"))
-    sources = config["pairs"]
-    pairs: Iterator[Pair]
+    sources, processes = config["pairs"], ctx.unit.resources.cpus_per_task
+    examined: Iterator[Examined]
     if sources:
-        pairs = chain.from_iterable(published_pairs(ctx, spec, thinking) for spec in sources)
+        batches = chain.from_iterable(published(ctx, spec) for spec in sources)
+        examined = ordered(partial(of_batch, thinking), batches, processes)
     else:
-        pairs = generated_pairs(ctx.input("generate"), thinking)
+        files = sorted((ctx.input("generate") / "chunks").glob("[!.]*.jsonl"))
+        examined = ordered(partial(of_chunk, thinking), files, processes)
     staged = ctx.staging()
     dropped = Counter(dict.fromkeys(REASONS, 0))
-    lengths = {mode: array("q") for mode in MODES}
-    kept = write(staged, good(pairs, thinking, dropped), lengths)
+    lengths = {mode: Lengths() for mode in MODES}
+    kept = write(staged, measured(good(examined, dropped), lengths))
     if not kept:
         raise ValueError(
             f"no prompt has a good answer in both modes; left out: {dict(dropped)}. Truncated answers need a "
@@ -77,22 +94,36 @@ def run(ctx: Context) -> None:
     result = {
         "prompts": kept,
         "dropped": dict(dropped),
-        "lengths": {mode: summary(lengths[mode]) for mode in MODES},
+        "lengths": {mode: found.summary() for mode, found in lengths.items()},
         "lengths_in": "characters" if sources else "tokens",
     }
     ctx.publish(staged, result)
 
 
-def good(pairs: Iterator[Pair], thinking: Thinking, dropped: Counter[str]) -> Iterator[Pair]:
-    """Yield the pairs to keep; count the others by reason in `dropped`."""
-    seen: set[str] = set()
-    for pair in pairs:
-        reason = fault(pair, thinking) if pair.id not in seen else "duplicate"
-        seen.add(pair.id)
-        if reason:
-            dropped[reason] += 1
-        else:
-            yield pair
+def good(examined: Iterator[Examined], dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the pairs to keep; count the others by reason in `dropped`.
+
+    A prompt that was there before is a duplicate, whatever else is wrong with it.
+    """
+    seen = Seen()
+    for batch in examined:
+        new = seen.add(batch.ids)
+        dropped["duplicate"] += int(np.count_nonzero(~new))
+        faults = batch.faults[new & (batch.faults >= 0)]
+        dropped.update(REASONS[fault] for fault in faults.tolist())
+        yield batch.good.filter(pa.array(new[batch.faults < 0]))
+
+
+def examine(pairs: Sequence[Pair], thinking: Thinking) -> Examined:
+    """Find the fault of each pair, and make rows of the pairs without one."""
+    faults = [fault(pair, thinking) for pair in pairs]
+    rows = [_row(pair) for pair, found in zip(pairs, faults, strict=True) if found is None]
+    columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    places = [-1 if found is None else REASONS.index(found) for found in faults]
+    return Examined(
+        hashed(pair.id for pair in pairs), np.array(places, np.int8), pa.record_batch(arrays, SCHEMA)
+    )
 
 
 def fault(pair: Pair, thinking: Thinking) -> str | None:
@@ -111,36 +142,41 @@ def fault(pair: Pair, thinking: Thinking) -> str | None:
     return "empty" if thinking.close and not thought.reasoning.strip() else None
 
 
-def generated_pairs(folder: Path, thinking: Thinking) -> Iterator[Pair]:
-    """Yield the pairs of a generate unit, chunk by chunk."""
-    for path in sorted((folder / "chunks").glob("[!.]*.jsonl")):
-        chunk: dict[str, Pair] = {}
-        for row in read_jsonl(path):
-            pair = chunk.setdefault(row["id"], Pair(row["id"], row["prompt"], {}))
-            mode, text = row["mode"], row["text"]
-            parts = Parts(row["reasoning"], row["answer"], not thinking.close or thinking.close in text)
-            stray = _stray(thinking, mode, text, parts)
-            pair.answers[mode] = Answer(*parts, row["finish"] == "length", stray, row["tokens"])
-        yield from chunk.values()
+def of_chunk(thinking: Thinking, path: Path) -> Examined:
+    """Examine the pairs of a generate unit's chunk."""
+    chunk: dict[str, Pair] = {}
+    for row in read_jsonl(path):
+        pair = chunk.setdefault(row["id"], Pair(row["id"], row["prompt"], {}))
+        mode, text = row["mode"], row["text"]
+        parts = Parts(row["reasoning"], row["answer"], not thinking.close or thinking.close in text)
+        stray = _stray(thinking, mode, text, parts)
+        pair.answers[mode] = Answer(*parts, row["finish"] == "length", stray, row["tokens"])
+    return examine(list(chunk.values()), thinking)
 
 
-def published_pairs(ctx: Context, spec: dict[str, Any], thinking: Thinking) -> Iterator[Pair]:
-    """Yield the pairs of an existing dataset: `count` of its rows, drawn by `seed`.
+def published(ctx: Context, spec: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an existing dataset: `count` of them, drawn by `seed`.
 
     Raises:
         ValueError: A column is missing, or the dataset has too few rows.
     """
     source = open_source(spec, PAIR_COLUMNS, ctx.resolve)
-    wanted = None
-    if (count := spec.get("count")) is not None:
-        total = sum(len(batch) for batch in source.batches())
-        if count > total:
-            raise ValueError(f"{source.name}: {count} pairs are wanted, and it has {total} rows")
-        wanted = set(sample(total, count, spec.get("seed") or 0).to_pylist())
-    rows = chain.from_iterable(batch.to_pylist() for batch in source.batches())
-    for place, row in enumerate(rows):
-        if wanted is None or place in wanted:
-            yield _pair(row, thinking)
+    if (count := spec.get("count")) is None:
+        yield from source.batches()
+        return
+    total = sum(len(batch) for batch in source.batches())
+    if count > total:
+        raise ValueError(f"{source.name}: {count} pairs are wanted, and it has {total} rows")
+    wanted, start = np.zeros(total, bool), 0
+    wanted[sample(total, count, spec.get("seed") or 0).to_numpy()] = True
+    for batch in source.batches():
+        yield batch.filter(pa.array(wanted[start : start + len(batch)]))
+        start += len(batch)
+
+
+def of_batch(thinking: Thinking, batch: pa.RecordBatch) -> Examined:
+    """Examine rows of a published dataset."""
+    return examine([_pair(row, thinking) for row in batch.to_pylist()], thinking)
 
 
 def _pair(row: dict[str, str | None], thinking: Thinking) -> Pair:
@@ -160,43 +196,23 @@ def _stray(thinking: Thinking, mode: str, text: str, parts: Parts) -> bool:
     return bool(headless) or thinking.stray(parts.reasoning, parts.answer)
 
 
-def write(folder: Path, pairs: Iterator[Pair], lengths: dict[str, Any]) -> int:
-    """Write both datasets and collect their answers' lengths; return the number of prompts."""
-    kept = 0
-    with ExitStack() as stack:
-        files = {m: stack.enter_context(pq.ParquetWriter(folder / f"{m}.parquet", SCHEMA)) for m in MODES}
-        while group := list(islice(pairs, ROW_GROUP)):
-            kept += len(group)
-            for mode, file in files.items():
-                rows = [_row(pair, mode) for pair in group]
-                lengths[mode].extend(map(_length, rows))
-                file.write_table(pa.Table.from_pylist(rows, SCHEMA))
-    return kept
+def measured(batches: Iterator[pa.RecordBatch], lengths: dict[str, Lengths]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches, and add their answers' lengths by mode: in tokens, or characters if unknown."""
+    columns = {"ift": ("ift",), "reasoning": ("reasoning", "answer")}
+    for batch in batches:
+        for mode, parts in columns.items():
+            of_parts = [
+                pc.coalesce(batch.column(f"tokens_{part}"), pc.utf8_length(batch.column(part)))
+                for part in parts
+            ]
+            lengths[mode].add(sum(each.to_numpy(zero_copy_only=False).astype(np.int64) for each in of_parts))
+        yield batch
 
 
-def _row(pair: Pair, mode: str) -> dict[str, Any]:
-    found = pair.answers[mode]
-    tokens = {f"tokens_{part}": count for part, count in found.tokens.items()}
-    if mode == "ift":  # plain answers count no reasoning tokens, even if the teacher produced some
-        tokens["tokens_reasoning"] = None if tokens["tokens_reasoning"] is None else 0
-    reasoning = found.reasoning if mode == "reasoning" else ""
-    return {"id": pair.id, "prompt": pair.prompt, "reasoning": reasoning, "answer": found.answer, **tokens}
-
-
-def _length(row: dict[str, Any]) -> int:
-    if row["tokens_answer"] is None:
-        return len(row["reasoning"]) + len(row["answer"])
-    return int(row["tokens_reasoning"] + row["tokens_answer"])
-
-
-def summary(lengths: Any) -> dict[str, Any]:
-    """Return mean, median, 90th percentile, maximum and sum."""
-    values = np.asarray(lengths)
-    p50, p90 = np.percentile(values, [50, 90])
-    return {
-        "mean": float(values.mean()),
-        "p50": float(p50),
-        "p90": float(p90),
-        "max": int(values.max()),
-        "total": int(values.sum()),
-    }
+def _row(pair: Pair) -> tuple[str | int | None, ...]:
+    """Return a row of SCHEMA. What a teacher thought before its plain answer is left out."""
+    plain, thought = (pair.answers[mode] for mode in MODES)
+    texts = (pair.id, pair.prompt, thought.reasoning, thought.answer, plain.answer)
+    return (
+        *texts, *(thought.tokens[part] for part in ("prompt", "reasoning", "answer")), plain.tokens["answer"],
+    )  # fmt: skip

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from jobs.core.unit import MODES
 from jobs.data.blocks import LEARN, PADDING, REASONING, START
+from jobs.data.pairs import PAIRS, TEXTS
 from jobs.runtime.context import Context
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
@@ -61,8 +61,7 @@ def run(ctx: Context) -> None:
     if fault := chat.student_fault():
         raise ValueError(fault)
     data = ctx.input("collate")
-    columns = ["prompt", "reasoning", "answer"]
-    modes = {mode: pq.read_table(data / f"{mode}.parquet", columns=columns) for mode in MODES}
+    modes = _of_modes(pq.read_table(data / PAIRS, columns=list(TEXTS)))
     size, prompts = config["block_size"], modes["ift"].num_rows
     steps = 2 * prompts  # each prompt is measured in both modes, then written in one
 
@@ -87,6 +86,16 @@ def run(ctx: Context) -> None:
     staged = ctx.staging()
     result = write(staged, phases(), size, padding=tokenizer.pad_token_id or 0)
     ctx.publish(staged, {"prompts": len(kept), "dropped": dropped, **result})
+
+
+def _of_modes(pairs: pa.Table) -> dict[str, pa.Table]:
+    """Return the rows of each mode."""
+    plain = {
+        "prompt": pairs["prompt"],
+        "reasoning": pa.array([""]).take(pa.array([0] * len(pairs))),
+        "answer": pairs["ift"],
+    }
+    return {"ift": pa.table(plain), "reasoning": pairs.select(["prompt", "reasoning", "answer"])}
 
 
 def usable(

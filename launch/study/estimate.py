@@ -18,10 +18,12 @@ from launch.study.schema import EvalGroup, Study
 
 STARTUP = 0.1  # hours to load a model, compile and save
 TOKENIZED = 50_000  # tokens per second and core; measured: 51,000 on a busy core of an AMD EPYC
-COLLATED = 2_000_000  # tokens per second, read as JSON and written as Parquet; measured: 6 times as many
+COLLATED = (
+    2_000_000  # tokens per second and core, read as JSON and written as Parquet; measured: 6 times as many
+)
 REPORTED = 20_000  # scores of items per second, read, resampled and plotted; measured: 22,000 to 67,000
 ROWS = 1_000_000  # prompts of a study that does not specify its number
-MANY = 10**8  # tokens above which packing is worth several cores
+MANY = 10**8  # tokens above which a stage that only handles text is worth several cores
 CHOICE_TOKENS = 10  # per candidate answer, where the likelihoods of several are compared
 
 
@@ -93,9 +95,11 @@ def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
 
 
-def collating_hours(rows: Lengths) -> float:
-    """Estimate the hours of pairing the answers of all prompts."""
-    return STARTUP + (rows.prompts or ROWS) * (2 * rows.prompt + rows.ift + rows.reasoning) / COLLATED / 3600
+def collating_needs(rows: Lengths, cluster: Cluster) -> Resources:
+    """Estimate what pairing the answers of all prompts needs."""
+    tokens = (rows.prompts or ROWS) * (2 * rows.prompt + rows.ift + rows.reasoning)
+    cpus = cluster.cpus_per_gpu if tokens > MANY else 1
+    return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * COLLATED) / 3600)
 
 
 def reporting_hours(items: int) -> float:

@@ -100,9 +100,11 @@ def packing(rows: Lengths) -> int:
     return requested(PACK + _mib(2 * tokens * BYTES_PER_TOKEN + order + batch))
 
 
-def collating(rows: Lengths) -> int:
-    """Return the memory of pairing the answers: rows are streamed; lengths and prompt hashes are kept."""
-    return requested(COLLATE + _mib(400 * (rows.prompts or ROWS)))
+def collating(rows: Lengths, processes: int) -> int:
+    """Return the memory of pairing the answers: batches of text for each process, and prompts' hashes."""
+    batch = min(rows.prompts or ROWS, 1000) * (rows.prompt + rows.ift + rows.reasoning) * BYTES_PER_TOKEN
+    others = processes * COLLATE / 2 if processes > 1 else 0
+    return requested(COLLATE + others + _mib(6 * processes * batch + 20 * (rows.prompts or ROWS)))
 
 
 def reporting(items: int) -> int:

@@ -24,7 +24,7 @@ from launch.study.deepspeed import deepspeed
 from launch.study.digests import digest
 from launch.study.estimate import (
     Lengths,
-    collating_hours,
+    collating_needs,
     evaluation_flops,
     generation_flops,
     hours,
@@ -213,8 +213,9 @@ class _Planner:
         config = {"pairs": pairs, "thinking": teacher.model_dump()}
         execution = {"files": _files(study.pairs or ())}
         inputs = (self.generate.as_input(),) if self.generate else ()
-        needed = Resources(memory=memory.collating(self.rows))
-        needed = self.limited(needed, collating_hours(self.rows))
+        needed = collating_needs(self.rows, self.cluster)
+        needed = replace(needed, memory=memory.collating(self.rows, needed.cpus_per_task))
+        needed = self.limited(needed, needed.hours)
         return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
     def packing(self, student: Model, share: float, block: int) -> Maker:

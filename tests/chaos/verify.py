@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chaos.watch import Watch
-from jobs.core.unit import MODES, Unit
+from jobs.core.unit import Unit
+from jobs.data.pairs import PAIRS
 from jobs.store import journal
 from jobs.store.rundir import StudyDir, UnitDir, read_json, read_jsonl
 from jobs.store.schema import event
@@ -46,15 +47,11 @@ def rows(folder: UnitDir, model: UnitDir) -> list[str]:
 
 
 def pairs(folder: UnitDir, model: UnitDir) -> list[str]:
-    """Both datasets hold every prompt once."""
-    wrong = []
-    for mode in MODES:
-        counts, wanted = (
-            Counter(pq.read_table(some.out / f"{mode}.parquet").column("id").to_pylist())
-            for some in (folder, model)
-        )
-        wrong += _differences(f"rows of {mode}", counts, wanted)
-    return wrong
+    """The dataset holds every prompt once."""
+    counts, wanted = (
+        Counter(pq.read_table(some.out / PAIRS, columns=["id"])["id"].to_pylist()) for some in (folder, model)
+    )
+    return _differences("pairs", counts, wanted)
 
 
 def training(folder: UnitDir, model: UnitDir) -> list[str]:
