@@ -16,6 +16,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # read at import
 from jobs.core.unit import Input, Unit
 from jobs.engines.load import load
 from jobs.evaluation.local_tasks import write_task
+from jobs.evaluation.tasks import load_tasks, prepare_environment, task_manager
 from jobs.runtime.context import Context
 from jobs.runtime.signals import Interrupted
 from jobs.stages import evaluate
@@ -89,7 +90,7 @@ def prepare(
 
 
 def loaded(ctx: Context, include: Path) -> tuple[Any, Any]:
-    return load(str(ctx.input("train") / "model"), None, ctx.unit.execution), evaluate._manager(include)
+    return load(str(ctx.input("train") / "model"), None, ctx.unit.execution), task_manager(include)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
@@ -251,7 +252,7 @@ def test_a_group_of_lm_evals_own_tasks_has_no_folder(tmp_path: Path) -> None:
 
 
 def test_lm_evals_own_tasks_are_found_without_a_folder() -> None:
-    assert "gsm8k" in evaluate._manager(None).all_tasks
+    assert "gsm8k" in task_manager(None).all_tasks
 
 
 def test_told_to_stop_it_keeps_the_benchmarks_that_are_finished(benchmarks: Path, tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def test_a_folder_of_tasks_replaces_lm_evals_own(benchmarks: Path, tmp_path: Pat
     logger.setLevel(logging.NOTSET)
     folder = tmp_path / "own"
     write_task(folder, "own", [{"prompt": "1+?", "answer": "7"}], source="made here")
-    assert evaluate._manager(folder).all_tasks == ["own"]
+    assert task_manager(folder).all_tasks == ["own"]
     assert logger.level == logging.ERROR
 
 
@@ -368,9 +369,9 @@ def test_a_task_is_loaded_with_the_studys_examples_or_its_own(tmp_path: Path) ->
     with (tmp_path / "shots.yaml").open("a", encoding="utf-8") as file:
         file.write("num_fewshot: 3\n")
     for given, used in ((None, 3), (0, 0), (2, 2)):
-        (leaf,) = evaluate._load(evaluate._manager(tmp_path), tasks("shots", fewshot=given)[0])
+        (leaf,) = load_tasks(task_manager(tmp_path), tasks("shots", fewshot=given)[0])
         assert leaf.get_config("num_fewshot") == used
-    (leaf,) = evaluate._load(evaluate._manager(tmp_path), {**tasks("shots")[0], "fewshot": 1})
+    (leaf,) = load_tasks(task_manager(tmp_path), {**tasks("shots")[0], "fewshot": 1})
     assert leaf.task_name == "shots"
 
 
@@ -380,11 +381,11 @@ def test_a_task_that_lm_eval_does_not_report_so_is_refused_before_it_runs(tmp_pa
         write_task(tmp_path, f"task{number:02d}", items, source="made here", extract="([0-9])")
     with (tmp_path / "task00.yaml").open("a", encoding="utf-8") as file:
         file.write("tag: many\n")
-    manager = evaluate._manager(tmp_path)
+    manager = task_manager(tmp_path)
 
     def refused(name: str, **given: Any) -> str:
         with pytest.raises(ValueError, match=name) as caught:
-            evaluate._load(manager, tasks(name, **given)[0])
+            load_tasks(manager, tasks(name, **given)[0])
         return str(caught.value)
 
     close = ", ".join(f"task{number:02d}" for number in (10, 9, 8, 7, 6))
@@ -481,13 +482,13 @@ def test_the_hub_is_left_alone_where_all_data_are_local(
         monkeypatch.delenv(name)
     (tmp_path / "a.yaml").write_text("task: a\ndataset_path: json\n", encoding="utf-8")
     (tmp_path / "b.yaml").write_text("task: b\ndataset_path: openai/gsm8k\n", encoding="utf-8")
-    evaluate.prepare_environment(tmp_path)
+    prepare_environment(tmp_path)
     assert "HF_HUB_OFFLINE" not in os.environ
     (tmp_path / "b.yaml").unlink()
-    evaluate.prepare_environment(tmp_path)
+    prepare_environment(tmp_path)
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    evaluate.prepare_environment(tmp_path)
+    prepare_environment(tmp_path)
     assert os.environ["HF_HUB_OFFLINE"] == "0", "what the user has set stays"
 
 
@@ -500,11 +501,11 @@ def test_a_folder_that_reads_from_the_hub_is_found_however_the_task_is_written(
     (tmp_path / "deep").mkdir()
     for text in ("openai/gsm8k", "'openai/gsm8k'", '"jsonl"', "  gsm8k  # not json"):
         (tmp_path / "deep" / "a.yaml").write_text(f"task: a\ndataset_path: {text}\n", encoding="utf-8")
-        evaluate.prepare_environment(tmp_path)
+        prepare_environment(tmp_path)
         assert "HF_HUB_OFFLINE" not in os.environ
         assert "HF_DATASETS_OFFLINE" not in os.environ
     builders = ("json", "csv", "parquet", "text", "arrow")
     lines = "".join(f"- dataset_path: no\n  x:\ndataset_path: '{name}'\n" for name in builders)
     (tmp_path / "deep" / "a.yaml").write_text(lines, encoding="utf-8")
-    evaluate.prepare_environment(tmp_path)
+    prepare_environment(tmp_path)
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"

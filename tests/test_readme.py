@@ -78,9 +78,11 @@ def test_a_study_with_a_model_a_benchmark_and_data_of_ones_own(own: Path) -> Non
 
 
 def test_lm_eval_scores_a_task_of_ones_own(own: Path) -> None:
-    from jobs.stages.evaluate import _load, _manager
+    from jobs.evaluation.tasks import load_tasks, task_manager
 
-    (task,) = _load(_manager(own / "tasks"), {"task": "capitals", "metric": "exact_match", "filter": "none"})
+    (task,) = load_tasks(
+        task_manager(own / "tasks"), {"task": "capitals", "metric": "exact_match", "filter": "none"}
+    )
     (first, *_) = task.test_docs()
     assert task.doc_to_text(first) == "What is the capital of Japan? Answer with its name only."
     assert task.process_results(first, ["tokyo"]) == {"exact_match": 1.0}

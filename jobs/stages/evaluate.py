@@ -6,13 +6,9 @@ published together. lm-eval's own files are kept unchanged, next to the cost of 
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import sys
-from collections.abc import Iterable
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +16,9 @@ import numpy as np
 
 from jobs.core.flops import architecture, forward_flops, generate_flops
 from jobs.core.paths import DATA
-from jobs.core.task_files import hub_datasets
 from jobs.engines.base import Engine
 from jobs.engines.load import import_engines, load, quiet
+from jobs.evaluation.tasks import import_lm_eval, load_tasks, prepare_environment, result_key, task_manager
 from jobs.runtime.context import Context
 from jobs.store.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
 
@@ -49,31 +45,11 @@ def run(ctx: Context) -> None:
 
         with closing(load(str(model), None, ctx.unit.execution, starts)) as engine:
             starts("importing lm-eval")
-            manager = _manager(folder)
+            manager = task_manager(folder)
             for task in left:
                 title = f"{task['task']} ({tasks.index(task) + 1} of {len(tasks)})"
                 _run_task(ctx, engine, manager, task, title)
     _publish(ctx, tasks)
-
-
-def prepare_environment(include: Path | None) -> None:
-    """Set what lm-eval, datasets and vLLM read at import.
-
-    If every task of the group reads local files, the hub is never contacted.
-    """
-    quiet()
-    if include is None:
-        return
-    if not include.is_dir():
-        raise ValueError(f"benchmarks: there is no folder {include} (include)")
-    if not hub_datasets(include):
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-            if name in os.environ:  # as the user has set it
-                continue
-            os.environ[name] = "1"
-            for library in ("huggingface_hub.constants", "datasets.config"):
-                if library in sys.modules:  # in a forked job, which has read the variables already
-                    vars(sys.modules[library])[name] = True
 
 
 def _finished(ctx: Context, task: dict[str, Any]) -> Path:
@@ -84,27 +60,7 @@ def imports() -> None:
     """Import what every evaluation needs."""
     quiet()
     import_engines()
-    _harness()
-
-
-def _harness() -> None:
-    """Import lm-eval, and run its `pip list`, which takes seconds, once instead of for each benchmark."""
-    from torch.utils import collect_env
-
-    import jobs.evaluation.lm_eval_model  # noqa: F401
-
-    if not hasattr(collect_env.get_pretty_env_info, "cache_info"):
-        collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)
-    collect_env.get_pretty_env_info()
-
-
-def _manager(include: Path | None) -> Any:
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    _harness()
-    from lm_eval.tasks import TaskManager
-
-    # Indexing lm-eval's own tasks takes 12 s; a group with its own folder does not need them.
-    return TaskManager(include_path=include, include_defaults=include is None)
+    import_lm_eval()
 
 
 def _run_task(ctx: Context, engine: Engine, manager: Any, task: dict[str, Any], title: str) -> None:
@@ -142,7 +98,7 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
-    loaded = _load(manager, task)
+    loaded = load_tasks(manager, task)
     # Given a file name, lm-eval creates no folder per model, but still chooses its own file names.
     tracker = EvaluationTracker(output_path=str(folder / "results.json"))
     results = simple_evaluate(
@@ -165,38 +121,6 @@ def _evaluate(lm: EngineLM, manager: Any, task: dict[str, Any], folder: Path, mo
     return {**results, "samples": samples}
 
 
-def _load(manager: Any, task: dict[str, Any]) -> list[Any]:
-    """Return lm-eval's task objects, with the study's number of few-shot examples."""
-    import difflib
-
-    name = task["task"]
-    if name not in manager.all_tasks:
-        near = difflib.get_close_matches(name, manager.all_tasks, 5) or manager.all_tasks[:10]
-        raise ValueError(f"lm-eval has no task {name!r}; close to it: {', '.join(near)}")
-    loaded = manager.load([name])
-    for leaf in loaded["tasks"].values():
-        if task.get("fewshot") is not None:
-            leaf.set_config("num_fewshot", task["fewshot"])
-    if name in loaded["groups"]:  # groups have their own metrics
-        return [loaded["groups"][name]]
-    if name not in loaded["tasks"]:
-        raise ValueError(f"{name!r} is lm-eval's tag for {', '.join(loaded['tasks'])}: name these one by one")
-    for leaf in loaded["tasks"].values():
-        _choose(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
-    return list(loaded["tasks"].values())
-
-
-def _choose(task: dict[str, Any], reported: Iterable[str]) -> str:
-    """Return lm-eval's key for the study's metric and filter; ValueError if it is not in `reported`."""
-    key, reported = f"{task['metric']},{task['filter']}", sorted(reported)
-    if key not in reported:
-        raise ValueError(
-            f"benchmark {task['task']}: lm-eval reports no metric {task['metric']!r} with filter "
-            f"{task['filter']!r}; as metric,filter it reports {'; '.join(reported)}"
-        )
-    return key
-
-
 def summarise(
     results: dict[str, Any], usage: dict[tuple[str, int], Usage], task: dict[str, Any], model: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -208,7 +132,7 @@ def summarise(
     """
     name = task["task"]
     values = results["results"].get(name, {})
-    key = _choose(task, [k for k in values if "," in k and "_stderr," not in k])
+    key = result_key(task, [k for k in values if "," in k and "_stderr," not in k])
     stderr = values.get(f"{task['metric']}_stderr,{task['filter']}")
     items: list[dict[str, Any]] = []
     flops, shape = 0, architecture(model)
