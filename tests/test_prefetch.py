@@ -39,6 +39,15 @@ from launch.submit.limits import Refusal
 ROWS = [
     {"prompt": f"{i}+1=", "ift": str(i + 1), "reasoning": f"<think>one more</think>{i + 1}"} for i in range(8)
 ]
+ON_THE_HUB = """
+task: easy
+dataset_path: SOURCE
+test_split: train
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{ift}}"
+metric_list: [{metric: exact_match}]
+"""
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -82,19 +91,31 @@ def hub(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield hub
 
 
-def study(hub: Hub, folder: Path, **preset: Any) -> Path:
-    """A study with a pretrained student, and rows of a dataset."""
+def study(hub: Hub, folder: Path, source: str = "", **preset: Any) -> Path:
+    """A study with a pretrained student, and rows of a dataset.
+
+    Args:
+        source: dataset of the hub that its benchmark reads; by default it reads a local file.
+    """
     config = json.loads((hub.folders["models/lab/model"] / "config.json").read_text(encoding="utf-8"))
     pretrained = {
         **student(), "init": "pretrained", "model": "lab/model", "tokenizer": None, "architecture": config,
         **preset,
     }  # fmt: skip
     commit = commit_of(hub.folders["datasets/lab/Rows"])
-    return write_study(
+    file = write_study(
         folder, {"s": {key: value for key, value in pretrained.items() if value is not None}},
         prepare=None, pairs={"dataset": "lab/Rows", "revision": commit}, mixtures={"shares": [1]},
         training={"block": 64, "batch": 1}, benchmarks=["easy.yaml"],
     )  # fmt: skip
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    write_task(tasks, "easy", [{"prompt": "1+?", "answer": "7"}], source="made here")
+    if source:
+        (tasks / "easy.yaml").write_text(ON_THE_HUB.replace("SOURCE", source), encoding="utf-8")
+    group = yaml.safe_load((folder / "easy.yaml").read_text(encoding="utf-8"))
+    (folder / "easy.yaml").write_text(yaml.safe_dump({**group, "include": str(tasks)}), encoding="utf-8")
+    return file
 
 
 def units(file: Path) -> list[Unit]:
@@ -174,9 +195,7 @@ def test_jobs_find_without_a_network_what_was_fetched(hub: Hub, tmp_path: Path) 
 
     hub.asked.clear()
     again = sor("prefetch", file, "--runs", runs)  # nobody is asked, and no hub either
-    assert again.stdout.splitlines()[0].startswith("not covered: the data of benchmarks")
-    assert again.stdout.splitlines()[1] == "  lm_eval --model dummy --limit 1 --tasks easy"
-    assert "nothing to fetch: what is left of the study reads no model and no rows" in again.stdout
+    assert again.stdout == "nothing to fetch: what is left of the study reads nothing of the hub\n"
     assert (again.returncode, hub.asked) == (0, [])
 
 
@@ -285,19 +304,44 @@ def test_what_a_study_needs(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_benchmarks_whose_data_may_be_on_the_hub(hub: Hub, tmp_path: Path) -> None:
-    paper = benchmarks(plan(load_study("scale-or-reason"), load_cluster("local")))
+    def names(units: list[Unit]) -> dict[str, list[str]]:
+        return {each.folder: [task["task"] for task in each.tasks] for each in benchmarks(units)}
+
+    paper = names(plan(load_study("scale-or-reason"), load_cluster("local")))
     assert paper.keys() == {"", str(DATA / "configs/evals/tasks")}
     assert "gsm8k_cot_zeroshot" in paper[""]
     assert "aqua_rat_letter" in paper[str(DATA / "configs/evals/tasks")]
-    assert benchmarks(plan(load_study("demo"), load_cluster("local"))) == {}
-    file = study(hub, tmp_path / "study")
+    assert names(plan(load_study("demo"), load_cluster("local"))) == {}
+    assert names(units(study(hub, tmp_path / "local"))) == {}
+    file = study(hub, tmp_path / "study", "lab/items")
+    assert names(units(file)) == {str(file.parent / "tasks"): ["easy"]}
+
+
+@pytest.mark.slow
+def test_the_data_of_benchmarks_is_fetched_and_found_without_a_network(
+    hub: Hub, made: Path, tmp_path: Path
+) -> None:
+    hub.add("datasets/lab/items", made / "rows")
+    file, runs = study(hub, tmp_path / "study", "lab/items", model=str(made / "model")), tmp_path / "runs"
+    other = ON_THE_HUB.replace("SOURCE", "lab/nothing").replace("easy", "hard")
+    (file.parent / "tasks" / "hard.yaml").write_text(other, encoding="utf-8")
     group = yaml.safe_load((file.parent / "easy.yaml").read_text(encoding="utf-8"))
-    (file.parent / "easy.yaml").write_text(yaml.safe_dump({**group, "include": str(tmp_path)}), "utf-8")
-    write_task(tmp_path, "easy", [{"prompt": "1+?", "answer": "7"}], source="made here")
-    assert benchmarks(units(file)) == {}
-    with (tmp_path / "easy.yaml").open("a", encoding="utf-8") as task:
-        task.write("dataset_path: lab/items\n")
-    assert benchmarks(units(file)) == {str(tmp_path): ["easy"]}
+    group["tasks"].append({"task": "hard", "items": 9})
+    (file.parent / "easy.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    there = write_cluster(tmp_path / "there.yaml", offline=True)
+    project = open_project(str(file), str(there), runs)
+    assert "  data of benchmarks: easy, hard\n" in absent(project, project.units)
+
+    done = sor("prefetch", file, "--cluster", there, "--runs", runs, "--yes")
+    assert re.search(r"easy +benchmark +unknown", done.stdout), done.stdout + done.stderr
+    *_, first, second, last = done.stdout.splitlines()
+    assert first == "there    benchmark easy"
+    assert re.fullmatch(r"missing  benchmark hard: DatasetNotFoundError: .*lab/nothing.*", second), second
+    assert (done.returncode, last) == (1, "1 of the 3 are missing")
+    assert "  data of benchmarks: hard\n" in absent(project, project.units)
+
+    shutil.rmtree(tmp_path / "hf" / "datasets" / "lab___items")  # as a center's cleaning of scratch does
+    assert "  data of benchmarks: easy, hard\n" in absent(project, project.units)
 
 
 def test_a_template_that_says_where_the_cache_is_is_believed(

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from rich.console import Console
 
 from jobs.core.plain import PlainConsole, printable
 from jobs.core.secrets import load_secrets
 from launch.columns import Columns
+from launch.commands.benchmark_files import fetch_benchmarks
 from launch.commands.hub_files import Listing, download, listing
 from launch.commands.submit import ask
+from launch.study.benchmark_cache import absent
 from launch.study.hub_cache import Cache, missing
-from launch.study.hub_needs import Need, benchmarks, needs
+from launch.study.hub_needs import Benchmarks, Need, benchmarks, needs
 from launch.study.slurm_section import OFFLINE
 from launch.study_run import Project
 from launch.submit.hub_check import cache_of, unfinished
 from launch.submit.limits import Refusal
 
 NOT_INSTALLED = "{} is not installed in {}: {} -m pip install {}"
+
+
+class Line(NamedTuple):
+    """A line of the report: what a study reads, and why it is missing, empty if it is there."""
+
+    what: str
+    why: str
 
 
 def prefetch(project: Project, *, yes: bool) -> int:
@@ -39,10 +48,9 @@ def prefetch(project: Project, *, yes: bool) -> int:
     """
     console = PlainConsole()
     units = unfinished(project.poll())
-    _name_benchmarks(console, benchmarks(units))
-    wanted = needs(units)
-    if not wanted:
-        console.print("nothing to fetch: what is left of the study reads no model and no rows of the hub")
+    wanted, asked = needs(units), benchmarks(units)
+    if not wanted and not asked:
+        console.print("nothing to fetch: what is left of the study reads nothing of the hub")
         return 0
     if find_spec("huggingface_hub") is None:
         raise Refusal(_not_installed("huggingface_hub", "huggingface_hub"))
@@ -51,22 +59,15 @@ def prefetch(project: Project, *, yes: bool) -> int:
     with console.status("asking the hub"):
         found = [listing(need) for need in wanted]
     to_do = [each for each in found if not each.why and _absent(each, cache)]
-    if to_do:
-        _show(console, to_do, cache)
+    tasks = absent(cache, asked)
+    if to_do or tasks:
+        _show(console, to_do, tasks, cache)
         if not yes and (refused := ask("Fetch these?", console)) is not None:
             return refused
-    return _report(console, found, {each.need: _fetch(each, cache) for each in to_do}, cache)
-
-
-def _name_benchmarks(console: Console, found: Mapping[str, list[str]]) -> None:
-    """Print that the data of benchmarks is not fetched here, and lm-eval's commands that load it."""
-    if not found:
-        return
-    console.print("not covered: the data of benchmarks, which lm-eval fetches itself:", style="yellow")
-    for folder, names in found.items():
-        words = ["lm_eval", "--model", "dummy", "--limit", "1", "--tasks", ",".join(names)]
-        words += ["--include_path", folder] if folder else []
-        console.print(f"  {shlex.join(words)}", soft_wrap=True)
+    failed = {each.need: _fetch(each, cache) for each in to_do}
+    lines = _models_and_rows(found, failed, cache)
+    lines += _benchmarks(asked, [(each, _fetch_benchmarks(console, each, cache)) for each in tasks])
+    return _report(console, lines)
 
 
 def _prepare_environment(project: Project) -> None:
@@ -84,17 +85,20 @@ def _absent(found: Listing, cache: Cache) -> bool:
     return bool(found.absent(cache) or missing(cache, found.need))
 
 
-def _show(console: Console, to_do: Sequence[Listing], cache: Cache) -> None:
+def _show(console: Console, to_do: Sequence[Listing], tasks: Sequence[Benchmarks], cache: Cache) -> None:
     """Print what is about to be fetched, and whether there is room for it."""
     table = Columns(("to fetch", "", "files", "size"), numbers=("files", "size"))
     for each in to_do:
         at_most = "up to " if each.need.split is not None else ""
         files = "" if at_most else str(len(each.absent(cache)))
         table.add(str(each.need), each.need.kind, files, at_most + in_bytes(_left(each, cache)))
+    for each in (task["task"] for group in tasks for task in group.tasks):
+        table.add(each, "benchmark", "", "unknown")
     console.print(table)
     place = next(folder for folder in (cache.hub, *cache.hub.parents) if folder.exists())
     free, all_of_it = shutil.disk_usage(place).free, sum(_left(each, cache) for each in to_do)
-    console.print(f"{in_bytes(all_of_it)} in all; {in_bytes(free)} free in {cache.hub}", soft_wrap=True)
+    at_least = " and benchmarks" if tasks else " in all"
+    console.print(f"{in_bytes(all_of_it)}{at_least}; {in_bytes(free)} free in {cache.hub}", soft_wrap=True)
     if all_of_it > free:
         words = "! not enough room: set HF_HOME, here and in 'slurm.environment', to a folder with more"
         console.print(words, style="yellow", soft_wrap=True)
@@ -134,18 +138,42 @@ def _in_a_process(spec: dict[str, str | None], more: dict[str, str]) -> str:
     return "" if done.returncode == 0 else printable(done.stdout).strip() or f"exit code {done.returncode}"
 
 
-def _report(console: Console, found: Sequence[Listing], failed: dict[Need, str], cache: Cache) -> int:
-    """Print what is in the cache and what is missing, and return the exit code."""
-    lacking = 0
+def _fetch_benchmarks(console: Console, wanted: Benchmarks, cache: Cache) -> dict[str, str]:
+    """Fetch the data of tasks, and return why that failed by task; empty if it is in the cache."""
+    if find_spec("lm_eval") is None:
+        return {task["task"]: _not_installed("lm_eval", "'scale-or-reason[eval]'") for task in wanted.tasks}
+    return fetch_benchmarks(console, wanted, cache)
+
+
+def _models_and_rows(found: Sequence[Listing], failed: Mapping[Need, str], cache: Cache) -> list[Line]:
+    """Return the lines of repositories, by what the cache has after fetching."""
+    lines = []
     for each in found:
         here = missing(cache, each.need)
         why = failed.get(each.need) or (here and (each.why or here))
-        lacking += bool(why)
         note = f" (not compared with the hub: {each.why})" if each.why and not why else ""
-        words = f"missing  {each.need}: {why}" if why else f"there    {each.need}{note}"
-        console.print(words, style="bold red" if why else "green", soft_wrap=True)
-    if lacking:
-        console.print(f"{lacking} of the {len(found)} are missing")
+        lines.append(Line(f"{each.need}{note}", why))
+    return lines
+
+
+def _benchmarks(
+    asked: Sequence[Benchmarks], tried: Sequence[tuple[Benchmarks, dict[str, str]]]
+) -> list[Line]:
+    failed = {(group.include, name): why for group, found in tried for name, why in found.items()}
+    return [
+        Line(f"benchmark {task['task']}", failed.get((group.include, task["task"]), ""))
+        for group in asked
+        for task in group.tasks
+    ]
+
+
+def _report(console: Console, lines: Sequence[Line]) -> int:
+    """Print what is in the cache and what is missing, and return the exit code."""
+    for line in lines:
+        words = f"missing  {line.what}: {line.why}" if line.why else f"there    {line.what}"
+        console.print(words, style="bold red" if line.why else "green", soft_wrap=True)
+    if lacking := sum(bool(line.why) for line in lines):
+        console.print(f"{lacking} of the {len(lines)} are missing")
     return int(bool(lacking))
 
 

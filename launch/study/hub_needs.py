@@ -53,6 +53,24 @@ class Need:
         return f"{self.name}{at}{part}"
 
 
+@dataclass(frozen=True)
+class Benchmarks:
+    """Benchmarks that one folder of task files describes.
+
+    Args:
+        include: that folder, as a group names it; empty: lm-eval's own tasks.
+        tasks: as a group names them.
+    """
+
+    include: str
+    tasks: tuple[Mapping[str, Any], ...]
+
+    @property
+    def folder(self) -> str:
+        """The folder's path; empty: lm-eval's own tasks."""
+        return str(DATA / self.include) if self.include else ""
+
+
 def needs(units: Iterable[Unit]) -> list[Need]:
     """Return what these units read from the hub, models first, each repository and revision once."""
     found = dict[tuple[Any, ...], Need]()
@@ -63,20 +81,19 @@ def needs(units: Iterable[Unit]) -> list[Need]:
     return sorted(found.values(), key=lambda need: ("model", "tokenizer", "dataset").index(need.kind))
 
 
-def benchmarks(units: Iterable[Unit]) -> dict[str, list[str]]:
-    """Return the benchmarks of these units that lm-eval may load from the hub.
+def benchmarks(units: Iterable[Unit]) -> list[Benchmarks]:
+    """Return the benchmarks of these units that lm-eval may load from the hub, those of a folder together.
 
-    Returns:
-        Names of tasks by their folder, empty for lm-eval's own; without folders whose data is local.
+    Folders whose data is local are left out.
     """
-    found = dict[str, list[str]]()
+    found = dict[str, dict[str, Any]]()  # of a folder: tasks by their names
     for group in (unit.config["group"] for unit in units if unit.stage == "evaluate"):
         include = group["include"] or ""
         if include.startswith(PREPARED) or (include and not hub_datasets(DATA / include)):
             continue
-        names = found.setdefault(str(DATA / include) if include else "", [])
-        names += [task["task"] for task in group["tasks"] if task["task"] not in names]
-    return found
+        for task in group["tasks"]:
+            found.setdefault(include, {}).setdefault(task["task"], task)
+    return [Benchmarks(include, tuple(tasks.values())) for include, tasks in found.items()]
 
 
 def _of(unit: Unit) -> Iterator[Need]:

@@ -9,9 +9,10 @@ from jobs.core.unit import Unit
 from launch.state.command_line import command
 from launch.state.states import State
 from launch.state.status import StudyStatus
+from launch.study.benchmark_cache import absent as benchmarks_absent
 from launch.study.cluster import Cluster
 from launch.study.hub_cache import Cache, missing
-from launch.study.hub_needs import needs
+from launch.study.hub_needs import benchmarks, needs
 from launch.study.templates import mentions
 from launch.study_run import Project
 from launch.submit.limits import Refusal
@@ -39,8 +40,11 @@ def absent(project: Project, units: Iterable[Unit]) -> str:
     if not slurm.offline or any(mentions(slurm.template, name) for name in FOLDERS):
         return ""
     cache = cache_of(project.cluster)
+    units = list(units)
     looked = [(need, missing(cache, need)) for need in needs(units)]
     lines = [f"  {need.kind} {need}: {why}" for need, why in looked if why]
+    tasks = [task["task"] for each in benchmarks_absent(cache, benchmarks(units)) for task in each.tasks]
+    lines += [f"  data of benchmarks: {', '.join(tasks)}"] if tasks else []
     if not lines:
         return ""
     first = f"compute nodes have no internet ('offline: true'), and the hub's cache in {cache.home} lacks:"
