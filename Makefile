@@ -8,7 +8,7 @@
 # make lint    ruff, mypy --strict, and who may import whom
 # make golden  the screens and scripts that tests compare with, in tests/golden, drawn and written again
 # make pictures  the pictures of README and docs, made again from a run of the demo
-# make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models
+# make reference  docs/reference.md and the JSON Schemas in configs/schema, made again from the models and vLLM
 # make bench   measure against named alternatives; writes tests/benchmarks/results.json, with the seconds of a demo
 #              that make demo has finished
 # make bench-gpu  training steps on one GPU beside transformers' own, in at most 8 minutes; needs torch 2.11 or newer
@@ -76,6 +76,7 @@ pictures: install
 	$(BIN)/python docs/pictures.py "$(RUNS)"
 
 reference: install
+	$(BIN)/python docs/vllm_arguments.py
 	$(BIN)/python docs/reference.py
 
 bench: install

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -50,6 +51,12 @@ def answers(engine: Engine, **sampling: Any) -> list[Completion]:
 def test_auto_takes_vllm_where_it_is_installed(vllm: Engine) -> None:
     assert vllm.name.startswith("vllm")
     assert load.why_not_vllm() == ""
+
+
+def test_the_engine_arguments_that_presets_may_give_are_those_of_the_installed_vllm(vllm: Engine) -> None:
+    made = runpy.run_path(str(CODE / "docs/vllm_arguments.py"))
+    assert f"vllm {made['arguments']()['version']}" in vllm.name
+    assert made["FILE"].read_text(encoding="utf-8") == made["text"](), "make reference"
 
 
 WHY_NOT = "import os, sys; from jobs.engines import load; print(load.why_not_vllm()); "
