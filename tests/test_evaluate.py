@@ -85,7 +85,7 @@ def prepare(
         "sampling": {"temperature": 0.0, "top_p": 1.0, "top_k": 0},
         "thinking": {"open": "<think>", "close": "</think>"},
     }
-    execution = {"engine": engine, "tensor_parallel": 1, "max_model_len": None}
+    execution = {"engine": engine, "max_model_len": None}
     return tiny.context(root, Unit("evaluate", "tiny ift easy", config, (trained,), execution))
 
 

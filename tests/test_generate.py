@@ -70,7 +70,7 @@ def unit(model: Path, source: Path, engine: str = "transformers", **mode: Any) -
             },
             "seed": 1,
         },
-        execution={"engine": engine, "tensor_parallel": 1, "max_model_len": None},
+        execution={"engine": engine, "max_model_len": None},
     )
 
 

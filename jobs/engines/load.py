@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.engines.base import Engine
+from jobs.engines.nodes import Follower, Node
 
 CPU_CACHE = "1"  # GiB of key-value cache for vLLM on CPUs; VLLM_CPU_KVCACHE_SPACE overrides it
 REPAIR = (
@@ -33,7 +34,8 @@ def load(
     Args:
         model: Folder in Hugging Face format, or a name on the hub.
         revision: Revision of a hub model.
-        execution: "engine" ("auto", "vllm" or "transformers"), "tensor_parallel", "max_model_len".
+        execution: "engine" ("auto", "vllm" or "transformers"), "max_model_len", "nodes" that the engine is
+            spread over, "gpus" on each, and "vllm", the arguments of vLLM.
         starts: Called with each phase as it starts: importing, loading the model, compiling.
 
     Raises:
@@ -41,17 +43,16 @@ def load(
         BrokenEngine: vLLM is installed and built for this machine, but does not work.
     """
     quiet()
-    if model.startswith((".", "~", "/")) or model.count("/") > 1:  # hub names have at most one slash
-        folder = Path(model).expanduser()
-        if not (folder / "config.json").is_file():
-            found = "it contains no config.json" if folder.is_dir() else "no such folder"
-            raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
+    _check_folder(model)
+    node = _place(execution)
     began = time.monotonic()
     wanted = execution.get("engine") or "auto"
     starts("importing transformers" if wanted == "transformers" else "importing vLLM")
     missing = why_not_vllm() if wanted != "transformers" else ""
     if wanted == "vllm" and missing:
         raise ValueError(f"engine vllm: {missing}. Install it, or use engine auto or transformers.")
+    if missing and node.count > 1:
+        raise ValueError(f"an engine on {node.count} nodes needs vLLM: {missing}")
     imported = time.monotonic()
     length = execution.get("max_model_len")
     engine: Engine
@@ -64,11 +65,56 @@ def load(
         from jobs.engines.vllm import VllmEngine
 
         starts("loading the model")
-        engine = VllmEngine(model, revision, length, execution.get("tensor_parallel") or 1, starts)
+        engine = VllmEngine(model, revision, length, execution.get("vllm") or {}, node, starts)
     because = f" ({missing})" if missing else ""
     took = f"{imported - began:.1f} s for imports, {time.monotonic() - imported:.1f} s to load"
     print(f"{model}: {engine.name}, context {engine.max_length} tokens{because}; {took}", flush=True)
     return engine
+
+
+def follow(
+    model: str,
+    revision: str | None,
+    execution: dict[str, Any],
+    waits: Callable[[], bool],
+    tick: Callable[[], object],
+) -> None:
+    """Serve an engine that `load` loads on another node, its first, until that closes it.
+
+    Args:
+        model, revision, execution: As there.
+        waits: Called until the engine is about to be loaded: whether it may still be; may raise to end this.
+        tick: Called every second or more often while the engine answers.
+    """
+    quiet()
+    node = _place(execution)
+    with Follower(node, waits) as front:
+        if not front.joined:
+            return
+        _check_folder(model)
+        if missing := why_not_vllm():
+            raise ValueError(f"an engine on {node.count} nodes needs vLLM: {missing}")
+        from jobs.engines import vllm
+
+        length = execution.get("max_model_len")
+        vllm.follow(model, revision, length, execution.get("vllm") or {}, node, front, tick)
+
+
+def follows(rank: int, execution: dict[str, Any]) -> bool:
+    """Return whether a process of a job only serves the engine of the job's first one."""
+    return rank > 0 and (execution.get("nodes") or 1) > 1
+
+
+def _place(execution: dict[str, Any]) -> Node:
+    return Node.take(execution.get("nodes") or 1, execution.get("gpus") or 0)
+
+
+def _check_folder(model: str) -> None:
+    if model.startswith((".", "~", "/")) or model.count("/") > 1:  # hub names have at most one slash
+        folder = Path(model).expanduser()
+        if not (folder / "config.json").is_file():
+            found = "it contains no config.json" if folder.is_dir() else "no such folder"
+            raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
 
 
 def import_engines() -> None:

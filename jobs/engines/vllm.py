@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.engines.base import Completion, Engine, Pair, Request, Tick, Watch
+from jobs.engines.nodes import Follower, Front, Node
 
 LOADED = "Model loading took"  # vLLM (0.32) logs this before it compiles and captures CUDA graphs
 POLL = 1.0  # seconds between two reads of vLLM's messages
+SINGLE = Node()
 
 
 def _end_with_engine(core: Any) -> None:
@@ -75,46 +78,111 @@ def _told_when_loaded(loaded: Callable[[], object]) -> Iterator[dict[str, Any]]:
             thread.join()
 
 
+def _settings(
+    model: str, revision: str | None, max_length: int | None, given: dict[str, Any], node: Node, port: int
+) -> dict[str, Any]:
+    """Return the arguments of the engine, the same on all its nodes; those that are given come last.
+
+    Args:
+        given: Arguments of the study.
+        port: Of vLLM's connections between nodes.
+    """
+    import torch._dynamo.config
+    from transformers import AutoConfig
+    from vllm.platforms import current_platform
+
+    settings: dict[str, Any] = {}
+    if current_platform.is_cpu():
+        dtype = AutoConfig.from_pretrained(model, revision=revision).dtype
+        # float32 holds the same weights and is four times as fast without AVX-512, which provides bf16:
+        # 80 versus 18 tokens/s, measured with SmolLM2-135M on AVX2.
+        if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+            dtype = torch.float32
+        # vLLM's own dtype choice would round float32 weights. Chunked prefill crashes for requests with a
+        # seed ("CPU Generator does not use offset"), so it is off.
+        torch._dynamo.config.disable = True  # scoring would first run a C++ compiler for 10 s
+        settings = {"dtype": dtype or "auto", "enforce_eager": True, "enable_chunked_prefill": False}
+        if node.count > 1:  # its workers are processes of their own
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # as Slurm has bound them
+    if node.count > 1:
+        node.use_network()
+    return {
+        "model": model,
+        "revision": revision,
+        "tokenizer_revision": revision,
+        "max_model_len": max_length or -1,  # -1: the model's length, or as much as fits into memory
+        "seed": 0,
+        "use_tqdm_on_load": False,
+        **settings,
+        **node.arguments(port),
+        **given,
+    }
+
+
+def follow(
+    model: str,
+    revision: str | None,
+    max_length: int | None,
+    given: dict[str, Any],
+    node: Node,
+    front: Follower,
+    tick: Callable[[], object],
+) -> None:
+    """Run this node's workers of an engine until its first node closes it: `vllm serve --headless`, offline.
+
+    Args:
+        front: Connection to the first node.
+        tick: Called every second or more often while it answers.
+
+    Raises:
+        ConnectionError: The first node ended without closing the engine.
+        RuntimeError: A worker of this node ended.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+    settings = _settings(model, revision, max_length, given, node, front.port)
+    executor = MultiprocExecutor(
+        EngineArgs(**settings).create_engine_config(headless=True), monitor_workers=False
+    )
+    try:
+        workers = [worker.proc.sentinel for worker in executor.workers]
+        while not front.over():
+            tick()
+            if connection.wait(workers, timeout=0):
+                if front.over():  # which ended them, as it closes its side of their connections first
+                    return
+                raise RuntimeError("EngineCore: a vLLM worker of this node ended; see its messages above")
+    finally:
+        executor.shutdown()
+
+
 class VllmEngine(Engine):
-    """vLLM, running in this process on CPUs and in its own process on GPUs."""
+    """vLLM, running in this process on CPUs and in its own process on GPUs.
+
+    Args:
+        given: vLLM's arguments, as the study gives them.
+        node: Place among the nodes of the engine; the others run `follow`.
+    """
 
     def __init__(
         self,
         model: str,
         revision: str | None,
         max_length: int | None,
-        tensor_parallel: int,
+        given: dict[str, Any],
+        node: Node = SINGLE,
         starts: Callable[[str], object] = lambda phase: None,
     ) -> None:
-        import torch._dynamo.config
         import vllm
-        from transformers import AutoConfig
 
         super().__init__(model, revision)
-        settings: dict[str, Any] = {}
-        cpu = bool(vllm.platforms.current_platform.is_cpu())
-        if cpu:
-            dtype = AutoConfig.from_pretrained(model, revision=revision).dtype
-            # float32 holds the same weights and is four times as fast without AVX-512, which provides bf16:
-            # 80 versus 18 tokens/s, measured with SmolLM2-135M on AVX2.
-            if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
-                dtype = torch.float32
-            # vLLM's own dtype choice would round float32 weights. Chunked prefill crashes for requests with a
-            # seed ("CPU Generator does not use offset"), so it is off.
-            torch._dynamo.config.disable = True  # scoring would first run a C++ compiler for 10 s
-            settings = {"dtype": dtype or "auto", "enforce_eager": True, "enable_chunked_prefill": False}
+        self._front = Front(node) if node.count > 1 else None
+        port = self._front.port if self._front else 0
+        settings = _settings(model, revision, max_length, given, node, port)
         with _told_when_loaded(lambda: starts("compiling")) as logged:
-            self._llm = vllm.LLM(
-                model,
-                revision=revision,
-                tokenizer_revision=revision,
-                tensor_parallel_size=tensor_parallel,
-                max_model_len=max_length or -1,  # -1: the model's length, or as much as fits into memory
-                seed=0,
-                use_tqdm_on_load=False,
-                **logged,
-                **settings,
-            )
+            self._llm = vllm.LLM(**logged, **settings)
         self._engine = self._llm.llm_engine
         core = self._engine.engine_core
         if hasattr(core, "outputs_queue"):
@@ -131,6 +199,8 @@ class VllmEngine(Engine):
         self._engine.engine_core.shutdown()
         del self._llm, self._engine
         gc.collect()
+        if self._front:
+            self._front.close()
 
     def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]:
         # LLM.generate returns with the last answer of its batch, so most places would be empty for long. This

@@ -47,6 +47,16 @@ class Context:
             return Progress(path, self.attempt, self.restart)
         return Progress(path, self.attempt, self.restart, GpuUse().read)
 
+    def waits(self) -> bool:
+        """Send a heartbeat; return whether the unit has no result yet.
+
+        Raises:
+            Interrupted: This process was asked to stop.
+        """
+        self.preemption.check()
+        self.progress.beat()
+        return not self.folder.done
+
     def input(self, role: str) -> Path:
         """Return the published result of the input with this role.
 

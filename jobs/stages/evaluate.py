@@ -17,7 +17,7 @@ import numpy as np
 from jobs.core.flops import architecture, forward_flops, generate_flops
 from jobs.core.paths import DATA
 from jobs.engines.base import Engine
-from jobs.engines.load import import_engines, load, quiet
+from jobs.engines.load import follow, follows, import_engines, load, quiet
 from jobs.evaluation.tasks import import_lm_eval, load_tasks, prepare_environment, result_key, task_manager
 from jobs.runtime.context import Context
 from jobs.store.rundir import fsync_tree, read_json, rename_once, write_json, write_jsonl
@@ -35,6 +35,11 @@ def run(ctx: Context) -> None:
     include = config["group"].get("include")
     folder = DATA / ctx.resolve(include) if include else None  # relative paths are shipped with the code
     prepare_environment(folder)
+    if follows(ctx.rank, ctx.unit.execution):
+        ctx.preemption.listen()
+        model = ctx.input("train") / "model"
+        follow(str(model), None, ctx.unit.execution, ctx.waits, ctx.progress.beat)
+        return
     left = [t for t in tasks if not (_finished(ctx, t) / BENCHMARK).is_file()]
     if left:
         ctx.preemption.listen()

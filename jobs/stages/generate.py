@@ -29,7 +29,7 @@ from jobs.core.unit import MODES
 from jobs.data.leases import LEASE_SECONDS, Claims
 from jobs.data.prompts import load_prompts
 from jobs.engines.base import Completion, Engine, Request, row_seed
-from jobs.engines.load import import_engines, load, quiet
+from jobs.engines.load import follow, follows, import_engines, load, quiet
 from jobs.runtime.context import Context
 from jobs.store.rundir import fsync_dir, link_once, read_json, read_jsonl, write_json
 from jobs.text.chat import Chat
@@ -41,6 +41,11 @@ CHUNK_ROWS = 256  # prompts claimed at a time
 def run(ctx: Context) -> None:
     """Work on the unit until every chunk exists, then publish the result."""
     if ctx.folder.done:
+        return
+    if follows(ctx.rank, ctx.unit.execution):
+        ctx.preemption.listen()
+        model, revision = ctx.resolve(ctx.unit.config["model"]), ctx.unit.config.get("revision")
+        follow(model, revision, ctx.unit.execution, ctx.waits, ctx.progress.beat)
         return
     ctx.progress.outside("reading the prompts", unit="rows")
     quiet()

@@ -19,10 +19,11 @@ from pydantic_core import core_schema
 from jobs.core.architectures import SIZES
 from jobs.core.flops import KNOWN
 from launch.study.cluster import Cluster
-from launch.study.model import AUTO, Model
+from launch.study.model import AUTO, Model, Serving
 from launch.study.presets import Strict, known_names, listed, models_in
 from launch.study.schema import PRESETS, EvalGroup, Study
 from launch.study.shapes import LAYERS, MEASURED, MOST, NULLABLE, OPTIONAL, SWITCHES
+from launch.study.vllm_arguments import known
 from launch.study.yamlfile import parse_yaml
 
 DRAFT = "http://json-schema.org/draft-07/schema#"  # what most editors know
@@ -117,6 +118,8 @@ class _Generator(GenerateJsonSchema):
             properties |= _presets()
         elif model is Model:
             properties["architecture"] = _architecture()
+        elif model is Serving:
+            properties["vllm"] |= {"properties": known(), "additionalProperties": False}
         for name, words in descriptions(model).items():
             text, examples = _split(words)
             properties[name] = {"description": text, **examples, **properties[name]}
@@ -136,8 +139,8 @@ def descriptions(model: type[Strict]) -> dict[str, str]:
         ValueError: a field has neither.
     """
     found: dict[str, str] = {}
-    for name, known in model.model_fields.items():
-        for inner in models_in(known.annotation):
+    for name, info in model.model_fields.items():
+        for inner in models_in(info.annotation):
             found[name] = " ".join((inner.__doc__ or "").split())
     for cls in reversed(model.__mro__):
         if issubclass(cls, Strict) and cls is not Strict:

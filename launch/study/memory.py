@@ -19,6 +19,7 @@ from jobs.core.widths import widths
 from launch.study.estimate import ROWS, Lengths
 from launch.study.gpu_memory import Way, estimate
 from launch.study.model import Model
+from launch.study.placement import Engine
 from launch.study.schema import EvalGroup
 
 GIB = 1024
@@ -47,16 +48,18 @@ BYTES_PER_TOKEN = 5  # of text, in UTF-8
 FP32 = 4
 
 
-def generation(model: Model, *, evaluates: EvalGroup | None = None) -> int:
-    """Return the memory of a generating worker: of the teacher, or of a student being evaluated."""
-    serving, weights = model.serving, 2 * architecture(model.shape).parameters  # in bf16
-    if model.init == "random" or not serving.gpus:
+def generation(model: Model, engine: Engine, evaluates: EvalGroup | None = None) -> int:
+    """Return the memory of a node that generates: of the teacher, or of a student being evaluated."""
+    weights = 2 * architecture(model.shape).parameters  # in bf16
+    if model.init == "random" or not engine.gpus:
         weights *= 2  # trained in fp32, it stays so; and CPU kernels need a copy in their own layout
-    if serving.gpus:
-        part = _mib(weights) / (serving.nodes * serving.gpus)
-        need = serving.gpus * (GPU + min(READ, part))
+    if engine.gpus:
+        part = _mib(weights) / (engine.nodes * engine.gpus)
+        need = engine.replicas * engine.gpus * (GPU + min(READ, part))
     else:
-        need = SERVE + CPU_CACHE + 2 * _mib(weights)  # once as read, once as used
+        # Weights once as read, once as used; beside an engine's own process there are those that compute.
+        processes = 2 if engine.nodes > 1 else 1
+        need = engine.replicas * (processes * SERVE + CPU_CACHE + 2 * _mib(weights) / engine.nodes)
     items = sum(min(t.items, t.limit or t.items) for t in evaluates.tasks) if evaluates else 0
     texts = _mib(items * evaluates.max_tokens * BYTES_PER_TOKEN * 4) if evaluates else 0  # samples, as JSON
     return requested(need + (EVALUATE + texts if evaluates else 0))

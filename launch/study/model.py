@@ -125,13 +125,22 @@ class Serving(Strict):
     max_model_len: Count | None = None
     """Tokens of a prompt with its answer, at most; without it, the model's context. Example: `20480`."""
     nodes: Some = 1
-    """Nodes that each copy of the model is spread over."""
+    """Nodes that one engine is spread over: layers are shared within a node (tensor parallelism), and nodes
+    hold groups of layers (pipeline parallelism), unless `vllm` says otherwise. Example: `2`."""
     gpus: Gpus = 0
-    """GPUs of each copy on each node (tensor parallelism); 0 generates on cores."""
+    """GPUs of one engine on each of its nodes; 0 generates on cores. If the cluster file says that its nodes
+    have fewer, the same number of GPUs in all is spread over nodes of that size."""
+    replicas: Some = 1
+    """Engines side by side in each job of a teacher, on one node, each with its own `gpus`; they share the
+    prompts. Example: `4`."""
     workers: Some = 1
-    """Copies of a teacher that share the prompts, each in a job of its own. Example: `16`."""
+    """Jobs of a teacher that share the prompts. Example: `16`."""
     cpus: Some = 1
-    """Cores of each copy, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu` for each."""
+    """Cores of an engine on each node, where there is no GPU; with GPUs, the cluster's `cpus_per_gpu`."""
+    vllm: dict[str, Any] = Field(default={})
+    """Engine arguments of vLLM, as its `EngineArgs` names them. Those that change results, as quantization
+    does, make units new; those of speed and memory do not.
+    Example: `{enable_expert_parallel: true, gpu_memory_utilization: 0.95}`."""
 
 
 class Window(Strict):

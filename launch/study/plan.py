@@ -34,9 +34,10 @@ from launch.study.estimate import (
 )
 from launch.study.gpu_fit import resolved
 from launch.study.model import Model
-from launch.study.placement import placed
+from launch.study.placement import Engine, engine, placed
 from launch.study.recipes import Recipe, suffix
 from launch.study.schema import EvalGroup, Source, Study
+from launch.study.vllm_arguments import changing
 
 MARGIN = 2.0  # a time limit is the estimate times this
 LEAST = 0.5  # hours; the minimum time limit
@@ -196,11 +197,13 @@ class _Planner:
             "prompts": [_source(source) for source in study.prompts],
             "modes": study.modes.model_dump(mode="json"),
             "seed": study.seeds[0],
+            **_arguments(teacher),
         }
         flops = generation_flops(teacher.shape, self.rows)
-        needed = replace(self.serving(teacher), memory=memory.generation(teacher))
+        runs = engine(teacher, self.cluster, shared=True)
+        needed = replace(runs.resources, memory=memory.generation(teacher, runs))
         resources = self.timed("generate", needed, flops)
-        execution = {**self.engine(teacher), "files": _files(study.prompts)}
+        execution = {**_execution(teacher, runs), "files": _files(study.prompts)}
         if teacher.flops:
             execution["flops"] = teacher.shape["flops"]
         return Unit("generate", teacher.name, config, self.prepared(config), execution, resources, flops)
@@ -294,10 +297,12 @@ class _Planner:
             "group": group.model_dump(mode="json", include=OF_GROUP),
             "sampling": group.sampling.model_dump(mode="json"),
             "thinking": student.thinking.model_dump(),
+            **_arguments(student),
         }
-        prepared, execution = self.prepared(common), self.engine(student)
+        runs = engine(student, self.cluster, shared=False)
+        prepared, execution = self.prepared(common), _execution(student, runs)
         flops = evaluation_flops(student.shape, self.rows, share, group)
-        needed = replace(self.serving(student), memory=memory.generation(student, evaluates=group))
+        needed = replace(runs.resources, memory=memory.generation(student, runs, group))
         resources = self.timed("evaluate", needed, flops)
 
         def unit(variant: Variant, read: Input) -> Unit:
@@ -308,21 +313,22 @@ class _Planner:
 
         return unit
 
-    def serving(self, model: Model) -> Resources:
-        """Return the resources for generating: one task per worker, which holds all of the worker's GPUs."""
-        serving = model.serving
-        cpus = serving.gpus * self.cluster.cpus_per_gpu if serving.gpus else serving.cpus
-        return Resources(
-            nodes=serving.nodes, gpus_per_node=serving.gpus, cpus_per_task=cpus, workers=serving.workers
-        )
 
-    def engine(self, model: Model) -> dict[str, Any]:
-        serving = model.serving
-        return {
-            "engine": serving.engine,
-            "tensor_parallel": max(1, serving.gpus),
-            "max_model_len": serving.max_model_len,
-        }
+def _arguments(model: Model) -> dict[str, Any]:
+    """Return what a config holds of an engine: arguments that change results; nothing if there are none."""
+    found = changing(model.serving.vllm)
+    return {"vllm": found} if found else {}
+
+
+def _execution(model: Model, runs: Engine) -> dict[str, Any]:
+    """Return how a model's engine is started, as `jobs.engines.load` takes it."""
+    return {
+        "engine": model.serving.engine,
+        "max_model_len": model.serving.max_model_len,
+        "nodes": runs.nodes,
+        "gpus": runs.gpus,
+        "vllm": runs.arguments,
+    }
 
 
 def _word(path: str) -> str:

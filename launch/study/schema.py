@@ -37,6 +37,7 @@ from launch.study.presets import (
     validate,
 )
 from launch.study.recipes import Recipe, recipes
+from launch.study.serving import serving_faults
 from launch.study.shapes import heads_fault, shape_faults
 from launch.study.textfile import is_file
 from launch.study.yamlfile import Document
@@ -371,6 +372,8 @@ def _preset(file: Path, key: str, name: Any) -> Strict:
     wrong = [Mistake(path, f"architecture.{at}", words) for at, words in faults]
     if model.training and (why := heads_fault(model.architecture, model.training.sequence_parallel)):
         wrong.append(Mistake(path, "training.sequence_parallel", why))
+    if not wrong:  # splitting needs a model that can be built
+        wrong += [Mistake(path, f"serving.{at}", why) for at, why in serving_faults(model)]
     if wrong:
         raise StudyError(located(wrong, document, path))
     return model
