@@ -20,7 +20,7 @@ from lm_eval.api.model import LM
 from jobs.evaluation.tasks import load_tasks, prepare_environment, task_manager
 
 
-class Silent(LM):  # type: ignore[misc]  # of a package without types
+class Silent(LM):
     """A model that answers nothing."""
 
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
