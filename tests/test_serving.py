@@ -15,9 +15,13 @@ from launch.study.cluster import Cluster, load_cluster
 from launch.study.model import Model
 from launch.study.placement import engine
 from launch.study.plan import plan
-from launch.study.presets import StudyError
+from launch.study.presets import CONFIGS, StudyError, read_yaml, validate
 from launch.study.schema import load_study
+from launch.study.serving import serving_faults
+from launch.study.serving_fit import engine_fault
 from launch.study.vllm_arguments import ELSEWHERE, SPEED, changing, known
+from launch.submit.gpu_check import check_engines
+from launch.submit.limits import Refusal
 
 
 def teacher(architecture: dict[str, Any] | None = None, **serving: Any) -> Model:
@@ -138,8 +142,6 @@ def test_mistakes_in_serving_are_found_with_their_place(
 
 
 def test_blocks_of_quantized_experts_are_kept_whole() -> None:
-    from launch.study.serving import serving_faults
-
     moe = {"model_type": "qwen3_moe", "moe_intermediate_size": 1536, "num_experts": 8,
            "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}  # fmt: skip
     assert list(serving_faults(teacher(moe, gpus=4))) == []
@@ -173,3 +175,58 @@ def test_each_argument_is_known_and_has_one_effect() -> None:
     assert not SPEED & set(ELSEWHERE)
     results = ("quantization", "dtype", "kv_cache_dtype", "speculative_config", "hf_overrides", "load_format")
     assert list(changing(dict.fromkeys((*results, *SPEED)))) == list(results)
+
+
+def on(gpu_memory: float) -> Cluster:
+    return cluster(None).model_copy(update={"gpu_memory": gpu_memory})
+
+
+@pytest.mark.parametrize(
+    ("preset", "serving", "memory", "words"),
+    [
+        ("qwen3-235b-a22b", {}, 80, None),
+        ("qwen3-235b-a22b", {"nodes": 2, "gpus": 4}, 80, None),
+        (
+            "qwen3-235b-a22b",
+            {},
+            64,
+            "438 GiB, 55 of each of 8 GPUs, which leaves 4 GiB .*{nodes: 2, gpus: 8}",
+        ),
+        ("qwen3-235b-a22b", {"gpus": 16}, 64, None),
+        ("qwen3-235b-a22b", {"gpus": 4}, 80, "leaves no room .* 'serving: {gpus: 8}'"),
+        ("qwen3-235b-a22b-fp8", {}, 80, None),
+        ("qwen3-235b-a22b-fp8", {"gpus": 2}, 80, "leaves no room .* 'serving: {gpus: 4}'"),
+        ("qwen3-235b-a22b", {"gpus": 4, "vllm": {"quantization": "fp8"}}, 80, None),
+        ("qwen3-235b-a22b", {"gpus": 1, "vllm": {"quantization": "someones"}}, 80, None),
+        ("qwen3-235b-a22b", {"vllm": {"dtype": "float32"}}, 80, "876 GiB, .* leaves no room"),
+        ("qwen3-32b", {}, 80, None),
+        ("qwen3-32b", {"gpus": 1}, 64, "leaves no room"),
+        ("qwen3-14b", {}, 40, None),
+        ("qwen3-14b", {"vllm": {"gpu_memory_utilization": 0.75}}, 40, "of the 75% that vLLM takes"),
+        ("qwen3-8b", {}, 24, None),
+        ("smollm3-3b", {}, 24, None),
+    ],
+)
+def test_weights_leave_room_for_the_cache(
+    preset: str, serving: dict[str, Any], memory: float, words: str | None
+) -> None:
+    model = validate(Model, read_yaml(CONFIGS / f"models/{preset}.yaml"), CONFIGS)
+    model = model.model_copy(update={"serving": model.serving.model_copy(update=serving)})
+    assert list(serving_faults(model)) == []
+    found = engine_fault(model, engine(model, on(memory), shared=True), on(memory))
+    assert (found is None) == (words is None), found
+    if found and words:
+        assert found.refused == ("no room" in words)
+        assert re.search(words, found.words)
+
+
+def test_a_teacher_without_room_is_refused_before_the_queue() -> None:
+    study = load_study("scale-or-reason")
+    teacher = study.teacher
+    assert teacher is not None
+    small = teacher.model_copy(update={"serving": teacher.serving.model_copy(update={"gpus": 2})})
+    study = study.model_copy(update={"teacher": small})
+    units = plan(study, on(80))
+    with pytest.raises(Refusal, match="qwen3-235b-a22b: its weights are 438 GiB, 219 of each"):
+        check_engines(study, units, {unit.id for unit in units}, on(80))
+    assert check_engines(study, units, {u.id for u in units if u.stage != "generate"}, on(80)) == []

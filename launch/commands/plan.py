@@ -15,6 +15,7 @@ from launch.state.status import UnitStatus
 from launch.study.gpu_fit import Fit, fits, uneven, unfit
 from launch.study.plan import totals
 from launch.study_run import Project
+from launch.submit.gpu_check import engine_faults
 from launch.submit.hub_check import absent, unfinished
 from launch.views import plan_view
 
@@ -30,6 +31,8 @@ def print_plan(project: Project, as_json: bool) -> None:
         return
     more: list[RenderableType] = [Text(fault, "bold red") for fault in uneven(project.units)]
     more += [gpu_view(found)] if found else []
+    for fault in engine_faults(project.study, project.units, project.cluster):
+        more.append(Text(fault.words, "bold red" if fault.refused else "yellow"))
     if lacking := absent(project, unfinished(now)):
         more.append(Text(lacking, "yellow"))
     show(plan_view(now, [*more, ""] if more else []))

@@ -37,7 +37,7 @@ from launch.submit.array_jobs import in_words, submit_arrays, write_out
 from launch.submit.arrays import Array, ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
-from launch.submit.gpu_check import check_trainings
+from launch.submit.gpu_check import check_engines, check_trainings
 from launch.submit.hub_check import absent, check_hub
 from launch.submit.limits import Refusal, refuse_resumes
 from launch.submit.rounds import FULL
@@ -188,11 +188,12 @@ def _show(console: Console, project: Project, difference: Difference) -> None:
     """Print what is about to be done.
 
     Raises:
-        Refusal: some trainings cannot run as they are.
+        Refusal: some trainings or engines cannot run as they are.
     """
     console.print(difference_view(difference, project.cluster.name))
     chosen = {seen.unit.id for seen in difference.submit}
-    for words in check_trainings(project.units, chosen, project.cluster):
+    warnings = check_trainings(project.units, chosen, project.cluster)
+    for words in warnings + check_engines(project.study, project.units, chosen, project.cluster):
         console.print(f"! {words}", style="yellow", soft_wrap=True)
 
 
