@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.core.trust import private_umask
-from launch import completion
+from launch import completion, options
 from launch.encoding import use_utf8
 from launch.options import ClusterOpt, IntervalOpt, JsonOpt, OnlyOpt, RunsOpt, StudyArg, YesOpt
 from launch.state.command_line import RUNS
@@ -86,7 +86,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def program(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
     ] = False,
@@ -97,37 +97,13 @@ def options(
 @app.command()
 def init(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The file to write.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="NAME",
-            autocompletion=completion.presets,
-            help="The shipped study to copy: demo, smollm, pairs or paper.",
-        ),
-    ] = None,
-    sizes: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Its students: presets, or their sizes as in 0.5B,3B."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="ROWS", help="Its rows, for pairs and paper: a file, or ORG/NAME@REVISION."),
-    ] = None,
-    benchmarks: Annotated[str | None, typer.Option(metavar="A,B", help="Its groups of benchmarks.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=0, help="Leave out students that train on more GPUs.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="Write a model's preset instead: ORG/NAME[@REVISION], or a folder."
-        ),
-    ] = None,
-    cluster: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a cluster file for this machine's Slurm instead."),
-    ] = None,
+    preset: options.FromOpt = None,
+    sizes: options.SizesOpt = None,
+    data: options.RowsOpt = None,
+    benchmarks: options.BenchmarksOpt = None,
+    gpus: options.GpusOpt = None,
+    model: options.ModelOpt = None,
+    cluster: options.NewClusterOpt = None,
 ) -> None:
     """Write a study file, a model's preset, or a cluster file, to start from.
 
@@ -353,6 +329,26 @@ def report(
     if Path(study).is_dir():
         sys.exit(report_folder(Path(study), out))
     sys.exit(report_study(_open(study, cluster, runs), out))
+
+
+@app.command()
+def export(
+    study: StudyArg,
+    cluster: ClusterOpt = None,
+    runs: RunsOpt = RUNS,
+    out: options.ExportOpt = None,
+    push: options.PushOpt = None,
+    data: options.PairsOpt = False,
+    students: options.StudentsOpt = None,
+    yes: YesOpt = False,
+) -> None:
+    """Write the pairs as a dataset, and each trained student as a model, with cards, ready to upload."""
+    from launch.commands.export import Wanted
+    from launch.commands.export import export as export_study
+    from launch.commands.init_study import names_in
+
+    wanted = Wanted(data, names_in(students or ""))
+    sys.exit(export_study(_open(study, cluster, runs), out, wanted, push, yes=yes))
 
 
 @app.command()

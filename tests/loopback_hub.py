@@ -1,7 +1,8 @@
 """A Hugging Face hub on loopback, with repositories made by a test, for the real huggingface_hub.
 
 Speaks what a download needs: api/models/NAME/revision/REV, api/…/tree/COMMIT, NAME/resolve/COMMIT/FILE with
-ranges. A repository may be gated, and connections may break in the middle of a file.
+ranges. A repository may be gated, and connections may break in the middle of a file. Uploads are answered by
+tests/loopback_uploads.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from loopback_uploads import Uploads
+
 
 @dataclass
 class Hub:
@@ -26,6 +29,7 @@ class Hub:
         gated: names whose files are refused.
         broken: files whose connections break after half of their bytes.
         asked: method and path of each request.
+        uploads: repositories that may be written to.
     """
 
     folders: dict[str, Path] = field(default_factory=dict)
@@ -33,6 +37,17 @@ class Hub:
     broken: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    uploads: Uploads | None = None
+
+    def take_uploads(self, folder: Path, token: str) -> Uploads:
+        """Let who has the token make repositories in a folder, and write to them."""
+        self.uploads = Uploads(folder, self.url, token)
+        return self.uploads
+
+    def folder(self, name: str) -> Path | None:
+        """Return where a repository's files are; None if there is no such repository."""
+        uploaded = self.uploads.folder / name if self.uploads else None
+        return self.folders.get(name, uploaded if uploaded and uploaded.is_dir() else None)
 
     def add(self, name: str, folder: Path) -> str:
         """Add a repository with the files of a folder, and return its commit."""
@@ -81,6 +96,34 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._take("POST")
+
+    def do_PUT(self) -> None:
+        self._take("PUT")
+
+    def _take(self, method: str) -> None:
+        hub, path = self.repositories, self.path.partition("?")[0].strip("/")
+        hub.asked.append(f"{method} {path}")
+        data = self._body()
+        assert hub.uploads
+        if method == "PUT":
+            code, answer = hub.uploads.put(path.rpartition("/")[2], data)
+        else:
+            code, answer = hub.uploads.post(path, self.headers["Authorization"], data)
+        self._send(code, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _body(self) -> bytes:
+        """Read what was sent, whose length is given or which comes in chunks."""
+        if (length := self.headers["Content-Length"]) is not None:
+            return self.rfile.read(int(length))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -91,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         is_api = parts[0] == "api"
         parts = parts[1:] if is_api else parts if parts[0] == "datasets" else ["models", *parts]
         name, rest = "/".join(parts[:3]), parts[3:]
-        folder = hub.folders.get(name)
+        folder = hub.folder(name)
         if folder is None:
             self._refuse(404, "RepoNotFound")
         elif is_api:

@@ -83,7 +83,18 @@ def loaded_by(code: str) -> set[str]:
 def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
     done = sor("--help")
     assert done.returncode == 0
-    for command in ("plan", "prefetch", "submit", "status", "monitor", "cancel", "logs", "report", "doctor"):
+    for command in (
+        "plan",
+        "prefetch",
+        "submit",
+        "status",
+        "monitor",
+        "cancel",
+        "logs",
+        "report",
+        "export",
+        "doctor",
+    ):
         assert re.search(rf"\b{command}\b", done.stdout)
     loaded = loaded_by("from launch.cli import app; app(['--help'], standalone_mode=False)")
     assert "launch.cli" in loaded

@@ -69,7 +69,8 @@ def test_a_submitted_study_is_opened_by_its_name_as_it_was_last_submitted(tmp_pa
 
 LONG = "a folder for run directories whose name does not fit into one line of a terminal"
 COMMAND = re.compile(
-    r"\bsor (?:plan|prefetch|submit|status|monitor|logs|cancel|report|doctor)\b(?:'[^'\n]*'|[^'\n,;|])*"
+    r"\bsor (?:plan|prefetch|submit|status|monitor|logs|cancel|report|export|doctor)\b"
+    r"(?:'[^'\n]*'|[^'\n,;|])*"
 )
 
 

@@ -180,6 +180,23 @@ def test_a_report_of_lm_eval_results_alone(demo: Demo, tmp_path: Path) -> None:
     assert str(tmp_path) in printed
 
 
+def test_an_export_holds_all_that_is_done(demo: Demo, tmp_path: Path) -> None:
+    demo.sor("export", "demo", "--out", str(tmp_path))
+    students = [unit.path.name.rpartition("-")[0] for unit in demo.root.published("train")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["demo-pairs", *(f"demo-{name}" for name in students)]
+    )
+    [file] = (tmp_path / "demo-pairs/data").iterdir()
+    table, collated = pq.read_table(file), read_json(demo.unit("collate", "demo").result)
+    assert len(table) == collated["prompts"]
+    for mode in ("ift", "reasoning"):
+        assert sum(table[f"tokens_{mode}"].to_pylist()) == collated["lengths"][mode]["total"]
+    card = (tmp_path / "demo-toy-l-r100/README.md").read_text("utf-8")
+    assert "| toy_long | exact_match, none |" in card
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert str(demo.root.path.parent).encode() not in path.read_bytes(), path
+
+
 def test_the_python_of_the_docs(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (CHECKOUT / "docs/compute.md").read_text(encoding="utf-8")
     code = text.partition("```python\n")[2].partition("```")[0]

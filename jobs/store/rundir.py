@@ -148,6 +148,7 @@ class StudyDir:
     notified = At("notified.jsonl")  # a journal: notifications sent
     notified_lock = At("notified.lock")  # held while deciding what to notify
     written_report = At("report/latest")  # of `sor report`; the report stage has a unit's folder
+    exported = At("export")  # of `sor export`: a folder for the pairs, and one for each student
     code = At("code")  # HASH: the code that jobs run, as of their submission
 
     def node(self, name: str) -> Path:

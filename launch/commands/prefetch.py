@@ -53,7 +53,7 @@ def prefetch(project: Project, *, yes: bool) -> int:
         console.print("nothing to fetch: what is left of the study reads nothing of the hub")
         return 0
     if find_spec("huggingface_hub") is None:
-        raise Refusal(_not_installed("huggingface_hub", "huggingface_hub"))
+        raise Refusal(not_installed("huggingface_hub", "huggingface_hub"))
     _prepare_environment(project)
     cache = cache_of(project.cluster)
     with console.status("asking the hub"):
@@ -113,7 +113,7 @@ def _fetch(found: Listing, cache: Cache) -> str:
     if found.need.split is None:
         return download(found, cache)
     if find_spec("datasets") is None:
-        return _not_installed("datasets", "'scale-or-reason[eval]'")
+        return not_installed("datasets", "'scale-or-reason[eval]'")
     need = found.need
     spec = {"dataset": need.name, "subset": need.subset, "revision": need.revision, "split": need.split}
     return _in_a_process(spec, {}) or _in_a_process(spec, dict.fromkeys(OFFLINE, "1"))
@@ -141,7 +141,7 @@ def _in_a_process(spec: dict[str, str | None], more: dict[str, str]) -> str:
 def _fetch_benchmarks(console: Console, wanted: Benchmarks, cache: Cache) -> dict[str, str]:
     """Fetch the data of tasks, and return why that failed by task; empty if it is in the cache."""
     if find_spec("lm_eval") is None:
-        return {task["task"]: _not_installed("lm_eval", "'scale-or-reason[eval]'") for task in wanted.tasks}
+        return {task["task"]: not_installed("lm_eval", "'scale-or-reason[eval]'") for task in wanted.tasks}
     return fetch_benchmarks(console, wanted, cache)
 
 
@@ -177,7 +177,8 @@ def _report(console: Console, lines: Sequence[Line]) -> int:
     return int(bool(lacking))
 
 
-def _not_installed(package: str, what: str) -> str:
+def not_installed(package: str, what: str) -> str:
+    """Return that a package is missing, and the command that installs it."""
     return NOT_INSTALLED.format(package, sys.prefix, sys.executable, what)
 
 
