@@ -381,7 +381,9 @@ def test_nodes_have_to_have_all_of_what_is_asked_for_in_the_partition() -> None:
             "cpus_per_task": 5,
         },
         "1 node with 9 cores, and": {"cpus_per_task": 9},
-        "1 node with 1 core and 3 GPUs, and partition main .* many: request less": {"gpus_per_node": 3},
+        "1 node with 1 core and 3 GPUs, and partition main .* many: set 'gpus_per_node: 2' in": {
+            "gpus_per_node": 3
+        },
         "1 node with 4 cores and 4 GPUs, and .* many: set 'gpus_per_node: 2' in the cluster file, request": {
             "gpus_per_node": 4,
             "tasks_per_node": 4,

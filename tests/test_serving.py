@@ -79,6 +79,11 @@ def test_replicas_that_do_not_fit_on_a_node_become_jobs(
     assert found.resources.cpus_per_task == 6
 
 
+def test_on_one_machine_each_engine_is_a_job_of_its_own() -> None:
+    found = engine(teacher(gpus=2, replicas=4, workers=3), load_cluster("local"), shared=True)
+    assert (found.replicas, found.workers, found.resources.gpus_per_node) == (1, 12, 2)
+
+
 def test_an_evaluation_is_one_job_with_one_engine() -> None:
     found = engine(teacher(gpus=2, replicas=4, workers=3), cluster(8), shared=False).resources
     assert (found.tasks_per_node, found.gpus_per_node, found.workers) == (1, 2, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.engines.base import Engine
-from jobs.engines.nodes import Follower, Node
+from jobs.engines.nodes import VISIBLE, Follower, Node
 
 CPU_CACHE = "1"  # GiB of key-value cache for vLLM on CPUs; VLLM_CPU_KVCACHE_SPACE overrides it
 REPAIR = (
@@ -67,8 +67,9 @@ def load(
         starts("loading the model")
         engine = VllmEngine(model, revision, length, execution.get("vllm") or {}, node, starts)
     because = f" ({missing})" if missing else ""
+    gpus = f", GPUs {os.environ.get(VISIBLE, 'all')}" if execution.get("gpus") else ""
     took = f"{imported - began:.1f} s for imports, {time.monotonic() - imported:.1f} s to load"
-    print(f"{model}: {engine.name}, context {engine.max_length} tokens{because}; {took}", flush=True)
+    print(f"{model}: {engine.name}, context {engine.max_length} tokens{gpus}{because}; {took}", flush=True)
     return engine
 
 

@@ -86,8 +86,8 @@ class Cluster(Strict):
     cpus_per_gpu: Count
     """Cores requested with each GPU. Example: `8`."""
     gpus_per_node: Count | None = None
-    """GPUs of a node. Trainings get as many GPUs as their presets request, on nodes of this size; without it,
-    on the nodes that presets name. Example: `4`."""
+    """GPUs of a node. Trainings and engines get as many GPUs as their presets request, on nodes of this size;
+    without it, on the nodes that presets name. Example: `4`."""
     max_hours: Positive
     """Hours that a job requests, at most; no more than the partition allows. Example: `24`."""
     mtbf_hours: Positive = 24.0

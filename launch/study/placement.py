@@ -76,7 +76,7 @@ def engine(model: Model, cluster: Cluster, *, shared: bool) -> Engine:
     """Return the engine of a model: as many GPUs as its preset names, on nodes of the cluster's size.
 
     An engine that fits on a node stays on one. Where fewer replicas than the preset names fit on a node, more
-    jobs make up for it.
+    jobs make up for it; on one machine, as many of these run as fit.
 
     Args:
         shared: whether replicas and workers share the work; else there is one engine.
@@ -94,6 +94,8 @@ def engine(model: Model, cluster: Cluster, *, shared: bool) -> Engine:
             nodes = total // gpus
         fitting = min(replicas, of_node // gpus) if nodes == 1 else 1
         workers, replicas = math.ceil(workers * replicas / fitting), fitting
+    elif cluster.backend == "local":
+        workers, replicas = workers * replicas, 1
     if nodes > serving.nodes and (why := _not_spread(model, gpus, nodes)):
         words = f"found {of_node}, and {model.name} has {serving.gpus} GPUs on a node: {why}"
         raise StudyError([Mistake(cluster.file, "gpus_per_node", words)])

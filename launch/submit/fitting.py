@@ -75,10 +75,9 @@ def fitted(
 
 
 def _spread(resources: Resources, partition: Partition, nodes: Iterable[NodeGroup]) -> str:
-    """Return the advice for a training, with a process for each GPU, on nodes that have fewer GPUs."""
+    """Return the advice for a unit with more GPUs than a node has: trainings and engines can be spread."""
     most = max((sum(n for _, n in g.gpus) for g in nodes if g.partition == partition.name), default=0)
-    training = resources.tasks_per_node == resources.gpus_per_node > most > 0
-    return f"set 'gpus_per_node: {most}' in the cluster file, " if training else ""
+    return f"set 'gpus_per_node: {most}' in the cluster file, " if resources.gpus_per_node > most > 0 else ""
 
 
 def _in_memory(r: Resources, partition: Partition, able: Sequence[NodeGroup], wanted: str) -> Resources:
