@@ -14,7 +14,9 @@ from small_study import wait_for
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # read at import, and this process has one
 
 from jobs.core.unit import Input, Unit
+from jobs.data.filters.overlap import Index
 from jobs.engines.load import load
+from jobs.evaluation.items import write_index
 from jobs.evaluation.local_tasks import write_task
 from jobs.evaluation.tasks import load_tasks, prepare_environment, task_manager
 from jobs.runtime.context import Context
@@ -509,3 +511,23 @@ def test_a_folder_that_reads_from_the_hub_is_found_however_the_task_is_written(
     (tmp_path / "deep" / "a.yaml").write_text(lines, encoding="utf-8")
     prepare_environment(tmp_path)
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
+
+
+def test_items_of_benchmarks_are_rendered_as_they_are_asked(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    file = tmp_path / "items.npz"
+    assert write_index(13, file, [(benchmarks, ["easy", "choose"])]) == {"easy": 10, "choose": 10}
+    found = Index.load(file).found(["8+?", "90+?", "3"])
+    assert found == [{"easy", "choose"}, set(), set()], "an answer identifies no item"
+    with pytest.raises(ValueError, match="there is no folder"):
+        write_index(13, file, [(tmp_path / "gone", ["easy"])])
+    own = tmp_path / "own"
+    write_task(own, "own", [{"prompt": "1+?", "answer": "7"}], source="made here")
+    (own / "own.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"of own.*FileNotFoundError.*sor prefetch STUDY"):
+        write_index(13, file, [(own, ["own"])])
+    with pytest.raises(ValueError, match=r"items of none, which cannot be loaded here .*'none'"):
+        write_index(13, file, [(own, ["none"])])

@@ -20,7 +20,7 @@ from launch.study import plan as planning
 from launch.study.cluster import Cluster, load_cluster
 from launch.study.estimate import Lengths
 from launch.study.plan import gpu_hours, percent, plan, totals
-from launch.study.presets import CONFIGS, WORD
+from launch.study.presets import CONFIGS, WORD, StudyError
 from launch.study.schema import Prepare, load_study
 
 
@@ -196,6 +196,53 @@ def test_flops_grow_with_what_is_done(tmp_path: Path) -> None:
     # 6·N·D of the paper's largest student on reasoning alone, and attention besides.
     rule = 6 * 14.77e9 * 1_142_707 * 3450
     assert rule < (units["train", "qwen2.5-14b-r100"].flops or 0) < 1.2 * rule
+
+
+def test_filters_make_what_follows_them_new_and_no_answers(tmp_path: Path) -> None:
+    mode = {"chat_template_kwargs": {}, "max_tokens": 9}
+    (tmp_path / "t.yaml").write_text(
+        yaml.safe_dump({**student(), "model": "org/teacher", "init": "pretrained"}), encoding="utf-8"
+    )
+    (tmp_path / "p.jsonl").write_text('{"prompt": "1+1", "a": "2"}\n', encoding="utf-8")
+    source = {"path": str(tmp_path / "p.jsonl")}
+
+    def units(filters: dict[str, Any] | None = None, **of_source: str) -> list[Unit]:
+        return planned(
+            tmp_path, pairs=None, teacher="t.yaml", prompts={**source, **of_source}, filters=filters,
+            modes={"ift": mode, "reasoning": mode},
+        )  # fmt: skip
+
+    before = units()
+    assert not new(before, units(reference="a")), "nothing reads them"
+    judged = units({"correct": "report"}, reference="a")
+    made = {name for name in ids(before) if not name.startswith(("prepare", "generate"))}
+    assert new(before, judged) == made
+    collate = next(u for u in judged if u.stage == "collate")
+    (told,) = collate.config["references"]
+    assert told["reference"] == "a"
+    assert collate.execution["files"] == {told["path"]: source["path"]}
+    assert "benchmarks" not in collate.config
+    clean = units({"decontaminate": 8})
+    collate = next(u for u in clean if u.stage == "collate")
+    assert collate.config["benchmarks"][0]["tasks"] == [{"task": "easy"}]
+    assert collate.config["filters"] == {"decontaminate": 8}
+    least = next(u for u in before if u.stage == "collate").resources
+    assert collate.resources.memory > least.memory
+
+
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        ({}, "name at least one of duplicates, near_duplicates, decontaminate, correct"),
+        ({"near_duplicates": 0.2}, "greater than or equal to 0.5"),
+        ({"decontaminate": 3}, "greater than or equal to 5"),
+        ({"correct": "require"}, "filters.correct: no source of prompts or pairs names the column"),
+        ({"corect": "require"}, "did you mean 'correct'"),
+    ],
+)
+def test_filters_that_cannot_be(filters: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=words):
+        planned(tmp_path, filters=filters)
 
 
 def test_sharing_long_blocks_changes_neither_identities_nor_estimates(tmp_path: Path) -> None:

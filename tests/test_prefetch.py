@@ -315,6 +315,10 @@ def test_benchmarks_whose_data_may_be_on_the_hub(hub: Hub, tmp_path: Path) -> No
     assert names(units(study(hub, tmp_path / "local"))) == {}
     file = study(hub, tmp_path / "study", "lab/items")
     assert names(units(file)) == {str(file.parent / "tasks"): ["easy"]}
+    text = file.read_text(encoding="utf-8") + "\nfilters: {decontaminate: 13}\n"
+    file.write_text(text, encoding="utf-8")
+    first = [unit for unit in units(file) if unit.stage == "collate"]
+    assert names(first) == {str(file.parent / "tasks"): ["easy"]}, "its filters read them first"
 
 
 @pytest.mark.slow

@@ -6,6 +6,9 @@ ift                        the plain answer
 tokens_prompt, tokens_reasoning, tokens_answer, tokens_ift
                            the teacher's tokens; null for published pairs. A prompt's tokens are those of
                            the mode with reasoning.
+correct_ift, correct_reasoning
+                           whether the answer agrees with the reference, null without one; these columns are
+                           there if the study's filters compare answers.
 """
 
 from __future__ import annotations
@@ -16,19 +19,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.core.unit import MODES
+
 PAIRS = "pairs.parquet"
 TEXTS = ("prompt", "reasoning", "answer", "ift")
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", *TEXTS)] + [(f"tokens_{name}", pa.int32()) for name in TEXTS]
 )
+JUDGED = pa.schema([*SCHEMA, *(pa.field(f"correct_{mode}", pa.bool_()) for mode in MODES)])
 ROW_GROUP = 2000  # rows
 
 
-def write(folder: Path, batches: Iterable[pa.RecordBatch]) -> int:
+def write(folder: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> int:
     """Write batches of pairs as they come; return the number of pairs."""
-    kept, waiting = 0, SCHEMA.empty_table()
+    kept, waiting = 0, schema.empty_table()
     # Texts are all different: a dictionary of them would only take time.
-    with pq.ParquetWriter(folder / PAIRS, SCHEMA, use_dictionary=False) as file:
+    with pq.ParquetWriter(folder / PAIRS, schema, use_dictionary=False) as file:
         for batch in batches:
             kept += len(batch)
             waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])

@@ -31,7 +31,7 @@ def ordered(function: Callable[[T], R], items: Iterable[T], processes: int) -> I
         yield from map(function, items)
         return
     # Processes are not forked: this one may have threads, whose locks a copy would wait for.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _with_its_parent)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), with_its_parent)
     waiting = deque[Future[Any]]()
     try:
         for item in items:
@@ -44,7 +44,7 @@ def ordered(function: Callable[[T], R], items: Iterable[T], processes: int) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _with_its_parent() -> None:
+def with_its_parent() -> None:
     """Leave signals of the job to the process that started this one, and end when that one ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

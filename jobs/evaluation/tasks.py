@@ -57,7 +57,10 @@ def task_manager(include: Path | None) -> Any:
 
 
 def load_tasks(manager: Any, task: dict[str, Any]) -> list[Any]:
-    """Return lm-eval's task objects, with the study's number of few-shot examples."""
+    """Return lm-eval's task objects, with the study's number of few-shot examples.
+
+    Without a metric, that of an evaluation is not checked.
+    """
     name = task["task"]
     if name not in manager.all_tasks:
         near = difflib.get_close_matches(name, manager.all_tasks, 5) or manager.all_tasks[:10]
@@ -70,7 +73,7 @@ def load_tasks(manager: Any, task: dict[str, Any]) -> list[Any]:
         return [loaded["groups"][name]]
     if name not in loaded["tasks"]:
         raise ValueError(f"{name!r} is lm-eval's tag for {', '.join(loaded['tasks'])}: name these one by one")
-    for leaf in loaded["tasks"].values():
+    for leaf in loaded["tasks"].values() if "metric" in task else ():
         result_key(task, [f"{metric},{f.name}" for metric in leaf.aggregation() for f in leaf._filters])
     return list(loaded["tasks"].values())
 

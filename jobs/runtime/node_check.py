@@ -33,7 +33,7 @@ MADE_BEFORE, MADE_HERE = "made-before", "made-here"  # files created by the logi
 # Each package with an attribute whose access imports the rest of it.
 STACK = {
     "torch": "nn", "transformers": "AutoModelForCausalLM", "accelerate": "Accelerator", "deepspeed": "ops",
-    "lm_eval": "simple_evaluate", "datasets": "Dataset", "vllm": "LLM",
+    "lm_eval": "simple_evaluate", "math_verify": "parse", "datasets": "Dataset", "vllm": "LLM",
 }  # fmt: skip
 INSTALL = "pip install -e '.[gpu]' where there are NVIDIA GPUs, 'make install' for the CPU stack"
 NO_VLLM = f"no vLLM: generation falls back to transformers, far slower. {INSTALL}"

@@ -7,6 +7,7 @@ has cores; only 8 bytes of each prompt's identifier are kept in memory.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.core.paths import DATA
 from jobs.core.unit import MODES
+from jobs.data.filters.apply import Decided, Filters, decide, staying
+from jobs.data.filters.references import References
 from jobs.data.lengths import Lengths
-from jobs.data.pairs import SCHEMA, write
+from jobs.data.pairs import JUDGED, PAIRS, SCHEMA, write
 from jobs.data.pool import ordered
 from jobs.data.prompts import open_source, prompt_id, sample
 from jobs.data.seen import Seen, hashed
+from jobs.evaluation.items import write_index
 from jobs.runtime.context import Context
 from jobs.store.rundir import read_jsonl
 from jobs.text.rowcheck import PAIR_COLUMNS
@@ -82,22 +87,111 @@ def run(ctx: Context) -> None:
         files = sorted((ctx.input("generate") / "chunks").glob("[!.]*.jsonl"))
         examined = ordered(partial(of_chunk, thinking), files, processes)
     staged = ctx.staging()
+    filters = Filters.of(config["filters"]) if "filters" in config else None
+    first = staged / "unfiltered" if filters else staged
+    first.mkdir(exist_ok=True)
     dropped = Counter(dict.fromkeys(REASONS, 0))
     lengths = {mode: Lengths() for mode in MODES}
-    kept = write(staged, measured(good(examined, dropped), lengths))
+    kept = write(first, measured(good(examined, dropped), lengths))
     if not kept:
         raise ValueError(
             f"no prompt has a good answer in both modes; left out: {dict(dropped)}. Truncated answers need a "
             "higher max_tokens; unclosed ones mean that the model's thinking does not end with "
             f"{thinking.close!r}, which its preset can change ('thinking')."
         )
+    more: dict[str, Any] = {}
+    if filters:
+        found = filtered(ctx, filters, first / PAIRS, staged)
+        dropped.update(found.dropped)
+        more["filters"] = found.summary(kept, lengths)
+        kept, lengths = found.kept, found.lengths
+        shutil.rmtree(first)
     result = {
         "prompts": kept,
         "dropped": dict(dropped),
         "lengths": {mode: found.summary() for mode, found in lengths.items()},
         "lengths_in": "characters" if sources else "tokens",
+        **more,
     }
     ctx.publish(staged, result)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What the filters left of the pairs."""
+
+    decided: Decided
+    kept: int
+    lengths: dict[str, Lengths]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        return self.decided.dropped()
+
+    def summary(self, before: int, lengths: dict[str, Lengths]) -> dict[str, Any]:
+        """Return what the result says of the filters: the pairs before and after.
+
+        Args:
+            before: Prompts before the filters.
+            lengths: Those of their answers.
+        """
+        stays = self.decided.reasons < 0
+        return {
+            "before": _state(before, lengths, self.decided.rates()),
+            "after": _state(self.kept, self.lengths, self.decided.rates(stays)),
+            "contaminated": self.decided.contaminated,
+            "late": self.decided.late,
+        }
+
+
+def _state(prompts: int, lengths: dict[str, Lengths], rates: dict[str, float | int] | None) -> dict[str, Any]:
+    means = {mode: found.summary()["mean"] for mode, found in lengths.items()}
+    return {"prompts": prompts, "lengths": means, "correct": rates}
+
+
+def filtered(ctx: Context, filters: Filters, file: Path, folder: Path) -> Filtered:
+    """Write the pairs of a file that the study's filters leave to a folder.
+
+    Raises:
+        ValueError: Nothing is left, or a benchmark cannot be loaded.
+        RuntimeError: As for `decide`.
+    """
+    config, processes, index = ctx.unit.config, ctx.unit.resources.cpus_per_task, None
+
+    def report(done: int, total: int, phase: str) -> None:
+        ctx.progress.outside(phase, done, total, "row groups")
+
+    if filters.decontaminate:
+        report(0, 1, "reading the benchmarks")
+        index = file.with_name("items.npz")
+        groups = [
+            (_folder(ctx, group["include"]), [task["task"] for task in group["tasks"]])
+            for group in config["benchmarks"]
+        ]
+        # In a process of its own, with which lm-eval's memory and settings go.
+        list(ordered(partial(write_index, filters.decontaminate, index), [groups], 2))
+    references = References(_references(ctx)) if filters.correct else None
+    decided = decide(file, filters, processes, index, references, report)
+    lengths = {mode: Lengths() for mode in MODES}
+    kept = write(folder, measured(staying(file, decided), lengths), JUDGED if filters.correct else SCHEMA)
+    if not kept:
+        raise ValueError(
+            f"the study's filters leave no prompt; left out: {decided.dropped()}. Shares of correct answers: "
+            f"{decided.rates()}. Benchmarks that prompts share something with: {decided.contaminated}"
+        )
+    return Filtered(decided, kept, lengths)
+
+
+def _folder(ctx: Context, include: str | None) -> Path | None:
+    return DATA / ctx.resolve(include) if include else None  # relative paths are shipped with the code
+
+
+def _references(ctx: Context) -> Iterator[pa.RecordBatch]:
+    """Yield prompts with their reference answers."""
+    config = ctx.unit.config
+    for spec in config["references"]:
+        column = "prompt" if config["pairs"] else spec["column"]
+        yield from open_source(spec, (column, spec["reference"]), ctx.resolve).batches()
 
 
 def good(examined: Iterator[Examined], dropped: Counter[str]) -> Iterator[pa.RecordBatch]:

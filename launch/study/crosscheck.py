@@ -27,7 +27,8 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
     wrong = []
     for key in ("prompts", "pairs"):
         for i, source in enumerate(getattr(study, key) or ()):
-            if words := _fault_of_rows(source, PAIR_COLUMNS if key == "pairs" else (source.column,)):
+            columns = PAIR_COLUMNS if key == "pairs" else (source.column,)
+            if words := _fault_of_rows(source, (*columns, *filter(None, (source.reference,)))):
                 wrong.append(Mistake(file, f"{key}.{i}.path", words))
     unique: dict[str, list[Any]] = {
         "students": [m.name for m in study.students],
@@ -49,6 +50,10 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
             wrong.append(Mistake(file, f"prepare.{key}", message))
     if study.prepare is None and PREPARED in study.model_dump_json():
         wrong.append(Mistake(file, "prepare", f"is missing, but something is looked for below {PREPARED}"))
+    referred = any(source.reference for source in study.prompts or study.pairs or ())
+    if study.filters and study.filters.correct and not referred:
+        words = "no source of prompts or pairs names the column of its reference answers ('reference')"
+        wrong.append(Mistake(file, "filters.correct", words))
     return [*wrong, *template_mistakes(study, file)]
 
 

@@ -14,6 +14,7 @@ from jobs.core.flops import architecture, forward_flops, generate_flops, train_f
 from jobs.core.gpus import peak_flops
 from jobs.core.unit import Resources
 from launch.study.cluster import Cluster
+from launch.study.filters import Filters
 from launch.study.schema import EvalGroup, Study
 
 STARTUP = 0.1  # hours to load a model, compile and save
@@ -21,6 +22,8 @@ TOKENIZED = 50_000  # tokens per second and core; measured: 51,000 on a busy cor
 COLLATED = (
     2_000_000  # tokens per second and core, read as JSON and written as Parquet; measured: 6 times as many
 )
+FILTERED = 500_000  # tokens per second and core, as words and runs of words
+JUDGED = 100  # answers per second and core, compared with a reference by math-verify
 REPORTED = 20_000  # scores of items per second, read, resampled and plotted; measured: 22,000 to 67,000
 ROWS = 1_000_000  # prompts of a study that does not specify its number
 MANY = 10**8  # tokens above which a stage that only handles text is worth several cores
@@ -95,11 +98,16 @@ def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
 
 
-def collating_needs(rows: Lengths, cluster: Cluster) -> Resources:
-    """Estimate what pairing the answers of all prompts needs."""
-    tokens = (rows.prompts or ROWS) * (2 * rows.prompt + rows.ift + rows.reasoning)
+def collating_needs(rows: Lengths, cluster: Cluster, filters: Filters | None = None) -> Resources:
+    """Estimate what pairing the answers of all prompts, and filtering them, needs."""
+    prompts = rows.prompts or ROWS
+    tokens = prompts * (2 * rows.prompt + rows.ift + rows.reasoning)
+    seconds = tokens / COLLATED
+    if filters:
+        read = tokens if filters.decontaminate else prompts * rows.prompt
+        seconds += tokens / COLLATED + read / FILTERED + (2 * prompts / JUDGED if filters.correct else 0)
     cpus = cluster.cpus_per_gpu if tokens > MANY else 1
-    return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * COLLATED) / 3600)
+    return Resources(cpus_per_task=cpus, hours=STARTUP + seconds / cpus / 3600)
 
 
 def reporting_hours(items: int) -> float:

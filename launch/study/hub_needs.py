@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def benchmarks(units: Iterable[Unit]) -> list[Benchmarks]:
     Folders whose data is local are left out.
     """
     found = dict[str, dict[str, Any]]()  # of a folder: tasks by their names
-    for group in (unit.config["group"] for unit in units if unit.stage == "evaluate"):
+    units = list(units)
+    groups = [unit.config["group"] for unit in units if unit.stage == "evaluate"]
+    filtered = [unit.config.get("benchmarks", ()) for unit in units if unit.stage == "collate"]
+    for group in chain(groups, *filtered):  # filters name tasks only
         include = group["include"] or ""
         if include.startswith(PREPARED) or (include and not hub_datasets(DATA / include)):
             continue
@@ -102,7 +106,7 @@ def _of(unit: Unit) -> Iterator[Need]:
         yield from _model(config["model"], config["revision"], weights=True, tokens=True)
         yield from _rows(config["prompts"])
     elif unit.stage == "collate":
-        yield from _rows(config["pairs"] or ())
+        yield from _rows([*(config["pairs"] or ()), *config.get("references", ())])
     elif unit.stage == "pack":
         yield from _model(config["tokenizer"], config["revision"], tokens=True)
     elif unit.stage == "train":

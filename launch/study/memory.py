@@ -17,6 +17,7 @@ from jobs.core.flops import architecture
 from jobs.core.unit import Resources
 from jobs.core.widths import widths
 from launch.study.estimate import ROWS, Lengths
+from launch.study.filters import Filters
 from launch.study.gpu_memory import Way, estimate
 from launch.study.model import Model
 from launch.study.placement import Engine
@@ -36,6 +37,8 @@ REPORT = 600  # pandas and matplotlib: 133 after its imports, 180 on a small rep
 PREPARE = 4 * GIB  # the user's function; the demo's, which trains a model: 611
 TRAIN = 900  # torch, transformers, accelerate: 596; with DeepSpeed 645 a rank
 SERVE = 1800  # vLLM and its compiled kernels on a CPU: 1,913, with a toy model's use of the cache below
+JUDGE = 150  # math-verify and sympy
+ITEMS = 150  # hashes of the benchmarks' items
 EVALUATE = 600  # lm-eval, datasets, a benchmark's items: the toy benchmarks add nothing to the engine's peak
 
 # A process with a GPU, in MiB. From public reports, not measured here: the CUDA context, pinned buffers
@@ -103,11 +106,20 @@ def packing(rows: Lengths) -> int:
     return requested(PACK + _mib(2 * tokens * BYTES_PER_TOKEN + order + batch))
 
 
-def collating(rows: Lengths, processes: int) -> int:
+def collating(rows: Lengths, processes: int, filters: Filters | None = None) -> int:
     """Return the memory of pairing the answers: batches of text for each process, and prompts' hashes."""
     batch = min(rows.prompts or ROWS, 1000) * (rows.prompt + rows.ift + rows.reasoning) * BYTES_PER_TOKEN
     others = processes * COLLATE / 2 if processes > 1 else 0
-    return requested(COLLATE + others + _mib(6 * processes * batch + 20 * (rows.prompts or ROWS)))
+    need = COLLATE + others + _mib(6 * processes * batch + 20 * (rows.prompts or ROWS))
+    return requested(need + (_filtering(rows, processes, filters) if filters else 0))
+
+
+def _filtering(rows: Lengths, processes: int, filters: Filters) -> float:
+    """Return what filters add: hashes of each prompt, references, and what each process holds."""
+    prompt = 300 * (filters.near_duplicates is not None) + 250 * (filters.correct is not None) + 16
+    process = (JUDGE if filters.correct else 0) + (ITEMS if filters.decontaminate else 0)
+    loaded = EVALUATE if filters.decontaminate else 0  # lm-eval, in a process of its own
+    return loaded + processes * process + _mib(prompt * (rows.prompts or ROWS))
 
 
 def reporting(items: int) -> int:

@@ -32,6 +32,7 @@ from launch.study.estimate import (
     reporting_hours,
     training_flops,
 )
+from launch.study.filters import filters_config
 from launch.study.gpu_fit import resolved
 from launch.study.model import Model
 from launch.study.placement import Engine, engine, placed
@@ -213,11 +214,18 @@ class _Planner:
         study = self.study
         teacher = study.teacher.thinking if study.teacher else study.students[0].thinking
         pairs = [_source(p) for p in study.pairs] if study.pairs else None
-        config = {"pairs": pairs, "thinking": teacher.model_dump()}
-        execution = {"files": _files(study.pairs or ())}
+        config: dict[str, Any] = {"pairs": pairs, "thinking": teacher.model_dump()}
+        files = study.pairs or ()
+        if study.filters:
+            judged = [source for source in study.pairs or study.prompts or () if source.reference]
+            columns = [{**_source(source), "reference": source.reference} for source in judged]
+            config |= filters_config(study.filters, study.benchmarks, columns)
+            files = (*files, *(judged if study.filters.correct else ()))
+        execution = {"files": _files(files)}
         inputs = (self.generate.as_input(),) if self.generate else ()
-        needed = collating_needs(self.rows, self.cluster)
-        needed = replace(needed, memory=memory.collating(self.rows, needed.cpus_per_task))
+        needed = collating_needs(self.rows, self.cluster, study.filters)
+        used = memory.collating(self.rows, needed.cpus_per_task, study.filters)
+        needed = replace(needed, memory=used)
         needed = self.limited(needed, needed.hours)
         return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
@@ -339,7 +347,9 @@ def _word(path: str) -> str:
 def _source(source: Source) -> dict[str, Any]:
     """Return a source of texts; a local file goes by its digest, since it may be edited or moved."""
     local = _files((source,))
-    return {**source.model_dump(mode="json"), "path": next(iter(local), source.path)}
+    # Reference answers change no answer; what compares with them names the column itself.
+    found = source.model_dump(mode="json", exclude={"reference"})
+    return {**found, "path": next(iter(local), source.path)}
 
 
 def _files(sources: Iterable[Source]) -> dict[str, str]:

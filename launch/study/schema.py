@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from launch.study.crosscheck import ALIAS, crosscheck, repeated
+from launch.study.filters import Filters
 from launch.study.model import Model
 from launch.study.presets import (
     CONFIGS,
@@ -79,6 +80,9 @@ class Source(Strict):
     """Split of the dataset."""
     column: Text = "prompt"
     """Column of the prompts. Pairs always have the columns `prompt`, `reasoning` and `ift`."""
+    reference: Text | None = None
+    """Column of the reference answers, with which `filters.correct` compares: results, or solutions that end
+    with one (`\\boxed{…}`, `#### …`). Example: `answer`."""
     count: Count | None = None
     """Rows to draw, without replacement; without it, all. Estimates need it. Example: `3400`."""
     seed: Seed = 0
@@ -251,6 +255,7 @@ class Study(Strict):
     modes: Modes | None = None
     pairs: OneOrMore[Source] | None = None
     """Sources of prompts with both answers, instead of `teacher`, `prompts` and `modes`."""
+    filters: Filters | None = None
     students: Annotated[tuple[Model, ...], Field(min_length=1)]
     """Models to train, of several sizes. Example: `[qwen2.5-0.5b, qwen2.5-7b]`."""
     mixtures: OneOrMore[Mixtures]
