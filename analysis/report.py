@@ -20,6 +20,7 @@ from analysis.page.build import page
 from analysis.results.collect import DataWarning, collect
 from analysis.results.csv_files import write_csv
 from analysis.results.dropped import dropped, dropped_line
+from analysis.results.filtered import contaminated, filtered, filtered_line
 from analysis.results.items import Scores, item_scores
 from analysis.results.usage import usage
 from analysis.statistics.answers import answers
@@ -57,7 +58,7 @@ class Report:
         results: Table of `analysis.results.collect.collect`.
         tables: Derived tables by file name: "frontier" and "standing" (functions of `statistics.frontier`),
             "matched", "kept" and "gains" (of `statistics.matched`), "claims", "answers", "questions",
-            "dropped" and "usage".
+            "dropped", "filtered", "contaminated" and "usage".
         sentences: The answer to the study's question, in words.
         warnings: Doubts about the results.
         page: The written report; None if it was not written.
@@ -94,7 +95,8 @@ def analyse(
         warnings.simplefilter("always", DataWarning)
         results = collect(path, units)
         tables = derive(results, item_scores(path, results)) | {
-            "dropped": dropped(path, results), "usage": usage(path, joules)
+            "dropped": dropped(path, results), "filtered": filtered(path, results),
+            "contaminated": contaminated(path, results), "usage": usage(path, joules)
         }  # fmt: skip
     said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
     words = sentences(tables["answers"], tables["frontier"])
@@ -175,6 +177,8 @@ def print_report(report: Report) -> None:
     console.print(questions_table(report.tables["questions"]))
     if lost := dropped_line(report.tables["dropped"]):
         console.print(lost)
+    if changed := filtered_line(report.tables["filtered"], report.tables["contaminated"]):
+        console.print(changed)
     if took := usage_line(report.tables["usage"]):
         console.print(took)
     for warning in report.warnings:

@@ -14,6 +14,7 @@ from small_study import publish
 from analysis.report import write_report
 from analysis.results.collect import collect
 from analysis.results.dropped import DROPPED, dropped, dropped_line
+from analysis.results.filtered import FILTERED, contaminated, filtered, filtered_line
 from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir, write_json
 
@@ -72,3 +73,47 @@ def test_results_from_elsewhere_tell_of_nothing(tmp_path: Path) -> None:
     table = dropped(tmp_path / "s", collect(tmp_path / "s"))
     assert list(table.columns) == list(DROPPED)
     assert dropped_line(table) == ""
+
+
+def test_the_arms_before_and_after_filters_are_in_the_report(tmp_path: Path) -> None:
+    root = StudyDir(tmp_path / "s")
+    root.path.mkdir()
+    write_json(root.study, {})
+    collated = Unit("collate", "rows", {"pairs": None})
+    before = {
+        "prompts": 100, "lengths": {"ift": 50.0, "reasoning": 900.4},
+        "correct": {"prompts": 80, "ift": 0.5, "reasoning": 0.75},
+    }  # fmt: skip
+    after = {**before, "prompts": 60, "lengths": {"ift": 40.0, "reasoning": 700.0}}
+    after["correct"] = {"prompts": 50, "ift": 1.0, "reasoning": 1.0}
+    filters = {"before": before, "after": after, "contaminated": {"aime24": 2, "gsm8k": 12}, "late": 0}
+    counts = {"contaminated": 13, "incorrect": 27}
+    publish(root, collated, {"prompts": 60, "dropped": counts, "lengths_in": "tokens", "filters": filters})
+    evaluation(tmp_path / "s", "m", 10**9, [benchmark("b", 0.5)], packed=collated)
+    results = collect(tmp_path / "s")
+    table, hits = filtered(tmp_path / "s", results), contaminated(tmp_path / "s", results)
+    assert list(table.columns) == list(FILTERED)
+    assert table.values.tolist() == [
+        ["ift", 100, 60, 50.0, 40.0, "tokens", 80, 0.5, 1.0],
+        ["reasoning", 100, 60, 900.4, 700.0, "tokens", 80, 0.75, 1.0],
+    ]
+    assert hits.values.tolist() == [["gsm8k", 12], ["aime24", 2]]
+    assert filtered_line(table, hits) == (
+        "filters: ift 50 to 40 tokens an answer, 50.0% to 100.0% correct; "
+        "reasoning 900 to 700 tokens an answer, 75.0% to 100.0% correct; "
+        "prompts like items of gsm8k 12, aime24 2"
+    )
+    unjudged = table.assign(correct_before=float("nan"), correct=float("nan"))
+    assert filtered_line(unjudged, hits[:0]).endswith("reasoning 900 to 700 tokens an answer")
+    write_report(tmp_path / "s", tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "filtered.csv")) == 2
+    assert pd.read_csv(tmp_path / "out" / "contaminated.csv")["prompts"].sum() == 14
+
+
+def test_a_study_without_filters_tells_of_none(tmp_path: Path) -> None:
+    study(tmp_path / "s", {"1B": "a"})
+    results = collect(tmp_path / "s")
+    table, hits = filtered(tmp_path / "s", results), contaminated(tmp_path / "s", results)
+    assert table.empty
+    assert hits.empty
+    assert filtered_line(table, hits) == ""

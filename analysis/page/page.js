@@ -38,6 +38,7 @@ function start() {
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => { d.open = true; }));
   drawQuestions();
   drawDropped();
+  drawFiltered();
   drawUsage();
   drawProvenance();
   update();

@@ -106,6 +106,15 @@ function drawDropped() {
   table($("dropped"), [["stage", "stage", text], ["rows", "rows", text], ["prompts", "prompts", whole, number], ["kept", "kept", whole, number],
     ["reason", "reason", v => text(v?.replaceAll("_", " "))], ["dropped", "dropped", whole, number]], data.dropped, "dropped");
 }
+function drawFiltered() {
+  $("filtered-part").hidden = !data.filtered.length;
+  $("contaminated-part").hidden = !data.contaminated.length;
+  const from = key => (v, r) => [r[`${key}_before`], v].map(key === "correct" ? percent : whole).join(" → ");
+  const judged = data.filtered.some(r => r.judged) ? [["correct, %", "correct", from("correct"), number]] : [];
+  table($("filtered"), [["mode", "mode", text], ["prompts", "prompts", from("prompts"), number],
+    ["mean length", "length", (v, r) => `${from("length")(v, r)} ${r.lengths_in}`, number], ...judged], data.filtered, "filters");
+  table($("contaminated"), [["benchmark", "benchmark", text], ["prompts", "prompts", whole, number]], data.contaminated, "contaminated");
+}
 function drawProvenance() {
   $("provenance-part").hidden = !data.provenance.length;
   const commit = v => make("code", { title: v }, v.replace(/^([0-9a-f]{12})[0-9a-f]+/, "$1"));

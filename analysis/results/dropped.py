@@ -6,7 +6,10 @@ supervision. The report states the losses.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -34,18 +37,8 @@ def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of DROPPED. Packs that differ only in mixture dropped the same prompts and share a row.
     """
-    study = StudyDir(Path(path))
-    sources = sorted(set(results["source"].dropna()))
-    evaluated = (UnitDir((study.path / s).parent.parent) for s in sources if Path(s).name == "result.json")
     rows = {}
-    for folder in lineage(study, evaluated):
-        stage = folder.path.parent.name
-        if stage not in ("collate", "pack") or not folder.done:
-            continue
-        try:
-            result, config = read_object(folder.result), folder.unit().config
-        except (Unreadable, ValueError, KeyError):  # unreadable units are skipped
-            continue
+    for stage, result, config in published(path, results, ("collate", "pack")):
         if not (counts := section(result, "dropped")):  # from a version with other counts
             continue
         whose = f"{config['tokenizer']}, {config['block_size']}" if stage == "pack" else "all"
@@ -53,6 +46,21 @@ def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
         for reason, count in counts.items():
             rows[stage, whose, reason] = (stage, whose, total, result["prompts"], reason, count)
     return pd.DataFrame(sorted(rows.values()), columns=list(DROPPED)).astype(DROPPED)
+
+
+def published(
+    path: str | Path, results: pd.DataFrame, stages: Container[str]
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Yield stage, result and config of the units of some stages from which a results table was made."""
+    study = StudyDir(Path(path))
+    sources = sorted(set(results["source"].dropna()))
+    evaluated = (UnitDir((study.path / s).parent.parent) for s in sources if Path(s).name == "result.json")
+    for folder in lineage(study, evaluated):
+        stage = folder.path.parent.name
+        if stage in stages and folder.done:
+            with suppress(Unreadable, ValueError, KeyError):  # unreadable units are skipped
+                found = stage, read_object(folder.result), folder.unit().config
+                yield found
 
 
 def dropped_line(table: pd.DataFrame) -> str:
