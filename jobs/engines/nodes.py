@@ -100,6 +100,14 @@ def own_gpus(visible: str | None, rank: int, size: int, gpus: int) -> str:
     return ",".join(all_of_them[rank * gpus : (rank + 1) * gpus])
 
 
+def _line(joined: socket.socket) -> bytes:
+    """Read one line, and nothing after it; what there is if the connection ends before."""
+    said = b""
+    while (byte := joined.recv(1)) and byte != b"\n":
+        said += byte
+    return said
+
+
 class Front:
     """The first node's side: accepts the connections of the others, until `close`."""
 
@@ -144,7 +152,7 @@ class Follower:
         while waits():
             try:
                 self._socket = socket.create_connection((node.first, node.port), timeout=10 * POLL)
-                self.port = int(self._socket.makefile("rb").readline())
+                self.port = int(_line(self._socket))
                 self._socket.settimeout(POLL)
                 return
             except (OSError, ValueError):  # the first node is not there yet, or was just ending

@@ -21,6 +21,7 @@ from jobs.engines.nodes import Follower, Front, Node
 LOADED = "Model loading took"  # vLLM (0.32) logs this before it compiles and captures CUDA graphs
 POLL = 1.0  # seconds between two reads of vLLM's messages
 SINGLE = Node()
+WORDS = 10  # seconds in which the first node says that it closes its engine, once workers have ended
 
 
 def _end_with_engine(core: Any) -> None:
@@ -140,18 +141,19 @@ def follow(
         RuntimeError: A worker of this node ended.
     """
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
     settings = _settings(model, revision, max_length, given, node, front.port)
-    executor = MultiprocExecutor(
-        EngineArgs(**settings).create_engine_config(headless=True), monitor_workers=False
-    )
+    # Defaults, such as that of max_num_seqs, depend on the context, and have to be those of the first node.
+    config = EngineArgs(**settings).create_engine_config(UsageContext.LLM_CLASS, headless=True)
+    executor = MultiprocExecutor(config, monitor_workers=False)
     try:
         workers = [worker.proc.sentinel for worker in executor.workers]
         while not front.over():
             tick()
             if connection.wait(workers, timeout=0):
-                if front.over():  # which ended them, as it closes its side of their connections first
+                if any(front.over() for _ in range(WORDS)):  # it may have been about to say so
                     return
                 raise RuntimeError("EngineCore: a vLLM worker of this node ended; see its messages above")
     finally:
@@ -196,11 +198,11 @@ class VllmEngine(Engine):
     def close(self) -> None:
         import gc
 
+        if self._front:
+            self._front.close()
         self._engine.engine_core.shutdown()
         del self._llm, self._engine
         gc.collect()
-        if self._front:
-            self._front.close()
 
     def _generate(self, requests: Iterator[Request], tick: Tick) -> Iterator[Completion]:
         # LLM.generate returns with the last answer of its batch, so most places would be empty for long. This
