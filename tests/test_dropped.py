@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from made_results import benchmark, evaluation
 from small_study import publish
+from test_report import LOOK, visited
 
 from analysis.report import write_report
 from analysis.results.collect import collect
@@ -105,7 +106,15 @@ def test_the_arms_before_and_after_filters_are_in_the_report(tmp_path: Path) -> 
     )
     unjudged = table.assign(correct_before=float("nan"), correct=float("nan"))
     assert filtered_line(unjudged, hits[:0]).endswith("reasoning 900 to 700 tokens an answer")
-    write_report(tmp_path / "s", tmp_path / "out")
+    page = write_report(tmp_path / "s", tmp_path / "out").page
+    assert page
+    cells = visited(
+        page, tmp_path, visit=LOOK.replace("#dropped", "#filtered-part td, #contaminated-part td")
+    )
+    assert cells["first"]["dropped"] == [
+        "ift", "100 → 60", "50 → 40 tokens", "50.0 → 100.0",
+        "reasoning", "100 → 60", "900 → 700 tokens", "75.0 → 100.0", "gsm8k", "12", "aime24", "2",
+    ]  # fmt: skip
     assert len(pd.read_csv(tmp_path / "out" / "filtered.csv")) == 2
     assert pd.read_csv(tmp_path / "out" / "contaminated.csv")["prompts"].sum() == 14
 

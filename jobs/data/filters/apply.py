@@ -7,6 +7,7 @@ out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -96,9 +97,10 @@ class Decided:
 class Facts(NamedTuple):
     """What is known of the prompts of a row group; None: not wanted."""
 
+    prompts: int
     digests: NDArray[np.uint64] | None
     sketch: Sketch | None
-    contaminated: list[frozenset[str]] | None
+    contaminated: dict[int, frozenset[str]]  # by place in the group, of those that share something
 
 
 def decide(
@@ -126,7 +128,9 @@ def decide(
     verdicts, late = _verdicts(file, references, processes, report) if filters.correct else ({}, 0)
     near = filters.near_duplicates
     with Sketches(file.with_suffix(".runs"), near or 1) as sketches:
-        digests, contaminated = [], []
+        digests: list[NDArray[np.uint64]] = []
+        contaminated: dict[int, frozenset[str]] = {}
+        start = 0
         facts = partial(_facts, file, filters, index)
         for done, found in enumerate(ordered(facts, range(groups), processes)):
             report(done, groups, "reading the prompts")
@@ -134,9 +138,9 @@ def decide(
                 digests.append(found.digests)
             if found.sketch is not None:
                 sketches.add(found.sketch)
-            contaminated += found.contaminated or []
-        if contaminated:
-            _leave(out, "contaminated", np.array([bool(names) for names in contaminated]))
+            contaminated |= {start + place: names for place, names in found.contaminated.items()}
+            start += found.prompts
+        out[list(contaminated)] = REASONS.index("contaminated")
         if filters.correct == "require":
             wrong = np.logical_or.reduce([own == WRONG for own in verdicts.values()])
             _leave(out, "incorrect", wrong)
@@ -147,9 +151,8 @@ def decide(
             later = np.zeros(prompts, bool)
             later[list(sketches.later(out < 0))] = True
             _leave(out, "near_duplicate", later)
-    names = sorted({name for found in contaminated for name in found})
-    counts = {name: sum(name in found for found in contaminated) for name in names}
-    return Decided(out, counts, verdicts, late)
+    counts = Counter(name for names in contaminated.values() for name in names)
+    return Decided(out, dict(sorted(counts.items())), verdicts, late)
 
 
 def staying(file: Path, decided: Decided) -> Iterator[pa.RecordBatch]:
@@ -192,8 +195,10 @@ def _facts(file: Path, filters: Filters, index: Path | None, group: int) -> Fact
         digests = np.array([digest(prompt) for prompt in prompts], np.uint64)
     if near is not None:
         sketched = sketch(Hashed.of([words(prompt) for prompt in prompts]), near)
-    found = _index(index).found(prompts, [table[name].to_pylist() for name in others]) if index else None
-    return Facts(digests, sketched, found)
+    found = _index(index).found(prompts, [table[name].to_pylist() for name in others]) if index else []
+    return Facts(
+        len(prompts), digests, sketched, {place: names for place, names in enumerate(found) if names}
+    )
 
 
 @lru_cache(1)

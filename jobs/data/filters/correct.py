@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from jobs.data.filters.words import ALONE, normal
 
-SECONDS = 3  # in which math-verify gives up parsing, and comparing
+SECONDS = 10  # in which math-verify gives up parsing, and comparing
 LONGEST = 4000  # characters at the end of an answer that are searched for its result
 SOLUTION = "####"  # before the result in GSM8K's solutions
 BOX = "\\boxed{"
@@ -24,9 +24,11 @@ SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "÷": "/", "²": "^2", "³": "^3", "π": r"\pi ", "½": "1/2"}
 )
 CLAIM = re.compile(
-    r"(?:answer|result)(?:\s+is)?\s*[:：]?\s*\**\s*(?:is\s+)?(.+)|答案(?:是|为)?\s*[:：]?\s*(.+)", re.I
+    r"\b(?:answer|result)\W{0,4}(?:\s+is\b|[:：=])(?:\s+is\b|[\s:*])*|答案\s*[是为:：]+\s*", re.I
 )
-LETTER = re.compile(r"[(\[*]*([a-j])(?:[)\].:*]|\s|$)")
+CHOICES = set("abcdefghij")
+LETTER = re.compile(r"(?:\\\w+\{)?[(\[*]*([a-j])(?:\W|$)")
+MARKED = re.compile(r"[(\[*]*([a-j])(?:[)\].:*]|$)")
 WORDY = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 EDGES = " .,;:!?。，；：！？\"'“”‘’`*_$"
 BESIDE = re.compile(rf"(?<=[{ALONE}])(?=[0-9A-Za-z\\$-])|(?<=[0-9A-Za-z}}$])(?=[{ALONE}])")
@@ -37,9 +39,9 @@ def agrees(answer: str, reference: str) -> bool:
     wanted = _plain(result_of(reference))
     if not wanted:
         return False
-    if len(wanted) == 1 and wanted.isalpha():
-        return any((found := LETTER.match(each)) and found[1] == wanted for each in _candidates(answer))
-    if wanted in _candidates(answer):
+    if wanted in CHOICES:
+        return _choice(answer) == wanted
+    if wanted in map(_plain, _found(answer)):
         return True
     return _is_mathematics(reference) and _equal(answer[-LONGEST:], reference)
 
@@ -62,12 +64,23 @@ def _boxed(text: str) -> str:
     return ""
 
 
-def _candidates(answer: str) -> list[str]:
-    """Return what may be meant as the result of an answer, in its normal form."""
-    return [_plain(found) for found in _found(answer)]
+def _choice(answer: str) -> str:
+    """Return the letter that an answer chooses; empty if it names none.
+
+    Without "answer is", a letter counts with a bracket or a full stop behind it, or alone in its line: "A" is
+    also a word.
+    """
+    *rest, last = _found(answer)
+    text = normal(last)
+    if not rest or CLAIM.search(answer[-LONGEST:]):
+        found = LETTER.match(text)
+    else:
+        found = next(filter(None, (MARKED.match(normal(each)) for each in (*rest, last))), None)
+    return found[1] if found else ""
 
 
 def _found(answer: str) -> Iterator[str]:
+    """Yield what may be meant as the result of an answer; what follows "answer is" comes last."""
     if boxed := _boxed(answer):
         yield boxed
         return
@@ -77,8 +90,8 @@ def _found(answer: str) -> Iterator[str]:
     yield answer
     lines = answer.strip().splitlines()
     yield lines[-1] if lines else ""
-    if claims := CLAIM.findall(answer[-LONGEST:]):
-        yield next(filter(None, claims[-1]), "")
+    if claims := list(CLAIM.finditer(end := answer[-LONGEST:])):
+        yield end[claims[-1].end() :].partition("\n")[0]
 
 
 def _plain(text: str) -> str:

@@ -16,7 +16,7 @@ from jobs.data.filters.correct import agrees
 from jobs.data.pool import with_its_parent
 
 STARTS = 300.0  # seconds in which a process imports math-verify, on a busy file system
-PATIENCE = 20.0  # seconds for a comparison, within which math-verify's own limits are
+PATIENCE = 60.0  # seconds for a comparison, within which math-verify's own limits are
 AHEAD = 64  # comparisons that a process is given at once, so that it need not wait for the next one
 
 

@@ -15,7 +15,6 @@ shorter one counts where it is the whole prompt.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -202,8 +201,3 @@ def _alike(questions: list[list[str]], places: Iterable[int]) -> int:
         return len({question[place] for question in questions}) == 1
 
     return sum(1 for _ in takewhile(same, places))
-
-
-def tally(found: Iterable[frozenset[str]]) -> dict[str, int]:
-    """Return how many texts share something with each benchmark, most first."""
-    return dict(Counter(name for names in found for name in sorted(names)).most_common())
