@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_collate import row
@@ -123,6 +124,13 @@ def test_generated_answers_are_compared_with_the_references_of_their_prompts(tmp
     out = collate(tmp_path / "s", config, rows)
     assert pq.read_table(out / PAIRS)["prompt"].to_pylist() == ["2+2="]
     assert read_json(out / "result.json")["dropped"]["incorrect"] == 1
+    file.write_text('{"q": "2+2=", "a": 4}\n{"q": "3+3=", "a": 7.5}\n', encoding="utf-8")  # as numbers
+    out = collate(tmp_path / "n", config, rows)
+    assert pq.read_table(out / PAIRS)["prompt"].to_pylist() == ["2+2="]
+    parquet = {**source, "path": str(tmp_path / "prompts.parquet")}
+    pq.write_table(pa.table({"q": list(texts), "a": [4.0, 7.5]}), parquet["path"])
+    out = collate(tmp_path / "p", {**config, "references": [parquet]}, rows)
+    assert pq.read_table(out / PAIRS)["prompt"].to_pylist() == ["2+2="]
     config["filters"] = {"duplicates": True}
     out = collate(
         tmp_path / "d", config, [*rows, row("x", "ift", "4"), row("x", "reasoning", traced("R", "4"))]

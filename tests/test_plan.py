@@ -203,7 +203,7 @@ def test_filters_make_what_follows_them_new_and_no_answers(tmp_path: Path) -> No
     (tmp_path / "t.yaml").write_text(
         yaml.safe_dump({**student(), "model": "org/teacher", "init": "pretrained"}), encoding="utf-8"
     )
-    (tmp_path / "p.jsonl").write_text('{"prompt": "1+1", "a": "2"}\n', encoding="utf-8")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "1+1", "a": 2, "b": [2]}\n', encoding="utf-8")
     source = {"path": str(tmp_path / "p.jsonl")}
 
     def units(filters: dict[str, Any] | None = None, **of_source: str) -> list[Unit]:
@@ -222,6 +222,10 @@ def test_filters_make_what_follows_them_new_and_no_answers(tmp_path: Path) -> No
     assert told["reference"] == "a"
     assert collate.execution["files"] == {told["path"]: source["path"]}
     assert "benchmarks" not in collate.config
+    with pytest.raises(StudyError, match="column 'b' must hold text and holds a list"):
+        units({"correct": "report"}, reference="b")
+    with pytest.raises(StudyError, match="no column 'c'"):
+        units({"correct": "report"}, reference="c")
     clean = units({"decontaminate": 8})
     collate = next(u for u in clean if u.stage == "collate")
     assert collate.config["benchmarks"][0]["tasks"] == [{"task": "easy"}]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -35,19 +35,25 @@ class Source:
     batches: Callable[[], Iterator[pa.RecordBatch]]
 
 
-def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[[str], str] = str) -> Source:
+def open_source(
+    spec: dict[str, Any],
+    columns: Sequence[str],
+    resolve: Callable[[str], str] = str,
+    numbers: Collection[str] = (),
+) -> Source:
     """Open columns of an entry in a study's `prompts` or `pairs`.
 
     Args:
         spec: "path" of a local file or folder, or "dataset" on the hub with "subset", "revision", "split".
         resolve: Maps a path of the study to a path on disk.
+        numbers: Columns that may hold numbers, too, which are read as text.
 
     Raises:
         ValueError: The file does not exist, its format is unknown, or a column is missing or not text.
     """
     text = pa.schema([(column, TEXT) for column in columns])
     if not spec.get("path"):
-        return _of_the_hub(spec, text)
+        return _of_the_hub(spec, text, numbers)
     path = Path(resolve(spec["path"]))
     if not path.exists():
         raise ValueError(f"prompts: no such path: {path}")
@@ -56,8 +62,8 @@ def open_source(spec: dict[str, Any], columns: Sequence[str], resolve: Callable[
     if not files:
         raise ValueError(f"{path}: no prompts found; they are read from {NAMES}")
     for file in files:
-        check_rows(file, tuple(columns), None if len(files) == 1 else 0)
-    return Source(str(path), lambda: chain.from_iterable(_read(file, text) for file in files))
+        check_rows(file, tuple(columns), None if len(files) == 1 else 0, numbers)
+    return Source(str(path), lambda: chain.from_iterable(_read(file, text, numbers) for file in files))
 
 
 def load_rows(spec: dict[str, Any]) -> Any:
@@ -84,15 +90,15 @@ def load_rows(spec: dict[str, Any]) -> Any:
     return loaded
 
 
-def _of_the_hub(spec: dict[str, Any], text: pa.Schema) -> Source:
+def _of_the_hub(spec: dict[str, Any], text: pa.Schema, numbers: Collection[str]) -> Source:
     name = f"{spec['dataset']} ({spec.get('split') or 'train'})"
     table = load_rows(spec).data.table
-    check_types(name, table.schema, tuple(text.names))
+    check_types(name, table.schema, tuple(text.names), numbers)
     chosen = table.select(text.names)
     return Source(name, lambda: (batch.cast(text) for batch in chosen.to_batches(ROWS)))
 
 
-def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _read(file: Path, text: pa.Schema, numbers: Collection[str]) -> Iterator[pa.RecordBatch]:
     if is_parquet(file):
         try:
             with pq.ParquetFile(file) as parquet:
@@ -104,7 +110,7 @@ def _read(file: Path, text: pa.Schema) -> Iterator[pa.RecordBatch]:
             raise ValueError(f"{file}: {error}") from None
         return
     columns = tuple(text.names)
-    rows = (texts_of(file, line, row, columns) for line, row in json_rows(file))
+    rows = (texts_of(file, line, row, columns, numbers) for line, row in json_rows(file))
     while some := list(islice(rows, ROWS)):
         yield pa.record_batch([pa.array(column, TEXT) for column in zip(*some, strict=True)], text)
 

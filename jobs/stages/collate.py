@@ -191,7 +191,8 @@ def _references(ctx: Context) -> Iterator[pa.RecordBatch]:
     config = ctx.unit.config
     for spec in config["references"]:
         column = "prompt" if config["pairs"] else spec["column"]
-        yield from open_source(spec, (column, spec["reference"]), ctx.resolve).batches()
+        reference = spec["reference"]
+        yield from open_source(spec, (column, reference), ctx.resolve, (reference,)).batches()
 
 
 def good(examined: Iterator[Examined], dropped: Counter[str]) -> Iterator[pa.RecordBatch]:

@@ -11,7 +11,7 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -56,13 +56,21 @@ def _opened(file: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(file)) if file.suffix.lower() == ".gz" else file.open("rb")
 
 
-def texts_of(file: Path, line: int, row: Row, columns: tuple[str, ...]) -> list[str | None]:
+def texts_of(
+    file: Path, line: int, row: Row, columns: tuple[str, ...], numbers: Collection[str] = ()
+) -> list[str | None]:
     """Return a row's texts in the given columns, None where the row has none.
+
+    Args:
+        numbers: Columns that may hold numbers, too, which are returned as text.
 
     Raises:
         ValueError: A value is not text, or cannot be encoded as UTF-8.
     """
     found = [row.get(column) for column in columns]
+    for place, column in enumerate(columns):
+        if column in numbers and type(found[place]) in (int, float):
+            found[place] = str(found[place])
     for column, text in zip(columns, found, strict=True):
         if text is not None and not isinstance(text, str):
             kind = type(text).__name__

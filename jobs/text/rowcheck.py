@@ -5,6 +5,7 @@ Only the first rows are read, or the footer of a Parquet file, however large the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,14 @@ BYTES = 1 << 24  # characters of text after which checking stops
 PAIR_COLUMNS = ("prompt", "reasoning", "ift")
 
 
-def check_rows(file: Path, columns: tuple[str, ...], count: int | None = None) -> None:
+def check_rows(
+    file: Path, columns: tuple[str, ...], count: int | None = None, numbers: Collection[str] = ()
+) -> None:
     """Check that a file of rows can be read.
 
     Args:
         count: Minimum number of rows that the study needs; None for at least one.
+        numbers: Columns that may hold numbers in place of text.
 
     Raises:
         ValueError: The format is unknown, the file cannot be read, a column is missing or holds something
@@ -31,9 +35,9 @@ def check_rows(file: Path, columns: tuple[str, ...], count: int | None = None) -
     """
     try:
         if is_parquet(file):
-            rows: int | None = _check_parquet(file, columns)
+            rows: int | None = _check_parquet(file, columns, numbers)
         elif is_json(file):
-            rows = _check_json(file, columns)
+            rows = _check_json(file, columns, numbers)
         else:
             raise ValueError(f"{file}: rows are read from {NAMES}")
     except OSError as error:
@@ -49,8 +53,10 @@ def missing(file: Path, columns: tuple[str, ...], found: list[str]) -> ValueErro
     return ValueError(f"{file}: no column {lacking}; it has {', '.join(map(str, found)) or 'none'}")
 
 
-def check_types(name: str, schema: pa.Schema, columns: tuple[str, ...]) -> None:
-    """Check that columns of an Arrow schema exist and hold text of any Arrow type.
+def check_types(
+    name: str, schema: pa.Schema, columns: tuple[str, ...], numbers: Collection[str] = ()
+) -> None:
+    """Check that columns of an Arrow schema exist and hold text of any Arrow type, or numbers where they may.
 
     Raises:
         ValueError: A column is missing or does not hold text.
@@ -59,7 +65,7 @@ def check_types(name: str, schema: pa.Schema, columns: tuple[str, ...]) -> None:
         raise missing(Path(name), columns, schema.names)
     for column in columns:
         kind = schema.field(column).type
-        if not _is_text(kind):
+        if not _is_text(kind) and not (column in numbers and _is_number(kind)):
             raise ValueError(f"{name}: column {column!r} must hold text and holds {kind}")
 
 
@@ -73,20 +79,26 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _check_parquet(file: Path, columns: tuple[str, ...]) -> int:
+def _is_number(kind: pa.DataType) -> bool:
+    from pyarrow import types
+
+    return types.is_integer(kind) or types.is_floating(kind)
+
+
+def _check_parquet(file: Path, columns: tuple[str, ...], numbers: Collection[str]) -> int:
     """Return the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(file) as parquet:
-            check_types(str(file), parquet.schema_arrow, columns)
+            check_types(str(file), parquet.schema_arrow, columns, numbers)
             return int(parquet.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: not Parquet, or damaged: {' '.join(str(error).split())}") from None
 
 
-def _check_json(file: Path, columns: tuple[str, ...]) -> int | None:
+def _check_json(file: Path, columns: tuple[str, ...], numbers: Collection[str]) -> int | None:
     """Return the number of rows; None if there are more than were checked."""
     known = dict[str, None]()
     rows = size = 0
@@ -94,7 +106,7 @@ def _check_json(file: Path, columns: tuple[str, ...]) -> int | None:
         rows += 1
         size += _size(row)
         known |= dict.fromkeys(row)
-        texts_of(file, line, row, columns)
+        texts_of(file, line, row, columns, numbers)
         if rows > ROWS or size > BYTES:
             rows = -1
             break

@@ -28,7 +28,7 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
     for key in ("prompts", "pairs"):
         for i, source in enumerate(getattr(study, key) or ()):
             columns = PAIR_COLUMNS if key == "pairs" else (source.column,)
-            if words := _fault_of_rows(source, (*columns, *filter(None, (source.reference,)))):
+            if words := _fault_of_rows(source, columns):
                 wrong.append(Mistake(file, f"{key}.{i}.path", words))
     unique: dict[str, list[Any]] = {
         "students": [m.name for m in study.students],
@@ -70,8 +70,9 @@ def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:
     path = Path(source.path).absolute()
     if not path.is_file():
         return f"{path} is no file" if path.exists() else f"no such file: {path}"
+    references = (source.reference,) if source.reference else ()
     try:
-        check_rows(path, columns, source.count)
+        check_rows(path, (*columns, *references), source.count, references)
     except ValueError as error:
         return str(error)
     return None
