@@ -160,8 +160,8 @@ def row(cause: Cause, *kept: int) -> list[Run]:
 
 FRUITLESS = {  # runs in a row without progress after which another one is started
     Cause.PREEMPTED: 10, Cause.TIME_LIMIT: 0, Cause.NODE: 3, Cause.MEMORY: 1, Cause.GPU_MEMORY: None,
-    Cause.NETWORK: 3, Cause.DISK: 3, Cause.HUB: 3, Cause.HANG: 3, Cause.KILLED: 3, Cause.CODE: None,
-    Cause.CANCELLED: None,
+    Cause.NETWORK: 3, Cause.DISK: 3, Cause.HUB: 3, Cause.ENDPOINT: 3, Cause.HANG: 3, Cause.KILLED: 3,
+    Cause.CODE: None, Cause.CANCELLED: None,
 }  # fmt: skip
 
 

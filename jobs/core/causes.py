@@ -26,6 +26,7 @@ class Cause(StrEnum):
     NETWORK = "network"
     DISK = "disk full"
     HUB = "hub unreachable"
+    ENDPOINT = "endpoint unreachable"
     HANG = "hang"
     KILLED = "killed"
     CODE = "code error"
@@ -68,6 +69,9 @@ ANSWERS = {
     Cause.HUB: Answer(
         3, "set 'offline: true' in the cluster file, and run 'sor prefetch STUDY' on a login node"
     ),
+    Cause.ENDPOINT: Answer(
+        3, "see that the endpoint (serving.url of the teacher) answers, then submit again; rows are kept"
+    ),
     Cause.HANG: Answer(3, "the log contains all ranks' stacks at that moment"),
     Cause.KILLED: Answer(3, "find out what killed it: the memory limit, an administrator, the node"),
     Cause.CODE: Answer(None, "fix the error in the log"),
@@ -76,6 +80,9 @@ ANSWERS = {
 
 # The first match counts. Errors that only look like an outage come first.
 SIGNS = (
+    # The words of an endpoint follow, which may be any.
+    (Cause.CODE, r"\bEndpointRefused: "),
+    (Cause.ENDPOINT, r"\bEndpointFailed: "),
     (Cause.CODE, r"\b(Repository|Revision|RemoteEntry)NotFoundError|GatedRepoError|40[134] Client Error"),
     (Cause.CODE, r"\bHFValidationError|Repo id must be in the form"),
     (Cause.CODE, r"offline mode is enabled|outgoing traffic has been disabled"),

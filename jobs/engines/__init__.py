@@ -1,1 +1,1 @@
-"""Forward passes of a model, by vLLM or transformers behind one interface."""
+"""Forward passes of a model, by vLLM, transformers or an endpoint, behind one interface."""

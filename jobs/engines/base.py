@@ -1,6 +1,6 @@
-"""Common interface of the engines: generate answers or score given ones, by vLLM or plain transformers.
+"""Common interface of the engines, local or at an endpoint: generate answers, or score given ones.
 
-It hides all differences between the two engines; callers see tokens, text and why an answer ended. Engines
+It hides all differences between the engines; callers see tokens, text and why an answer ended. Engines
 know nothing of prompts, studies or benchmarks.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,8 @@ class Request:
     until: tuple[str, ...] = ()  # stop strings, searched in the answer only, not in the thinking
     thinking: Thinking = NONE
     state: State = "free"  # state in which the prompt leaves the thinking
+    question: str | None = None  # what the prompt was rendered from, for endpoints that render it themselves
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the chat template, for the same
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Completion:
     answer: str
     reasoning_tokens: int  # counted in `ids`; tags count as reasoning
     answer_tokens: int
+    counted: int | None = None  # tokens of the prompt by an endpoint's count; None if it took ours
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt) if self.counted is None else self.counted
 
 
 class Engine(ABC):
@@ -83,6 +90,14 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the model's memory as far as the engine can."""
+
+    def check_switch(self, requests: Sequence[Request]) -> None:
+        """Check that requests whose prompts are rendered unlike are so where the model is.
+
+        Raises:
+            ValueError: They are not. Local engines take the prompts as they are.
+        """
+        return
 
     def request(
         self,

@@ -1,4 +1,4 @@
-"""Choose and load an engine: vLLM if installed and built for this machine, else transformers."""
+"""Choose and load an engine (vLLM if it is built for this machine, else transformers), or connect to one."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def load(
     system ignores locks, a file is downloaded more than once, and nothing else happens.
 
     Args:
-        model: Folder in Hugging Face format, or a name on the hub.
+        model: Folder in Hugging Face format, or a name on the hub; of a model behind an endpoint, that of its
+            tokenizer.
         revision: Revision of a hub model.
-        execution: "engine" ("auto", "vllm" or "transformers"), "max_model_len", "nodes" that the engine is
-            spread over, "gpus" on each, and "vllm", the arguments of vLLM.
+        execution: "engine" ("auto", "vllm", "transformers" or "openai"), "max_model_len", "nodes" that the
+            engine is spread over, "gpus" on each, "vllm", the arguments of vLLM, and "endpoint", the settings
+            of an OpenAIEngine.
         starts: Called with each phase as it starts: importing, loading the model, compiling.
 
     Raises:
@@ -43,6 +45,8 @@ def load(
         BrokenEngine: vLLM is installed and built for this machine, but does not work.
     """
     quiet()
+    if "endpoint" in execution:
+        return _connected(model, revision, execution, starts)
     _check_folder(model)
     node = _place(execution)
     began = time.monotonic()
@@ -116,6 +120,17 @@ def _check_folder(model: str) -> None:
         if not (folder / "config.json").is_file():
             found = "it contains no config.json" if folder.is_dir() else "no such folder"
             raise ValueError(f"model {model}: {found}; a folder in Hugging Face format is needed")
+
+
+def _connected(
+    tokenizer: str, revision: str | None, execution: dict[str, Any], starts: Callable[[str], object]
+) -> Engine:
+    starts("connecting to the endpoint")
+    from jobs.engines.openai import OpenAIEngine
+
+    engine = OpenAIEngine(tokenizer, revision, execution.get("max_model_len"), execution["endpoint"])
+    print(f"{engine.name}, context {engine.max_length} tokens", flush=True)
+    return engine
 
 
 def import_engines() -> None:

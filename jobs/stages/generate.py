@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -54,13 +54,12 @@ def run(ctx: Context) -> None:
     claims = Claims(pool.work / "claims", owner)
     ctx.preemption.listen()
     if _wait(ctx, pool, claims):
-        config = ctx.unit.config
         began = time.monotonic()
 
         def starts(phase: str) -> None:
             ctx.progress.outside(phase, *pool.counts(), "rows")
 
-        engine = load(ctx.resolve(config["model"]), config.get("revision"), ctx.unit.execution, starts)
+        engine = load(*_tokens_of(ctx), ctx.unit.execution, starts)
         with closing(engine):
             worker = Worker(ctx, pool, claims, owner, engine, began)
             try:
@@ -72,6 +71,14 @@ def run(ctx: Context) -> None:
                 raise
     if not ctx.folder.done:
         _publish(ctx, pool)
+
+
+def _tokens_of(ctx: Context) -> tuple[str, str | None]:
+    """Return where the engine finds the model, or of a served one the tokenizer, and its revision."""
+    config = ctx.unit.config
+    if served := ctx.unit.execution.get("endpoint"):
+        return ctx.resolve(served["tokenizer"]), served["revision"]
+    return ctx.resolve(config["model"]), config.get("revision")
 
 
 def imports() -> None:
@@ -205,7 +212,8 @@ class Worker:
                 f"ignores {dict(plain.options)} and {dict(thought.options)}. Set chat_template_kwargs that "
                 "the template reads, or give answers that exist as 'pairs'"
             )
-        self.switched = True
+        self.engine.check_switch([self._request(Key(0, "", mode), prompts[0]) for mode in MODES])
+        self.switched, self.cut = True, 0
 
     def _request(self, key: Key, prompt: str) -> Request:
         sampling = self.config["modes"][key.mode]
@@ -213,7 +221,7 @@ class Worker:
         seed = row_seed(self.config["seed"], key.id, key.mode)
         request = self.engine.request(key, text, sampling, self.thinking, seed)
         self.cut += request.max_tokens < sampling["max_tokens"]
-        return request
+        return replace(request, question=prompt, options=self.chats[key.mode].options)
 
     def _add(self, answer: Completion) -> None:
         request, key = answer.request, answer.request.key
@@ -226,7 +234,7 @@ class Worker:
             "reasoning": answer.reasoning,
             "answer": answer.answer,
             "tokens": {
-                "prompt": len(request.prompt),
+                "prompt": answer.prompt_tokens,
                 "reasoning": answer.reasoning_tokens,
                 "answer": answer.answer_tokens,
             },
@@ -325,8 +333,12 @@ def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
 def _publish(ctx: Context, pool: Pool) -> None:
     from transformers import AutoConfig
 
-    config = ctx.unit.config
-    model = AutoConfig.from_pretrained(ctx.resolve(config["model"]), revision=config.get("revision"))
+    config, execution = ctx.unit.config, ctx.unit.execution
+    if "endpoint" in execution:  # the model may be nowhere but there
+        shape = execution["endpoint"]["architecture"]
+    else:
+        model = AutoConfig.from_pretrained(ctx.resolve(config["model"]), revision=config.get("revision"))
+        shape = _shape(model.to_dict(), execution)
     staged = ctx.staging()
     (staged / "chunks").mkdir()
     chunks = [pool.path(number) for number in range(pool.chunks)]
@@ -335,7 +347,7 @@ def _publish(ctx: Context, pool: Pool) -> None:
     workers = [read_json(p) for p in sorted((pool.work / "workers").glob("[!.]*.json"))]
     result = {
         "prompts": pool.prompts.metadata.num_rows,
-        **_sums(chunks, _shape(model.to_dict(), ctx.unit.execution)),
+        **_sums(chunks, shape),
         "seconds": round(sum(w["seconds"] for w in workers), 1),
         "engine": ", ".join(sorted({w["engine"] for w in workers})),
     }
