@@ -144,7 +144,8 @@ def planned_again(project: Project, study: Study) -> Project:
 
 
 def _project(study: Study, cluster: Cluster, root: StudyDir, attempts: Mapping[str, Attempt]) -> Project:
-    name_secrets(cluster.slurm.secrets)
+    endpoint = study.teacher and study.teacher.endpoint
+    name_secrets([*cluster.slurm.secrets, *([endpoint["key"]] if endpoint and endpoint["key"] else [])])
     if cluster.slurm_cluster is None:  # nor does the environment name one: use the one where it already runs
         cluster = cluster.on(_last_slurm_cluster(attempts, cluster.source))
     collated = root.unit(collating(study, cluster))

@@ -37,6 +37,7 @@ from launch.submit.array_jobs import in_words, submit_arrays, write_out
 from launch.submit.arrays import Array, ArrayPlan
 from launch.submit.bad_nodes import verdict
 from launch.submit.code_snapshot import snapshot, untracked
+from launch.submit.endpoint_check import check_endpoints, unreachable
 from launch.submit.gpu_check import check_engines, check_trainings
 from launch.submit.hub_check import absent, check_hub
 from launch.submit.limits import Refusal, refuse_resumes
@@ -69,6 +70,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
         if sure and _idle(project, now, difference, console):
             return 0
         check_hub(project, [s.unit for s in difference.submit])  # before anybody is asked
+        check_endpoints(project, [s.unit for s in difference.submit])
         if (refused := ask("Submit?", console)) is not None:
             return refused
     trust.prepare(project.root, _copied(project))
@@ -93,6 +95,7 @@ def submit(project: Project, *, yes: bool, only: str | None) -> int:
             return 0
         refuse_resumes([s.unit for s in difference.submit if s.attempt], project.root)
         check_hub(project, [s.unit for s in difference.submit])
+        check_endpoints(project, [s.unit for s in difference.submit])
         resolved = project.study.model_dump(mode="json")
         _refuse_secrets(resolved)
         planned = None
@@ -135,8 +138,9 @@ def preview(project: Project, only: str | None, out: Path | None) -> int:
     now = project.poll()
     difference = reconcile(now, only)
     _show(console, project, difference)
-    if lacking := absent(project, [s.unit for s in difference.submit]):
-        console.print(f"! {lacking}", style="yellow", soft_wrap=True)
+    for check in (absent, unreachable):
+        if lacking := check(project, [s.unit for s in difference.submit]):
+            console.print(f"! {lacking}", style="yellow", soft_wrap=True)
     if out is None:
         return 0
     if now.submitting is not None:

@@ -45,6 +45,12 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
         if student.training is None:
             message = f"{student.name} cannot be trained: no 'training' in its preset"
             wrong.append(Mistake(file, "students", message))
+        if student.endpoint:
+            message = (
+                f"{student.name} has 'serving: {{engine: openai}}' in its preset, which is for teachers: "
+                "students are evaluated with the weights trained here, and endpoints give no likelihoods"
+            )
+            wrong.append(Mistake(file, "students", message))
     if study.prepare is not None:
         for key, message in prepare_faults(study.prepare.function, study.prepare.args):
             wrong.append(Mistake(file, f"prepare.{key}", message))

@@ -14,6 +14,7 @@ from jobs.core.flops import architecture, forward_flops, generate_flops, train_f
 from jobs.core.gpus import peak_flops
 from jobs.core.unit import Resources
 from launch.study.cluster import Cluster
+from launch.study.endpoint import Endpoint
 from launch.study.filters import Filters
 from launch.study.schema import EvalGroup, Study
 
@@ -108,6 +109,19 @@ def collating_needs(rows: Lengths, cluster: Cluster, filters: Filters | None = N
         seconds += tokens / COLLATED + read / FILTERED + (2 * prompts / JUDGED if filters.correct else 0)
     cpus = cluster.cpus_per_gpu if tokens > MANY else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + seconds / cpus / 3600)
+
+
+def endpoint_hours(rows: Lengths, endpoint: Endpoint) -> float | None:
+    """Estimate the hours in which an endpoint answers each prompt in both modes.
+
+    Returns:
+        None if the number of prompts is unknown.
+    """
+    if rows.prompts is None:
+        return None
+    generating = rows.prompts * (rows.ift + rows.reasoning) / endpoint.speed / 3600
+    starting = 2 * rows.prompts / endpoint.per_minute / 60 if endpoint.per_minute else 0.0
+    return STARTUP + max(generating, starting)
 
 
 def reporting_hours(items: int) -> float:

@@ -103,7 +103,10 @@ def benchmarks(units: Iterable[Unit]) -> list[Benchmarks]:
 def _of(unit: Unit) -> Iterator[Need]:
     config = unit.config
     if unit.stage == "generate":
-        yield from _model(config["model"], config["revision"], weights=True, tokens=True)
+        if served := unit.execution.get("endpoint"):
+            yield from _model(served["tokenizer"], served["revision"], tokens=True)
+        else:
+            yield from _model(config["model"], config["revision"], weights=True, tokens=True)
         yield from _rows(config["prompts"])
     elif unit.stage == "collate":
         yield from _rows([*(config["pairs"] or ()), *config.get("references", ())])

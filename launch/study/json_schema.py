@@ -19,6 +19,7 @@ from pydantic_core import core_schema
 from jobs.core.architectures import SIZES
 from jobs.core.flops import KNOWN
 from launch.study.cluster import Cluster
+from launch.study.endpoint import ENGINE, KEYS
 from launch.study.model import AUTO, Model, Serving
 from launch.study.presets import Strict, known_names, listed, models_in
 from launch.study.schema import PRESETS, EvalGroup, Study
@@ -76,6 +77,14 @@ RULES: dict[str, Schema] = {  # what the validators of whole models check
     "Training": {
         "if": {"anyOf": [_is(key, AUTO) for key in ("micro_batch", "zero", "gradient_checkpointing")]},
         "then": {"required": ["gpus_per_node"], "properties": {"gpus_per_node": {"exclusiveMinimum": 0}}},
+    },
+    "Serving": {
+        "if": _is("engine", ENGINE),
+        "then": {
+            **_given("url"),
+            "properties": {"url": {"not": {"type": "null"}}, "gpus": {"maximum": 0}, "nodes": {"maximum": 1}},
+        },
+        "else": {"not": {"anyOf": [{"required": [key]} for key in sorted(KEYS)]}},
     },
     "Study": {
         "if": _given("pairs"), "else": _given("teacher", "prompts", "modes"),

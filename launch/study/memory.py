@@ -39,6 +39,7 @@ TRAIN = 900  # torch, transformers, accelerate: 596; with DeepSpeed 645 a rank
 SERVE = 1800  # vLLM and its compiled kernels on a CPU: 1,913, with a toy model's use of the cache below
 JUDGE = 150  # math-verify and sympy
 ITEMS = 150  # hashes of the benchmarks' items
+ASK = 700  # an endpoint's client: transformers' tokenizer and aiohttp, 10,000 answers in flight
 EVALUATE = 600  # lm-eval, datasets, a benchmark's items: the toy benchmarks add nothing to the engine's peak
 
 # A process with a GPU, in MiB. From public reports, not measured here: the CUDA context, pinned buffers
@@ -53,6 +54,8 @@ FP32 = 4
 
 def generation(model: Model, engine: Engine, evaluates: EvalGroup | None = None) -> int:
     """Return the memory of a node that generates: of the teacher, or of a student being evaluated."""
+    if model.endpoint:
+        return requested(ASK)
     weights = 2 * architecture(model.shape).parameters  # in bf16
     if model.init == "random" or not engine.gpus:
         weights *= 2  # trained in fp32, it stays so; and CPU kernels need a copy in their own layout

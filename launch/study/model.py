@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
+from launch.study.endpoint import ENGINE, Endpoint
 from launch.study.presets import Count, Name, Positive, Strict, Text, Whole, shown
 
 AUTO: Final = "auto"  # the fastest value that fits on the GPUs
@@ -117,11 +118,9 @@ class Training(Strict):
         return self
 
 
-class Serving(Strict):
+class Serving(Endpoint):
     """How the model generates, as a teacher and in evaluations: engine, GPUs, copies that share the work."""
 
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """Engine; `auto` takes vLLM if it is installed and can run the model, else transformers."""
     max_model_len: Count | None = None
     """Tokens of a prompt with its answer, at most; without it, the model's context. Example: `20480`."""
     nodes: Some = 1
@@ -141,6 +140,14 @@ class Serving(Strict):
     """Engine arguments of vLLM, as its `EngineArgs` names them. Those that change results, as quantization
     does, make units new; those of speed and memory do not.
     Example: `{enable_expert_parallel: true, gpu_memory_utilization: 0.95}`."""
+
+    @model_validator(mode="after")
+    def _nothing_here(self) -> Serving:
+        local = {"gpus": 0, "nodes": 1, "replicas": 1, "vllm": {}}
+        found = [key for key, none in local.items() if getattr(self, key) != none]
+        if self.engine == ENGINE and found:
+            raise ValueError(f"'{found[0]}' is for engines here; with 'engine: openai', leave it out")
+        return self
 
 
 class Window(Strict):
@@ -210,6 +217,26 @@ class Model(Strict):
         """The architecture, with the FLOPs that were measured: what `jobs.core.flops` counts from."""
         measured = {"flops": self.flops.model_dump(mode="json")} if self.flops else {}
         return {**self.architecture, **measured}
+
+    @property
+    def endpoint(self) -> dict[str, Any] | None:
+        """What a worker needs to know of the endpoint that serves the model; None if it is loaded."""
+        serving = self.serving
+        if serving.engine != ENGINE:
+            return None
+        tokenizer, revision = self.tokens_with
+        return {
+            "url": serving.url,
+            "model": serving.model or self.model or self.name,
+            "key": serving.key,
+            "requests": max(1, serving.requests // serving.workers),
+            "per_minute": serving.per_minute and serving.per_minute / serving.workers,
+            "prompt": serving.prompt,
+            "body": serving.body,
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "architecture": self.shape,
+        }
 
     @property
     def tokens_with(self) -> tuple[str, str | None]:

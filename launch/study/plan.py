@@ -25,6 +25,7 @@ from launch.study.digests import digest
 from launch.study.estimate import (
     Lengths,
     collating_needs,
+    endpoint_hours,
     evaluation_flops,
     generation_flops,
     hours,
@@ -164,7 +165,7 @@ class _Planner:
             unit = replace(unit, inputs=inputs, flops=flops, resources=resources)
         return unit
 
-    def prepared(self, config: dict[str, Any]) -> tuple[Input, ...]:
+    def prepared(self, config: Any) -> tuple[Input, ...]:
         """Return the prepare stage's result as an input, if a config names a file of it."""
         return (self.prepare.as_input(),) if self.prepare and PREPARED in canonical(config) else ()
 
@@ -203,11 +204,16 @@ class _Planner:
         flops = generation_flops(teacher.shape, self.rows)
         runs = engine(teacher, self.cluster, shared=True)
         needed = replace(runs.resources, memory=memory.generation(teacher, runs))
-        resources = self.timed("generate", needed, flops)
+        if endpoint := teacher.endpoint:
+            expected = endpoint_hours(self.rows, teacher.serving)
+            resources = self.limited(needed, self.cluster.max_hours if expected is None else expected)
+        else:
+            resources = self.timed("generate", needed, flops)
         execution = {**_execution(teacher, runs), "files": _files(study.prompts)}
         if teacher.flops:
             execution["flops"] = teacher.shape["flops"]
-        return Unit("generate", teacher.name, config, self.prepared(config), execution, resources, flops)
+        reads = [config, endpoint] if endpoint else config
+        return Unit("generate", teacher.name, config, self.prepared(reads), execution, resources, flops)
 
     @cached_property
     def collate(self) -> Unit:
@@ -336,6 +342,7 @@ def _execution(model: Model, runs: Engine) -> dict[str, Any]:
         "nodes": runs.nodes,
         "gpus": runs.gpus,
         "vllm": runs.arguments,
+        **({"endpoint": model.endpoint} if model.endpoint else {}),
     }
 
 
