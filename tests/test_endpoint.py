@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from jobs.core.unit import Unit
+from launch.monitor.data.summary import outlined
 from launch.study.cluster import load_cluster
 from launch.study.hub_needs import needs
 from launch.study.plan import plan
@@ -67,6 +68,13 @@ def test_a_served_teacher_needs_cores_and_hours_of_the_endpoint(tmp_path: Path) 
     assert slow.resources.hours == pytest.approx(2 * (0.1 + 72_000 / 300 / 60), abs=0.01)
     usual = generation(study(tmp_path, serving), "generic")
     assert usual.resources.hours == pytest.approx(2 * (0.1 + 36_000 * 1000 / 3000 / 3600), abs=0.01)
+
+
+def test_the_monitor_expects_the_hours_of_the_plan(tmp_path: Path) -> None:
+    file = study(tmp_path, {"engine": "openai", "url": URL, "tokens_per_second": 5000})
+    project = open_project(str(file), "local", tmp_path / "runs")
+    (hours,) = outlined(project).parts["generate"].hours
+    assert hours == pytest.approx(0.1 + 36_000 * 1000 / 5000 / 3600, abs=0.01)
 
 
 def test_only_the_tokenizer_comes_from_the_hub(tmp_path: Path) -> None:

@@ -190,7 +190,9 @@ def outlined(project: Project) -> Outline:
     for stage, indices in of_stage.items():
         if indices:
             mine = [units[i] for i in indices]
-            hours = [hours_of(stage, unit.flops, unit.resources) for unit in mine]
+            # What an endpoint computes takes no time of this cluster's cores: its plan's hours count.
+            here = [None if "endpoint" in unit.execution else unit.flops for unit in mine]
+            hours = [hours_of(stage, n, unit.resources) for n, unit in zip(here, mine, strict=True)]
             where = {unit.id: index for index, unit in enumerate(mine)}
             parts[stage] = Part(indices, hours, [unit.resources.gpus for unit in mine], where)
     flops = [unit.flops for unit in units if unit.stage in ("generate", "train", "evaluate")]
