@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pandas.util import hash_array
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
@@ -72,6 +71,8 @@ class Hashed:
     @classmethod
     def of(cls, texts: Sequence[Sequence[str]]) -> Hashed:
         """Hash texts, each given by its words."""
+        from pandas.util import hash_array  # half of a second that a process without filters need not take
+
         every = [word for text in texts for word in text]
         starts = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(text) for text in texts], out=starts[1:])
