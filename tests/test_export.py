@@ -25,7 +25,7 @@ from jobs.stages import collate
 from jobs.store.rundir import StudyDir, read_json, write_json
 from jobs.text.thinking import Thinking
 from launch.export.folders import NOTE, written
-from launch.export.pairs import size_category
+from launch.export.pairs import _dropped, size_category
 from launch.study.cluster import load_cluster
 from launch.study.plan import plan
 from launch.study.schema import load_study
@@ -259,6 +259,11 @@ def test_an_export_is_brought_up_to_date_and_keeps_what_was_edited(made: Made) -
     assert (student / "model.safetensors").samefile(train.out / "model/model.safetensors")
     assert (student / "LICENSE").read_text("utf-8") == "mine"
     assert sorted(path.name for path in out.iterdir()) == ["small-pairs", "small-s-r0"]
+
+
+def test_rows_that_were_cut_are_named() -> None:
+    rows = _dropped({"dropped": {"empty": 1200}, "cut": {"turns": 3}})
+    assert rows == [("dropped: empty", "1,200"), ("rows read, cut to their first turn", "3")]
 
 
 def test_what_is_named_is_exported_and_other_folders_are_left_alone(made: Made) -> None:

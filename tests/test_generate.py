@@ -641,7 +641,7 @@ def test_prompts_are_distinct_and_drawn_by_their_seed(tmp_path: Path) -> None:
         draw({**spec, "count": 9})
     with pytest.raises(ValueError, match="no column 'text'; it has q, n"):
         draw({**spec, "column": "text"})
-    with pytest.raises(ValueError, match="column 'n' must hold text and holds int64"):
+    with pytest.raises(ValueError, match="column 'n' must hold text or messages, and holds int64"):
         draw({**spec, "column": "n"})
     with pytest.raises(ValueError, match="no such path"):
         draw({**spec, "path": "none.jsonl"})

@@ -222,7 +222,7 @@ def test_filters_make_what_follows_them_new_and_no_answers(tmp_path: Path) -> No
     assert told["reference"] == "a"
     assert collate.execution["files"] == {told["path"]: source["path"]}
     assert "benchmarks" not in collate.config
-    with pytest.raises(StudyError, match="column 'b' must hold text and holds a list"):
+    with pytest.raises(StudyError, match="column 'b' holds a list of something else than messages"):
         units({"correct": "report"}, reference="b")
     with pytest.raises(StudyError, match="no column 'c'"):
         units({"correct": "report"}, reference="c")

@@ -61,8 +61,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {  # what is said after the file's name
     "digits.jsonl": (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", ", line 1: Exceeds the limit"),
     "null.jsonl": (b'{"prompt": "a"}\n\0\n', ", line 2: not JSON"),
     "half.jsonl": (b'{"prompt": "a\\ud800"}\n', ", line 1: column 'prompt' holds half of a surrogate pair"),
-    "numbers.jsonl": (b'\n{"prompt": 3}\n', ", line 2: column 'prompt' must hold text and holds a int"),
-    "chat.jsonl": (b'{"prompt": [{"role": "user"}]}\n', ", line 1: column 'prompt' must hold text"),
+    "numbers.jsonl": (b'\n{"prompt": 3}\n', ", line 2: column 'prompt' must hold text or messages"),
+    "chat.jsonl": (b'{"prompt": [{"role": "a"}]}\n', ", line 1: column 'prompt' holds a message of the role"),
     "column.jsonl": (b'{"text": "a", "id": 1}\n', ": no column 'prompt'; it has text, id"),
     "empty.jsonl": (b"", ": it has no rows"),
     "blank.jsonl": (b"\n\n", ": it has no rows"),
@@ -136,8 +136,8 @@ def test_text_of_parquet_in_all_its_forms(kind: pa.DataType, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("column", "more", "words"),
     [
-        (pa.array([1, 2]), {}, "column 'prompt' must hold text and holds int64"),
-        (pa.array([["a"], ["b"]]), {}, "column 'prompt' must hold text and holds list"),
+        (pa.array([1, 2]), {}, "column 'prompt' must hold text or messages, and holds int64"),
+        (pa.array([[1], [2]]), {}, "column 'prompt' must hold text or messages, and holds list"),
         (pa.array(["a", "b"]), {"column": "question"}, "no column 'question'; it has prompt, other"),
         (pa.array(["a", "b"]), {"count": 3}, "it has 2 rows, and 3 are wanted"),
         (pa.array([], pa.string()), {}, "it has no rows"),
@@ -151,7 +151,7 @@ def test_parquet_that_is_refused(column: Any, more: dict[str, Any], words: str, 
 
 def test_parquet_that_is_not_utf8(tmp_path: Path) -> None:
     bad = pa.array([b"caf\xe9"]).view(pa.string())
-    with pytest.raises(ValueError, match=r"rows\.parquet: .*UTF8"):
+    with pytest.raises(ValueError, match=r"rows\.parquet, row 1 or after: .*UTF8"):
         prompts(parquet(tmp_path, bad))
 
 

@@ -8,52 +8,102 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.text.jsonrows import NAMES, is_json, is_parquet, json_rows, texts_of
-from jobs.text.rowcheck import check_rows, check_types
+from jobs.text.jsonrows import NAMES, is_json, is_parquet, json_rows
+from jobs.text.messages import Reading, texts_of
+from jobs.text.rowcheck import check_rows, check_types, is_number, is_text, objects
 
 ROWS = 1000  # rows per streamed batch
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TEXT = pa.large_string()  # 64-bit offsets: a column may hold more than 2 GB
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source of rows: its name, for messages, and a function that streams text batches in order."""
+class Rows(NamedTuple):
+    """Some rows of a source.
 
-    name: str
-    batches: Callable[[], Iterator[pa.RecordBatch]]
+    Args:
+        place: Where they are, up to the number of a row.
+        numbers: Of the rows.
+        rows: The columns that are read, or objects.
+    """
+
+    place: str
+    numbers: Sequence[int]
+    rows: pa.RecordBatch | list[dict[str, Any]]
+
+
+class Source:
+    """A source of rows.
+
+    Args:
+        name: For messages.
+        how: What is read of each row.
+        read: Streams the rows.
+
+    Attributes:
+        cut: How many rows something was left out of, by what, in the last call of `batches`.
+    """
+
+    def __init__(self, name: str, how: Reading, read: Callable[[], Iterator[Rows]]) -> None:
+        self.name, self._how, self._read = name, how, read
+        self.cut = Counter[str]()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Stream the rows as batches of text, with a column for each part that is read.
+
+        Raises:
+            ValueError: A row cannot be read.
+        """
+        self.cut.clear()
+        for some in self._read():
+            try:
+                found = pa.record_batch(self._columns(some), list(self._how.columns))
+                found.validate(full=True)  # nothing else checks for valid UTF-8
+            except (pa.ArrowException, UnicodeDecodeError) as error:
+                raise ValueError(f"{some.place} {some.numbers[0]} or after: {error}") from None
+            yield found
+
+    def _columns(self, some: Rows) -> list[pa.Array]:
+        columns, rows = self._how.columns, some.rows
+        if isinstance(rows, pa.RecordBatch):
+            if all(is_text(kind) or is_number(kind) for kind in rows.schema.types):
+                return [rows.column(column).cast(TEXT) for column in columns.values()]
+            rows = objects(rows)
+        texts = []
+        for number, row in zip(some.numbers, rows, strict=True):
+            found, cut = texts_of(f"{some.place} {number}", row, self._how)
+            texts.append(found)
+            self.cut.update(cut)
+        return [pa.array(column, TEXT) for column in zip(*texts, strict=True)]
 
 
 def open_source(
-    spec: dict[str, Any],
-    columns: Sequence[str],
-    resolve: Callable[[str], str] = str,
-    numbers: Collection[str] = (),
+    spec: dict[str, Any], how: Reading | Sequence[str], resolve: Callable[[str], str] = str
 ) -> Source:
-    """Open columns of an entry in a study's `prompts` or `pairs`.
+    """Open an entry in a study's `prompts` or `pairs`.
 
     Args:
         spec: "path" of a local file or folder, or "dataset" on the hub with "subset", "revision", "split".
+        how: What is read of each row; names of columns are read as they are.
         resolve: Maps a path of the study to a path on disk.
-        numbers: Columns that may hold numbers, too, which are read as text.
 
     Raises:
-        ValueError: The file does not exist, its format is unknown, or a column is missing or not text.
+        ValueError: The file does not exist, its format is unknown, or a column is missing or holds something
+            else than text and chats.
     """
-    text = pa.schema([(column, TEXT) for column in columns])
+    how = Reading.of(how)
     if not spec.get("path"):
-        return _of_the_hub(spec, text, numbers)
+        return _of_the_hub(spec, how)
     path = Path(resolve(spec["path"]))
     if not path.exists():
         raise ValueError(f"prompts: no such path: {path}")
@@ -62,8 +112,8 @@ def open_source(
     if not files:
         raise ValueError(f"{path}: no prompts found; they are read from {NAMES}")
     for file in files:
-        check_rows(file, tuple(columns), None if len(files) == 1 else 0, numbers)
-    return Source(str(path), lambda: chain.from_iterable(_read(file, text, numbers) for file in files))
+        check_rows(file, how, None if len(files) == 1 else 0)
+    return Source(str(path), how, lambda: chain.from_iterable(_rows(file, how) for file in files))
 
 
 def load_rows(spec: dict[str, Any]) -> Any:
@@ -90,29 +140,34 @@ def load_rows(spec: dict[str, Any]) -> Any:
     return loaded
 
 
-def _of_the_hub(spec: dict[str, Any], text: pa.Schema, numbers: Collection[str]) -> Source:
+def _of_the_hub(spec: dict[str, Any], how: Reading) -> Source:
     name = f"{spec['dataset']} ({spec.get('split') or 'train'})"
     table = load_rows(spec).data.table
-    check_types(name, table.schema, tuple(text.names), numbers)
-    chosen = table.select(text.names)
-    return Source(name, lambda: (batch.cast(text) for batch in chosen.to_batches(ROWS)))
+    check_types(name, table.schema, how)
+    chosen = table.select(how.names)
+    return Source(name, how, lambda: _numbered(name, chosen.to_batches(ROWS)))
 
 
-def _read(file: Path, text: pa.Schema, numbers: Collection[str]) -> Iterator[pa.RecordBatch]:
+def _rows(file: Path, how: Reading) -> Iterator[Rows]:
+    """Yield the rows of a file in batches."""
     if is_parquet(file):
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(ROWS, columns=text.names):
-                    found = batch.cast(text)
-                    found.validate(full=True)  # nothing else checks for valid UTF-8
-                    yield found
+                yield from _numbered(str(file), parquet.iter_batches(ROWS, columns=how.names))
         except pa.ArrowException as error:
             raise ValueError(f"{file}: {error}") from None
         return
-    columns = tuple(text.names)
-    rows = (texts_of(file, line, row, columns, numbers) for line, row in json_rows(file))
+    rows = json_rows(file)
     while some := list(islice(rows, ROWS)):
-        yield pa.record_batch([pa.array(column, TEXT) for column in zip(*some, strict=True)], text)
+        numbers, objects = zip(*some, strict=True)
+        yield Rows(f"{file}, line", numbers, list(objects))
+
+
+def _numbered(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
+    start = 1
+    for batch in batches:
+        yield Rows(f"{name}, row", range(start, start + len(batch)), batch)
+        start += len(batch)
 
 
 def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] = str) -> pa.Table:
@@ -128,8 +183,10 @@ def load_prompts(specs: Sequence[dict[str, Any]], resolve: Callable[[str], str] 
     tables: list[pa.Table] = []
     for spec in specs:
         column = spec["column"]
-        source = open_source(spec, [column], resolve)
-        texts = pa.chunked_array([batch.column(column) for batch in source.batches()], TEXT)
+        source = open_source(spec, Reading.of_prompts(spec), resolve)
+        texts = pa.chunked_array([batch.column("prompt") for batch in source.batches()], TEXT)
+        if source.cut:
+            print(f"{source.name}: left out of rows: {dict(source.cut)}", flush=True)
         distinct = texts.filter(pc.not_equal(pc.utf8_trim_whitespace(texts), "")).unique()
         if tables:
             seen = pa.chunked_array([c for t in tables for c in t.column("prompt").chunks], TEXT)

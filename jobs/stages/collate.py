@@ -33,7 +33,7 @@ from jobs.data.seen import Seen, hashed
 from jobs.evaluation.items import write_index
 from jobs.runtime.context import Context
 from jobs.store.rundir import read_jsonl
-from jobs.text.rowcheck import PAIR_COLUMNS
+from jobs.text.messages import Reading
 from jobs.text.thinking import Parts, Thinking
 
 REASONS = ("truncated", "unclosed", "stray_tags", "empty", "duplicate", "unpaired")
@@ -80,8 +80,9 @@ def run(ctx: Context) -> None:
     thinking = Thinking.of(config.get("thinking"))
     sources, processes = config["pairs"], ctx.unit.resources.cpus_per_task
     examined: Iterator[Examined]
+    cut = Counter[str]()
     if sources:
-        batches = chain.from_iterable(published(ctx, spec) for spec in sources)
+        batches = chain.from_iterable(published(ctx, spec, thinking, cut) for spec in sources)
         examined = ordered(partial(of_batch, thinking), batches, processes)
     else:
         files = sorted((ctx.input("generate") / "chunks").glob("[!.]*.jsonl"))
@@ -112,6 +113,7 @@ def run(ctx: Context) -> None:
         "lengths": {mode: found.summary() for mode, found in lengths.items()},
         "lengths_in": "characters" if sources else "tokens",
         **more,
+        **({"cut": dict(cut)} if cut else {}),
     }
     ctx.publish(staged, result)
 
@@ -190,9 +192,9 @@ def _references(ctx: Context) -> Iterator[pa.RecordBatch]:
     """Yield prompts with their reference answers."""
     config = ctx.unit.config
     for spec in config["references"]:
-        column = "prompt" if config["pairs"] else spec["column"]
-        reference = spec["reference"]
-        yield from open_source(spec, (column, reference), ctx.resolve, (reference,)).batches()
+        yield from open_source(
+            spec, Reading.of_references(spec, bool(config["pairs"])), ctx.resolve
+        ).batches()
 
 
 def good(examined: Iterator[Examined], dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
@@ -249,15 +251,21 @@ def of_chunk(thinking: Thinking, path: Path) -> Examined:
     return examine(list(chunk.values()), thinking)
 
 
-def published(ctx: Context, spec: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def published(
+    ctx: Context, spec: dict[str, Any], thinking: Thinking, cut: Counter[str]
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an existing dataset: `count` of them, drawn by `seed`.
+
+    Args:
+        cut: Gets the rows of which something was left out, by what; of all rows, also those not drawn.
 
     Raises:
         ValueError: A column is missing, or the dataset has too few rows.
     """
-    source = open_source(spec, PAIR_COLUMNS, ctx.resolve)
+    source = open_source(spec, Reading.of_pairs(spec, thinking), ctx.resolve)
     if (count := spec.get("count")) is None:
         yield from source.batches()
+        cut.update(source.cut)
         return
     total = sum(len(batch) for batch in source.batches())
     if count > total:
@@ -267,6 +275,7 @@ def published(ctx: Context, spec: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     for batch in source.batches():
         yield batch.filter(pa.array(wanted[start : start + len(batch)]))
         start += len(batch)
+    cut.update(source.cut)
 
 
 def of_batch(thinking: Thinking, batch: pa.RecordBatch) -> Examined:

@@ -20,6 +20,7 @@ TEXTS = {
     "reasoning": "an answer with its reasoning: the reasoning between its tags, then the answer",
     "ift": "a plain answer (for instruction fine-tuning)",
 }
+CUT = {"turns": "rows read, cut to their first turn", "system": "rows read, without their system message"}
 SIZES = ("K", "M", "B", "T")
 
 
@@ -175,7 +176,8 @@ def source_words(source: Mapping[str, Any]) -> str:
 
 def _dropped(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts = {reason: number for reason, number in result["dropped"].items() if isinstance(number, int)}
-    return [(f"dropped: {reason.replace('_', ' ')}", f"{number:,}") for reason, number in counts.items()]
+    lines = [(f"dropped: {reason.replace('_', ' ')}", f"{number:,}") for reason, number in counts.items()]
+    return lines + [(CUT[what], f"{number:,}") for what, number in result.get("cut", {}).items()]
 
 
 def _lengths(result: Mapping[str, Any]) -> list[list[str]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.unit import PREPARED
-from jobs.text.rowcheck import PAIR_COLUMNS, check_rows
+from jobs.text.messages import NONE, REFERENCE, Reading
+from jobs.text.rowcheck import check_rows
 from launch.study.chat_templates import template_mistakes
 from launch.study.functions import prepare_faults
 from launch.study.presets import Mistake, Strict
@@ -27,9 +29,7 @@ def crosscheck(study: Study, file: Path) -> list[Mistake]:
     wrong = []
     for key in ("prompts", "pairs"):
         for i, source in enumerate(getattr(study, key) or ()):
-            columns = PAIR_COLUMNS if key == "pairs" else (source.column,)
-            if words := _fault_of_rows(source, columns):
-                wrong.append(Mistake(file, f"{key}.{i}.path", words))
+            wrong += [Mistake(file, f"{key}.{i}.{at}", words) for at, words in _faults(source, key)]
     unique: dict[str, list[Any]] = {
         "students": [m.name for m in study.students],
         "benchmarks": [g.name for g in study.benchmarks],
@@ -69,16 +69,29 @@ def _lists(key: str, mappings: Sequence[Strict]) -> dict[str, list[Any]]:
     return {at: list(value) for at, value in values if isinstance(value, tuple) and not at.endswith(".betas")}
 
 
-def _fault_of_rows(source: Source, columns: tuple[str, ...]) -> str | None:
+def _faults(source: Source, key: str) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a source of prompts or pairs, each with the key in it."""
+    spec = source.model_dump()
+    if key == "prompts" and source.columns:
+        yield "columns", "is of pairs; prompts have one 'column'"
+    if key == "pairs" and source.column != "prompt":
+        yield "column", "is of prompts; pairs have 'columns: {prompt: …, reasoning: …, ift: …}'"
+    how = Reading.of_pairs(spec, NONE) if key == "pairs" else Reading.of_prompts(spec)
+    if source.reference:
+        how = replace(how, columns={**how.columns, REFERENCE: source.reference})
+    if words := _fault_of_rows(source, how):
+        yield "path", words
+
+
+def _fault_of_rows(source: Source, how: Reading) -> str | None:
     """Return what is wrong with a local file of rows, judged by its beginning."""
     if source.path is None or source.path.startswith(PREPARED):
         return None
     path = Path(source.path).absolute()
     if not path.is_file():
         return f"{path} is no file" if path.exists() else f"no such file: {path}"
-    references = (source.reference,) if source.reference else ()
     try:
-        check_rows(path, (*columns, *references), source.count, references)
+        check_rows(path, how, source.count)
     except ValueError as error:
         return str(error)
     return None

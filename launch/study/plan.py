@@ -355,7 +355,8 @@ def _source(source: Source) -> dict[str, Any]:
     """Return a source of texts; a local file goes by its digest, since it may be edited or moved."""
     local = _files((source,))
     # Reference answers change no answer; what compares with them names the column itself.
-    found = source.model_dump(mode="json", exclude={"reference"})
+    unused = {key for key in ("columns", "turns", "system") if getattr(source, key) is None}
+    found = source.model_dump(mode="json", exclude={"reference", *unused})
     return {**found, "path": next(iter(local), source.path)}
 
 

@@ -38,6 +38,7 @@ from launch.study.presets import (
     validate,
 )
 from launch.study.recipes import Recipe, recipes
+from launch.study.rows import Columns
 from launch.study.serving import serving_faults
 from launch.study.shapes import heads_fault, shape_faults
 from launch.study.textfile import is_file
@@ -66,8 +67,8 @@ class Source(Strict):
     """A source of rows: a local file, or a dataset of a hub at a revision."""
 
     path: Text | None = None
-    """File of rows: JSON Lines or one JSON array, in UTF-8, also gzipped, or Parquet; `@prepare/…` is a file
-    that the `prepare` function makes. Give either it or `dataset`.
+    """File of rows: JSON Lines or one JSON array, in UTF-8, also as .gz or .zst, or Parquet; `@prepare/…` is
+    a file that the `prepare` function makes. Give either it or `dataset`.
     Examples: `rows.jsonl`, `"@prepare/prompts.jsonl"`."""
     dataset: Text | None = None
     """Dataset on the hub; needs a `revision`. Example: `Scale-or-Reason/math-reasoning-ift-pairs`."""
@@ -79,7 +80,16 @@ class Source(Strict):
     split: Text = "train"
     """Split of the dataset."""
     column: Text = "prompt"
-    """Column of the prompts. Pairs always have the columns `prompt`, `reasoning` and `ift`."""
+    """Column of prompts: texts, or chats, whose first question is the prompt. Example: `messages`."""
+    columns: Columns | None = None
+    """Columns of pairs, where they are not `prompt`, `reasoning` and `ift`.
+    Example: `{prompt: problem, reasoning: generations, ift: solution}`."""
+    turns: Literal["first"] | None = None
+    """What becomes of chats with several turns: `first` takes the first question and its answer. Without it,
+    they are refused."""
+    system: Literal["ignore"] | None = None
+    """What becomes of system messages, without which students are asked: `ignore` leaves them out. Without
+    it, they are refused."""
     reference: Text | None = None
     """Column of the reference answers, with which `filters.correct` compares: results, or solutions that end
     with one (`\\boxed{…}`, `#### …`). Example: `answer`."""
