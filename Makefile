@@ -4,7 +4,7 @@
 # make test-slurm-versions  the tests on Slurm again, with newer versions of it from Debian (needs Debian)
 # make test-centers  a whole study on clusters with the habits of every center that has a profile (half an hour)
 # make fuzz    5,000 damaged and odd inputs of every kind, in place of the 500 of make test
-# make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/stages/pack.py"
+# make mutants  change the code in small ways and see whether tests fail; MODULES="launch/state/lock.py jobs/data/packing.py"
 # make lint    ruff, mypy --strict, and who may import whom
 # make golden  the screens and scripts that tests compare with, in tests/golden, drawn and written again
 # make pictures  the pictures of README and docs, made again from a run of the demo

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import itertools
 import random
-import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
 from jobs.data.blocks import Blocks
 from jobs.evaluation.local_tasks import write_task
-from jobs.stages.pack import encode, write
 from jobs.stages.train import build, fit, save
 from jobs.store.progress import Progress
-from jobs.store.rundir import write_json, write_jsonl
+from jobs.store.rundir import write_jsonl
 from jobs.text.chat import Chat
+from jobs.text.encoding import encode
 from jobs.text.thinking import Thinking
 from jobs.training.distributed import accelerate
 from jobs.training.schedule import Recipe, scheduled
@@ -138,16 +137,13 @@ def train_teacher(
     chats = [Chat.of(tokens, Thinking(OPEN, CLOSE), {"enable_thinking": on}) for on in (False, True)]
     plain = encode(tokens, chats[0], asked, [""] * len(asked), answers)
     thought = encode(tokens, chats[1], asked, [steps(q) for q in prompts], answers)
-    packed = staged / "packed"
-    packed.mkdir()
-    rows = itertools.chain.from_iterable(zip(plain, thought, strict=True))
-    write_json(packed / "result.json", write(packed, [rows], args["block"], tokens.pad_token_id))
+    blocks = Blocks.of_rows(itertools.chain(plain, thought), args["block"])
     preset = {"init": "random", "architecture": {**args["architecture"], "vocab_size": len(tokens)}}
     execution = {
         "deepspeed": None, "gradient_checkpointing": False, "micro_batch": args["batch"],
         "sequence_parallel": None,
     }  # fmt: skip
-    accelerator, blocks = accelerate(recipe, execution, world=1), Blocks.open(packed)
+    accelerator = accelerate(recipe, execution, world=1)
     schedule = scheduled(blocks, recipe, preset["architecture"])
     model, totals = fit(
         accelerator, build(preset, recipe, execution), blocks, schedule, execution, progress,
@@ -155,5 +151,4 @@ def train_teacher(
     )  # fmt: skip
     model = accelerator.unwrap_model(model)
     save(model, model.state_dict(), tokens, staged / "teacher", recipe.dtype)
-    shutil.rmtree(packed)
     return {"loss": totals.loss, "flops": totals.flops, "tokens": totals.tokens, "seconds": totals.seconds}

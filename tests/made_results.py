@@ -29,7 +29,8 @@ def evaluation(
     flops: int | None,
     benchmarks: list[dict[str, Any]],
     scores: dict[str, dict[str, float]] | None = None,
-    packed: Unit | None = None,
+    read: Unit | None = None,
+    packed: dict[str, Any] | None = None,
     trained: dict[str, Any] | None = None,
     **other: Any,
 ) -> Unit:
@@ -37,20 +38,21 @@ def evaluation(
 
     Args:
         scores: of items, by benchmark.
-        packed: what the training read; its record is written, too.
+        read: what the training read; its record is written, too.
+        packed: what the training counted of its rows.
         trained: what else the training's record holds.
     """
     study = StudyDir(root)
     root.mkdir(parents=True, exist_ok=True)
     write_json(study.study, {})
     who = {"name": student, "size": "1B", "share": 0.0, "order": "sequential", "seed": 0} | other
-    train = Unit("train", student, who | (trained or {}), (packed.as_input(),) if packed else ())
+    train = Unit("train", student, who | (trained or {}), (read.as_input(),) if read else ())
     unit = Unit("evaluate", f"{student}-group", who | {"tasks": benchmarks}, (train.as_input(),))
-    if packed and not study.unit(packed).spec.exists():
-        study.unit(packed).path.mkdir(parents=True)
-        write_json(study.unit(packed).spec, packed.to_json())
+    if read and not study.unit(read).spec.exists():
+        study.unit(read).path.mkdir(parents=True)
+        write_json(study.unit(read).spec, read.to_json())
     for made, result in (
-        (train, {"flops": flops}),
+        (train, {"flops": flops} | ({"packed": packed} if packed else {})),
         (unit, {"student": who, "training": {"flops": flops, "tokens": 1000}, "benchmarks": benchmarks}),
     ):
         folder = study.unit(made)

@@ -170,7 +170,7 @@ def _training(root: StudyDir, unit: Unit, i: int, state: State) -> UnitStatus:
     if state == State.PREEMPTED:
         words = "was requeued, and starts again in two minutes at the earliest"
         return seen(root, unit, state, reason=words, nodes=None)
-    return seen(root, unit, state, reason="needs pack r100")
+    return seen(root, unit, state, reason="needs tokenize tokenizer")
 
 
 def _evaluation(root: StudyDir, unit: Unit, i: int) -> UnitStatus:

@@ -40,12 +40,13 @@ with suppress(ImportError):
 
 from jobs import toy
 from jobs.core.unit import Resources, Unit
-from jobs.data.blocks import Blocks
+from jobs.data.packing import packed
 from jobs.data.pairs import PAIRS
+from jobs.data.token_store import TokenStore
 from jobs.runtime.context import Context
 from jobs.runtime.fence import Superseded
 from jobs.runtime.signals import Interrupted
-from jobs.stages import pack, train
+from jobs.stages import tokenize, train
 from jobs.stages.train import build
 from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, UnitDir, append_jsonl, read_jsonl, write_json
@@ -116,7 +117,7 @@ def busy_gloo() -> None:
 
 
 class Study:
-    """A study's folder with a tokenizer, and rows that are packed: half plain, half with their steps."""
+    """A study's folder with a tokenizer, and rows that are tokenized: half plain, half with their steps."""
 
     model = START  # what its students are at first
 
@@ -141,13 +142,13 @@ class Study:
             "ift": [toy.answer(q) for q in self.learnt],
         }
         pq.write_table(pa.table(rows), self.root.unit(collate).out / PAIRS)
-        config = {
-            "tokenizer": "@prepare/tokenizer", "revision": None, "share": 0.5, "order": order,
-            "thinking": {"open": toy.OPEN, "close": toy.CLOSE}, "block_size": BLOCK, "seed": 0,
-        }  # fmt: skip
-        self.pack = Unit("pack", "r50", config, (collate.as_input(), self.prepare.as_input()))
-        pack.run(context(path, self.pack))
-        self.blocks = Blocks.open(self.root.unit(self.pack).out)
+        thinking = {"open": toy.OPEN, "close": toy.CLOSE}
+        config = {"tokenizer": "@prepare/tokenizer", "revision": None, "thinking": thinking}
+        self.tokens = Unit("tokenize", "toy", config, (collate.as_input(), self.prepare.as_input()))
+        tokenize.run(context(path, self.tokens))
+        store = TokenStore.open(self.root.unit(self.tokens).out)
+        mixed = {"share": 0.5, "order": order, "seed": 0, "block_size": BLOCK}
+        self.blocks, _ = packed(store, mixed, path / "blocks.npz")
 
     def unit(self, name: str, recipe: dict[str, Any], execution: dict[str, Any], processes: int = 1) -> Unit:
         """A student to train. How it is run has no part in what it is."""
@@ -157,9 +158,10 @@ class Study:
             "share": 0.5,
             "order": self.order,
             "seed": 0,
+            "block_size": BLOCK,
             "called": name,
         }
-        inputs = (self.pack.as_input(), self.prepare.as_input())
+        inputs = (self.tokens.as_input(), self.prepare.as_input())
         resources = Resources(tasks_per_node=processes)
         return Unit("train", name, config, inputs, {**ALONE, **execution}, resources)
 

@@ -24,6 +24,7 @@ from launch.submit.array_options import array_spec, dependency
 from launch.submit.arrays import FEW, Array, ArrayPlan, Pool, Rules, plan_arrays
 from launch.submit.throttles import LATER
 
+SHORT = {stage: stage[0] for stage in STAGES} | {"tokenize": "k"}
 FREE = Rules(max_array_size=100_001, room=None, max_jobs=None, max_gpus=None)
 
 
@@ -49,9 +50,9 @@ def planned(
 
 
 def texts(arrays: Iterable[Array]) -> list[str]:
-    """Each array in a line, with the stages' first letters and numbers for the ids of arrays."""
+    """Each array in a line, with a letter for its stage and numbers for the ids of arrays."""
     ids = [f"{n}" for n in range(1000)]
-    return [f"{a.stage[0]} {array_spec(a)} {dependency(a, ids) or ''}".strip() for a in arrays]
+    return [f"{SHORT[a.stage]} {array_spec(a)} {dependency(a, ids) or ''}".strip() for a in arrays]
 
 
 def lines(units: Sequence[Unit], rules: Rules = FREE, /, **live: tuple[str, ...]) -> list[str]:
@@ -64,18 +65,18 @@ def lines(units: Sequence[Unit], rules: Rules = FREE, /, **live: tuple[str, ...]
 
 
 def test_many_units_of_one_shape_are_one_array() -> None:
-    units = many("pack", 10_000)
+    units = many("tokenize", 10_000)
     arrays = planned(units).arrays
-    assert texts(arrays) == ["p 0-9999"]
+    assert texts(arrays) == ["k 0-9999"]
     assert [e.unit for e in arrays[0].elements] == units
     assert texts(planned(units, replace(FREE, max_array_size=4001)).arrays) == [
-        "p 0-4000", "p 0-4000", "p 0-1997",
+        "k 0-4000", "k 0-4000", "k 0-1997",
     ]  # fmt: skip
 
 
 def test_a_large_study_becomes_few_arrays() -> None:
     collate = unit("collate", "c")
-    packs = many("pack", 100, collate)
+    packs = many("tokenize", 100, collate)
     trains = [unit("train", n, packs[n % 100], gpus_per_node=1, hours=5 + n % 3) for n in range(1_800)]
     evaluations = [e for group in "abcd" for e in each("evaluate", trains, tag=group)]
     units = [collate, *packs, *trains, *evaluations, unit("report", "r", *evaluations)]
@@ -87,20 +88,20 @@ def test_a_large_study_becomes_few_arrays() -> None:
 
 def test_stages_that_go_element_by_element() -> None:
     prepare = unit("prepare", "x")
-    packs = many("pack", 5, prepare)
+    packs = many("tokenize", 5, prepare)
     trains = each("train", packs, prepare)  # what a pack waits for is waited for already
     evaluations = [e for group in ("", "hard") for e in each("evaluate", trains, tag=group)]
     units = [prepare, *packs, *trains, *evaluations, unit("report", "r", *trains, *evaluations)]
     assert lines(units) == [
-        "p 0", "p 0-4 afterok:0", "t 0-4 aftercorr:1", "e 0-4 aftercorr:2", "e 0-4 aftercorr:2",
+        "p 0", "k 0-4 afterok:0", "t 0-4 aftercorr:1", "e 0-4 aftercorr:2", "e 0-4 aftercorr:2",
         "r 0 afterok:3:4",
     ]  # fmt: skip
     done = units[2:]  # without the first pack, too: what is done needs no condition
-    assert lines(done)[:3] == ["p 0-3", "t 0", "t 0-3 aftercorr:0"]
+    assert lines(done)[:3] == ["k 0-3", "t 0", "t 0-3 aftercorr:0"]
 
 
 def test_the_index_comes_from_the_input() -> None:
-    packs = many("pack", 6)
+    packs = many("tokenize", 6)
     trains = each("train", [packs[4], packs[1], packs[5]])
     (_, array) = planned([*packs, *trains]).arrays
     assert [(e.index, e.unit.name) for e in array.elements] == [(1, "1"), (4, "4"), (5, "5")]
@@ -108,39 +109,39 @@ def test_the_index_comes_from_the_input() -> None:
 
 
 def test_units_that_read_one_input_are_one_array_if_that_makes_fewer() -> None:
-    packs = many("pack", 2)
+    packs = many("tokenize", 2)
     few = [unit("train", f"{p.name}{n}", p) for p in packs for n in range(5)]
-    assert lines([*packs, *few]) == ["p 0-1", "t 0-4 afterok:0_0", "t 0-4 afterok:0_1"]
-    packs = many("pack", 3)
+    assert lines([*packs, *few]) == ["k 0-1", "t 0-4 afterok:0_0", "t 0-4 afterok:0_1"]
+    packs = many("tokenize", 3)
     even = [unit("train", f"{p.name}{n}", p) for p in packs for n in range(3)]
-    assert lines([*packs, *even]) == ["p 0-2", *["t 0-2 aftercorr:0"] * 3]
-    packs = many("pack", 5)
+    assert lines([*packs, *even]) == ["k 0-2", *["t 0-2 aftercorr:0"] * 3]
+    packs = many("tokenize", 5)
     uneven = [*each("train", packs), *(unit("train", f"more{n}", packs[3]) for n in range(9))]
-    assert lines([*packs, *uneven]) == ["p 0-4", "t 0-4 aftercorr:0", "t 0-8 afterok:0_3"]
+    assert lines([*packs, *uneven]) == ["k 0-4", "t 0-4 aftercorr:0", "t 0-8 afterok:0_3"]
 
 
 def test_shared_and_own_inputs_together() -> None:
-    packs, other, half = many("pack", 4), unit("collate", "c"), many("generate", 4)
+    packs, other, half = many("tokenize", 4), unit("collate", "c"), many("generate", 4)
     trains = each("train", packs, other, half[0], half[1])
     assert lines([*packs, other, *half, *trains])[3:] == ["t 0-3 afterok:1:2_0:2_1,aftercorr:0"]
 
 
 def test_the_index_is_that_of_the_input_with_the_fewest_readers() -> None:
-    halves, packs = many("generate", 2), many("pack", 3)
+    halves, packs = many("generate", 2), many("tokenize", 3)
     trains = each("train", packs, halves[0])
-    assert lines([*halves, *packs, *trains]) == ["g 0-1", "p 0-2", "t 0-2 afterok:0_0,aftercorr:1"]
+    assert lines([*halves, *packs, *trains]) == ["g 0-1", "k 0-2", "t 0-2 afterok:0_0,aftercorr:1"]
 
 
 def test_arrays_of_two_go_element_by_element_too_and_jobs_without_arrays_cannot() -> None:
-    packs = many("pack", 2)
+    packs = many("tokenize", 2)
     units = [*packs, *each("train", packs)]
-    assert lines(units, replace(FREE, max_array_size=2)) == ["p 0-1", "t 0-1 aftercorr:0"]
-    alone = ["p None", "p None", "t None afterok:0", "t None afterok:1"]
+    assert lines(units, replace(FREE, max_array_size=2)) == ["k 0-1", "t 0-1 aftercorr:0"]
+    alone = ["k None", "k None", "t None afterok:0", "t None afterok:1"]
     assert lines(units, replace(FREE, max_array_size=0)) == alone
 
 
 def test_what_cannot_be_said_together_becomes_more_arrays() -> None:
-    a, b = many("pack", 3), many("collate", 3)
+    a, b = many("tokenize", 3), many("collate", 3)
     crossed = [unit("train", n, a[n], b[2 - n]) for n in range(3)]
     assert lines([*a, *b, *crossed])[2:] == [
         "t 0 afterok:0_0:1_2", "t 0 afterok:0_1:1_1", "t 0 afterok:0_2:1_0",
@@ -148,27 +149,27 @@ def test_what_cannot_be_said_together_becomes_more_arrays() -> None:
 
 
 def test_what_a_job_has_in_hand_is_waited_for_by_its_id() -> None:
-    packs = many("pack", 4)
+    packs = many("tokenize", 4)
     trains = each("train", packs, tag="t")
     units = [*packs, *trains, unit("report", "r", *trains)]
     live = {"1": ("77_8",), "3": ("77_3",), "2t": ("78_2",)}
     assert lines([u for u in units if u.name != "2"], **live) == [
-        "p 0", "t 3,8 aftercorr:77", "t 0 afterok:0", "r 0 afterok:2:1:78_2",
+        "k 0", "t 3,8 aftercorr:77", "t 0 afterok:0", "r 0 afterok:2:1:78_2",
     ]  # fmt: skip
 
 
 def test_a_live_unit_does_not_wait_for_what_is_submitted_now() -> None:
-    pack = unit("pack", "p")
+    pack = unit("tokenize", "p")
     train = unit("train", "t", pack)  # was started when there was another result of the pack
     assert lines([pack, train, unit("report", "r", pack, train)], t=("5_0",))[1] == "r 0 afterok:0:5_0"
 
 
 def test_workers() -> None:
     generate = unit("generate", "g", workers=3, gpus_per_node=4, hours=7)
-    collate, other = unit("collate", "c", generate), unit("pack", "p")
+    collate, other = unit("collate", "c", generate), unit("tokenize", "p")
     units = [generate, other, collate, unit("train", "t", generate, other), *many("report", 2, collate)]
     assert lines(units) == [
-        "g 0-2", "p 0", "c 0 afterok:0_0?afterok:0_1?afterok:0_2", "t 0 afterany:0,afterok:1",
+        "g 0-2", "k 0", "c 0 afterok:0_0?afterok:0_1?afterok:0_2", "t 0 afterany:0,afterok:1",
         "r 0-1 afterok:2",
     ]  # fmt: skip
     array = planned(units).arrays[0]
@@ -177,8 +178,8 @@ def test_workers() -> None:
         "c 0 afterok:9_0?afterok:9_2", "t 0 afterany:9_0:9_2,afterok:0",
     ]  # fmt: skip
     assert lines(units, g=("9_2",))[1:3] == ["c 0 afterok:9_2", "t 0 afterok:9_2:0"]
-    assert lines([generate, *many("pack", 2), *each("train", many("pack", 2), generate)]) == [
-        "g 0-2", "p 0-1", "t 0-1 afterany:0,aftercorr:1",
+    assert lines([generate, *many("tokenize", 2), *each("train", many("tokenize", 2), generate)]) == [
+        "g 0-2", "k 0-1", "t 0-1 afterany:0,aftercorr:1",
     ]  # fmt: skip
     both = many("collate", 2, workers=2)
     assert lines([*both, *each("report", both, tag="r")], **{"0": ("9_0", "9_1"), "1": ("9_2", "9_3")}) == [
@@ -191,8 +192,8 @@ def test_workers() -> None:
 
 def test_an_array_of_one_units_workers_says_how_many_and_holds_no_other_unit() -> None:
     pair = many("generate", 2, workers=2)
-    found = planned([unit("generate", "g", workers=3), *pair, *many("pack", 2)]).arrays
-    assert texts(found) == ["g 0-2", "g 0-1", "g 0-1", "p 0-1"]
+    found = planned([unit("generate", "g", workers=3), *pair, *many("tokenize", 2)]).arrays
+    assert texts(found) == ["g 0-2", "g 0-1", "g 0-1", "k 0-1"]
     assert [array.resources.workers for array in found] == [3, 2, 2, 1]
 
 
@@ -204,8 +205,11 @@ def test_under_caps_all_workers_end_before_what_comes_next() -> None:
 
 
 def test_shapes_and_hours() -> None:
-    short, long = many("pack", FEW, hours=1.0), [unit("pack", f"long{n}", hours=5 + n) for n in range(3)]
-    large = unit("pack", "large", nodes=2)
+    short, long = (
+        many("tokenize", FEW, hours=1.0),
+        [unit("tokenize", f"long{n}", hours=5 + n) for n in range(3)],
+    )
+    large = unit("tokenize", "large", nodes=2)
     arrays = planned([*long, *short, large]).arrays
     assert [(len(a.elements), a.resources.hours) for a in arrays] == [(FEW, 1), (3, 7), (1, 1)]
     together = planned([*long, *short[1:]]).arrays  # too few for an array of their own
@@ -215,14 +219,14 @@ def test_shapes_and_hours() -> None:
 
 def test_hours_are_shared_up_to_the_next_power_of_two() -> None:
     hours = [4.0, 4.1, 2.1, 8.0]
-    units = [unit("pack", f"{n}-{h}", hours=h) for n in range(FEW) for h in hours]
+    units = [unit("tokenize", f"{n}-{h}", hours=h) for n in range(FEW) for h in hours]
     arrays = planned(units).arrays
     assert [(len(a.elements), a.resources.hours) for a in arrays] == [(2 * FEW, 4), (2 * FEW, 8)]
 
 
 def test_memory_is_shared_up_to_twice_of_what_the_smallest_needs() -> None:
     needs = [2001, 1000, 4500, 2000, 4002, 1500]
-    units = [unit("pack", n, memory=n, raised=3 * n) for n in needs]
+    units = [unit("tokenize", n, memory=n, raised=3 * n) for n in needs]
     arrays = planned(units).arrays
     assert [[int(e.unit.name) for e in a.elements] for a in arrays] == [
         [1000, 2000, 1500],
@@ -238,9 +242,9 @@ def test_memory_is_shared_up_to_twice_of_what_the_smallest_needs() -> None:
 
 
 def test_what_the_queue_has_no_room_for_is_held() -> None:
-    packs = many("pack", 4)
+    packs = many("tokenize", 4)
     found = planned([*packs, *each("train", packs)], replace(FREE, room=6))
-    assert texts(found.arrays) == ["p 0-3", "t 0-1 aftercorr:0"]
+    assert texts(found.arrays) == ["k 0-3", "t 0-1 aftercorr:0"]
     assert [(u.stage, u.name) for u, _ in found.held] == [("train", "2"), ("train", "3")]
     assert {why for _, why in found.held} == {
         "the queue has room for 6 more of your jobs: submitted later, by a keeper or the next submit"
@@ -251,57 +255,57 @@ def test_what_the_queue_has_no_room_for_is_held() -> None:
 def test_a_stage_without_room_holds_back_no_other_stage() -> None:
     trains = many("train", 2)
     pool = Pool("QOS t", 1, frozenset(unit.id for unit in trains))
-    found = planned([*trains, *many("pack", 3)], replace(FREE, pools=(pool,)))
-    assert texts(found.arrays) == ["t 0", "p 0-2"]
+    found = planned([*trains, *many("tokenize", 3)], replace(FREE, pools=(pool,)))
+    assert texts(found.arrays) == ["t 0", "k 0-2"]
     assert [(u.name, why) for u, why in found.held] == [
         ("1", f"QOS t has room for 1 more of your jobs: {LATER}")
     ]
 
 
 def test_arrays_that_may_run_together_share_the_caps() -> None:
-    small, large = many("pack", 30), many("train", 10, gpus_per_node=2)
-    assert lines([*small, *large], replace(FREE, max_jobs=20)) == ["p 0-29%15", "t 0-9%5"]
-    assert lines([*small, *large], replace(FREE, max_gpus=7)) == ["p 0-29", "t 0-9%3"]
-    assert lines([*small, *large], replace(FREE, max_jobs=50, max_gpus=50)) == ["p 0-29", "t 0-9"]
+    small, large = many("tokenize", 30), many("train", 10, gpus_per_node=2)
+    assert lines([*small, *large], replace(FREE, max_jobs=20)) == ["k 0-29%15", "t 0-9%5"]
+    assert lines([*small, *large], replace(FREE, max_gpus=7)) == ["k 0-29", "t 0-9%3"]
+    assert lines([*small, *large], replace(FREE, max_jobs=50, max_gpus=50)) == ["k 0-29", "t 0-9"]
     after = [unit("collate", "c", *small), *many("evaluate", 40, *small, *large)]
     assert lines([*small, *large, *after], replace(FREE, max_jobs=20)) == [
-        "p 0-29%7", "t 0-9%2", "c 0 afterok:0", "e 0-39%10 afterok:0:1",
+        "k 0-29%7", "t 0-9%2", "c 0 afterok:0", "e 0-39%10 afterok:0:1",
     ]  # fmt: skip
-    uneven = [*many("pack", 10, gpus_per_node=2), *many("train", 10, gpus_per_node=3)]
-    assert lines(uneven, replace(FREE, max_gpus=13)) == ["p 0-9%3", "t 0-9%2"]
+    uneven = [*many("tokenize", 10, gpus_per_node=2), *many("train", 10, gpus_per_node=3)]
+    assert lines(uneven, replace(FREE, max_gpus=13)) == ["k 0-9%3", "t 0-9%2"]
     assert lines([*small, *large, *after[1:]], replace(FREE, max_jobs=20)) == [
-        "p 0-29%15", "t 0-9%5", "e 0-39%20 afterok:0:1",
+        "k 0-29%15", "t 0-9%5", "e 0-39%20 afterok:0:1",
     ]  # fmt: skip
 
 
 def test_an_array_that_needs_a_part_may_run_beside_the_rest() -> None:
-    packs = many("pack", 4)
+    packs = many("tokenize", 4)
     units = [*packs, unit("collate", "c", *packs), unit("train", "t", packs[0])]
-    assert lines(units[:-1], replace(FREE, max_jobs=4)) == ["p 0-3", "c 0 afterok:0"]
-    assert lines(units, replace(FREE, max_jobs=4)) == ["p 0-3%2", "c 0 afterok:0", "t 0 afterok:0_0"]
+    assert lines(units[:-1], replace(FREE, max_jobs=4)) == ["k 0-3", "c 0 afterok:0"]
+    assert lines(units, replace(FREE, max_jobs=4)) == ["k 0-3%2", "c 0 afterok:0", "t 0 afterok:0_0"]
     units += many("evaluate", 4, units[-1])
-    assert lines(units, replace(FREE, max_jobs=6))[0::3] == ["p 0-3%2", "e 0-3%2 afterok:2"]
+    assert lines(units, replace(FREE, max_jobs=6))[0::3] == ["k 0-3%2", "e 0-3%2 afterok:2"]
 
 
 def test_live_jobs_count_unless_all_wait_for_them() -> None:
-    live, packs = unit("collate", "c", gpus_per_node=3, workers=2), many("pack", 9, gpus_per_node=1)
+    live, packs = unit("collate", "c", gpus_per_node=3, workers=2), many("tokenize", 9, gpus_per_node=1)
     two = {"c": ("7_0", "7_1")}
-    assert lines([live, *packs], replace(FREE, max_jobs=6), **two) == ["p 0-8%4"]
-    assert lines([live, *packs], replace(FREE, max_gpus=8), **two) == ["p 0-8%2"]
+    assert lines([live, *packs], replace(FREE, max_jobs=6), **two) == ["k 0-8%4"]
+    assert lines([live, *packs], replace(FREE, max_gpus=8), **two) == ["k 0-8%2"]
     assert lines([live, *packs], replace(FREE, max_gpus=6), **two) == []
     assert lines([live, *many("evaluate", 2)], replace(FREE, max_gpus=2), **two) == ["e 0-1"]
     after = many("train", 9, live, gpus_per_node=1)
     rules = replace(FREE, max_jobs=6, max_gpus=8)
     assert lines([live, *after], rules, **two) == ["t 0-8%6 afterany:7_0:7_1"]
-    assert lines([live, *packs, *after], rules, **two) == ["p 0-8%1", "t 0-8%1 afterany:7_0:7_1"]
+    assert lines([live, *packs, *after], rules, **two) == ["k 0-8%1", "t 0-8%1 afterany:7_0:7_1"]
 
 
 def test_what_the_caps_have_no_room_for_is_held_with_all_that_needs_it() -> None:
-    first, second = many("pack", 3), many("collate", 3, gpus_per_node=2)
+    first, second = many("tokenize", 3), many("collate", 3, gpus_per_node=2)
     huge = unit("evaluate", "huge", gpus_per_node=9)
     units = [*first, *second, huge, *each("train", second), unit("report", "r", huge)]
     found = planned(units, replace(FREE, max_jobs=1, max_gpus=8))
-    assert texts(found.arrays) == ["p 0-2%1"]
+    assert texts(found.arrays) == ["k 0-2%1"]
     reasons = {f"{u.stage} {u.name}": why for u, why in found.held}
     assert reasons["collate 0"] == (
         f"this study may run 1 jobs at once (max_jobs), and others come first: {LATER}"
@@ -319,8 +323,8 @@ def test_what_the_caps_have_no_room_for_is_held_with_all_that_needs_it() -> None
 @pytest.mark.parametrize(
     ("name", "most", "stages"),
     [
-        ("demo", 8, {"prepare": 1, "generate": 1, "collate": 1, "pack": 1, "train": 3, "evaluate": 3}),
-        ("scale-or-reason", 64, {"generate": 1, "collate": 1, "pack": 1, "train": 5, "evaluate": 22}),
+        ("demo", 8, {"prepare": 1, "generate": 1, "collate": 1, "tokenize": 1, "train": 2, "evaluate": 2}),
+        ("scale-or-reason", 64, {"generate": 1, "collate": 1, "tokenize": 1, "train": 4, "evaluate": 19}),
     ],
 )
 def test_arrays_of_the_studies(name: str, most: int, stages: dict[str, int]) -> None:
@@ -329,8 +333,8 @@ def test_arrays_of_the_studies(name: str, most: int, stages: dict[str, int]) -> 
         found = planned(units, rules)
         assert Counter(a.stage for a in found.arrays) == {**stages, "report": 1}
         assert found.held == ()
-    trains = [a for a in found.arrays if a.stage == "train"]
-    assert {c.kind for a in trains for c in a.after} == {"aftercorr"}
+    evaluations = [a for a in found.arrays if a.stage == "evaluate"]
+    assert {c.kind for a in evaluations for c in a.after} == {"aftercorr"}
 
 
 # In a made-up Slurm
@@ -559,19 +563,19 @@ def numbers(part: str) -> range:
 def test_a_real_slurm_reads_dependencies_as_they_are_meant(slurm: Cluster, tmp_path: Path) -> None:
     """Of each unit with two workers the second fails, and so does the second pack."""
     generate, prepare = unit("generate", "g", workers=2), unit("prepare", "p", workers=2)
-    collate, packs = unit("collate", "c", generate), many("pack", 3)
+    collate, packs = unit("collate", "c", generate), many("tokenize", 3)
     trains = each("train", packs, collate)
     evaluations = each("evaluate", trains, prepare)
     first, last = unit("report", "first", *evaluations[::2]), unit("report", "last", collate, *evaluations)
     arrays = planned([generate, prepare, collate, *packs, *trains, *evaluations, first, last]).arrays
     assert texts(arrays)[2:] == [
-        "p 0-2", "c 0 afterok:0_0?afterok:0_1", "t 0-2 afterok:3,aftercorr:2",
+        "k 0-2", "c 0 afterok:0_0?afterok:0_1", "t 0-2 afterok:3,aftercorr:2",
         "e 0-2 afterany:1,aftercorr:4", "r 0 afterok:5_0:5_2", "r 0 afterok:5",
     ]  # fmt: skip
     ids: list[str] = []
     for array in arrays:
         depends = dependency(array, ids)
-        fails = array.stage == "pack" or len(array.elements) == 2
+        fails = array.stage == "tokenize" or len(array.elements) == 2
         ids.append(slurm.run(
             "sbatch", "--parsable", "--output=/dev/null", f"--array={array_spec(array)}",
             *([f"--dependency={depends}"] if depends else ["--hold"]),
@@ -596,7 +600,7 @@ def test_a_real_slurm_reads_dependencies_as_they_are_meant(slurm: Cluster, tmp_p
 
 
 def test_without_arrays_each_worker_is_a_job_of_its_own() -> None:
-    first, parted = Unit("generate", "g", {}, resources=Resources(workers=2)), Unit("pack", "p", {"p": 1})
+    first, parted = Unit("generate", "g", {}, resources=Resources(workers=2)), Unit("tokenize", "p", {"p": 1})
     second = Unit("train", "t", {}, (first.as_input("g"), parted.as_input("p")))
     last = Unit("evaluate", "e", {}, (second.as_input("t"), parted.as_input("p")))
     units = [first, parted, second, last]
@@ -607,7 +611,7 @@ def test_without_arrays_each_worker_is_a_job_of_its_own() -> None:
         ids = [str(10 + i) for i in range(len(found.arrays))]
         stages = [a.stage for a in found.arrays]
         after = {a.stage: dependency(a, ids) for a in found.arrays}
-        assert after["pack"] is None
+        assert after["tokenize"] is None
         assert after["evaluate"] == f"afterok:{ids[stages.index('train')]}"
     live = {first.id: ("7",), parted.id: ("8",)}  # submitted before, without arrays
     for size in (0, 1, 1001):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from made_blocks import made_blocks
 
-from jobs.data.blocks import LEARN, PADDING, START, Blocks
+from jobs.data.blocks import Blocks
 from jobs.stages.train import answer_losses
+from jobs.text.encoding import Row
 from jobs.training import attention
 from jobs.training.attention import check_positions, separate_rows
 from jobs.training.loss import teach
@@ -103,27 +104,24 @@ def packed(model: Any) -> Any:
 
 def blocks(lengths: tuple[tuple[int, ...], ...] = LENGTHS, size: int = BLOCK) -> Blocks:
     """Blocks of rows of these lengths, each with an answer."""
-    tokens = np.random.default_rng(0).integers(3, VOCABULARY, (len(lengths), size)).astype(np.uint32)
-    flags = np.full((len(lengths), size), PADDING, np.uint8)
-    for number, block in enumerate(lengths):
-        for start, end in pairwise(np.cumsum([0, *block])):
-            flags[number, start:end] = 0
-            flags[number, start + 1 + (end - start) // 3 : end] = LEARN
-            flags[number, start] |= START
-        flags[number, sum(block) : sum(block) + 1] |= START
-    return Blocks(tokens, flags, (len(lengths),))
+    rng = np.random.default_rng(0)
+
+    def drawn(length: int) -> Row:
+        tokens = rng.integers(3, VOCABULARY, length).tolist()
+        return Row(tokens[: 1 + length // 3], tokens[1 + length // 3 :])
+
+    return made_blocks([[drawn(length) for length in block] for block in lengths], size)
 
 
 def alone(model: Any, made: Blocks) -> Any:
     """The summed loss of all rows, each in a batch of its own."""
     total = 0.0
-    for tokens, flags in zip(made.tokens, made.flags, strict=True):
-        for start, end in pairwise([*np.flatnonzero(flags & START), len(flags)]):
-            wanted = torch.from_numpy((flags[start:end] & LEARN) != 0)[1:]
-            if wanted.any():
-                ids = torch.from_numpy(tokens[start:end].astype(np.int64))
-                logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
-                total += torch.nn.functional.cross_entropy(logits[wanted], ids[1:][wanted], reduction="sum")
+    store = made.store
+    for start, (asked, told, _) in zip(store.starts.tolist(), store.lengths.tolist(), strict=True):
+        if told:
+            ids = torch.from_numpy(store.tokens[start : start + asked + told].astype(np.int64))
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, asked - 1 : -1]
+            total += torch.nn.functional.cross_entropy(logits, ids[asked:], reduction="sum")
     return total
 
 
@@ -183,17 +181,17 @@ def test_a_changed_token_changes_no_other_rows_loss(kind: str) -> None:
 
     def losses() -> list[float]:
         """Of each row, with only that row's answer learnt."""
-        found, learnt = [], made.flags.copy()
-        for start, end in pairwise(np.cumsum([0, *LENGTHS[0]])):
-            made.flags[:] = learnt & (START | PADDING)
-            made.flags[0, start:end] = learnt[0, start:end]
+        found, lengths = [], made.store.lengths.copy()
+        for row in range(len(lengths)):
+            made.store.lengths[:] = np.stack([lengths.sum(1), 0 * lengths[:, 1], 0 * lengths[:, 2]], 1)
+            made.store.lengths[row] = lengths[row]
             with torch.no_grad():
                 found.append(float(answer_loss(model, made, np.arange(1), "cpu")))
-        made.flags[:] = learnt
+        made.store.lengths[:] = lengths
         return found
 
     before = losses()
-    made.tokens[0, 17] = (made.tokens[0, 17] + 1) % VOCABULARY  # the first of the second row
+    made.store.tokens[17] = (made.store.tokens[17] + 1) % VOCABULARY  # the first of the second row
     after = losses()
     same = [was == pytest.approx(now, rel=1e-6) for was, now in zip(before, after, strict=True)]
     assert same == [True, False, True, True]

@@ -81,7 +81,7 @@ def test_seconds_of_stages_with_the_versions_that_made_them(runs: Path) -> None:
     assert {key: found[key] for key in MADE_BY} == MADE_BY
     assert found["wall_seconds"] == 2010 - 1000
     stages = {stage["stage"]: stage for stage in found["stages"]}
-    assert list(stages) == ["prepare", "generate", "collate", "pack", "train", "evaluate", "report"]
+    assert list(stages) == ["prepare", "generate", "collate", "tokenize", "train", "evaluate", "report"]
     assert stages["report"] == {
         "stage": "report", "units": 1, "seconds": 10.0, "longest_unit": "demo", "longest": 10.0,
     }  # fmt: skip

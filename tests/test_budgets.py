@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_blocks import made_blocks, row
 from made_results import benchmark, evaluation
 from small_study import publish, student, write_study
 from test_usage import ran
@@ -24,8 +25,9 @@ from jobs.core.budget import TOLERANCE, compared_flops
 from jobs.core.flops import train_flops
 from jobs.core.unit import CONTINUES, Unit
 from jobs.core.wording import about
-from jobs.data.blocks import LEARN, PADDING, START, Blocks
+from jobs.data.blocks import Blocks
 from jobs.store.rundir import StudyDir, write_json
+from jobs.text.encoding import Row
 from jobs.training.schedule import Recipe, Schedule, block_flops, scheduled, within
 from launch.local.backend import Local
 from launch.state.reconcile import reconcile
@@ -57,17 +59,14 @@ WSD = {"schedule": "wsd", "warmup": 0.1}
 def blocks(*phases: int, seed: int = 0) -> Blocks:
     """Made-up blocks of 32 tokens; the rows of later phases are longer."""
     rng, size = np.random.default_rng(seed), 32
-    flags = np.full((sum(phases), size), PADDING, np.uint8)
-    for number, row in enumerate(flags):
-        phase = int(np.searchsorted(np.cumsum(phases), number, side="right"))
-        at = 0
-        while at + (length := int(rng.integers(3, 8 * (phase + 1)))) <= size:
-            row[at : at + length] = LEARN
-            row[at] = START
-            at += length
-        if at < size:
-            row[at] |= START
-    return Blocks(flags.astype(np.uint32), flags, phases)
+    made = list[list[Row]]()
+    for phase in np.repeat(np.arange(len(phases)), phases):
+        made.append([])
+        left = size
+        while (length := int(rng.integers(3, 8 * (phase + 1)))) <= left:
+            made[-1].append(row(length, answer=length - 1))
+            left -= length
+    return made_blocks(made, size, phases)
 
 
 def of_budget(rows: Blocks, passes: float, **recipe: Any) -> Schedule:
@@ -302,7 +301,7 @@ def test_a_result_stays_whatever_becomes_of_what_it_continued_from(tmp_path: Pat
                  load_cluster("local"))  # fmt: skip
     root, trained = StudyDir(tmp_path / "run"), [u for u in units if u.stage == "train"]
     for unit in units:
-        if unit.stage in ("prepare", "collate", "pack") or unit is trained[1]:
+        if unit.stage in ("prepare", "collate", "tokenize") or unit is trained[1]:
             publish(root, unit)
     now = poll(units, root, Local(root))
     states = {seen.unit.name: seen.state for seen in now.units if seen.unit.stage == "train"}
@@ -328,9 +327,8 @@ def test_a_training_counts_as_its_budget_if_only_rounding_differs() -> None:
 def made(root: Path, name: str, budget: float, flops: int, accuracy: float, **other: Any) -> Unit:
     """Publish a made-up evaluation of a student with a budget."""
     recipe = {"flops": budget, "learning_rate": 1e-3, "seed": 0}
-    pack = Unit("pack", f"{name}-rows", {"block_size": 64})
     asked = benchmark("b", accuracy, flops_per_item=1e9 * (1 + other["share"]))
-    unit = evaluation(root, name, flops, [asked], packed=pack, trained={"recipe": recipe}, **other)
+    unit = evaluation(root, name, flops, [asked], trained={"recipe": recipe, "block_size": 64}, **other)
     result = StudyDir(root).unit(unit).result
     found = StudyDir(root).unit(unit).read_result()
     found["training"] |= {"budget": budget, "passes": budget / 1e18}

@@ -112,7 +112,7 @@ def test_plan_of_the_whole_study(out: Path) -> None:
     assert "qwen2.5-14b-r100" in done.stdout
     last = done.stdout.split("\n\n")[-1]
     assert [line.split()[0] for line in last.splitlines() if line.split()[0] in STAGES] == [
-        "generate", "collate", "pack", "train", "evaluate", "report",
+        "generate", "collate", "tokenize", "train", "evaluate", "report",
     ]  # fmt: skip
     assert re.search(r"^all +133 +\d\.\d\de21 +[\d,]+$", last, re.MULTILINE)
     assert not out.exists()
@@ -261,7 +261,11 @@ def test_two_stages_for_real(study: Path, out: Path) -> None:
     for stage in ("prepare", "collate"):
         assert sor("submit", study, "--runs", out, "--yes", "--only", stage).returncode == 0
     states = {s.unit.stage: s.state for s in look(study, out).units}
-    assert (states["prepare"], states["collate"], states["pack"]) == (State.DONE, State.DONE, State.WAITING)
+    assert (states["prepare"], states["collate"], states["tokenize"]) == (
+        State.DONE,
+        State.DONE,
+        State.WAITING,
+    )
     root = StudyDir(out / "small")
     collate = root.unit(next(u for u in units(study) if u.stage == "collate"))
     assert read_json(collate.result)["prompts"] == 4
@@ -457,7 +461,7 @@ def test_a_deleted_result_is_made_again_and_what_it_was_used_for_is_set_aside(
     root.unit(collate).out.rename(tmp_path / "gone")
     done = sor("submit", study, "--runs", out, "--yes", "--only", "collate")
     assert done.returncode == 0
-    assert "! set aside train s-r50: needs pack r50.tokenizer" in done.stdout
+    assert "! set aside train s-r50: needs tokenize tokenizer" in done.stdout
     assert read_json(root.unit(collate).result)["prompts"] == 1
     assert root.unit(finished[0]).done
     assert runs(study.parent) == []

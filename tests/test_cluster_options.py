@@ -48,18 +48,18 @@ def test_options_by_what_a_job_requests(tmp_path: Path) -> None:
         {"stage": ["evaluate"], "hours": "<=1", "set": {"qos": "short", "account": False}},
     ]
     base = {"constraint": "gpu", "account": "mine_g", "qos": "regular"}
-    cluster = load_cluster(write(tmp_path, sbatch=base, when=when, stages={"pack": {"qos": False}}))
+    cluster = load_cluster(write(tmp_path, sbatch=base, when=when, stages={"tokenize": {"qos": False}}))
     gpus = {"gpus-per-node": "4"}
     assert options(cluster, "train", 4) == {**base, **gpus}
     assert options(cluster, "train", 2)["qos"] == "shared"
     assert options(cluster, "train", 2, nodes=2)["qos"] == "regular"  # four GPUs in all
     assert options(cluster, "train", 4, nodes=5) == {**base, **gpus, "partition": "large"}
     assert options(cluster, "train", 1, hours=21)["qos"] == "long"  # later entries win
-    assert options(cluster, "pack", hours=21) == {"constraint": "cpu", "account": "mine"}
+    assert options(cluster, "tokenize", hours=21) == {"constraint": "cpu", "account": "mine"}
     assert options(cluster, "evaluate", 4, hours=0.5) == {"constraint": "gpu", "qos": "short", **gpus}
     wide = Resources(gpus_per_node=1, memory=5000)
     own = load_cluster(write(tmp_path, when=[{"gpus": "1", "set": {"mem-per-gpu": "60G"}}]))
-    assert (own.memory_option("train", wide), own.memory_option("pack", Resources(memory=50))) == (
+    assert (own.memory_option("train", wide), own.memory_option("tokenize", Resources(memory=50))) == (
         {}, {"mem": "50M"},
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_mistakes_in_conditions(tmp_path: Path) -> None:
 def test_options_that_request_gpus(tmp_path: Path) -> None:
     several = load_cluster(write(tmp_path, gpu_option=["gres=gpu:{gpus}", "constraint=a100"]))
     assert options(several, "train", 4) == {"gres": "gpu:4", "constraint": "a100"}
-    assert options(several, "pack") == {}
+    assert options(several, "tokenize") == {}
     assert "gpus_per_node" in mistakes(tmp_path, gpu_option=False)[""]
     for wrong in (["constraint=a100"], "gres=gpu:4", "gres", [], True, ["{gpus}"]):
         assert "gpu_option" in mistakes(tmp_path, gpu_option=wrong) or wrong == []
@@ -91,7 +91,7 @@ def test_options_that_request_gpus(tmp_path: Path) -> None:
 
 ACCOUNTS: dict[str, Any] = {
     "sbatch": {"account": "{account}@h100", "qos": "t3"},
-    "stages": {"pack": {"account": "{account}@cpu", "qos": False}},
+    "stages": {"tokenize": {"account": "{account}@cpu", "qos": False}},
     "when": [{"nodes": ">4", "set": {"reservation": "for_{account}"}}],
 }
 
@@ -102,17 +102,17 @@ def test_one_account_for_stages_that_need_different_ones(
 ) -> None:
     mine = write(tmp_path, **ACCOUNTS)
     with pytest.raises(
-        StudyError, match=r"slurm.stages.pack.account: is needed here: export SBATCH_ACCOUNT=…"
+        StudyError, match=r"slurm.stages.tokenize.account: is needed here: export SBATCH_ACCOUNT=…"
     ):
-        options(load_cluster(mine), "pack")
+        options(load_cluster(mine), "tokenize")
     monkeypatch.setenv("SBATCH_ACCOUNT", exported)
     cluster = load_cluster(mine)
     assert options(cluster, "train") == {"account": "abc@h100", "qos": "t3"}
     assert options(cluster, "train", nodes=5)["reservation"] == "for_abc"
-    assert options(cluster, "pack") == {"account": "abc@cpu"}
+    assert options(cluster, "tokenize") == {"account": "abc@cpu"}
     monkeypatch.delenv("SBATCH_ACCOUNT")
     again = restored(cluster.to_json(), mine)  # as a keeper has it, whose environment lacks the variable
-    assert options(again, "pack") == {"account": "abc@cpu"}
+    assert options(again, "tokenize") == {"account": "abc@cpu"}
 
 
 def test_the_shell_stands_over_what_all_stages_have_and_under_what_one_has(
@@ -123,14 +123,14 @@ def test_the_shell_stands_over_what_all_stages_have_and_under_what_one_has(
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     everywhere = {"account": "file", "partition": "file", "nice": "1"}
     cluster = load_cluster(write(
-        tmp_path, sbatch=everywhere, stages={"pack": {"account": "cpu", "qos": False}},
+        tmp_path, sbatch=everywhere, stages={"tokenize": {"account": "cpu", "qos": False}},
         when=[{"gpus": ">0", "set": {"partition": "gpu"}}],
     ))  # fmt: skip
     shell = dict.fromkeys(("account", "partition", "qos", "constraint", "reservation"), "shell")
     assert options(cluster, "train") == {**shell, "nice": "1"}
     assert options(cluster, "train", 1)["partition"] == "gpu"
-    assert options(cluster, "pack")["account"] == "cpu"
-    assert "qos" not in options(cluster, "pack")
+    assert options(cluster, "tokenize")["account"] == "cpu"
+    assert "qos" not in options(cluster, "tokenize")
     assert load_cluster("local").with_shell({}) == load_cluster("local")
 
 

@@ -86,7 +86,9 @@ def test_options_of_all_stages_and_of_one(tmp_path: Path) -> None:
         write(
             tmp_path,
             sbatch={"partition": "gpu", "constraint": "h100", "nice": 10, "exclusive": True, "qos": "long"},
-            stages={"pack": {"partition": "cpu", "constraint": None, "exclusive": False, "gres": "disk:1"}},
+            stages={
+                "tokenize": {"partition": "cpu", "constraint": None, "exclusive": False, "gres": "disk:1"}
+            },
             gpu_option="gres=gpu:h100:{gpus}",
         )
     )
@@ -94,8 +96,8 @@ def test_options_of_all_stages_and_of_one(tmp_path: Path) -> None:
     gpu = {**everywhere, "partition": "gpu", "constraint": "h100", "exclusive": True}
     assert options(cluster, "train", 4) == {**gpu, "gres": "gpu:h100:4"}
     assert options(cluster, "report") == gpu
-    assert options(cluster, "pack") == {**everywhere, "partition": "cpu", "gres": "disk:1"}
-    assert options(cluster, "pack", 1)["gres"] == "gpu:h100:1"
+    assert options(cluster, "tokenize") == {**everywhere, "partition": "cpu", "gres": "disk:1"}
+    assert options(cluster, "tokenize", 1)["gres"] == "gpu:h100:1"
 
 
 def test_a_required_option_from_the_file_or_from_slurms_variable(
@@ -104,15 +106,15 @@ def test_a_required_option_from_the_file_or_from_slurms_variable(
     monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
     mine = write(tmp_path, required=["account"])
     with pytest.raises(StudyError) as error:
-        options(load_cluster(mine), "pack")
+        options(load_cluster(mine), "tokenize")
     assert str(error.value) == (
         f"{tmp_path}/mine.yaml: slurm.sbatch.account: is needed here: export SBATCH_ACCOUNT=…, or copy this "
         "file, add 'account: …', and give --cluster the copy"
     )
     monkeypatch.setenv("SBATCH_ACCOUNT", "abc@h100")
-    assert options(load_cluster(mine), "pack") == {"account": "abc@h100"}
-    other = load_cluster(write(tmp_path, required=["account"], stages={"pack": {"account": "mine"}}))
-    assert options(other, "pack") == {"account": "mine"}
+    assert options(load_cluster(mine), "tokenize") == {"account": "abc@h100"}
+    other = load_cluster(write(tmp_path, required=["account"], stages={"tokenize": {"account": "mine"}}))
+    assert options(other, "tokenize") == {"account": "mine"}
 
 
 def test_all_mistakes_are_named_with_what_is_allowed(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_all_is_done_and_the_frontier_is_printed(demo: Demo) -> None:
     assert {u["state"] for u in status["units"]} == {"done"}
     totals = {s["stage"]: s["total"] for s in status["stages"]}
     single = dict.fromkeys(("prepare", "generate", "collate", "report"), 1)
-    assert totals == {**single, "pack": 3, "train": 9, "evaluate": 9}
+    assert totals == {**single, "tokenize": 1, "train": 9, "evaluate": 9}
     assert "●" in demo.printed
     page = Path(demo.printed.split("report: ")[-1].splitlines()[0])
     assert page.is_file()
@@ -147,7 +147,7 @@ def test_reasoning_students_think_and_the_thinking_is_counted(demo: Demo) -> Non
 
 
 def test_every_result_says_where_it_comes_from(demo: Demo) -> None:
-    for stage in ("prepare", "generate", "collate", "pack", "train", "evaluate", "report"):
+    for stage in ("prepare", "generate", "collate", "tokenize", "train", "evaluate", "report"):
         for unit in demo.root.published(stage):
             made = read_json(unit.out / "provenance.json")
             assert made["packages"]["torch"].startswith("2.")

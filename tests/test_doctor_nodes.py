@@ -69,10 +69,10 @@ def test_jobs_that_request_no_memory_where_they_get_little(
     )
     some = write_cluster(
         tmp_path / "some.yaml", memory="off", sbatch={"partition": "low,high"},
-        stages={stage: {"mem": "2G"} for stage in STAGES if stage != "pack"},
+        stages={stage: {"mem": "2G"} for stage in STAGES if stage != "tokenize"},
     )  # fmt: skip
     assert [text.split(":")[0] for _, text in found(some)] == ["partition low", "partition high"]
-    assert all("request none: pack. Set" in text for _, text in found(some))
+    assert all("request none: tokenize. Set" in text for _, text in found(some))
 
 
 def test_nodes_of_another_architecture(
@@ -168,7 +168,7 @@ def test_a_default_for_a_node_or_a_gpu() -> None:
     assert parse_default_memory(text, "DefMemPerCPU = 1000\n")["all"] == DefaultMemory(per_cpu=1000)
     there = dict.fromkeys(defaults, (Node("n1", "x86_64", 128, 512_000, ()),))
     with_gpu = Unit("train", "jobs", {}, resources=Resources(gpus_per_node=1))
-    bare = dict.fromkeys(defaults, (with_gpu, Unit("pack", "jobs", {}, resources=Resources())))
+    bare = dict.fromkeys(defaults, (with_gpu, Unit("tokenize", "jobs", {}, resources=Resources())))
     said = [each.text for each in small_memory(bare, there, defaults)]
     assert ["gets only 1900 MiB for each core, of 4000," in text for text in said] == [False, True]
     assert "requests no memory gets only 64000 MiB of each node's 512000" in said[0]

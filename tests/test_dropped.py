@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from made_results import benchmark, evaluation
 from small_study import publish
 from test_report import LOOK, visited
@@ -20,8 +21,12 @@ from jobs.core.unit import Unit
 from jobs.store.rundir import StudyDir, write_json
 
 
-def study(path: Path, sizes: dict[str, str]) -> None:
-    """Two students of each size, whose rows were packed with this tokenizer."""
+def study(path: Path, sizes: dict[str, str], earlier: bool = False) -> None:
+    """Two students of each size, whose rows were packed with this tokenizer.
+
+    Args:
+        earlier: by a stage of its own, as in earlier versions.
+    """
     root = StudyDir(path)
     path.mkdir(parents=True)
     write_json(root.study, {})
@@ -29,17 +34,25 @@ def study(path: Path, sizes: dict[str, str]) -> None:
     publish(root, collated, {"prompts": 3360, "dropped": {"truncated": 38, "unclosed": 0, "empty": 2}})
     for size, tokenizer in sizes.items():
         for share in (0.0, 1.0):
-            config = {"tokenizer": tokenizer, "block_size": 4096, "share": share}
-            pack = Unit("pack", f"r{share}", config, (collated.as_input(),))
             packed = {"prompts": 3348, "dropped": {"stray_tags": 0, "too_long": 12}}
-            if not root.unit(pack).done:  # sizes may share it
-                publish(root, pack, packed)
-            made: dict[str, Any] = {"size": size, "share": share}
-            evaluation(path, f"{size}-{share}", 10**9, [benchmark("b", 0.5)], packed=pack, **made)
+            made: dict[str, Any] = {"size": size, "share": share, "read": collated, "packed": packed}
+            config: dict[str, Any] = {"block_size": 4096, "share": share}
+            recipe = {"epochs": 1 if share else 2, "seed": 0}
+            if earlier:
+                pack = Unit("pack", f"r{share}", {**config, "tokenizer": tokenizer}, (collated.as_input(),))
+                if not root.unit(pack).done:  # sizes may share it
+                    publish(root, pack, packed)
+                made |= {"read": pack, "packed": None, "trained": {"recipe": recipe}}
+            else:
+                made["trained"] = {"recipe": recipe, "model": {"tokenizer": tokenizer}, **config}
+            evaluation(path, f"{size}-{share}", 10**9, [benchmark("b", 0.5)], **made)
 
 
-def test_counts_of_both_stages_are_in_the_report(tmp_path: Path) -> None:
-    study(tmp_path / "s", {"1B": "org/tokens", "2B": "org/tokens"})
+@pytest.mark.parametrize("earlier", [False, True])
+def test_counts_of_both_stages_are_in_the_report(
+    tmp_path: Path, earlier: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    study(tmp_path / "s", {"1B": "org/tokens", "2B": "org/tokens"}, earlier)
     table = dropped(tmp_path / "s", collect(tmp_path / "s"))
     assert list(table.columns) == list(DROPPED)
     assert table.values.tolist() == [
@@ -53,6 +66,7 @@ def test_counts_of_both_stages_are_in_the_report(tmp_path: Path) -> None:
         "in both modes alike: collate kept 3,360 of 3,400 prompts (38 truncated, 2 empty); "
         "pack for org/tokens, 4096 tokens kept 3,348 of 3,360 prompts (12 too long)"
     )
+    assert not recwarn.list
     none = table.assign(dropped=0, kept=table["prompts"])
     assert dropped_line(none) == "dropped: none of the 3,400 prompts, in either mode"
     report = write_report(tmp_path / "s", tmp_path / "out")

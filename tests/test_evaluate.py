@@ -22,9 +22,9 @@ from jobs.evaluation.tasks import load_tasks, prepare_environment, task_manager
 from jobs.runtime.context import Context
 from jobs.runtime.signals import Interrupted
 from jobs.stages import evaluate
-from jobs.stages.pack import encode
 from jobs.store.progress import Progress
 from jobs.store.rundir import StudyDir, read_json, read_jsonl, write_json
+from jobs.text.encoding import encode
 
 STUDENT = {"name": "tiny ift", "size": "tiny", "share": 0.0, "order": "sequential", "seed": 0}
 SAYS = "<think>\n2+5</think>7.89"

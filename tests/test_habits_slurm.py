@@ -86,7 +86,7 @@ def test_a_constraint_alone_leads_to_the_partition(center: Cluster, tmp_path: Pa
     """Jobs were held against the default partition, which has no GPUs."""
     options = {"account": "abc@h100", "constraint": "h100", "qos": "qos_gpu_h100-t3"}
     cpu = {"partition": "prepost", "constraint": False}
-    stages = dict.fromkeys(("prepare", "collate", "pack", "report"), cpu)
+    stages = dict.fromkeys(("prepare", "collate", "tokenize", "report"), cpu)
     done = written(center, changed("jean-zay", tmp_path, sbatch=options, stages=stages), tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     script = next((tmp_path / "out").glob("*-train/submit.sh")).read_text(encoding="utf-8")

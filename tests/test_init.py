@@ -50,7 +50,7 @@ def test_gpus_decide_the_partition_and_stages_without_get_another(
     assert found["slurm"] == {
         "template": "plain", "sbatch": {"partition": "gpu", "account": "mine"},
         "gpu_option": "gres=gpu:a100:{gpus}",
-        "stages": {stage: {"partition": "on"} for stage in ("prepare", "collate", "pack", "report")},
+        "stages": {stage: {"partition": "on"} for stage in ("prepare", "collate", "tokenize", "report")},
     }  # fmt: skip
     several = cluster_text("lab", (CPU, GPU), NODES, ["mine", "other"])
     assert "your accounts: mine, other; without" in several

@@ -116,7 +116,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [  # kind of file, and changes to a go
     ("cluster", {"slurm": {"sbatch": {"--qos": "long"}}}),
     ("cluster", {"slurm": {"sbatch": {"qos": ["long"]}}}),
     ("cluster", {"slurm": {"stages": {"packing": {}}}}),
-    ("cluster", {"slurm": {"stages": {"pack": {"time": 1}}}}),
+    ("cluster", {"slurm": {"stages": {"tokenize": {"time": 1}}}}),
     ("cluster", {"slurm": {"gpu_option": "gres=gpu"}}),
     ("cluster", {"slurm": {"memory": "no"}}),
     ("cluster", {"slurm": {"secrets": "HF_TOKEN=x"}}),

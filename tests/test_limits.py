@@ -103,7 +103,7 @@ def made(folder: Path, everywhere: bool = False, **sbatch: Any) -> ClusterLimits
 
 
 def unit(**needs: Any) -> Unit:
-    return Unit("pack", "a", {}, resources=Resources(**{"hours": 0.5, **needs}))
+    return Unit("tokenize", "a", {}, resources=Resources(**{"hours": 0.5, **needs}))
 
 
 def of_stage(stage: str) -> Unit:
@@ -116,7 +116,7 @@ KEEPER = of_stage("report")
 def refusal(found: ClusterLimits, of: Unit) -> str:
     with pytest.raises(Refusal) as caught:
         found.admit([of])
-    return str(caught.value).removeprefix("pack a: ")
+    return str(caught.value).removeprefix("tokenize a: ")
 
 
 PAID = {"partition": "paid", "account": "theirs"}
@@ -149,7 +149,7 @@ def test_what_is_refused_and_why(
 
 def test_a_partition_refuses_the_qos_of_a_stage_where_the_cluster_enforces_qos(tmp_path: Path) -> None:
     found, sbatch = made(tmp_path), {"partition": "paid", "account": "ours"}
-    file = cluster_file(tmp_path, sbatch=sbatch, stages={"pack": {"qos": "long"}})
+    file = cluster_file(tmp_path, sbatch=sbatch, stages={"tokenize": {"qos": "long"}})
     found = replace(found, cluster=load_cluster(str(file)))
     assert refusal(found, unit()).startswith("partition paid does not take QOS long: name another")
     other = Unit("collate", "a", {}, resources=Resources(hours=0.5))  # whose QOS is that of the account
@@ -215,7 +215,7 @@ def test_who_has_no_account_for_a_partition_is_told_of_those_that_there_are(tmp_
     assert neither.count("; account project may use the partitions medium, small, not down: ") == 1
     only = "your accounts (project) may use the partitions medium, small, not gh: name another partition"
     assert refusal(replace(found, associations=project), unit()).startswith(only)
-    with pytest.raises(Refusal, match=r"^jobs of stage pack: your accounts \(project\) may use"):
+    with pytest.raises(Refusal, match=r"^jobs of stage tokenize: your accounts \(project\) may use"):
         replace(found, associations=project).rules([unit()], (), None)
     accounts = tuple(row for row in found.associations if not row.user)
     none = replace(found, associations=accounts)
@@ -252,13 +252,13 @@ def test_without_a_default_partition_any_that_fits_is_enough(
 def test_all_reasons_are_told_at_once_and_each_once(tmp_path: Path) -> None:
     found = made(tmp_path, partition="small,medium")
     units = [
-        Unit("pack", name, {"name": name}, resources=Resources(nodes=n))
+        Unit("tokenize", name, {"name": name}, resources=Resources(nodes=n))
         for name, n in zip("abc", (30, 1, 30), strict=True)
     ]
     with pytest.raises(Refusal) as caught:
         found.admit([*units, Unit("train", "d", {}, resources=Resources(nodes=40))])
     first, second = str(caught.value).splitlines()
-    assert first.startswith("pack a and 1 more: needs 30 nodes, and partition small allows at most 1: ")
+    assert first.startswith("tokenize a and 1 more: needs 30 nodes, and partition small allows at most 1: ")
     assert "; needs 30 nodes, and partition medium allows at most 20: " in first
     assert second.startswith("train d: needs 40 nodes, ")
 
@@ -287,7 +287,7 @@ def test_memory_that_comes_with_cores_is_had_by_requesting_cores(tmp_path: Path)
         [asks] = found.admit([unit(**needs)])
         assert asks.resources.cpus_per_task == cores
         assert asks.resources.memory == max(needs.values())  # what an attempt is recorded to have had
-        assert found.cluster.memory_option("pack", asks.resources) == {}
+        assert found.cluster.memory_option("tokenize", asks.resources) == {}
     [asks] = found.admit([unit(memory=40_000, tasks_per_node=2, cpus_per_task=3)])
     assert asks.resources.cpus_per_task == 5
     assert "needs 1 node with 65 cores" in refusal(found, unit(memory=65 * 4096))
@@ -301,7 +301,7 @@ def test_memory_that_comes_with_cores_is_had_by_requesting_cores(tmp_path: Path)
 def test_jobs_with_other_options_by_their_time_are_in_other_arrays(tmp_path: Path) -> None:
     """One array has one time limit, by which all of its jobs would have the options of the longest."""
     short, long = (
-        Unit("pack", n, {"name": n}, resources=Resources(hours=h)) for n, h in (("s", 3), ("l", 6))
+        Unit("tokenize", n, {"name": n}, resources=Resources(hours=h)) for n, h in (("s", 3), ("l", 6))
     )
     units, found = [short, long], made(tmp_path)
     for when, arrays in (([], 1), ([{"hours": "<=4", "set": {"partition": "medium"}}], 2)):
@@ -453,8 +453,8 @@ def test_each_stage_has_its_own_options(tmp_path: Path) -> None:
     train, evaluation = (Unit(stage, "u", {}, resources=two_hours) for stage in ("train", "evaluate"))
     assert [u.resources.hours for u in found.admit([train, evaluation])] == [1, 2]
     assert rooms(found, "train") == {"account project in partition small": 2}
-    assert ("QOS gh" in rooms(found, "pack"), "QOS over" in rooms(found, "collate")) == (True, True)
-    train, pack, report = (of_stage(stage) for stage in ("train", "pack", "report"))
+    assert ("QOS gh" in rooms(found, "tokenize"), "QOS over" in rooms(found, "collate")) == (True, True)
+    train, pack, report = (of_stage(stage) for stage in ("train", "tokenize", "report"))
     assert {pool.name: pool.units for pool in found.rules([train, pack], (), None).pools} == {
         "account project in partition small": {train.id}, "QOS gh": {pack.id}, "account dept": {pack.id},
     }  # fmt: skip
@@ -482,17 +482,19 @@ def rooms(found: ClusterLimits, *stages: str, keeper: Unit | None = None) -> dic
 
 def test_each_limit_on_the_queue_counts_the_jobs_that_it_is_about(tmp_path: Path) -> None:
     ours = {"account dept": 200 - 1}  # also of `ours` alone
-    assert rooms(made(tmp_path, account="ours", partition="gh"), "pack") == {"QOS gh": 40 - 11} | ours
+    assert rooms(made(tmp_path, account="ours", partition="gh"), "tokenize") == {"QOS gh": 40 - 11} | ours
     dev = made(tmp_path, account="ours", partition="gh-dev")
-    assert rooms(dev, "pack") == {"QOS gh-dev": 3 - 1} | ours
-    assert rooms(dev, "pack", keeper=KEEPER) == {"QOS gh-dev": 3 - 1 - 1, "account dept": 200 - 1 - 1}
-    assert rooms(made(tmp_path, account="ours", qos="over"), "pack") == {"QOS over": 50 - 1} | ours
-    assert rooms(made(tmp_path, account="ours", partition="down"), "pack") == {"account ours": 90 - 1} | ours
+    assert rooms(dev, "tokenize") == {"QOS gh-dev": 3 - 1} | ours
+    assert rooms(dev, "tokenize", keeper=KEEPER) == {"QOS gh-dev": 3 - 1 - 1, "account dept": 200 - 1 - 1}
+    assert rooms(made(tmp_path, account="ours", qos="over"), "tokenize") == {"QOS over": 50 - 1} | ours
+    assert (
+        rooms(made(tmp_path, account="ours", partition="down"), "tokenize") == {"account ours": 90 - 1} | ours
+    )
     medium, small = (
         {f"account project in partition {name}": n} for name, n in (("medium", 209), ("small", 2))
     )
-    assert rooms(made(tmp_path, account="project", partition="medium"), "pack") == medium
-    assert rooms(made(tmp_path, account="project", partition="small"), "pack") == small
+    assert rooms(made(tmp_path, account="project", partition="medium"), "tokenize") == medium
+    assert rooms(made(tmp_path, account="project", partition="small"), "tokenize") == small
 
 
 def test_the_limit_of_an_account_is_not_about_partitions_with_a_limit_of_their_own(tmp_path: Path) -> None:
@@ -526,7 +528,7 @@ def test_a_qos_replaces_the_limits_of_the_association_but_not_those_above(tmp_pa
 
 
 def test_stages_in_one_pool_share_its_room_and_others_go_on() -> None:
-    packs = [Unit("pack", f"p{i}", {"i": i}) for i in range(6)]
+    packs = [Unit("tokenize", f"p{i}", {"i": i}) for i in range(6)]
     trains = [Unit("train", f"t{i}", {"i": i}, (packs[i].as_input(),)) for i in range(6)]
     alone = [Unit("prepare", "x", {})]
     of_trains = frozenset(u.id for u in trains)
@@ -534,8 +536,8 @@ def test_stages_in_one_pool_share_its_room_and_others_go_on() -> None:
     pools = (both, Pool("QOS gh", 40, of_trains))
     units = [*alone, *packs, *trains]
     found = plan_arrays(units, {u.id for u in units}, {}, Rules(1001, None, None, None, pools))
-    assert Counter(a.stage for a in found.arrays for _ in a.elements) == {"prepare": 1, "pack": 4}
-    assert {why for u, why in found.held if u.stage == "pack"} == {
+    assert Counter(a.stage for a in found.arrays for _ in a.elements) == {"prepare": 1, "tokenize": 4}
+    assert {why for u, why in found.held if u.stage == "tokenize"} == {
         f"QOS gh-dev has room for 4 more of your jobs: {LATER}"
     }
 

@@ -94,7 +94,7 @@ def queued(cluster: Cluster, *options: str) -> list[str]:
     return cluster.run("squeue", "--noheader", "--array", *(options or ("--format=%i",))).splitlines()
 
 
-def units(count: int, stage: str = "pack", **resources: Any) -> list[Unit]:
+def units(count: int, stage: str = "tokenize", **resources: Any) -> list[Unit]:
     needs = Resources(hours=0.5, **resources)
     return [Unit(stage, f"{stage}{i}", {"i": i, "of": stage}, resources=needs) for i in range(count)]
 
@@ -263,7 +263,7 @@ def test_what_can_never_run_is_refused_before_anything_is_submitted(
         tmp_path, [*units(3), never, replace(never, name="t", config={"t": 1})], sbatch=options
     )
     nobody = "pack0 and 4 more" if options else "evaluate s and 1 more"
-    with pytest.raises(Refusal, match=f"^{'pack ' if options else ''}{nobody}: {words}"):
+    with pytest.raises(Refusal, match=f"^{'tokenize ' if options else ''}{nobody}: {words}"):
         submit(project, yes=True, only=None)
     assert nothing_was_submitted(project, here)
 

@@ -38,7 +38,7 @@ from launch.views import unit_view
 
 # The most that each stage of the demo was measured to take of a node, in MiB, all ranks and the script.
 MEASURED = {
-    "prepare": 650, "generate": 1950, "collate": 150, "pack": 600, "train": 1330, "evaluate": 1950,
+    "prepare": 650, "generate": 1950, "collate": 150, "tokenize": 600, "train": 1330, "evaluate": 1950,
     "report": 250,
 }  # fmt: skip
 LIMIT = "ran out of memory: killed at its limit of {} MiB per node"
@@ -97,13 +97,14 @@ def test_what_deepspeed_keeps_off_the_gpu_is_counted() -> None:
     assert (more - usual) * 2**20 > 16 * 7_600_000_000  # master weights, two moments and gradients, in fp32
 
 
-def test_packing_and_collating_grow_with_the_rows() -> None:
+def test_collating_and_tokenizing_take_the_same_memory_for_any_number_of_rows() -> None:
     few, many = Lengths(1000, 100, 200, 2000), Lengths(1_000_000, 100, 200, 2000)
     text = 1_000_000 * (2 * 100 + 200 + 2000) * 5
-    assert memory.packing(few) < 2000 < text / 2**20 < memory.packing(many)
+    assert memory.tokenizing(few, 1) == memory.tokenizing(many, 1) < 2000 < text / 2**20
     study = Lengths(3_000_000, 300, 650, 3450)  # 35 GB of text
     assert memory.collating(few, 1) == memory.collating(many, 1) < memory.collating(study, 8) < 4096
-    assert memory.packing(Lengths(None, 100, 200, 2000)) == memory.packing(many)  # nobody knows how many
+    assert memory.tokenizing(study, 1) < memory.tokenizing(study, 8) <= 4096 < 35 * 1024
+    assert memory.tokenizing(Lengths(None, 100, 200, 2000), 1) == memory.tokenizing(many, 1)  # nobody knows
 
 
 def write(folder: Path, **slurm: Any) -> Cluster:
@@ -119,13 +120,13 @@ def test_the_cluster_file_says_how_memory_is_asked_for(tmp_path: Path) -> None:
     assert per_cpu.memory_option("train", needs) == {"mem-per-cpu": "126M"}
     per_gpu = write(tmp_path, memory="mem-per-gpu")
     assert per_gpu.memory_option("train", needs) == {"mem-per-gpu": "501M"}
-    assert per_gpu.memory_option("pack", Resources(memory=1001)) == {"mem": "1001M"}
+    assert per_gpu.memory_option("tokenize", Resources(memory=1001)) == {"mem": "1001M"}
     off = write(tmp_path, memory=False)  # `memory: off`, as YAML reads it
     assert (off.memory_option("train", needs), off.asks_memory("train", needs)) == ({}, False)
     own = write(tmp_path, stages={"train": {"mem-per-cpu": "4G"}, "evaluate": {"mem": False}})
     assert own.memory_option("train", needs) == own.memory_option("evaluate", needs) == {}
     assert own.sbatch_options("train", Resources()) == {"mem-per-cpu": "4G"}
-    assert own.memory_option("pack", needs) == {"mem": "1001M"}
+    assert own.memory_option("tokenize", needs) == {"mem": "1001M"}
     with pytest.raises(StudyError, match="memory"):
         write(tmp_path, memory="lots")
 

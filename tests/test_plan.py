@@ -18,7 +18,7 @@ from jobs.core.unit import STAGES, Unit
 from jobs.store.rundir import StudyDir
 from launch.study import plan as planning
 from launch.study.cluster import Cluster, load_cluster
-from launch.study.estimate import Lengths
+from launch.study.estimate import CORES, Lengths
 from launch.study.plan import gpu_hours, percent, plan, totals
 from launch.study.presets import CONFIGS, WORD, StudyError
 from launch.study.schema import Prepare, load_study
@@ -49,7 +49,7 @@ def of_student(name: str) -> set[str]:
 def test_units_of_a_study(tmp_path: Path) -> None:
     units = planned(tmp_path)
     assert Counter(u.stage for u in units) == {
-        "prepare": 1, "collate": 1, "pack": 2, "train": 4, "evaluate": 8, "report": 1,
+        "prepare": 1, "collate": 1, "tokenize": 1, "train": 4, "evaluate": 8, "report": 1,
     }  # fmt: skip
     assert of_student("s") | of_student("m") < set(ids(units))
     by_name = {f"{u.stage} {u.name}": u for u in units}
@@ -58,8 +58,8 @@ def test_units_of_a_study(tmp_path: Path) -> None:
         return {f"{i.role}: {i.stage} {i.name}" for i in by_name[name].inputs}
 
     assert reads("collate small") == {"prepare: prepare small"}
-    assert reads("pack r50.tokenizer") == {"collate: collate small", "prepare: prepare small"}
-    assert reads("train s-r50") == {"pack: pack r50.tokenizer", "prepare: prepare small"}
+    assert reads("tokenize tokenizer") == {"collate: collate small", "prepare: prepare small"}
+    assert reads("train s-r50") == {"tokenize: tokenize tokenizer", "prepare: prepare small"}
     assert reads("evaluate s-r50.easy") == {"train: train s-r50"}
     evaluations = {n.removeprefix("evaluate ") for n in by_name if n.startswith("evaluate")}
     assert reads("report small") == {f"{e}: evaluate {e}" for e in evaluations}
@@ -119,7 +119,7 @@ def test_how_it_runs_makes_nothing_new(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"prepare": {"function": "small_study:prepare", "args": {"folder": "elsewhere"}}}, "prepare"),
         ({"pairs": {"path": "@prepare/pairs.jsonl", "count": 3}}, "collate"),
-        ({"training": {"block": 128}}, "pack"),
+        ({"training": {"block": 128}}, "train"),
         ({"training": {"epochs": 2}}, "train"),
     ],
 )
@@ -174,14 +174,13 @@ def test_orders_and_seeds_are_told_apart(tmp_path: Path) -> None:
     )
 
 
-def test_each_tokenizer_has_its_packs(tmp_path: Path) -> None:
+def test_each_tokenizer_has_its_tokens(tmp_path: Path) -> None:
     students = {"s": student(), "m": student(), "l": {**student(), "tokenizer": "org/other"}}
     units = planned(tmp_path, students=students)
-    packs = {u.name: u.config["tokenizer"] for u in units if u.stage == "pack"}
-    assert packs == {
-        "r0.tokenizer": "@prepare/tokenizer", "r50.tokenizer": "@prepare/tokenizer",
-        "r0.other": "org/other", "r50.other": "org/other",
-    }  # fmt: skip
+    made = {u.name: u.config["tokenizer"] for u in units if u.stage == "tokenize"}
+    assert made == {"tokenizer": "@prepare/tokenizer", "other": "org/other"}
+    read = {(u.config["model"]["name"][0], i.name) for u in units for i in u.inputs if i.stage == "tokenize"}
+    assert read == {("s", "tokenizer"), ("m", "tokenizer"), ("l", "other")}
 
 
 def test_flops_grow_with_what_is_done(tmp_path: Path) -> None:
@@ -307,18 +306,16 @@ def test_the_time_of_prepare_makes_nothing_new(tmp_path: Path) -> None:
     assert [u.id for u in plan(longer, cluster)] == [u.id for u in plan(study, cluster)]
 
 
-def test_packing_asks_for_time_by_its_tokens(tmp_path: Path) -> None:
+def test_tokenizing_asks_for_time_by_its_tokens() -> None:
     cluster = load_cluster("local")
-    packs = {
-        name: [u.resources for u in plan(load_study(name), cluster) if u.stage == "pack"]
+    few, many = (
+        next(u.resources for u in plan(load_study(name), cluster) if u.stage == "tokenize")
         for name in ("demo", "scale-or-reason")
-    }
-    assert {(r.cpus_per_task, r.hours) for r in packs["demo"]} == {(1, 0.5)}
-    hours = [r.hours for r in packs["scale-or-reason"]]
-    assert hours == sorted(set(hours))  # more reasoning, more tokens
-    assert {r.cpus_per_task for r in packs["scale-or-reason"]} == {cluster.cpus_per_gpu}
-    tokens = 1_142_707 * (3 * 150 + 3300 + 3300)
-    assert hours[-1] * 3600 * cluster.cpus_per_gpu * 100_000 > tokens  # at twice the speed that was seen
+    )
+    assert (few.cpus_per_task, few.hours) == (1, 0.5)
+    assert many.cpus_per_task == min(cluster.cpus_per_gpu, CORES)
+    tokens = 1_142_707 * (150 + 650 + 3300)
+    assert many.hours * 3600 * many.cpus_per_task * 100_000 > tokens  # at twice the speed that was seen
 
 
 def test_measured_lengths_change_estimates(tmp_path: Path) -> None:
@@ -354,5 +351,5 @@ def test_names_of_shares_differ(shares: list[float]) -> None:
 
 def test_a_tokenizer_of_any_name_names_a_folder(tmp_path: Path) -> None:
     odd = {**student(), "tokenizer": "@prepare/a b:é" + "x" * 300 + "/"}
-    packs = [u for u in planned(tmp_path, students={"s": odd}) if u.stage == "pack"]
-    assert [u.name for u in packs] == [f"r0.{'a-b--' + 'x' * 55}", f"r50.{'a-b--' + 'x' * 55}"]
+    made = [u.name for u in planned(tmp_path, students={"s": odd}) if u.stage == "tokenize"]
+    assert made == ["a-b--" + "x" * 55]

@@ -189,7 +189,7 @@ def test_jobs_find_without_a_network_what_was_fetched(hub: Hub, tmp_path: Path) 
     assert list((tmp_path / "hf" / "hub" / "models--lab--model").glob("trees/*")) == []
     assert not runs.exists()
     assert re.search(r"^\[\d+, \d+, \d+, \d+\] \[\d+\]$", python(ENGINE, **OFFLINE), re.MULTILINE)
-    stages(file, runs, "collate", "pack", "train")
+    stages(file, runs, "collate", "tokenize", "train")
 
     _check_rows(Need("lab/Rows", commit_of(hub.folders["datasets/lab/Rows"]), split="train"))
 

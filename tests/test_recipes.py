@@ -13,7 +13,6 @@ from analysis.report import analyse
 from analysis.results.collect import collect
 from analysis.statistics.frontier import trained_on
 from jobs.core.recipe_words import recipe_words, varied
-from jobs.core.unit import Unit
 from launch.monitor.data.students import places
 from launch.study.cluster import load_cluster
 from launch.study.estimate import Lengths
@@ -85,18 +84,16 @@ def test_mixtures_in_a_list_have_their_own_orders(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_rows_are_packed_once_a_block_size(tmp_path: Path) -> None:
+def test_rows_are_tokenized_once_whatever_the_recipe(tmp_path: Path) -> None:
     grid = {"epochs": [1, 3], "learning_rate": [None, 1e-4], "block": [64, 128]}
     found = study(tmp_path, students={"s": student()}, mixtures={"shares": [0]}, training=grid)
     units = plan(found, load_cluster("local"), Lengths(100, 5, 3, 9))
-    packs = {u.name: u for u in units if u.stage == "pack"}
-    assert set(packs) == {"r0.tokenizer", "r0-block128.tokenizer"}
+    assert [u.name for u in units if u.stage == "tokenize"] == ["tokenizer"]
     trained = {u.name: u for u in units if u.stage == "train"}
     assert len(trained) == 8
     for name, unit in trained.items():
-        assert next(i.name for i in unit.inputs if i.stage == "pack") == (
-            "r0-block128.tokenizer" if "block128" in name else "r0.tokenizer"
-        )
+        assert [i.name for i in unit.inputs if i.stage == "tokenize"] == ["tokenizer"]
+        assert unit.config["block_size"] == (128 if "block128" in name else 64)
         assert unit.config["recipe"]["learning_rate"] == (1e-4 if "lr" in name else 1e-3)
         assert unit.config["recipe"]["epochs"] == (3 if "epochs3" in name else 1)
     assert trained["s-r0-epochs3"].flops == 3 * (trained["s-r0"].flops or 0)
@@ -157,10 +154,9 @@ def test_words_name_what_differs() -> None:
 def published(root: Path, name: str, epochs: int, accuracy: float, block: int = 64, **other: Any) -> None:
     """Publish a made-up evaluation, with the records of its training and its rows."""
     recipe = {"epochs": epochs, "learning_rate": 1e-3, "seed": other.get("seed", 0)}
-    pack = Unit("pack", f"{name}-rows", {"block_size": block})
     evaluation(
-        root, name, 10**18 * epochs, [benchmark("b", accuracy)], packed=pack,
-        trained={"recipe": recipe}, **other,
+        root, name, 10**18 * epochs, [benchmark("b", accuracy)], 
+        trained={"recipe": recipe, "block_size": block}, **other,
     )  # fmt: skip
 
 

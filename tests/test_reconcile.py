@@ -139,7 +139,7 @@ def test_what_is_damaged_is_left_alone_with_all_made_from_it_and_the_rest_goes_o
 
 
 def test_of_one_stage_what_reads_another_of_it_is_submitted_after_it_and_not_left_for_later() -> None:
-    first, elsewhere = Unit("prepare", "first", {}), Unit("pack", "elsewhere", {})
+    first, elsewhere = Unit("prepare", "first", {}), Unit("tokenize", "elsewhere", {})
     reader = Unit("prepare", "reader", {"reads": 1}, (first.as_input("it"),))
     later = Unit("prepare", "later", {"reads": 2}, (elsewhere.as_input("it"),))
     units = (first, elsewhere, reader, later)

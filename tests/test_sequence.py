@@ -50,7 +50,7 @@ def loss_and_gradient(case: str, size: int, group: Group | None = None) -> tuple
     if case == CHECKPOINTED:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
-    loss = answer_loss(model, made, np.arange(len(made.tokens)), "cpu", group)
+    loss = answer_loss(model, made, np.arange(len(made)), "cpu", group)
     loss.backward()
     made_of = [w.grad if w.grad is not None else torch.zeros_like(w) for w in model.parameters()]
     return loss.detach(), torch.cat([grad.flatten() for grad in made_of])

@@ -15,7 +15,7 @@ DONE, FAILED, BLOCKED, WAITING, RUNNING = (
 
 ROWS: dict[str, tuple[dict[str, Any], State, str | None]] = {
     "never tried": ({}, WAITING, None),
-    "input to do": ({"missing": (("pack p", WAITING),)}, WAITING, "needs pack p"),
+    "input to do": ({"missing": (("tokenize t", WAITING),)}, WAITING, "needs tokenize t"),
     "inputs to do": ({"missing": (("a", RUNNING), ("b", WAITING))}, WAITING, "needs a and 1"),
     "queued": ({"job": State.QUEUED, "attempts": 1}, State.QUEUED, None),
     "running": ({"job": RUNNING, "attempts": 1}, RUNNING, None),

@@ -180,7 +180,7 @@ def test_blocked_before_and_after_slurm_knows(lab: Cluster, tmp_path: Path) -> N
 
 def test_a_controller_that_is_down(lab: Cluster, tmp_path: Path) -> None:
     small = Submitter.make(lab, tmp_path, sbatch={"hold": True})
-    pack = next(seen.unit.name for seen in small.poll(tmp_path).units if seen.unit.stage == "pack")
+    pack = next(seen.unit.name for seen in small.poll(tmp_path).units if seen.unit.stage == "tokenize")
     pid = (lab.scratch / "pids" / "slurmctld").read_text(encoding="utf-8")
     end = f"kill {pid}; while grep -qs '^State:.[^Z]' /proc/{pid}/status; do sleep 0.1; done"
     path = before_sbatch(tmp_path, "train", end)
@@ -260,7 +260,7 @@ def test_cancelled_by_unit_by_array_and_all(lab: Cluster, tmp_path: Path) -> Non
     small = Submitter.make(lab, tmp_path, sbatch={"hold": True})
     small.check(tmp_path)
     units = {f"{s.unit.stage}/{s.unit.name}": s.unit.id for s in small.poll(tmp_path).units}
-    packs = [name for name in units if name.startswith("pack/")]
+    packs = [name for name in units if name.startswith("tokenize/")]
     for names in (["train/s-r0"], packs, ["--yes"]):
         before = dict(small.jobs(tmp_path))
         done = small.sor("cancel", tmp_path, *names)

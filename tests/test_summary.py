@@ -175,7 +175,7 @@ def summary(
 def test_nothing_is_promised_before_anything_is_done(project: Project) -> None:
     found = summary(project, {})
     assert found.left is None or found.left.mid == 0
-    assert found.unknown == ("generate", "pack", "train", "evaluate")
+    assert found.unknown == ("generate", "tokenize", "train", "evaluate")
     assert (found.measured, found.gpu_hours, found.flops) == (False, 0, 0)
     assert found.gpu_hours_left.mid == pytest.approx(found.gpu_hours_left.low * 2)  # by plan, and no better
     assert found.elapsed == 10 * HOUR
@@ -259,37 +259,36 @@ def test_a_study_that_is_over_is_over(project: Project) -> None:
 
 
 def test_files_are_read_a_few_at_a_look_and_once(project: Project) -> None:
-    for unit in stage(project, "pack"):
+    five = stage(project, "train")[:5]
+    for unit in five:
         made.published(project.root, unit, {})
-    units = [
-        made.seen(project.root, u, State.DONE if u.stage == "pack" else State.WAITING) for u in project.units
-    ]
+    units = [made.seen(project.root, u, State.DONE if u in five else State.WAITING) for u in project.units]
     facts, now = UnitFiles(project.root), StudyStatus(project.root, tuple(units))
     facts.update(now, budget=0)
     assert (facts.unread, len(facts.took)) == (5, 0)
     facts.update(now, budget=60)
     assert (facts.unread, len(facts.took)) == (0, 5)
-    for unit in stage(project, "pack"):
+    for unit in five:
         journal.own(project.root.unit(unit).attempts).unlink()
     facts.update(now, budget=60)
     assert len(facts.took) == 5
 
 
 def test_the_last_word_of_a_run_may_come_after_its_result(project: Project) -> None:
-    unit = stage(project, "pack")[0]
+    unit = stage(project, "tokenize")[0]
     publish(project.root, unit)
     made.ended(project.root, unit, 60, "killed", cause="killed")
     now = StudyStatus(project.root, (made.seen(project.root, unit, State.DONE),))
     facts = UnitFiles(project.root)
     facts.update(now)
-    assert unit.id not in facts.finished["pack"]
+    assert unit.id not in facts.finished["tokenize"]
     made.ended(project.root, unit, 90, restart=1)
     facts.update(now)
-    assert facts.finished["pack"] == {unit.id: 150}
+    assert facts.finished["tokenize"] == {unit.id: 150}
     facts.update(
         StudyStatus(project.root, (made.seen(project.root, unit, State.WAITING),))
     )  # it was set aside
-    assert (facts.finished["pack"], facts.took[unit.id].seconds) == ({}, 150)
+    assert (facts.finished["tokenize"], facts.took[unit.id].seconds) == ({}, 150)
 
 
 def test_the_last_words_are_those_of_the_first_of_each_cause(tmp_path: Path) -> None:

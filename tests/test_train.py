@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import signal
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_blocks import made_blocks, row, rows_of
 from small_study import TESTS
 from small_training import ALONE, ARCHITECTURE, BLOCK, PRESET, RECIPE, UNTIED, Study, load, losses, zero
 from test_attention import answer_loss
@@ -18,13 +18,13 @@ from tiny import phases, progress_written
 
 from jobs import toy
 from jobs.core.flops import train_flops
-from jobs.data.blocks import LEARN, START, Blocks
+from jobs.data.blocks import Blocks
 from jobs.runtime.signals import REASONS
 from jobs.stages import train
-from jobs.stages.pack import encode, write
 from jobs.stages.train import answer_losses, build
-from jobs.store.rundir import read_json, read_jsonl, write_json
+from jobs.store.rundir import read_json, read_jsonl
 from jobs.text.chat import Chat
+from jobs.text.encoding import encode
 from jobs.text.thinking import Thinking
 from jobs.training.schedule import Recipe, Schedule, micro_steps, scheduled, training_order
 
@@ -94,14 +94,15 @@ def test_packed_rows_are_learnt_as_if_each_were_alone(study: Study, micro_batch:
         found = float(answer_loss(model, blocks, chosen, "cpu"))
     model.set_attn_implementation("sdpa")
     total = 0.0
+    whole = list[tuple[Any, Any]]()
     for number in range(micro_batch):
-        starts = [*np.flatnonzero(blocks.flags[number] & START), BLOCK]
-        assert len(starts) > 3, "a block of one row shows nothing"
-        for start, end in itertools.pairwise(starts):
-            learn = (blocks.flags[number, start:end] & LEARN) != 0
-            total += alone(model, blocks.tokens[number, start:end], learn) if learn.any() else 0.0
+        rows = rows_of(blocks, number, number + 1)
+        assert len(rows) > 2, "a block of one row shows nothing"
+        total += sum(alone(model, np.array(p + a), np.arange(len(p + a)) >= len(p)) for p, a in rows)
+        tokens = [token for p, a in rows for token in p + a]
+        whole.append((tokens, [flag for p, a in rows for flag in [False] * len(p) + [True] * len(a)]))
     assert found == pytest.approx(total, rel=1e-5)
-    leaking = sum(alone(model, blocks.tokens[n], (blocks.flags[n] & LEARN) != 0) for n in range(micro_batch))
+    leaking = sum(alone(model, np.array(tokens), np.array(learn)) for tokens, learn in whole)
     assert abs(leaking - total) > 1e-3 * total, "the model does not mind leaks: this test shows nothing"
 
 
@@ -202,14 +203,12 @@ def trained(study: Study) -> Path:
     return study.train("trained", {"epochs": 12}, {})
 
 
-def held_out(study: Study, folder: Path) -> Blocks:
+def held_out(study: Study) -> Blocks:
     questions = study.held_out
     chat = Chat.of(study.tokenizer, Thinking(toy.OPEN, toy.CLOSE))
     asked, traces = [toy.text(q) for q in questions], [toy.steps(q) for q in questions]  # the last phase's
     rows = encode(study.tokenizer, chat, asked, traces, [toy.answer(q) for q in questions])
-    folder.mkdir()
-    write_json(folder / "result.json", write(folder, [rows], BLOCK, padding=0))
-    return Blocks.open(folder)
+    return Blocks.of_rows(rows, BLOCK)
 
 
 def test_the_student_has_learnt_and_loads_as_it_is(study: Study, trained: Path, tmp_path: Path) -> None:
@@ -225,8 +224,8 @@ def test_the_student_has_learnt_and_loads_as_it_is(study: Study, trained: Path, 
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert len(moved) == len(before), "some weights were not trained"
 
-    unseen = held_out(study, tmp_path / "held")
-    every, answers = np.arange(len(unseen.tokens)), int(np.count_nonzero(unseen.flags & LEARN))
+    unseen = held_out(study)
+    every, answers = np.arange(len(unseen)), sum(unseen.answers(np.arange(len(unseen))))
     with torch.no_grad():
         untrained, found = (float(answer_loss(m, unseen, every, "cpu")) / answers for m in (start, taught))
     assert untrained > 3.0, "near the logarithm of the vocabulary's size"
@@ -268,7 +267,7 @@ def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:
     lengths = blocks.lengths(done)
     assert result["flops"] == train_flops(ARCHITECTURE, lengths)
     assert result["tokens"] == sum(lengths)
-    assert result["answer_tokens"] == int(np.count_nonzero(blocks.flags[done] & LEARN))
+    assert result["answer_tokens"] == sum(blocks.answers(done))
     assert result["step"] == schedule.steps == len(order) // 4
     assert "budget" not in result
     assert {k: result[k] for k in ("student", "size", "share", "order", "seed")} == {
@@ -288,7 +287,7 @@ def test_the_result_counts_what_was_done(study: Study, trained: Path) -> None:
 def test_the_norm_of_the_gradient_is_that_of_the_loss_per_answer_token(study: Study) -> None:
     model, blocks = build(PRESET, Recipe(**RECIPE), ALONE), study.blocks
     first = training_order(blocks.phases, 12, 0)[: RECIPE["batch"]]
-    answers = int(np.count_nonzero(blocks.flags[first] & LEARN))
+    answers = sum(blocks.answers(first))
     (answer_loss(model, blocks, first, "cpu") / answers).backward()
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
     for clip in (RECIPE["clip"], norm / 2):  # before it is clipped
@@ -324,8 +323,7 @@ def test_training_order_takes_each_phase_in_turn_and_each_block_once_an_epoch() 
 def of_steps(steps: int, **recipe: Any) -> Schedule:
     """The schedule of a training of so many steps."""
     made = Recipe(**{**RECIPE, "batch": 1, **recipe})
-    flags = np.full((steps, 1), START, np.uint8)
-    return scheduled(Blocks(flags.astype(np.uint32), flags, (steps,)), made, ARCHITECTURE)
+    return scheduled(made_blocks([[row(1, 0)]] * steps, 1), made, ARCHITECTURE)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

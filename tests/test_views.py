@@ -164,14 +164,14 @@ def test_below_a_stalled_unit_stand_the_commands_that_restart_it(
 
 def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
     [problem] = problems(made_view(tmp_path / "idle", [State.DONE]))
-    assert problem.title == "nothing is queued or running, and 132 units are not done"
+    assert problem.title == "nothing is queued or running, and 128 units are not done"
     assert problems(made_view(tmp_path / "queued", [State.DONE, State.QUEUED])) == []
     held = Held(NOW, "ada on login1 (process 4711)")
     submitting = made_view(tmp_path / "submitting", [State.DONE], submitting=held)
     assert problems(submitting) == []
     text = "\n".join(screen(first_page([submitting], 0, 80, 24), 80, 24))
     assert "being submitted by ada on login1 (process 4711)" in text
-    over = made_view(tmp_path / "over", [State.DONE] * 133)
+    over = made_view(tmp_path / "over", [State.DONE] * 129)
     assert problems(over) == []
     assert "all done" in "\n".join(screen(first_page([over], 0, 80, 24), 80, 24))
 
@@ -179,11 +179,11 @@ def test_a_study_that_nothing_works_on_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_stages_whose_time_is_unknown_are_named(view: StudyView, width: int) -> None:
     assert view.summary is not None
-    unknown = replace(view, summary=replace(view.summary, unknown=("generate", "pack")))
+    unknown = replace(view, summary=replace(view.summary, unknown=("generate", "tokenize")))
     lines = screen(first_page([unknown], 0, width, 24), width, 24)
     parts = [part for line in lines[:6] for part in line.split("   ")]
-    assert "time for generate, pack unknown" in parts
-    assert parts[parts.index("time for generate, pack unknown") - 1].endswith(" left")
+    assert "time for generate, tokenize unknown" in parts
+    assert parts[parts.index("time for generate, tokenize unknown") - 1].endswith(" left")
     several = screen(first_page([unknown] * 2, 0, width, 24), width, 24)
     assert " over " in several[0]
 
@@ -201,7 +201,7 @@ def test_too_many_problems_are_counted(tmp_path: Path) -> None:
 def test_the_selected_unit_is_always_seen(view: StudyView) -> None:
     assert view.now is not None
     units = view.now.units
-    for selected in (0, 1, 60, 131, 132):
+    for selected in (0, 1, 60, 127, 128):
         lines = screen(unit_table(view, units, selected, 80, 10), 80, 10)
         assert len(lines) == 10
         [marked] = [line for line in lines if line.startswith("> ")]
@@ -221,7 +221,7 @@ def test_a_table_of_very_many_units_draws_only_what_is_seen(view: StudyView) -> 
             return found
 
     assert view.now is not None
-    rows = Rows(list(view.now.units) * 376)
+    rows = Rows(list(view.now.units) * 400)
     assert len(rows) > 50_000
     screen(unit_table(view, rows, 30_000, 80, 24), 80, 24)
     assert rows.taken < 30
@@ -243,7 +243,7 @@ def test_the_story_of_a_training_comes_from_its_own_files(tmp_path: Path) -> Non
     story = read_story(made.seen(project.root, unit, State.RUNNING), "h100")
     assert (list(story.losses), [run.cause for run in story.runs]) == ([2.0, 1.0], ["preempted"])
     assert story.utilisation == pytest.approx(1e14 / (989.4e12 * unit.resources.gpus))
-    other = made.seen(project.root, next(u for u in project.units if u.stage == "pack"), State.RUNNING)
+    other = made.seen(project.root, next(u for u in project.units if u.stage == "tokenize"), State.RUNNING)
     assert read_story(other, "h100") == Story([], [], [])
 
 

@@ -84,10 +84,10 @@ def test_a_job_begins_with_what_another_stage_has_imported(
 def test_imports_leave_no_variables_to_other_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     (fake := type(sys)("fake")).imports = lambda: os.environ.update(SOR_FAKE="1")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake", fake)
-    monkeypatch.setitem(STAGE_MODULES, "pack", "fake")
+    monkeypatch.setitem(STAGE_MODULES, "tokenize", "fake")
     monkeypatch.delenv("SOR_FAKE", raising=False)
     before = dict(os.environ)
-    warm_start._imported.__wrapped__("pack")
+    warm_start._imported.__wrapped__("tokenize")
     assert dict(os.environ) == before
 
 
@@ -96,11 +96,11 @@ def test_an_import_that_fails_is_told_by_the_job(
 ) -> None:
     (tmp_path / "transformers.py").write_text("raise RuntimeError('broken on purpose')", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{TESTS}")
-    pack = Unit("pack", "a", {"tokenizer": "t", "revision": None})
-    ready(local, pack)
-    alive = submitted(local, pack, "pack-a-1234")
+    tokens = Unit("tokenize", "a", {"tokenizer": "t", "revision": None, "thinking": None})
+    ready(local, tokens)
+    alive = submitted(local, tokens, "tokenize-a-1234")
     wait_for(lambda: not alive(), "the job to end")
-    (end,) = journal.read(root.unit(pack).attempts, ATTEMPT)
+    (end,) = journal.read(root.unit(tokens).attempts, ATTEMPT)
     assert end["error"] == "RuntimeError: broken on purpose"
 
 

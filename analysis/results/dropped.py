@@ -1,4 +1,4 @@
-"""Prompts dropped from training and why, as counted by the collate and pack stages.
+"""Prompts dropped from training and why, as counted by collate and by trainings that packed their rows.
 
 A row dropped from one mode is dropped from the other, too, so students of one tokenizer differ only in their
 supervision. The report states the losses.
@@ -19,7 +19,7 @@ from jobs.store.rundir import StudyDir, UnitDir
 
 DROPPED = {
     "stage": "str",
-    "rows": "str",  # "all", or the tokenizer and block size for which rows are packed
+    "rows": "str",  # "all", or the tokenizer and block size for which rows were packed
     "prompts": "int64",  # input prompts
     "kept": "int64",  # in both modes
     "reason": "str",
@@ -35,13 +35,18 @@ def dropped(path: str | Path, results: pd.DataFrame) -> pd.DataFrame:
         results: Its table from `analysis.results.collect.collect`.
 
     Returns:
-        The columns of DROPPED. Packs that differ only in mixture dropped the same prompts and share a row.
+        The columns of DROPPED. Trainings of one tokenizer and block size dropped the same prompts and share
+        a row, of stage "pack".
     """
     rows = {}
-    for stage, result, config in published(path, results, ("collate", "pack")):
+    for stage, result, config in published(path, results, ("collate", "train", "pack")):
+        whose = "all"
+        if stage == "train":
+            stage, result, config = "pack", section(result, "packed"), {**section(config, "model"), **config}
         if not (counts := section(result, "dropped")):  # from a version with other counts
             continue
-        whose = f"{config['tokenizer']}, {config['block_size']}" if stage == "pack" else "all"
+        if stage == "pack":
+            whose = f"{config['tokenizer']}, {config['block_size']}"
         total = result["prompts"] + sum(counts.values())
         for reason, count in counts.items():
             rows[stage, whose, reason] = (stage, whose, total, result["prompts"], reason, count)

@@ -1,6 +1,6 @@
 """The students behind results: their size, their training recipes, and what tells these apart.
 
-They are read from the records of the training and of its packed rows, so results need not repeat them.
+They are read from the record of the training, so results need not repeat them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def recipe_of(lineage: Mapping[str, UnitDir]) -> dict[str, Any]:
         lineage: The folder of each stage that led to a result of the student.
     """
     try:
-        recipe = section(_config(lineage["train"]), "recipe")
-        block = _config(lineage["pack"])["block_size"]
+        trained = _config(lineage["train"])
+        packed = trained if "block_size" in trained else _config(lineage["pack"])  # of earlier versions
+        recipe, block = section(trained, "recipe"), packed["block_size"]
     except (Unreadable, KeyError):
         return {}
     return {key: value for key, value in recipe.items() if key != "seed"} | {"block": block}

@@ -1,21 +1,23 @@
-"""Packed token blocks as training reads them: two arrays on disk, with flags marking where rows start.
+"""Blocks of whole rows, as training reads them: an index into a token store, assembled when they are read.
 
-`tokens.u32` and `flags.u8` have the shape (blocks, block size). A block holds whole rows, one after another.
+A block holds whole rows one after another, without attention across them (training restarts positions at
+each row). Only answer tokens count toward the loss, never prompts.
 """
 
 from __future__ import annotations
 
-import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.store.rundir import read_json
-
-# Token flags: counts toward the loss; first token of a row; padding; of a row with reasoning.
-LEARN, START, PADDING, REASONING = 1, 2, 4, 8
+from jobs.data.best_fit import best_fit
+from jobs.data.token_store import PLAIN, PROMPT, REASONED, TokenStore
+from jobs.text.encoding import Row
 
 
 @dataclass(frozen=True)
@@ -61,72 +63,157 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Packed blocks, memory-mapped from disk.
+class Index:
+    """Which rows each block holds.
 
     Attributes:
-        tokens, flags: Shape (blocks, block size).
+        pairs: The pair of each row, block after block, of shape (rows,).
+        reasoned: Whether it is the pair's answer with reasoning, of shape (rows,).
+        bounds: The first row of each block, and the end of the last one, of shape (blocks + 1,).
         phases: Number of blocks per training phase, in order.
-        marked: Whether flags say which rows have reasoning; those of earlier versions do not.
     """
 
-    tokens: NDArray[np.uint32]
-    flags: NDArray[np.uint8]
+    pairs: NDArray[np.uint32]
+    reasoned: NDArray[np.bool_]
+    bounds: NDArray[np.int64]
     phases: tuple[int, ...]
-    marked: bool = True
 
     @classmethod
-    def open(cls, folder: Path) -> Blocks:
-        """Open the blocks published by a pack unit."""
-        result = read_json(folder / "result.json")
-        phases = tuple(p["blocks"] for p in result["phases"])
-        shape = (sum(phases), result["block_size"])
-        tokens = np.memmap(folder / "tokens.u32", np.uint32, "r", shape=shape)
-        flags = np.memmap(folder / "flags.u8", np.uint8, "r", shape=shape)
-        return cls(tokens, flags, phases, "reasoning_rows" in result)
+    def open(cls, file: Path) -> Index:
+        """Read what `save` wrote."""
+        with np.load(file) as found:
+            return cls(found["pairs"], found["reasoned"], found["bounds"], tuple(found["phases"].tolist()))
+
+    def save(self, file: Path) -> None:
+        """Write the index to a file: 5 bytes a row."""
+        with file.open("wb") as stream:
+            np.savez(stream, **{**vars(self), "phases": np.array(self.phases, np.int64)})
+
+
+class _Rows(NamedTuple):
+    """Rows of some blocks: where their tokens are, and how many."""
+
+    prompt: NDArray[np.int64]
+    prompt_length: NDArray[np.int64]
+    answer: NDArray[np.int64]
+    answer_length: NDArray[np.int64]
+    reasoned: NDArray[np.bool_]
+    block: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.prompt_length + self.answer_length
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of a mixture, whose tokens stay in the store until they are read.
+
+    Attributes:
+        size: Tokens of a block; the rows of a block may have fewer.
+    """
+
+    store: TokenStore
+    index: Index
+    size: int
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], size: int) -> Blocks:
+        """Pack rows that are in memory; none is longer than a block."""
+        every = list(rows)
+        lengths = np.zeros((len(every), 3), np.uint32)
+        for place, row in enumerate(every):
+            lengths[place, [PROMPT, REASONED if row.reasoned else PLAIN]] = len(row.prompt), len(row.answer)
+        tokens = chain.from_iterable((*row.prompt, *row.answer) for row in every)
+        store = TokenStore(np.fromiter(tokens, np.uint32), lengths, np.zeros(len(every), np.uint8))
+        reasoned = np.array([row.reasoned for row in every], bool)
+        return cls(store, indexed(lengths, [(np.arange(len(every)), reasoned)], size), size)
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Number of blocks per training phase, in order."""
+        return self.index.phases
+
+    def __len__(self) -> int:
+        return len(self.index.bounds) - 1
 
     def read_ahead(self, blocks: NDArray[np.int64]) -> None:
         """Have the system read these blocks from disk while other work is done; do not wait for it."""
-        for array in (self.tokens, self.flags):
-            if isinstance(array.base, mmap.mmap):
-                size = array.shape[1] * array.itemsize
-                for first in (size * blocks).tolist():
-                    start = first // mmap.PAGESIZE * mmap.PAGESIZE
-                    array.base.madvise(mmap.MADV_WILLNEED, start, first + size - start)
+        rows = self._rows(blocks)
+        self.store.read_ahead(rows.prompt, rows.answer + rows.answer_length)
 
     def answers(self, blocks: NDArray[np.int64]) -> tuple[int, int]:
         """Return the number of answer tokens in these blocks: of plain rows, and of rows with reasoning."""
-        flags = self.flags[blocks]
-        answers, reasoning = ((flags & LEARN) != 0), ((flags & REASONING) != 0)
-        both = int(np.count_nonzero(answers & reasoning))
-        return int(np.count_nonzero(answers)) - both, both
+        rows = self._rows(blocks)
+        reasoned = int(rows.answer_length[rows.reasoned].sum())
+        return int(rows.answer_length.sum()) - reasoned, reasoned
 
     def rows(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the lengths in tokens of all rows in these blocks, excluding padding, and each row's block.
+        """Return the lengths in tokens of all rows in these blocks, and each row's block.
 
         Returns:
             Two arrays of shape (rows,); a row's block is its place in `blocks`.
         """
-        flags = self.flags[blocks].ravel()  # each block begins with a start: rows never span two
-        starts = np.flatnonzero(flags & START)
-        lengths = np.diff(np.append(starts, len(flags)))
-        real = (flags[starts] & PADDING) == 0
-        return lengths[real], starts[real] // self.flags.shape[1]
+        rows = self._rows(blocks)
+        return rows.lengths, rows.block
 
     def lengths(self, blocks: NDArray[np.int64]) -> list[int]:
-        """Return the lengths in tokens of all rows in these blocks, excluding padding."""
+        """Return the lengths in tokens of all rows in these blocks."""
         found: list[int] = self.rows(blocks)[0].tolist()
         return found
 
     def flat(self, blocks: NDArray[np.int64]) -> Flat:
-        """Return these blocks' rows one after another, without padding."""
-        flags = self.flags[blocks].ravel()
-        kept = (flags & PADDING) == 0
-        tokens, flags = self.tokens[blocks].ravel()[kept].astype(np.int64), flags[kept]
-        bounds = np.append(np.flatnonzero(flags & START), len(flags))
-        positions = np.arange(len(flags)) - np.repeat(bounds[:-1], np.diff(bounds))
-        learnt = np.flatnonzero(
-            (flags & (LEARN | START)) == LEARN
-        )  # nothing comes before a row's first token
-        reasoning = (flags[learnt] & REASONING) != 0
+        """Return these blocks' rows one after another."""
+        rows = self._rows(blocks)
+        bounds = np.concatenate([[0], np.cumsum(rows.lengths)]).astype(np.int64)
+        tokens, source = np.empty(bounds[-1], np.int64), self.store.tokens
+        lines = (bounds[:-1], rows.prompt, rows.prompt_length, rows.answer, rows.answer_length)
+        for at, prompt, asked, answer, told in zip(*(line.tolist() for line in lines), strict=True):
+            tokens[at : at + asked] = source[prompt : prompt + asked]
+            tokens[at + asked : at + asked + told] = source[answer : answer + told]
+        positions = np.arange(len(tokens)) - np.repeat(bounds[:-1], rows.lengths)
+        # Nothing comes before a row's first token, so nothing predicts it.
+        first = np.maximum(rows.prompt_length, 1)
+        learnt = _ranges(bounds[:-1] + first, rows.lengths - first)
+        reasoning = np.repeat(rows.reasoned, rows.lengths - first)
         return Flat(tokens, positions, bounds, learnt - 1, tokens[learnt], reasoning)
+
+    def _rows(self, blocks: NDArray[np.int64]) -> _Rows:
+        first, numbers = self.index.bounds[blocks], np.diff(self.index.bounds)[blocks]
+        chosen = _ranges(first, numbers)
+        pairs, reasoned = self.index.pairs[chosen], self.index.reasoned[chosen]
+        lengths = self.store.lengths[pairs].astype(np.int64)
+        prompt = self.store.starts[pairs]
+        answer = prompt + lengths[:, PROMPT] + np.where(reasoned, lengths[:, PLAIN], 0)
+        told = np.where(reasoned, lengths[:, REASONED], lengths[:, PLAIN])
+        block = np.repeat(np.arange(len(blocks)), numbers)
+        return _Rows(prompt, lengths[:, PROMPT], answer, told, reasoned, block)
+
+
+def indexed(
+    lengths: NDArray[np.uint32], phases: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]], size: int
+) -> Index:
+    """Pack rows by best fit, phase by phase; no block holds rows of two phases.
+
+    Args:
+        lengths: As in a token store; no row is longer than a block.
+        phases: The pairs of each phase, and which of them are read with their reasoning.
+        size: Tokens of a block.
+    """
+    pairs, reasoned, numbers, blocks = [], [], [], []
+    for chosen, thought in phases:
+        told = np.where(thought, lengths[chosen, REASONED], lengths[chosen, PLAIN])
+        block = best_fit((lengths[chosen, PROMPT] + told).astype(np.int64), size)
+        order = np.argsort(block, kind="stable")
+        pairs.append(chosen[order])
+        reasoned.append(thought[order])
+        numbers.append(np.bincount(block))
+        blocks.append(len(numbers[-1]))
+    bounds = np.concatenate([[0], np.cumsum(np.concatenate(numbers))]).astype(np.int64)
+    return Index(np.concatenate(pairs).astype(np.uint32), np.concatenate(reasoned), bounds, tuple(blocks))
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return whole numbers from each start, as many as its length says, one range after another."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))

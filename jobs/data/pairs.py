@@ -27,14 +27,14 @@ SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", *TEXTS)] + [(f"tokens_{name}", pa.int32()) for name in TEXTS]
 )
 JUDGED = pa.schema([*SCHEMA, *(pa.field(f"correct_{mode}", pa.bool_()) for mode in MODES)])
-ROW_GROUP = 2000  # rows
+ROW_GROUP = 1000  # rows
 
 
 def write(folder: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> int:
     """Write batches of pairs as they come; return the number of pairs."""
     kept, waiting = 0, schema.empty_table()
-    # Texts are all different: a dictionary of them would only take time.
-    with pq.ParquetWriter(folder / PAIRS, schema, use_dictionary=False) as file:
+    # Texts are all different: a dictionary of them, or the least and the largest, would only take time.
+    with pq.ParquetWriter(folder / PAIRS, schema, use_dictionary=False, write_statistics=False) as file:
         for batch in batches:
             kept += len(batch)
             waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])

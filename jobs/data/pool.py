@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
@@ -17,12 +17,15 @@ AHEAD = 2  # items of each process that are being computed, or wait for those be
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
+def ordered(
+    function: Callable[[T], R], items: Iterable[T], processes: int, preload: Sequence[str] = ()
+) -> Iterator[R]:
     """Yield the function's results in the order of the items.
 
     Args:
         function: Can be pickled, as its items and results can.
         processes: How many compute; with one, it is this process.
+        preload: Modules that the processes share, with all that these import, instead of importing them each.
 
     Raises:
         Exception: What the function raised, or reading the items.
@@ -30,8 +33,11 @@ def ordered(function: Callable[[T], R], items: Iterable[T], processes: int) -> I
     if processes <= 1:
         yield from map(function, items)
         return
-    # Processes are not forked: this one may have threads, whose locks a copy would wait for.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), with_its_parent)
+    # They are not forked from this process: it may have threads, whose locks a copy would wait for.
+    context = get_context("forkserver" if preload else "spawn")
+    if preload:
+        context.set_forkserver_preload(list(preload))
+    pool = ProcessPoolExecutor(processes, context, with_its_parent)
     waiting = deque[Future[Any]]()
     try:
         for item in items:

@@ -17,7 +17,7 @@ REASONS = {
 STARTS_OVER = {  # stages whose runs keep nothing for the next run, and why
     "prepare": "the study's function starts over",
     "collate": "collate starts over",
-    "pack": "pack starts over",
+    "tokenize": "tokenize starts over",
     "report": "report starts over",
 }
 

@@ -1,8 +1,9 @@
 """Train one student on packed blocks, through accelerate, with DeepSpeed if its preset asks for ZeRO.
 
-The blocks of each step follow from (seed, phase, epoch) alone, so any number of processes and any micro-batch
-see the same global batches in the same order, also after an interruption. The loss is the mean over the
-answer tokens of the whole global batch, however it is split over processes: by blocks, or within them.
+Its first process packs the mixture, by saying which rows are in which block. The blocks of each step follow
+from (seed, phase, epoch) alone, so any number of processes and any micro-batch see the same global batches in
+the same order, also after an interruption. The loss is the mean over the answer tokens of the whole global
+batch, however it is split over processes: by blocks, or within them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from jobs.core.flops import train_flops
 from jobs.data.blocks import Blocks
+from jobs.data.packing import packed
+from jobs.data.token_store import TokenStore
 from jobs.runtime.context import Context
 from jobs.store.checkpoints import METRICS, zero_stage
 from jobs.store.progress import Progress
@@ -34,6 +37,7 @@ from jobs.training.rows import Rows
 from jobs.training.schedule import Recipe, Schedule, Totals, own_blocks, scheduled
 from jobs.training.sequence import Group, group_of
 
+INDEX = "blocks.npz"  # in the unit's work folder: which rows are in which block
 LOG_LINES = 200  # approximate number of metrics lines, whatever the length of the training
 
 
@@ -44,7 +48,8 @@ def run(ctx: Context) -> None:
     """
     config, execution = ctx.unit.config, ctx.unit.execution
     recipe, shape = Recipe(**config["recipe"]), config["model"]["architecture"]
-    blocks = Blocks.open(ctx.input("pack"))
+    store = TokenStore.open(ctx.input("tokenize"))
+    blocks, mixed = packed(store, config, ctx.folder.work / INDEX)
     schedule = scheduled(blocks, recipe, shape)
     total = schedule.steps
     ctx.progress.outside("importing transformers", 0, total, "steps")
@@ -59,7 +64,7 @@ def run(ctx: Context) -> None:
     saving = Saving(ctx, accelerator)
     model = build(preset, recipe, execution)
     if recipe.flops:
-        check_counts(shape, model.config, blocks.tokens.shape[1])
+        check_counts(shape, model.config, blocks.size)
     with saving.guarded():
         model, totals = fit(accelerator, model, blocks, schedule, execution, ctx.progress, saving.log, saving)
         saving.close()
@@ -73,7 +78,8 @@ def run(ctx: Context) -> None:
         about |= {key: config[key] for key in ("share", "order", "seed")}
         if recipe.flops:
             about |= {"budget": recipe.flops, "passes": schedule.passes}
-        ctx.publish(staged, {**about, "parameters": trained.num_parameters(), **asdict(totals)})
+        about |= {"packed": mixed, "parameters": trained.num_parameters()}
+        ctx.publish(staged, {**about, **asdict(totals)})
         shutil.rmtree(ctx.folder.checkpoints, ignore_errors=True)
         stable.remove(ctx)
     part(accelerator)
@@ -154,7 +160,7 @@ def fit(
     import torch
 
     architecture, recipe, total = model.config, schedule.recipe, schedule.steps
-    check_positions(architecture, blocks.tokens.shape[1])
+    check_positions(architecture, blocks.size)
     groups = decayed(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     prepare = partial(accelerator.prepare, model, optimizer)
@@ -192,7 +198,7 @@ def fit(
             totals.loss = sum(parts)
             if metrics:
                 line = {**asdict(totals), "learning_rate": lr, "tokens_per_second": speed}
-                metrics.write(line | figures(totals, parts, answers if blocks.marked else (), norm, peak))
+                metrics.write(line | figures(totals, parts, answers, norm, peak))
         shown = {"loss": totals.loss, "tokens_per_second": speed, "phase": "training"}
         progress.update(step + 1, total, "steps", force=step == first, kept=progress.kept, **shown)
     return model, totals

@@ -189,7 +189,7 @@ def within(
 
 def block_flops(blocks: Blocks, config: Config) -> NDArray[np.float64]:
     """Return the training FLOPs of each block, of shape (blocks,)."""
-    model, number = architecture(config), len(blocks.flags)
+    model, number = architecture(config), len(blocks)
     costs = np.zeros(number)
     for start in range(0, number, CHUNK):
         chosen = np.arange(start, min(start + CHUNK, number))

@@ -185,7 +185,7 @@ def _memory(kind: str) -> str:
 
 def _cpu_stages(partition: Partition) -> list[str]:
     """Return the settings of the stages that need no GPU."""
-    stages = ("prepare", "collate", "pack", "report")
+    stages = ("prepare", "collate", "tokenize", "report")
     return ["  stages:", *(f"    {stage}: {_flow({'partition': partition.name})}" for stage in stages)]
 
 

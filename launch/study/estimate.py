@@ -28,6 +28,7 @@ JUDGED = 100  # answers per second and core, compared with a reference by math-v
 REPORTED = 20_000  # scores of items per second, read, resampled and plotted; measured: 22,000 to 67,000
 ROWS = 1_000_000  # prompts of a study that does not specify its number
 MANY = 10**8  # tokens above which a stage that only handles text is worth several cores
+CORES = 8  # that such a stage requests at most: one process writes what all of them read
 CHOICE_TOKENS = 10  # per candidate answer, where the likelihoods of several are compared
 
 
@@ -89,13 +90,12 @@ def evaluation_flops(config: dict[str, Any], rows: Lengths, share: float, group:
     return total
 
 
-def packing(rows: Lengths, share: float, cluster: Cluster) -> Resources:
-    """Estimate what packing needs: rows of both modes are tokenized to measure them, then the mixture's."""
+def tokenizing_needs(rows: Lengths, cluster: Cluster) -> Resources:
+    """Estimate what tokenizing the prompts and the answers in both modes needs."""
     if rows.prompts is None:
         return Resources(hours=cluster.max_hours)
-    measured = 2 * rows.prompt + rows.ift + rows.reasoning
-    tokens = rows.prompts * (measured + rows.prompt + rows.output(share))
-    cpus = cluster.cpus_per_gpu if tokens > MANY else 1
+    tokens = rows.prompts * (rows.prompt + rows.ift + rows.reasoning)
+    cpus = min(cluster.cpus_per_gpu, CORES) if tokens > MANY else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
 
 
@@ -107,7 +107,7 @@ def collating_needs(rows: Lengths, cluster: Cluster, filters: Filters | None = N
     if filters:
         read = tokens if filters.decontaminate else prompts * rows.prompt
         seconds += tokens / COLLATED + read / FILTERED + (2 * prompts / JUDGED if filters.correct else 0)
-    cpus = cluster.cpus_per_gpu if tokens > MANY else 1
+    cpus = min(cluster.cpus_per_gpu, CORES) if tokens > MANY else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + seconds / cpus / 3600)
 
 

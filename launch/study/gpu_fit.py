@@ -6,7 +6,7 @@ Pure, but for DeepSpeed's configuration. How much memory a training needs is est
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -105,17 +105,16 @@ def fits(units: Iterable[Unit], cluster: Cluster) -> list[Fit]:
     """Return the memory of all trainings on GPUs, those that need the same as one."""
     alike = dict[str, list[Unit]]()
     units = list(units)
-    packed = {unit.id: unit for unit in units if unit.stage == "pack"}
     for unit in units:
         if unit.stage == "train" and unit.resources.gpus:
             key = canonical([unit.config["model"]["architecture"], unit.execution, unit.resources.world_size,
-                             *_recipe(unit, packed)])  # fmt: skip
+                             *_recipe(unit)])  # fmt: skip
             alike.setdefault(key, []).append(unit)
     memory, source = cluster.memory_of_gpu
     found = []
     for same in alike.values():
         unit, processes = same[0], same[0].resources.world_size
-        block, batch, dtype = _recipe(unit, packed)
+        block, batch, dtype = _recipe(unit)
         micro, model = unit.execution["micro_batch"], widths(unit.config["model"]["architecture"])
         shared = unit.execution["sequence_parallel"] or 1
         way = Way(
@@ -236,8 +235,7 @@ def _way(choice: Choice, block: int, batch: int, processes: int, dtype: str, sha
     return Way(block, choice.micro_batch, repeated, choice.checkpointing, zero, processes, dtype, shared)
 
 
-def _recipe(unit: Unit, packed: Mapping[str, Unit]) -> tuple[int, int, str]:
+def _recipe(unit: Unit) -> tuple[int, int, str]:
     """Return a training's block size, batch and dtype."""
     recipe = unit.config["recipe"]
-    rows = next(packed[given.id] for given in unit.inputs if given.stage == "pack")
-    return rows.config["block_size"], recipe["batch"], recipe["dtype"]
+    return unit.config["block_size"], recipe["batch"], recipe["dtype"]

@@ -1,7 +1,7 @@
 """What units read from the Hugging Face hub: weights, tokenizers and rows; and which benchmarks they load.
 
-The same keys of a unit's config are read by its stage, in jobs: `generate` and `train` load models, `pack`
-and `train` tokenizers, `generate` and `collate` datasets, `evaluate` benchmarks.
+The same keys of a unit's config are read by its stage, in jobs: `generate` and `train` load models,
+`tokenize` and `train` tokenizers, `generate` and `collate` datasets, `evaluate` benchmarks.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _of(unit: Unit) -> Iterator[Need]:
         yield from _rows(config["prompts"])
     elif unit.stage == "collate":
         yield from _rows([*(config["pairs"] or ()), *config.get("references", ())])
-    elif unit.stage == "pack":
+    elif unit.stage == "tokenize":
         yield from _model(config["tokenizer"], config["revision"], tokens=True)
     elif unit.stage == "train":
         model = config["model"]

@@ -31,7 +31,8 @@ TWICE = 2
 # Processes without a model, in MiB.
 SCRIPT = 64  # bash, srun and Slurm's helpers, which count toward the job: 12 to 25 measured
 KEEPER = 256  # 41 after its imports
-PACK = 700  # transformers' tokenizer: 541 after its imports, 565 on the demo's rows
+TOKENIZE = 700  # transformers' tokenizer: 541 after its imports, 565 on the demo's rows
+TOKENIZER = 200  # another process that shares these imports, with a vocabulary of its own
 COLLATE = 300  # pyarrow and numpy: 74 after its imports
 REPORT = 600  # pandas and matplotlib: 133 after its imports, 180 on a small report
 PREPARE = 4 * GIB  # the user's function; the demo's, which trains a model: 611
@@ -49,6 +50,7 @@ READ = 16 * GIB  # most of a checkpoint that a process may hold while weights ar
 
 CPU_CACHE = 1 * GIB  # as jobs.engines.load.CPU_CACHE
 BYTES_PER_TOKEN = 5  # of text, in UTF-8
+INDEXED = 150  # bytes a prompt, while its rows are packed
 FP32 = 4
 
 
@@ -71,13 +73,16 @@ def generation(model: Model, engine: Engine, evaluates: EvalGroup | None = None)
     return requested(need + (EVALUATE + texts if evaluates else 0))
 
 
-def training(model: Model, resources: Resources, block: int, dtype: str, zero: dict[str, Any] | None) -> int:
+def training(
+    model: Model, resources: Resources, block: int, dtype: str, zero: dict[str, Any] | None, prompts: int = 0
+) -> int:
     """Return the memory of all ranks of a training on one node.
 
     Args:
         resources: nodes, and tasks and GPUs on each.
         block: tokens of a packed block.
         zero: DeepSpeed's configuration; None: without DeepSpeed.
+        prompts: those whose rows each rank packs, or finds by the index of the rank that has.
     """
     how = model.training
     assert how is not None  # the study was checked
@@ -89,24 +94,21 @@ def training(model: Model, resources: Resources, block: int, dtype: str, zero: d
         need = estimate(widths(model.shape), way)
         # Of the buckets only what is written takes room: about one copy of all gradients.
         sent = FP32 * count if zero or world > 1 else 0
-        return requested(ranks * (TRAIN + _mib(need.states + need.activations + sent)) + saved)
+        each = TRAIN + _mib(need.states + need.activations + sent + INDEXED * prompts)
+        return requested(ranks * each + saved)
     # Each rank reads the weights on the host before they go to its GPU; ZeRO 3 shards them as they are read.
     stage = (zero or {}).get("zero_optimization", {}).get("stage", 0)
     read = _mib((2 if dtype == "bf16" and zero else FP32) * count)
     read = min(READ, read) if stage == 3 else read
-    return requested(ranks * (GPU + read + _mib(_offloaded(count, zero, world))) + saved)
+    each = GPU + read + _mib(_offloaded(count, zero, world) + INDEXED * prompts)
+    return requested(ranks * each + saved)
 
 
-def packing(rows: Lengths) -> int:
-    """Return the memory of packing a mixture: both datasets as text, and one batch of rows as tokens.
-
-    Measured on 40,000 rows of 219 MiB of text: 447 MiB to hold them, and 620 for a batch of 5.4M tokens.
-    """
-    prompts = rows.prompts or ROWS
-    tokens = prompts * (2 * rows.prompt + rows.ift + rows.reasoning)
-    order = prompts * 250  # row indices of a shuffled mixture, as Python objects
-    batch = min(prompts, 1000) * (rows.prompt + max(rows.ift, rows.reasoning)) * 150
-    return requested(PACK + _mib(2 * tokens * BYTES_PER_TOKEN + order + batch))
+def tokenizing(rows: Lengths, processes: int) -> int:
+    """Return the memory of tokenizing: for each process a row group as text and as tokens."""
+    group = min(rows.prompts or ROWS, 1000) * (rows.prompt + rows.ift + rows.reasoning)
+    others = processes * TOKENIZER if processes > 1 else 0
+    return requested(TOKENIZE + others + _mib(processes * group * (3 * BYTES_PER_TOKEN + 10)))
 
 
 def collating(rows: Lengths, processes: int, filters: Filters | None = None) -> int:

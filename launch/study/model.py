@@ -191,7 +191,7 @@ class Model(Strict):
     """Commit, tag or branch of `model` on the hub; a commit cannot change."""
     tokenizer: Text | None = None
     """Tokenizer, if not that of `model`: a name on the hub, a folder, or `@prepare/…`. Students that name the
-    same one share packed rows. Example: `Qwen/Qwen2.5-0.5B`."""
+    same one share their tokens. Example: `Qwen/Qwen2.5-0.5B`."""
     tokenizer_revision: Text | None = None
     """Commit, tag or branch of `tokenizer` on the hub."""
     init: Literal["pretrained", "random"] = "pretrained"

@@ -29,8 +29,8 @@ from launch.study.estimate import (
     evaluation_flops,
     generation_flops,
     hours,
-    packing,
     reporting_hours,
+    tokenizing_needs,
     training_flops,
 )
 from launch.study.filters import filters_config
@@ -60,23 +60,16 @@ class Variant:
     recipe: Recipe
     first: Recipe
 
-    @property
-    def mixture(self) -> str:
-        """The name of the student's rows: the share in percent, and a non-default order, block size or seed.
+    @cached_property
+    def name(self) -> str:
+        """The name of the trained student: the share in percent, and a non-default order, recipe or seed.
 
         The name depends on nothing else in the study but its first recipe: it is part of a unit's folder,
         which must be found again when the study gains a seed or an order.
         """
-        return self._named(suffix(self.recipe, self.first, ("block",)))
-
-    def _named(self, recipe: str) -> str:
         order = "-shuffled" if self.order == "shuffled" and 0 < self.share < 1 else ""
-        return f"r{percent(self.share)}{order}{recipe}" + (f"-s{self.seed}" if self.seed else "")
-
-    @cached_property
-    def name(self) -> str:
-        """The name of the trained student."""
-        return f"{self.student.name}-{self._named(suffix(self.recipe, self.first))}"
+        how = f"{order}{suffix(self.recipe, self.first)}" + (f"-s{self.seed}" if self.seed else "")
+        return f"{self.student.name}-r{percent(self.share)}{how}"
 
 
 def percent(share: float) -> str:
@@ -117,20 +110,18 @@ class _Planner:
     rows: Lengths
 
     def units(self) -> list[Unit]:
-        packs = dict[str, Unit]()  # by id, since students may share them
+        tokenized = dict[str, Unit]()  # by id, since students may share them
         trained, evaluated = list[Unit](), list[Unit]()
-        collated = self.collate.as_input()
         kind = attrgetter("student.name", "share", "recipe")
         for (_, share, recipe), alike in itertools.groupby(variants(self.study), kind):
             of_kind = list(alike)  # they differ only in order and seed, which do not change the cost
             student = of_kind[0].student
-            pack_of = self.packing(student, share, recipe.block)
+            tokens = self.tokenizing(student)
+            tokenized.setdefault(tokens.id, tokens)
             train_of = self.training(student, share, recipe)
             evaluations_of = [self.evaluation(student, share, group) for group in self.study.benchmarks]
             for variant in of_kind:
-                pack = pack_of(variant, collated)
-                packs.setdefault(pack.id, pack)
-                train = train_of(variant, pack.as_input())
+                train = train_of(variant, tokens.as_input())
                 trained.append(train)
                 made = train.as_input()
                 evaluated += [evaluation_of(variant, made) for evaluation_of in evaluations_of]
@@ -140,7 +131,7 @@ class _Planner:
         made_of = tuple([u.as_input(u.name) for u in evaluated])
         report = Unit("report", self.study.name, {}, made_of, resources=needed)
         first = [u for u in (self.prepare, self.generate, self.collate) if u is not None]
-        return [*first, *packs.values(), *self.linked(trained), *evaluated, report]
+        return [*first, *tokenized.values(), *self.linked(trained), *evaluated, report]
 
     def linked(self, trained: list[Unit]) -> list[Unit]:
         """Return the trainings, each with a budget after the one whose stable part it continues."""
@@ -235,25 +226,18 @@ class _Planner:
         needed = self.limited(needed, needed.hours)
         return Unit("collate", study.name, config, (*inputs, *self.prepared(config)), execution, needed)
 
-    def packing(self, student: Model, share: float, block: int) -> Maker:
+    def tokenizing(self, student: Model) -> Unit:
         tokenizer, revision = student.tokens_with
-        common = {
+        config = {
             "tokenizer": tokenizer,
             "revision": revision,
             "thinking": student.thinking.model_dump(),
-            "share": share,
-            "block_size": block,
         }
-        prepared = self.prepared(common)
-        needed = replace(packing(self.rows, share, self.cluster), memory=memory.packing(self.rows))
+        needed = tokenizing_needs(self.rows, self.cluster)
+        needed = replace(needed, memory=memory.tokenizing(self.rows, needed.cpus_per_task))
         needed = self.limited(needed, needed.hours)
-
-        def unit(variant: Variant, read: Input) -> Unit:
-            name = f"{variant.mixture}.{_word(tokenizer)}"
-            config = common | {"order": variant.order, "seed": variant.seed}
-            return Unit("pack", name, config, (read, *prepared), {}, needed)
-
-        return unit
+        read = (self.collate.as_input(), *self.prepared(config))
+        return Unit("tokenize", _word(tokenizer), config, read, {}, needed)
 
     def training(self, student: Model, share: float, recipe: Recipe) -> Maker:
         assert student.training is not None  # the study was checked
@@ -269,7 +253,7 @@ class _Planner:
             "tokenizer": tokenizer,
             "tokenizer_revision": revision,
         }
-        # What `jobs.training.schedule.Recipe` takes; the block size belongs to the pack.
+        # What `jobs.training.schedule.Recipe` takes; the block size belongs to the rows.
         settings = {
             key: value
             for key, value in asdict(recipe).items()
@@ -288,7 +272,7 @@ class _Planner:
             "deepspeed": zero,
             "mtbf_hours": self.cluster.mtbf_hours,
         }
-        needed = memory.training(student, resources, recipe.block, recipe.dtype, zero)
+        needed = memory.training(student, resources, recipe.block, recipe.dtype, zero, self.rows.prompts or 0)
         resources = replace(resources, memory=needed)
         flops = training_flops(student.shape, self.rows, share, recipe.epochs or 1)
         if recipe.flops:
@@ -300,7 +284,7 @@ class _Planner:
             config = {
                 "model": {**model, "name": variant.name},
                 "recipe": {**settings, "seed": variant.seed},
-                "share": share, "order": variant.order, "seed": variant.seed,
+                "share": share, "order": variant.order, "seed": variant.seed, "block_size": recipe.block,
             }  # fmt: skip
             return Unit("train", variant.name, config, (read, *prepared), execution, resources, flops)
 
@@ -368,12 +352,11 @@ def _files(sources: Iterable[Source]) -> dict[str, str]:
 
 def settings_varied(units: Iterable[Unit]) -> dict[str, list[Any]]:
     """Return the settings in which trainings of students of one size differ, each with its values."""
-    blocks = {unit.id: unit.config["block_size"] for unit in units if unit.stage == "pack"}
     of_size = dict[str, list[dict[str, Any]]]()
     for unit in units:
         if unit.stage == "train":
             recipe = {key: value for key, value in unit.config["recipe"].items() if key != "seed"}
-            recipe["block"] = next(blocks[given.id] for given in unit.inputs if given.stage == "pack")
+            recipe["block"] = unit.config["block_size"]
             of_size.setdefault(unit.config["model"]["size"], []).append(recipe)
     found = dict[str, list[Any]]()
     for recipes in of_size.values():

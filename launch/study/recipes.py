@@ -6,7 +6,7 @@ Pure. The keys of the file are described in schema.py.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,21 +56,13 @@ def recipes(training: Iterable[Recipes]) -> list[Recipe]:
     return list(dict.fromkeys(found))
 
 
-def suffix(recipe: Recipe, first: Recipe, keys: Sequence[str] = ()) -> str:
+def suffix(recipe: Recipe, first: Recipe) -> str:
     """Return what a recipe adds to a student's name: the values that differ from the study's first recipe.
 
     The first recipe adds nothing. So names, which are part of identities, stay the same when recipes are
     added after it.
-
-    Args:
-        keys: the keys that count; by default, all.
     """
-    parts = [
-        f"-{SHORT.get(key, key)}{_value(key, value)}"
-        for key, value in _differing(recipe, first)
-        if not keys or key in keys
-    ]
-    return "".join(parts)
+    return "".join(f"-{SHORT.get(key, key)}{_value(key, value)}" for key, value in _differing(recipe, first))
 
 
 def _differing(recipe: Recipe, first: Recipe) -> Iterator[tuple[str, Any]]:

@@ -99,7 +99,7 @@ class When(Strict):
     stage: Annotated[OneOrMore[str], WithJsonSchema({
         "anyOf": [{"enum": list(STAGES)}, {"type": "array", "items": {"enum": list(STAGES)}, "minItems": 1}]
     })] = Field(default=())  # fmt: skip
-    """Stages of the jobs. Example: `[prepare, pack]`."""
+    """Stages of the jobs. Example: `[prepare, tokenize]`."""
     gpus: Bound | None = None
     """GPUs of a job, on all of its nodes. Examples: `0`, `"<=2"`, `1-4`."""
     nodes: Bound | None = None

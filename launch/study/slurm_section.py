@@ -87,7 +87,7 @@ class Slurm(Strict):
         default={}, json_schema_extra={"propertyNames": {"enum": list(STAGES)}}
     )
     """The same for the jobs of one stage, over those of `sbatch`; `false` drops an option.
-    Example: `{pack: {partition: cpu, constraint: false}}`."""
+    Example: `{tokenize: {partition: cpu, constraint: false}}`."""
     when: tuple[When, ...] = ()
     """Options by what a job requests, over those of `sbatch` and `stages`; later entries over earlier ones.
     Example: `[{gpus: "<=2", set: {qos: shared}}, {nodes: ">4", set: {partition: large}}]`."""
@@ -158,13 +158,12 @@ def crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
     for stage, options in slurm.stages.items():
         lists[f"stages.{stage}"] = options
         if stage not in STAGES:
-            yield Mistake(file, f"slurm.stages.{stage}", f"no such stage; there are {', '.join(STAGES)}")
+            yield Mistake(file, f"slurm.stages.{stage}", f"no such stage; {_instead(stage)}")
     for number, entry in enumerate(slurm.when):
         lists[f"when.{number}.set"] = entry.set
         for stage in entry.stage:
             if stage not in STAGES:
-                words = f"no stage {stage!r}; there are {', '.join(STAGES)}"
-                yield Mistake(file, f"slurm.when.{number}.stage", words)
+                yield Mistake(file, f"slurm.when.{number}.stage", f"no stage {stage!r}; {_instead(stage)}")
     for option in slurm.gpu_option:
         yield from _gpu_option(option, file)
     for key, names in lists.items():
@@ -179,6 +178,13 @@ def crosscheck(slurm: Slurm, file: Path) -> Iterator[Mistake]:
                 words = f"'--{reserved}' cannot be set here: {RESERVED[reserved]}"
                 yield Mistake(file, f"slurm.{key}.{name}", words)
     yield from _of_template(slurm, file)
+
+
+def _instead(stage: str) -> str:
+    """Return which stages there are, for one that there is not."""
+    if stage == "pack":  # of earlier versions
+        return "'tokenize' has taken its place, and trainings pack their rows themselves: write 'tokenize'"
+    return f"there are {', '.join(STAGES)}"
 
 
 def _gpu_option(option: str, file: Path) -> Iterator[Mistake]:

@@ -23,7 +23,7 @@ def check_trainings(units: Sequence[Unit], chosen: Collection[str], cluster: Clu
     Raises:
         Refusal: some cannot fit on their GPUs, or cannot share their batches evenly.
     """
-    wanted = [unit for unit in units if unit.id in chosen or unit.stage == "pack"]
+    wanted = [unit for unit in units if unit.id in chosen]
     faults = [(fit.refused, words) for fit in fits(wanted, cluster) if (words := unfit(fit))]
     if refused := uneven(wanted) + [words for fatal, words in faults if fatal]:
         raise Refusal("\n".join(refused))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 
 from jobs.core.gpus import peak_flops
 from jobs.core.paths import DATA
-from jobs.data.blocks import LEARN, START, Blocks
+from jobs.data.blocks import Blocks
+from jobs.text.encoding import Row
 
 WARM_UP, FEWEST, MOST = 3, 5, 10  # passes
 BUDGET = 10.0  # seconds for the timed passes of a case, if there are more than the fewest
@@ -124,8 +125,5 @@ def packed_rows(tokens: int, words: int) -> Blocks:
     lengths = list[int]()
     while room := tokens - sum(lengths):
         lengths.append(min(room, tokens // 4, 1 + round(rng.lognormal(6.2, 1.0))))
-    flags = np.full((1, tokens), LEARN, np.uint8)
-    for start, length in zip(accumulate(lengths, initial=0), lengths, strict=False):
-        flags[0, start : start + 1 + length // 8] = 0
-        flags[0, start] = START
-    return Blocks(rng.integers(0, words, (1, tokens)).astype(np.uint32), flags, (1,))
+    rows = [rng.integers(0, words, length).tolist() for length in lengths]
+    return Blocks.of_rows((Row(row[: 1 + len(row) // 8], row[1 + len(row) // 8 :]) for row in rows), tokens)

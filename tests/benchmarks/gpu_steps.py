@@ -14,7 +14,7 @@ import torch
 from gpu_machine import GIB, ONE, Figures, LeftOut, Machine, packed_rows
 
 from jobs.core.flops import architecture, train_flops
-from jobs.data.blocks import LEARN, Blocks
+from jobs.data.blocks import Blocks
 
 
 def step(machine: Machine, size: str, tokens: int, recomputed: bool, ours: bool) -> Figures:
@@ -28,7 +28,7 @@ def step(machine: Machine, size: str, tokens: int, recomputed: bool, ours: bool)
     shape = machine.shape(size)
     _check_room(architecture(shape).parameters, machine)
     blocks = packed_rows(tokens, shape["vocab_size"])
-    answers = int(np.count_nonzero(blocks.flags & LEARN))
+    answers = sum(blocks.answers(ONE))
     torch.manual_seed(0)
     with torch.device(machine.device):
         model = AutoModelForCausalLM.from_config(

@@ -30,11 +30,12 @@ from transformers import (
 )
 
 from jobs.core.unit import Unit
-from jobs.data.blocks import LEARN, START, Blocks
+from jobs.data.blocks import Blocks
 from jobs.runtime.context import Context
 from jobs.stages.train import build, decayed, fit
 from jobs.store.progress import Progress
 from jobs.store.rundir import UnitDir
+from jobs.text.encoding import Row
 from jobs.training.checkpointer import Saving
 from jobs.training.distributed import accelerate
 from jobs.training.schedule import Recipe, scheduled
@@ -156,10 +157,8 @@ def ours(gate: Gate, packed: bool, stage: int | None = None) -> None:
     """Train as a unit does, with checkpoints, metrics and progress; `stage` is DeepSpeed's, None without."""
     data = rows(packed)
     batch = 1 if packed else 8
-    tokens = data.reshape(STEPS * batch, -1).astype(np.uint32)
-    flags = np.full(data.shape, LEARN, np.uint8)
-    flags[:, :, 0] = START
-    blocks = Blocks(tokens, flags.reshape(tokens.shape), (len(tokens),))
+    every = [Row(row[:1], row[1:]) for row in data.reshape(-1, data.shape[-1]).tolist()]
+    blocks = Blocks.of_rows(every, data.size // (STEPS * batch))
     zero = CONFIGS / "deepspeed" / f"zero{stage}.yaml"
     settings = None if stage is None else yaml.safe_load(zero.read_text(encoding="utf-8"))
     recipe = Recipe(batch, RATE, "constant", DECAY, BETAS, CLIP, "fp32", seed=0, epochs=1)

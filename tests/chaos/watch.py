@@ -3,7 +3,7 @@
 A `Stint` is what one run of a unit did, as far as progress.json told: that file is written every 0.2 s here,
 and no more exact is all of this. Work is lost where the next run of the unit goes on from less than the one
 before it said was done. It is counted in the seconds that the undisturbed run took for as much: the start of
-a process and of a model are not in it, nor are stages that tell no progress (collate, pack, report).
+a process and of a model are not in it, nor are stages that tell no progress (collate, report).
 """
 
 from __future__ import annotations
