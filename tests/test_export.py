@@ -119,9 +119,10 @@ class Made:
 
     def student(self, name: str) -> None:
         train = self.unit("train", name)
-        [pack] = [unit for unit in self.units if unit.as_input() in train.inputs and unit.stage == "pack"]
-        if not self.root.unit(pack).done:
-            self.publish("pack", pack.name, {})
+        read = {given.id for given in train.inputs if given.stage == "tokenize"}
+        [tokens] = [unit for unit in self.units if unit.id in read]
+        if not self.root.unit(tokens).done:
+            self.publish("tokenize", tokens.name, {})
         totals = {"step": 7, "tokens": 900, "answer_tokens": 300, "flops": 1.25e9, "seconds": 1, "loss": 0.1}
         self.publish("train", name, {**totals, "parameters": 1234}, self.model)
 

@@ -160,7 +160,7 @@ def test_it_waits_for_a_study_that_is_at_work_and_says_nothing_before_the_end(st
     hold.unlink()
     said, _ = waiting.communicate(timeout=60)
     assert waiting.returncode == DONE
-    assert said.startswith("small: done, 17 units")
+    assert said.startswith("small: done, 16 units")
     assert said.count("prepare") == 1
     submit.communicate(timeout=60)
     assert code(study, out, "--wait", "--json") == DONE
