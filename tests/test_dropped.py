@@ -104,7 +104,7 @@ def test_the_arms_before_and_after_filters_are_in_the_report(tmp_path: Path) -> 
     filters = {"before": before, "after": after, "contaminated": {"aime24": 2, "gsm8k": 12}, "late": 0}
     counts = {"contaminated": 13, "incorrect": 27}
     publish(root, collated, {"prompts": 60, "dropped": counts, "lengths_in": "tokens", "filters": filters})
-    evaluation(tmp_path / "s", "m", 10**9, [benchmark("b", 0.5)], packed=collated)
+    evaluation(tmp_path / "s", "m", 10**9, [benchmark("b", 0.5)], read=collated)
     results = collect(tmp_path / "s")
     table, hits = filtered(tmp_path / "s", results), contaminated(tmp_path / "s", results)
     assert list(table.columns) == list(FILTERED)
