@@ -121,7 +121,7 @@ def collating(rows: Lengths, processes: int, filters: Filters | None = None) -> 
 
 def _filtering(rows: Lengths, processes: int, filters: Filters) -> float:
     """Return what filters add: hashes of each prompt, references, and what each process holds."""
-    prompt = 300 * (filters.near_duplicates is not None) + 250 * (filters.correct is not None) + 16
+    prompt = 450 * (filters.near_duplicates is not None) + 250 * (filters.correct is not None) + 16
     process = (JUDGE if filters.correct else 0) + (ITEMS if filters.decontaminate else 0)
     loaded = EVALUATE if filters.decontaminate else 0  # lm-eval, in a process of its own
     return loaded + processes * process + _mib(prompt * (rows.prompts or ROWS))
