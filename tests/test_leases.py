@@ -11,6 +11,12 @@ from jobs.data import leases
 from jobs.data.leases import Claims
 
 
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See at once what other workers do."""
+    monkeypatch.setattr(leases, "VIEW_SECONDS", 0.0)
+
+
 def age(folder: Path, seconds: float) -> None:
     for path in folder.glob("0*"):
         now = path.stat().st_mtime
@@ -91,3 +97,23 @@ def test_what_is_released_is_not_given_back(tmp_path: Path) -> None:
     leaving.release(0)
     leaving.give_back()
     assert (staying.available([0]), staying.available([1])) == (False, True)
+
+
+def test_what_was_seen_a_moment_ago_is_trusted_and_nothing_is_claimed_twice_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "VIEW_SECONDS", 1.0)
+    now = [0.0]
+    monkeypatch.setattr("jobs.data.leases.time.monotonic", lambda: now[0])
+    a, b = Claims(tmp_path, "a"), Claims(tmp_path, "b")
+    assert (a.take([0, 1, 2, 3]), b.take([0, 1, 2, 3])) == (0, 1)
+    assert a.take([0, 1, 2, 3]) == 2, "it has not seen that the other one has taken 1"
+    a.give_back()
+    now[0] = 0.9
+    assert b.take([0]) is None
+    assert b.available([0])
+    assert b.take([0]) == 0
+    age(tmp_path, leases.LEASE_SECONDS + 1)
+    assert a.take([1]) is None, "as it was a moment ago"
+    now[0] = 1.0
+    assert a.take([1]) == 1

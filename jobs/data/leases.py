@@ -14,10 +14,30 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LEASE_SECONDS = 120.0
+VIEW_SECONDS = 1.0  # age up to which `take` trusts what it has seen: claims are many, file servers slow
 CLAIM = re.compile(r"(\d+)\.(\d+)")
+
+
+@dataclass
+class _View:
+    """What a worker has seen of the claims.
+
+    Args:
+        latest: Highest generation by piece.
+        seen: Monotonic time of the look.
+        taken: Pieces found to be held, by this worker or by others.
+        now: The file server's time of the look; None if it was not needed yet.
+    """
+
+    latest: dict[int, int]
+    seen: float
+    taken: set[int] = field(default_factory=set)
+    now: float | None = None
 
 
 class Claims:
@@ -34,18 +54,26 @@ class Claims:
         self._owner = owner
         self._clock = folder / f"clock.{owner}"
         self._held: dict[int, Path] = {}
+        self._view = _View({}, -VIEW_SECONDS)
 
     def take(self, pieces: list[int]) -> int | None:
-        """Claim the first unclaimed piece; None if other workers hold them all."""
-        latest = self._latest()
+        """Claim the first unclaimed piece; None if other workers hold them all.
+
+        What others did within the last `VIEW_SECONDS` may be unknown: no piece is claimed twice for it, but
+        one that they gave back may be found by a later call only.
+        """
+        if time.monotonic() - self._view.seen >= VIEW_SECONDS:
+            self._view = self._look()
+        view = self._view
         for piece in pieces:
-            if piece in self._held or not self._free(piece, latest):
+            if piece in view.taken or not self._free(piece, view):
                 continue
-            path = self._path(piece, latest.get(piece, -1) + 1)
+            view.taken.add(piece)  # by this worker, or by one that was faster
+            path = self._path(piece, view.latest.get(piece, -1) + 1)
             try:
                 with path.open("x", encoding="utf-8") as file:
                     file.write(self._owner)
-            except FileExistsError:  # another worker was faster
+            except FileExistsError:
                 continue
             self._held[piece] = path
             return piece
@@ -53,8 +81,8 @@ class Claims:
 
     def available(self, pieces: list[int]) -> bool:
         """Whether `take` would find a piece now."""
-        latest = self._latest()
-        return any(self._free(piece, latest) for piece in pieces)
+        self._view = self._look()
+        return any(self._free(piece, self._view) for piece in pieces)
 
     def refresh(self) -> None:
         """Renew the leases of all held pieces."""
@@ -74,18 +102,22 @@ class Claims:
     def _path(self, piece: int, generation: int) -> Path:
         return self._folder / f"{piece:05d}.{generation}"
 
-    def _latest(self) -> dict[int, int]:
+    def _look(self) -> _View:
         """Return the highest generation of each piece that was ever claimed."""
         latest: dict[int, int] = {}
         for entry in os.scandir(self._folder):
             if claim := CLAIM.fullmatch(entry.name):
                 piece, generation = map(int, claim.groups())
                 latest[piece] = max(generation, latest.get(piece, -1))
-        return latest
+        return _View(latest, time.monotonic(), taken=set(self._held))
 
-    def _free(self, piece: int, latest: dict[int, int]) -> bool:
-        if piece not in latest:
+    def _free(self, piece: int, view: _View) -> bool:
+        if piece not in view.latest:
             return True
-        self._clock.touch()
-        now = self._clock.stat().st_mtime
-        return now - self._path(piece, latest[piece]).stat().st_mtime > LEASE_SECONDS
+        if view.now is None:
+            self._clock.touch()
+            view.now = self._clock.stat().st_mtime
+        if view.now - self._path(piece, view.latest[piece]).stat().st_mtime > LEASE_SECONDS:
+            return True
+        view.taken.add(piece)
+        return False
