@@ -113,6 +113,23 @@ def test_auto_takes_transformers_where_vllm_is_not_installed(
         load.load(str(folder), None, {"engine": "vllm"})
 
 
+APART = """
+import os; from jobs.engines import load; load._compile_apart(); load._compile_apart()
+folder = os.environ["VLLM_CACHE_ROOT"]; assert os.path.isdir(folder); print(folder)
+"""
+
+
+def test_each_process_compiles_in_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_CACHE_ROOT", raising=False)
+    folders = {asked(APART, tmp_path).stdout.strip() for _ in range(2)}
+    assert len(folders - {""}) == 2
+    assert not any(Path(folder).exists() for folder in folders), "left behind"
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    assert asked(APART, tmp_path).stdout.strip() == str(tmp_path)
+
+
 PHASES = """
 import os, sys
 from jobs.engines import load, vllm
@@ -198,6 +215,37 @@ def test_a_seeded_row_does_not_depend_on_its_company(name: str, request: pytest.
     assert other.ids != together[5]
 
 
+PENALTIES = ({"repetition_penalty": 1.5}, {"presence_penalty": 1.0}, {"frequency_penalty": 0.7})
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=lambda given: next(iter(given)))
+def test_penalties_keep_tokens_from_coming_again_in_both_engines_alike(
+    penalty: dict[str, float], vllm: Engine, plain: Engine
+) -> None:
+    without, found = answers(plain), answers(plain, **penalty)
+
+    def repeated(some: list[Completion]) -> int:
+        return sum(len(each.ids) - len(set(each.ids)) for each in some)
+
+    assert repeated(found) < repeated(without)
+    assert [a.ids for a in found] == [a.ids for a in answers(vllm, **penalty)]
+
+
+@pytest.mark.parametrize("name", ["vllm", "plain"])
+def test_min_p_leaves_out_what_is_less_likely(name: str, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(name)
+    likeliest = [a.ids for a in answers(engine)]
+    assert [a.ids for a in answers(engine, temperature=1.0, min_p=1.0)] == likeliest
+    assert [a.ids for a in answers(engine, temperature=1.0)] != likeliest
+
+
+def test_what_is_sampled_without_a_seed_depends_on_the_engines(folder: Path) -> None:
+    engines = [load.load(str(folder), None, {"engine": "transformers", "seed": seed}) for seed in (1, 1, 2)]
+    first, again, other = ([a.ids for a in answers(each, temperature=1.0)] for each in engines)
+    assert first == again != other
+    assert [a.ids for a in answers(engines[0], temperature=1.0)] != first, "it draws on"
+
+
 def test_many_seeded_prompts_at_once_do_not_crash_on_a_cpu(vllm: Engine) -> None:
     # More prompt tokens than one step takes: in pieces, a prompt with a seed would crash vLLM.
     long = [vllm.encode(f"{i:02d}" * 240) for i in range(60)]
@@ -257,7 +305,7 @@ def test_tags_of_many_tokens_are_found_too(tmp_path: Path) -> None:
     ids = tokenizer(says, add_special_tokens=False)["input_ids"]
     assert len(ids) == len(says)
     tags = Thinking("<think>", "</THINK>")
-    assert tags.counts(ids, tokenizer.decode) == (18, 1)
+    assert tags.counts(ids, says, tokenizer.decode) == (18, 1)
 
 
 def test_mistakes_are_named(tmp_path: Path, plain: Engine) -> None:

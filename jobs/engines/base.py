@@ -18,6 +18,7 @@ from typing import Any
 from jobs.text.thinking import State, Thinking
 
 NONE = Thinking("", "")
+OPTIONAL = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")  # of a study's sampling
 Tick = Callable[[], None]
 Pair = tuple[list[int], list[int]]  # context and continuation tokens
 
@@ -41,7 +42,11 @@ class Request:
     temperature: float = 0.0  # 0 means greedy decoding
     top_p: float = 1.0  # 1 keeps all tokens
     top_k: int = 0  # 0 keeps all tokens
-    seed: int | None = None  # per answer, so that it does not depend on the rest of the batch
+    min_p: float = 0.0  # share of the likeliest token's probability that a token needs; 0 keeps all
+    presence_penalty: float = 0.0  # subtracted from the logits of tokens that the answer has
+    frequency_penalty: float = 0.0  # the same, for each time that it has them
+    repetition_penalty: float = 1.0  # divides logits of tokens of prompt and answer; 1 changes nothing
+    seed: int | None = None  # of this answer's own draws; None: the engine's
     until: tuple[str, ...] = ()  # stop strings, searched in the answer only, not in the thinking
     thinking: Thinking = NONE
     state: State = "free"  # state in which the prompt leaves the thinking
@@ -61,6 +66,9 @@ class Completion:
     answer: str
     reasoning_tokens: int  # counted in `ids`; tags count as reasoning
     answer_tokens: int
+    passes: tuple[tuple[int, int], ...] = ()  # tokens of the prompt and generated, of each of several passes
+    thinking_cut: bool = False  # whether its thinking was closed for the model, at the end of its budget
+    retried: bool = False  # whether it did not end within its max_tokens, and was continued
     counted: int | None = None  # tokens of the prompt by an endpoint's count; None if it took ours
 
     @property
@@ -74,11 +82,13 @@ class Engine(ABC):
     name: str  # engine and version
     tokenizer: Any  # as loaded by transformers
     max_length: int  # of prompt and answer together, in tokens
+    continues: bool = True  # whether it continues from given tokens, not from a conversation only
 
     def __init__(self, model: str, revision: str | None) -> None:
         from transformers import AutoTokenizer
 
         self._model_path, self._revision = model, revision
+        self._dropped: dict[Thinking, frozenset[int]] = {}
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
 
     @abstractmethod
@@ -105,7 +115,7 @@ class Engine(ABC):
         text: str,
         sampling: dict[str, Any],
         thinking: Thinking,
-        seed: int,
+        seed: int | None,
         until: tuple[str, ...] = (),
     ) -> Request:
         """Build the request for an answer to a rendered prompt.
@@ -120,6 +130,7 @@ class Engine(ABC):
             temperature=sampling["temperature"],
             top_p=sampling["top_p"],
             top_k=sampling["top_k"],
+            **{name: sampling[name] for name in OPTIONAL if name in sampling},
             seed=seed,
             until=until,
             thinking=thinking,
@@ -164,8 +175,14 @@ class Engine(ABC):
 
     def decode(self, ids: Sequence[int], thinking: Thinking) -> str:
         """Decode generated tokens, dropping special tokens but keeping thinking tags."""
-        skip = self.specials - self.tags(thinking)
+        skip = self.dropped(thinking)
         return str(self.tokenizer.decode([i for i in ids if i not in skip], skip_special_tokens=False))
+
+    def dropped(self, thinking: Thinking) -> frozenset[int]:
+        """Return the special tokens that text leaves out: all but thinking tags."""
+        if thinking not in self._dropped:
+            self._dropped[thinking] = self.specials - self.tags(thinking)
+        return self._dropped[thinking]
 
     @cached_property
     def specials(self) -> frozenset[int]:
@@ -206,10 +223,11 @@ class Engine(ABC):
     def completion(self, request: Request, ids: list[int], finish: str) -> Completion:
         """Build the completion from its generated tokens."""
         thinking, state = request.thinking, request.state
-        text = self.decode(ids, thinking)
-        text = text[: thinking.end(text, request.until, state)]
+        whole = self.decode(ids, thinking)
+        text = whole[: thinking.end(whole, request.until, state)]
         parts = thinking.split(text, state)
-        counts = thinking.counts(ids, lambda some: self.decode(some, thinking), state)
+        close = self._vocabulary.get(thinking.close)
+        counts = thinking.counts(ids, whole, lambda some: self.decode(some, thinking), state, close)
         return Completion(request, ids, text, finish, parts.reasoning, parts.answer, *counts)
 
 
@@ -221,7 +239,7 @@ class Watch:
 
         self._request = request
         self._backend = engine.tokenizer.backend_tokenizer
-        self._skip = engine.specials - engine.tags(request.thinking)
+        self._skip = engine.dropped(request.thinking)
         self._stream = DecodeStream(skip_special_tokens=False)
         self._text = ""
 

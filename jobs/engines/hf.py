@@ -15,11 +15,12 @@ BATCH = 32  # answers per batch
 class TransformersEngine(Engine):
     """Plain transformers: slower, but runs wherever torch does."""
 
-    def __init__(self, model: str, revision: str | None, max_length: int | None) -> None:
+    def __init__(self, model: str, revision: str | None, max_length: int | None, seed: int = 0) -> None:
         import torch
         import transformers
 
         super().__init__(model, revision)
+        self.draws = torch.Generator().manual_seed(seed)  # seeds of requests without one
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.name = f"transformers {transformers.__version__}"
         auto: Any = transformers.AutoModelForCausalLM
@@ -74,19 +75,23 @@ class TransformersEngine(Engine):
 class _Rows:
     """A batch inside transformers' `generate`: each row samples and ends by its own request."""
 
-    def __init__(self, engine: Engine, batch: list[Request], tick: Tick) -> None:
+    def __init__(self, engine: TransformersEngine, batch: list[Request], tick: Tick) -> None:
         import torch
 
         self._batch, self._tick = batch, tick
         self._ends = set(engine.ends)
         self._watches = [Watch(engine, r) if r.until else None for r in batch]
-        self._generators = [torch.Generator().manual_seed(r.seed or 0) for r in batch]
+        drawn = torch.randint(2**31, (len(batch),), generator=engine.draws).tolist()
+        seeds = [own if r.seed is None else r.seed for own, r in zip(drawn, batch, strict=True)]
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.ids: list[list[int]] = [[] for _ in batch]
         self.finish = [""] * len(batch)
 
     def sample(self, _: Any, scores: Any) -> Any:
-        """Logits processor: for each sampling row, keep one token, drawn with the row's own seed."""
+        """Logits processor: penalties, and of each sampling row one token, drawn with the row's own seed."""
         for row, request in enumerate(self._batch):
+            if not self.finish[row]:
+                scores[row] = _penalized(scores[row], request, self.ids[row])
             if request.temperature and not self.finish[row]:
                 token = _draw(scores[row], request, self._generators[row])
                 scores[row] = -math.inf
@@ -110,11 +115,27 @@ class _Rows:
         return torch.tensor([bool(f) for f in self.finish], device=tokens.device)
 
 
+def _penalized(scores: Any, request: Request, ids: list[int]) -> Any:
+    """Apply the request's penalties to a row of logits; `ids` are the tokens generated so far."""
+    import torch
+
+    if request.repetition_penalty != 1:
+        seen = torch.tensor(sorted({*request.prompt, *ids}), device=scores.device)
+        logits, factor = scores[seen], request.repetition_penalty
+        scores[seen] = torch.where(logits > 0, logits / factor, logits * factor)
+    if (request.presence_penalty or request.frequency_penalty) and ids:
+        tokens, times = torch.tensor(ids, device=scores.device).unique(return_counts=True)
+        scores[tokens] -= request.presence_penalty + request.frequency_penalty * times
+    return scores
+
+
 def _draw(scores: Any, request: Request, generator: Any) -> int:
-    """Draw one token from a row of logits: temperature, then top_k, then top_p."""
+    """Draw one token from a row of logits: temperature, then min_p, then top_k, then top_p."""
     import torch
 
     logits, tokens = (scores.float().cpu() / request.temperature).sort(descending=True)
+    if request.min_p > 0:
+        logits[logits.softmax(-1) < request.min_p * logits.softmax(-1)[0]] = -math.inf
     if request.top_k > 0:
         logits = logits[: request.top_k]
     shares = logits.softmax(-1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -36,8 +38,8 @@ def load(
             tokenizer.
         revision: Revision of a hub model.
         execution: "engine" ("auto", "vllm", "transformers" or "openai"), "max_model_len", "nodes" that the
-            engine is spread over, "gpus" on each, "vllm", the arguments of vLLM, and "endpoint", the settings
-            of an OpenAIEngine.
+            engine is spread over, "gpus" on each, "vllm", the arguments of vLLM, "seed", of the draws of
+            requests without one, and "endpoint", the settings of an OpenAIEngine.
         starts: Called with each phase as it starts: importing, loading the model, compiling.
 
     Raises:
@@ -64,12 +66,12 @@ def load(
         from jobs.engines.hf import TransformersEngine
 
         starts("loading the model")
-        engine = TransformersEngine(model, revision, length)
+        engine = TransformersEngine(model, revision, length, execution.get("seed", 0))
     else:
         from jobs.engines.vllm import VllmEngine
 
         starts("loading the model")
-        engine = VllmEngine(model, revision, length, execution.get("vllm") or {}, node, starts)
+        engine = VllmEngine(model, revision, length, _given(execution), node, starts)
     because = f" ({missing})" if missing else ""
     gpus = f", GPUs {os.environ.get(VISIBLE, 'all')}" if execution.get("gpus") else ""
     took = f"{imported - began:.1f} s for imports, {time.monotonic() - imported:.1f} s to load"
@@ -102,12 +104,17 @@ def follow(
         from jobs.engines import vllm
 
         length = execution.get("max_model_len")
-        vllm.follow(model, revision, length, execution.get("vllm") or {}, node, front, tick)
+        vllm.follow(model, revision, length, _given(execution), node, front, tick)
 
 
 def follows(rank: int, execution: dict[str, Any]) -> bool:
     """Return whether a process of a job only serves the engine of the job's first one."""
     return rank > 0 and (execution.get("nodes") or 1) > 1
+
+
+def _given(execution: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of vLLM that differ from its defaults, the same on all nodes of an engine."""
+    return {"seed": execution.get("seed", 0), **(execution.get("vllm") or {})}
 
 
 def _place(execution: dict[str, Any]) -> Node:
@@ -153,6 +160,18 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
+def _compile_apart() -> None:
+    """Give vLLM a folder of this process for what it compiles, on the node, unless the user names one.
+
+    By default all engines of a user share ~/.cache/vllm. vLLM (0.32) writes some of its files there in place,
+    so an engine may read half of one that another engine, on whatever node, is writing (vLLM's issue 24601).
+    """
+    if "VLLM_CACHE_ROOT" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="sor-vllm-cache-", ignore_cleanup_errors=True)
+        atexit.register(folder.cleanup)
+        os.environ["VLLM_CACHE_ROOT"] = folder.name
+
+
 class BrokenEngine(RuntimeError):
     """vLLM is installed but does not work; a silent fallback would take many times as long."""
 
@@ -173,6 +192,8 @@ def why_not_vllm() -> str:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # hides a page of warnings about slow CPUs
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE)
+    else:
+        _compile_apart()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
         import vllm

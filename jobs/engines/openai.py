@@ -21,7 +21,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from jobs.engines.base import Completion, Engine, Pair, Request, Tick
+from jobs.engines.base import OPTIONAL, Completion, Engine, Pair, Request, Tick
 from jobs.engines.endpoint import Endpoint, EndpointFailed, EndpointRefused
 
 POLL = 1.0  # seconds between two ticks while no answer comes
@@ -55,6 +55,7 @@ class OpenAIEngine(Engine):
         super().__init__(tokenizer, revision)
         self._settings, self._places = settings, int(settings["requests"])
         self._chat = settings["prompt"] == "chat"
+        self.continues = not self._chat
         self._endpoint = Endpoint(settings["url"], settings["key"], self._places, settings["per_minute"])
         self._loop = asyncio.new_event_loop()
         self.name = f"openai {settings['url']} {settings['model']} ({settings['prompt']})"
@@ -135,8 +136,10 @@ class OpenAIEngine(Engine):
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": top_k,
-            "repetition_penalty": 1.0,
+            "repetition_penalty": request.repetition_penalty,
         }
+        more = {name: getattr(request, name) for name in OPTIONAL if name != "repetition_penalty"}
+        body |= {name: value for name, value in more.items() if value}
         if request.temperature and request.seed is not None:
             body["seed"] = request.seed
         if self._chat:

@@ -15,10 +15,12 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from jobs.engines.base import Completion, Engine, Pair, Request, Tick, Watch
+from jobs.engines.base import OPTIONAL, Completion, Engine, Pair, Request, Tick, Watch
 from jobs.engines.nodes import Follower, Front, Node
 
 LOADED = "Model loading took"  # vLLM (0.32) logs this before it compiles and captures CUDA graphs
+LEAST_SPARE = 4  # requests that wait in the engine, at least
+STEPS_AHEAD = 3
 POLL = 1.0  # seconds between two reads of vLLM's messages
 SINGLE = Node()
 WORDS = 10  # seconds in which the first node says that it closes its engine, once workers have ended
@@ -85,7 +87,7 @@ def _settings(
     """Return the arguments of the engine, the same on all its nodes; those that are given come last.
 
     Args:
-        given: Arguments of the study.
+        given: Arguments of the study, and the engine's seed.
         port: Of vLLM's connections between nodes.
     """
     import torch._dynamo.config
@@ -113,7 +115,6 @@ def _settings(
         "revision": revision,
         "tokenizer_revision": revision,
         "max_model_len": max_length or -1,  # -1: the model's length, or as much as fits into memory
-        "seed": 0,
         "use_tqdm_on_load": False,
         **settings,
         **node.arguments(port),
@@ -160,6 +161,21 @@ def follow(
         executor.shutdown()
 
 
+class Spare:
+    """How many requests wait in the engine beside those in its batch, so that free places fill at once.
+
+    As many as end within a few steps: vLLM's process may be steps ahead of this one. More would wait here
+    while other workers have nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self.count = LEAST_SPARE
+
+    def ended(self, requests: int) -> None:
+        """Note how many requests have ended in a step."""
+        self.count = max(LEAST_SPARE, STEPS_AHEAD * requests, self.count - 1)
+
+
 class VllmEngine(Engine):
     """vLLM, running in this process on CPUs and in its own process on GPUs.
 
@@ -192,8 +208,7 @@ class VllmEngine(Engine):
         self._names = map(str, count(1))  # request names
         self.name = f"vllm {vllm.__version__}"
         self.max_length = int(self._llm.model_config.max_model_len)
-        places = self._engine.vllm_config.scheduler_config.max_num_seqs
-        self._in_flight = places + places // 4  # a few requests wait, so that free places fill at once
+        self._places = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
 
     def close(self) -> None:
         import gc
@@ -209,14 +224,16 @@ class VllmEngine(Engine):
         # loop (add_request, step) draws requests as places become free. Stop strings are searched here, since
         # vLLM would also find them in the thinking.
         running: dict[str, tuple[Request, Watch | None, list[int]]] = {}
+        spare = Spare()
         try:
             while True:
-                for request in islice(requests, self._in_flight - len(running)):
+                for request in islice(requests, max(0, self._places + spare.count - len(running))):
                     watch = Watch(self, request) if request.until else None
                     running[self._add(request.prompt, self._sampling(request))] = (request, watch, [])
                 if not running:
                     return
                 outputs: list[Any] = self._engine.step()
+                before = len(running)
                 for output in outputs:
                     if output.request_id not in running:
                         continue  # a stop string ended it one step earlier
@@ -231,6 +248,7 @@ class VllmEngine(Engine):
                     if finish not in ("stop", "length"):
                         raise RuntimeError(f"vLLM ended an answer with {finish!r}; see its messages above")
                     yield self.completion(request, ids, finish)
+                spare.ended(before - len(running))
                 tick()
         finally:
             if running:
@@ -260,10 +278,12 @@ class VllmEngine(Engine):
             temperature=request.temperature,
             top_p=request.top_p,
             top_k=request.top_k,
+            **{name: getattr(request, name) for name in OPTIONAL},
             seed=request.seed if request.temperature else None,
             stop_token_ids=self.ends,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA if request.until else RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # made for this request alone; vLLM's deep copy takes as long as the rest
         )
 
     def _score(self, pairs: Sequence[Pair], tick: Tick) -> Iterator[tuple[int, float, bool]]:
@@ -272,7 +292,7 @@ class VllmEngine(Engine):
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         waiting, running = iter(enumerate(pairs)), dict[str, int]()
         while True:
-            for index, (context, continuation) in islice(waiting, self._in_flight - len(running)):
+            for index, (context, continuation) in islice(waiting, 2 * self._places - len(running)):
                 running[self._add(context + continuation, params)] = index
             if not running:
                 return

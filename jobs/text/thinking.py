@@ -94,19 +94,28 @@ class Thinking:
         return min(found, default=None)
 
     def counts(
-        self, ids: Sequence[int], decode: Callable[[Sequence[int]], str], state: State = "free"
+        self,
+        ids: Sequence[int],
+        text: str,
+        decode: Callable[[Sequence[int]], str],
+        state: State = "free",
+        mark: int | None = None,
     ) -> tuple[int, int]:
         """Count an answer's thinking tokens (tags included) and its answer tokens.
 
         Args:
             ids: The generated tokens.
+            text: All of them as text.
             decode: Converts tokens to text, keeping the tags.
+            mark: The token that is the closing tag, if there is one.
         """
-        parts = self.split(decode(ids), state)
+        parts = self.split(text, state)
         if not self.close or state == "closed" or not (parts.closed or parts.reasoning):
             return 0, len(ids)
         if not parts.closed:
             return len(ids), 0
-        # Find the shortest prefix that contains the closing tag, which may be one token or one per character.
+        if mark in ids and self.close not in decode(ids[: (end := ids.index(mark))]):
+            return end + 1, len(ids) - end - 1
+        # Find the shortest prefix that contains the closing tag, which may be one token per character.
         end = bisect_left(range(len(ids) + 1), True, key=lambda n: self.close in decode(ids[:n]))
         return end, len(ids) - end

@@ -39,13 +39,12 @@ from launch.study.presets import (
 )
 from launch.study.recipes import Recipe, recipes
 from launch.study.rows import Columns
+from launch.study.sampling import Modes, Sampling, Share
 from launch.study.serving import serving_faults
 from launch.study.shapes import heads_fault, shape_faults
 from launch.study.textfile import is_file
 from launch.study.yamlfile import Document
 
-# Minus zero becomes zero: otherwise one share would have two names.
-Share = Annotated[Real, Field(ge=0, le=1), AfterValidator(lambda share: share + 0.0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]  # what numpy, torch and vLLM all accept
 Beta = Annotated[Real, Field(ge=0, lt=1)]
 TASK = r"^[^./][^/]*$"  # a task's name is also that of a folder
@@ -106,36 +105,6 @@ class Source(Strict):
             message = "needs a 'revision', or the data may change under you"
             raise ValueError(f"'dataset: {self.dataset}' {message}")
         return self
-
-
-class Sampling(Strict):
-    """How tokens are sampled."""
-
-    temperature: Annotated[Real, Field(ge=0)] = 0.0
-    """Temperature; 0 takes the likeliest token. Example: `0.6`."""
-    top_p: Annotated[Real, Field(gt=0, le=1)] = 1.0
-    """Probability mass of the likeliest tokens that are sampled from. Example: `0.95`."""
-    top_k: Annotated[Whole, Field(ge=-1)] = -1
-    """Likeliest tokens that are sampled from; -1 or 0: all. Example: `20`."""
-
-
-class Mode(Sampling):
-    """One of the teacher's two answer modes: chat template arguments and sampling."""
-
-    chat_template_kwargs: dict[str, Any]
-    """Arguments of the teacher's chat template, which switch its thinking.
-    Example: `{enable_thinking: true}`."""
-    max_tokens: Count
-    """Tokens of an answer, at most, its reasoning included. Example: `16384`."""
-
-
-class Modes(Strict):
-    """How the teacher is asked, without and with its reasoning."""
-
-    ift: Mode
-    """Plain answers (instruction fine-tuning data)."""
-    reasoning: Mode
-    """Answers with their reasoning."""
 
 
 class Mixtures(Strict):
