@@ -41,6 +41,8 @@ MODULES: Mapping[str, str] = {  # module -> the test files that are to notice it
     "jobs/runtime/exit.py": "exit journal",
     "jobs/data/leases.py": "leases",
     "jobs/runtime/fence.py": "checkpoint",
+    "jobs/data/backlog.py": "backlog",
+    "jobs/data/chunks.py": "backlog generate",
     "jobs/stages/generate.py": "generate",
     "jobs/data/best_fit.py": "blocks",
     "jobs/data/packing.py": "tokenize",

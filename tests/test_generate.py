@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ import pytest
 import tiny
 from small_study import wait_for
 
+import jobs.data.chunks
 from jobs.core.flops import generate_flops
 from jobs.core.unit import Unit
+from jobs.data import leases, sums
+from jobs.data.chunks import Pool
 from jobs.data.leases import Claims
 from jobs.data.prompts import load_prompts, prompt_id
 from jobs.engines.base import Engine, row_seed
@@ -27,7 +32,7 @@ from jobs.engines.load import load
 from jobs.runtime.context import Context
 from jobs.runtime.signals import Interrupted
 from jobs.stages import generate
-from jobs.stages.generate import Pool, Worker
+from jobs.stages.generate import Worker
 from jobs.store.progress import Progress
 from jobs.store.rundir import read_json, read_jsonl, write_json, write_jsonl
 
@@ -36,14 +41,15 @@ WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from jobs.data import leases
+from jobs.data import chunks, leases
 from jobs.stages import generate
 from jobs.engines import hf
 from jobs.runtime.context import Context
 from jobs.store.rundir import UnitDir
-generate.CHUNK_ROWS = {rows}
+chunks.CHUNK_ROWS = {rows}
 leases.LEASE_SECONDS = generate.LEASE_SECONDS = {lease}
 hf.BATCH = 8
+{before}
 folder = UnitDir(Path({folder!r}))
 generate.run(Context(folder.unit(), folder, attempt=int(sys.argv[1]), worker=int(sys.argv[2])))
 """
@@ -52,6 +58,12 @@ generate.run(Context(folder.unit(), folder, attempt=int(sys.argv[1]), worker=int
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See at once what other workers do."""
+    monkeypatch.setattr(leases, "VIEW_SECONDS", 0.0)
 
 
 def unit(model: Path, source: Path, engine: str = "transformers", **mode: Any) -> Unit:
@@ -87,10 +99,11 @@ def write_prompts(path: Path, count: int) -> Path:
 
 
 def start(
-    ctx: Any, rows: int, attempt: str, worker: int = 0, lease: float = 3.0, **more: Any
+    ctx: Any, rows: int, attempt: str, worker: int = 0, lease: float = 3.0, before: str = "", **more: Any
 ) -> subprocess.Popen[bytes]:
+    folder = str(ctx.folder.path)
     code = WORKER.format(
-        tests=str(Path(__file__).parent), rows=rows, folder=str(ctx.folder.path), lease=lease
+        tests=str(Path(__file__).parent), rows=rows, folder=folder, lease=lease, before=before
     )
     return subprocess.Popen([sys.executable, "-c", code, attempt, str(worker)], **more)
 
@@ -112,7 +125,8 @@ def test_each_prompt_gets_both_modes_in_order(
     generate.run(ctx)
     named = "vLLM" if engine == "vllm" else engine
     starting = ["reading the prompts", f"importing {named}", "loading the model"]
-    assert tiny.phases(written) == [*((phase, True) for phase in starting), ("answering", False)]
+    working = [*((phase, True) for phase in starting), ("answering", False)]
+    assert tiny.phases(written) == [*working, ("publishing", True)]
     ready = next(record for record in written if "outside" not in record)
     assert (ready["done"], ready["total"], ready["unit"]) == (0, 40, "rows")
     assert ready["working_since"] == pytest.approx(ready["updated"]), "loading is not part of the work"
@@ -138,7 +152,7 @@ def test_each_prompt_gets_both_modes_in_order(
         assert flops == sum(tiny.generation_flops(model, prompt, new) for prompt, new in own)
     assert result["flops"] == sum(result["flops_by_mode"].values())
     assert result["seconds"] > 0
-    assert all(r["seed"] == row_seed(1, r["id"], r["mode"]) for r in rows)
+    assert {r["seed"] for r in rows} == {None}
     assert read_json(ctx.folder.progress)["done"] == 40
     assert not list((ctx.folder.work / "parts").iterdir())
     assert [p.name for p in (ctx.folder.work / "chunks").iterdir()] == ["00000.jsonl"]
@@ -151,16 +165,13 @@ def test_a_killed_worker_loses_only_what_was_in_flight(model: Path, tmp_path: Pa
     ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 60), max_tokens=200))
     parts = ctx.folder.work / "parts"
     worker = start(ctx, rows=30, attempt="0")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not any(p.stat().st_size for p in parts.glob("*.jsonl")):
-        time.sleep(0.02)
+    wait_for(lambda: any(p.stat().st_size for p in parts.glob("*.jsonl")), "rows")
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     (part,) = [p for p in parts.glob("*.jsonl") if p.stat().st_size]
     before = list(read_jsonl(part))
     assert 0 < len(before) < 120
     assert not ctx.folder.done
-    # Seeds would make a row that is generated again look the same, so the rows that are there get a mark.
     marked = [{**row, "text": "kept"} for row in before]
     torn = '{"id": "' + before[0]["id"]
     part.write_text("".join(json.dumps(row) + "\n" for row in marked) + torn, encoding="utf-8")
@@ -190,19 +201,62 @@ def test_a_worker_that_is_told_to_stop_keeps_its_rows_and_gives_its_chunks_back(
     assert len(rows_of(ctx.folder.out)) == 48
 
 
+# Starts both workers' work together, makes the second one slow, and writes how each worked.
+UNEQUAL = """
+import json, time
+load, work, step, began = generate.load, generate.Worker.work, hf._Rows.ended, []
+number, seen = int(sys.argv[2]), Path({seen!r})
+
+def both_loaded(*what):
+    engine = load(*what)
+    (seen / f"loaded.{{number}}").touch()
+    while len(list(seen.glob("loaded.*"))) < 2:
+        time.sleep(0.01)
+    return engine
+
+def slowly(rows, *what):
+    global last
+    if len(rows.ids[0]) == 0:
+        began.append(time.monotonic())
+        last = began[-1]
+    elif number:  # three times as slow
+        time.sleep(2 * (time.monotonic() - last))
+    last = time.monotonic()
+    return step(rows, *what)
+
+def timed(worker):
+    work(worker)
+    (seen / f"worked.{{number}}").write_text(json.dumps([*began, time.monotonic()]))
+
+generate.load, generate.Worker.work, hf._Rows.ended = both_loaded, timed, slowly
+"""
+
+
 @pytest.mark.slow
-def test_two_workers_share_the_chunks_and_a_third_has_nothing_to_do(model: Path, tmp_path: Path) -> None:
-    ctx = tiny.context(tmp_path / "s", unit(model, write_prompts(tmp_path / "p.jsonl", 80), max_tokens=50))
-    workers = [start(ctx, rows=5, attempt="0", worker=i) for i in range(2)]
+def test_workers_of_unequal_speed_share_the_chunks_and_end_within_one_requests_time(
+    model: Path, tmp_path: Path
+) -> None:
+    made = unit(model, write_prompts(tmp_path / "p.jsonl", 80), max_tokens=50, seed_each=True)
+    made = replace(made, resources=replace(made.resources, workers=2))
+    ctx = tiny.context(tmp_path / "s", made)
+    more = UNEQUAL.format(seen=str(tmp_path))
+    workers = [start(ctx, rows=40, attempt="0", worker=i, lease=60.0, before=more) for i in range(2)]
     assert [w.wait() for w in workers] == [0, 0]
+    fast, slow = (json.loads((tmp_path / f"worked.{i}").read_text(encoding="utf-8")) for i in range(2))
+    longest = max(
+        after - before for before, after in pairwise(slow)
+    )  # of a batch, all of whose rows end at once
+    assert len(fast) > 1.5 * len(slow), "the second worker is not slow"
+    assert abs(fast[-1] - slow[-1]) < longest
     rows = rows_of(ctx.folder.out)
     assert [(r["prompt"], r["mode"]) for r in rows] == [
         (f"{i}*{i + 1}=?", mode) for i in range(80) for mode in ("ift", "reasoning")
     ]
-    owners = {p.read_text(encoding="utf-8") for p in (ctx.folder.work / "claims").glob("0*")}
-    assert {owner.split("-")[1] for owner in owners} == {"0", "1"}
-    assert len(list((ctx.folder.work / "claims").glob("0*.0"))) == 16
-    alone = tiny.context(tmp_path / "alone", ctx.unit)
+    assert all(r["seed"] == row_seed(1, r["id"], r["mode"]) for r in rows)
+    claims = [p.read_text(encoding="utf-8") for p in (ctx.folder.work / "claims").glob("0*.0")]
+    assert {owner.split("-")[1] for owner in claims} == {"0", "1"}
+    assert len(claims) == len(list(ctx.folder.out.glob("chunks/*"))) + 1, "and publishing"
+    alone = tiny.context(tmp_path / "alone", made)
     generate.run(alone)
     assert rows_of(alone.folder.out) == rows  # whoever makes a row, beside whatever else: it is the same
     stamp = ctx.folder.result.stat().st_mtime_ns
@@ -249,9 +303,9 @@ def chunked(
     root: Path, model: Path, prompts: int, monkeypatch: pytest.MonkeyPatch, rows: int = 2, **mode: Any
 ) -> tuple[Context, Pool]:
     """A unit whose prompts are drawn, in chunks of `rows`."""
-    monkeypatch.setattr(generate, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(jobs.data.chunks, "CHUNK_ROWS", rows)
     ctx = tiny.context(root / "s", unit(model, write_prompts(root / "p.jsonl", prompts), **mode))
-    return ctx, Pool(ctx.folder.work, generate._draw_prompts(ctx))
+    return ctx, generate.open_pool(ctx)
 
 
 def worker_of(ctx: Context, pool: Pool, engine: Engine, owner: str = "me", began: float = 0.0) -> Worker:
@@ -271,7 +325,7 @@ def test_prompts_are_drawn_once_in_chunks(
     assert [p.name for p in pool.work.iterdir()] == ["prompts.parquet"]
     assert pool.path(12) == pool.work / "chunks" / "00012.jsonl"
     (tmp_path / "p.jsonl").unlink()
-    assert generate._draw_prompts(ctx).read().equals(pool.prompts.read())
+    assert generate.open_pool(ctx).prompts.read().equals(pool.prompts.read())
     assert pool.missing() == [0, 1, 2]
     for folder, name in (("chunks", "00001.jsonl"), ("chunks", ".00002.me"), ("parts", "00002.b.jsonl")):
         (pool.work / folder).mkdir(exist_ok=True)
@@ -288,14 +342,14 @@ def test_prompts_are_read_where_the_submission_found_them_into_a_folder_that_oth
     made.execution["files"] = {"p.jsonl": str(write_prompts(tmp_path / "there.jsonl", 2))}
     ctx = tiny.context(tmp_path / "s", made)
     ctx.folder.work.mkdir()
-    prompts = generate._draw_prompts(ctx).read()
+    prompts = generate.open_pool(ctx).prompts.read()
     assert prompts.column("prompt").to_pylist() == ["0*1=?", "1*2=?"]
 
 
 def test_the_rows_that_others_have_finished_are_not_generated_again(
     model: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ctx, pool = chunked(tmp_path, model, 4, monkeypatch, max_tokens=8)
+    ctx, pool = chunked(tmp_path, model, 4, monkeypatch, max_tokens=8, seed_each=True)
     first = worker_of(ctx, pool, engine, "first")
     first.work()
     rows = {c: list(read_jsonl(pool.path(c))) for c in range(2)}
@@ -346,12 +400,12 @@ def test_a_finished_row_is_on_disk_at_once(
 ) -> None:
     ctx, pool = chunked(tmp_path, model, 2, monkeypatch, max_tokens=8)
     worker = worker_of(ctx, pool, engine)
-    requests = list(worker._requests())
+    requests = list(worker)
     assert [(r.key.chunk, r.key.mode, r.max_tokens) for r in requests] == [
-        (0, mode, 8) for _ in range(2) for mode in ("ift", "reasoning")
+        (0, mode, 8) for mode in ("reasoning", "ift") for _ in range(2)
     ]
     ids = engine.encode("<think>\n1+1\n</think>\n\n2")
-    answer = engine.completion(requests[1], ids, "stop")
+    answer = engine.completion(requests[0], ids, "stop")
     worker._add(answer)
     (part,) = pool.parts(0)
     assert part.name == "00000.me.jsonl"
@@ -365,7 +419,7 @@ def test_a_finished_row_is_on_disk_at_once(
             "answer": "2",
             "tokens": {"prompt": 8, "reasoning": answer.reasoning_tokens, "answer": answer.answer_tokens},
             "finish": "stop",
-            "seed": row_seed(1, prompt_id("0*1=?"), "reasoning"),
+            "seed": None,
         }
     ]
     assert answer.reasoning_tokens + answer.answer_tokens == len(ids)
@@ -380,7 +434,7 @@ def test_a_step_renews_leases_and_tells_progress_every_twenty_seconds(
     ctx, pool = chunked(tmp_path, model, 6, monkeypatch, max_tokens=8)
     worker = worker_of(ctx, pool, engine, began=3.04)
     pool.path(1).touch()
-    requests = list(worker._requests())
+    requests = list(worker)
     assert {r.key.chunk for r in requests} == {0, 2}
     for request in requests[:3]:
         worker._add(engine.completion(request, engine.encode("2"), "stop"))
@@ -506,7 +560,28 @@ def test_a_revision_is_that_of_the_model_and_of_its_config(
     made.execution["files"] = {"org/name": str(model)}
     ctx = tiny.context(tmp_path / "s", made)
     generate.run(ctx)
-    assert loaded == [(str(model), "v2", made.execution), (str(model), "v2")]
+    assert loaded == [(str(model), "v2", generate.execution(ctx)), *2 * [(str(model), "v2")]]
+
+
+def test_of_many_workers_one_publishes_and_of_those_that_worked_none_waits(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ctx, pool = chunked(tmp_path, model, 2, monkeypatch)
+    for folder in ("chunks", "workers"):
+        (pool.work / folder).mkdir()
+    write_jsonl(pool.path(0), [row(mode, 5, 0, 3) for _ in range(2) for mode in ("ift", "reasoning")])
+    publisher, worked, fresh = (Claims(pool.work / "claims", name) for name in ("a", "b", "c"))
+    assert publisher.take([pool.chunks]) == 1
+    generate._conclude(ctx, pool, worked, patient=False)
+    assert "another worker publishes the result" in capsys.readouterr().out
+    assert not ctx.folder.done
+    clock = Clock(publisher.give_back)  # it dies
+    monkeypatch.setattr(generate, "time", clock)
+    generate._conclude(ctx, pool, fresh, patient=True)
+    assert clock.slept == [5.0]
+    assert read_json(ctx.folder.result)["rows"] == 4
+    ctx.preemption.reason = "enough"
+    generate._conclude(ctx, pool, worked, patient=True)  # there is nothing to do
 
 
 def row(mode: str, prompt: int, reasoning: int, answer: int, finish: str = "stop") -> dict[str, Any]:
@@ -514,8 +589,9 @@ def row(mode: str, prompt: int, reasoning: int, answer: int, finish: str = "stop
     return {"mode": mode, "tokens": tokens, "finish": finish}
 
 
+@pytest.mark.parametrize("kept", [False, True])
 def test_the_result_sums_all_chunks_and_workers(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, pool = chunked(tmp_path, model, 4, monkeypatch)
     chunks = [
@@ -527,10 +603,18 @@ def test_the_result_sums_all_chunks_and_workers(
         (pool.work / folder).mkdir()
     for number, rows in enumerate(chunks):
         write_jsonl(pool.path(number), rows)
+    if kept:
+        (pool.work / "sums").mkdir()
+        (pool.work / "sums" / "00000.json").touch()  # torn
+        counted = sums.nothing()
+        for each in chunks[1]:
+            sums.count(counted, each, generate.teacher_shape(ctx))
+        sums.keep(pool, 1, counted)
+        pool.path(1).write_text("is not read", encoding="utf-8")
     for name, engine, seconds in workers:
         write_json(pool.work / "workers" / f"{name}.json", {"engine": engine, "seconds": seconds})
     (pool.work / "workers" / ".d.json").write_text("torn", encoding="utf-8")
-    generate._publish(ctx, pool)
+    generate._conclude(ctx, pool, Claims(pool.work / "claims", "me"), patient=False)
     flops = {
         "ift": tiny.generation_flops(model, 5, 3) + tiny.generation_flops(model, 9, 1),
         "reasoning": tiny.generation_flops(model, 6, 12) + tiny.generation_flops(model, 7, 9),
@@ -566,7 +650,7 @@ def test_a_worker_says_how_many_prompts_of_its_work_leave_less_than_max_tokens(
     lines = [{"q": digit * (512 - 3 - room)} for digit, room in rooms.items()]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     ctx = tiny.context(tmp_path / "s", unit(model, tmp_path / "p.jsonl"))
-    pool = Pool(ctx.folder.work, generate._draw_prompts(ctx))
+    pool = generate.open_pool(ctx)
     worker = worker_of(ctx, pool, engine)
     worker.work()
     said = "8 prompts left less than max_tokens of the model's context for their answer\n"

@@ -1,12 +1,7 @@
 """Teacher generation in both modes: any number of workers share one unit's chunks of prompts.
 
-    work/prompts.parquet       the prompts, one row group per chunk; drawn once, by the first worker
-    work/claims/               claims of workers on chunks (jobs/data/leases.py)
-    work/parts/CHUNK.OWNER.jsonl  rows as they finish; one file per worker, so none appends to a torn line
-    work/chunks/CHUNK.jsonl    a finished chunk: rows in prompt order; linked once, never rewritten
-    work/workers/OWNER.json    the seconds for which each worker held the model
-
-A worker may be killed at any line: another one, or its next attempt, continues from the rows in the parts.
+jobs/data/chunks.py says what is on disk. After the last chunk every worker closes its engine; one of them
+publishes, and the others leave.
 """
 
 from __future__ import annotations
@@ -17,60 +12,49 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow.parquet as pq
-
-from jobs.core.unit import MODES
+from jobs.core.flops import architecture
+from jobs.core.unit import MODES, Unit
+from jobs.data import sums
+from jobs.data.backlog import Backlog, Key
+from jobs.data.chunks import Pool
 from jobs.data.leases import LEASE_SECONDS, Claims
 from jobs.data.prompts import load_prompts
 from jobs.engines.base import Completion, Engine, Request, row_seed
 from jobs.engines.load import follow, follows, import_engines, load, quiet
+from jobs.engines.passes import Limits, Passes
 from jobs.runtime.context import Context
-from jobs.store.rundir import fsync_dir, link_once, read_json, read_jsonl, write_json
+from jobs.store.rundir import read_json, read_jsonl, write_json
 from jobs.text.chat import Chat
 from jobs.text.thinking import Thinking
 
-CHUNK_ROWS = 256  # prompts claimed at a time
-
 
 def run(ctx: Context) -> None:
-    """Work on the unit until every chunk exists, then publish the result."""
+    """Work on the unit until every chunk exists; then one worker publishes the result."""
     if ctx.folder.done:
         return
     if follows(ctx.rank, ctx.unit.execution):
         ctx.preemption.listen()
         model, revision = ctx.resolve(ctx.unit.config["model"]), ctx.unit.config.get("revision")
-        follow(model, revision, ctx.unit.execution, ctx.waits, ctx.progress.beat)
+        follow(model, revision, execution(ctx), ctx.waits, ctx.progress.beat)
         return
     ctx.progress.outside("reading the prompts", unit="rows")
     quiet()
-    pool = Pool(ctx.folder.work, _draw_prompts(ctx))
+    pool = open_pool(ctx)
     owner = f"{ctx.run}-{ctx.worker}-{uuid.uuid4().hex[:8]}"
     claims = Claims(pool.work / "claims", owner)
     ctx.preemption.listen()
-    if _wait(ctx, pool, claims):
-        began = time.monotonic()
-
-        def starts(phase: str) -> None:
-            ctx.progress.outside(phase, *pool.counts(), "rows")
-
-        engine = load(*_tokens_of(ctx), ctx.unit.execution, starts)
-        with closing(engine):
-            worker = Worker(ctx, pool, claims, owner, engine, began)
-            try:
-                worker.report(force=True)
-                while _wait(ctx, pool, claims):
-                    worker.work()
-            except BaseException:
-                claims.give_back()  # other workers need not wait for the leases to expire
-                raise
-    if not ctx.folder.done:
-        _publish(ctx, pool)
+    worked = _wait(ctx, pool, claims)
+    try:
+        if worked:
+            _work(ctx, pool, claims, owner)
+        _conclude(ctx, pool, claims, patient=not worked)
+    finally:
+        claims.give_back()  # other workers need not wait for the leases to expire
 
 
 def _tokens_of(ctx: Context) -> tuple[str, str | None]:
@@ -86,33 +70,39 @@ def imports() -> None:
     import_engines()
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The chunks of a unit on disk."""
+def open_pool(ctx: Context) -> Pool:
+    """Return the unit's chunks; the first worker draws the prompts."""
+    unit = ctx.unit
+    shared = unit.resources.workers * (1 if _one_engine(unit) else unit.resources.tasks_per_node)
+    return Pool.open(ctx.folder.work, shared, lambda: load_prompts(unit.config["prompts"], ctx.resolve))
 
-    work: Path
-    prompts: pq.ParquetFile
 
-    @property
-    def chunks(self) -> int:
-        return int(self.prompts.num_row_groups)
+def _one_engine(unit: Unit) -> bool:
+    """Whether the processes of a job serve one engine, not one each."""
+    return (unit.execution.get("nodes") or 1) > 1
 
-    def path(self, chunk: int) -> Path:
-        return self.work / "chunks" / f"{chunk:05d}.jsonl"
 
-    def missing(self) -> list[int]:
-        """Return the chunks that are not published."""
-        there = {p.name for p in (self.work / "chunks").glob("*.jsonl")}
-        return [c for c in range(self.chunks) if self.path(c).name not in there]
+def execution(ctx: Context) -> dict[str, Any]:
+    """Return how the engine runs, with its seed.
 
-    def counts(self) -> tuple[int, int]:
-        """Return the number of rows in published chunks, and of all rows."""
-        total = int(self.prompts.metadata.num_rows)
-        rest = sum(int(self.prompts.metadata.row_group(c).num_rows) for c in self.missing())
-        return (total - rest) * len(MODES), total * len(MODES)
+    Engines draw apart, and a run that continues does not draw again what the one before it has drawn.
+    """
+    engine = f"engine {ctx.worker}.{0 if _one_engine(ctx.unit) else ctx.rank}"
+    return {**ctx.unit.execution, "seed": row_seed(ctx.unit.config["seed"], ctx.run, engine)}
 
-    def parts(self, chunk: int) -> list[Path]:
-        return sorted((self.work / "parts").glob(f"{chunk:05d}.*.jsonl"))
+
+def _work(ctx: Context, pool: Pool, claims: Claims, owner: str) -> None:
+    """Load the model and work until every chunk exists."""
+    began = time.monotonic()
+
+    def starts(phase: str) -> None:
+        ctx.progress.outside(phase, *pool.counts(), "rows")
+
+    with closing(load(*_tokens_of(ctx), execution(ctx), starts)) as engine:
+        worker = Worker(ctx, pool, claims, owner, engine, began)
+        worker.report(force=True)
+        while _wait(ctx, pool, claims):
+            worker.work()
 
 
 @dataclass
@@ -120,16 +110,13 @@ class Chunk:
     """A chunk that this worker has claimed."""
 
     prompts: dict[str, str]  # by id, in order
-    rows: dict[tuple[str, str], dict[str, Any]]  # finished rows by prompt id and mode
     part: FileIO  # this worker's part file, unbuffered
+    lines: dict[tuple[str, str], str] = field(default_factory=dict)  # finished rows by prompt id and mode
+    sums: sums.Sums = field(default_factory=sums.nothing)
 
-
-class Key(NamedTuple):
-    """Identifies the row that an answer belongs to."""
-
-    chunk: int
-    id: str
-    mode: str
+    @property
+    def complete(self) -> bool:
+        return len(self.lines) == len(self.prompts) * len(MODES)
 
 
 class Worker:
@@ -145,15 +132,19 @@ class Worker:
         self.ctx, self.pool, self.claims, self.owner = ctx, pool, claims, owner
         self.engine, self.began = engine, began
         self.held: dict[int, Chunk] = {}
+        self.in_flight = 0
         self.beat = 0.0
         self.switched = False  # whether the modes are known to render different prompts
         self.cut = 0  # number of prompts that leave less than max_tokens of context
         self.config = ctx.unit.config
+        self.modes: dict[str, Any] = self.config["modes"]
+        self.backlog = Backlog({mode: self.modes[mode]["max_tokens"] for mode in MODES})
         self.thinking = Thinking.of(self.config.get("thinking"))
-        self.chats = chats(engine.tokenizer, self.thinking, self.config["modes"])
-        for folder in ("parts", "chunks", "workers"):
+        self.chats = chats(engine.tokenizer, self.thinking, self.modes)
+        self.shape = teacher_shape(ctx)
+        for folder in ("parts", "chunks", "sums", "workers"):
             (pool.work / folder).mkdir(exist_ok=True)
-        longest = max(mode["max_tokens"] for mode in self.config["modes"].values())
+        longest = max(Limits.of(mode).retry or mode["max_tokens"] for mode in self.modes.values())
         if longest >= engine.max_length:
             raise ValueError(
                 f"max_tokens is {longest}, and the context of {self.config['model']} is "
@@ -162,44 +153,70 @@ class Worker:
 
     def work(self) -> None:
         """Claim chunks as the engine has room for more, until none is left to claim."""
-        for answer in self.engine.generate(self._requests(), self._tick):
+        limits = {mode: Limits.of(self.modes[mode]) for mode in MODES}
+        passes = Passes(self.engine, self, lambda request: limits[request.key.mode])
+        for answer in passes.generate(self._tick):
+            self.in_flight -= 1
             self._add(answer)
         if self.cut:
             print(f"{self.cut} prompts left less than max_tokens of the model's context for their answer")
             self.cut = 0
         self._tick(force=True)
 
-    def _requests(self) -> Iterator[Request]:
-        while (number := self.claims.take(self.pool.missing())) is not None:
-            chunk = self._open(number)
-            if chunk is None:
-                self.claims.release(number)
-                continue
-            self.held[number] = chunk
-            self._check_switch(list(chunk.prompts.values()))
-            keys = [Key(number, id, mode) for id in chunk.prompts for mode in MODES]
-            missing = [key for key in keys if (key.id, key.mode) not in chunk.rows]
+    def __iter__(self) -> Iterator[Request]:
+        return self
+
+    def __next__(self) -> Request:
+        """Return the request to make next.
+
+        Raises:
+            StopIteration: There is none now. Later there may be, of a worker that dies.
+        """
+        while True:
+            while self.backlog.wants(self.in_flight) and self._claim():
+                pass
+            if not len(self.backlog):
+                raise StopIteration
+            key = self.backlog.pop()
+            request = self._request(key, self.held[key.chunk].prompts[key.id])
+            if request.max_tokens > 0:
+                self.in_flight += 1
+                return request
+            # The prompt leaves no room for an answer: counts as truncated.
+            self._add(self.engine.completion(request, [], "length"))
+
+    def _claim(self) -> bool:
+        """Claim a chunk; return False if other workers hold all that are left."""
+        number = self.claims.take(self.pool.missing())
+        if number is None:
+            return False
+        chunk = self._open(number)
+        if chunk is None:
+            self.claims.release(number)
+            return True
+        self.held[number] = chunk
+        self._check_switch(list(chunk.prompts.values()))
+        for id, prompt in chunk.prompts.items():
+            for mode in MODES:
+                if (id, mode) not in chunk.lines:
+                    self.backlog.add(Key(number, id, mode), prompt)
+        if chunk.complete:
             self._finish(number)
-            for key in missing:
-                request = self._request(key, chunk.prompts[key.id])
-                if request.max_tokens > 0:
-                    yield request
-                else:  # the prompt leaves no room for an answer: counts as truncated
-                    self._add(self.engine.completion(request, [], "length"))
+        return True
 
     def _open(self, number: int) -> Chunk | None:
         """Return a chunk with its existing rows; None if the chunk has just been published."""
-        table = self.pool.prompts.read_row_group(number)
-        prompts = dict(zip(table.column("id").to_pylist(), table.column("prompt").to_pylist(), strict=True))
-        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        path = self.pool.work / "parts" / f"{number:05d}.{self.owner}.jsonl"
         # Of any owner, so that nothing is generated twice. Parts that are removed meanwhile, as the chunk is
         # published, read as empty.
-        for path in self.pool.parts(number):
-            rows |= {(row["id"], row["mode"]): row for row in read_jsonl(path)}
+        rows = chain.from_iterable(map(read_jsonl, self.pool.parts(number)))
+        found = {(row["id"], row["mode"]): row for row in rows}
         if self.pool.path(number).exists():
             return None
-        part = self.pool.work / "parts" / f"{number:05d}.{self.owner}.jsonl"
-        return Chunk(prompts, rows, part.open("ab", buffering=0))
+        chunk = Chunk(self.pool.read(number), path.open("ab", buffering=0))
+        for row in found.values():
+            self._keep(chunk, row)
+        return chunk
 
     def _check_switch(self, prompts: list[str]) -> None:
         """Refuse modes that render the same prompts; checked once, on the first chunk's prompts."""
@@ -216,9 +233,9 @@ class Worker:
         self.switched, self.cut = True, 0
 
     def _request(self, key: Key, prompt: str) -> Request:
-        sampling = self.config["modes"][key.mode]
+        sampling = self.modes[key.mode]
         text = self.chats[key.mode].ask(prompt)
-        seed = row_seed(self.config["seed"], key.id, key.mode)
+        seed = row_seed(self.config["seed"], key.id, key.mode) if sampling.get("seed_each") else None
         request = self.engine.request(key, text, sampling, self.thinking, seed)
         self.cut += request.max_tokens < sampling["max_tokens"]
         return replace(request, question=prompt, options=self.chats[key.mode].options)
@@ -241,27 +258,29 @@ class Worker:
             "finish": answer.finish,
             "seed": request.seed,
         }
-        chunk.part.write((json.dumps(row) + "\n").encode())  # unbuffered: a kill loses no finished row
-        chunk.rows[key.id, key.mode] = row
-        self._finish(key.chunk)
+        row |= {
+            key: value for key in ("passes", "thinking_cut", "retried") if (value := getattr(answer, key))
+        }
+        chunk.part.write(self._keep(chunk, row).encode())  # unbuffered: a kill loses no finished row
+        self.backlog.finished(key.mode, len(answer.ids))
+        if chunk.complete:
+            self._finish(key.chunk)
+
+    def _keep(self, chunk: Chunk, row: dict[str, Any]) -> str:
+        """Count a finished row and return its line."""
+        line = json.dumps(row) + "\n"
+        chunk.lines[row["id"], row["mode"]] = line
+        sums.count(chunk.sums, row, self.shape)
+        return line
 
     def _finish(self, number: int) -> None:
-        """Publish the chunk if it is complete."""
-        chunk = self.held[number]
-        if len(chunk.rows) < len(chunk.prompts) * len(MODES):
-            return
-        final = self.pool.path(number)
-        aside = final.with_name(f".{number:05d}.{self.owner}")
-        with aside.open("w", encoding="utf-8") as file:
-            for id in chunk.prompts:
-                file.writelines(json.dumps(chunk.rows[id, mode]) + "\n" for mode in MODES)
-        fsync_dir(aside)
-        link_once(aside, final)  # a worker presumed dead may have published first
+        """Publish a complete chunk."""
+        chunk = self.held.pop(number)
         chunk.part.close()
-        for part in self.pool.parts(number):
-            part.unlink(missing_ok=True)
+        lines = (chunk.lines[id, mode] for id in chunk.prompts for mode in MODES)
+        if self.pool.finish(number, self.owner, lines):
+            sums.keep(self.pool, number, chunk.sums)
         self.claims.release(number)
-        del self.held[number]
 
     def _tick(self, force: bool = False) -> None:
         """Refresh leases and progress; called at every step of the model.
@@ -283,7 +302,7 @@ class Worker:
     def report(self, force: bool) -> None:
         """Report the rows that are done: those of published chunks and those of this worker."""
         done, total = self.pool.counts()
-        done += sum(len(c.rows) for c in self.held.values())
+        done += sum(len(c.lines) for c in self.held.values())
         self.ctx.progress.update(done, total, "rows", force=force, phase="answering")
 
 
@@ -300,16 +319,20 @@ def chats(tokenizer: Any, thinking: Thinking, modes: dict[str, Any]) -> dict[str
     return found
 
 
-def _draw_prompts(ctx: Context) -> pq.ParquetFile:
-    """Return the unit's prompts, drawn by the first worker and the same for all."""
-    path = ctx.folder.work / "prompts.parquet"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_name(f".prompts.{uuid.uuid4().hex}")
-        table = load_prompts(ctx.unit.config["prompts"], ctx.resolve)
-        pq.write_table(table, aside, row_group_size=CHUNK_ROWS)
-        link_once(aside, path)
-    return pq.ParquetFile(path)
+def teacher_shape(ctx: Context) -> Any:
+    """Return the teacher's architecture."""
+    from transformers import AutoConfig
+
+    config, execution = ctx.unit.config, ctx.unit.execution
+    if "endpoint" in execution:  # the model may be nowhere but there
+        return architecture(execution["endpoint"]["architecture"])
+    model = AutoConfig.from_pretrained(ctx.resolve(config["model"]), revision=config.get("revision"))
+    return architecture(_shape(model.to_dict(), execution))
+
+
+def _shape(config: dict[str, Any], execution: dict[str, Any]) -> dict[str, Any]:
+    """Return a teacher's config, with its FLOPs if they were measured."""
+    return {**config, "flops": execution["flops"]} if "flops" in execution else config
 
 
 def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
@@ -330,50 +353,47 @@ def _wait(ctx: Context, pool: Pool, claims: Claims) -> bool:
     return False
 
 
-def _publish(ctx: Context, pool: Pool) -> None:
-    from transformers import AutoConfig
+def _conclude(ctx: Context, pool: Pool, claims: Claims, patient: bool) -> None:
+    """Publish the result, unless another worker does.
 
-    config, execution = ctx.unit.config, ctx.unit.execution
-    if "endpoint" in execution:  # the model may be nowhere but there
-        shape = execution["endpoint"]["architecture"]
-    else:
-        model = AutoConfig.from_pretrained(ctx.resolve(config["model"]), revision=config.get("revision"))
-        shape = _shape(model.to_dict(), execution)
-    staged = ctx.staging()
+    Args:
+        patient: Whether to wait for the other worker's result, and to publish if it dies. A worker that has
+            worked leaves instead; if the other one dies, the unit's next attempt publishes.
+
+    Raises:
+        Interrupted: This worker was asked to stop.
+    """
+    while not ctx.folder.done:
+        ctx.preemption.check()
+        ctx.progress.outside("publishing", *pool.counts(), "rows")
+        if claims.take([pool.chunks]) is not None:  # a piece beyond the last chunk: whose is publishing
+            _publish(ctx, pool, claims)
+        elif not patient:
+            print("every row is there, and another worker publishes the result", flush=True)
+            return
+        else:
+            time.sleep(min(5.0, LEASE_SECONDS / 20))
+
+
+def _publish(ctx: Context, pool: Pool, claims: Claims) -> None:
+    staged, shape = ctx.staging(), teacher_shape(ctx)
     (staged / "chunks").mkdir()
-    chunks = [pool.path(number) for number in range(pool.chunks)]
-    for path in chunks:
+    found, beat = sums.nothing(), time.monotonic()
+    for number in range(pool.chunks):
+        path = pool.path(number)
         os.link(path, staged / "chunks" / path.name)
+        sums.add(found, sums.of_chunk(pool, number, shape))
+        if time.monotonic() - beat > LEASE_SECONDS / 6:
+            claims.refresh()
+            beat = time.monotonic()
+        ctx.preemption.check()
+        ctx.progress.beat()
     workers = [read_json(p) for p in sorted((pool.work / "workers").glob("[!.]*.json"))]
     result = {
         "prompts": pool.prompts.metadata.num_rows,
-        **_sums(chunks, shape),
+        **found,
+        "flops": sum(found["flops_by_mode"].values()),
         "seconds": round(sum(w["seconds"] for w in workers), 1),
         "engine": ", ".join(sorted({w["engine"] for w in workers})),
     }
     ctx.publish(staged, result)
-
-
-def _shape(config: dict[str, Any], execution: dict[str, Any]) -> dict[str, Any]:
-    """Return a teacher's config, with its FLOPs if they were measured."""
-    return {**config, "flops": execution["flops"]} if "flops" in execution else config
-
-
-def _sums(chunks: list[Path], model: Any) -> dict[str, Any]:
-    """Sum rows, tokens, finish reasons and FLOPs over all chunks; `model` is the model's config."""
-    from jobs.core.flops import architecture, generate_flops
-
-    shape, rows = architecture(model), 0
-    tokens = {mode: {"prompt": 0, "reasoning": 0, "answer": 0} for mode in MODES}
-    finish = {mode: {"stop": 0, "length": 0} for mode in MODES}
-    flops = dict.fromkeys(MODES, 0)
-    for row in chain.from_iterable(map(read_jsonl, chunks)):
-        mode, counts = row["mode"], row["tokens"]
-        rows += 1
-        finish[mode][row["finish"]] += 1
-        for part, count in counts.items():
-            tokens[mode][part] += count
-        if made := counts["reasoning"] + counts["answer"]:
-            flops[mode] += generate_flops(shape, counts["prompt"], made)
-    total = sum(flops.values())
-    return {"rows": rows, "tokens": tokens, "finish": finish, "flops": total, "flops_by_mode": flops}

@@ -315,11 +315,15 @@ def rename_once(aside: Path, final: Path, proof: str) -> bool:
     return False
 
 
-def link_once(aside: Path, final: Path) -> None:
-    """Link a complete file to the name that readers look for, unless another process was faster."""
-    with suppress(FileExistsError):
+def link_once(aside: Path, final: Path) -> bool:
+    """Link a complete file to the name that readers look for; return False if another process was faster."""
+    try:
         os.link(aside, final)
-    aside.unlink()
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    return True
 
 
 def fsync_dir(path: Path) -> None:
