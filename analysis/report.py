@@ -22,6 +22,7 @@ from analysis.results.csv_files import write_csv
 from analysis.results.dropped import dropped, dropped_line
 from analysis.results.filtered import contaminated, filtered, filtered_line
 from analysis.results.items import Scores, item_scores
+from analysis.results.teacher import teacher_answers, teacher_line
 from analysis.results.usage import usage
 from analysis.statistics.answers import answers
 from analysis.statistics.bootstrap import resample
@@ -58,7 +59,7 @@ class Report:
         results: Table of `analysis.results.collect.collect`.
         tables: Derived tables by file name: "frontier" and "standing" (functions of `statistics.frontier`),
             "matched", "kept" and "gains" (of `statistics.matched`), "claims", "answers", "questions",
-            "dropped", "filtered", "contaminated" and "usage".
+            "teacher", "dropped", "filtered", "contaminated" and "usage".
         sentences: The answer to the study's question, in words.
         warnings: Doubts about the results.
         page: The written report; None if it was not written.
@@ -95,8 +96,9 @@ def analyse(
         warnings.simplefilter("always", DataWarning)
         results = collect(path, units)
         tables = derive(results, item_scores(path, results)) | {
-            "dropped": dropped(path, results), "filtered": filtered(path, results),
-            "contaminated": contaminated(path, results), "usage": usage(path, joules)
+            "teacher": teacher_answers(path, results), "dropped": dropped(path, results),
+            "filtered": filtered(path, results), "contaminated": contaminated(path, results),
+            "usage": usage(path, joules),
         }  # fmt: skip
     said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
     words = sentences(tables["answers"], tables["frontier"])
@@ -175,6 +177,8 @@ def print_report(report: Report) -> None:
         console.print(sentence, style="bold")
     console.print(terminal_table(report.results, report.tables["frontier"]))
     console.print(questions_table(report.tables["questions"]))
+    if said := teacher_line(report.tables["teacher"]):
+        console.print(said)
     if lost := dropped_line(report.tables["dropped"]):
         console.print(lost)
     if changed := filtered_line(report.tables["filtered"], report.tables["contaminated"]):

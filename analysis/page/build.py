@@ -71,7 +71,9 @@ def _data(path: Path, results: pd.DataFrame, tables: dict[str, pd.DataFrame]) ->
     if len(compared):
         words = {"supervision": trained_on(compared), "break_even": _break_even(compared)}
         compared = compared.assign(**words)
-    shown = ("standing", "answers", "questions", "dropped", "filtered", "contaminated", "usage")
+    shown = (
+        "standing", "answers", "questions", "teacher", "dropped", "filtered", "contaminated", "usage",
+    )  # fmt: skip
     return {
         "study": path.resolve().name,
         "counts": {**results[["student", "benchmark"]].nunique().to_dict(), "row": len(results)},

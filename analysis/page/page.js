@@ -37,6 +37,7 @@ function start() {
   addEventListener("hashchange", () => { readAddress(); update(); });
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => { d.open = true; }));
   drawQuestions();
+  drawTeacher();
   drawDropped();
   drawFiltered();
   drawUsage();

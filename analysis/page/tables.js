@@ -96,6 +96,11 @@ function drawUsage() {
     ...(gpus ? [["GPU time", "gpu_hours", span, number], ["of it in interrupted runs", "interrupted_gpu_hours", span, number]] : []),
     ...named("flops", "FLOPs", v => v ? flops(v) : "–"), ...named("joules", "energy of its nodes", energy)], data.usage, "usage");
 }
+function drawTeacher() {
+  $("teacher-part").hidden = !data.teacher.length;
+  table($("teacher"), [["teacher", "teacher", text], ["mode", "mode", text], ["answers", "answers", whole, number], ["mean tokens", "tokens", whole, number],
+    ["max_tokens", "max_tokens", whole, number], ["cut off", "cut_off", (v, r) => `${whole(v)} (${(100 * v / r.answers).toFixed(1)} %)`, number]], data.teacher, "teacher");
+}
 function drawDropped() {
   $("dropped-part").hidden = !data.dropped.length;
   if (!data.dropped.length) return;
