@@ -14,6 +14,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)  # where the studie
 
 import bench_analysis
 import bench_demo
+import bench_generation
 import bench_jobs
 import bench_launch
 import bench_monitor
@@ -29,7 +30,10 @@ RESULTS = Path(__file__).with_name("results.json")
 def main() -> None:
     """Print each ratio as it is known, and write them all."""
     found = []
-    files = bench_launch, bench_jobs, bench_training, bench_resume, bench_analysis, bench_slurm, bench_monitor
+    files = (
+        bench_launch, bench_jobs, bench_generation, bench_training, bench_resume, bench_analysis, bench_slurm,
+        bench_monitor,
+    )  # fmt: skip
     for file in files:
         for ratio in file.ratios():
             print(ratio, flush=True)
