@@ -1,9 +1,13 @@
-"""Best-fit decreasing on row lengths: which block each row goes into.
+"""Best fit on row lengths: which block each row goes into.
 
-Rows are taken from the longest to the shortest, and each goes into the block with the least room that it fits
-into. Lengths are whole numbers up to the block size, so rows of one length, and blocks with one amount of
-room, are handled at once: the tightest block takes as many rows of a length as fit, since it stays the
-tightest. A million rows take some hundred thousand such steps.
+Most of each block is dealt: rows in the order in which they come, so that a block has rows of many lengths, and
+a step of few blocks sees much the same as any other. What is left fills the blocks up by best-fit decreasing:
+from the longest row to the shortest, each goes into the block with the least room that it fits into. All rows
+by best-fit decreasing would make blocks of rows of one length each.
+
+Lengths are whole numbers up to the block size, so rows of one length, and blocks with one amount of room, are
+handled at once: the tightest block takes as many rows of a length as fit, since it stays the tightest. A
+million rows take some hundred thousand such steps.
 """
 
 from __future__ import annotations
@@ -11,18 +15,50 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+DEALT = 0.8  # of a block; more mixes rows better, and fills blocks less: below 99.5 % from 0.85
+
 
 def best_fit(lengths: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Return the block of each row, of shape (rows,); blocks are counted from 0.
 
     Args:
-        lengths: Tokens of each row, from 1 to `size`.
+        lengths: Tokens of each row, from 1 to `size`, in random order.
         size: Tokens of a block.
     """
+    assert not len(lengths) or (lengths.min() > 0 and lengths.max() <= size)
+    found, room = _dealt(lengths, size)
+    rest = np.flatnonzero(found < 0)
+    found[rest] = _decreasing(lengths[rest], _Room(size, room))
+    return found
+
+
+def _dealt(lengths: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Deal rows to the fewest blocks that can hold all: one to each for long rows, the others in turn.
+
+    Returns:
+        The block of each row, -1 where none is dealt yet, and the room left in each block.
+    """
+    found = np.full(len(lengths), -1, np.int64)
+    room = np.full(-(-int(lengths.sum()) // size), size, np.int64)
+    is_long = lengths > DEALT * size
+    long, others = np.flatnonzero(is_long)[: len(room)], np.flatnonzero(~is_long)
+    found[long] = np.arange(len(long))
+    room[: len(long)] -= lengths[long]
+    takers = np.arange(len(long), len(room))
+    rounds = int(DEALT * size / lengths[others].mean()) if len(others) else 0
+    for turn in range(rounds):
+        rows = others[turn * len(takers) :][: len(takers)]
+        blocks = takers[: len(rows)]
+        fits = lengths[rows] <= room[blocks]
+        found[rows[fits]] = blocks[fits]
+        room[blocks[fits]] -= lengths[rows[fits]]
+    return found, room
+
+
+def _decreasing(lengths: NDArray[np.int64], room: _Room) -> NDArray[np.int64]:
+    """Return the block of each row, by best-fit decreasing into this room and new blocks."""
     order = np.argsort(-lengths, kind="stable")
     values, counts = np.unique(lengths, return_counts=True)
-    assert not len(lengths) or values[-1] <= size
-    room = _Room(size)
     blocks = list[int]()  # those that take rows, in turn
     taken = list[tuple[int, int]]()  # of these: how many blocks take how many rows each
     for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
@@ -41,13 +77,20 @@ def best_fit(lengths: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 class _Room:
-    """Blocks by the room that is left in them."""
+    """Blocks by the room that is left in them.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        size: Tokens of a block.
+        room: What is left in the blocks that are open already.
+    """
+
+    def __init__(self, size: int, room: NDArray[np.int64]) -> None:
         self._size = size
         self._blocks: list[list[int]] = [[] for _ in range(size + 1)]
         self._some = 0  # a bit for each amount of room that some block has
-        self._opened = 0
+        self._opened = len(room)
+        for block, left in enumerate(room.tolist()):
+            self.give(left, [block])
 
     def tightest(self, length: int) -> int:
         """Return the least room of this length or more that a block has; an empty block can be opened."""

@@ -197,7 +197,7 @@ def indexed(
 
     Args:
         lengths: As in a token store; no row is longer than a block.
-        phases: The pairs of each phase, and which of them are read with their reasoning.
+        phases: The pairs of each phase in random order, and which of them are read with their reasoning.
         size: Tokens of a block.
     """
     pairs, reasoned, numbers, blocks = [], [], [], []

@@ -89,9 +89,12 @@ def mixture(prompts: int, share: float, order: str, seed: int) -> list[Phase]:
 
 
 def _of_phase(kept: NDArray[np.int64], phase: Phase) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return a phase's pairs, and which of them have their reasoning; modes are interleaved evenly."""
     chosen = np.concatenate([kept[index] for _, index in phase])
     reasoned = np.repeat([mode == "reasoning" for mode, _ in phase], [len(index) for _, index in phase])
-    return chosen, reasoned
+    place = np.concatenate([(np.arange(len(index)) + 0.5) / len(index) for _, index in phase])
+    order = np.argsort(place, kind="stable")
+    return chosen[order], reasoned[order]
 
 
 def counts(blocks: Blocks) -> dict[str, Any]:
