@@ -271,7 +271,7 @@ def test_ten_thousand_units(tmp_path: Path) -> None:
         person.resize(120, 40)
         person.runs(f"sor monitor {made.study}")
         person.sees(
-            "large on local", f"{made.failed} failed, code error", "2,502/2,502", "460/2,502", "q quit"
+            "large on local", f"{made.failed} failed, code error", "626/3,333", "1,252/6,666", "q quit"
         )
         person.presses("Enter")
         shown = person.sees("Esc back")

@@ -1,9 +1,9 @@
 """Best fit on row lengths: which block each row goes into.
 
-Most of each block is dealt: rows in the order in which they come, so that a block has rows of many lengths, and
-a step of few blocks sees much the same as any other. What is left fills the blocks up by best-fit decreasing:
-from the longest row to the shortest, each goes into the block with the least room that it fits into. All rows
-by best-fit decreasing would make blocks of rows of one length each.
+Most of each block is dealt: rows in the order in which they come, so that a block has rows of many lengths,
+and a step of few blocks sees much the same as any other. What is left fills the blocks up by best-fit
+decreasing: from the longest row to the shortest, each goes into the block with the least room that it fits
+into. All rows by best-fit decreasing would make blocks of rows of one length each.
 
 Lengths are whole numbers up to the block size, so rows of one length, and blocks with one amount of room, are
 handled at once: the tightest block takes as many rows of a length as fit, since it stays the tightest. A
