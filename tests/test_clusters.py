@@ -121,7 +121,7 @@ def test_all_mistakes_are_named_with_what_is_allowed(tmp_path: Path) -> None:
     found = mistakes(
         tmp_path,
         sbatch={"time": "1:00:00", "kill-on-invalid-dep": "yes", "outp": "x", "-p": "gpu", "mem_per_cpu": 1},
-        stages={"packing": {"array": "0-3"}, "train": {"gpus-per-node": 8}},
+        stages={"packing": {"array": "0-3"}, "pack": {"qos": "x"}, "train": {"gpus-per-node": 8}},
         required="dependency",
         template="modules",
         variables={"moduls": "cuda", "python": "python3"},
@@ -132,13 +132,14 @@ def test_all_mistakes_are_named_with_what_is_allowed(tmp_path: Path) -> None:
     assert "mem-per-cpu" in found["sbatch.mem_per_cpu"]
     assert "without dashes" in found["sbatch.-p"]
     assert "prepare, generate" in found["stages.packing"]
+    assert "write 'tokenize'" in found["stages.pack"]
     assert "find its jobs again" in found["stages.packing.array"]
     assert "gpu_option" in found["stages.train.gpus-per-node"]
     assert "--dependency" in found["required.dependency"]
     assert found["variables.moduls"] == "no variable of the template 'modules'; it has modules"
     assert "variables.python" in found
     assert found[""].startswith("{{modules}} has no value")
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(
