@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from jobs.stages import collate
 from jobs.store.rundir import StudyDir, read_json
 from jobs.text.thinking import Thinking
 
+TESTS = Path(__file__).parent
 TEACHER = Input("generate", "generate", "teacher", "0" * 12)
 THINKING = {"open": "<think>", "close": "</think>"}
 
@@ -191,3 +195,44 @@ def test_a_mistake_in_another_process_ends_the_stage(tmp_path: Path) -> None:
     del rows[-1]["finish"]
     with pytest.raises(KeyError, match="finish"):
         run(tmp_path, {}, rows, 2)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+import tiny
+from jobs.core.unit import Unit
+from jobs.data.export_pairs import rows
+from jobs.data.pairs import PAIRS
+from jobs.stages import collate
+from jobs.text.thinking import Thinking
+
+folder, thinking = Path(sys.argv[1]), {"open": "<think>", "close": "</think>"}
+source = {"path": str(folder / "rows.parquet"), "count": None, "seed": 0}
+ctx = tiny.context(folder, Unit("collate", "rows", {"pairs": [source], "thinking": thinking}))
+collate.run(ctx)
+sum(len(batch) for batch in rows(ctx.folder.out, Thinking.of(thinking)))
+print(pa.default_memory_pool().max_memory())
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
+    peaks = []
+    for pairs in (4_000, 40_000):
+        folder = tmp_path / str(pairs)
+        folder.mkdir()
+        # Numbers do not compress to nothing, as one text repeated would.
+        texts = [f"{number:x} {number**9:x}" for number in range(pairs)]
+        columns = {
+            "prompt": texts,
+            "ift": texts,
+            "reasoning": [f"<think>\n{t}\n</think>\n\n{t}" for t in texts],
+        }
+        pq.write_table(pa.table(columns), folder / "rows.parquet", row_group_size=1000)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+        command = [sys.executable, "-c", PEAK, str(folder)]
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] < 1.2 * peaks[0], peaks

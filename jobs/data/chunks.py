@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from jobs.core.unit import MODES
 from jobs.store.rundir import fsync_dir, link_once
+from jobs.text.parquet import streamed
 
 CHUNK_ROWS = 256  # prompts of a chunk, at most
 SHARES = 4  # a chunk is at most this part of a worker's equal share of what is left
@@ -50,7 +51,7 @@ class Pool:
             aside = path.with_name(f".prompts.{uuid.uuid4().hex}")
             _write(load(), aside, workers)
             link_once(aside, path)
-        return cls(work, pq.ParquetFile(path))
+        return cls(work, streamed(path))
 
     @property
     def chunks(self) -> int:

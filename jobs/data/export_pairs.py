@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.data.pairs import PAIRS
+from jobs.text.parquet import streamed
 from jobs.text.thinking import Thinking
 
 SHARD = 500_000_000  # bytes of a file, about; the hub's viewer and loaders read files in parallel
@@ -34,7 +35,7 @@ def rows(out: Path, thinking: Thinking) -> Iterator[pa.RecordBatch]:
     A `reasoning` is what a model has to write: the reasoning between its tags, and the answer. So these rows
     can be the `pairs` of a study.
     """
-    with pq.ParquetFile(out / PAIRS) as file:
+    with streamed(out / PAIRS) as file:
         for batch in file.iter_batches(ROWS):
             parts = zip(batch["reasoning"].to_pylist(), batch["answer"].to_pylist(), strict=True)
             written = pa.array([thinking.written(*both) for both in parts], pa.string())

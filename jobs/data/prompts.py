@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs.text.jsonrows import NAMES, is_json, is_parquet, json_rows
 from jobs.text.messages import Reading, texts_of
+from jobs.text.parquet import streamed
 from jobs.text.rowcheck import check_rows, check_types, is_number, is_text, objects
 
 ROWS = 1000  # rows per streamed batch
@@ -152,7 +152,7 @@ def _rows(file: Path, how: Reading) -> Iterator[Rows]:
     """Yield the rows of a file in batches."""
     if is_parquet(file):
         try:
-            with pq.ParquetFile(file) as parquet:
+            with streamed(file) as parquet:
                 yield from _numbered(str(file), parquet.iter_batches(ROWS, columns=how.names))
         except pa.ArrowException as error:
             raise ValueError(f"{file}: {error}") from None

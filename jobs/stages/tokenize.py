@@ -22,6 +22,7 @@ from jobs.data.token_store import FAULTS, Pairs, token_type, write
 from jobs.runtime.context import Context
 from jobs.text.chat import Chat
 from jobs.text.encoding import token_ids, told
+from jobs.text.parquet import streamed
 from jobs.text.thinking import Thinking
 
 SHARED = ("transformers.models.auto.tokenization_auto", __name__)
@@ -81,7 +82,7 @@ def loaded(source: Source) -> tuple[Any, Chat]:
 @cache
 def opened(file: Path) -> pq.ParquetFile:
     """Open the pairs, once in each process: their footer lists every row group."""
-    return pq.ParquetFile(file)
+    return streamed(file)
 
 
 def of_group(source: Source, file: Path, kind: str, group: int) -> Pairs:

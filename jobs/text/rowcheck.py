@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from jobs.text.jsonrows import NAMES, Row, is_json, is_parquet, json_rows
 from jobs.text.messages import KEYS, REFERENCE, Reading, texts_of
+from jobs.text.parquet import streamed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,10 +120,9 @@ def is_text(kind: pa.DataType) -> bool:
 def _check_parquet(file: Path, how: Reading) -> int:
     """Return the number of rows."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as parquet:
+        with streamed(file) as parquet:
             check_types(str(file), parquet.schema_arrow, how)
             if not all(is_text(parquet.schema_arrow.field(column).type) for column in how.names):
                 first = next(parquet.iter_batches(ROWS, columns=how.names), None)

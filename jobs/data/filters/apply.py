@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jobs.core.unit import MODES
@@ -26,6 +25,7 @@ from jobs.data.filters.overlap import Index
 from jobs.data.filters.references import References
 from jobs.data.filters.words import Hashed, digest, words
 from jobs.data.pool import ordered
+from jobs.text.parquet import streamed
 
 REASONS = ("contaminated", "incorrect", "duplicate", "near_duplicate")
 ANSWERS = {"ift": "ift", "reasoning": "answer"}  # the column of each mode's answer, without its reasoning
@@ -122,7 +122,7 @@ def decide(
     Raises:
         RuntimeError: math-verify is needed and not installed.
     """
-    with pq.ParquetFile(file) as opened:
+    with streamed(file) as opened:
         prompts, groups = opened.metadata.num_rows, opened.num_row_groups
     out = np.full(prompts, -1, np.int8)
     verdicts, late = _verdicts(file, references, processes, report) if filters.correct else ({}, 0)
@@ -158,7 +158,7 @@ def decide(
 def staying(file: Path, decided: Decided) -> Iterator[pa.RecordBatch]:
     """Yield the pairs that stay, with columns correct_ift and correct_reasoning if these were compared."""
     start = 0
-    with pq.ParquetFile(file) as opened:
+    with streamed(file) as opened:
         for number in range(opened.num_row_groups):
             table = opened.read_row_group(number)
             own = slice(start, start + len(table))
@@ -187,7 +187,7 @@ def _repeated(digests: NDArray[np.uint64], among: NDArray[np.bool_]) -> NDArray[
 def _facts(file: Path, filters: Filters, index: Path | None, group: int) -> Facts:
     """Return what is to be known of the prompts of a row group."""
     others = ["reasoning", "answer", "ift"] if index else []
-    with pq.ParquetFile(file) as opened:
+    with streamed(file) as opened:
         table = opened.read_row_group(group, columns=["prompt", *others])
     prompts: list[str] = table["prompt"].to_pylist()
     near, digests, sketched = filters.near_duplicates, None, None
@@ -214,7 +214,7 @@ def _verdicts(
     assert references is not None  # the study was checked
     found: dict[str, list[int]] = {mode: [] for mode in MODES}
     late = 0
-    with pq.ParquetFile(file) as opened, Judges(processes) as judges:
+    with streamed(file) as opened, Judges(processes) as judges:
         for number in range(opened.num_row_groups):
             report(number, opened.num_row_groups, "comparing answers with references")
             table = opened.read_row_group(number, columns=["id", *ANSWERS.values()])
