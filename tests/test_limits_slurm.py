@@ -262,7 +262,7 @@ def test_what_can_never_run_is_refused_before_anything_is_submitted(
     project = made_project(
         tmp_path, [*units(3), never, replace(never, name="t", config={"t": 1})], sbatch=options
     )
-    nobody = "pack0 and 4 more" if options else "evaluate s and 1 more"
+    nobody = "tokenize0 and 4 more" if options else "evaluate s and 1 more"
     with pytest.raises(Refusal, match=f"^{'tokenize ' if options else ''}{nobody}: {words}"):
         submit(project, yes=True, only=None)
     assert nothing_was_submitted(project, here)
