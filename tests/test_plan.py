@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
@@ -22,6 +23,8 @@ from launch.study.estimate import CORES, Lengths
 from launch.study.plan import gpu_hours, percent, plan, totals
 from launch.study.presets import CONFIGS, WORD, StudyError
 from launch.study.schema import Prepare, load_study
+
+TEXT_STAGES = ("collate", "tokenize")
 
 
 def planned(folder: Path, cluster: Cluster | None = None, **changes: Any) -> list[Unit]:
@@ -307,13 +310,15 @@ def test_the_time_of_prepare_makes_nothing_new(tmp_path: Path) -> None:
 
 
 def test_tokenizing_asks_for_time_by_its_tokens() -> None:
-    cluster = load_cluster("local")
+    cluster = load_cluster("generic")
     few, many = (
         next(u.resources for u in plan(load_study(name), cluster) if u.stage == "tokenize")
         for name in ("demo", "scale-or-reason")
     )
     assert (few.cpus_per_task, few.hours) == (1, 0.5)
     assert many.cpus_per_task == min(cluster.cpus_per_gpu, CORES)
+    here = [u for u in plan(load_study("scale-or-reason"), load_cluster("local")) if u.stage in TEXT_STAGES]
+    assert {u.resources.cpus_per_task for u in here} == {min(CORES, len(os.sched_getaffinity(0)))}
     tokens = 1_142_707 * (150 + 650 + 3300)
     assert many.hours * 3600 * many.cpus_per_task * 100_000 > tokens  # at twice the speed that was seen
 

@@ -6,6 +6,7 @@ estimates for the user and for time limits only.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +96,16 @@ def tokenizing_needs(rows: Lengths, cluster: Cluster) -> Resources:
     if rows.prompts is None:
         return Resources(hours=cluster.max_hours)
     tokens = rows.prompts * (rows.prompt + rows.ift + rows.reasoning)
-    cpus = min(cluster.cpus_per_gpu, CORES) if tokens > MANY else 1
+    cpus = _cores(tokens, cluster)
     return Resources(cpus_per_task=cpus, hours=STARTUP + tokens / (cpus * TOKENIZED) / 3600)
+
+
+def _cores(tokens: int, cluster: Cluster) -> int:
+    """Return the cores of a stage that reads so many tokens of text; on this machine, no more than it has."""
+    most = min(cluster.cpus_per_gpu, CORES)
+    if cluster.backend == "local":
+        most = min(most, len(os.sched_getaffinity(0)))
+    return most if tokens > MANY else 1
 
 
 def collating_needs(rows: Lengths, cluster: Cluster, filters: Filters | None = None) -> Resources:
@@ -107,7 +116,7 @@ def collating_needs(rows: Lengths, cluster: Cluster, filters: Filters | None = N
     if filters:
         read = tokens if filters.decontaminate else prompts * rows.prompt
         seconds += tokens / COLLATED + read / FILTERED + (2 * prompts / JUDGED if filters.correct else 0)
-    cpus = min(cluster.cpus_per_gpu, CORES) if tokens > MANY else 1
+    cpus = _cores(tokens, cluster) if rows.prompts else 1
     return Resources(cpus_per_task=cpus, hours=STARTUP + seconds / cpus / 3600)
 
 
