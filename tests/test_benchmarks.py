@@ -71,7 +71,7 @@ def runs(tmp_path: Path) -> Path:
 def test_seconds_of_stages_with_the_versions_that_made_them(runs: Path) -> None:
     demo = open_project("demo", None, runs)
     last = demo.units[-1]
-    assert measured(runs) == f"1 of 25 units of {demo.root.path} are to do: make demo"
+    assert measured(runs) == f"1 of 23 units of {demo.root.path} are to do: make demo"
     publish(demo.root, last)
     with_torch = MADE_BY | {"hardware": {"cores": 2, "gpus": ["H100"], "cuda": "12.8"}}
     write_json(demo.root.unit(last).out / "provenance.json", with_torch)

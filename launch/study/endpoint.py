@@ -64,7 +64,9 @@ class Endpoint(Strict):
     @model_validator(mode="after")
     def _an_endpoint(self) -> Endpoint:
         if self.engine != ENGINE:
-            if given := sorted(self.model_fields_set & KEYS):
+            # A recorded study names all keys, so one with its default counts as left out.
+            fields = Endpoint.model_fields
+            if given := sorted(key for key in KEYS if getattr(self, key) != fields[key].default):
                 raise ValueError(f"'{given[0]}' is for 'engine: openai'")
         elif self.url is None:
             raise ValueError("'engine: openai' needs a 'url', such as https://inference.example.org/v1")
