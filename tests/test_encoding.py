@@ -14,7 +14,17 @@ import yaml
 from small_study import SOR, write_study
 
 ROOT = Path(__file__).parent.parent
-OTHERS = ("os", "gzip", "tarfile", "zipfile", "webbrowser", "Blocks")  # whose `open` takes no encoding
+OTHERS = (
+    "os",
+    "gzip",
+    "tarfile",
+    "zipfile",
+    "webbrowser",
+    "Blocks",
+    "Index",
+    "Pool",
+    "TokenStore",
+)  # whose `open` takes no encoding
 
 
 def opened_by_locale(source: str) -> Iterator[int]:

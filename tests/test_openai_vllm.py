@@ -52,7 +52,7 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     }  # fmt: skip
     options = ["--served-model-name", "toy", "--dtype", "float32", "--enforce-eager"]
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--host", "127.0.0.1"]
-    with (home / "log").open("w") as log:
+    with (home / "log").open("w", encoding="utf-8") as log:
         server = subprocess.Popen(
             [*command, "--port", str(port), "--no-enable-chunked-prefill", *options],
             env=environ, stdout=log, stderr=log, start_new_session=True,
@@ -131,7 +131,9 @@ def test_a_worker_that_is_killed_continues_from_its_rows(
     ctx = tiny.context(tmp_path / "s", paced)
 
     def kept() -> int:
-        return sum(path.read_text().count("\n") for path in (ctx.folder.work / "parts").glob("*"))
+        return sum(
+            path.read_text(encoding="utf-8").count("\n") for path in (ctx.folder.work / "parts").glob("*")
+        )
 
     worker = start(ctx, 20, "1")
     wait_for(lambda: kept() >= 5, "rows")
