@@ -68,7 +68,7 @@ def test_a_person_looks_around(person: Tmux) -> None:
     person.presses("Down", "c")
     person.sees("neither queued nor running: nothing to cancel")
     person.types("/FAILED")
-    person.sees("1 of 11 match 'FAILED'", without="evaluate s-r0")
+    person.sees("1 of 10 match 'FAILED'", without="evaluate s-r0")
     person.presses("Enter", "Enter")
     person.sees("RuntimeError: study was told to fail", "f follow")
     person.presses("u")
@@ -360,7 +360,7 @@ def test_a_job_that_is_preempted_and_begins_again_while_it_is_open(
         person.sees("1.0", "preempted", "1.1", "succeeded")  # both runs, with their ends
         person.presses("Escape", "Escape", "Escape")
         arrays = ",".join(sorted({id.partition("_")[0] for id in waits}, key=int))
-        person.sees("10 cannot start: ", f"scontrol release {arrays}")
+        person.sees("9 cannot start: ", f"scontrol release {arrays}")
         assert sor("status", study, *where).returncode == 4
         person.presses("q")
         person.sees(PROMPT)
