@@ -51,6 +51,9 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "FOLDER", folder)
 
 
+STUDENT = {"student": {"size": "1K"}}  # of an evaluation
+
+
 def light_jobs(until: Path = Path("/dev/null"), **slurm: Any) -> dict[str, Any]:
     """What a cluster file says that has jobs of shell, which end once there is a file."""
     return {"template": "light", "variables": {"until": str(until)}, **slurm}
@@ -96,7 +99,9 @@ def queued(cluster: Cluster, *options: str) -> list[str]:
 
 def units(count: int, stage: str = "tokenize", **resources: Any) -> list[Unit]:
     needs = Resources(hours=0.5, **resources)
-    return [Unit(stage, f"{stage}{i}", {"i": i, "of": stage}, resources=needs) for i in range(count)]
+    return [
+        Unit(stage, f"{stage}{i}", {"i": i, "of": stage, **STUDENT}, resources=needs) for i in range(count)
+    ]
 
 
 def behind(stage: str, name: str, *inputs: Unit) -> Unit:
@@ -240,7 +245,7 @@ def test_caps_of_the_cluster_file_are_kept_by_arrays_and_submits_together(
     assert set(started(project).values()) == {1}
 
 
-ALONE = Unit("evaluate", "s", {}, resources=Resources(hours=1))
+ALONE = Unit("evaluate", "s", STUDENT, resources=Resources(hours=1))
 HOURS = 7 * 24  # of the partition's MaxTime
 
 
@@ -260,7 +265,7 @@ def test_what_can_never_run_is_refused_before_anything_is_submitted(
 ) -> None:
     never = replace(ALONE, resources=replace(ALONE.resources, **needs))
     project = made_project(
-        tmp_path, [*units(3), never, replace(never, name="t", config={"t": 1})], sbatch=options
+        tmp_path, [*units(3), never, replace(never, name="t", config={"t": 1, **STUDENT})], sbatch=options
     )
     nobody = "tokenize0 and 4 more" if options else "evaluate s and 1 more"
     with pytest.raises(Refusal, match=f"^{'tokenize ' if options else ''}{nobody}: {words}"):

@@ -359,8 +359,6 @@ def test_a_signal_ends_it_while_answers_are_awaited(model: Path, tmp_path: Path)
         raise Interrupted("preempted")
 
     served = Served(slow)
-    with serve(served), connected(served, model) as engine:
-        began = time.monotonic()
-        with pytest.raises(Interrupted):
-            list(engine.generate((Request(i, [5], 40, thinking=TAGS) for i in range(99)), tick))
-        assert time.monotonic() - began < 2
+    with serve(served), connected(served, model) as engine, pytest.raises(Interrupted):
+        list(engine.generate((Request(i, [5], 40, thinking=TAGS) for i in range(99)), tick))
+    assert len(served.asked) <= 4  # those in flight, of 99

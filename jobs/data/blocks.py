@@ -168,15 +168,15 @@ class Blocks:
         bounds = np.concatenate([[0], np.cumsum(rows.lengths)]).astype(np.int64)
         tokens, source = np.empty(bounds[-1], np.int64), self.store.tokens
         lines = (bounds[:-1], rows.prompt, rows.prompt_length, rows.answer, rows.answer_length)
-        for at, prompt, asked, answer, told in zip(*(line.tolist() for line in lines), strict=True):
+        for at, prompt, asked, answer, answered in zip(*(line.tolist() for line in lines), strict=True):
             tokens[at : at + asked] = source[prompt : prompt + asked]
-            tokens[at + asked : at + asked + told] = source[answer : answer + told]
+            tokens[at + asked : at + asked + answered] = source[answer : answer + answered]
         positions = np.arange(len(tokens)) - np.repeat(bounds[:-1], rows.lengths)
         # Nothing comes before a row's first token, so nothing predicts it.
         first = np.maximum(rows.prompt_length, 1)
-        learnt = _ranges(bounds[:-1] + first, rows.lengths - first)
+        learned = _ranges(bounds[:-1] + first, rows.lengths - first)
         reasoning = np.repeat(rows.reasoned, rows.lengths - first)
-        return Flat(tokens, positions, bounds, learnt - 1, tokens[learnt], reasoning)
+        return Flat(tokens, positions, bounds, learned - 1, tokens[learned], reasoning)
 
     def _rows(self, blocks: NDArray[np.int64]) -> _Rows:
         first, numbers = self.index.bounds[blocks], np.diff(self.index.bounds)[blocks]
@@ -185,9 +185,9 @@ class Blocks:
         lengths = self.store.lengths[pairs].astype(np.int64)
         prompt = self.store.starts[pairs]
         answer = prompt + lengths[:, PROMPT] + np.where(reasoned, lengths[:, PLAIN], 0)
-        told = np.where(reasoned, lengths[:, REASONED], lengths[:, PLAIN])
+        answered = np.where(reasoned, lengths[:, REASONED], lengths[:, PLAIN])
         block = np.repeat(np.arange(len(blocks)), numbers)
-        return _Rows(prompt, lengths[:, PROMPT], answer, told, reasoned, block)
+        return _Rows(prompt, lengths[:, PROMPT], answer, answered, reasoned, block)
 
 
 def indexed(
@@ -202,8 +202,8 @@ def indexed(
     """
     pairs, reasoned, numbers, blocks = [], [], [], []
     for chosen, thought in phases:
-        told = np.where(thought, lengths[chosen, REASONED], lengths[chosen, PLAIN])
-        block = best_fit((lengths[chosen, PROMPT] + told).astype(np.int64), size)
+        answered = np.where(thought, lengths[chosen, REASONED], lengths[chosen, PLAIN])
+        block = best_fit((lengths[chosen, PROMPT] + answered).astype(np.int64), size)
         order = np.argsort(block, kind="stable")
         pairs.append(chosen[order])
         reasoned.append(thought[order])

@@ -5,7 +5,7 @@ timeouts and cut connections, with growing pauses. What does not (a wrong key, a
 request) ends at once. The key is in no message: it is sent in a header, and hidden in the endpoint's words.
 
 Services disagree on errors. A body may say `{"error": {"code": 502, …}}` with status 200 (OpenRouter, once a
-model has begun), `{"error": "text"}`, `{"detail": …}` or `{"object": "error", "message": …}`.
+model has started to answer), `{"error": "text"}`, `{"detail": …}` or `{"object": "error", "message": …}`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from jobs.data.pool import ordered
 from jobs.data.token_store import FAULTS, Pairs, token_type, write
 from jobs.runtime.context import Context
 from jobs.text.chat import Chat
-from jobs.text.encoding import token_ids, told
+from jobs.text.encoding import token_ids, written
 from jobs.text.parquet import streamed
 from jobs.text.thinking import Thinking
 
@@ -103,7 +103,7 @@ def tokenized(tokenizer: Any, chat: Chat, rows: list[tuple[str, ...]], kind: str
         elif chat.thinking.state(asked) != chat.state:
             faults[place] = FAULTS.index("switched")
         else:
-            texts += (asked, told(chat, "", plain, asked), told(chat, reasoning, answer, asked))
+            texts += (asked, written(chat, "", plain, asked), written(chat, reasoning, answer, asked))
     ids = list[np.ndarray[Any, Any]]()
     numbered = zip(accumulate(map(len, texts)), texts, strict=True)
     for _, some in groupby(numbered, lambda text: text[0] // BATCH):

@@ -21,7 +21,7 @@ class Row:
         return len(self.prompt) + len(self.answer)
 
 
-def told(chat: Chat, reasoning: str, answer: str, asked: str) -> str:
+def written(chat: Chat, reasoning: str, answer: str, asked: str) -> str:
     """Return what a student must write after a rendered prompt, including the end of turn."""
     return chat.thinking.written(reasoning, answer, asked) + chat.end
 
@@ -48,7 +48,7 @@ def encode(
     """
     asked = [chat.ask(prompt) for prompt in prompts]
     parts = zip(reasoning, answers, asked, strict=True)
-    answered = [told(chat, thought, answer, prompt) for thought, answer, prompt in parts]
+    answered = [written(chat, thought, answer, prompt) for thought, answer, prompt in parts]
     ids = token_ids(tokenizer, asked + answered)
     rows = zip(ids[: len(asked)], ids[len(asked) :], map(bool, reasoning), strict=True)
     yield from (Row(*row) for row in rows)

@@ -93,7 +93,7 @@ def card(
     """
     config, study = student.trained.config, root.path.name
     model = config["model"]
-    begun = "random weights" if model["init"] == "random" else named(model["model"], model["revision"])
+    start = "random weights" if model["init"] == "random" else named(model["model"], model["revision"])
     plain = _percent(1 - config["share"])
     teacher = f"answers of {student.teacher}" if student.teacher else "published answers"
     missing = f"\nNot evaluated yet: {', '.join(student.missing)}.\n" if student.missing else ""
@@ -101,7 +101,7 @@ def card(
     return f"""{front_matter(_head(student, results))}
 # {student.name}
 
-A student of the study {study}, trained from {begun} on {teacher}: {plain} plain answers, \
+A student of the study {study}, trained from {start} on {teacher}: {plain} plain answers, \
 {_percent(config["share"])} answers with their reasoning.
 
 {PAPER}

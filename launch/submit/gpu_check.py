@@ -55,5 +55,5 @@ def engine_faults(study: Study, units: Sequence[Unit], cluster: Cluster) -> list
 
 def _evaluated(units: Sequence[Unit]) -> set[str]:
     """Return the sizes of students that these units evaluate."""
-    configs = (unit.config for unit in units if unit.stage == "evaluate" and unit.resources.gpus)
-    return {config["student"]["size"] for config in configs if "student" in config}
+    served = (unit for unit in units if unit.stage == "evaluate" and unit.resources.gpus)
+    return {unit.config["student"]["size"] for unit in served}

@@ -100,7 +100,7 @@ def losses(watch: Watch, undisturbed: Watch) -> list[Loss]:
     rates = undisturbed.rates()
     found = []
     for key, stints in watch.stints.items():
-        if rates.get(key):  # none where the undisturbed run told of no progress between its words
+        if rates.get(key):  # 0 if the undisturbed run reported no progress between two polls
             found += [Loss(a.last[0], _lost(a, b, rates[key])) for a, b in pairwise(stints)]
     return found
 
